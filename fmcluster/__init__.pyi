@@ -1,0 +1,10 @@
+from . import plot as plot
+from .analysis import cluster as cluster
+from .analysis import embed as embed
+from .analysis import pca as pca
+from .analysis import track as track
+from .capture import Recorder as Recorder
+from .errors import CaptureError as CaptureError
+from .errors import StoreError as StoreError
+from .report import write_report as write_report
+from .store import open_run as open_run

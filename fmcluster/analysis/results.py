@@ -1,0 +1,220 @@
+"""What the analysis returns: frozen values, each with a tidy `frame`.
+
+`rows` labels the rows of a result, snapshot by snapshot: columns `snapshot`, `epoch`, `step`, then what identifies a
+row in its view (`channel`; `sample, channel`; `sample`; or `sample, y, x`). Every snapshot holds the same rows in the
+same order, so an array of `n_rows` values reshapes to `(n_snapshots, n_rows / n_snapshots)`.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+Array = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.int64]
+
+TIME_COLUMNS = ("snapshot", "epoch", "step")
+
+
+@dataclass(frozen=True, eq=False)
+class Rowwise:
+    """One value, or one small vector, for every row of a view.
+
+    Attributes
+    ----------
+    rows : DataFrame of n_rows rows
+        The labels of the rows, snapshot by snapshot.
+    layer, view : str
+        Where the rows come from.
+    fit : str or int
+        What the result was fitted on: ``"pooled"`` for all snapshots at once.
+    """
+
+    rows: pd.DataFrame
+    layer: str
+    view: str
+    fit: str | int
+
+    @property
+    def n_snapshots(self) -> int:
+        """Number of snapshots."""
+        return int(self.rows["snapshot"].nunique())
+
+    @property
+    def identity(self) -> list[str]:
+        """The columns of `rows` that name a row within a snapshot."""
+        return [column for column in self.rows.columns if column not in TIME_COLUMNS]
+
+    def by_snapshot(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Reshape `values` of shape (n_rows, ...) to (n_snapshots, rows per snapshot, ...)."""
+        return values.reshape(self.n_snapshots, -1, *values.shape[1:])
+
+
+@dataclass(frozen=True, eq=False)
+class Scores(Rowwise):
+    """Principal component scores of the rows of a view.
+
+    Attributes
+    ----------
+    values : ndarray of shape (n_rows, n_components), float64
+        The scores, in the units of the activations.
+    singular_values : ndarray of shape (n_components,)
+        Singular values of the centred matrix, largest first.
+    total_variance : float
+        Sum of the variances of all features.
+    n_features : int
+        Length of the rows that were reduced.
+    method : str
+        ``"gram"`` or ``"covariance"``: which side of the matrix was accumulated.
+    """
+
+    values: Array
+    singular_values: Array
+    total_variance: float
+    n_features: int
+    method: str
+
+    @property
+    def explained_variance(self) -> Array:
+        """Variance along each component, ndarray of shape (n_components,)."""
+        return self.singular_values**2 / max(len(self.rows) - 1, 1)
+
+    @property
+    def explained_variance_ratio(self) -> Array:
+        """Share of the total variance along each component, ndarray of shape (n_components,)."""
+        if self.total_variance == 0:
+            return np.zeros_like(self.singular_values)
+        return self.explained_variance / self.total_variance
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """`rows` with a column ``pc0``, ``pc1``, ... for each component."""
+        columns = [f"pc{i}" for i in range(self.values.shape[1])]
+        return pd.concat([self.rows, pd.DataFrame(self.values, columns=columns)], axis=1)
+
+
+@dataclass(frozen=True)
+class Faithfulness:
+    """How far a map can be believed.
+
+    Attributes
+    ----------
+    neighbours_kept : float
+        In space: of the `n_neighbors` nearest rows of a row within its snapshot, how many are among its
+        `n_neighbors` nearest in the map; mean over rows and snapshots.
+    neighbours_chance : float
+        What a map drawn at random would keep.
+    n_neighbors : int
+        15, or fewer where a snapshot has fewer rows.
+    trustworthiness : float
+        Venna and Kaski's trustworthiness, from 0 to 1; mean over snapshots.
+    motion : float
+        In motion: Spearman correlation, within each step from one snapshot to the next, between how far rows move in
+        the map and how far their vectors moved; mean over steps, NaN where there is none.
+    motion_pooled : float
+        The same correlation over the rows of all steps at once.
+    """
+
+    neighbours_kept: float
+    neighbours_chance: float
+    n_neighbors: int
+    trustworthiness: float
+    motion: float
+    motion_pooled: float
+
+    def __str__(self) -> str:
+        motion = "not available (one snapshot)" if np.isnan(self.motion) else f"{self.motion:.2f}"
+        return (
+            f"{self.neighbours_kept:.1f} of {self.n_neighbors} neighbours kept "
+            f"(chance {self.neighbours_chance:.1f}), motion {motion}"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding(Rowwise):
+    """A map of the rows of a view in the plane.
+
+    Attributes
+    ----------
+    values : ndarray of shape (n_rows, 2), float64
+        Positions in the map; they have no unit.
+    method : str
+        Name of the reducer.
+    faithfulness : Faithfulness
+        How far the map keeps neighbours and movements.
+    """
+
+    values: Array
+    method: str
+    faithfulness: Faithfulness
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """`rows` with columns ``x`` and ``y``; a `position` view's own x and y become `column` and `row`."""
+        rows = self.rows.rename(columns={"x": "column", "y": "row"})
+        return rows.assign(x=self.values[:, 0], y=self.values[:, 1])
+
+
+@dataclass(frozen=True, eq=False)
+class Clusters(Rowwise):
+    """A cluster for every row of a view.
+
+    Attributes
+    ----------
+    labels : ndarray of shape (n_rows,), int64
+        The clusterer's labels, untouched; -1 is noise. Fitted on all snapshots at once, a label means the same in each.
+    method : str
+        Name of the clusterer.
+    """
+
+    labels: Labels
+    method: str
+
+    @property
+    def n_clusters(self) -> int:
+        """Number of clusters, noise not counted."""
+        return len(self.names)
+
+    @property
+    def names(self) -> list[int]:
+        """The labels that occur, noise left out, in order."""
+        return [int(label) for label in np.unique(self.labels) if label >= 0]
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """`rows` with a column ``cluster``."""
+        return self.rows.assign(cluster=self.labels)
+
+
+@dataclass(frozen=True, eq=False)
+class History:
+    """Who stays in its cluster and who moves, from each snapshot to the next.
+
+    Attributes
+    ----------
+    clusters : Clusters
+        What was tracked.
+    frame : DataFrame
+        One row per row of the view and step: ``from_snapshot, to_snapshot, from_epoch, to_epoch``, the row's identity,
+        ``from_cluster, to_cluster, moved``. A row that is noise on either side has not moved.
+    flow : DataFrame
+        ``from_snapshot, to_snapshot, from_cluster, to_cluster, count``.
+    steps : DataFrame
+        ``from_snapshot, to_snapshot, from_epoch, to_epoch, n_rows`` (rows that are in a cluster on both sides),
+        ``stayed`` (of these), ``churn`` (share that moved).
+    sizes : DataFrame
+        Members of each cluster: one row per snapshot, one column per cluster (-1 for noise, where there is any).
+    lives : DataFrame
+        ``cluster``, ``born`` (first snapshot with a member), ``died`` (last snapshot with a member, missing where the
+        cluster still has members in the last snapshot).
+    """
+
+    clusters: Clusters
+    frame: pd.DataFrame
+    flow: pd.DataFrame
+    steps: pd.DataFrame
+    sizes: pd.DataFrame
+    lives: pd.DataFrame

@@ -1,0 +1,32 @@
+"""The model under its wrappers."""
+
+import torch
+from torch import nn
+
+
+def plain_model(model: nn.Module) -> nn.Module:
+    """Look through `torch.compile` and DistributedDataParallel.
+
+    Raises
+    ------
+    TypeError
+        For what is not a module.
+    ValueError
+        For `nn.DataParallel`, whose replicas each see a part of a batch.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model is a {type(model).__name__}; expected a torch.nn.Module")
+    if isinstance(model, nn.DataParallel):
+        raise ValueError("nn.DataParallel splits batches over replicas; pass model.module, on one device, instead")
+    inner = getattr(model, "_orig_mod", model)
+    if isinstance(inner, nn.parallel.DistributedDataParallel):
+        inner = inner.module
+    assert isinstance(inner, nn.Module)
+    return inner
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return the device of a model's first parameter or buffer."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        return tensor.device
+    return torch.device("cpu")

@@ -1,0 +1,192 @@
+"""The probe: the same samples, seen the same way, at every snapshot."""
+
+from collections.abc import Iterator, Sequence, Sized
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional
+from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SequentialSampler, Subset
+
+DISPLAY_PIXELS = 224
+
+
+@dataclass(frozen=True)
+class ProbeBatch:
+    """A batch of the probe.
+
+    Attributes
+    ----------
+    offset : int
+        Slot of its first sample.
+    images : Tensor of shape (n, ...)
+        What the model is shown.
+    labels : ndarray of shape (n,), int64
+        -1 where the data set has none.
+    digests : ndarray of shape (n, 32), uint8
+        SHA-256 of each sample: of its dtype, its shape and its bytes.
+    """
+
+    offset: int
+    images: torch.Tensor
+    labels: npt.NDArray[np.int64]
+    digests: npt.NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+class Probe:
+    """A data set, batch by batch in its own order.
+
+    Parameters
+    ----------
+    data : Dataset or DataLoader
+        Items are an image tensor, or start with one; a second element is taken for the label if it is an integer. A
+        loader has to go through its data set in order, and to the end.
+    batch_size : int
+        For a data set; a loader has its own.
+
+    Raises
+    ------
+    ValueError
+        For an empty or iterable data set, or a loader that shuffles or drops samples.
+    """
+
+    def __init__(self, data: Dataset[Any] | DataLoader[Any], *, batch_size: int) -> None:
+        if isinstance(data, DataLoader):
+            self._loader = _checked_loader(data)
+            assert data.batch_size is not None
+            batch_size = data.batch_size
+        else:
+            _check_sized(data)
+            self._loader = DataLoader(data, batch_size=batch_size, shuffle=False)
+        self.dataset: Dataset[Any] = self._loader.dataset
+        self.batch_size = batch_size
+        self.n_samples = len(self.dataset)  # type: ignore[arg-type]
+        if self.n_samples == 0:
+            raise ValueError("the probe is empty; pass a data set with at least one image")
+
+    def __iter__(self) -> Iterator[ProbeBatch]:
+        offset = 0
+        for item in self._loader:
+            parts = item if isinstance(item, (tuple, list)) else (item,)
+            images = parts[0]
+            if not isinstance(images, torch.Tensor):
+                raise ValueError(
+                    f"the probe's items start with {type(images).__name__}; expected an image tensor, or a tuple that "
+                    f"starts with one (does the data set lack its ToTensor transform?)"
+                )
+            yield ProbeBatch(offset, images, _labels(parts[1:], len(images)), _digests(images))
+            offset += len(images)
+
+    def first(self) -> torch.Tensor:
+        """Return the first sample, as a batch of one."""
+        return next(iter(self)).images[:1]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names by label, where the data set has them."""
+        return tuple(str(name) for name in getattr(_base(self.dataset)[0], "classes", ()))
+
+    @property
+    def paths(self) -> list[str] | None:
+        """Where each sample's image lies, where the data set is made of files."""
+        base, positions = _base(self.dataset)
+        samples = getattr(base, "samples", None)
+        if not isinstance(samples, list) or not all(isinstance(s, tuple) and isinstance(s[0], str) for s in samples):
+            return None
+        return [samples[i][0] for i in (range(len(samples)) if positions is None else positions)]
+
+    def display(self, images: torch.Tensor) -> npt.NDArray[np.uint8] | None:
+        """Make pictures of inputs.
+
+        The data set's ``Normalize`` is undone where it has one; otherwise images outside 0 to 1 are stretched, each
+        by its own extremes.
+
+        Returns
+        -------
+        ndarray of shape (n, height, width, 3), uint8, or None
+            At most 224 pixels a side. None where the inputs are not images of one or three channels.
+        """
+        if images.ndim != 4 or images.shape[1] not in (1, 3):
+            return None
+        pictures = images.detach().cpu().float()
+        if images.dtype == torch.uint8:
+            pictures = pictures / 255
+        normalize = _normalize(_base(self.dataset)[0])
+        if normalize is not None:
+            mean, std = (torch.as_tensor(v, dtype=torch.float32).view(1, -1, 1, 1) for v in normalize)
+            pictures = pictures * std + mean
+        elif pictures.amin() < 0 or pictures.amax() > 1:
+            low, high = pictures.amin((1, 2, 3), keepdim=True), pictures.amax((1, 2, 3), keepdim=True)
+            pictures = (pictures - low) / (high - low).clamp_min(1e-12)
+        longest = max(pictures.shape[2:])
+        if longest > DISPLAY_PIXELS:
+            size = [max(1, round(side * DISPLAY_PIXELS / longest)) for side in pictures.shape[2:]]
+            pictures = functional.interpolate(pictures, size=size, mode="bilinear", antialias=True)
+        pictures = pictures.expand(-1, 3, -1, -1).clamp(0, 1).mul(255).round().to(torch.uint8)
+        out: npt.NDArray[np.uint8] = pictures.permute(0, 2, 3, 1).contiguous().numpy()
+        return out
+
+
+def _check_sized(data: object) -> None:
+    if isinstance(data, IterableDataset) or not isinstance(data, Sized) or not hasattr(data, "__getitem__"):
+        raise ValueError(
+            f"the probe is a {type(data).__name__} without a length and numbered items; expected a map-style data set "
+            f"(or a DataLoader over one), so that every snapshot sees the same samples"
+        )
+
+
+def _checked_loader(loader: DataLoader[Any]) -> DataLoader[Any]:
+    _check_sized(loader.dataset)
+    if not isinstance(loader.sampler, SequentialSampler) or type(loader.batch_sampler) is not BatchSampler:
+        raise ValueError(
+            f"the probe's DataLoader goes through its data in the order of a {type(loader.sampler).__name__}; every "
+            f"snapshot has to see the same samples in the same order. Pass shuffle=False, or the data set itself."
+        )
+    if loader.drop_last:
+        raise ValueError("the probe's DataLoader has drop_last=True; pass drop_last=False, or the data set itself")
+    return loader
+
+
+def _labels(rest: Sequence[Any], count: int) -> npt.NDArray[np.int64]:
+    if rest and isinstance(rest[0], torch.Tensor) and rest[0].shape == (count,) and not rest[0].is_floating_point():
+        return rest[0].cpu().numpy().astype(np.int64)
+    return np.full(count, -1, np.int64)
+
+
+def _digests(images: torch.Tensor) -> npt.NDArray[np.uint8]:
+    digests = [
+        sha256(f"{str(image.dtype).removeprefix('torch.')}{tuple(image.shape)}".encode() + _bytes(image)).digest()
+        for image in images
+    ]
+    return np.frombuffer(b"".join(digests), np.uint8).reshape(len(images), 32)
+
+
+def _bytes(image: torch.Tensor) -> bytes:
+    return image.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+
+
+def _base(dataset: Any) -> tuple[Any, list[int] | None]:
+    """Look through `Subset`s: the data set under them, and which of its items are meant."""
+    positions: list[int] | None = None
+    while isinstance(dataset, Subset):
+        indices = [int(i) for i in dataset.indices]
+        positions = indices if positions is None else [indices[i] for i in positions]
+        dataset = dataset.dataset
+    return dataset, positions
+
+
+def _normalize(dataset: Any) -> tuple[Any, Any] | None:
+    """Find mean and standard deviation of a ``Normalize`` among a data set's transforms."""
+    stages: list[Any] = [getattr(dataset, "transform", None)]
+    while stages:
+        stage = stages.pop()
+        if type(stage).__name__ == "Normalize" and hasattr(stage, "mean") and hasattr(stage, "std"):
+            return stage.mean, stage.std
+        stages.extend(getattr(stage, "transforms", None) or ())
+    return None

@@ -1,0 +1,49 @@
+"""A forward pass that leaves no trace."""
+
+import random
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import numpy as np
+import torch
+from torch import nn
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Within the block the model is in evaluation mode, without gradients, autocast or compilation.
+
+    Afterwards every module's training flag, every buffer, and the global random generators of Python, NumPy and torch
+    (CUDA's included) are bit for bit what they were. The flags are set directly: a module's own `train` may do more
+    than set a flag.
+    """
+    flags = [(module, module.training) for module in model.modules()]
+    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+    devices = {tensor.device.type for tensor in (*model.parameters(), *model.buffers())} | {"cpu"}
+    try:
+        for module, _ in flags:
+            module.training = False
+        with ExitStack() as stack:
+            stack.enter_context(torch.no_grad())
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+            for device in sorted(devices):
+                stack.enter_context(torch.autocast(device, enabled=False))
+            yield
+    finally:
+        for module, training in flags:
+            module.training = training
+        with torch.no_grad():
+            for buffer, before in buffers:
+                if not _same_bits(buffer, before):
+                    buffer.copy_(before)
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+        torch.set_rng_state(cpu)
+        if cuda:
+            torch.cuda.set_rng_state_all(cuda)
+
+
+def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return torch.equal(torch.nan_to_num(one), torch.nan_to_num(other)) and torch.equal(one.isnan(), other.isnan())

@@ -1,0 +1,9 @@
+"""The two error types a caller would want to catch; every other mistake raises a built-in type."""
+
+
+class StoreError(Exception):
+    """A run cannot be read or written: it is damaged, locked, incomplete, or of another format."""
+
+
+class CaptureError(Exception):
+    """Feature maps could not be captured: a layer did not fire, changed shape, or overflowed its dtype."""

@@ -1,0 +1,10 @@
+from .alluvial import flow as flow
+from .channels import channel_evolution as channel_evolution
+from .channels import channel_grid as channel_grid
+from .curves import churn as churn
+from .curves import explained_variance as explained_variance
+from .curves import metrics as metrics
+from .embeddings import embedding as embedding
+from .embeddings import embedding_grid as embedding_grid
+from .motion import trajectories as trajectories
+from .palette import cluster_palette as cluster_palette

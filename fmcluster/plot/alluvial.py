@@ -1,0 +1,151 @@
+"""The alluvial picture: how members of clusters flow from snapshot to snapshot."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.patches import PathPatch, Rectangle
+from matplotlib.path import Path
+
+from .canvas import FAINT, INK, axes_or_new, inches, points_per_unit, text_width
+from .embeddings import cluster_name
+from .palette import NOISE, cluster_palette
+from .snapshots import brief, snapshot_table, snapshot_titles
+
+if TYPE_CHECKING:
+    from fmcluster.analysis.results import History
+
+NODE = 0.09
+
+Row = npt.NDArray[np.float64]
+
+
+def flow(history: "History", *, ax: Axes | None = None) -> Axes:
+    """Draw the flow of members between clusters as bands between snapshots.
+
+    The height of a node is the number of its members, and that of a band the number of rows that take it. Bands
+    have the colour of the cluster they come from; those of rows that stay are fainter. Clusters keep their order,
+    from the lowest label at the top to noise at the bottom.
+
+    Parameters
+    ----------
+    history : History
+        Tracked clusters of two or more snapshots.
+    ax : Axes, optional
+        Where to draw; by default a new figure.
+
+    Returns
+    -------
+    Axes
+        Measured in rows from the top; a band's gid is ``"from_snapshot,from_cluster,to_cluster"``, a node's is
+        ``"snapshot,cluster"``.
+
+    Raises
+    ------
+    ValueError
+        If there is one snapshot only.
+    """
+    clusters = history.clusters
+    table = snapshot_table(clusters.rows)
+    snapshots = [int(snapshot) for snapshot in table["snapshot"]]
+    if len(snapshots) < 2:
+        raise ValueError("received the history of 1 snapshot; expected 2 or more: record more snapshots")
+    known = sorted(int(str(label)) for label in history.sizes.columns)
+    labels = [label for label in known if label != NOISE] + [NOISE] * (NOISE in known)
+    sizes = history.sizes.reindex(index=snapshots, columns=labels).fillna(0).to_numpy(dtype=np.float64)
+    gap = float(sizes.sum(axis=1).max()) * min(0.035, 0.4 / len(labels))
+    tops = np.cumsum(sizes, axis=1) - sizes + gap * np.arange(len(labels))
+
+    width = float(np.clip(1.0 * len(snapshots) + 2.2, 7.0, 16.0))
+    ax = axes_or_new(ax, width=width, height=float(np.clip(0.3 * len(labels), 4.6, 12.0)))
+    ax.set_xlim(-0.1, len(snapshots) - 0.9)
+    ax.set_ylim(float((tops + sizes).max()) + gap, -gap)
+    colours = cluster_palette(clusters.labels)
+    _draw_bands(ax, history.flow, tops=pd.DataFrame(tops, index=snapshots, columns=labels), colours=colours)
+    for (column, place), members in np.ndenumerate(sizes):
+        if members:
+            corner, gid = (column - NODE / 2, tops[column, place]), f"{snapshots[column]},{labels[place]}"
+            node = Rectangle(corner, NODE, members, fc=colours[labels[place]], ec="none", zorder=3, gid=gid)
+            ax.add_patch(node)
+    count = len(clusters.rows) // len(snapshots)
+    title = f"{clusters.layer}: flow of the {count} rows of the {clusters.view} view between clusters"
+    _dress(ax, title=title, moments=snapshot_titles(table, separator="\n"))
+    for column, side in ((0, -1), (len(snapshots) - 1, 1)):
+        _name_nodes(ax, tops[column], sizes=sizes[column], labels=labels, at=column, side=side)
+    return ax
+
+
+def _draw_bands(ax: Axes, moves: pd.DataFrame, *, tops: pd.DataFrame, colours: dict[int, str]) -> None:
+    """Draw a band for each row of `moves`; `tops` has the upper end of each node, by snapshot and cluster."""
+    column = {snapshot: place for place, snapshot in enumerate(tops.index.tolist())}
+    order = {label: place for place, label in enumerate(int(str(column)) for column in tops.columns)}
+    leaving, arriving = (tops.to_numpy(dtype=np.float64).copy() for _ in range(2))
+    names = ["from_snapshot", "from_cluster", "to_cluster", "count"]
+    rows = [tuple(int(value) for value in row) for row in moves[names].itertuples(index=False)]
+    # In the order of the clusters at both ends, so that the bands of one node do not cross at the node.
+    for snapshot, source, target, count in sorted(rows, key=lambda row: (row[0], order[row[1]], order[row[2]])):
+        if count == 0:
+            continue
+        left, start, end = column[snapshot], order[source], order[target]
+        band = _band(left, leaving[left, start], arriving[left + 1, end], height=count)
+        leaving[left, start] += count
+        arriving[left + 1, end] += count
+        alpha, gid = 0.28 if source == target else 0.6, f"{snapshot},{source},{target}"
+        ax.add_patch(PathPatch(band, fc=colours[source], ec="none", alpha=alpha, gid=gid, zorder=1 + alpha))
+
+
+def _band(column: int, start: float, end: float, *, height: float) -> Path:
+    """Return a band of constant vertical height from one node to the next."""
+    left, right = column + NODE / 2, column + 1 - NODE / 2
+    middle = (left + right) / 2
+    upper = [(left, start), (middle, start), (middle, end), (right, end)]
+    lower = [(x, y + height) for x, y in reversed(upper)]
+    codes = [Path.MOVETO, *[Path.CURVE4] * 3, Path.LINETO, *[Path.CURVE4] * 3, Path.CLOSEPOLY]
+    return Path([*upper, *lower, upper[0]], codes)
+
+
+def _dress(ax: Axes, *, title: str, moments: list[str]) -> None:
+    """Give the axes a title, ticks that name the snapshots and no frame."""
+    ax.set_title(title, fontsize=11, color=INK, loc="left")
+    room = max(text_width(moment, size=8) for moment in moments)
+    shown = brief(len(moments), at_most=max(2, int(inches(ax)[0] / room)))
+    ax.set_xticks(shown, [moments[place] for place in shown], fontsize=8, color=INK)
+    ax.tick_params(length=0)
+    ax.set_yticks([])
+    ax.spines[:].set_visible(False)
+    how = "a node is as high as its cluster has members; bands have the colour they come from"
+    ax.set_xlabel(how, fontsize=8, color=FAINT)
+
+
+def _name_nodes(ax: Axes, tops: Row, *, sizes: Row, labels: list[int], at: int, side: int) -> None:
+    """Write name and size beside the nodes of a snapshot, on its left (-1) or right (1), apart enough to be read."""
+    there = np.flatnonzero(sizes)
+    middles = spread(tops[there] + sizes[there] / 2, apart=9.0 / points_per_unit(ax))
+    for place, middle in zip(there, middles, strict=True):
+        text = f"{cluster_name(labels[place])} ({int(sizes[place])})"
+        x, align = at + side * (NODE / 2 + 0.04), "right" if side < 0 else "left"
+        ax.text(x, middle, text, fontsize=8, color=INK, ha=align, va="center")
+
+
+def spread(places: npt.NDArray[np.float64], *, apart: float) -> npt.NDArray[np.float64]:
+    """Move sorted places as little as is needed for neighbours to be `apart`.
+
+    Examples
+    --------
+    >>> spread(np.array([0.0, 1.0, 9.0]), apart=2.0)
+    array([-0.5,  1.5,  9. ])
+    """
+    groups = [[place] for place in places.astype(float)]
+    starts = [float(place) for place in places]
+    index = 0
+    while index + 1 < len(groups):
+        if starts[index] + apart * len(groups[index]) > starts[index + 1]:
+            groups[index] += groups.pop(index + 1)
+            starts.pop(index + 1)
+            starts[index] = float(np.mean(groups[index])) - apart * (len(groups[index]) - 1) / 2
+            index = max(index - 1, 0)
+        else:
+            index += 1
+    return np.array([start + apart * i for start, group in zip(starts, groups, strict=True) for i in range(len(group))])

@@ -1,0 +1,191 @@
+"""The way each row of a view takes through the map, from the first snapshot to the last."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Literal
+
+import matplotlib.patheffects as effects
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.colors import to_rgba
+from matplotlib.lines import Line2D
+
+from .canvas import INK, pixels_per_inch
+from .embeddings import check_same_rows, cluster_marks, dress, map_axes, place_legend
+from .palette import cluster_palette
+from .snapshots import snapshot_table, snapshot_titles, span
+
+if TYPE_CHECKING:
+    from fmcluster.analysis.results import Clusters, Embedding
+
+PLAIN = "#0173b2"
+NUMBERED = 5
+
+
+def trajectories(
+    embedding: "Embedding",
+    clusters: "Clusters | None" = None,
+    *,
+    rows: Iterable[int] | None = None,
+    top: int = 24,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw the path of each row through the map; older parts of a path are fainter.
+
+    A path starts at a hollow dot and ends at a filled one. All paths are drawn thin; those that travelled
+    furthest (the greatest length in the map) are drawn strong, and the first five of these are numbered.
+
+    Parameters
+    ----------
+    embedding : Embedding
+        A map of two or more snapshots.
+    clusters : Clusters, optional
+        Colours a path by the cluster its row is in at the last snapshot.
+    rows : iterable of int, optional
+        Which rows to draw, all of them strong: channels in the ``"channel"`` view, samples in the ``"sample"``
+        view, places within a snapshot (from 0) in the others. By default all.
+    top : int, default 24
+        How many paths are drawn strong when `rows` is left out.
+    ax : Axes, optional
+        Where to draw; by default a new figure.
+
+    Returns
+    -------
+    Axes
+        The collection with the gid ``"strong"`` holds the segments of the strong paths, ``"thin"`` the others;
+        path by path, the longest first among the strong ones.
+
+    Raises
+    ------
+    ValueError
+        If there is one snapshot only, no such row, or `clusters` labels other rows than the map has.
+
+    Notes
+    -----
+    Lengths in a map are approximate: the label of the x axis says how well the map keeps motion.
+    """
+    check_same_rows(embedding, clusters)
+    table = snapshot_table(embedding.rows)
+    if len(table) < 2:
+        raise ValueError("received a map of 1 snapshot; expected 2 or more: record more, or draw `embedding` instead")
+    if top < 0:
+        raise ValueError(f"received top={top}; expected 0 or more: pass 0 to draw all paths thin")
+    paths = embedding.by_snapshot(embedding.values).swapaxes(0, 1)
+    names = _row_names(embedding)
+    length = np.linalg.norm(np.diff(paths, axis=1), axis=2).sum(axis=1)
+    furthest = np.argsort(-length, kind="stable")
+    if rows is None:
+        strong = furthest[:top]
+        thin = np.setdiff1d(np.arange(len(paths)), strong)
+    else:
+        asked = _positions(embedding, rows)
+        strong, thin = furthest[np.isin(furthest, asked)], np.empty(0, dtype=np.int64)
+
+    colours = [PLAIN] * len(paths)
+    ends: list[Line2D] = []
+    if clusters is not None:
+        palette, labels = cluster_palette(clusters.labels), clusters.by_snapshot(clusters.labels)[-1]
+        colours = [palette[int(label)] for label in labels]
+        drawn = labels[np.concatenate([thin, strong])]
+        ends = [Line2D([], [], ls="", label="at the last snapshot:"), *cluster_marks(drawn, palette=palette)]
+
+    ax = map_axes(ax, embedding)
+    _draw_paths(ax, paths[thin], colours=[colours[i] for i in thin], style="thin")
+    _draw_paths(ax, paths[strong], colours=[colours[i] for i in strong], style="strong")
+    dress(ax, embedding)
+    _number(ax, paths[strong[:NUMBERED]], names=[names[i] for i in strong[:NUMBERED]])
+    what = f"{embedding.layer}: paths in the {embedding.view} view, {span(table)}"
+    ax.set_title(what, fontsize=11, color=INK, loc="left")
+    titles = snapshot_titles(table)
+    marks = [
+        Line2D([], [], ls="", marker="o", ms=5, mfc="white", mec=INK, label=titles[0]),
+        Line2D([], [], ls="", marker="o", ms=5, color=INK, label=titles[-1]),
+    ]
+    numbered = min(NUMBERED, len(strong))
+    longest = f"{len(strong)} longest, {numbered} numbered"
+    if len(thin):
+        marks.append(Line2D([], [], color=INK, lw=1.6, label=longest))
+        marks.append(Line2D([], [], color=INK, lw=0.7, alpha=0.4, label=f"{len(thin)} others"))
+    place_legend(ax, marks + ends)
+    return ax
+
+
+def _draw_paths(
+    ax: Axes,
+    paths: npt.NDArray[np.float64],
+    *,
+    colours: list[str],
+    style: Literal["thin", "strong"],
+) -> None:
+    """Draw paths of shape (n_paths, n_snapshots, 2) as one collection of segments, with dots at both ends."""
+    if len(paths) == 0:
+        return
+    width, strength, mark, over = (0.7, 0.4, 2.0, 1.0) if style == "thin" else (1.6, 1.0, 5.0, 2.0)
+    steps = paths.shape[1] - 1
+    segments = np.stack([paths[:, :-1], paths[:, 1:]], axis=2).reshape(-1, 2, 2)
+    fade = strength * np.linspace(0.25, 1.0, steps) if steps > 1 else np.array([strength])
+    shades = np.array([to_rgba(colour) for colour in colours]).reshape(-1, 4).repeat(steps, axis=0)
+    shades[:, 3] = np.tile(fade, len(paths))
+    ax.add_collection(
+        LineCollection(list(segments), colors=shades, linewidths=width, capstyle="round", zorder=over, gid=style),
+        autolim=False,
+    )
+    ends = [to_rgba(colour, strength) for colour in colours]
+    first, last = paths[:, 0], paths[:, -1]
+    edge, over = 0.9 * width, over + 0.5
+    ax.scatter(first[:, 0], first[:, 1], s=mark**2, fc="white", ec=ends, linewidths=edge, zorder=over)
+    ax.scatter(last[:, 0], last[:, 1], s=mark**2, fc=ends, linewidths=0, zorder=over)
+
+
+def _number(ax: Axes, paths: npt.NDArray[np.float64], *, names: list[str]) -> None:
+    """Write the name of each path beside its end, on the side where there is most room."""
+    if len(paths) == 0:
+        return
+    ends = paths[:, -1]
+    # Where the text goes, in points from the end; room is measured to the ends and names already placed.
+    around = 11 * np.array([(np.cos(a), np.sin(a)) for a in np.linspace(0, 2 * np.pi, 8, endpoint=False)])
+    per_point = pixels_per_inch(ax) / 72
+    pixels = ax.transData.transform(ends) / per_point
+    taken = list(pixels)
+    for name, end, pixel in zip(names, ends, pixels, strict=True):
+        others = np.array(taken)
+        room = [np.sort(np.linalg.norm(others - (pixel + offset), axis=1))[:2].sum() for offset in around]
+        best = around[int(np.argmax(room))]
+        taken.append(pixel + best)
+        text = ax.annotate(
+            name,
+            end,
+            xytext=tuple(best),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=8,
+            color=INK,
+        )
+        text.set_zorder(5)
+        text.set_path_effects([effects.withStroke(linewidth=2.5, foreground="white")])
+
+
+def _row_names(embedding: "Embedding") -> list[str]:
+    """Return what identifies each row of a snapshot, such as ``"12"`` or ``"3, 12"``."""
+    first = embedding.rows[embedding.identity].iloc[: len(embedding.rows) // embedding.n_snapshots]
+    return [", ".join(str(part) for part in row) for row in first.itertuples(index=False)]
+
+
+def _positions(embedding: "Embedding", rows: Iterable[int]) -> list[int]:
+    """Return the places within a snapshot of the rows asked for, or raise ValueError."""
+    size = len(embedding.rows) // embedding.n_snapshots
+    single = len(embedding.identity) == 1
+    known = embedding.rows[embedding.identity[0]].iloc[:size].tolist() if single else list(range(size))
+    what = embedding.identity[0] if single else "row"
+    where = {int(name): place for place, name in enumerate(known)}
+    asked = [int(row) for row in rows]
+    missing = [row for row in asked if row not in where]
+    if missing or not asked:
+        got = f"{what} {missing[0]}" if missing else f"no {what}"
+        raise ValueError(
+            f"received {got}; expected one or more of the {size} in the map ({min(known)} to {max(known)}): "
+            f"choose among these, or leave `rows` out"
+        )
+    return [where[row] for row in asked]

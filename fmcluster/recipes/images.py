@@ -1,0 +1,158 @@
+"""A folder of images in train/ and val/, with the transforms of PyTorch's transfer-learning tutorial."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import Dataset, Subset
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """The images of one folder.
+
+    Items are (image, label): float32 of shape (3, 224, 224), normalised with ImageNet's mean and standard
+    deviation, and an int.
+
+    Attributes
+    ----------
+    train : Dataset
+        ``train/``, randomly cropped and flipped.
+    val : Dataset
+        ``val/``, centre-cropped.
+    probe : Dataset
+        The images whose feature maps are recorded: `val`, or a `torch.utils.data.Subset` of it.
+    classes : tuple of str
+        Class names; a label is a position in it.
+    """
+
+    train: Dataset[tuple[Tensor, int]]
+    val: Dataset[tuple[Tensor, int]]
+    probe: Dataset[tuple[Tensor, int]]
+    classes: tuple[str, ...]
+
+
+def load_image_folder(data: str | Path, *, probe_size: int | None = None, seed: int = 0) -> ImageData:
+    """Open ``DATA/train/<class>/*`` and ``DATA/val/<class>/*``.
+
+    Files that are no images by their extension are passed over.
+
+    Parameters
+    ----------
+    data : str or Path
+        The folder that holds ``train/`` and ``val/``.
+    probe_size : int, optional
+        Draw so many validation images as the probe, as evenly over the classes as they allow. All of them by
+        default.
+    seed : int
+        Of that draw.
+
+    Returns
+    -------
+    ImageData
+        Files are read when items are asked for.
+
+    Raises
+    ------
+    FileNotFoundError
+        No such folder, no ``train/`` or ``val/`` in it, no class folders, or a class folder without images.
+    ValueError
+        ``train/`` and ``val/`` hold different classes, or `probe_size` is not within 1 and the number of
+        validation images.
+    """
+    folder = Path(data).expanduser()
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder at {str(data)!r}: expected one that holds train/ and val/")
+    absent = [f"{part}/" for part in ("train", "val") if not (folder / part).is_dir()]
+    if absent:
+        raise FileNotFoundError(
+            f"{str(data)!r} holds no {' and no '.join(absent)}: expected DATA/train/CLASS/*.jpg and "
+            f"DATA/val/CLASS/*.jpg{_hint(folder)}"
+        )
+    normalize = transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)
+    augmenting = [transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip()]
+    evaluating = [transforms.Resize(256), transforms.CenterCrop(224)]
+    train = _open_part(folder / "train", transforms.Compose([*augmenting, transforms.ToTensor(), normalize]))
+    val = _open_part(folder / "val", transforms.Compose([*evaluating, transforms.ToTensor(), normalize]))
+    if train.classes != val.classes:
+        difference = _difference(train.classes, val.classes)
+        raise ValueError(
+            f"train/ and val/ in {str(data)!r} hold different classes ({difference}): "
+            "give every class a folder of the same name in both"
+        )
+    probe: Dataset[tuple[Tensor, int]] = val
+    if probe_size is not None:
+        probe = Subset(val, draw_evenly(val.targets, size=probe_size, seed=seed))
+    return ImageData(train=train, val=val, probe=probe, classes=tuple(train.classes))
+
+
+def draw_evenly(targets: list[int], *, size: int, seed: int) -> list[int]:
+    """Draw items at random, as evenly over their labels as the labels allow.
+
+    Parameters
+    ----------
+    targets : list of int
+        The label of every item.
+    size : int
+        How many items to draw.
+    seed : int
+        Of the draw.
+
+    Returns
+    -------
+    list of int
+        Positions in `targets`, ascending.
+
+    Raises
+    ------
+    ValueError
+        `size` is not within 1 and the number of items.
+    """
+    if not 1 <= size <= len(targets):
+        raise ValueError(f"probe_size is {size}: expected 1 to {len(targets)}, the number of validation images")
+    labels = np.asarray(targets)
+    shuffled = np.random.default_rng(seed).permutation(len(labels))
+    turn = np.empty(len(labels), dtype=np.int64)
+    for label in np.unique(labels):
+        members = shuffled[labels[shuffled] == label]
+        turn[members] = np.arange(len(members))
+    # Every class gives its first image before any gives its second, and so on until `size` are drawn.
+    drawn = shuffled[np.argsort(turn[shuffled], kind="stable")][:size]
+    return sorted(int(index) for index in drawn)
+
+
+def _open_part(part: Path, transform: transforms.Compose) -> ImageFolder:
+    classes = sorted(entry for entry in part.iterdir() if entry.is_dir())
+    if not classes:
+        raise FileNotFoundError(f"no class folders in {part}: put the images of each class in a folder of its own")
+    empty = [entry.name for entry in classes if not _has_image(entry)]
+    if empty:
+        raise FileNotFoundError(
+            f"no images in {part} for {', '.join(empty)}: add some ({', '.join(IMG_EXTENSIONS)}) or remove the folder"
+        )
+    return ImageFolder(str(part), transform=transform)
+
+
+def _has_image(folder: Path) -> bool:
+    return any(entry.suffix.lower() in IMG_EXTENSIONS for entry in folder.rglob("*") if entry.is_file())
+
+
+def _hint(folder: Path) -> str:
+    if folder.name in ("train", "val"):
+        return "; give the folder above it"
+    inner = [
+        entry.name for entry in sorted(folder.iterdir()) if (entry / "train").is_dir() and (entry / "val").is_dir()
+    ]
+    return f"; {str(folder / inner[0])!r} has both" if inner else ""
+
+
+def _difference(train: list[str], val: list[str]) -> str:
+    only = {"train/": sorted(set(train) - set(val)), "val/": sorted(set(val) - set(train))}
+    return "; ".join(f"only in {part}: {', '.join(names)}" for part, names in only.items() if names)

@@ -1,0 +1,9 @@
+"""Format v1: what a run is on disk, how it is written, and how it is read."""
+
+from .format import STATISTICS, LayerSpec
+from .layer import Layer
+from .run import Run, open_run
+from .verify import verify
+from .writer import Mode, RunWriter
+
+__all__ = ["STATISTICS", "Layer", "LayerSpec", "Mode", "Run", "RunWriter", "open_run", "verify"]

@@ -1,0 +1,123 @@
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import Subset
+
+from fmcluster.recipes import load_image_folder
+from fmcluster.recipes.images import draw_evenly
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two classes; ants as .jpeg, bees as .png; 3 images of each in train/, 2 in val/."""
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 3), ("val", 2)):
+        for name, suffix in (("ants", ".jpeg"), ("bees", ".png")):
+            (tmp_path / part / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / part / name / f"{number}{suffix}")
+    return tmp_path
+
+
+def test_images_are_found_with_their_classes(folder: Path) -> None:
+    data = load_image_folder(folder)
+    assert data.classes == ("ants", "bees")
+    assert (len(data.train), len(data.val)) == (6, 4)
+    assert data.probe is data.val
+
+
+def test_a_stray_gif_is_not_an_image(folder: Path) -> None:
+    Image.new("P", (8, 8)).save(folder / "train" / "ants" / "imageNotFound.gif")
+    (folder / "val" / "bees" / "Thumbs.db").write_bytes(b"")
+    data = load_image_folder(folder)
+    assert (len(data.train), len(data.val)) == (6, 4)
+
+
+def test_validation_images_are_the_same_each_time_and_training_images_are_not(folder: Path) -> None:
+    data = load_image_folder(folder)
+    (image, label), (again, _) = data.val[0], data.val[0]
+    assert image.shape == (3, 224, 224)
+    assert image.dtype == torch.float32
+    assert label == 0
+    assert torch.equal(image, again)
+    assert not torch.equal(data.train[0][0], data.train[0][0])
+
+
+def test_the_probe_is_drawn_evenly_and_repeatably(folder: Path) -> None:
+    probe = load_image_folder(folder, probe_size=2, seed=3).probe
+    again = load_image_folder(folder, probe_size=2, seed=3).probe
+    assert isinstance(probe, Subset)
+    assert isinstance(again, Subset)
+    assert probe.indices == again.indices
+    assert [probe[0][1], probe[1][1]] == [0, 1]
+
+
+def test_an_even_draw_takes_from_large_classes_what_small_ones_lack() -> None:
+    targets = [0] * 10 + [1] * 2 + [2] * 10
+    drawn = draw_evenly(targets, size=12, seed=0)
+    assert drawn == sorted(set(drawn))
+    assert np.bincount([targets[index] for index in drawn]).tolist() == [5, 2, 5]
+    assert draw_evenly(targets, size=12, seed=1) != drawn
+
+
+@pytest.mark.parametrize("size", [0, -1, 5])
+def test_impossible_probe_sizes_are_refused(size: int, folder: Path) -> None:
+    with pytest.raises(ValueError, match=f"probe_size is {size}: expected 1 to 4"):
+        load_image_folder(folder, probe_size=size)
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no folder at '.*absent'"):
+        load_image_folder(tmp_path / "absent")
+
+
+def test_a_missing_part_is_named(folder: Path) -> None:
+    shutil.rmtree(folder / "val")
+    with pytest.raises(FileNotFoundError, match=r"holds no val/: expected DATA/train/CLASS"):
+        load_image_folder(folder)
+
+
+def test_the_folder_above_or_below_is_pointed_out(folder: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="give the folder above it"):
+        load_image_folder(folder / "train")
+    inner = folder / "outer" / "hymenoptera_data"
+    inner.mkdir(parents=True)
+    shutil.move(folder / "train", inner / "train")
+    shutil.move(folder / "val", inner / "val")
+    with pytest.raises(FileNotFoundError, match="hymenoptera_data' has both"):
+        load_image_folder(folder / "outer")
+
+
+def test_a_class_without_images_is_named(folder: Path) -> None:
+    for image in (folder / "val" / "bees").iterdir():
+        image.unlink()
+    with pytest.raises(FileNotFoundError, match=r"no images in .*val for bees: add some \(\.jpg"):
+        load_image_folder(folder)
+
+
+def test_a_part_without_class_folders_is_named(folder: Path) -> None:
+    shutil.rmtree(folder / "train")
+    (folder / "train").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"no class folders in .*train"):
+        load_image_folder(folder)
+
+
+def test_different_classes_in_the_two_parts_are_named(folder: Path) -> None:
+    (folder / "val" / "bees").rename(folder / "val" / "wasps")
+    with pytest.raises(ValueError, match=r"only in train/: bees; only in val/: wasps.*same name in both"):
+        load_image_folder(folder)
+
+
+def test_the_tutorial_images_are_all_there() -> None:
+    root = os.environ.get("FMCLUSTER_DATA")
+    if root is None:
+        pytest.skip("FMCLUSTER_DATA is not set")
+    data = load_image_folder(Path(root) / "hymenoptera_data")
+    assert (len(data.train), len(data.val)) == (244, 153)
+    assert data.classes == ("ants", "bees")

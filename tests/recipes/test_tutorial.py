@@ -1,0 +1,124 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import fmcluster as fm
+from fmcluster.recipes import FinetuneResult, SnapshotTaken, finetune
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three noisy images of each of two classes for training, two for validation."""
+    root = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 3), ("val", 2)):
+        for name in ("ants", "bees"):
+            (root / part / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / part / name / f"{number}.png")
+    return root
+
+
+def finetune_briefly(folder: Path, output: Path, *, seed: int = 0, **options: object) -> FinetuneResult:
+    settings: dict[str, object] = {"weights": "none", "epochs": 1, "layers": ["layer4", "fc"], "device": "cpu"}
+    return finetune(folder, output=output, seed=seed, **(settings | options))
+
+
+@pytest.fixture(scope="module")
+def result(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> FinetuneResult:
+    torch.manual_seed(7)
+    state = torch.get_rng_state()
+    done = finetune_briefly(folder, tmp_path_factory.mktemp("run") / "run.zarr", snapshots_per_epoch=2, probe_size=2)
+    assert torch.equal(torch.get_rng_state(), state)
+    return done
+
+
+def test_the_run_holds_what_was_asked_for(result: FinetuneResult) -> None:
+    run = fm.open_run(result.run)
+    assert run.layers == ["layer4", "fc"]
+    assert run.snapshots["epoch"].tolist() == [0, 1, 1]
+    assert run.snapshots["step"].tolist() == [0, 1, 2]
+    assert run.classes == result.classes == ("ants", "bees")
+    assert run["layer4"].shape == (3, 2, 512, 7, 7)
+    assert run.samples["label"].tolist() == [0, 1]
+
+
+def test_metrics_lie_beside_the_maps(result: FinetuneResult) -> None:
+    metrics = fm.open_run(result.run).metrics
+    assert metrics["val_accuracy"].tolist() == [each.accuracy for each in result.snapshots]
+    assert metrics["val_loss"].tolist() == [each.loss for each in result.snapshots]
+    assert metrics["learning_rate"].tolist() == [0.001] * 3
+    assert metrics["train_loss"].isna().tolist() == [True, False, False]
+
+
+def test_the_same_seed_gives_the_same_weights_however_many_snapshots(
+    result: FinetuneResult, folder: Path, tmp_path: Path
+) -> None:
+    again = finetune_briefly(folder, tmp_path / "run.zarr")
+    weights, repeated = result.model.state_dict(), again.model.state_dict()
+    assert all(torch.equal(weights[key], repeated[key]) for key in weights)
+
+
+def test_a_frozen_backbone_keeps_its_weights(folder: Path, tmp_path: Path) -> None:
+    torch.save(finetune_briefly(folder, tmp_path / "a.zarr").model.state_dict(), tmp_path / "a.pt")
+    before = torch.load(tmp_path / "a.pt", weights_only=True)
+    after = finetune_briefly(
+        folder, tmp_path / "b.zarr", weights=str(tmp_path / "a.pt"), freeze=True, layers=["fc"]
+    ).model.state_dict()
+    assert torch.equal(before["layer4.1.conv2.weight"], after["layer4.1.conv2.weight"])
+    assert not torch.equal(before["fc.weight"], after["fc.weight"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": 0}, "epochs is 0"),
+        ({"mode": "a"}, "mode is 'a'"),
+        ({"device": "gpu"}, "unknown device"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"snapshots_per_epoch": 3}, "snapshots_per_epoch is 3: expected 1 to 2"),
+        ({"probe_size": 9}, "probe_size is 9: expected 1 to 4"),
+        ({"model": "resnet"}, "unknown model"),
+    ],
+)
+def test_bad_arguments_are_refused_before_anything_is_written(
+    options: dict[str, object], message: str, folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        finetune_briefly(folder, tmp_path / "run.zarr", **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_existing_run_is_kept(result: FinetuneResult, folder: Path) -> None:
+    with pytest.raises(FileExistsError):
+        finetune_briefly(folder, result.run)
+    assert len(fm.open_run(result.run).snapshots) == 3
+
+
+@pytest.mark.slow
+def test_ants_and_bees(tmp_path: Path) -> None:
+    root = os.environ.get("FMCLUSTER_DATA")
+    if root is None:
+        pytest.skip("FMCLUSTER_DATA is not set")
+    events: list[object] = []
+    done = finetune(
+        Path(root) / "hymenoptera_data",
+        output=tmp_path / "run.zarr",
+        weights="none",
+        epochs=2,
+        batch_size=16,
+        progress=events.append,
+    )
+    run = fm.open_run(done.run)
+    assert run.epochs == [0, 1, 2]
+    assert run.snapshots["step"].tolist() == [0, 16, 32]
+    assert run["conv1"].shape == (3, 153, 64, 112, 112)
+    assert run["layer4"].shape == (3, 153, 512, 7, 7)
+    assert run["fc"].shape == (3, 153, 2)
+    assert run.classes == ("ants", "bees")
+    assert [event for event in events if isinstance(event, SnapshotTaken)] == list(done.snapshots)
