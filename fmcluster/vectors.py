@@ -146,8 +146,9 @@ class Vectors:
                     drawn += len(block)
                     block = block[here]
                 if len(block):
+                    block = self._finite(block, start)
                     offset, factor = _scale_of(*_moments(block), self.n_features, self.scaling)
-                    yield start, self._finite(_apply(block, offset, factor), start)
+                    yield start, _apply(block, offset, factor)
                     start += len(block)
 
     def to_numpy(self) -> Matrix:
@@ -175,11 +176,12 @@ class Vectors:
     def _boxes(self, axes: str, max_bytes: int, copies: int = 1) -> Iterator[dict[str, slice]]:
         """Cut `axes`, the first of them first, so that `copies` boxes of float32 stay under `max_bytes`.
 
-        The width is never cut: less than a line of a map is not worth a read.
+        The width is never cut: less than a line of a map is not worth a read. Neither are axes that come after it,
+        or the boxes would not follow one another.
         """
         sizes = {axis: self._sizes[axis] for axis in "nchw"}
         bytes_of_one = 4 * copies * int(np.prod(list(sizes.values())))
-        return _split({}, [a for a in axes if a != "w"], sizes, bytes_of_one, max_bytes)
+        return _split({}, list(axes.partition("w")[0]), sizes, bytes_of_one, max_bytes)
 
     def _read(self, snapshot: int, box: Mapping[str, slice]) -> Matrix:
         maps = self.source.read_maps(
@@ -199,7 +201,7 @@ class Vectors:
                 part = self._read(snapshot, box)
                 parts.append(part if self.drawn is None else part[self.drawn])
             block = parts[0] if len(parts) == 1 else np.concatenate(parts)
-            yield self._finite(_apply(block, offset, factor), 0)
+            yield _apply(self._finite(block, 0), offset, factor)
 
     def _row_scale(self, max_bytes: int) -> tuple[Matrix | None, Matrix | None]:
         if self.scaling == "none":

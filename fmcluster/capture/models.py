@@ -18,11 +18,9 @@ def plain_model(model: nn.Module) -> nn.Module:
         raise TypeError(f"model is a {type(model).__name__}; expected a torch.nn.Module")
     if isinstance(model, nn.DataParallel):
         raise ValueError("nn.DataParallel splits batches over replicas; pass model.module, on one device, instead")
-    inner = getattr(model, "_orig_mod", model)
-    if isinstance(inner, nn.parallel.DistributedDataParallel):
-        inner = inner.module
-    assert isinstance(inner, nn.Module)
-    return inner
+    inner = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+    inner = getattr(inner, "_orig_mod", inner)
+    return model if inner is model else plain_model(inner)
 
 
 def device_of(model: nn.Module) -> torch.device:

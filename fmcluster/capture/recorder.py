@@ -186,16 +186,16 @@ class Recorder:
         """
         self._check_open()
         self._raise_failure()
-        if step is not None:
-            self._steps.count = int(step)
-        self._check_order(epoch, self._steps.count)
+        step = self._steps.count if step is None else step
+        self._check_order(epoch, step)
+        self._steps.count = int(step)
         taken = _Snapshot(
             epoch=epoch, step=self._steps.count, metrics={k: float(v) for k, v in (metrics or {}).items()}
         )
         try:
             self._show_probe(taken)
         except BaseException:
-            self._queue.put(self._writer.discard)
+            self._queue.put(partial(self._discard, taken))
             self._queue.wait()
             raise
         self._queue.put(partial(self._commit, taken))
@@ -220,7 +220,7 @@ class Recorder:
         self._device, self._calls = device, calls
         specs = list(calls.values())
         self._digests: npt.NDArray[np.uint8] | None = None
-        self._last = (-1, -1)
+        self._last = self._committed = (-1, -1)
         if self._writer.is_new:
             self._writer.create(
                 specs,
@@ -228,9 +228,11 @@ class Recorder:
                 shard_samples=self._probe.batch_size,
                 kind="probe",
             )
-            self._writer.attributes["classes"] = list(self._probe.classes)
         else:
             self._last, self._digests = check_resumable(self._path, specs=specs, probe=self._probe)
+            self._committed = self._last
+        if not self._writer.n_snapshots:
+            self._writer.attributes["classes"] = list(self._probe.classes)
         self._writer.describe_session(
             {
                 **provenance(self._model, device=device),
@@ -336,7 +338,8 @@ class Recorder:
 
     def _write(self, taken: "_Snapshot", what: str, work: Any, *, nbytes: int) -> None:
         def attempt() -> None:
-            if taken.failed:
+            if taken.failed or self._failure is not None:
+                taken.failed = True
                 return
             try:
                 work()
@@ -346,10 +349,10 @@ class Recorder:
         self._queue.put(attempt, nbytes=nbytes)
 
     def _commit(self, taken: "_Snapshot") -> None:
+        if taken.failed or self._failure is not None:
+            self._discard(taken)
+            return
         try:
-            if taken.failed:
-                self._writer.discard()
-                return
             self._writer.commit(
                 epoch=taken.epoch,
                 step=taken.step,
@@ -360,16 +363,25 @@ class Recorder:
             )
         except Exception as error:
             self._fail(taken, "its commit", error)
+            self._discard(taken)
+        else:
+            self._committed = (taken.epoch, taken.step)
+
+    def _discard(self, taken: "_Snapshot") -> None:
+        try:
+            self._writer.discard()
+        except Exception as error:
+            self._fail(taken, "nothing (removing what was written)", error)
 
     def _fail(self, taken: "_Snapshot", what: str, error: Exception) -> None:
         taken.failed = True
         failure = StoreError(
             f"writing {what} of epoch {taken.epoch}, step {taken.step} to {self._path} failed: "
-            f"{type(error).__name__}: {error}. That snapshot was left out; earlier ones are whole. "
+            f"{type(error).__name__}: {error}. It was left out, and so was any taken since; earlier ones are whole. "
             f'Once there is room and permission, mode="a" goes on with the run.'
         )
         failure.__cause__ = error
-        self._failure = failure
+        self._failure = self._failure or failure
 
     def _check_open(self) -> None:
         if not self._open:
@@ -377,7 +389,11 @@ class Recorder:
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
+            self._queue.wait()  # what is queued behind it is left out as well
             failure, self._failure = self._failure, None
+            self._last = self._committed
+            if not self._writer.n_snapshots:
+                self._digests = None
             raise failure
 
     def _check_order(self, epoch: int, step: int) -> None:
@@ -388,6 +404,8 @@ class Recorder:
                 f"epoch {epoch} comes after epoch {self._last[0]} was recorded; snapshots are taken in order "
                 f"(a resumed training loop starts at the epoch after the last)"
             )
+        if isinstance(step, bool) or not isinstance(step, (int, np.integer)) or step < max(0, self._last[1]):
+            raise ValueError(f"step is {step!r}; expected an integer from {max(0, self._last[1])} on: steps so far")
         if (epoch, step) == self._last:
             raise ValueError(
                 f"epoch {epoch}, step {step} was recorded already; inside an epoch, take one snapshot per optimizer "

@@ -11,7 +11,8 @@ import numpy.typing as npt
 import torch
 
 _INF = np.float32(np.inf)
-HALF_MAX = 65504.0
+LARGEST = {"float16": 65504.0, "float32": float(np.finfo(np.float32).max)}
+OVERFLOW = {"float16": 65520.0, "float32": 2.0**128 - 2.0**103}  # the first number that rounds to infinity
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def reduce_output(
     output : Tensor of shape (n, c, h, w), (n, t, c) or (n, c)
         Of any device, dtype and memory format. It is read before this returns.
     dtype : {"float16", "float32"}
-        Stored dtype. In float16, finite values beyond 65504 are clipped to it and counted.
+        Stored dtype. Finite values beyond its largest are clipped to it and counted.
     pool : Executor
         Where the parts of a CPU pass run.
     threads : int
@@ -87,10 +88,12 @@ def reduce_output(
         if dtype == "float32":
             return _to_numpy(tensor, torch.float32), Moments(moments.values)
         return (half.transpose(0, 2, 1).copy() if tensor.ndim == 3 else half), moments
-    moments = _reduce_with_torch(planes, HALF_MAX if dtype == "float16" else math.inf)
+    moments = _reduce_with_torch(planes, OVERFLOW[dtype])
     clipped = tensor
     if moments.n_overflow:
-        clipped = torch.where(tensor.isfinite(), tensor.clamp(-HALF_MAX, HALF_MAX), tensor)
+        clipped = torch.where(tensor.isfinite(), tensor.clamp(-LARGEST[dtype], LARGEST[dtype]), tensor)
+    if tensor.dtype == torch.float64:  # torch would round twice, by way of float32
+        return clipped.cpu().contiguous().numpy().astype(dtype), moments
     return _to_numpy(clipped, getattr(torch, dtype)), moments
 
 
@@ -99,7 +102,7 @@ def _to_numpy(tensor: torch.Tensor, dtype: torch.dtype) -> npt.NDArray[np.floati
     return copy.cpu().contiguous().numpy()
 
 
-def _reduce_with_torch(planes: torch.Tensor, limit: float) -> Moments:
+def _reduce_with_torch(planes: torch.Tensor, overflow: float) -> Moments:
     wide = planes if planes.device.type == "mps" else planes.double()
     flat = wide.movedim(1, 0).reshape(planes.shape[1], -1)
     finite = flat.isfinite()
@@ -114,8 +117,7 @@ def _reduce_with_torch(planes: torch.Tensor, limit: float) -> Moments:
         (~finite).sum(1),
     ]
     values = torch.stack([row.to(wide.dtype) for row in rows]).cpu().numpy().astype(np.float64)
-    # 65520 is the first number that rounds to infinity
-    over = finite & (flat.abs() >= limit + 16)
+    over = finite & (flat.abs() >= overflow)
     n_overflow = int(over.sum())
     largest = float(kept.flatten()[kept.abs().argmax()]) if n_overflow else 0.0
     return Moments(values, largest, n_overflow)

@@ -18,6 +18,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     than set a flag.
     """
     flags = [(module, module.training) for module in model.modules()]
+    held = [(module._buffers, dict(module._buffers)) for module in model.modules()]
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
@@ -34,6 +35,10 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in flags:
             module.training = training
+        for holder, names in held:  # a forward pass may have put new tensors in their places
+            for name in holder.keys() - names.keys():
+                del holder[name]
+            holder.update({name: buffer for name, buffer in names.items() if holder.get(name) is not buffer})
         with torch.no_grad():
             for buffer, before in buffers:
                 if not _same_bits(buffer, before):
@@ -46,4 +51,6 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 
 
 def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
-    return torch.equal(torch.nan_to_num(one), torch.nan_to_num(other)) and torch.equal(one.isnan(), other.isnan())
+    if one.layout != torch.strided:
+        return False
+    return torch.equal(*(t.detach().reshape(-1).contiguous().view(torch.uint8) for t in (one, other)))

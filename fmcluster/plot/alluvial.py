@@ -26,8 +26,8 @@ def flow(history: "History", *, ax: Axes | None = None) -> Axes:
     """Draw the flow of members between clusters as bands between snapshots.
 
     The height of a node is the number of its members, and that of a band the number of rows that take it. Bands
-    have the colour of the cluster they come from; those of rows that stay are fainter. Clusters keep their order,
-    from the lowest label at the top to noise at the bottom.
+    have the colour of the cluster they come from; those of rows that moved are stronger (to become noise, or to
+    cease to be, is no move). Clusters keep their order, from the lowest label at the top to noise at the bottom.
 
     Parameters
     ----------
@@ -92,7 +92,8 @@ def _draw_bands(ax: Axes, moves: pd.DataFrame, *, tops: pd.DataFrame, colours: d
         band = _band(left, leaving[left, start], arriving[left + 1, end], height=count)
         leaving[left, start] += count
         arriving[left + 1, end] += count
-        alpha, gid = 0.28 if source == target else 0.6, f"{snapshot},{source},{target}"
+        moved = source != target and NOISE not in (source, target)
+        alpha, gid = 0.6 if moved else 0.28, f"{snapshot},{source},{target}"
         ax.add_patch(PathPatch(band, fc=colours[source], ec="none", alpha=alpha, gid=gid, zorder=1 + alpha))
 
 

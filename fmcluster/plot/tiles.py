@@ -182,9 +182,9 @@ def as_tiles(values: npt.NDArray[Any]) -> Map:
     Returns
     -------
     ndarray of shape (n_channels, height, width), float32
-        A token axis becomes the width of maps one place high; without it a map is a single place.
+        A token axis becomes the height of maps one place wide; without it a map is a single place.
     """
     sample: Map = values[0].astype(np.float32)
     if sample.ndim == 1:
         return sample.reshape(-1, 1, 1)
-    return np.expand_dims(sample.T, 1) if sample.ndim == 2 else sample
+    return np.expand_dims(sample.T, 2) if sample.ndim == 2 else sample

@@ -48,7 +48,7 @@ class DemoResult:
 
 
 def run_demo(output: str | Path, *, seed: int = 0, progress: Progress | None = None, device: str = "cpu") -> DemoResult:
-    """Pretrain on the digits 0 to 4, fine-tune on 400 images of 5 to 9, and record 200 validation images.
+    """Pretrain on the digits 0 to 4, fine-tune on 400 images of 5 to 9, and record 100 validation images.
 
     Parameters
     ----------

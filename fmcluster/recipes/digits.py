@@ -15,7 +15,7 @@ IMAGE_SIZE = 64
 OLD_DIGITS = (0, 1, 2, 3, 4)
 NEW_DIGITS = (5, 6, 7, 8, 9)
 TRAINING_PER_DIGIT = 80
-PROBE_PER_DIGIT = 40
+PROBE_PER_DIGIT = 20
 _BRIGHTEST = 16.0
 _MEAN = 0.3
 _STD = 0.35
@@ -89,7 +89,7 @@ class DigitSplits:
     validation : DigitImages
         The other scans of the digits 5 to 9.
     probe : DigitImages
-        200 of the validation scans, 40 of each digit, in the order of the digits.
+        100 of the validation scans, 20 of each digit, in the order of the digits.
     """
 
     pretraining: DigitImages

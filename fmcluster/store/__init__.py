@@ -3,7 +3,7 @@
 from .format import STATISTICS, LayerSpec
 from .layer import Layer
 from .run import Run, open_run
-from .verify import verify
+from .verify import missing_files, verify
 from .writer import Mode, RunWriter
 
-__all__ = ["STATISTICS", "Layer", "LayerSpec", "Mode", "Run", "RunWriter", "open_run", "verify"]
+__all__ = ["STATISTICS", "Layer", "LayerSpec", "Mode", "Run", "RunWriter", "missing_files", "open_run", "verify"]

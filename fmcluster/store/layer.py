@@ -213,16 +213,17 @@ class Layer:
     def _common_samples(self, snapshots: Sequence[int], samples: Sequence[int] | None) -> npt.NDArray[np.int64]:
         if samples is None:
             return self._run.sample_ids(snapshots[0])
+        wanted = _integers(samples, "samples")
         for number in snapshots:
-            self._run.slots(number, samples)
-        return np.asarray(samples, dtype=np.int64)
+            self._run.slots(number, wanted)
+        return wanted
 
     def _sample_ids(self, snapshot: int, samples: Selection) -> Sequence[int] | None:
         if samples is None:
             return None
         if isinstance(samples, slice):
             return [int(i) for i in self._run.sample_ids(snapshot)[samples]]
-        return [int(i) for i in np.atleast_1d(np.asarray(samples))]
+        return [int(i) for i in _integers(samples, "samples")]
 
     def _read_slots(self, snapshot: int, slots: npt.NDArray[np.int64], rest: tuple[slice, ...]) -> npt.NDArray[Any]:
         """Read slots in the order given: stretches of neighbours in one read each."""
@@ -239,8 +240,19 @@ def _positions(selection: Selection, length: int, what: str) -> npt.NDArray[np.i
         return np.arange(length)
     if isinstance(selection, slice):
         return np.arange(length)[selection]
-    picked = np.atleast_1d(np.asarray(selection, dtype=np.int64))
+    picked = _integers(selection, "channels")
     outside = picked[(picked < 0) | (picked >= length)]
     if len(outside):
         raise ValueError(f"there is no {what} {outside[0]}; it has {length}, numbered 0 to {length - 1}")
     return picked
+
+
+def _integers(selection: int | Sequence[int] | npt.NDArray[np.integer], what: str) -> npt.NDArray[np.int64]:
+    """Return what was asked for as numbers; a mask is not taken for the numbers 0 and 1."""
+    picked = np.atleast_1d(np.asarray(selection))
+    if picked.ndim != 1 or (picked.size and picked.dtype.kind not in "iu"):
+        raise TypeError(
+            f"{what} is of dtype {picked.dtype} and shape {picked.shape}; expected integers, in one row "
+            f"(of a mask: np.flatnonzero(mask), or run.samples.index[mask])"
+        )
+    return picked.astype(np.int64)

@@ -3,12 +3,16 @@
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import zarr
 from zarr.abc.store import Store
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, StorePath
+
+# zarr's settings are global: two threads that change and restore them at once would leave them changed
+_SETTINGS = RLock()
 
 
 def open_store(path: str) -> Store:
@@ -20,22 +24,25 @@ def open_store(path: str) -> Store:
 
 def codec_pipeline(store: Store) -> AbstractContextManager[None]:
     """Within the block, arrays of `store` are opened with the fastest pipeline that knows it; they keep it after."""
-    return _zarrs() if isinstance(store, LocalStore) else nullcontext()
+    return _zarrs({}) if isinstance(store, LocalStore) else nullcontext()
 
 
 @contextmanager
-def _zarrs() -> Iterator[None]:
+def _zarrs(settings: dict[str, Any]) -> Iterator[None]:
     import zarrs  # noqa: F401  registers the pipeline
 
-    with zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}):
+    with _SETTINGS, zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline", **settings}):
         yield
 
 
 def array_from_metadata(root: Path, path: str, metadata: dict[str, Any]) -> zarr.Array[Any]:
-    """Return an array with the metadata given, whatever its own file says."""
-    store = LocalStore(root)
-    with codec_pipeline(store):
-        return zarr.Array.from_dict(StorePath(store, path), metadata)
+    """Return an array to write to, with the metadata given, whatever its own file says.
+
+    It encodes on one thread: several would put the chunks of a shard in the order in which they happen to be done, and
+    the same values would not give the same bytes.
+    """
+    with _zarrs({"threading.max_workers": 1}):
+        return zarr.Array.from_dict(StorePath(LocalStore(root), path), metadata)
 
 
 def stored_bytes(array: zarr.Array[Any], key: str) -> int:

@@ -126,6 +126,11 @@ class Run:
         return sum(self[name].nbytes for name in self.layers)
 
     @property
+    def is_local(self) -> bool:
+        """Whether the run lies in a folder of this machine, rather than at a URL."""
+        return "://" not in self.path
+
+    @property
     def nbytes_stored(self) -> int:
         """Bytes the run takes where it lies (a local run only)."""
         return sum(file.stat().st_size for file in Path(self.path).rglob("*") if file.is_file())

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from itertools import product
 
 from ..errors import StoreError
-from .arrays import StoredArray, shard_shape
+from .arrays import StoredArray, chunk_keys, shard_shape
 from .run import Run
 
 
@@ -34,6 +34,18 @@ def verify(run: Run, *, progress: Callable[[int, int], None] | None = None) -> l
         if progress is not None:
             progress(done, len(boxes))
     return damage
+
+
+def missing_files(run: Run) -> list[str]:
+    """Return the run's files that were committed and are not there; nothing is decoded."""
+    lost = []
+    for array in map(run.stored, run.array_paths):
+        for key in chunk_keys(array.array):
+            try:
+                array.check_present(key)
+            except StoreError:
+                lost.append(f"{array.array.path}/{key}")
+    return lost
 
 
 def _boxes(array: StoredArray) -> Iterator[tuple[slice, ...]]:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,8 @@ from .root import checked_attributes, root_metadata
 
 Mode = Literal["x", "a", "w"]
 Node = dict[str, Any]
+
+_UNFINISHED = root_metadata({"format": VERSION, "unfinished": True}, {})
 
 
 class RunWriter:
@@ -59,6 +62,7 @@ class RunWriter:
         try:
             self._nodes: dict[str, Node] = {}
             self._arrays: dict[str, zarr.Array[Any]] = {}
+            self._blank: set[str] = set()
             self.attributes: dict[str, Any] = {}
             if self._make_room(mode):
                 self._resume()
@@ -81,7 +85,7 @@ class RunWriter:
                 f"or another path."
             )
         if found == "unfinished" or (found == "run" and mode == "w"):
-            shutil.rmtree(self.path)
+            self._remove()
         return found == "run" and mode == "a"
 
     def _what_is_there(self) -> Literal["nothing", "unfinished", "run", "other"]:
@@ -92,13 +96,32 @@ class RunWriter:
         names = {child.name for child in self.path.iterdir()}
         if "zarr.json" not in names:
             return "unfinished" if names <= {"zarr.json.partial"} else "other"
-        attributes = json.loads((self.path / "zarr.json").read_bytes()).get("attributes", {})
+        attributes = self._read_root().get("attributes", {})
         if KEY not in attributes:
             return "other"
         return "unfinished" if attributes[KEY].get("unfinished") else "run"
 
+    def _read_root(self) -> Node:
+        try:
+            root: Node = json.loads((self.path / "zarr.json").read_bytes())
+        except ValueError as error:
+            raise StoreError(
+                f"{self.path} cannot be written: its zarr.json is damaged ({error}). Nothing was changed; "
+                f"record into another path, or remove the folder."
+            ) from error
+        return root
+
+    def _remove(self) -> None:
+        """Remove the run; if this is interrupted, what is left is still known for a run that holds nothing."""
+        if (self.path / "zarr.json").exists():
+            replace_file(self.path / "zarr.json", _UNFINISHED)
+        for child in self.path.iterdir():
+            if child.is_dir():
+                shutil.rmtree(child)
+        shutil.rmtree(self.path)
+
     def _resume(self) -> None:
-        root = json.loads((self.path / "zarr.json").read_bytes())
+        root = self._read_root()
         self.attributes = checked_attributes(str(self.path), root["attributes"])
         self._nodes = root["consolidated_metadata"]["metadata"]
         self._forget_uncommitted()
@@ -117,7 +140,7 @@ class RunWriter:
     def create(self, specs: Sequence[LayerSpec], *, n_samples: int, shard_samples: int, kind: str) -> None:
         """Lay out a new run: its layers, without snapshots."""
         self.path.mkdir(parents=True, exist_ok=True)
-        replace_file(self.path / "zarr.json", root_metadata({"format": VERSION, "unfinished": True}, {}))
+        replace_file(self.path / "zarr.json", _UNFINISHED)
         root = self._root()
         for name, shape in (("epoch", (0,)), ("step", (0,)), ("index", (0, n_samples))):
             create_array(root, name, dimensions=("snapshot", "sample")[: len(shape)], shape=shape, dtype="int64")
@@ -181,7 +204,8 @@ class RunWriter:
             self._adopt([parent, path])
         array = group[name]
         assert isinstance(array, zarr.Array)
-        array[offset : offset + len(values)] = values
+        # black pictures and missing labels are all fill value; they are written, so that absent means damaged
+        array.with_config({"write_empty_chunks": True})[offset : offset + len(values)] = values
         flush([*(self.path / path).glob("c.*"), self.path / path])
 
     def write(self, layer: str, *, offset: int, values: npt.NDArray[Any]) -> None:
@@ -200,8 +224,10 @@ class RunWriter:
         array = self._growing(path)
         array[self.n_snapshots, offset : offset + len(values)] = values
         key = chunk_key(self.n_snapshots, offset // shard_shape(array)[1], *(0 for _ in values.shape[1:]))
-        if not (self.path / path / key).exists() and not np.isnan(values).all():
-            raise StoreError(f"layer {layer!r}: the samples from slot {offset} on were written but are not on disk")
+        if not (self.path / path / key).exists():
+            if not np.isnan(values).all():
+                raise StoreError(f"layer {layer!r}: the samples from slot {offset} on were written but are not on disk")
+            self._blank.add(f"{path}/{key}")
 
     def commit(
         self,
@@ -247,11 +273,14 @@ class RunWriter:
             self._resize(now)
             raise
         self._arrays.clear()
-        self._catch_up()
+        self._blank.clear()
+        with suppress(OSError):  # the snapshot is whole; the next commit, or who goes on, tries again
+            self._catch_up()
 
     def discard(self) -> None:
         """Remove what was written of the snapshot under way."""
         self._arrays.clear()
+        self._blank.clear()
         self._forget_uncommitted()
 
     def close(self) -> None:
@@ -317,6 +346,8 @@ class RunWriter:
             present = [key for key in expected if (folder / key).exists()]
             flush([*(folder / key for key in present), folder])
             if missing := sorted(set(expected) - set(present)):
+                if path.endswith("/activation") and (lost := [k for k in missing if f"{path}/{k}" not in self._blank]):
+                    raise StoreError(f"{path}/{lost[0]} was not written, or is gone; the snapshot is not whole")
                 absent[path] = missing
         return absent
 
@@ -331,5 +362,5 @@ class RunWriter:
     def _forget_uncommitted(self) -> None:
         for path in self._over_time():
             for chunk in (self.path / path).glob("c.*"):
-                if int(chunk.name.split(".")[1]) >= self.n_snapshots:
+                if chunk.name.endswith(".partial") or int(chunk.name.split(".")[1]) >= self.n_snapshots:
                     chunk.unlink()

@@ -1,7 +1,8 @@
 """What the pictures are drawn from: a layer and results that look like those of a real run."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import matplotlib as mpl
@@ -40,14 +41,15 @@ class FakeLayer:
     def n_channels(self) -> int:
         return self.activation.shape[-1 if self.activation.ndim == 4 else 2]
 
-    @property
+    @cached_property
     def statistics(self) -> pd.DataFrame:
         channel_axis = self.activation.ndim - 1 if self.activation.ndim == 4 else 2
         values = np.moveaxis(self.activation, channel_axis, 1).astype(np.float64)
         values = values.reshape(*values.shape[:2], -1)
+        values[~np.isfinite(values)] = np.nan
         table = self.snapshots.merge(pd.DataFrame({"channel": range(self.n_channels)}), how="cross")
         for name in ("mean", "std", "min", "max"):
-            table[name] = getattr(np, name)(values, axis=2).ravel()
+            table[name] = getattr(np, f"nan{name}")(values, axis=2).ravel()
         return table
 
     def read(self, *, snapshot: int, samples: int, channels: list[int]) -> np.ndarray:
@@ -81,11 +83,11 @@ def resnet_layers() -> dict[str, FakeLayer]:
     with torch.no_grad():
         model.bn1.weight[[7, 20, 41]] = 0
         model.relu.inplace = False
+        parameters = list(model.parameters())
+        drift = [0.3 * p.std() * torch.randn(p.shape, generator=generator) for p in parameters]
         for _ in range(9):
             model((images - 0.45) / 0.225)
-            for parameter in model.parameters():
-                scale = parameter.std() if parameter.numel() > 1 else 0
-                parameter += 0.12 * scale * torch.randn(parameter.shape, generator=generator)
+            torch._foreach_add_(parameters, drift, alpha=0.3)
     layers = {}
     for name, outputs in caught.items():
         activation = torch.stack(outputs).numpy().astype(np.float16)
@@ -102,7 +104,7 @@ def result_rows(per_snapshot: int, count: int = 9) -> pd.DataFrame:
     return snapshot_frame(count).merge(pd.DataFrame({"channel": range(per_snapshot)}), how="cross")
 
 
-def drifting(per_snapshot: int, *, n_clusters: int = 8, count: int = 9, noise: bool = False) -> tuple[Any, ...]:
+def make_drifting(per_snapshot: int, *, n_clusters: int = 8, count: int = 9, noise: bool = False) -> tuple[Any, ...]:
     """Return an embedding, clusters and their history: rows that drift, some of them to another cluster."""
     rng = np.random.default_rng(0)
     angles = 2 * np.pi * np.arange(n_clusters) / n_clusters
@@ -143,7 +145,14 @@ def history_of(clusters: Clusters) -> History:
     return History(clusters=clusters, frame=moves, flow=flow, steps=steps, sizes=sizes, lives=pd.DataFrame())
 
 
-def some_scores(per_snapshot: int = 64) -> Scores:
+@pytest.fixture(scope="session")
+def drifting() -> Callable[..., tuple[Embedding, Clusters, History]]:
+    return make_drifting
+
+
+@pytest.fixture(scope="session")
+def scores() -> Scores:
+    per_snapshot = 64
     rng = np.random.default_rng(1)
     singular = 100 * 0.9 ** np.arange(50)
     return Scores(
@@ -159,12 +168,13 @@ def some_scores(per_snapshot: int = 64) -> Scores:
     )
 
 
+@pytest.fixture
 def run_metrics() -> pd.DataFrame:
     accuracy = [0.458, np.nan, 0.61, 0.72, 0.84, 0.91, 0.935, 0.941, 0.948]
     return snapshot_frame().assign(val_accuracy=accuracy, loss=np.linspace(1.2, 0.1, 9))
 
 
 @pytest.fixture(autouse=True)
-def _no_figures_left():
+def _no_figures_left() -> Iterator[None]:
     yield
     plt.close("all")

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import pytest
@@ -99,7 +100,12 @@ def test_the_stored_maps_are_those_of_the_saved_models(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def three(tmp_path_factory: pytest.TempPathFactory) -> list[DemoResult]:
-    return [run_demo(tmp_path_factory.mktemp(f"seed{seed}"), seed=seed) for seed in range(3)]
+    results = []
+    for seed in range(3):
+        results.append(run_demo(tmp_path_factory.mktemp(f"seed{seed}"), seed=seed))
+        # 0.6 GB each, and pytest keeps its folders.
+        shutil.rmtree(results[-1].run)
+    return results
 
 
 @pytest.mark.slow
@@ -126,3 +132,4 @@ def test_the_whole_demo_is_repeated_bit_for_bit(three: list[DemoResult], tmp_pat
     again = run_demo(tmp_path, seed=2)
     assert equal(again.model_last, three[2].model_last)
     assert again.snapshots == three[2].snapshots
+    shutil.rmtree(again.run)

@@ -19,7 +19,7 @@ def test_no_scan_is_in_two_splits_and_none_is_lost(splits: DigitSplits) -> None:
 
 def test_training_and_probe_are_balanced(splits: DigitSplits) -> None:
     assert np.bincount(splits.training.targets).tolist() == [80] * 5
-    assert np.bincount(splits.probe.targets).tolist() == [40] * 5
+    assert np.bincount(splits.probe.targets).tolist() == [20] * 5
     assert set(splits.probe.indices) <= set(splits.validation.indices)
 
 

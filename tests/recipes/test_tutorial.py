@@ -1,4 +1,5 @@
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -122,3 +123,5 @@ def test_ants_and_bees(tmp_path: Path) -> None:
     assert run["fc"].shape == (3, 153, 2)
     assert run.classes == ("ants", "bees")
     assert [event for event in events if isinstance(event, SnapshotTaken)] == list(done.snapshots)
+    # 2 GB, and pytest keeps its folders.
+    shutil.rmtree(done.run)

@@ -1,0 +1,5 @@
+"""From vectors to what they mean: reduce, map, cluster, track."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,9 @@
+from .clustering import cluster as cluster
+from .components import pca as pca
+from .embedding import embed as embed
+from .results import Clusters as Clusters
+from .results import Embedding as Embedding
+from .results import Faithfulness as Faithfulness
+from .results import History as History
+from .results import Scores as Scores
+from .tracking import track as track

@@ -1,0 +1,47 @@
+"""The command line: `fmcluster COMMAND --help` says what each command takes."""
+
+import sys
+
+from .app import app, console, errors
+from .reading import info, verify
+from .studying import analyze, plot, report
+from .training import demo, train
+
+for command in (demo, train, info, verify, analyze, plot, report):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the command line; a mistake of the caller's is one line on standard error, and exit code 2."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        errors.print("interrupted; whole snapshots are kept", style="red")
+        sys.exit(130)
+    except Exception as error:
+        if not is_expected(error):
+            raise
+        errors.print(f"error: {one_line(error)}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)
+
+
+def is_expected(error: Exception) -> bool:
+    """Whether an error tells the caller of a mistake, rather than us of ours: the package's own modules raised it."""
+    from ..errors import CaptureError, StoreError
+
+    if isinstance(error, CaptureError | StoreError | OSError | MemoryError):
+        return True
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    raised_here = trace is not None and str(trace.tb_frame.f_globals.get("__name__", "")).startswith("fmcluster.")
+    return raised_here and isinstance(error, ValueError | TypeError | KeyError)
+
+
+def one_line(error: Exception) -> str:
+    """Return an error's message without line breaks (and without the quotes that KeyError puts around it)."""
+    message = error.args[0] if isinstance(error, KeyError) and error.args else error
+    return " ".join(str(message).split()) or type(error).__name__
+
+
+__all__ = ["app", "console", "main"]

@@ -1,0 +1,54 @@
+"""What the commands share."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+app = typer.Typer(
+    help="See what a ResNet learns while it is fine-tuned.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _console(*, stderr: bool) -> Console:
+    console = Console(stderr=stderr)
+    if not console.is_terminal:
+        console.width = 120  # a pipe has no width; tables should not be cut to fit one
+    return console
+
+
+console = _console(stderr=False)
+errors = _console(stderr=True)
+
+
+def say(text: str, *, style: str | None = None) -> None:
+    """Print prose: as it is, broken by the terminal alone."""
+    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def bars() -> Iterator[Progress]:
+    """Progress bars, for the length of a block."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield progress
+
+
+def size(nbytes: float) -> str:
+    """Write a number of bytes for people."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if nbytes < 1000:
+            return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.1f} {unit}"
+        nbytes /= 1000
+    return f"{nbytes:.1f} TB"
+
+
+def when(epoch: int, step: int) -> str:
+    """Name a snapshot for people."""
+    return f"epoch {epoch}, step {step}"

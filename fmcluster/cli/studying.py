@@ -1,0 +1,251 @@
+"""Commands that look into a run: `analyze`, `plot` and `report`."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from .app import bars, console, say
+from .reading import RunPath
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from ..analysis.results import Clusters, Embedding, History, Scores
+    from ..store import Run
+
+LayerName = Annotated[str, typer.Option("--layer", help="Which layer.")]
+View = Annotated[str, typer.Option(help="What a row is: channel, map, sample, position, or an einops pattern.")]
+NumberOfClusters = Annotated[int, typer.Option("--clusters", help="How many clusters (k-means).")]
+Seed = Annotated[int, typer.Option(help="Of the map and the clusters.")]
+Rows = Annotated[int | None, typer.Option("--rows", help="Draw so many rows of each snapshot; all by default.")]
+
+
+class Picture(StrEnum):
+    """What `plot` can draw."""
+
+    grid = "grid"
+    evolution = "evolution"
+    embedding = "embedding"
+    trajectories = "trajectories"
+    flow = "flow"
+    churn = "churn"
+    variance = "variance"
+    metrics = "metrics"
+
+
+def analyze(
+    run: RunPath,
+    layer: LayerName,
+    view: View = "channel",
+    clusters: NumberOfClusters = 8,
+    components: Annotated[int, typer.Option(help="How many principal components.")] = 50,
+    rows: Rows = None,
+    seed: Seed = 0,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder for the tables; beside the run by default.")
+    ] = None,
+) -> None:
+    """Reduce, map, cluster and track the vectors of a layer over all snapshots; print and save what comes out."""
+    from ..store import open_run
+
+    opened = open_run(run)
+    scores, embedding, found, history = _study(
+        opened, layer, view=view, clusters=clusters, components=components, rows=rows, seed=seed
+    )
+    say(
+        f"{layer}, {view} view: {len(scores.rows)} rows of {scores.n_features} features over {len(opened)} snapshots; "
+        f"{scores.values.shape[1]} components hold {scores.explained_variance_ratio.sum():.1%} of the variance "
+        f"(exact, {scores.method} matrix)."
+    )
+    say(f"Map by {embedding.method}: {embedding.faithfulness}.")
+    console.print(_table("Members of each cluster", history.sizes.reset_index()))
+    if len(history.steps):
+        console.print(_table("Rows that changed cluster, step by step", history.steps))
+    folder = output or Path(f"{opened.path.rstrip('/')}.results") / f"{layer}-{_file_name(view)}"
+    _save(
+        folder,
+        {
+            "run": opened.path,
+            "snapshots": opened.snapshots.to_dict(orient="list"),
+            "layer": layer,
+            "view": view,
+            "components": components,
+            "clusters": clusters,
+            "rows": rows,
+            "random_state": seed,
+            "fit": found.fit,
+            "reducer": embedding.method,
+            "clusterer": found.method,
+        },
+        {
+            "rows": embedding.frame.assign(cluster=found.labels),
+            "flow": history.flow,
+            "steps": history.steps,
+            "sizes": history.sizes.reset_index(),
+        },
+    )
+    say(f"Saved in {folder}")
+
+
+def plot(
+    run: RunPath,
+    picture: Annotated[Picture, typer.Argument(help="What to draw.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="A .png, .svg or .pdf file.")],
+    layer: Annotated[str | None, typer.Option(help="Which layer (all but metrics need one).")] = None,
+    epoch: Annotated[int | None, typer.Option(help="Which epoch; the last by default.")] = None,
+    sample: Annotated[int, typer.Option(help="Which sample, by its index in the data set.")] = 0,
+    channels: Annotated[str | None, typer.Option(help="Such as 0-15 or 3,7,9; all, or the most active.")] = None,
+    view: View = "channel",
+    clusters: NumberOfClusters = 8,
+    rows: Rows = None,
+    seed: Seed = 0,
+    dpi: Annotated[int, typer.Option(help="Dots per inch of a PNG.")] = 150,
+) -> None:
+    """Draw one picture of a run."""
+    from ..store import open_run
+
+    opened = open_run(run)
+    if output.suffix not in (".png", ".svg", ".pdf"):
+        raise ValueError(f"cannot write {output.name}; expected a file that ends in .png, .svg or .pdf")
+    if picture is not Picture.metrics and layer is None:
+        raise ValueError(f"{picture.value} needs a layer: pass --layer with one of {', '.join(opened.layers)}")
+    figure = _draw(
+        opened,
+        picture,
+        layer=layer or "",
+        epoch=epoch,
+        sample=sample,
+        channels=_numbers(channels),
+        view=view,
+        clusters=clusters,
+        rows=rows,
+        seed=seed,
+    )
+    figure.savefig(output, dpi=dpi)
+    say(f"Drawn in {output}")
+
+
+def report(
+    run: RunPath,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The page.")] = Path("report.html"),
+    layers: Annotated[str | None, typer.Option(help="Names with commas; about five of the run by default.")] = None,
+    clusters: NumberOfClusters = 8,
+    seed: Seed = 0,
+) -> None:
+    """Write one HTML page that shows how a run's feature maps evolved; it works offline."""
+    from ..report import write_report
+    from ..store import open_run
+
+    opened = open_run(run)
+    names = [name.strip() for name in layers.split(",")] if layers else None
+    with report_progress() as on_stage:
+        page = write_report(opened, output, layers=names, n_clusters=clusters, random_state=seed, progress=on_stage)
+    say(f"The report is in {page.resolve()}")
+
+
+@contextmanager
+def report_progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Draw how far a report has come."""
+    with bars() as progress:
+        task = progress.add_task("report")
+        yield lambda what, done, total: progress.update(task, description=what, completed=done, total=total)
+
+
+def _study(
+    run: "Run", layer: str, *, view: str, clusters: int, components: int, rows: int | None, seed: int
+) -> "tuple[Scores, Embedding, Clusters, History]":
+    vectors = run[layer].vectors(view, n_rows=rows, random_state=seed)
+    if clusters < 1:
+        raise ValueError(f"--clusters is {clusters}; expected at least 1")
+    with console.status("loading the analysis"):
+        from sklearn.cluster import KMeans
+
+        from .. import analysis
+    with console.status(f"principal components of {vectors.shape[0]} rows"):
+        scores = analysis.pca(vectors, n_components=components)
+    with console.status("map (UMAP compiles for up to a minute when a process first uses it)"):
+        embedding = analysis.embed(scores, random_state=seed)
+    with console.status("clusters"):
+        found = analysis.cluster(scores, KMeans(clusters, random_state=seed, n_init=4))
+    return scores, embedding, found, analysis.track(found)
+
+
+def _draw(
+    run: "Run",
+    picture: Picture,
+    *,
+    layer: str,
+    epoch: int | None,
+    sample: int,
+    channels: list[int] | None,
+    view: str,
+    clusters: int,
+    rows: int | None,
+    seed: int,
+) -> "Figure":
+    from .. import plot as pictures
+
+    if picture is Picture.metrics:
+        return _figure_of(pictures.metrics(run.metrics))
+    if picture is Picture.grid:
+        return pictures.channel_grid(run[layer], epoch=epoch, sample=sample, channels=channels)
+    if picture is Picture.evolution:
+        return pictures.channel_evolution(run[layer], sample=sample, channels=channels)
+    if picture is Picture.variance:
+        from .. import analysis
+
+        vectors = run[layer].vectors(view, n_rows=rows, random_state=seed)
+        return _figure_of(pictures.explained_variance(analysis.pca(vectors)))
+    _, embedding, found, history = _study(run, layer, view=view, clusters=clusters, components=50, rows=rows, seed=seed)
+    if picture is Picture.embedding:
+        return pictures.embedding_grid(embedding, found)
+    if picture is Picture.trajectories:
+        return _figure_of(pictures.trajectories(embedding, found))
+    return _figure_of(pictures.flow(history) if picture is Picture.flow else pictures.churn(history))
+
+
+def _figure_of(ax: "Axes") -> "Figure":
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    return figure
+
+
+def _numbers(text: str | None) -> list[int] | None:
+    """Read 0-3,7 as [0, 1, 2, 3, 7]."""
+    if text is None:
+        return None
+    numbers: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            raise ValueError(f"cannot read the channels {text!r}; expected something like 0-15 or 3,7,9")
+        numbers.extend(range(int(first), int(last if dash else first) + 1))
+    return numbers
+
+
+def _table(title: str, frame: "pd.DataFrame") -> Table:
+    table = Table(title=title, title_justify="left")
+    for name in frame.columns:
+        table.add_column(str(name), justify="right", no_wrap=True)
+    for row in frame.itertuples(index=False):
+        table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row))
+    return table
+
+
+def _file_name(view: str) -> str:
+    return "".join(char if char.isalnum() else "_" for char in view)
+
+
+def _save(folder: Path, parameters: dict[str, Any], tables: "dict[str, pd.DataFrame]") -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, table in tables.items():
+        table.to_csv(folder / f"{name}.csv", index=False)
+    (folder / "parameters.json").write_text(json.dumps(parameters, indent=1))

@@ -1,0 +1,129 @@
+"""The map of a layer's rows: as it changes, and as paths."""
+
+from html import escape
+
+import numpy as np
+import numpy.typing as npt
+
+from fmcluster.plot.embeddings import cluster_name
+
+from .assemble import Study
+from .charts import Json, layout_of, short
+
+STRONG, NAMED = 24, 5
+
+
+def embedding_chart(study: Study) -> Json:
+    """Return the map with one point a row, and what it shows at each snapshot.
+
+    Returns
+    -------
+    dict
+        ``figure`` (drawn at the last snapshot), ``frames`` (per snapshot the lists ``x``, ``y`` and ``cluster``),
+        ``titles`` of the snapshots, ``names`` of the rows (escaped), ``palette`` and ``clusters`` (names) by label.
+    """
+    positions = study.embedding.by_snapshot(study.embedding.values)
+    frames = [
+        {"x": short(at[:, 0]), "y": short(at[:, 1]), "cluster": labels.tolist()}
+        for at, labels in zip(positions, study.labels, strict=True)
+    ]
+    size = float(np.clip(170 / np.sqrt(study.n_rows), 5, 11))
+    points = {
+        "type": "scatter",
+        "mode": "markers",
+        "ids": [str(row) for row in range(study.n_rows)],
+        "marker": {"size": size, "opacity": 0.9, "line": {"width": 0.6}},
+        "hovertemplate": "<b>%{customdata[0]}</b><br>%{customdata[1]}<br>%{customdata[2]}<extra></extra>",
+    }
+    return {
+        "figure": {"data": [points], "layout": _map_layout(study)},
+        "frames": frames,
+        "titles": study.titles,
+        "names": [escape(name) for name in study.row_names],
+        "palette": {str(label): colour for label, colour in study.palette.items()},
+        "clusters": {str(label): cluster_name(label) for label in study.palette},
+    }
+
+
+def trajectories_chart(study: Study) -> Json:
+    """Return the path of every row through the map, coloured by its last cluster; the longest are strong and named."""
+    paths = study.embedding.by_snapshot(study.embedding.values).swapaxes(0, 1)
+    length = np.linalg.norm(np.diff(paths, axis=1), axis=2).sum(axis=1)
+    furthest = np.argsort(-length, kind="stable")
+    strong = furthest[:STRONG]
+    thin = np.setdiff1d(np.arange(len(paths)), strong)
+    data = []
+    for rows, style in ((thin, "thin"), (strong, "strong")):
+        for label in sorted({int(label) for label in study.labels[-1, rows]}):
+            members = rows[study.labels[-1, rows] == label]
+            data.append(_paths(study, paths[members], rows=members, colour=study.palette[label], style=style))
+        data.extend(_ends(study, paths[rows], rows=rows, style=style))
+    names = [""] * len(strong)
+    names[:NAMED] = [escape(study.row_names[row].removeprefix("channel ")) for row in strong[:NAMED]]
+    if data:
+        data[-1] |= {"mode": "markers+text", "text": names, "textposition": "top center", "textfont": {"size": 12}}
+    return {"figure": {"data": data, "layout": _map_layout(study)}}
+
+
+def _map_layout(study: Study) -> Json:
+    values = study.embedding.values
+    low, high = values.min(axis=0), values.max(axis=0)
+    margin = max(0.06 * float((high - low).max()), 1e-9)
+    bare = {"zeroline": False, "showgrid": False, "showticklabels": False, "ticks": ""}
+    layout = layout_of(height=440, margin={"l": 6, "r": 6, "t": 6, "b": 6})
+    layout["xaxis"] = bare | {"range": short(np.array([low[0] - margin, high[0] + margin]))}
+    layout["yaxis"] = bare | {"range": short(np.array([low[1] - margin, high[1] + margin])), "scaleanchor": "x"}
+    return layout
+
+
+def _paths(study: Study, paths: npt.NDArray[np.float64], *, rows: Any, colour: str, style: str) -> Json:
+    """Return paths of shape (n_paths, n_snapshots, 2) as one line with gaps."""
+    x, y, about = [], [], []
+    for path, row in zip(paths, rows, strict=True):
+        x += [*short(path[:, 0]), None]
+        y += [*short(path[:, 1]), None]
+        about += [*_about(study, int(row)), None]
+    width, strength = (2.4, 0.95) if style == "strong" else (1, 0.35)
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "x": x,
+        "y": y,
+        "customdata": about,
+        "line": {"color": colour, "width": width},
+        "opacity": strength,
+        "meta": style,
+        "hovertemplate": "<b>%{customdata[0]}</b><br>%{customdata[1]}<br>%{customdata[2]}<extra></extra>",
+    }
+
+
+def _ends(study: Study, paths: npt.NDArray[np.float64], *, rows: Any, style: str) -> list[Json]:
+    """Return the hollow starts and the filled ends of paths."""
+    size, strength = (8, 1.0) if style == "strong" else (4, 0.45)
+    colours = [study.palette[int(label)] for label in study.labels[-1, rows]]
+    marks = []
+    for which, symbol in ((0, "circle-open"), (-1, "circle")):
+        marks.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "x": short(paths[:, which, 0]),
+                "y": short(paths[:, which, 1]),
+                "customdata": [_about(study, int(row))[which] for row in rows],
+                "marker": {"symbol": symbol, "size": size, "color": colours, "opacity": strength},
+                "meta": f"{style} {'start' if which == 0 else 'end'}",
+                "hovertemplate": "<b>%{customdata[0]}</b><br>%{customdata[1]}<br>%{customdata[2]}<extra></extra>",
+            }
+        )
+    return marks if len(rows) else []
+
+
+def _about(study: Study, row: int) -> list[list[str]]:
+    """Return what hovering over a row says at each snapshot."""
+    name = escape(study.row_names[row])
+    return [
+        [name, cluster_name(int(label)), title]
+        for label, title in zip(study.labels[:, row], study.titles, strict=True)
+    ]
+
+

@@ -1,0 +1,175 @@
+"""The page: everything put into the template."""
+
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from fmcluster.plot.snapshots import snapshot_titles
+from fmcluster.store import Run
+
+from . import words
+from .assemble import Settings, Study
+from .charts import metric_chart
+from .flows import flow_chart
+from .maps import STRONG, embedding_chart, trajectories_chart
+from .pictures import Picture, Strips, gradient, grid_picture, make_strips
+from .tables import ClusterRow, Step, cluster_rows, moved_overall, steps, where_it_moved
+
+MOST_METRICS = 4
+
+
+@dataclass(frozen=True)
+class LayerSection:
+    """All that the page says of one layer; texts are not escaped yet.
+
+    Attributes
+    ----------
+    anchor : str
+        Its id in the page.
+    name, module, shape : str
+        What the layer is.
+    noun : str
+        What its rows are called.
+    n_rows : int
+        Rows in a snapshot.
+    charts : dict of str to dict
+        ``embedding``, and with two or more snapshots ``trajectories`` and ``flow``.
+    faithfulness, made, asked : str
+        How far the map can be believed, how it was made, and why there are fewer clusters than asked for, if so.
+    titles : list of str
+        The snapshots' names.
+    clusters, steps, moved
+        The tables, and the share of rows that are in another cluster at the last snapshot.
+    n_strong : int
+        How many trajectories are drawn strong.
+    strips, grid
+        The pictures; None where the run knows no samples.
+    """
+
+    anchor: str
+    name: str
+    module: str
+    shape: str
+    noun: str
+    n_rows: int
+    charts: dict[str, Any]
+    faithfulness: str
+    made: str
+    asked: str
+    titles: list[str]
+    clusters: list[ClusterRow]
+    steps: list[Step]
+    moved: float
+    n_strong: int
+    strips: Strips | None
+    grid: Picture | None
+
+
+def layer_section(study: Study, *, number: int, sample: int | None, settings: Settings) -> LayerSection:
+    """Draw everything the page shows of one layer."""
+    layer, found = study.layer, study.clusters.n_clusters
+    charts = {"embedding": embedding_chart(study)}
+    if study.scores.n_snapshots > 1:
+        charts |= {"trajectories": trajectories_chart(study), "flow": flow_chart(study)}
+    fewer = f"{found} clusters rather than {settings.n_clusters}: there are not enough different rows for more."
+    return LayerSection(
+        anchor=f"layer-{number}",
+        name=layer.name,
+        module=layer.module,
+        shape=_shape(layer.map_shape),
+        noun=words.row_noun(settings.view),
+        n_rows=study.n_rows,
+        charts=charts,
+        faithfulness=words.faithfulness_line(study.embedding.faithfulness),
+        made=words.how_it_was_made(study),
+        asked=fewer if found < settings.n_clusters else "",
+        titles=study.titles,
+        clusters=cluster_rows(study),
+        steps=steps(study),
+        moved=moved_overall(study),
+        n_strong=min(STRONG, study.n_rows),
+        strips=None if sample is None else make_strips(study, sample=sample),
+        grid=None if sample is None else grid_picture(layer, sample=sample),
+    )
+
+
+def render_page(run: Run, sections: list[LayerSection], *, settings: Settings) -> str:
+    """Return the page, one HTML document that loads nothing."""
+    metrics = run.metrics
+    names = [name for name in metrics.columns if name not in ("snapshot", "epoch", "step")]
+    names = [name for name in names if metrics[name].notna().any()]
+    names.sort(key=lambda name: "accuracy" not in name)
+    data = {
+        "metrics": [metric_chart(metrics, column=name) for name in names[:MOST_METRICS]],
+        "layers": [section.charts for section in sections],
+    }
+    session = run.provenance[-1]
+    environment = Environment(
+        loader=PackageLoader("fmcluster", "report/templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
+    environment.filters |= {"bytes": _bytes, "gradient": gradient, "metric": _metric, "share": _share}
+    moved = [(section.name, section.moved) for section in sections]
+    return environment.get_template("report.html.j2").render(
+        run=run,
+        run_name=PurePosixPath(run.path.rstrip("/")).name,
+        model=str(session["model"]).rpartition(".")[2],
+        session=session,
+        titles=snapshot_titles(run.snapshots),
+        snapshots=metrics.to_dict("records"),
+        metric_names=names,
+        accuracy=_gain(run, names),
+        where=where_it_moved(moved),
+        sections=sections,
+        settings=settings,
+        noun=words.row_noun(settings.view),
+        meaning=words.row_meaning(settings.view),
+        data=data,
+        plotly=Markup(get_plotlyjs()),
+    )
+
+
+def _gain(run: Run, names: list[str]) -> str:
+    """Say what became of the accuracy, or nothing."""
+    column = next((name for name in names if "accuracy" in name), None)
+    if column is None:
+        return ""
+    values = run.metrics[column].dropna()
+    what = column.replace("val_", "validation ").replace("_", " ")
+    if len(values) < 2:
+        return f"{what} {values.iloc[-1]:.1%}"
+    return f"{what} went from {values.iloc[0]:.1%} to {values.iloc[-1]:.1%}"
+
+
+def _shape(map_shape: tuple[int, int, int]) -> str:
+    channels, height, width = map_shape
+    maps = f", maps of {height} × {width}" if height * width > 1 else ""
+    return f"{channels} channels{maps}"
+
+
+def _bytes(count: int) -> str:
+    size = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.3g} {unit}"
+        size /= 1024
+    return f"{size:.3g} TiB"
+
+
+def _metric(value: float, name: str) -> str:
+    if np.isnan(value):
+        return "–"
+    return f"{value:.1%}" if "accuracy" in name else f"{value:.4g}"
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0%}"

@@ -1,0 +1,40 @@
+"""Vectors without a store: a source that holds its maps in memory."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fmcluster.vectors import Vectors, make_vectors
+
+
+class ArraySource:
+    """Feature maps of shape (snapshot, sample, channel, height, width), as a layer would give them."""
+
+    def __init__(self, maps: np.ndarray) -> None:
+        self.maps = maps
+        self.name = "conv"
+        count = len(maps)
+        self.snapshots = pd.DataFrame({"snapshot": range(count), "epoch": range(count), "step": range(0, 5 * count, 5)})
+        self.map_shape = maps.shape[2:]
+        self.reads = 0
+
+    def read_maps(self, *, snapshot, samples, channels, rows):
+        self.reads += 1
+        return self.maps[snapshot][samples][:, channels, rows]
+
+
+@pytest.fixture
+def vectors_of() -> Callable[..., Vectors]:
+    def make(maps: np.ndarray, view: str = "channel", **options: object) -> Vectors:
+        defaults = {
+            "snapshots": range(len(maps)),
+            "samples": np.arange(maps.shape[1]),
+            "n_rows": None,
+            "scaling": "none",
+            "random_state": 0,
+        }
+        return make_vectors(ArraySource(maps), view, **(defaults | options))
+
+    return make

@@ -1,0 +1,128 @@
+"""Maps of all snapshots, and how far they can be believed."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.decomposition import PCA
+from sklearn.manifold import trustworthiness
+
+from fmcluster.analysis import Scores, embed
+from fmcluster.analysis.faithfulness import measure_faithfulness
+
+
+def scores_of(values: np.ndarray, n_snapshots: int) -> Scores:
+    per = len(values) // n_snapshots
+    snapshot = np.repeat(np.arange(n_snapshots), per)
+    rows = pd.DataFrame(
+        {"snapshot": snapshot, "epoch": snapshot, "step": snapshot, "channel": np.tile(np.arange(per), n_snapshots)}
+    )
+    return Scores(rows, "conv", "channel", "pooled", values, np.ones(values.shape[1]), 1.0, 99, "gram")
+
+
+class Fixed:
+    """A reducer that returns what it was given."""
+
+    def __init__(self, positions):
+        self.positions = positions
+
+    def fit_transform(self, X, y=None):
+        return self.positions
+
+
+def test_any_reducer_maps_all_snapshots_at_once_and_stays_unfitted():
+    values = np.random.default_rng(0).standard_normal((60, 5))
+    mine = PCA(2)
+    embedding = embed(scores_of(values, 3), mine)
+    np.testing.assert_allclose(np.abs(embedding.values), np.abs(PCA(2).fit_transform(values)), atol=1e-10)
+    assert not hasattr(mine, "components_")
+    assert embedding.method == "PCA"
+    assert embedding.fit == "pooled"
+    assert list(embedding.frame.columns) == ["snapshot", "epoch", "step", "channel", "x", "y"]
+    assert len(embedding.frame) == 60
+
+
+def test_the_default_is_a_seeded_umap():
+    values = np.random.default_rng(0).standard_normal((240, 6))
+    values[::2] += 12
+    first, again = (embed(scores_of(values, 3), random_state=3) for _ in range(2))
+    assert first.method == "UMAP"
+    np.testing.assert_array_equal(first.values, again.values)
+    assert first.faithfulness.neighbours_kept > 3 * first.faithfulness.neighbours_chance
+
+
+def test_a_map_of_few_rows_works():
+    assert np.isfinite(embed(scores_of(np.random.default_rng(0).standard_normal((6, 3)), 2)).values).all()
+
+
+def test_positions_of_a_view_keep_their_places_beside_the_map():
+    rows = pd.DataFrame({"snapshot": 0, "epoch": 0, "step": 0, "sample": 0, "y": range(4), "x": range(4, 8)})
+    scores = Scores(rows, "conv", "position", "pooled", np.eye(4), np.ones(4), 1.0, 4, "covariance")
+    frame = embed(scores, Fixed(np.arange(8.0).reshape(4, 2))).frame
+    assert frame["row"].tolist() == [0, 1, 2, 3]
+    assert frame["column"].tolist() == [4, 5, 6, 7]
+    assert frame["x"].tolist() == [0, 2, 4, 6]
+
+
+@pytest.mark.parametrize(
+    ("reducer", "error", "message"),
+    [
+        (object(), TypeError, "no fit_transform"),
+        (Fixed(np.zeros((60, 3))), ValueError, "gave shape"),
+        (Fixed(np.full((60, 2), np.nan)), ValueError, "not finite"),
+    ],
+)
+def test_what_is_no_map_is_refused(reducer, error, message):
+    with pytest.raises(error, match=message):
+        embed(scores_of(np.zeros((60, 4)), 3), reducer)
+
+
+def test_too_few_rows_make_no_map():
+    with pytest.raises(ValueError, match="3 rows make no map"):
+        embed(scores_of(np.zeros((3, 2)), 1), PCA(2))
+
+
+def test_a_perfect_map_keeps_everything():
+    values = np.random.default_rng(1).standard_normal((4, 50, 2))
+    told = measure_faithfulness(values, values * 3)
+    assert told.n_neighbors == 15
+    assert told.neighbours_kept == 15
+    assert told.neighbours_chance == pytest.approx(15 * 15 / 49)
+    assert told.trustworthiness == pytest.approx(1)
+    assert told.motion == pytest.approx(1)
+    assert told.motion_pooled == pytest.approx(1)
+
+
+def test_a_random_map_keeps_what_chance_keeps():
+    rng = np.random.default_rng(2)
+    told = measure_faithfulness(rng.standard_normal((6, 200, 5)), rng.standard_normal((6, 200, 2)))
+    assert told.neighbours_kept == pytest.approx(told.neighbours_chance, abs=0.15)
+    assert told.trustworthiness == pytest.approx(0.5, abs=0.05)
+    assert abs(told.motion) < 0.1
+
+
+def test_motion_is_measured_step_by_step():
+    """Rows move in the right order within each step, but the map shows the large step as the small one."""
+    true = np.zeros((3, 10, 1))
+    true[1] = np.arange(10)[:, None]
+    true[2] = true[1] + 100 + np.arange(10)[:, None]
+    drawn = np.zeros((3, 10, 2))
+    drawn[1, :, 0] = 50 * np.arange(10)
+    drawn[2, :, 0] = drawn[1, :, 0] + 0.1 * np.arange(10)
+    told = measure_faithfulness(true, drawn)
+    assert told.motion == pytest.approx(1)
+    assert told.motion_pooled < 0.5
+
+
+def test_trustworthiness_is_scikit_learns_within_each_snapshot():
+    rng = np.random.default_rng(3)
+    vectors, positions = rng.standard_normal((2, 40, 4)), rng.standard_normal((2, 40, 2))
+    expected = np.mean([trustworthiness(a, b, n_neighbors=15) for a, b in zip(vectors, positions, strict=True)])
+    assert measure_faithfulness(vectors, positions).trustworthiness == pytest.approx(expected)
+
+
+def test_what_cannot_be_measured_is_not_a_number():
+    one = measure_faithfulness(np.random.default_rng(4).standard_normal((1, 20, 3)), np.zeros((1, 20, 2)))
+    assert np.isnan(one.motion)
+    assert "not available" in str(one)
+    still = measure_faithfulness(np.zeros((2, 20, 3)), np.zeros((2, 20, 2)))
+    assert np.isnan(still.motion)

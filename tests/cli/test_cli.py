@@ -1,0 +1,188 @@
+"""The command line, as a stranger meets it: what it says, where it says it, and how it exits."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fmcluster import open_run
+from fmcluster.cli import main
+from fmcluster.store import LayerSpec, RunWriter
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two layers and three snapshots, written without a model."""
+    path = tmp_path_factory.mktemp("cli") / "run.zarr"
+    rng = np.random.default_rng(0)
+    specs = [LayerSpec("conv1", (6, 5, 4), "float16", "Conv2d"), LayerSpec("fc", (2,), "float16", "Linear")]
+    with RunWriter(path) as writer:
+        writer.create(specs, n_samples=8, shard_samples=4, kind="probe")
+        for name, values in {"sample": np.arange(8), "label": np.arange(8) % 2}.items():
+            writer.add_static(f"samples/{name}", values, dimensions=("item",))
+        digests = rng.integers(0, 256, (8, 32)).astype(np.uint8)
+        writer.add_static("samples/digest", digests, dimensions=("item", "byte"))
+        for epoch in range(3):
+            for spec in specs:
+                for offset in (0, 4):
+                    values = rng.standard_normal((4, *spec.shape)).astype(np.float16)
+                    writer.write(spec.name, offset=offset, values=values)
+            statistics = {spec.name: rng.random((6, spec.n_channels)) for spec in specs}
+            metrics = {"val_accuracy": epoch / 2}
+            writer.commit(
+                epoch=epoch, step=5 * epoch, index=np.arange(8), statistics=statistics, metrics=metrics, clipped={}
+            )
+    return path
+
+
+def call(*arguments: str | Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(sys, "argv", ["fmcluster", *map(str, arguments)])
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    return int(exit_.value.code or 0)
+
+
+def test_info_prints_layers_shapes_and_snapshots(run, capsys, monkeypatch):
+    assert call("info", run, monkeypatch=monkeypatch) == 0
+    out = capsys.readouterr().out
+    assert "(6, 5, 4)" in out
+    assert "(2,)" in out
+    assert "val_accuracy" in out
+    assert "Nothing is missing." in out
+
+
+def test_info_as_json_is_complete(run, capsys, monkeypatch):
+    assert call("info", run, "--json", monkeypatch=monkeypatch) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [layer["shape"] for layer in told["layers"]] == [[3, 8, 6, 5, 4], [3, 8, 2]]
+    assert [s["epoch"] for s in told["snapshots"]] == [0, 1, 2]
+    assert told["missing"] == []
+
+
+def test_info_says_what_is_missing(run, tmp_path, capsys, monkeypatch):
+    import shutil
+
+    copy = shutil.copytree(run, tmp_path / "copy.zarr")
+    (copy / "layers/conv1/activation/c.1.0.0.0.0").unlink()
+    assert call("info", copy, monkeypatch=monkeypatch) == 0
+    assert "layers/conv1/activation/c.1.0.0.0.0" in capsys.readouterr().out
+
+
+def test_verify_tells_whole_from_damaged(run, tmp_path, capsys, monkeypatch):
+    import shutil
+
+    assert call("verify", run, monkeypatch=monkeypatch) == 0
+    assert "every checksum is right" in capsys.readouterr().out
+    copy = shutil.copytree(run, tmp_path / "copy.zarr")
+    chunk = copy / "layers/conv1/activation/c.2.1.0.0.0"
+    content = bytearray(chunk.read_bytes())
+    content[10] ^= 1
+    chunk.write_bytes(content)
+    assert call("verify", copy, monkeypatch=monkeypatch) == 1
+    out = capsys.readouterr().out
+    assert "c.2.1.0.0.0" in out
+    assert "1 of the run's files" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["info", "nowhere.zarr"], "no run at nowhere.zarr"),
+        (["verify", "nowhere.zarr"], "no run at nowhere.zarr"),
+        (["analyze", "RUN", "--layer", "conv2"], "did you mean conv1?"),
+        (["analyze", "RUN", "--layer", "conv1", "--view", "chanel"], "did you mean 'channel'?"),
+        (["analyze", "RUN", "--layer", "conv1", "--clusters", "0"], "--clusters is 0"),
+        (["plot", "RUN", "grid", "-o", "a.png"], "pass --layer with one of conv1, fc"),
+        (["plot", "RUN", "grid", "--layer", "conv1", "-o", "a.txt"], ".png, .svg or .pdf"),
+        (["plot", "RUN", "grid", "--layer", "conv1", "--epoch", "9", "-o", "a.png"], "9"),
+        (["plot", "RUN", "grid", "--layer", "conv1", "--channels", "a-b", "-o", "a.png"], "cannot read the channels"),
+        (["plot", "RUN", "grid", "--layer", "conv1", "--sample", "99", "-o", "a.png"], "99"),
+        (["report", "RUN", "--layers", "conv9"], "did you mean conv1?"),
+        (["train", "nowhere"], "nowhere"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(arguments, expected, run, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    code = call(*(run if word == "RUN" else word for word in arguments), monkeypatch=monkeypatch)
+    told = capsys.readouterr().err
+    assert code == 2
+    assert expected in told
+    assert told.startswith("error: ")
+    assert "Traceback" not in told
+    assert len(told.strip().splitlines()) == 1
+
+
+def test_an_empty_run_and_a_newer_format_are_one_line(run, tmp_path, capsys, monkeypatch):
+    empty = tmp_path / "empty.zarr"
+    with RunWriter(empty) as writer:
+        writer.create([LayerSpec("fc", (2,), "float16", "Linear")], n_samples=2, shard_samples=2, kind="probe")
+    assert call("info", empty, monkeypatch=monkeypatch) == 0
+    assert "No whole snapshot yet." in capsys.readouterr().out
+    for command in (["analyze", empty, "--layer", "fc"], ["report", empty, "-o", tmp_path / "r.html"]):
+        assert call(*command, monkeypatch=monkeypatch) == 2
+        assert "holds no whole snapshot yet" in capsys.readouterr().err
+    root = empty / "zarr.json"
+    root.write_text(root.read_text().replace('"format": 1', '"format": 99'))
+    assert call("info", empty, monkeypatch=monkeypatch) == 2
+    assert "of format 99" in capsys.readouterr().err
+
+
+def test_a_wrong_option_exits_with_2(run, monkeypatch):
+    assert call("info", run, "--nonsense", monkeypatch=monkeypatch) == 2
+    assert call("plot", run, "pie", "-o", "a.png", monkeypatch=monkeypatch) == 2
+
+
+def test_our_own_mistakes_keep_their_traceback(run, monkeypatch):
+    def broken(_path: str) -> None:
+        return [].pop()
+
+    monkeypatch.setattr("fmcluster.store.open_run", broken)
+    monkeypatch.setattr(sys, "argv", ["fmcluster", "info", str(run)])
+    with pytest.raises(IndexError):
+        main()
+
+
+@pytest.mark.parametrize("picture", ["grid", "evolution", "variance"])
+def test_plot_writes_a_picture(picture, run, tmp_path, monkeypatch):
+    out = tmp_path / f"{picture}.png"
+    assert call("plot", run, picture, "--layer", "conv1", "-o", out, monkeypatch=monkeypatch) == 0
+    assert out.read_bytes().startswith(b"\x89PNG")
+
+
+def test_plot_metrics_needs_no_layer(run, tmp_path, monkeypatch):
+    out = tmp_path / "metrics.svg"
+    assert call("plot", run, "metrics", "-o", out, monkeypatch=monkeypatch) == 0
+    assert "<svg" in out.read_text()
+
+
+def test_analyze_saves_beside_the_run_what_the_api_gives(run, capsys, monkeypatch):
+    before = sorted(path.stat().st_mtime_ns for path in run.rglob("*"))
+    assert call("analyze", run, "--layer", "conv1", "--clusters", "3", monkeypatch=monkeypatch) == 0
+    assert sorted(path.stat().st_mtime_ns for path in run.rglob("*")) == before, "analysis wrote to the run"
+    folder = run.with_name("run.zarr.results") / "conv1-channel"
+    rows = pd.read_csv(folder / "rows.csv")
+    assert list(rows.columns) == ["snapshot", "epoch", "step", "channel", "x", "y", "cluster"]
+    assert len(rows) == 3 * 6
+
+    from sklearn.cluster import KMeans
+
+    from fmcluster import cluster, pca
+
+    expected = cluster(pca(open_run(run)["conv1"].vectors("channel")), KMeans(3, random_state=0, n_init=4))
+    np.testing.assert_array_equal(rows["cluster"], expected.labels)
+    assert json.loads((folder / "parameters.json").read_text())["layer"] == "conv1"
+    assert "exact, gram matrix" in capsys.readouterr().out
+
+
+def test_the_store_is_read_without_torch(run):
+    import subprocess
+
+    script = (
+        "import sys; from fmcluster.cli import main; sys.argv = ['fmcluster', 'info', sys.argv[1]]\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "assert not {'torch', 'umap', 'numba', 'matplotlib'} & set(sys.modules), 'slow imports'"
+    )
+    subprocess.run([sys.executable, "-c", script, str(run)], check=True, capture_output=True)

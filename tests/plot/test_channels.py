@@ -1,0 +1,260 @@
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.patches import Rectangle
+
+from fmcluster import plot
+
+
+def panel(figure):
+    """Return the axes that hold the tiles: the last that were added."""
+    return figure.axes[-1]
+
+
+def tiles(figure):
+    return panel(figure).images
+
+
+def words(figure):
+    own = [text.get_text() for text in figure.texts]
+    return own + [text.get_text() for ax in figure.axes for text in ax.texts]
+
+
+def hatched(figure):
+    return [patch for patch in panel(figure).patches if isinstance(patch, Rectangle) and patch.get_hatch()]
+
+
+def test_grid_draws_what_the_layer_reads(layers):
+    layer = layers["layer1"]
+    figure = plot.channel_grid(layer, epoch=2, sample=3)
+    read = layer.read(snapshot=4, samples=3, channels=list(range(64)))[0]
+    drawn = iter(tiles(figure))
+    for values in read:
+        if np.ptp(values):
+            np.testing.assert_array_equal(next(drawn).get_array(), values.astype(np.float32))
+    assert next(drawn, None) is None
+    assert len(tiles(figure)) + len(hatched(figure)) == 64
+
+
+def test_grid_numbers_every_tile_and_says_what_it_shows(layers):
+    figure = plot.channel_grid(layers["conv1"], epoch=1, sample=3)
+    said = words(figure)
+    assert "conv1 at epoch 1, step 8" in said
+    assert "Activation of 64 channels, on sample 3 (digit 3); numbers are channels" in said
+    assert [word for word in said if word.isdigit()] == [str(channel) for channel in range(64)]
+    assert figure.axes[0].get_title(loc="left") == "input: sample 3 (digit 3)"
+    np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), layers["conv1"].pictures[3])
+
+
+def test_last_snapshot_is_the_default(layers):
+    assert "conv1 at epoch 6" in words(plot.channel_grid(layers["conv1"]))
+
+
+@pytest.mark.parametrize(("name", "count", "columns"), [("conv1", 64, 8), ("layer4", 512, 23), ("fc", 10, 4)])
+def test_grid_is_about_square(layers, name, count, columns):
+    figure = plot.channel_grid(layers[name])
+    drawn = [*tiles(figure), *hatched(figure)]
+    assert len(drawn) == count
+    lefts = [t.get_extent()[0] if hasattr(t, "get_extent") else t.get_x() for t in drawn]
+    assert len({round(left, 6) for left in lefts}) == columns
+
+
+def test_ten_by_ten_of_the_tutorial(layers):
+    figure = plot.channel_grid(layers["layer4"], channels=range(100), columns=10)
+    places = {(round(t.get_extent()[0], 6), round(t.get_extent()[3], 6)) for t in tiles(figure)}
+    places |= {(round(p.get_x(), 6), round(p.get_y(), 6)) for p in hatched(figure)}
+    assert len(places) == 100
+    assert len({x for x, _ in places}) == len({y for _, y in places}) == 10
+
+
+def test_one_scale_for_all_with_its_bar(layers):
+    figure = plot.channel_grid(layers["relu"])
+    limits = {image.get_clim() for image in tiles(figure)}
+    assert len(limits) == 1
+    (low, high) = limits.pop()
+    values = layers["relu"].activation[-1, 0].astype(np.float32)
+    assert low == 0
+    assert high == pytest.approx(np.percentile(values[values > 0], 99.5), rel=1e-5)
+    bar = next(ax for ax in figure.axes if ax.get_ylabel() == "activation")
+    assert bar.get_ylim() == pytest.approx((low, high))
+
+
+def test_signed_layers_are_symmetric_about_zero_and_rectified_ones_start_at_it(layers):
+    signed, rectified = (tiles(plot.channel_grid(layers[name])) for name in ("bn1", "relu"))
+    low, high = signed[0].get_clim()
+    assert low == -high
+    assert signed[0].get_cmap().name == "icefire"
+    assert rectified[0].get_cmap().name == "rocket"
+
+
+def test_sign_is_that_of_the_layer_not_of_the_sample(layers):
+    layer = layers["fc"]
+    positive = layer.activation.copy()
+    positive[:, 0] = np.abs(positive[:, 0])
+    figure = plot.channel_grid(replace(layer, activation=positive), sample=0)
+    assert tiles(figure)[0].get_cmap().name == "icefire"
+
+
+def test_outliers_do_not_darken_the_rest(layers):
+    layer = layers["relu"]
+    spiked = layer.activation.copy()
+    spiked[-1, 0, 5, 0, 0] = 60000
+    limits = [tiles(plot.channel_grid(one))[0].get_clim()[1] for one in (layer, replace(layer, activation=spiked))]
+    assert limits[1] == pytest.approx(limits[0], rel=0.01)
+
+
+def test_a_scale_for_each_channel(layers):
+    figure = plot.channel_grid(layers["relu"], scale="channel")
+    assert len({image.get_clim() for image in tiles(figure)}) > 50
+    assert any("own scale" in ax.get_ylabel() for ax in figure.axes)
+
+
+def test_dead_maps_are_hatched_and_counted(layers):
+    layer = layers["relu"]
+    some_dead = layer.activation.copy()
+    some_dead[-1, 0, [3, 9]] = 0.5
+    before = len(hatched(plot.channel_grid(layer)))
+    figure = plot.channel_grid(replace(layer, activation=some_dead))
+    assert len(hatched(figure)) == before + 2
+    assert any(f"constant map ({before + 2} of 64)" in word for word in words(figure))
+
+
+def test_a_single_place_is_no_dead_map_and_shows_its_value(layers):
+    figure = plot.channel_grid(layers["fc"])
+    assert not hatched(figure)
+    assert f"{float(layers['fc'].activation[-1, 0, 0]):.2f}" in words(figure)
+
+
+def test_nan_and_inf_are_drawn_as_such_and_counted(layers):
+    layer = layers["layer1"]
+    broken = layer.activation.copy()
+    broken[-1, 0, 2, 0, 0], broken[-1, 0, 3, 0, 0] = np.nan, np.inf
+    figure = plot.channel_grid(replace(layer, activation=broken))
+    assert any("in 2 of 64 maps" in word for word in words(figure))
+    assert np.isfinite(tiles(figure)[0].get_clim()).all()
+
+
+def test_a_layer_of_zeros_can_be_drawn(layers):
+    figure = plot.channel_grid(replace(layers["layer1"], activation=layers["layer1"].activation * 0))
+    assert len(hatched(figure)) == 64
+
+
+def test_most_active_first(layers):
+    layer = layers["conv1"]
+    table = layer.statistics[layer.statistics["snapshot"] == 8]
+    order = np.argsort(-(table["mean"] ** 2 + table["std"] ** 2).to_numpy(), kind="stable")
+    figure = plot.channel_grid(layer, order="activity")
+    assert [int(word) for word in words(figure) if word.isdigit()] == order.tolist()
+
+
+def test_tokens_become_strips(layers):
+    tokens = np.moveaxis(layers["layer1"].activation.reshape(9, 6, 64, -1)[..., :50], 2, 3)
+    figure = plot.channel_grid(replace(layers["layer1"], activation=tokens), channels=[4])
+    np.testing.assert_array_equal(tiles(figure)[0].get_array()[:, 0], tokens[-1, 0, :, 4].astype(np.float32))
+
+
+def test_without_picture_or_class(layers):
+    layer = layers["conv1"]
+    bare = replace(layer, pictures=None, samples=layer.samples[["label"]])
+    figure = plot.channel_grid(bare, sample=1, channels=[5])
+    assert len(figure.axes) == 2
+    assert "Activation of 1 channel, on sample 1; numbers are channels" in words(figure)
+
+
+def test_figures_do_not_pile_up_in_pyplot(layers):
+    import matplotlib.pyplot as plt
+
+    plot.channel_grid(layers["fc"])
+    plot.channel_evolution(layers["fc"])
+    assert plt.get_fignums() == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"epoch": 9}, "received epoch=9; expected one of 0, 1, 2"),
+        ({"snapshot": 9}, "received snapshot=9; expected one of 0, 1"),
+        ({"snapshot": 1, "epoch": 1}, "expected one of them"),
+        ({"sample": 77}, "received sample=77; expected one of the 6 recorded samples"),
+        ({"channels": [3, 64]}, "received channel 64 for layer 'conv1'; expected one or more of 0 to 63"),
+        ({"channels": []}, "received no channel"),
+        ({"order": "size"}, "received order='size'"),
+        ({"scale": "row"}, "received scale='row'"),
+        ({"columns": 0}, "received columns=0"),
+    ],
+)
+def test_errors_say_what_to_do(layers, arguments, said):
+    with pytest.raises(ValueError, match=said):
+        plot.channel_grid(layers["conv1"], **arguments)
+
+
+def test_evolution_has_a_row_per_channel_and_a_column_per_snapshot(layers):
+    layer = layers["conv1"]
+    figure = plot.channel_evolution(layer, sample=2, channels=[4, 9, 11])
+    drawn = tiles(figure)
+    assert len(drawn) == 3 * 9
+    for row, channel in enumerate([4, 9, 11]):
+        for snapshot in range(9):
+            values = layer.activation[snapshot, 2, channel].astype(np.float32)
+            np.testing.assert_array_equal(drawn[row * 9 + snapshot].get_array(), values)
+    assert len({image.get_clim() for image in drawn}) == 1
+    said = words(figure)
+    assert [word for word in said if word.startswith("epoch")] == [
+        "epoch 0", "epoch 1\nstep 2", "epoch 1\nstep 4", "epoch 1\nstep 8",
+        "epoch 2", "epoch 3", "epoch 4", "epoch 5", "epoch 6",
+    ]  # fmt: skip
+    assert "conv1 over 9 snapshots, epoch 0 to 6" in said
+    assert {"ch 4", "ch 9", "ch 11"} <= set(said)
+
+
+def test_evolution_scale_for_each_channel_is_one_over_time(layers):
+    drawn = tiles(plot.channel_evolution(layers["conv1"], channels=[4, 9], scale="channel"))
+    assert len({image.get_clim() for image in drawn[:9]}) == 1
+    assert drawn[0].get_clim() != drawn[9].get_clim()
+
+
+def test_evolution_takes_the_most_active_channels(layers):
+    layer = layers["layer4"]
+    table = layer.statistics
+    square = (table["mean"] ** 2 + table["std"] ** 2).groupby(table["channel"]).mean()
+    said = words(plot.channel_evolution(layer))
+    assert [word for word in said if word.startswith("ch ")] == [
+        f"ch {channel}" for channel in square.sort_values(ascending=False).index[:8]
+    ]
+
+
+def test_evolution_of_many_snapshots_draws_some_and_says_so(layers):
+    layer = layers["fc"]
+    table = pd.DataFrame({"snapshot": range(36), "epoch": range(36), "step": range(0, 360, 10)})
+    long = replace(layer, activation=np.concatenate([layer.activation] * 4), snapshots=table)
+    said = words(plot.channel_evolution(long, channels=[0]))
+    columns = [word for word in said if word.startswith("epoch ")]
+    assert len(columns) <= 16
+    assert (columns[0], columns[-1]) == ("epoch 0", "epoch 35")
+    assert f"fc over 36 snapshots, epoch 0 to 35 ({len(columns)} of them drawn)" in said
+
+
+@pytest.mark.parametrize("arguments", [{"sample": -1}, {"channels": [-1]}, {"scale": "all"}])
+def test_evolution_errors(layers, arguments):
+    with pytest.raises(ValueError, match="expected"):
+        plot.channel_evolution(layers["conv1"], **arguments)
+
+
+@pytest.mark.parametrize("name", ["conv1", "layer4", "avgpool", "fc"])
+def test_no_text_leaves_the_page_or_meets_another(layers, name):
+    figure = plot.channel_grid(layers[name], sample=3)
+    figure.draw_without_rendering()
+    page = figure.bbox
+    texts = [text for ax in [None, *figure.axes] for text in (figure.texts if ax is None else ax.texts)]
+    boxes = [text.get_window_extent() for text in texts if text.get_text()]
+    for box in boxes:
+        assert page.x0 <= box.x0
+        assert box.x1 <= page.x1
+        assert page.y0 <= box.y0
+        assert box.y1 <= page.y1
+    edges = np.array([(box.x0, box.y0, box.x1, box.y1) for box in boxes])
+    across = (edges[:, None, 0] < edges[None, :, 2]) & (edges[:, None, 2] > edges[None, :, 0])
+    up = (edges[:, None, 1] < edges[None, :, 3]) & (edges[:, None, 3] > edges[None, :, 1])
+    assert (across & up).sum() == len(boxes)
