@@ -1,6 +1,7 @@
 from .clustering import cluster as cluster
 from .components import pca as pca
 from .embedding import embed as embed
+from .fused import FusedTSNE as FusedTSNE
 from .results import Clusters as Clusters
 from .results import Embedding as Embedding
 from .results import Faithfulness as Faithfulness

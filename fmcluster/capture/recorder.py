@@ -371,7 +371,7 @@ class Recorder:
         try:
             self._writer.discard()
         except Exception as error:
-            self._fail(taken, "nothing (removing what was written)", error)
+            self._fail(taken, "or removing a part", error)
 
     def _fail(self, taken: "_Snapshot", what: str, error: Exception) -> None:
         taken.failed = True

@@ -171,7 +171,7 @@ def _study(
         from .. import analysis
     with console.status(f"principal components of {vectors.shape[0]} rows"):
         scores = analysis.pca(vectors, n_components=components)
-    with console.status("map (UMAP compiles for up to a minute when a process first uses it)"):
+    with console.status(f"map of {vectors.shape[0]} rows"):
         embedding = analysis.embed(scores, random_state=seed)
     with console.status("clusters"):
         found = analysis.cluster(scores, KMeans(clusters, random_state=seed, n_init=4))

@@ -38,7 +38,7 @@ def metric_chart(metrics: pd.DataFrame, *, column: str) -> Json:
         "hovertemplate": "<b>%{y:.4~g}" + " %" * percent + "</b><br>%{customdata[0]}"
         f"<br>{'step' if stepped else 'snapshot'} %{{x}}<extra></extra>",
     }
-    layout = layout_of(height=300, margin={"l": 58, "r": 18, "t": 14, "b": 62})
+    layout = layout_of(margin={"l": 58, "r": 18, "t": 14, "b": 62})
     span = float(along.max() - along.min()) or 1.0
     layout["xaxis"] = {
         "range": [float(along.min()) - 0.04 * span, float(along.max()) + 0.04 * span],
@@ -61,10 +61,9 @@ def metric_chart(metrics: pd.DataFrame, *, column: str) -> Json:
     return {"figure": {"data": [line], "layout": layout}}
 
 
-def layout_of(*, height: int, margin: dict[str, int]) -> Json:
+def layout_of(*, margin: dict[str, int]) -> Json:
     """Return what all charts have in common."""
     return {
-        "height": height,
         "margin": margin,
         "paper_bgcolor": CLEAR,
         "plot_bgcolor": CLEAR,

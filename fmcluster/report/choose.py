@@ -7,7 +7,19 @@ from fmcluster.store import Layer, Run
 AT_LEAST, AT_MOST = 4, 5
 
 # Parts of the class names of modules that pass on what the layer before them made.
-_PASSING = ("Norm", "LU", "Hardswish", "Sigmoid", "Tanh", "Softmax", "Pool", "Dropout", "Identity", "Flatten", "Upsample")
+_PASSING = (
+    "Norm",
+    "LU",
+    "Hardswish",
+    "Sigmoid",
+    "Tanh",
+    "Softmax",
+    "Pool",
+    "Dropout",
+    "Identity",
+    "Flatten",
+    "Upsample",
+)
 
 
 def choose_layers(run: Run) -> list[str]:

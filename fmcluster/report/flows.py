@@ -73,7 +73,7 @@ def flow_chart(study: Study) -> Json:
         "hovertemplate": "<b>%{customdata[0]}</b>: %{customdata[1]}<br>%{customdata[2]}<extra></extra>",
     }
     side = 92
-    layout = layout_of(height=height, margin={"l": side, "r": side, "t": top, "b": bottom})
+    layout = layout_of(margin={"l": side, "r": side, "t": top, "b": bottom})
     layout["annotations"] = _flow_names(study, nodes, across=across, down=down, sizes=sizes, labels=labels)
     layout["annotations"] += _flow_heads(study, columns)
     sankey = {"type": "sankey", "arrangement": "fixed", "node": node, "link": link}
@@ -94,16 +94,9 @@ def _flow_names(
     for column, anchor, shift in ((0, "right", -10), (len(sizes) - 1, "left", 10)):
         here = [(label, number) for (at, label), number in nodes.items() if at == column]
         for (label, number), y in zip(here, spread(np.array([down[n] for _, n in here]), apart=0.042), strict=True):
-            names.append(
-                {
-                    "text": f"{cluster_name(label)} ({int(sizes[column, labels.index(label)])})",
-                    "x": round(across[number]),
-                    "y": 1 - float(y),
-                    "xanchor": anchor,
-                    "xshift": shift,
-                }
-            )
-    return [_note(**name) for name in names]
+            text = f"{cluster_name(label)} ({int(sizes[column, labels.index(label)])})"
+            names.append(_note(text=text, x=round(across[number]), y=1 - float(y), xanchor=anchor, xshift=shift))
+    return names
 
 
 def _flow_heads(study: Study, columns: int) -> list[Json]:
@@ -151,5 +144,3 @@ def _integers(table: pd.DataFrame, columns: list[str]) -> list[tuple[int, ...]]:
 def _rgba(colour: str, alpha: float) -> str:
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red},{green},{blue},{alpha})"
-
-

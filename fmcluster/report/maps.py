@@ -12,6 +12,8 @@ from .charts import Json, layout_of, short
 
 STRONG, NAMED = 24, 5
 
+Rows = npt.NDArray[np.intp]
+
 
 def embedding_chart(study: Study) -> Json:
     """Return the map with one point a row, and what it shows at each snapshot.
@@ -58,11 +60,23 @@ def trajectories_chart(study: Study) -> Json:
             members = rows[study.labels[-1, rows] == label]
             data.append(_paths(study, paths[members], rows=members, colour=study.palette[label], style=style))
         data.extend(_ends(study, paths[rows], rows=rows, style=style))
-    names = [""] * len(strong)
-    names[:NAMED] = [escape(study.row_names[row].removeprefix("channel ")) for row in strong[:NAMED]]
+    named = _apart(paths[strong, -1], reach=0.07 * float(np.ptp(study.embedding.values, axis=0).max()))
+    names = [
+        escape(study.row_names[row].removeprefix("channel ")) if place in named else ""
+        for place, row in enumerate(strong)
+    ]
     if data:
         data[-1] |= {"mode": "markers+text", "text": names, "textposition": "top center", "textfont": {"size": 12}}
     return {"figure": {"data": data, "layout": _map_layout(study)}}
+
+
+def _apart(ends: npt.NDArray[np.float64], *, reach: float) -> list[int]:
+    """Return the first few places whose names would not cover one another."""
+    named: list[int] = []
+    for place, end in enumerate(ends):
+        if len(named) < NAMED and (np.linalg.norm(ends[named] - end, axis=1) > reach).all():
+            named.append(place)
+    return named
 
 
 def _map_layout(study: Study) -> Json:
@@ -70,13 +84,13 @@ def _map_layout(study: Study) -> Json:
     low, high = values.min(axis=0), values.max(axis=0)
     margin = max(0.06 * float((high - low).max()), 1e-9)
     bare = {"zeroline": False, "showgrid": False, "showticklabels": False, "ticks": ""}
-    layout = layout_of(height=440, margin={"l": 6, "r": 6, "t": 6, "b": 6})
+    layout = layout_of(margin={"l": 6, "r": 6, "t": 6, "b": 6})
     layout["xaxis"] = bare | {"range": short(np.array([low[0] - margin, high[0] + margin]))}
     layout["yaxis"] = bare | {"range": short(np.array([low[1] - margin, high[1] + margin])), "scaleanchor": "x"}
     return layout
 
 
-def _paths(study: Study, paths: npt.NDArray[np.float64], *, rows: Any, colour: str, style: str) -> Json:
+def _paths(study: Study, paths: npt.NDArray[np.float64], *, rows: Rows, colour: str, style: str) -> Json:
     """Return paths of shape (n_paths, n_snapshots, 2) as one line with gaps."""
     x, y, about = [], [], []
     for path, row in zip(paths, rows, strict=True):
@@ -97,7 +111,7 @@ def _paths(study: Study, paths: npt.NDArray[np.float64], *, rows: Any, colour: s
     }
 
 
-def _ends(study: Study, paths: npt.NDArray[np.float64], *, rows: Any, style: str) -> list[Json]:
+def _ends(study: Study, paths: npt.NDArray[np.float64], *, rows: Rows, style: str) -> list[Json]:
     """Return the hollow starts and the filled ends of paths."""
     size, strength = (8, 1.0) if style == "strong" else (4, 0.45)
     colours = [study.palette[int(label)] for label in study.labels[-1, rows]]
@@ -122,8 +136,5 @@ def _about(study: Study, row: int) -> list[list[str]]:
     """Return what hovering over a row says at each snapshot."""
     name = escape(study.row_names[row])
     return [
-        [name, cluster_name(int(label)), title]
-        for label, title in zip(study.labels[:, row], study.titles, strict=True)
+        [name, cluster_name(int(label)), title] for label, title in zip(study.labels[:, row], study.titles, strict=True)
     ]
-
-

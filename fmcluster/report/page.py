@@ -43,6 +43,8 @@ class LayerSection:
         How far the map can be believed, how it was made, and why there are fewer clusters than asked for, if so.
     titles : list of str
         The snapshots' names.
+    palette : dict of int to str
+        The colour of each cluster.
     clusters, steps, moved
         The tables, and the share of rows that are in another cluster at the last snapshot.
     n_strong : int
@@ -62,6 +64,7 @@ class LayerSection:
     made: str
     asked: str
     titles: list[str]
+    palette: dict[int, str]
     clusters: list[ClusterRow]
     steps: list[Step]
     moved: float
@@ -89,6 +92,7 @@ def layer_section(study: Study, *, number: int, sample: int | None, settings: Se
         made=words.how_it_was_made(study),
         asked=fewer if found < settings.n_clusters else "",
         titles=study.titles,
+        palette=study.palette,
         clusters=cluster_rows(study),
         steps=steps(study),
         moved=moved_overall(study),
@@ -104,8 +108,9 @@ def render_page(run: Run, sections: list[LayerSection], *, settings: Settings) -
     names = [name for name in metrics.columns if name not in ("snapshot", "epoch", "step")]
     names = [name for name in names if metrics[name].notna().any()]
     names.sort(key=lambda name: "accuracy" not in name)
+    drawn = [name for name in names if metrics[name].nunique() > 1 or "accuracy" in name][:MOST_METRICS]
     data = {
-        "metrics": [metric_chart(metrics, column=name) for name in names[:MOST_METRICS]],
+        "metrics": [metric_chart(metrics, column=name) for name in drawn],
         "layers": [section.charts for section in sections],
     }
     session = run.provenance[-1]
@@ -127,7 +132,9 @@ def render_page(run: Run, sections: list[LayerSection], *, settings: Settings) -
         titles=snapshot_titles(run.snapshots),
         snapshots=metrics.to_dict("records"),
         metric_names=names,
+        drawn_metrics=drawn,
         accuracy=_gain(run, names),
+        most_moved=_most_moved(sections),
         where=where_it_moved(moved),
         sections=sections,
         settings=settings,
@@ -136,6 +143,12 @@ def render_page(run: Run, sections: list[LayerSection], *, settings: Settings) -
         data=data,
         plotly=Markup(get_plotlyjs()),
     )
+
+
+def _most_moved(sections: list[LayerSection]) -> float:
+    """Return the greatest share in the table of churn, at least 5 %: the darkest shade."""
+    shares = [step.churn or 0.0 for section in sections for step in section.steps]
+    return max(0.05, *shares, *(section.moved for section in sections))
 
 
 def _gain(run: Run, names: list[str]) -> str:

@@ -52,18 +52,21 @@ class Strip:
         The channel.
     cluster : int or None
         The cluster its row is in at the last snapshot; None in views whose rows are not channels.
+    limit : float
+        The activation at the upper end of its scale.
     picture : Picture
         The tiles, side by side.
     """
 
     channel: int
     cluster: int | None
+    limit: float
     picture: Picture
 
 
 @dataclass(frozen=True)
 class Strips:
-    """The strips of one layer, on one scale.
+    """The strips of one layer, each on a scale of its own, from the first snapshot to the last.
 
     Attributes
     ----------
@@ -81,8 +84,8 @@ class Strips:
         The channels whose response changed most.
     ramp : tuple of str
         Colours of the scale, from its lower end to its upper.
-    low, high : float
-        Activations at the ends of the scale.
+    signed : bool
+        Whether the scales run from minus their limit; otherwise they run from 0.
     n_dead : int
         How many of the tiles are constant.
     """
@@ -94,8 +97,7 @@ class Strips:
     typical: tuple[Strip, ...]
     changed: tuple[Strip, ...]
     ramp: tuple[str, ...]
-    low: float
-    high: float
+    signed: bool
     n_dead: int
 
 
@@ -111,6 +113,7 @@ def make_strips(study: Study, *, sample: int) -> Strips:
     """
     layer, last = study.layer, study.labels[-1]
     typical: list[tuple[int, int | None]] = []
+    changed: list[tuple[int, int | None]]
     if study.scores.identity == ["channel"]:
         channel_of = study.scores.rows["channel"].to_numpy()[: study.n_rows]
         typical = [(int(channel_of[row]), label) for label, row in study.medoids.items()]
@@ -124,16 +127,17 @@ def make_strips(study: Study, *, sample: int) -> Strips:
     channels = [channel for channel, _ in wanted]
     reads = [as_tiles(layer.read(snapshot=number, samples=sample, channels=channels)) for number in numbers]
     maps = np.stack(reads, axis=1)
-    scale = scale_of(maps, signed=bool((layer.statistics["min"] < 0).any()))
+    signed = bool((layer.statistics["min"] < 0).any())
     titles, name = tuple(study.titles[place] for place in shown), name_sample(layer, sample)
     strips = []
     for (channel, label), tiles in zip(wanted, maps, strict=True):
+        scale = scale_of(tiles, signed=signed)
         alt = (
             f"Feature maps of channel {channel} of {layer.name} on {name}, from {titles[0]} to {titles[-1]}; "
             f"largest activation {_greatest(tiles[0]):.3g} at first, {_greatest(tiles[-1]):.3g} at last"
         )
-        strips.append(Strip(channel, label, _encode(_side_by_side(tiles, scale), alt)))
-    shades = scale.colours(np.linspace(0, 1, 9))
+        strips.append(Strip(channel, label, scale.limit, _encode(_side_by_side(tiles, scale), alt)))
+    shades = scale_of(maps, signed=signed).colours(np.linspace(0, 1, 9))
     return Strips(
         sample=sample,
         sample_name=name,
@@ -142,8 +146,7 @@ def make_strips(study: Study, *, sample: int) -> Strips:
         typical=tuple(strips[: len(typical)]),
         changed=tuple(strips[len(typical) :]),
         ramp=tuple("#" + bytes(np.round(255 * shade[:3]).astype(np.uint8)).hex() for shade in shades),
-        low=-scale.limit if scale.signed else 0.0,
-        high=scale.limit,
+        signed=signed,
         n_dead=sum(is_dead(tile) for tiles in maps for tile in tiles),
     )
 
@@ -151,7 +154,7 @@ def make_strips(study: Study, *, sample: int) -> Strips:
 def grid_picture(layer: Layer, *, sample: int) -> Picture:
     """Draw the classic picture: the channels (at most the first hundred) at the last snapshot, beside the image."""
     count = min(layer.n_channels, MOST_CHANNELS)
-    figure = channel_grid(layer, sample=sample, channels=range(count))  # type: ignore[arg-type]
+    figure = channel_grid(layer, sample=sample, channels=range(count))
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=110)
     with Image.open(file) as image:
@@ -191,7 +194,7 @@ def _side_by_side(tiles: Map, scale: Scale) -> Pixels:
 
 
 def _coloured(tile: Map, scale: Scale) -> Pixels:
-    shades = scale.colours(scale.norm(np.ma.masked_invalid(tile)), bytes=True)
+    shades = scale_of(maps, signed=signed).colours(scale.norm(np.ma.masked_invalid(tile)), bytes=True)
     image = Image.fromarray(np.asarray(shades, dtype=np.uint8))
     small = max(tile.shape) <= TILE
     return np.asarray(image.resize((TILE, TILE), Image.Resampling.NEAREST if small else Image.Resampling.BOX))

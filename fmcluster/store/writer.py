@@ -124,6 +124,9 @@ class RunWriter:
         root = self._read_root()
         self.attributes = checked_attributes(str(self.path), root["attributes"])
         self._nodes = root["consolidated_metadata"]["metadata"]
+        for file in self.path.rglob("*.partial"):
+            if file.is_file():
+                file.unlink()
         self._forget_uncommitted()
         self._catch_up()
 
@@ -362,5 +365,5 @@ class RunWriter:
     def _forget_uncommitted(self) -> None:
         for path in self._over_time():
             for chunk in (self.path / path).glob("c.*"):
-                if chunk.name.endswith(".partial") or int(chunk.name.split(".")[1]) >= self.n_snapshots:
+                if int(chunk.name.split(".")[1]) >= self.n_snapshots:
                     chunk.unlink()

@@ -1,13 +1,17 @@
 """Maps of all snapshots, and how far they can be believed."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.spatial.distance import cdist
 from sklearn.decomposition import PCA
-from sklearn.manifold import trustworthiness
+from sklearn.manifold import TSNE, trustworthiness
 
-from fmcluster.analysis import Scores, embed
+from fmcluster.analysis import FusedTSNE, Scores, embed
 from fmcluster.analysis.faithfulness import measure_faithfulness
+from fmcluster.analysis.fused import _kernel, _precisions
 
 
 def scores_of(values: np.ndarray, n_snapshots: int) -> Scores:
@@ -41,17 +45,74 @@ def test_any_reducer_maps_all_snapshots_at_once_and_stays_unfitted():
     assert len(embedding.frame) == 60
 
 
-def test_the_default_is_a_seeded_umap():
-    values = np.random.default_rng(0).standard_normal((240, 6))
-    values[::2] += 12
-    first, again = (embed(scores_of(values, 3), random_state=3) for _ in range(2))
-    assert first.method == "UMAP"
-    np.testing.assert_array_equal(first.values, again.values)
-    assert first.faithfulness.neighbours_kept > 3 * first.faithfulness.neighbours_chance
+def moving_groups(seed: int) -> np.ndarray:
+    """Rows in four groups, (snapshot, row, feature): they hardly move but for the first ten, which change group."""
+    rng = np.random.default_rng(seed)
+    centres = 6 * rng.standard_normal((4, 8))
+    rows = centres[np.arange(80) % 4] + rng.standard_normal((80, 8))
+    drift = np.cumsum(0.02 * rng.standard_normal((12, 80, 8)), axis=0)
+    values = rows + drift
+    values[6:, :10] += (centres[(np.arange(10) + 1) % 4] - centres[np.arange(10) % 4])[None]
+    return values
 
 
-def test_a_map_of_few_rows_works():
-    assert np.isfinite(embed(scores_of(np.random.default_rng(0).standard_normal((6, 3)), 2)).values).all()
+def test_the_default_keeps_neighbours_that_a_joint_tsne_loses():
+    values = moving_groups(0)
+    flat = values.reshape(-1, 8)
+    flat = (flat - flat.mean(axis=0)) @ np.linalg.svd(flat - flat.mean(axis=0), full_matrices=False)[2].T
+    fused = embed(scores_of(flat, 12), random_state=0)
+    joint = embed(scores_of(flat, 12), TSNE(random_state=0, init="pca", perplexity=15))
+    assert fused.method == "FusedTSNE"
+    assert fused.faithfulness.neighbours_kept > joint.faithfulness.neighbours_kept + 1
+    moved = np.linalg.norm(np.diff(fused.by_snapshot(fused.values), axis=0), axis=2)
+    assert np.median(moved[5, :10]) > 5 * np.median(moved[5, 10:])
+
+
+def test_the_default_gives_the_same_twice():
+    scores = scores_of(moving_groups(1).reshape(-1, 8), 12)
+    np.testing.assert_array_equal(embed(scores).values, embed(scores).values)
+
+
+@pytest.mark.slow
+def test_umap_is_a_reducer_like_any_other():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what umap-learn has to say when it is imported is not ours
+        from umap import UMAP
+
+        embedding = embed(scores_of(moving_groups(2).reshape(-1, 8), 12), UMAP(random_state=0, n_jobs=1))
+    assert embedding.method == "UMAP"
+    assert embedding.faithfulness.neighbours_kept > embedding.faithfulness.neighbours_chance
+
+
+@pytest.mark.parametrize(("count", "per"), [(1, 4), (1, 30), (4, 1), (3, 2), (2, 3), (6, 16)])
+def test_maps_of_few_rows_or_snapshots_work(count, per):
+    scores = scores_of(np.random.default_rng(0).standard_normal((count * per, 3)), count)
+    assert np.isfinite(embed(scores).values).all()
+
+
+def test_rows_that_are_all_the_same_are_put_somewhere():
+    assert np.isfinite(embed(scores_of(np.ones((60, 3)), 3)).values).all()
+
+
+def test_affinities_have_the_perplexity_asked_for():
+    """Within a snapshot, each row's affinities have the entropy of so many equal neighbours."""
+    squares = np.sort(np.random.default_rng(0).random((50, 45)), axis=1)
+    weights = _kernel(squares, _precisions(squares, perplexity=15))
+    share = weights / weights.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(np.exp(-(share * np.log(share)).sum(axis=1)), 15, rtol=1e-6)
+
+
+def test_affinities_link_each_row_to_its_nearest_in_every_other_snapshot():
+    values = moving_groups(3)
+    matrix = FusedTSNE(link=1.0)._affinities(values.reshape(-1, 8), np.repeat(np.arange(12), 80)).toarray()
+    np.testing.assert_allclose(matrix, matrix.T)
+    for one in range(5):
+        for other in range(5):
+            block = matrix[80 * one : 80 * one + 80, 80 * other : 80 * other + 80]
+            if one != other:
+                nearest = cdist(values[one], values[other]).argmin(axis=1)
+                assert (block[np.arange(80), nearest] > 0).all()
+                assert (block > 0).sum() <= 2 * 80
 
 
 def test_positions_of_a_view_keep_their_places_beside_the_map():

@@ -1,0 +1,102 @@
+"use strict";
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const still = matchMedia("(prefers-reduced-motion: reduce)");
+  const pointer = matchMedia("(pointer: fine)");
+  const config = { displayModeBar: false, responsive: true, doubleClick: "reset" };
+
+  const chartOf = (div) =>
+    div.dataset.metric === undefined ? data.layers[div.dataset.layer][div.dataset.chart] : data.metrics[div.dataset.metric];
+
+  // What the map shows at one snapshot.
+  const frameOf = (chart, snapshot) => {
+    const { x, y, cluster } = chart.frames[snapshot];
+    return {
+      x, y,
+      marker: { color: cluster.map((label) => chart.palette[label]) },
+      customdata: cluster.map((label, row) => [chart.names[row], chart.clusters[label], chart.titles[snapshot]]),
+    };
+  };
+
+  const draw = async (div) => {
+    const chart = chartOf(div);
+    const { data: traces, layout } = chart.figure;
+    if (chart.frames) {
+      const frame = frameOf(chart, chart.frames.length - 1);
+      Object.assign(traces[0], frame, { marker: { ...traces[0].marker, ...frame.marker } });
+    }
+    if (div.classList.contains("map") && pointer.matches) layout.dragmode = "zoom";
+    await Plotly.newPlot(div, traces, layout, config);
+  };
+
+  const join = (player) => {
+    const chart = data.layers[player.dataset.layer].embedding;
+    const div = document.querySelector(`[data-layer="${player.dataset.layer}"][data-chart="embedding"]`);
+    const [button, slider, output] = ["button", "input", "output"].map((name) => player.querySelector(name));
+    const last = chart.frames.length - 1;
+    let timer = 0;
+
+    const show = () => {
+      const snapshot = Number(slider.value);
+      output.textContent = chart.titles[snapshot];
+      slider.setAttribute("aria-valuetext", chart.titles[snapshot]);
+      const duration = still.matches ? 0 : 600;
+      // An animation that the next one cuts short is no error.
+      Plotly.animate(div, { data: [frameOf(chart, snapshot)], traces: [0] }, {
+        mode: "immediate", frame: { duration, redraw: false }, transition: { duration, easing: "cubic-in-out" },
+      }).catch(() => {});
+    };
+    const stop = () => {
+      clearInterval(timer);
+      timer = 0;
+      button.textContent = "Play";
+    };
+    const go = (snapshot) => {
+      slider.value = snapshot;
+      show();
+      if (snapshot === last) stop();
+    };
+    button.addEventListener("click", () => {
+      if (timer) return stop();
+      button.textContent = "Pause";
+      timer = setInterval(() => go(Number(slider.value) + 1), 1000);
+      if (Number(slider.value) === last) go(0);
+    });
+    slider.addEventListener("input", () => { stop(); show(); });
+  };
+
+  // Where the reader is, in the navigation.
+  const links = new Map([...document.querySelectorAll("nav a")].map((a) => [a.hash.slice(1), a]));
+  const here = () => {
+    let current = null;
+    for (const id of links.keys()) {
+      const section = document.getElementById(id);
+      if (section.getBoundingClientRect().top < 120) current = id;
+    }
+    for (const [id, link] of links) {
+      if (id === current) link.setAttribute("aria-current", "true");
+      else link.removeAttribute("aria-current");
+    }
+  };
+  document.addEventListener("scroll", here, { passive: true });
+  here();
+
+  // What is folded up has to be on the paper.
+  let folded = [];
+  addEventListener("beforeprint", () => {
+    folded = [...document.querySelectorAll("details:not([open])")];
+    folded.forEach((details) => { details.open = true; });
+  });
+  addEventListener("afterprint", () => folded.forEach((details) => { details.open = false; }));
+
+  // One chart after the other, so that the page answers while they are drawn.
+  const start = async () => {
+    for (const div of document.querySelectorAll(".chart")) {
+      await draw(div);
+      await new Promise((next) => setTimeout(next));
+    }
+    document.querySelectorAll(".player").forEach(join);
+    document.documentElement.dataset.drawn = "yes";
+  };
+  start();
+})();

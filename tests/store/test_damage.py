@@ -1,0 +1,193 @@
+"""Damage is told, by the name of what is damaged; it is never read as zeros or NaN."""
+
+import json
+import shutil
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fmcluster import StoreError
+from fmcluster.store import Run, RunWriter, missing_files, open_run, verify
+
+FILES = {
+    "layers/conv1/activation/c.1.0.0.0.0": lambda run: run["conv1"].read(epoch=1, snapshot=None),
+    "layers/~43onv1/activation/c.2.1.0": lambda run: run["Conv1"].read(snapshot=2, samples=[2]),
+    "layers/blocks.0/activation/c.0.2.0.0": lambda run: run["blocks.0"].read(),
+    "layers/conv1/statistics/c.1.0.0": lambda run: run["conv1"].statistics,
+    "metrics/loss/c.0": lambda run: run.metrics,
+    "epoch/c.1": lambda run: run.snapshots,
+    "step/c.2": lambda run: run.snapshots,
+    "index/c.1.0": lambda run: run["conv1"].read(snapshot=1),
+    "samples/label/c.0": lambda run: run.samples,
+    "samples/path/c.0": lambda run: run.samples,
+    "samples/digest/c.0.0": lambda run: run.samples,
+    "inputs/display/c.1.0.0.0": lambda run: run.display(2),
+}
+
+
+def remove(file: Path) -> None:
+    file.unlink()
+
+
+def empty(file: Path) -> None:
+    file.write_bytes(b"")
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    file.write_bytes(content)
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def grow(file: Path) -> None:
+    file.write_bytes(file.read_bytes() + b"\0")
+
+
+@pytest.mark.parametrize("harm", [remove, empty, flip, cut, grow], ids=lambda harm: harm.__name__)
+@pytest.mark.parametrize("name", FILES)
+def test_reading_raises_and_verify_lists_exactly_it(name: str, harm: object, stored: Path) -> None:
+    name = "layers/conv1/activation/c.2.0.0.0.0" if name.endswith("c.1.0.0.0.0") else name  # the last of epoch 1
+    read = FILES.get(name, FILES["layers/conv1/activation/c.1.0.0.0.0"])
+    read(open_run(stored))
+    harm(stored / name)
+    with pytest.raises(StoreError) as caught:
+        read(open_run(stored))
+    message = str(caught.value)
+    folder, chunk = name.rsplit("/", 1)
+    assert f"{folder}/" in message
+    assert str(stored) in message
+    if folder.endswith("activation") is False or harm in (remove, empty):
+        assert chunk in message
+    found = verify(open_run(stored))
+    assert len(found) == 1
+    assert name in found[0]
+    assert (missing_files(open_run(stored)) == [name]) == (harm in (remove, empty))
+
+
+def test_a_message_that_names_several_files_covers_the_damaged_one(stored: Path) -> None:
+    flip(stored / "layers/conv1/activation/c.0.1.0.0.0")
+    with pytest.raises(StoreError, match=r"c\.0\.0\.0\.0\.0 to c\.0\.2\.0\.0\.0.*verify"):
+        open_run(stored)["conv1"].read(snapshot=0)
+
+
+def test_the_rest_of_a_damaged_run_can_be_read(stored: Path, contents: ModuleType) -> None:
+    flip(stored / "layers/conv1/activation/c.1.1.0.0.0")
+    layer = open_run(stored)["conv1"]
+    for samples in ([0, 1], [4]):
+        expected = contents.activation(contents.SPECS[0], 1)[samples]
+        np.testing.assert_array_equal(layer.read(snapshot=1, samples=samples), expected)
+    np.testing.assert_array_equal(layer.read(snapshot=2), contents.activation(contents.SPECS[0], 2))
+
+
+def test_samples_that_are_all_nan_are_absent_and_read_back(reference: Path, contents: ModuleType) -> None:
+    assert not (reference / "layers/blocks.0/activation/c.1.1.0.0").exists()
+    values = open_run(reference)["blocks.0"].read(snapshot=1)
+    np.testing.assert_array_equal(values, contents.activation(contents.SPECS[2], 1))
+    assert np.isnan(values[2:4]).all()
+    assert np.isfinite(values[[0, 1, 4]]).all()
+
+
+@pytest.fixture(scope="module")
+def victim(reference: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(shutil.copytree(reference, tmp_path_factory.mktemp("victim") / "run.zarr"))
+
+
+def everything(run: Run) -> list[bytes]:
+    values = [run[name].read().tobytes() for name in run.layers]
+    tables = [run[name].statistics.to_csv().encode() for name in run.layers]
+    tables += [frame.to_csv().encode() for frame in (run.samples, run.metrics, run.snapshots)]
+    return [*values, *tables, *(run.display(sample).tobytes() for sample in run.samples.index)]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_flipped_bit_is_detected_or_harmless(data: st.DataObject, victim: Path, reference: Path) -> None:
+    files = sorted(file.relative_to(victim) for file in victim.rglob("c.*") if file.is_file())
+    file = victim / data.draw(st.sampled_from(files))
+    content = file.read_bytes()
+    place = data.draw(st.integers(0, 8 * len(content) - 1))
+    flipped = bytearray(content)
+    flipped[place // 8] ^= 1 << place % 8
+    file.write_bytes(flipped)
+    try:
+        damage = verify(open_run(victim))
+        try:
+            read = everything(open_run(victim))
+        except StoreError:
+            assert len(damage) == 1
+            assert str(file.relative_to(victim)) in damage[0]
+        else:
+            assert damage == []
+            assert read == everything(open_run(reference))
+    finally:
+        file.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"\xff\xfe", b"null", b'{"zarr_format": 3}', b'{"zarr_format": 2}']
+)
+def test_a_damaged_root_is_said_to_be_so(content: bytes, stored: Path) -> None:
+    (stored / "zarr.json").write_bytes(content)
+    with pytest.raises((StoreError, FileNotFoundError), match=str(stored)):
+        open_run(stored)
+    for mode in ("x", "a", "w"):
+        with pytest.raises((StoreError, FileExistsError), match=str(stored)):
+            RunWriter(stored, mode=mode)
+    assert (stored / "zarr.json").read_bytes() == content
+    assert (stored / "layers/conv1/activation").is_dir()
+
+
+@pytest.mark.parametrize("key", ["layers", "commits", "sessions"])
+def test_a_root_that_lacks_a_part_is_said_to_be_damaged(key: str, stored: Path) -> None:
+    root = json.loads((stored / "zarr.json").read_bytes())
+    del root["attributes"]["fmcluster"][key]
+    (stored / "zarr.json").write_text(json.dumps(root))
+    with pytest.raises(StoreError, match=key):
+        open_run(stored)
+
+
+def test_a_root_that_lacks_an_array_is_said_to_be_damaged(stored: Path) -> None:
+    root = json.loads((stored / "zarr.json").read_bytes())
+    del root["consolidated_metadata"]["metadata"]["layers/conv1/activation"]
+    (stored / "zarr.json").write_text(json.dumps(root))
+    with pytest.raises(StoreError, match="layers/conv1/activation"):
+        open_run(stored)["conv1"].read()
+
+
+def test_a_batch_that_was_never_written_is_not_committed(tmp_path: Path, contents: ModuleType) -> None:
+    with RunWriter(tmp_path / "run.zarr") as writer:
+        writer.create(contents.SPECS, n_samples=5, shard_samples=2, kind="probe")
+        for batch in contents.BATCHES[:2]:
+            for spec in contents.SPECS:
+                writer.write(spec.name, offset=batch.start, values=contents.activation(spec, 0)[batch])
+        statistics = {spec.name: contents.statistics(spec, 0) for spec in contents.SPECS}
+        with pytest.raises(StoreError, match=r"layers/blocks\.0/activation/c\.0\.2\.0\.0"):
+            writer.commit(epoch=0, step=0, index=np.arange(5), statistics=statistics, metrics={}, clipped={})
+        writer.discard()
+        contents.write_snapshot(writer, 0)
+    assert verify(open_run(tmp_path / "run.zarr")) == []
+
+
+def test_a_file_that_vanishes_before_the_commit_is_noticed(tmp_path: Path, contents: ModuleType) -> None:
+    path = tmp_path / "run.zarr"
+    with RunWriter(path) as writer:
+        writer.create(contents.SPECS, n_samples=5, shard_samples=2, kind="probe")
+        contents.write_activations(writer, 0)
+        (path / "layers/conv1/activation/c.0.1.0.0.0").unlink()
+        with pytest.raises(StoreError, match=r"c\.0\.1\.0\.0\.0"):
+            writer.commit(epoch=0, step=0, index=np.arange(5), statistics={}, metrics={}, clipped={})
+
+
+def test_verify_tells_how_far_it_is(reference: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    verify(open_run(reference), progress=lambda done, total: seen.append((done, total)))
+    assert [done for done, _ in seen] == list(range(1, len(seen) + 1))
+    assert {total for _, total in seen} == {len(seen)}
