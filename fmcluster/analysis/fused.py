@@ -1,13 +1,15 @@
 """A map of all snapshots that keeps neighbours within each and follows every row from one to the next."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 from sklearn.base import BaseEstimator
-from sklearn.neighbors import NearestNeighbors
 
+from .drift import draw_drift
+from .neighbourhoods import Neighbourhood, find_neighbourhood, kernel
 from .results import Array
 
 
@@ -17,7 +19,8 @@ class FusedTSNE(BaseEstimator):  # type: ignore[misc]
     A joint t-SNE or UMAP finds a row's neighbours mostly among its own other snapshots, where rows move little, and
     loses the neighbours within a snapshot. Here a row has two kinds of affinity: Gaussian ones to its neighbours
     within its snapshot, at a bandwidth that gives them `perplexity`; and one to the nearest row of every other
-    snapshot, at that same bandwidth. Both are put into one matrix, and laid out by t-SNE from a PCA start.
+    snapshot, at that same bandwidth. Both are put into one matrix, and laid out by t-SNE from a PCA start. Movements
+    too small to change a row's neighbours are then drawn by `draw_drift`.
 
     Parameters
     ----------
@@ -65,7 +68,7 @@ class FusedTSNE(BaseEstimator):  # type: ignore[misc]
         X : array-like of shape (n_rows, n_features)
             Rows of all snapshots; the first two features are where they start, so they should be the widest.
         y : array-like of shape (n_rows,), int, optional
-            The snapshot of each row; all of one by default.
+            The snapshot of each row; all of one by default. Each snapshot holds the same rows in the same order.
 
         Returns
         -------
@@ -77,9 +80,11 @@ class FusedTSNE(BaseEstimator):  # type: ignore[misc]
 
         values = np.asarray(X, dtype=np.float64)
         snapshots = np.zeros(len(values), np.int64) if y is None else np.asarray(y)
+        groups = [np.flatnonzero(snapshots == snapshot) for snapshot in np.unique(snapshots)]
+        places = [find_neighbourhood(values[group], perplexity=self.perplexity) for group in groups]
         layout = TSNEEmbedding(
             self._start(values),
-            PrecomputedAffinities(self._affinities(values, snapshots), normalize=True),
+            PrecomputedAffinities(self._affinities(values, groups, places), normalize=True),
             negative_gradient_method="bh",
             n_jobs=1,
             random_state=self.random_state,
@@ -87,7 +92,12 @@ class FusedTSNE(BaseEstimator):  # type: ignore[misc]
         options: dict[str, Any] = {"inplace": True, "learning_rate": "auto"}
         layout.optimize(n_iter=self.n_early, exaggeration=12, momentum=0.5, **options)
         layout.optimize(n_iter=self.n_late, exaggeration=1, momentum=0.8, **options)
-        self.embedding_: Array = np.asarray(layout, dtype=np.float64)
+        self.embedding_: Array = np.array(layout, dtype=np.float64)
+        if len({len(group) for group in groups}) == 1:
+            rows = np.concatenate(groups)
+            shape = (len(groups), len(groups[0]), -1)
+            drawn = draw_drift(values[rows].reshape(shape), self.embedding_[rows].reshape(shape), places)
+            self.embedding_[rows] = drawn.reshape(-1, 2)
         return self.embedding_
 
     def _start(self, values: Array) -> Array:
@@ -99,64 +109,33 @@ class FusedTSNE(BaseEstimator):  # type: ignore[misc]
             start[:, : widest.shape[1]] += 1e-4 * widest / spread
         return start
 
-    def _affinities(self, values: Array, snapshots: npt.NDArray[Any]) -> sparse.csr_array:
-        """Return the symmetric affinities, a sparse matrix of shape (n_rows, n_rows)."""
-        groups = [np.flatnonzero(snapshots == snapshot) for snapshot in np.unique(snapshots)]
-        finders = [NearestNeighbors().fit(values[group]) for group in groups]
+    def _affinities(
+        self, values: Array, groups: Sequence[npt.NDArray[np.int64]], places: Sequence[Neighbourhood]
+    ) -> sparse.csr_array:
+        """Return the symmetric affinities, sparse, of shape (n_rows, n_rows)."""
         rows: list[npt.NDArray[np.int64]] = []
         columns: list[npt.NDArray[np.int64]] = []
         weights: list[Array] = []
-        for group, finder in zip(groups, finders, strict=True):
-            count = min(len(group) - 1, int(3 * self.perplexity))
-            if count < 1:
-                precision, total = np.zeros(len(group)), np.ones(len(group))
-            else:
-                distances, near = finder.kneighbors(n_neighbors=count)
-                precision = _precisions(distances**2, perplexity=min(self.perplexity, count / 3 + 2 / 3))
-                kernel = _kernel(distances**2, precision)
-                total = kernel.sum(axis=1)
+        for group, place in zip(groups, places, strict=True):
+            count = place.near.shape[1]
+            nearest, total = np.zeros(len(group)), np.ones(len(group))
+            if count:
+                within = kernel(place.squares, place.precision)
+                nearest, total = place.squares[:, 0], within.sum(axis=1)
                 rows.append(np.repeat(group, count))
-                columns.append(group[near].ravel())
-                weights.append((kernel / total[:, None]).ravel())
-            nearest_here = finder.kneighbors(n_neighbors=1)[0][:, 0] if count >= 1 else np.zeros(len(group))
-            for other, elsewhere in zip(groups, finders, strict=True):
+                columns.append(group[place.near].ravel())
+                weights.append((within / total[:, None]).ravel())
+            for other, elsewhere in zip(groups, places, strict=True):
                 if other is group:
                     continue
-                distances, near = elsewhere.kneighbors(values[group], n_neighbors=1)
-                # the kernel within is relative to the nearest neighbour, so this one has to be, too
-                excess = distances[:, 0] ** 2 - nearest_here**2
+                distances, near = elsewhere.finder.kneighbors(values[group], n_neighbors=1)
+                # relative to the nearest within, as the kernel is; what is nearer than that weighs the same
+                excess = np.maximum(distances[:, 0] ** 2 - nearest, 0)
                 rows.append(group)
                 columns.append(other[near[:, 0]])
-                weights.append(self.link * np.exp(np.minimum(-precision * excess, 0)) / total)
+                weights.append(self.link * np.exp(-place.precision * excess) / total)
         shape = (len(values), len(values))
         directed = sparse.csr_array(
             (np.concatenate(weights), (np.concatenate(rows), np.concatenate(columns))), shape=shape
         )
         return sparse.csr_array((directed + directed.T) / 2)
-
-
-def _kernel(squares: Array, precision: Array) -> Array:
-    """Return Gaussian weights relative to each row's nearest neighbour, which is always 1."""
-    weights: Array = np.exp(-precision[:, None] * (squares - squares[:, :1]))
-    return weights
-
-
-def _precisions(squares: Array, *, perplexity: float) -> Array:
-    """Find each row's precision, by bisection, so that its weights have the perplexity asked for.
-
-    Parameters
-    ----------
-    squares : ndarray of shape (n_rows, n_neighbors)
-        Squared distances, ascending.
-    """
-    scale = squares.mean(axis=1)
-    scale[scale == 0] = 1
-    low, high = np.full(len(squares), -40.0), np.full(len(squares), 60.0)
-    for _ in range(50):
-        middle = (low + high) / 2
-        weights = _kernel(squares, np.exp2(middle) / scale)
-        share = weights / weights.sum(axis=1, keepdims=True)
-        entropy = -(share * np.log(np.maximum(share, np.finfo(float).tiny))).sum(axis=1)
-        wide = entropy > np.log(perplexity)
-        low, high = np.where(wide, middle, low), np.where(wide, high, middle)
-    return np.asarray(np.exp2((low + high) / 2) / scale)

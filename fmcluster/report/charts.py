@@ -33,18 +33,18 @@ def metric_chart(metrics: pd.DataFrame, *, column: str) -> Json:
         "y": [None if np.isnan(value) else float(f"{value:.6g}") for value in values],
         "customdata": [[title] for title in snapshot_titles(metrics[["snapshot", "epoch", "step"]])],
         "connectgaps": True,
+        "cliponaxis": False,
         "line": {"color": LINE, "width": 2.5},
         "marker": {"size": 9, "color": LINE},
         "hovertemplate": "<b>%{y:.4~g}" + " %" * percent + "</b><br>%{customdata[0]}"
         f"<br>{'step' if stepped else 'snapshot'} %{{x}}<extra></extra>",
     }
-    layout = layout_of(margin={"l": 58, "r": 18, "t": 14, "b": 62})
+    layout = layout_of(margin={"l": 58, "r": 18, "t": 14, "b": 48})
     span = float(along.max() - along.min()) or 1.0
     layout["xaxis"] = {
         "range": [float(along.min()) - 0.04 * span, float(along.max()) + 0.04 * span],
-        "tickvals": [float(ends.iloc[place]) for place in shown],
-        "ticktext": [f"{int(ends.iloc[place])}<br>epoch {ends.index[place]}" for place in shown],
-        "title": {"text": "optimizer steps" if stepped else "snapshot", "standoff": 8},
+        "tickvals": [int(ends.iloc[place]) for place in shown],
+        "title": {"text": ("optimizer steps" if stepped else "snapshot") + ", lines at ends of epochs", "standoff": 8},
         "gridwidth": 1,
         "griddash": "dot",
         "zeroline": False,

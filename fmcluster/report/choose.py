@@ -25,7 +25,8 @@ _PASSING = (
 def choose_layers(run: Run) -> list[str]:
     """Choose up to five layers spread over the depth: those that make new feature maps, coarse blocks first.
 
-    Where fewer than four layers of the run are such, other layers with feature maps fill up, and then any.
+    Where fewer than four layers of the run are such, others fill up: those that make something new before those that
+    pass it on.
 
     Parameters
     ----------
@@ -37,16 +38,20 @@ def choose_layers(run: Run) -> list[str]:
     list of str
         Names in forward order; for a torchvision ResNet's children ``conv1`` and ``layer1`` to ``layer4``.
     """
-    drawable = [name for name in run.layers if run[name].n_channels * run[name].shape[0] >= AT_LEAST]
-    layers = {name: run[name] for name in drawable}
-    maps = [name for name in drawable if _has_maps(layers[name])]
-    made = [name for name in maps if not any(part in layers[name].module for part in _PASSING)]
-    return _spread(_coarsest(next((group for group in (made, maps) if len(group) >= AT_LEAST), drawable)))
+    layers = {name: run[name] for name in run.layers}
+    drawable = [name for name in run.layers if layers[name].n_channels * layers[name].shape[0] >= AT_LEAST]
+    chosen: list[str] = []
+    for rank in range(4):
+        if len(chosen) < AT_LEAST:
+            chosen += [name for name in drawable if _rank(layers[name]) == rank]
+    return _spread(_coarsest([name for name in drawable if name in chosen]))
 
 
-def _has_maps(layer: Layer) -> bool:
+def _rank(layer: Layer) -> int:
+    """Return how little a layer is worth a section: 0 for new maps, then other new outputs, maps passed on, others."""
     _, height, width = layer.map_shape
-    return height * width > 1
+    passing = any(part in layer.module for part in _PASSING)
+    return 2 * passing + (height * width == 1)
 
 
 def _coarsest(names: list[str]) -> list[str]:

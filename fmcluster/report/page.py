@@ -17,7 +17,7 @@ from .assemble import Settings, Study
 from .charts import metric_chart
 from .flows import flow_chart
 from .maps import STRONG, embedding_chart, trajectories_chart
-from .pictures import Picture, Strips, gradient, grid_picture, make_strips
+from .pictures import Grid, Strips, gradient, make_grid, make_strips
 from .tables import ClusterRow, Step, cluster_rows, moved_overall, steps, where_it_moved
 
 MOST_METRICS = 4
@@ -70,7 +70,7 @@ class LayerSection:
     moved: float
     n_strong: int
     strips: Strips | None
-    grid: Picture | None
+    grid: Grid | None
 
 
 def layer_section(study: Study, *, number: int, sample: int | None, settings: Settings) -> LayerSection:
@@ -98,7 +98,7 @@ def layer_section(study: Study, *, number: int, sample: int | None, settings: Se
         moved=moved_overall(study),
         n_strong=min(STRONG, study.n_rows),
         strips=None if sample is None else make_strips(study, sample=sample),
-        grid=None if sample is None else grid_picture(layer, sample=sample),
+        grid=None if sample is None else make_grid(layer, sample=sample),
     )
 
 

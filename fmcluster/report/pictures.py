@@ -65,6 +65,14 @@ class Strip:
 
 
 @dataclass(frozen=True)
+class Grid:
+    """The classic picture; `caption` says in words which channels are in it."""
+
+    caption: str
+    picture: Picture
+
+
+@dataclass(frozen=True)
 class Strips:
     """The strips of one layer, each on a scale of its own, from the first snapshot to the last.
 
@@ -151,7 +159,7 @@ def make_strips(study: Study, *, sample: int) -> Strips:
     )
 
 
-def grid_picture(layer: Layer, *, sample: int) -> Picture:
+def make_grid(layer: Layer, *, sample: int) -> Grid:
     """Draw the classic picture: the channels (at most the first hundred) at the last snapshot, beside the image."""
     count = min(layer.n_channels, MOST_CHANNELS)
     figure = channel_grid(layer, sample=sample, channels=range(count))
@@ -159,8 +167,11 @@ def grid_picture(layer: Layer, *, sample: int) -> Picture:
     figure.savefig(file, format="png", dpi=110)
     with Image.open(file) as image:
         pixels = np.asarray(image.convert("RGB"))
+    which = (
+        f"All {count} channels" if count == layer.n_channels else f"The first {count} of {layer.n_channels} channels"
+    )
     alt = f"Feature maps of {count} channels of {layer.name} on {name_sample(layer, sample)} at the last snapshot"
-    return _encode(pixels, alt, lossless=False)
+    return Grid(which, _encode(pixels, alt, lossless=False))
 
 
 def input_picture(layer: Layer, sample: int) -> Picture | None:
@@ -194,7 +205,7 @@ def _side_by_side(tiles: Map, scale: Scale) -> Pixels:
 
 
 def _coloured(tile: Map, scale: Scale) -> Pixels:
-    shades = scale_of(maps, signed=signed).colours(scale.norm(np.ma.masked_invalid(tile)), bytes=True)
+    shades = scale.colours(scale.norm(np.ma.masked_invalid(tile)), bytes=True)
     image = Image.fromarray(np.asarray(shades, dtype=np.uint8))
     small = max(tile.shape) <= TILE
     return np.asarray(image.resize((TILE, TILE), Image.Resampling.NEAREST if small else Image.Resampling.BOX))

@@ -58,10 +58,12 @@ def row_meaning(view: str) -> str:
 
 
 def _nearness(share: float) -> str:
-    if share >= 0.65:
+    if share >= 0.7:
         return "points that lie close together really are alike"
-    if share >= 0.3:
+    if share >= 0.45:
         return "points that lie close together are mostly alike, but not always"
+    if share >= 0.2:
+        return "points that lie close together are often alike, and often not"
     return "do not read much into which points lie close together"
 
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import zarr
 
 from ..errors import StoreError
-from .pipeline import stored_bytes
+from .pipeline import padded_array, stored_bytes
 
 
 def shard_shape(array: zarr.Array[Any]) -> tuple[int, ...]:
@@ -67,10 +67,26 @@ class StoredArray:
         for key in chunk_keys(self.array, *slices):
             self.check_present(key)
         try:
-            values = np.asarray(self.array[slices])
+            values = self._decode(slices)
         except Exception as error:  # the codecs raise whatever they like
-            raise StoreError(self._message(f"cannot be decoded ({_first_line(error)})", slices)) from error
+            key = self._first_damaged(chunk_keys(self.array, *slices))
+            raise StoreError(
+                f"{self._run} is damaged: {self.array.path}/{key} cannot be decoded ({_first_line(error)}). "
+                f"`fmcluster verify` lists all damage."
+            ) from error
         return values[0] if isinstance(first, int) else values
+
+    def _decode(self, slices: tuple[slice, ...]) -> npt.NDArray[Any]:
+        """Decode a box: whole files, with those at the edges, or parts of them."""
+        sizes = shard_shape(self.array)
+        full = (*slices, *(slice(None) for _ in self.shape[len(slices) :]))
+        box = [slice(*s.indices(n)) for s, n in zip(full, self.shape, strict=True)]
+        if any(s.start % k or (s.stop % k and s.stop != n) for s, n, k in zip(box, self.shape, sizes, strict=True)):
+            return np.asarray(self.array[slices])
+        edge = tuple(-(-n // k) * k for n, k in zip(self.shape, sizes, strict=True))
+        whole = tuple(slice(s.start, -(-s.stop // k) * k) for s, k in zip(box, sizes, strict=True))
+        trim = tuple(slice(0, s.stop - s.start) for s in box)
+        return np.asarray(padded_array(self.array, edge)[whole])[trim]
 
     def check_present(self, key: str) -> None:
         """Raise `StoreError` where a file is neither there nor known to hold nothing but fill values."""
@@ -84,10 +100,14 @@ class StoredArray:
                 f"`fmcluster verify` lists all damage."
             )
 
-    def _message(self, what: str, slices: tuple[slice, ...]) -> str:
-        keys = chunk_keys(self.array, *slices)
-        where = keys[0] if len(keys) == 1 else f"{keys[0]} to {keys[-1]}"
-        return f"{self._run} is damaged: {self.array.path}/{where} {what}. `fmcluster verify` lists all damage."
+    def _first_damaged(self, keys: Sequence[str]) -> str:
+        for key in keys:
+            where = zip(map(int, key.split(".")[1:]), shard_shape(self.array), self.shape, strict=True)
+            try:
+                self._decode(tuple(slice(at * size, min((at + 1) * size, n)) for at, size, n in where))
+            except Exception:
+                return key
+        return keys[0]
 
 
 def _first_line(error: Exception) -> str:

@@ -1,7 +1,11 @@
-"""Opening stores and arrays, with the `zarrs` codec pipeline where it can read the store."""
+"""Opening stores and arrays, and which codec pipeline encodes and decodes them.
+
+`zarrs` is several times faster, but checks a chunk's CRC-32C only where the whole of a file is decoded. It writes, and
+reads whole files; zarr's own pipeline reads parts.
+"""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -22,13 +26,15 @@ def open_store(path: str) -> Store:
     return LocalStore(path, read_only=True)
 
 
-def codec_pipeline(store: Store) -> AbstractContextManager[None]:
-    """Within the block, arrays of `store` are opened with the fastest pipeline that knows it; they keep it after."""
-    return _zarrs({}) if isinstance(store, LocalStore) else nullcontext()
+@contextmanager
+def careful_pipeline() -> Iterator[None]:
+    """Within the block, arrays are opened with zarr's own pipeline; they keep it after."""
+    with _SETTINGS, zarr.config.set({"codec_pipeline.path": "zarr.core.codec_pipeline.BatchedCodecPipeline"}):
+        yield
 
 
 @contextmanager
-def _zarrs(settings: dict[str, Any]) -> Iterator[None]:
+def _fast_pipeline(settings: dict[str, Any]) -> Iterator[None]:
     import zarrs  # noqa: F401  registers the pipeline
 
     with _SETTINGS, zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline", **settings}):
@@ -41,8 +47,17 @@ def array_from_metadata(root: Path, path: str, metadata: dict[str, Any]) -> zarr
     It encodes on one thread: several would put the chunks of a shard in the order in which they happen to be done, and
     the same values would not give the same bytes.
     """
-    with _zarrs({"threading.max_workers": 1}):
+    with _fast_pipeline({"threading.max_workers": 1}):
         return zarr.Array.from_dict(StorePath(LocalStore(root), path), metadata)
+
+
+def padded_array(array: zarr.Array[Any], shape: tuple[int, ...]) -> zarr.Array[Any]:
+    """Return an array with another shape, to decode whole files of it fast, those at its edges too."""
+    metadata: dict[str, Any] = {**array.metadata.to_dict(), "shape": shape}
+    if not isinstance(array.store, LocalStore):  # zarrs knows no others
+        return zarr.Array.from_dict(array.store_path, metadata)
+    with _fast_pipeline({}):
+        return zarr.Array.from_dict(array.store_path, metadata)
 
 
 def stored_bytes(array: zarr.Array[Any], key: str) -> int:

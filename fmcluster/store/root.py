@@ -43,4 +43,6 @@ def checked_attributes(path: str, attributes: Mapping[str, Any]) -> dict[str, An
         )
     if found.get("unfinished"):
         raise StoreError(f"{path} was interrupted before it was laid out and holds nothing. Record it again.")
+    if lacks := [key for key in ("layers", "commits", "sessions") if not isinstance(found.get(key), list)]:
+        raise StoreError(f"{path} is damaged: its zarr.json says nothing of {lacks[0]!r}. Restore it from a copy.")
     return found

@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import zarr
-from zarr.errors import GroupNotFoundError
+from zarr.errors import ContainsArrayError, GroupNotFoundError
 
 from ..errors import StoreError
 from .arrays import StoredArray, shard_shape
 from .layer import Layer
 from .names import escape
-from .pipeline import codec_pipeline, open_store
+from .pipeline import careful_pipeline, open_store
 from .root import checked_attributes
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ class Run:
         """
         import xarray
 
-        with codec_pipeline(self._group.store):
+        with careful_pipeline():
             return xarray.open_datatree(self.path, engine="zarr", chunks=None)
 
     def resolve(self, *, epoch: int | None = None, snapshot: int | None = None) -> int:
@@ -208,10 +208,10 @@ class Run:
         wanted = [int(sample) for sample in samples]
         unknown = [sample for sample in wanted if sample not in slot_of or sample < 0]
         if unknown:
-            known = sorted(slot_of)
+            known = sorted(sample for sample in slot_of if sample >= 0)
             raise ValueError(
                 f"snapshot {snapshot} has no sample {unknown[0]}; "
-                f"it holds {len(known)} samples from {known[0]} to {known[-1]}"
+                f"it holds {len(known)} samples{f' from {known[0]} to {known[-1]}' if known else ''}"
             )
         return np.array([slot_of[sample] for sample in wanted], dtype=np.int64)
 
@@ -241,7 +241,7 @@ class Run:
     def stored(self, path: str) -> StoredArray:
         """Return one of the run's arrays, by its path in the hierarchy."""
         try:
-            with codec_pipeline(self._group.store):
+            with careful_pipeline():
                 array = self._group[path]
         except KeyError:
             raise StoreError(f"{self.path} has lost {path}: its metadata does not name it") from None
@@ -258,13 +258,14 @@ def _open_group(path: str) -> zarr.Group:
         raise FileNotFoundError(f"there is no run at {path}. Pass the folder that Recorder wrote.")
     store = open_store(path)
     try:
-        with codec_pipeline(store):
-            return zarr.open_group(store, mode="r")
+        return zarr.open_group(store, mode="r")
     except (GroupNotFoundError, FileNotFoundError):
         raise FileNotFoundError(
             f"there is no run at {path}: the folder holds no zarr.json. Pass the folder that Recorder wrote."
         ) from None
-    except (ValueError, KeyError, TypeError) as error:
+    except ContainsArrayError:
+        raise StoreError(f"{path} is a Zarr array by itself, not a run. Pass the folder that Recorder wrote.") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # of JSON that is not a group's
         raise StoreError(f"{path} cannot be opened, its zarr.json is damaged: {error}") from error
 
 

@@ -50,7 +50,7 @@ class RunWriter:
 
     def __init__(self, path: str | Path, *, mode: Mode = "x") -> None:
         self.path = Path(path)
-        self._lock = FileLock(f"{self.path}.lock")
+        self._lock = FileLock(f"{self.path}.lock", thread_local=False)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._lock.acquire(timeout=0)
@@ -103,8 +103,8 @@ class RunWriter:
 
     def _read_root(self) -> Node:
         try:
-            root: Node = json.loads((self.path / "zarr.json").read_bytes())
-        except ValueError as error:
+            root: Node = dict(json.loads((self.path / "zarr.json").read_bytes()))
+        except (ValueError, TypeError) as error:
             raise StoreError(
                 f"{self.path} cannot be written: its zarr.json is damaged ({error}). Nothing was changed; "
                 f"record into another path, or remove the folder."

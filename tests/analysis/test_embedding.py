@@ -10,8 +10,9 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE, trustworthiness
 
 from fmcluster.analysis import FusedTSNE, Scores, embed
+from fmcluster.analysis.drift import draw_drift
 from fmcluster.analysis.faithfulness import measure_faithfulness
-from fmcluster.analysis.fused import _kernel, _precisions
+from fmcluster.analysis.neighbourhoods import find_neighbourhood, find_precisions, kernel
 
 
 def scores_of(values: np.ndarray, n_snapshots: int) -> Scores:
@@ -73,6 +74,38 @@ def test_the_default_gives_the_same_twice():
     np.testing.assert_array_equal(embed(scores).values, embed(scores).values)
 
 
+def test_movements_too_small_to_change_neighbours_are_drawn_to_scale():
+    """Rows drift a little, each at its own speed: the map has to show who drifts faster."""
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((60, 6))
+    speed = rng.lognormal(sigma=1, size=(60, 1)) * 0.01
+    direction = rng.standard_normal((60, 6))
+    values = np.stack([rows + t * speed * direction for t in range(6)])
+    assert embed(scores_of(values.reshape(-1, 6), 6)).faithfulness.motion > 0.7
+
+
+def test_a_linear_map_draws_drift_exactly():
+    """Where the layout is a linear map of the vectors, so is what is drawn of a small movement, up to the ridge."""
+    rng = np.random.default_rng(1)
+    rows = rng.standard_normal((200, 2))
+    values = np.stack([rows, rows + 0.001 * rng.standard_normal((200, 2))])
+    layout = np.stack([rows, rows]) * [10, 4]
+    places = [find_neighbourhood(snapshot, perplexity=15) for snapshot in values]
+    drawn = draw_drift(values, layout, places)
+    true = (values[1] - values[0]) * [10, 4]
+    step = drawn[1] - drawn[0]
+    assert np.corrcoef(step.ravel(), true.ravel())[0, 1] > 0.95
+    np.testing.assert_allclose(drawn.mean(axis=0), rows * [10, 4], atol=0.02)
+
+
+def test_rows_that_moved_far_stay_where_the_layout_put_them():
+    rng = np.random.default_rng(2)
+    values = np.stack([rng.standard_normal((50, 4)), 100 + rng.standard_normal((50, 4))])
+    layout = rng.standard_normal((2, 50, 2))
+    places = [find_neighbourhood(snapshot, perplexity=15) for snapshot in values]
+    np.testing.assert_allclose(draw_drift(values, layout, places), layout, atol=1e-9)
+
+
 @pytest.mark.slow
 def test_umap_is_a_reducer_like_any_other():
     with warnings.catch_warnings():
@@ -97,14 +130,16 @@ def test_rows_that_are_all_the_same_are_put_somewhere():
 def test_affinities_have_the_perplexity_asked_for():
     """Within a snapshot, each row's affinities have the entropy of so many equal neighbours."""
     squares = np.sort(np.random.default_rng(0).random((50, 45)), axis=1)
-    weights = _kernel(squares, _precisions(squares, perplexity=15))
+    weights = kernel(squares, find_precisions(squares, perplexity=15))
     share = weights / weights.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(np.exp(-(share * np.log(share)).sum(axis=1)), 15, rtol=1e-6)
 
 
 def test_affinities_link_each_row_to_its_nearest_in_every_other_snapshot():
     values = moving_groups(3)
-    matrix = FusedTSNE(link=1.0)._affinities(values.reshape(-1, 8), np.repeat(np.arange(12), 80)).toarray()
+    groups = [np.arange(80 * snapshot, 80 * snapshot + 80) for snapshot in range(12)]
+    places = [find_neighbourhood(rows, perplexity=15) for rows in values]
+    matrix = FusedTSNE()._affinities(values.reshape(-1, 8), groups, places).toarray()
     np.testing.assert_allclose(matrix, matrix.T)
     for one in range(5):
         for other in range(5):

@@ -14,7 +14,8 @@ from fmcluster import StoreError
 from fmcluster.store import Run, RunWriter, missing_files, open_run, verify
 
 FILES = {
-    "layers/conv1/activation/c.1.0.0.0.0": lambda run: run["conv1"].read(epoch=1, snapshot=None),
+    "layers/conv1/activation/c.2.0.0.0.0": lambda run: run["conv1"].read(epoch=1),
+    "layers/conv1/activation/c.1.1.0.0.0": lambda run: run["conv1"].read(snapshot=1, samples=3, channels=2),
     "layers/~43onv1/activation/c.2.1.0": lambda run: run["Conv1"].read(snapshot=2, samples=[2]),
     "layers/blocks.0/activation/c.0.2.0.0": lambda run: run["blocks.0"].read(),
     "layers/conv1/statistics/c.1.0.0": lambda run: run["conv1"].statistics,
@@ -54,28 +55,18 @@ def grow(file: Path) -> None:
 @pytest.mark.parametrize("harm", [remove, empty, flip, cut, grow], ids=lambda harm: harm.__name__)
 @pytest.mark.parametrize("name", FILES)
 def test_reading_raises_and_verify_lists_exactly_it(name: str, harm: object, stored: Path) -> None:
-    name = "layers/conv1/activation/c.2.0.0.0.0" if name.endswith("c.1.0.0.0.0") else name  # the last of epoch 1
-    read = FILES.get(name, FILES["layers/conv1/activation/c.1.0.0.0.0"])
+    read = FILES[name]
     read(open_run(stored))
     harm(stored / name)
     with pytest.raises(StoreError) as caught:
         read(open_run(stored))
     message = str(caught.value)
-    folder, chunk = name.rsplit("/", 1)
-    assert f"{folder}/" in message
+    assert name in message
     assert str(stored) in message
-    if folder.endswith("activation") is False or harm in (remove, empty):
-        assert chunk in message
     found = verify(open_run(stored))
     assert len(found) == 1
     assert name in found[0]
     assert (missing_files(open_run(stored)) == [name]) == (harm in (remove, empty))
-
-
-def test_a_message_that_names_several_files_covers_the_damaged_one(stored: Path) -> None:
-    flip(stored / "layers/conv1/activation/c.0.1.0.0.0")
-    with pytest.raises(StoreError, match=r"c\.0\.0\.0\.0\.0 to c\.0\.2\.0\.0\.0.*verify"):
-        open_run(stored)["conv1"].read(snapshot=0)
 
 
 def test_the_rest_of_a_damaged_run_can_be_read(stored: Path, contents: ModuleType) -> None:
@@ -103,6 +94,7 @@ def victim(reference: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def everything(run: Run) -> list[bytes]:
     values = [run[name].read().tobytes() for name in run.layers]
     tables = [run[name].statistics.to_csv().encode() for name in run.layers]
+    tables.append(run.stored("statistic").read().tobytes())
     tables += [frame.to_csv().encode() for frame in (run.samples, run.metrics, run.snapshots)]
     return [*values, *tables, *(run.display(sample).tobytes() for sample in run.samples.index)]
 
@@ -169,7 +161,7 @@ def test_a_batch_that_was_never_written_is_not_committed(tmp_path: Path, content
             for spec in contents.SPECS:
                 writer.write(spec.name, offset=batch.start, values=contents.activation(spec, 0)[batch])
         statistics = {spec.name: contents.statistics(spec, 0) for spec in contents.SPECS}
-        with pytest.raises(StoreError, match=r"layers/blocks\.0/activation/c\.0\.2\.0\.0"):
+        with pytest.raises(StoreError, match=r"layers/conv1/activation/c\.0\.2\.0\.0"):
             writer.commit(epoch=0, step=0, index=np.arange(5), statistics=statistics, metrics={}, clipped={})
         writer.discard()
         contents.write_snapshot(writer, 0)

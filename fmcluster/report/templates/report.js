@@ -81,13 +81,19 @@
   document.addEventListener("scroll", here, { passive: true });
   here();
 
-  // What is folded up has to be on the paper.
+  // On paper nothing is folded up, and charts are as wide as the paper, two beside each other.
   let folded = [];
   addEventListener("beforeprint", () => {
     folded = [...document.querySelectorAll("details:not([open])")];
     folded.forEach((details) => { details.open = true; });
+    for (const div of document.querySelectorAll(".chart")) {
+      div.style.zoom = Math.min(1, (div.classList.contains("flow") ? 720 : 340) / div.offsetWidth);
+    }
   });
-  addEventListener("afterprint", () => folded.forEach((details) => { details.open = false; }));
+  addEventListener("afterprint", () => {
+    folded.forEach((details) => { details.open = false; });
+    for (const div of document.querySelectorAll(".chart")) div.style.zoom = "";
+  });
 
   // One chart after the other, so that the page answers while they are drawn.
   const start = async () => {

@@ -1,0 +1,181 @@
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+from small_report import HOSTILE, Written
+
+pytestmark = pytest.mark.browser
+
+MAP = '[data-layer="0"][data-chart="embedding"]'
+SLIDER = '.player[data-layer="0"] input'
+PLAY = '.player[data-layer="0"] button'
+
+
+@dataclass
+class Opened:
+    """A page, and what it should not do."""
+
+    page: Any
+    complaints: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+    def points(self) -> np.ndarray:
+        """Return where the points of the first map are drawn, in pixels."""
+        places = self.page.eval_on_selector_all(
+            f"{MAP} .point", "all => all.map(p => {const b = p.getBoundingClientRect(); return [b.x, b.y]})"
+        )
+        return np.array(places)
+
+    def settle(self) -> None:
+        self.page.wait_for_timeout(900)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("there is no Chromium on this machine")
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with playwright.sync_playwright() as runner:
+        launched = runner.chromium.launch(executable_path=chromium, args=flags)
+        yield launched
+        launched.close()
+
+
+def open_report(browser: Any, written: Written, *, width: int = 1280, scheme: str = "light") -> Opened:
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    context.set_offline(True)
+    opened = Opened(context.new_page())
+
+    def on_route(route: Any) -> None:
+        if not route.request.url.startswith(("file:", "data:")):
+            opened.requests.append(route.request.url)
+        route.continue_()
+
+    context.route("**/*", on_route)
+    opened.page.on("console", lambda message: opened.complaints.append(f"{message.type}: {message.text}"))
+    opened.page.on("pageerror", lambda error: opened.complaints.append(str(error)))
+    opened.page.on("dialog", lambda dialog: opened.complaints.append(f"dialog: {dialog.message}"))
+    opened.page.goto(written.path.as_uri())
+    opened.page.wait_for_selector("html[data-drawn]", state="attached")
+    return opened
+
+
+@pytest.fixture
+def opened(browser: Any, written: Written) -> Iterator[Opened]:
+    opened = open_report(browser, written)
+    yield opened
+    assert opened.complaints == []
+    assert opened.requests == []
+    opened.page.context.close()
+
+
+def test_the_page_draws_every_chart_and_asks_for_nothing(opened: Opened, written: Written) -> None:
+    expected = sum(len(charts) for charts in written.parsed.data["layers"]) + len(written.parsed.data["metrics"])
+    assert opened.page.locator(".chart .main-svg").first.is_visible()
+    assert opened.page.eval_on_selector_all(
+        ".chart", "all => all.filter(d => d.querySelector('.main-svg')).length"
+    ) == (expected)
+    assert opened.page.locator(f"{MAP} .point").count() == 10
+    assert opened.page.eval_on_selector_all("img", "all => all.every(i => i.complete && i.naturalWidth > 0)")
+
+
+def test_the_slider_moves_the_points_to_where_the_results_put_them(opened: Opened, recomputed: Any) -> None:
+    embedding, clusters, _ = recomputed
+    before = opened.points()
+    opened.page.locator(SLIDER).fill("0")
+    opened.settle()
+    after = opened.points()
+    assert np.abs(after - before).max() > 5
+    # Pixels are the positions up to one scale for both axes and an offset.
+    at = embedding.by_snapshot(embedding.values)[0] * [1, -1]
+    scale = np.ptp(after, axis=0) / np.ptp(at, axis=0)
+    np.testing.assert_allclose(scale[0], scale[1], rtol=0.02)
+    drawn = (after - after.mean(axis=0)) / scale.mean()
+    np.testing.assert_allclose(drawn, at - at.mean(axis=0), atol=0.01 * np.ptp(at))
+    palette = {"-".join(str(int(c[i : i + 2], 16)) for i in (1, 3, 5)): k for k, c in _palette(clusters).items()}
+    fills = opened.page.eval_on_selector_all(f"{MAP} .point", "all => all.map(p => getComputedStyle(p).fill)")
+    shown = [palette["-".join(part.strip() for part in fill[4:-1].split(","))] for fill in fills]
+    assert shown == clusters.by_snapshot(clusters.labels)[0].tolist()
+
+
+def test_the_arrow_keys_move_the_slider_and_the_axes_stay(opened: Opened) -> None:
+    ranges = f"() => {{const l = document.querySelector('{MAP}')._fullLayout; return [l.xaxis.range, l.yaxis.range]}}"
+    axes, before = opened.page.evaluate(ranges), opened.points()
+    opened.page.locator(SLIDER).focus()
+    opened.page.keyboard.press("ArrowLeft")
+    opened.settle()
+    assert opened.page.locator('.player[data-layer="0"] output').inner_text() == "epoch 1, step 4"
+    assert opened.page.locator(SLIDER).get_attribute("aria-valuetext") == "epoch 1, step 4"
+    assert np.abs(opened.points() - before).max() > 3
+    assert opened.page.evaluate(ranges) == axes
+
+
+def test_play_goes_from_the_first_snapshot_to_the_last_and_stops(opened: Opened) -> None:
+    opened.page.locator(PLAY).focus()
+    opened.page.keyboard.press("Enter")
+    assert opened.page.locator(PLAY).inner_text() == "Pause"
+    assert opened.page.locator(SLIDER).input_value() == "0"
+    opened.page.wait_for_function(f"() => document.querySelector('{SLIDER}').value === '1'", timeout=4000)
+    opened.page.wait_for_function(f"() => document.querySelector('{PLAY}').textContent === 'Play'", timeout=4000)
+    assert opened.page.locator(SLIDER).input_value() == "2"
+
+
+def test_pause_stops_the_play(opened: Opened) -> None:
+    opened.page.locator(PLAY).click()
+    opened.page.locator(PLAY).click()
+    opened.page.wait_for_timeout(1500)
+    assert opened.page.locator(SLIDER).input_value() == "0"
+
+
+def test_hovering_names_the_channel_at_the_snapshot_shown(opened: Opened, recomputed: Any) -> None:
+    _, clusters, _ = recomputed
+    opened.page.locator(SLIDER).fill("0")
+    opened.settle()
+    places = opened.points()
+    apart = np.linalg.norm(places[:, None] - places, axis=2) + 1e9 * np.eye(len(places))
+    alone = int(apart.min(axis=1).argmax())
+    point = opened.page.locator(f"{MAP} .point").nth(alone)
+    point.scroll_into_view_if_needed()
+    box = point.bounding_box()
+    opened.page.mouse.move(box["x"] + box["width"] / 2 - 3, box["y"] + box["height"] / 2)
+    opened.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    text = opened.page.locator(f"{MAP} .hovertext").first.text_content(timeout=3000)
+    label = clusters.by_snapshot(clusters.labels)[0, alone]
+    assert text == f"channel {alone}cluster {label}epoch 0"
+
+
+def test_a_hostile_class_name_is_shown_as_text(opened: Opened) -> None:
+    assert HOSTILE in opened.page.locator("#overview").inner_text()
+    assert opened.page.locator("script").count() == 3
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_narrow_screen_does_not_overflow(browser: Any, written: Written, scheme: str) -> None:
+    opened = open_report(browser, written, width=390, scheme=scheme)
+    assert opened.page.evaluate("document.documentElement.scrollWidth") == 390
+    assert opened.page.evaluate(
+        "[...document.querySelectorAll('main *')].every(e => e.closest('.scroll') || "
+        "e.closest('.chart') || e.getBoundingClientRect().right <= 391)"
+    )
+    assert opened.complaints == []
+    opened.page.context.close()
+
+
+def test_dark_charts_have_light_ink_and_paper_has_dark_ink(browser: Any, written: Written) -> None:
+    opened = open_report(browser, written, scheme="dark")
+    ink = "() => getComputedStyle(document.querySelector('.chart .annotation-text')).fill"
+    assert opened.page.evaluate(ink) == "rgb(232, 234, 237)"
+    opened.page.emulate_media(media="print")
+    assert opened.page.evaluate(ink) == "rgb(0, 0, 0)"
+    opened.page.context.close()
+
+
+def _palette(clusters: Any) -> dict[int, str]:
+    from fmcluster.plot import cluster_palette
+
+    return cluster_palette(clusters.labels)

@@ -1,0 +1,138 @@
+from html import unescape
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from small_report import Written
+
+import fmcluster as fm
+from fmcluster.analysis import Faithfulness
+from fmcluster.plot import cluster_palette
+from fmcluster.report.charts import metric_chart
+from fmcluster.report.words import faithfulness_line
+
+
+@pytest.fixture
+def charts(written: Written) -> dict[str, Any]:
+    found: dict[str, Any] = written.parsed.data["layers"][0]
+    return found
+
+
+def test_the_map_has_the_positions_and_colours_of_the_results(
+    charts: dict[str, Any], recomputed: tuple[Any, Any, Any]
+) -> None:
+    embedding, clusters, _ = recomputed
+    chart = charts["embedding"]
+    assert chart["titles"] == ["epoch 0", "epoch 1, step 4", "epoch 1, step 8"]
+    assert chart["names"] == [f"channel {i}" for i in range(10)]
+    palette = cluster_palette(clusters.labels)
+    assert {int(label): colour for label, colour in chart["palette"].items()} == palette
+    positions, labels = embedding.by_snapshot(embedding.values), clusters.by_snapshot(clusters.labels)
+    for frame, at, of in zip(chart["frames"], positions, labels, strict=True):
+        np.testing.assert_allclose(np.stack([frame["x"], frame["y"]], axis=1), at, rtol=1e-5)
+        assert frame["cluster"] == of.tolist()
+    layout = chart["figure"]["layout"]
+    for axis, values in (("xaxis", embedding.values[:, 0]), ("yaxis", embedding.values[:, 1])):
+        low, high = layout[axis]["range"]
+        assert low < values.min()
+        assert high > values.max()
+
+
+def test_each_path_goes_through_the_positions_in_the_colour_of_its_end(
+    charts: dict[str, Any], recomputed: tuple[Any, Any, Any]
+) -> None:
+    embedding, clusters, _ = recomputed
+    positions, last = embedding.by_snapshot(embedding.values), clusters.by_snapshot(clusters.labels)[-1]
+    palette = cluster_palette(clusters.labels)
+    seen = {}
+    for trace in charts["trajectories"]["figure"]["data"]:
+        if trace["mode"] != "lines":
+            continue
+        for start in range(0, len(trace["x"]), 4):
+            channel = int(trace["customdata"][start][0].removeprefix("channel "))
+            at = np.stack([trace["x"][start : start + 3], trace["y"][start : start + 3]], axis=1)
+            np.testing.assert_allclose(at, positions[:, channel], rtol=1e-5)
+            assert trace["x"][start + 3] is None
+            assert trace["line"]["color"] == palette[int(last[channel])]
+            seen[channel] = trace["meta"]
+    assert sorted(seen) == list(range(10))
+    ends = [trace for trace in charts["trajectories"]["figure"]["data"] if "markers" in trace["mode"]]
+    assert {trace["marker"]["symbol"] for trace in ends} == {"circle-open", "circle"}
+
+
+def test_the_flow_is_that_of_the_history_in_the_same_colours(
+    charts: dict[str, Any], recomputed: tuple[Any, Any, Any]
+) -> None:
+    _, clusters, history = recomputed
+    flow, palette = charts["flow"]["figure"]["data"][0], cluster_palette(clusters.labels)
+    nodes = [(about[2], about[0]) for about in flow["node"]["customdata"]]
+    titles = charts["embedding"]["titles"]
+    shown = {
+        (titles.index(nodes[a][0]), nodes[a][1], nodes[b][1]): count
+        for a, b, count in zip(flow["link"]["source"], flow["link"]["target"], flow["link"]["value"], strict=True)
+    }
+    expected = {
+        (row.from_snapshot, f"cluster {row.from_cluster}", f"cluster {row.to_cluster}"): row.count_
+        for row in history.flow.rename(columns={"count": "count_"}).itertuples()
+    }
+    assert shown == expected
+    for (_, name), colour in zip(nodes, flow["node"]["color"], strict=True):
+        assert colour == palette[int(name.removeprefix("cluster "))]
+    # Clusters stand in the same order in each column, without covering one another.
+    places = pd.DataFrame({"title": [t for t, _ in nodes], "name": [n for _, n in nodes], "y": flow["node"]["y"]})
+    for _, column in places.groupby("title"):
+        assert column.sort_values("y")["name"].tolist() == sorted(column["name"])
+    moved = [note["text"] for note in charts["flow"]["figure"]["layout"]["annotations"] if "moved" in note["text"]]
+    assert moved == [f"{share:.0%} moved" for share in history.steps["churn"]]
+
+
+def test_the_tables_count_what_the_history_says(written: Written, recomputed: tuple[Any, Any, Any]) -> None:
+    _, clusters, history = recomputed
+    text = written.parsed.text
+    labels = clusters.by_snapshot(clusters.labels)
+    for label in clusters.names:
+        moved = history.frame[history.frame["moved"]]
+        stayed = ((labels[0] == label) & (labels[-1] == label)).sum()
+        arrived, left = (moved["to_cluster"] == label).sum(), (moved["from_cluster"] == label).sum()
+        sizes = history.sizes[label]
+        assert f"cluster {label} {sizes.iloc[0]} {sizes.iloc[-1]} {stayed} {arrived} {left} channel" in text
+
+
+def test_metrics_lie_over_steps_and_accuracy_is_in_percent(written: Written) -> None:
+    accuracy, loss = written.parsed.data["metrics"]
+    line = accuracy["figure"]["data"][0]
+    assert line["x"] == [0, 4, 8]
+    assert line["y"] == [25, 50, 75]
+    assert accuracy["figure"]["layout"]["xaxis"]["tickvals"] == [0, 8]
+    np.testing.assert_allclose(loss["figure"]["data"][0]["y"], [1, 0.5, 1 / 3], rtol=1e-5)
+
+
+def test_a_metric_may_miss_values_and_steps_may_repeat() -> None:
+    frame = pd.DataFrame({"snapshot": [0, 1, 2], "epoch": [0, 1, 1], "step": [0, 0, 0], "loss": [1.0, np.nan, 3.0]})
+    figure = metric_chart(frame, column="loss")["figure"]
+    assert figure["data"][0]["x"] == [0, 1, 2]
+    assert figure["data"][0]["y"] == [1.0, None, 3.0]
+
+
+def test_hostile_names_are_escaped_inside_the_charts(written: Written) -> None:
+    names = [charts["embedding"]["names"] for charts in written.parsed.data["layers"]]
+    assert all("<" not in name and unescape(name) == name for group in names for name in group)
+
+
+def test_words_follow_the_numbers() -> None:
+    good = faithfulness_line(Faithfulness(13.0, 0.9, 15, 0.99, 0.9, 0.9))
+    bad = faithfulness_line(Faithfulness(1.0, 0.9, 15, 0.5, 0.1, 0.1))
+    none = faithfulness_line(Faithfulness(float("nan"), float("nan"), 1, float("nan"), float("nan"), float("nan")))
+    assert "really are alike" in good
+    assert "says how much it changed" in good
+    assert bad.count("do not read") == 2
+    assert "too few points" in none
+    assert "not available" in none
+
+
+def test_the_facade_has_the_report() -> None:
+    from fmcluster import report
+
+    assert fm.write_report is report.write_report
+    assert "write_report" in dir(report)

@@ -1,0 +1,209 @@
+"""One writer at a time, and what the modes do to what is there."""
+
+import json
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import zarr
+
+from fmcluster import StoreError
+from fmcluster.store import LayerSpec, RunWriter, disk, open_run, verify
+
+
+def test_a_second_writer_of_this_process_is_refused(stored: Path) -> None:
+    with RunWriter(stored, mode="a"):
+        for mode in ("x", "a", "w"):
+            with pytest.raises(StoreError, match="one writer at a time"):
+                RunWriter(stored, mode=mode)
+    assert len(open_run(stored)) == 3
+    RunWriter(stored, mode="a").close()
+
+
+def test_a_writer_of_another_process_is_refused_until_it_is_killed(stored: Path) -> None:
+    code = (
+        "import sys, time\nfrom fmcluster.store import RunWriter\n"
+        f"writer = RunWriter({str(stored)!r}, mode='a')\nprint('locked', flush=True)\ntime.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "locked\n"
+        with pytest.raises(StoreError, match="another process or recorder"):
+            RunWriter(stored, mode="a")
+        assert len(open_run(stored)) == 3
+        other.kill()
+        other.wait()
+        with RunWriter(stored, mode="a") as writer:
+            assert writer.n_snapshots == 3
+
+
+def test_the_lock_is_freed_by_another_thread(stored: Path) -> None:
+    writer = RunWriter(stored, mode="a")
+    thread = threading.Thread(target=writer.close)
+    thread.start()
+    thread.join()
+    RunWriter(stored, mode="a").close()
+
+
+def test_the_lock_is_free_after_an_error(stored: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(FileExistsError, match="already holds a run"):
+            RunWriter(stored, mode="x")
+        with pytest.raises(ValueError, match="mode is 'r'"):
+            RunWriter(stored, mode="r")
+    RunWriter(stored, mode="a").close()
+
+
+def test_x_refuses_a_run_and_says_what_to_do(stored: Path) -> None:
+    with pytest.raises(FileExistsError, match=r'mode="a".*mode="w".*another path'):
+        RunWriter(stored)
+    assert verify(open_run(stored)) == []
+
+
+def test_a_makes_a_new_run_where_there_is_none(tmp_path: Path, contents: ModuleType) -> None:
+    contents.record(tmp_path / "deep" / "er" / "run.zarr", mode="a")
+    assert len(open_run(tmp_path / "deep" / "er" / "run.zarr")) == 3
+
+
+def test_w_replaces_a_run(stored: Path) -> None:
+    (stored / "mine.txt").write_text("in a run's folder, and gone with it")
+    with RunWriter(stored, mode="w") as writer:
+        assert writer.is_new
+        assert not stored.exists()
+        writer.create([LayerSpec("other", (2,), "float32", "X")], n_samples=1, shard_samples=1, kind="probe")
+    assert open_run(stored).layers == ["other"]
+
+
+@pytest.mark.parametrize("mode", ["x", "a", "w"])
+def test_what_is_not_a_run_is_left_alone(mode: str, tmp_path: Path) -> None:
+    folder, file, foreign = tmp_path / "photos", tmp_path / "file", tmp_path / "foreign.zarr"
+    folder.mkdir()
+    (folder / "holiday.jpg").write_bytes(b"precious")
+    file.write_bytes(b"precious")
+    zarr.create_array(foreign, name="temperature", shape=(2,), dtype="f4")
+    odd = tmp_path / "odd"
+    odd.mkdir()
+    (odd / "zarr.json").write_text("precious, though not JSON")
+    for path in (folder, file, foreign, odd):
+        before = sorted((str(f), f.read_bytes()) for f in [path, *path.rglob("*")] if f.is_file())
+        with pytest.raises((FileExistsError, StoreError), match=str(path)):
+            RunWriter(path, mode=mode)
+        assert sorted((str(f), f.read_bytes()) for f in [path, *path.rglob("*")] if f.is_file()) == before
+
+
+@pytest.mark.parametrize("mode", ["x", "a", "w"])
+def test_an_empty_folder_is_used(mode: str, tmp_path: Path, contents: ModuleType) -> None:
+    contents.record(tmp_path, mode=mode)
+    assert len(open_run(tmp_path)) == 3
+
+
+def test_a_newer_format_is_neither_gone_on_with_nor_read(stored: Path) -> None:
+    root = json.loads((stored / "zarr.json").read_bytes())
+    root["attributes"]["fmcluster"]["format"] = 99
+    (stored / "zarr.json").write_text(json.dumps(root))
+    for attempt in (lambda: open_run(stored), lambda: RunWriter(stored, mode="a")):
+        with pytest.raises(StoreError, match=r"format 99.*up to 1.*Upgrade.*pip install"):
+            attempt()
+
+
+def test_a_snapshot_can_be_discarded(stored: Path, contents: ModuleType, reference: Path) -> None:
+    shutil.rmtree(stored)
+    with RunWriter(stored) as writer:
+        writer.create(contents.SPECS, n_samples=5, shard_samples=2, kind="probe")
+        contents.write_activations(writer, 2)
+        contents.write_samples(writer)
+        writer.discard()
+        for snapshot in range(3):
+            contents.write_activations(writer, 0)
+            writer.discard()
+            contents.write_snapshot(writer, snapshot)
+    files = [f.relative_to(stored) for f in stored.rglob("*") if f.is_file()]
+    assert {str(f): (stored / f).read_bytes() for f in files} == {str(f): (reference / f).read_bytes() for f in files}
+
+
+@pytest.mark.parametrize("names", [["loss"], ["extra", "loss"], []])
+def test_a_commit_that_failed_leaves_nothing_in_the_next(
+    names: list[str], tmp_path: Path, contents: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "run.zarr"
+    contents.record(path, mode="x", n_snapshots=2)
+    statistics = {spec.name: contents.statistics(spec, 2) for spec in contents.SPECS}
+    common = {"epoch": 5, "step": 9, "index": np.arange(5), "statistics": statistics, "clipped": {}}
+    with RunWriter(path, mode="a") as writer:
+        contents.write_activations(writer, 2)
+        with monkeypatch.context() as patch:
+            patch.setattr(RunWriter, "_replace_root", lambda _: (_ for _ in ()).throw(OSError(28, "No space left")))
+            with pytest.raises(OSError, match="No space"):
+                writer.commit(metrics={"loss": 7.0, "doomed": 8.0}, **common)
+        assert len(open_run(path)) == 2
+        writer.discard()
+        contents.write_activations(writer, 2)
+        writer.commit(metrics=dict.fromkeys(names, 1.0), **common)
+    run = open_run(path)
+    assert len(run) == 3
+    assert verify(run) == []
+    last = run.metrics.iloc[2]
+    assert {name for name in last.index[3:] if not np.isnan(last[name])} == set(names)
+
+
+def test_a_commit_is_whole_though_the_arrays_own_metadata_could_not_be_written(
+    stored: Path, contents: ModuleType, monkeypatch: pytest.MonkeyPatch, reference: Path
+) -> None:
+    shutil.rmtree(stored)
+    contents.record(stored, mode="x", n_snapshots=1)
+    replace = disk.replace_file
+
+    def full(path: Path, content: bytes) -> None:
+        if path.parent != stored:
+            raise OSError(28, "No space left on device")
+        replace(path, content)
+
+    with RunWriter(stored, mode="a") as writer:
+        monkeypatch.setattr("fmcluster.store.writer.replace_file", full)
+        contents.write_snapshot(writer, 1)
+        assert writer.n_snapshots == 2
+        assert len(open_run(stored)) == 2
+        monkeypatch.undo()
+        contents.write_snapshot(writer, 2)
+    assert zarr.open_array(stored / "epoch", mode="r").shape == (3,)
+    assert verify(open_run(stored)) == []
+
+
+def test_clipped_values_are_counted_in_the_commit(tmp_path: Path, contents: ModuleType) -> None:
+    path = tmp_path / "run.zarr"
+    with RunWriter(path) as writer:
+        writer.create(contents.SPECS, n_samples=5, shard_samples=2, kind="probe")
+        contents.write_activations(writer, 0)
+        clipped = {"conv1": 3, "Conv1": 0}
+        writer.commit(epoch=0, step=0, index=np.arange(5), statistics={}, metrics={}, clipped=clipped)
+    commits = json.loads((path / "zarr.json").read_bytes())["attributes"]["fmcluster"]["commits"]
+    assert commits[0]["clipped"] == {"conv1": 3}
+
+
+def test_writing_and_reading_leave_the_settings_of_zarr_alone(tmp_path: Path, contents: ModuleType) -> None:
+    before = dict(zarr.config.config)
+    path = tmp_path / "run.zarr"
+    contents.record(path, mode="x", n_snapshots=1)
+
+    def read() -> None:
+        for _ in range(20):
+            open_run(path)["conv1"].read(snapshot=0)
+
+    threads = [threading.Thread(target=read) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    contents.record(path, mode="a")
+    for thread in threads:
+        thread.join()
+    assert dict(zarr.config.config) == before
+
+
+def test_two_layers_of_one_name_are_refused(tmp_path: Path) -> None:
+    specs = [LayerSpec("relu.call0", (2,), "float16", "A"), LayerSpec("relu.call0", (3,), "float16", "B")]
+    with RunWriter(tmp_path / "run.zarr") as writer, pytest.raises(ValueError, match=r"relu\.call0"):
+        writer.create(specs, n_samples=1, shard_samples=1, kind="probe")

@@ -1,0 +1,114 @@
+"""The face of the package, executed as the README and the design write it."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray
+from matplotlib.figure import Figure
+from sklearn.cluster import KMeans
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import fmcluster as fm
+from fmcluster import plot
+
+ROOT = Path(__file__).parent.parent
+
+
+def tiny_net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 12, 3, padding=1),
+        nn.BatchNorm2d(12),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(12, 16, 3, stride=2, padding=1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, 2),
+    )
+
+
+@pytest.fixture
+def loop(tmp_path, monkeypatch):
+    """What the snippets take for granted: a model, data, and a function that trains for an epoch."""
+    monkeypatch.chdir(tmp_path)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(24, 3, 12, 12, generator=generator)
+    labels = (images.mean((1, 2, 3)) > 0.5).long()
+    model = tiny_net()
+    train_loader = DataLoader(TensorDataset(images, labels), batch_size=8)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def train_one_epoch(model, loader):
+        model.train()
+        for batch, target in loader:
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(batch), target).backward()
+            optimizer.step()
+        return float((model(images).argmax(1) == labels).float().mean())
+
+    return {
+        "model": model,
+        "train_loader": train_loader,
+        "train_one_epoch": train_one_epoch,
+        "probe_set": TensorDataset(images[:10], labels[:10]),
+    }
+
+
+def test_the_face_of_the_design(loop):
+    model, train_loader, train_one_epoch, probe_set = (
+        loop[name] for name in ("model", "train_loader", "train_one_epoch", "probe_set")
+    )
+    with fm.Recorder(model, "run.zarr", layers="children", probe=probe_set) as recorder:
+        recorder.snapshot(epoch=0)
+        for epoch in range(1, 6):
+            accuracy = train_one_epoch(model, train_loader)
+            assert not any(module._forward_hooks for module in model.modules())
+            recorder.snapshot(epoch=epoch, metrics={"val_accuracy": accuracy})
+
+    run = fm.open_run("run.zarr")
+    assert run.layers == ["0", "1", "2", "3", "4", "5", "6"]
+    assert run.epochs == [0, 1, 2, 3, 4, 5]
+    assert run.snapshots["step"].tolist() == [0, 3, 6, 9, 12, 15]
+    assert len(run.samples) == 10
+    assert run.metrics["val_accuracy"].notna().tolist() == [False] + [True] * 5
+    layer = run["3"]
+    assert layer.read(epoch=5, samples=[0, 1], channels=slice(0, 16)).shape == (2, 16, 6, 6)
+    assert isinstance(run.to_xarray(), xarray.DataTree)
+
+    vectors = layer.vectors("channel")
+    scores = fm.pca(vectors, n_components=50)
+    embedding = fm.embed(scores, random_state=0)
+    clusters = fm.cluster(scores, KMeans(4, random_state=0))
+    history = fm.track(clusters)
+    assert len(embedding.frame) == len(clusters.frame) == 6 * 16
+    assert len(history.frame) == 5 * 16
+
+    assert isinstance(plot.channel_grid(layer, epoch=5, sample=0), Figure)
+    assert isinstance(plot.channel_evolution(layer, sample=0, channels=range(8)), Figure)
+    ax = Figure().subplots()
+    assert plot.trajectories(embedding, clusters, ax=ax) is ax
+    ax = Figure().subplots()
+    assert plot.flow(history, ax=ax) is ax
+    page = fm.write_report(run, "report.html", layers=["0", "3"], n_clusters=4)
+    assert page.read_text().lstrip().lower().startswith("<!doctype html")
+
+
+def test_results_are_frozen(loop):
+    with fm.Recorder(loop["model"], "run.zarr", layers=["3"], probe=loop["probe_set"]) as recorder:
+        recorder.snapshot(epoch=0)
+    scores = fm.pca(fm.open_run("run.zarr")["3"].vectors("channel"))
+    with pytest.raises(AttributeError):
+        scores.values = np.zeros(3)
+
+
+def test_the_code_in_the_readme_runs(loop):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    assert blocks
+    loop["model"].layer4 = loop["model"][3]  # the README speaks of a ResNet
+    namespace = dict(loop)
+    for block in blocks:
+        exec(block, namespace)

@@ -1,0 +1,48 @@
+"""What holds for the package as a whole: floors, light imports, and no file that outgrew the house."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MODULES = sorted((ROOT / "fmcluster").rglob("*.py"))
+
+
+def test_the_floors_import_only_what_is_under_them():
+    script = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports())"
+    result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "0 broken" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("statement", "absent"),
+    [
+        ("import fmcluster", {"torch", "zarr", "numba", "umap", "matplotlib", "sklearn", "pandas"}),
+        ("from fmcluster import open_run", {"torch", "numba", "umap", "matplotlib", "sklearn"}),
+        ("from fmcluster import plot", {"torch", "zarr", "umap"}),
+        ("import fmcluster.cli", {"torch", "zarr", "numba", "umap", "matplotlib", "sklearn", "pandas"}),
+        ("from fmcluster import Recorder", {"umap", "matplotlib", "sklearn", "plotly"}),
+    ],
+)
+def test_imports_are_as_light_as_they_can_be(statement, absent):
+    script = f"{statement}; import sys; print(*sorted({absent!r} & set(sys.modules)))"
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert not out.split()
+
+
+def test_the_package_names_what_the_design_names():
+    import fmcluster
+
+    verbs = {"Recorder", "open_run", "pca", "embed", "cluster", "track", "write_report"}
+    assert set(fmcluster.__all__) >= verbs | {"plot", "StoreError", "CaptureError"}
+    for name in fmcluster.__all__:
+        assert getattr(fmcluster, name) is not None
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_module_outgrows_the_house(path):
+    assert len(path.read_text().splitlines()) <= 400
+    assert path.name != "utils.py"
