@@ -83,9 +83,8 @@ def main() -> None:
         for name, measured in times.items()
     ]
     for row in rows:
-        print(
-            f"{row['codec']:26s} size {row['size_ratio']:.3f}  write {row['write_gb_s']:.2f} GB/s  read {row['read_gb_s']:.2f} GB/s"
-        )
+        speeds = f"write {row['write_gb_s']:.2f} GB/s  read {row['read_gb_s']:.2f} GB/s"
+        print(f"{row['codec']:26s} size {row['size_ratio']:.3f}  {speeds}")
     write("codecs", {"machine": machine(), "bytes": total, "rows": rows})
 
 

@@ -1,6 +1,7 @@
 """The face of the package, executed as the README and the design write it."""
 
 import re
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +22,15 @@ ROOT = Path(__file__).parent.parent
 def tiny_net() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv2d(3, 12, 3, padding=1),
-        nn.BatchNorm2d(12),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(12, 16, 3, stride=2, padding=1),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(16, 2),
+        OrderedDict(
+            conv1=nn.Conv2d(3, 12, 3, padding=1),
+            bn1=nn.BatchNorm2d(12),
+            relu=nn.ReLU(inplace=True),
+            layer4=nn.Conv2d(12, 16, 3, stride=2, padding=1),
+            avgpool=nn.AdaptiveAvgPool2d(1),
+            flatten=nn.Flatten(),
+            fc=nn.Linear(16, 2),
+        )
     )
 
 
@@ -70,12 +73,12 @@ def test_the_face_of_the_design(loop):
             recorder.snapshot(epoch=epoch, metrics={"val_accuracy": accuracy})
 
     run = fm.open_run("run.zarr")
-    assert run.layers == ["0", "1", "2", "3", "4", "5", "6"]
+    assert run.layers == ["conv1", "bn1", "relu", "layer4", "avgpool", "flatten", "fc"]
     assert run.epochs == [0, 1, 2, 3, 4, 5]
     assert run.snapshots["step"].tolist() == [0, 3, 6, 9, 12, 15]
     assert len(run.samples) == 10
     assert run.metrics["val_accuracy"].notna().tolist() == [False] + [True] * 5
-    layer = run["3"]
+    layer = run["layer4"]
     assert layer.read(epoch=5, samples=[0, 1], channels=slice(0, 16)).shape == (2, 16, 6, 6)
     assert isinstance(run.to_xarray(), xarray.DataTree)
 
@@ -93,14 +96,14 @@ def test_the_face_of_the_design(loop):
     assert plot.trajectories(embedding, clusters, ax=ax) is ax
     ax = Figure().subplots()
     assert plot.flow(history, ax=ax) is ax
-    page = fm.write_report(run, "report.html", layers=["0", "3"], n_clusters=4)
+    page = fm.write_report(run, "report.html", layers=["conv1", "layer4"], n_clusters=4)
     assert page.read_text().lstrip().lower().startswith("<!doctype html")
 
 
 def test_results_are_frozen(loop):
-    with fm.Recorder(loop["model"], "run.zarr", layers=["3"], probe=loop["probe_set"]) as recorder:
+    with fm.Recorder(loop["model"], "run.zarr", layers=["layer4"], probe=loop["probe_set"]) as recorder:
         recorder.snapshot(epoch=0)
-    scores = fm.pca(fm.open_run("run.zarr")["3"].vectors("channel"))
+    scores = fm.pca(fm.open_run("run.zarr")["layer4"].vectors("channel"))
     with pytest.raises(AttributeError):
         scores.values = np.zeros(3)
 
@@ -108,7 +111,6 @@ def test_results_are_frozen(loop):
 def test_the_code_in_the_readme_runs(loop):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
     assert blocks
-    loop["model"].layer4 = loop["model"][3]  # the README speaks of a ResNet
     namespace = dict(loop)
     for block in blocks:
         exec(block, namespace)

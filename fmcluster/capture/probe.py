@@ -1,7 +1,7 @@
 """The probe: the same samples, seen the same way, at every snapshot."""
 
 from collections.abc import Iterator, Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
 
@@ -36,7 +36,11 @@ class ProbeBatch:
     digests: npt.NDArray[np.uint8]
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.digests)
+
+    def without_images(self) -> "ProbeBatch":
+        """Return the batch without what takes memory."""
+        return replace(self, images=self.images[:0])
 
 
 class Probe:
@@ -143,6 +147,11 @@ def _check_sized(data: object) -> None:
 
 def _checked_loader(loader: DataLoader[Any]) -> DataLoader[Any]:
     _check_sized(loader.dataset)
+    if loader.batch_size is None:
+        raise ValueError(
+            "the probe's DataLoader has no batch_size (it has a batch_sampler, or leaves batches to its data set); "
+            "pass batch_size and shuffle=False, or the data set itself"
+        )
     if not isinstance(loader.sampler, SequentialSampler) or type(loader.batch_sampler) is not BatchSampler:
         raise ValueError(
             f"the probe's DataLoader goes through its data in the order of a {type(loader.sampler).__name__}; every "

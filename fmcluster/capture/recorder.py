@@ -8,7 +8,6 @@ from types import TracebackType
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
@@ -16,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..errors import CaptureError, StoreError
 from ..store import Mode, RunWriter
 from .hooks import discover, hooked
+from .identity import Identity
 from .models import device_of, plain_model
 from .probe import Probe, ProbeBatch
 from .provenance import provenance
@@ -219,7 +219,7 @@ class Recorder:
             calls = discover(self._model, self._modules, self._probe.first().to(device), dtype=self._dtype)
         self._device, self._calls = device, calls
         specs = list(calls.values())
-        self._digests: npt.NDArray[np.uint8] | None = None
+        digests = None
         self._last = self._committed = (-1, -1)
         if self._writer.is_new:
             self._writer.create(
@@ -229,10 +229,11 @@ class Recorder:
                 kind="probe",
             )
         else:
-            self._last, self._digests = check_resumable(self._path, specs=specs, probe=self._probe)
+            self._last, digests = check_resumable(self._path, specs=specs, probe=self._probe)
             self._committed = self._last
         if not self._writer.n_snapshots:
             self._writer.attributes["classes"] = list(self._probe.classes)
+        self._identity = Identity(self._probe, digests)
         self._writer.describe_session(
             {
                 **provenance(self._model, device=device),
@@ -246,24 +247,17 @@ class Recorder:
         self._steps.count = max(0, self._last[1])
 
     def _show_probe(self, taken: "_Snapshot") -> None:
-        first = self._digests is None
+        brings_samples = not self._identity.stored
         batches = []
         with undisturbed(self._model):
             for batch in self._probe:
-                if first:
+                self._identity.check(batch)
+                if brings_samples:
                     self._write_display(taken, batch)
-                else:
-                    self._check_digests(batch)
-                batches.append(batch.digests)
                 self._show_batch(taken, batch)
                 self._raise_failure()
-                taken.labels.append(batch.labels)
-        shown = sum(map(len, batches))
-        if shown != self._probe.n_samples:
-            raise CaptureError(
-                f"the probe gave {shown} samples in epoch {taken.epoch}, but its data set has {self._probe.n_samples}; "
-                f"pass a data set whose items are all there"
-            )
+                batches.append(batch.without_images())
+        self._identity.remember(batches)
         for name, moments in taken.moments.items():
             if moments.n_overflow and self._overflow == "error":
                 raise CaptureError(
@@ -271,9 +265,12 @@ class Recorder:
                     f"what float16 can hold (65504), the largest {moments.overflow:g}. The snapshot was left out. "
                     f'Record with dtype="float32", or with overflow="clip".'
                 )
-        if first:
-            self._write_samples(taken, np.concatenate(batches))
-            self._digests = np.concatenate(batches)
+        if brings_samples:
+            self._identity.stored = True
+            for name, values in self._identity.tables(batches).items():
+                dimensions = ("item", "byte") if name == "digest" else ("item",)
+                work = partial(self._writer.add_static, f"samples/{name}", values, dimensions=dimensions)
+                self._write(taken, f"samples/{name}", work, nbytes=values.nbytes)
 
     def _show_batch(self, taken: "_Snapshot", batch: ProbeBatch) -> None:
         calls = []
@@ -297,19 +294,6 @@ class Recorder:
         if missing := set(self._calls) - set(calls):
             raise CaptureError(f"layer {min(missing)[0]!r} did not fire for every batch of epoch {taken.epoch}")
 
-    def _check_digests(self, batch: ProbeBatch) -> None:
-        assert self._digests is not None
-        before = self._digests[batch.offset : batch.offset + len(batch)]
-        changed = np.flatnonzero((batch.digests != before).any(axis=1))
-        if len(changed):
-            sample = batch.offset + int(changed[0])
-            paths = self._probe.paths
-            where = f" ({paths[sample]})" if paths else ""
-            raise CaptureError(
-                f"probe sample {sample}{where} is not what it was in the first snapshot. Epochs can only be compared "
-                f"on the same inputs: give the probe evaluation transforms, without random crops or flips."
-            )
-
     def _write_display(self, taken: "_Snapshot", batch: ProbeBatch) -> None:
         pictures = self._probe.display(batch.images)
         if pictures is not None:
@@ -322,19 +306,6 @@ class Recorder:
                 length=self._probe.n_samples,
             )
             self._write(taken, "inputs/display", work, nbytes=pictures.nbytes)
-
-    def _write_samples(self, taken: "_Snapshot", digests: npt.NDArray[np.uint8]) -> None:
-        tables: dict[str, npt.NDArray[Any]] = {
-            "sample": np.arange(self._probe.n_samples),
-            "label": np.concatenate(taken.labels),
-            "digest": digests,
-        }
-        if self._probe.paths is not None:
-            tables["path"] = np.array(self._probe.paths)
-        for name, values in tables.items():
-            dimensions = ("item", "byte") if name == "digest" else ("item",)
-            work = partial(self._writer.add_static, f"samples/{name}", values, dimensions=dimensions)
-            self._write(taken, f"samples/{name}", work, nbytes=values.nbytes)
 
     def _write(self, taken: "_Snapshot", what: str, work: Any, *, nbytes: int) -> None:
         def attempt() -> None:
@@ -392,8 +363,7 @@ class Recorder:
             self._queue.wait()  # what is queued behind it is left out as well
             failure, self._failure = self._failure, None
             self._last = self._committed
-            if not self._writer.n_snapshots:
-                self._digests = None
+            self._identity.stored = self._writer.n_snapshots > 0
             raise failure
 
     def _check_order(self, epoch: int, step: int) -> None:
@@ -421,7 +391,6 @@ class _Snapshot:
         self.step = step
         self.metrics = metrics
         self.moments: dict[str, Moments] = {}
-        self.labels: list[npt.NDArray[np.int64]] = []
         self.failed = False
 
     def add(self, layer: str, moments: Moments) -> None:

@@ -1,7 +1,6 @@
 """What a report shows of one layer: computed once, then drawn by several panels."""
 
 import math
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +11,7 @@ from sklearn.cluster import KMeans
 
 from fmcluster.analysis import Clusters, Embedding, History, Scores, cluster, embed, pca, track
 from fmcluster.analysis.embedding import Reducer
+from fmcluster.analysis.fused import FusedTSNE
 from fmcluster.plot import cluster_palette
 from fmcluster.plot.snapshots import snapshot_table, snapshot_titles
 from fmcluster.store import Layer
@@ -34,7 +34,7 @@ class Settings:
     n_clusters : int
         How many clusters are asked for.
     reducer : scikit-learn style reducer or None
-        Makes the map; None is UMAP.
+        Makes the map; None is the default of `embed`.
     random_state : int
         Seed of clusters, map and drawn rows.
     max_bytes : int
@@ -43,7 +43,7 @@ class Settings:
 
     view: str
     n_clusters: int
-    reducer: Reducer | None
+    reducer: Reducer | FusedTSNE | None
     random_state: int
     max_bytes: int
 
@@ -105,6 +105,12 @@ class Study:
         return names
 
     @cached_property
+    def ratio(self) -> float:
+        """Width over height of the map, within what a panel can take."""
+        width, height = np.ptp(self.embedding.values, axis=0)
+        return float(np.clip(width / max(height, 1e-9), 1.1, 1.6))
+
+    @cached_property
     def change(self) -> npt.NDArray[np.float64]:
         """How far each row's vector is at the last snapshot from where it was at the first, ndarray of (n_rows,)."""
         scores = self.scores.by_snapshot(self.scores.values)
@@ -144,8 +150,7 @@ def study_layer(layer: Layer, settings: Settings, *, announce: Announce) -> Stud
     whole = layer.vectors(settings.view)
     vectors = _drawn(layer, whole, settings)
     scores = pca(vectors, max_bytes=settings.max_bytes)
-    first = settings.reducer is None and "umap" not in sys.modules
-    announce(f"{layer.name}: map" + first * " (UMAP compiles for up to a minute the first time)")
+    announce(f"{layer.name}: map")
     embedding = embed(scores, settings.reducer, random_state=settings.random_state)
     announce(f"{layer.name}: clusters")
     # Rows that are equal, such as dead channels, can only be in one cluster; a cluster for each row says nothing.

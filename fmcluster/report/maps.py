@@ -60,7 +60,7 @@ def trajectories_chart(study: Study) -> Json:
             members = rows[study.labels[-1, rows] == label]
             data.append(_paths(study, paths[members], rows=members, colour=study.palette[label], style=style))
         data.extend(_ends(study, paths[rows], rows=rows, style=style))
-    named = _apart(paths[strong, -1], reach=0.07 * float(np.ptp(study.embedding.values, axis=0).max()))
+    named = _apart(paths[strong, -1], reach=0.09 * float(np.ptp(study.embedding.values, axis=0).max()))
     names = [
         escape(study.row_names[row].removeprefix("channel ")) if place in named else ""
         for place, row in enumerate(strong)

@@ -45,6 +45,8 @@ class LayerSection:
         The snapshots' names.
     palette : dict of int to str
         The colour of each cluster.
+    ratio : float
+        Width over height of the maps.
     clusters, steps, moved
         The tables, and the share of rows that are in another cluster at the last snapshot.
     n_strong : int
@@ -65,6 +67,7 @@ class LayerSection:
     asked: str
     titles: list[str]
     palette: dict[int, str]
+    ratio: float
     clusters: list[ClusterRow]
     steps: list[Step]
     moved: float
@@ -93,6 +96,7 @@ def layer_section(study: Study, *, number: int, sample: int | None, settings: Se
         asked=fewer if found < settings.n_clusters else "",
         titles=study.titles,
         palette=study.palette,
+        ratio=round(study.ratio, 3),
         clusters=cluster_rows(study),
         steps=steps(study),
         moved=moved_overall(study),

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fmcluster.analysis.embedding import Reducer
+from fmcluster.analysis.fused import FusedTSNE
 from fmcluster.store import Run
 
 from .assemble import STAGES, Settings, study_layer
@@ -22,7 +23,7 @@ def write_report(
     view: str = "channel",
     n_clusters: int = 8,
     sample: int | None = None,
-    reducer: Reducer | None = None,
+    reducer: Reducer | FusedTSNE | None = None,
     random_state: int = 0,
     max_bytes: int = 1 << 30,
     progress: Progress | None = None,
@@ -46,7 +47,7 @@ def write_report(
     sample : int, optional
         The image on which feature maps are shown, by its index in the data set; by default the first.
     reducer : scikit-learn style reducer, optional
-        Makes the maps; by default UMAP.
+        Makes the maps; by default that of `embed`.
     random_state : int
         Seed. The same run, arguments and library versions give the same file.
     max_bytes : int

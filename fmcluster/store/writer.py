@@ -61,6 +61,7 @@ class RunWriter:
             ) from None
         try:
             self._nodes: dict[str, Node] = {}
+            self._visible: set[str] = set()
             self._arrays: dict[str, zarr.Array[Any]] = {}
             self._blank: set[str] = set()
             self.attributes: dict[str, Any] = {}
@@ -124,6 +125,7 @@ class RunWriter:
         root = self._read_root()
         self.attributes = checked_attributes(str(self.path), root["attributes"])
         self._nodes = root["consolidated_metadata"]["metadata"]
+        self._visible = set(self._nodes)
         for file in self.path.rglob("*.partial"):
             if file.is_file():
                 file.unlink()
@@ -283,6 +285,7 @@ class RunWriter:
     def discard(self) -> None:
         """Remove what was written of the snapshot under way."""
         self._arrays.clear()
+        self._nodes = {path: node for path, node in self._nodes.items() if path in self._visible}
         self._blank.clear()
         self._forget_uncommitted()
 
@@ -356,6 +359,7 @@ class RunWriter:
 
     def _replace_root(self) -> None:
         replace_file(self.path / "zarr.json", root_metadata(self.attributes, self._nodes))
+        self._visible = set(self._nodes)
 
     def _catch_up(self) -> None:
         """Bring each array's own metadata to the committed number of snapshots, for who opens it by itself."""

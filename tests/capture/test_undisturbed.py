@@ -163,10 +163,10 @@ def test_after_an_error_in_the_probe(
 
 
 def test_after_an_error_on_entry(restless: nn.Module, tmp_path: Path, no_hooks_left: Callable) -> None:
-    probe = BadItem(torch.rand(5, 3, 8, 8))
+    probe, misfit = BadItem(torch.rand(5, 3, 8, 8)), [torch.rand(4, 8, 8)]
     before = state_of(restless)
     with no_hooks_left(restless), pytest.raises(RuntimeError):
-        fm.Recorder(restless, tmp_path / "run.zarr", probe=[torch.rand(4, 8, 8)]).__enter__()
+        fm.Recorder(restless, tmp_path / "run.zarr", probe=misfit).__enter__()
     assert state_of(restless) == before
     assert not (tmp_path / "run.zarr").exists()
     with fm.Recorder(restless, tmp_path / "run.zarr", probe=probe):

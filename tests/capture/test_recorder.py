@@ -1,0 +1,239 @@
+"""The life of a recorder, what it leaves behind, and what it goes on with."""
+
+import gc
+import json
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import fmcluster as fm
+from fmcluster.store import verify
+
+
+def files(path: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+def test_two_recordings_are_the_same_bytes(net: nn.Module, tmp_path: Path) -> None:
+    """Large enough that a shard has several chunks."""
+    images = list(torch.rand(20, 3, 96, 96, generator=torch.Generator().manual_seed(0)))
+    for name in ("one", "other", "again"):
+        with fm.Recorder(net, tmp_path / name, layers="leaves", probe=images, batch_size=12) as recorder:
+            for epoch in range(2):
+                recorder.snapshot(epoch=epoch, metrics={"loss": 1 / (1 + epoch)})
+    one = files(tmp_path / "one")
+    assert files(tmp_path / "other") == one
+    assert files(tmp_path / "again") == one
+    metadata = json.loads(one["layers/conv1/activation/zarr.json"])
+    shard, inner = (
+        metadata["chunk_grid"]["configuration"]["chunk_shape"],
+        metadata["codecs"][0]["configuration"]["chunk_shape"],
+    )
+    assert shard != inner
+
+
+def test_snapshots_of_one_model_are_the_same(net: nn.Module, data: list, take: Callable) -> None:
+    run = take(net, data, snapshots=3, layers="leaves")
+    for name in run.layers:
+        values = run[name].read().view(np.uint16)
+        assert (values == values[0]).all()
+        table = run[name].statistics.drop(columns=["snapshot", "epoch"])
+        assert table[table.index < run[name].n_channels].equals(table.tail(run[name].n_channels).reset_index(drop=True))
+
+
+def test_values_and_statistics_over_uneven_batches(
+    net: nn.Module, data: list, cloned: Callable, take: Callable
+) -> None:
+    run = take(net, data, layers=lambda name, module: True, batch_size=4)
+    expected = cloned(net, data, batch_size=4)
+    assert set(run.layers) == set(expected)
+    for name in run.layers:
+        values = expected[name].astype(np.float64)
+        np.testing.assert_array_equal(run[name].read(epoch=0), expected[name].astype(np.float16))
+        planes = np.moveaxis(values, 1, 0).reshape(values.shape[1], -1)
+        table = run[name].statistics
+        np.testing.assert_allclose(table["mean"], planes.mean(1), atol=1e-12)
+        np.testing.assert_allclose(table["std"], planes.std(1), atol=1e-9)
+        np.testing.assert_array_equal(table["min"], planes.min(1))
+        np.testing.assert_array_equal(table["max"], planes.max(1))
+        np.testing.assert_array_equal(table["zeros"], (planes == 0).mean(1))
+        assert (table["nonfinite"] == 0).all()
+
+
+def test_it_is_entered_once(net: nn.Module, data: list, tmp_path: Path) -> None:
+    recorder = fm.Recorder(net, tmp_path / "run.zarr", probe=data)
+    for call in (lambda: recorder.snapshot(epoch=0), recorder.flush):
+        with pytest.raises(RuntimeError, match="not open; use it as: with"):
+            call()
+    with recorder:
+        with pytest.raises(RuntimeError, match="was entered before"), recorder:
+            pass
+        recorder.snapshot(epoch=0)
+    with pytest.raises(RuntimeError, match="not open"):
+        recorder.snapshot(epoch=1)
+    with pytest.raises(RuntimeError, match=r"entered before.*mode='a'"), recorder:
+        pass
+    assert len(fm.open_run(tmp_path / "run.zarr")) == 1
+
+
+def test_two_recorders_on_one_model(net: nn.Module, data: list, tmp_path: Path, cloned: Callable) -> None:
+    with (
+        fm.Recorder(net, tmp_path / "one.zarr", layers="leaves", probe=data, batch_size=4) as one,
+        fm.Recorder(net, tmp_path / "two.zarr", layers="bn1", probe=data[:3], dtype="float32") as two,
+    ):
+        for epoch in range(2):
+            one.snapshot(epoch=epoch)
+            two.snapshot(epoch=epoch)
+    expected = cloned(net, data)["bn1"]
+    np.testing.assert_array_equal(fm.open_run(tmp_path / "one.zarr")["bn1"].read(epoch=1), expected.astype(np.float16))
+    expected = cloned(net, data[:3], batch_size=3)["bn1"]
+    np.testing.assert_array_equal(fm.open_run(tmp_path / "two.zarr")["bn1"].read(epoch=1), expected)
+
+
+def test_two_recorders_of_one_run_are_refused(net: nn.Module, data: list, tmp_path: Path) -> None:
+    with fm.Recorder(net, tmp_path / "run.zarr", probe=data) as recorder:
+        with pytest.raises(fm.StoreError, match="one writer at a time"):
+            fm.Recorder(net, tmp_path / "run.zarr", probe=data, mode="a").__enter__()
+        recorder.snapshot(epoch=0)
+    assert len(fm.open_run(tmp_path / "run.zarr")) == 1
+
+
+def test_a_run_can_be_read_while_it_is_recorded(net: nn.Module, data: list, tmp_path: Path) -> None:
+    with fm.Recorder(net, tmp_path / "run.zarr", probe=data) as recorder:
+        for epoch in range(3):
+            recorder.snapshot(epoch=epoch)
+            recorder.flush()
+            run = fm.open_run(tmp_path / "run.zarr")
+            assert run.epochs == list(range(epoch + 1))
+            assert verify(run) == []
+
+
+def test_outputs_are_released(data: list, tmp_path: Path) -> None:
+    alive: list[weakref.ref] = []
+
+    class Watched(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            out = x * 2
+            alive.append(weakref.ref(out.untyped_storage()))
+            alive.append(weakref.ref(out))
+            return out
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 2, 1), Watched())
+    with fm.Recorder(model, tmp_path / "run.zarr", probe=data, batch_size=4) as recorder:
+        for epoch in range(2):
+            recorder.snapshot(epoch=epoch)
+            gc.collect()
+            assert [reference() for reference in alive if reference() is not None] == []
+    assert len(alive) == 2 * (1 + 2 * 3)
+    assert model[0].weight.grad is None
+
+
+def test_a_view_does_not_keep_its_storage(data: list, tmp_path: Path) -> None:
+    class Slice(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.repeat(1, 50, 1, 1)[:, :1]
+
+    with fm.Recorder(nn.Sequential(Slice()), tmp_path / "run.zarr", probe=data, batch_size=4) as recorder:
+        recorder.snapshot(epoch=0)
+        assert recorder.peak_pending_bytes <= 10 * (12 * 12 * 2 + 12 * 12 * 3 + 200)
+    stored = fm.open_run(tmp_path / "run.zarr")["0"].read(epoch=0)
+    np.testing.assert_array_equal(stored, torch.stack([d[0] for d in data])[:, :1].half().numpy())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dtype": "bfloat16"}, "dtype is 'bfloat16'; expected one of float16, float32"),
+        ({"overflow": "wrap"}, "overflow is 'wrap'"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"max_pending_bytes": 0}, "max_pending_bytes=0"),
+        ({"layers": "conv2"}, "did you mean conv1"),
+    ],
+)
+def test_options_are_checked_at_once(options: dict, message: str, net: nn.Module, data: list, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        fm.Recorder(net, tmp_path / "run.zarr", probe=data, **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_notes_that_cannot_be_kept_are_refused_at_once(net: nn.Module, data: list, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="JSON"):
+        fm.Recorder(net, tmp_path / "run.zarr", probe=data, notes={"where": tmp_path})
+
+
+def test_an_unknown_mode_is_refused(net: nn.Module, data: list, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="mode is 'r'; expected"):
+        fm.Recorder(net, tmp_path / "run.zarr", probe=data, mode="r").__enter__()
+
+
+def test_provenance(net: nn.Module, data: list, take: Callable) -> None:
+    (session,) = take(net, data, notes={"seed": 3}).provenance
+    assert session["first_snapshot"] == 0
+    assert session["notes"] == {"seed": 3}
+    assert session["batch_size"] == 4
+    assert session["model"].endswith("SmallNet")
+    assert session["versions"]["torch"] == torch.__version__
+    assert session["threads"] == torch.get_num_threads()
+
+
+class TestGoingOn:
+    def record(self, model: nn.Module, path: Path, data: list, epochs: range, **options: object) -> None:
+        with fm.Recorder(model, path, probe=data, **{"batch_size": 4, "mode": "a", **options}) as recorder:
+            for epoch in epochs:
+                recorder.snapshot(epoch=epoch)
+
+    def test_in_two_parts_is_the_same_as_in_one(self, net: nn.Module, data: list, tmp_path: Path) -> None:
+        self.record(net, tmp_path / "whole", data, range(4))
+        self.record(net, tmp_path / "parts", data, range(2))
+        self.record(net, tmp_path / "parts", data, range(2, 4))
+        whole, parts = files(tmp_path / "whole"), files(tmp_path / "parts")
+        assert whole.keys() == parts.keys()
+        assert [name for name in whole if whole[name] != parts[name]] == ["zarr.json"]
+        assert [s["first_snapshot"] for s in fm.open_run(tmp_path / "parts").provenance] == [0, 2]
+
+    def test_a_run_without_snapshots_is_begun(self, net: nn.Module, tmp_path: Path) -> None:
+        class Named(list):
+            classes = ("a", "b", "c", "d")
+
+        data = Named([(torch.rand(3, 12, 12), i % 4) for i in range(6)])
+        self.record(net, tmp_path / "run.zarr", data, range(0))
+        assert len(fm.open_run(tmp_path / "run.zarr")) == 0
+        self.record(net, tmp_path / "run.zarr", data, range(2))
+        run = fm.open_run(tmp_path / "run.zarr")
+        assert run.classes == ("a", "b", "c", "d")
+        assert run.samples["class_name"].tolist() == ["a", "b", "c", "d", "a", "b"]
+        assert [s["first_snapshot"] for s in run.provenance] == [0]
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"dtype": "float32"}, "layer conv1 .* in float16, and this recorder has layer conv1 .* in float32"),
+            ({"layers": ["conv1", "bn1"]}, r"\d layers, and this recorder has 2 layers"),
+            ({"layers": ["bn1"]}, "layer conv1 .*, and this recorder has layer bn1"),
+            ({"batch_size": 5}, "batches of 4, and this recorder has batches of 5"),
+            ({"probe": "less"}, "a probe of 10 samples, and this recorder has a probe of 9 samples"),
+            ({"probe": "smaller"}, r"conv1 of shape \(6, 6, 6\).*conv1 of shape \(6, 4, 4\)"),
+        ],
+        ids=str,
+    )
+    def test_what_differs_is_said(self, change: dict, message: str, net: nn.Module, data: list, tmp_path: Path) -> None:
+        self.record(net, tmp_path / "run.zarr", data, range(1))
+        before = files(tmp_path / "run.zarr")
+        probe = change.pop("probe", None)
+        probe = {None: data, "less": data[:9], "smaller": [(d[0][:, :8, :8], d[1]) for d in data]}[probe]
+        with pytest.raises(fm.StoreError, match=message):
+            self.record(net, tmp_path / "run.zarr", probe, range(1, 2), **change)
+        assert files(tmp_path / "run.zarr") == before
+
+    def test_an_existing_run_is_not_overwritten_by_chance(self, net: nn.Module, data: list, tmp_path: Path) -> None:
+        self.record(net, tmp_path / "run.zarr", data, range(1))
+        with pytest.raises(FileExistsError, match='mode="a"'):
+            self.record(net, tmp_path / "run.zarr", data, range(1), mode="x")
+        self.record(net, tmp_path / "run.zarr", data, range(7, 8), mode="w")
+        assert fm.open_run(tmp_path / "run.zarr").epochs == [7]

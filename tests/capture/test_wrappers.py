@@ -1,0 +1,68 @@
+"""The model under its wrappers."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+import fmcluster as fm
+from fmcluster.capture.models import device_of, plain_model
+
+
+@pytest.fixture
+def process_group(tmp_path: Path) -> Iterator[None]:
+    if not dist.is_available() or not dist.is_gloo_available():
+        pytest.skip("torch was built without gloo")
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def test_data_parallel_is_refused(net: nn.Module, data: list, tmp_path: Path) -> None:
+    for model in (nn.DataParallel(net), torch.compile(nn.DataParallel(net), backend="eager")):
+        with pytest.raises(ValueError, match=r"pass model\.module"):
+            fm.Recorder(model, tmp_path / "run.zarr", probe=data)
+
+
+def test_what_is_no_module_is_refused(data: list, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"model is a function; expected a torch\.nn\.Module"):
+        fm.Recorder(lambda x: x, tmp_path / "run.zarr", probe=data)
+
+
+def test_distributed_and_compiled_in_any_order(
+    process_group: None, net: nn.Module, data: list, take: Callable, cloned: Callable
+) -> None:
+    expected = cloned(net, data)["bn1"].astype(np.float16)
+    parallel = DistributedDataParallel(net)
+    for number, model in enumerate(
+        (
+            parallel,
+            torch.compile(parallel, backend="eager"),
+            DistributedDataParallel(torch.compile(net, backend="eager")),
+        )
+    ):
+        assert plain_model(model) is net
+        run = take(model, data, name=f"{number}.zarr", layers=["conv1", "bn1", "layer1.0"])
+        np.testing.assert_array_equal(run["bn1"].read(epoch=0), expected)
+
+
+def test_the_device_is_that_of_the_parameters() -> None:
+    assert device_of(nn.Linear(2, 2, device="meta")) == torch.device("meta")
+    assert device_of(nn.BatchNorm2d(2, affine=False)) == torch.device("cpu")
+    assert device_of(nn.ReLU()) == torch.device("cpu")
+
+
+@pytest.mark.gpu
+def test_a_model_on_a_gpu(net: nn.Module, data: list, take: Callable, cloned: Callable) -> None:
+    net.cuda()
+    expected = cloned(net, [(image.cuda(), label) for image, label in data])
+    before = torch.cuda.get_rng_state()
+    run = take(net, data, layers="leaves")
+    assert torch.equal(torch.cuda.get_rng_state(), before)
+    for name in run.layers:
+        np.testing.assert_array_equal(run[name].read(epoch=0), expected[name].astype(np.float16))
