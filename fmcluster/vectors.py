@@ -126,7 +126,7 @@ class Vectors:
         ------
         ndarray of shape (n_rows, n_features of the block), float32
         """
-        return self._scaled_feature_blocks(max_bytes, *self._row_scale(max_bytes))
+        yield from self._scaled_feature_blocks(max_bytes, *self._row_scale(max_bytes))
 
     def row_blocks(self, *, max_bytes: int) -> Iterator[tuple[int, Matrix]]:
         """Yield whole rows, a block of the rows at a time.

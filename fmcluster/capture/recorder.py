@@ -1,5 +1,6 @@
 """The Recorder: a probe's feature maps, from a model in training to a run on disk."""
 
+import json
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -113,7 +114,7 @@ class Recorder:
         self._overflow = overflow
         self._mode: Mode = mode
         self._max_pending_bytes = max_pending_bytes
-        self._notes = dict(notes or {})
+        self._notes: dict[str, Any] = json.loads(json.dumps(dict(notes or {})))  # a copy; what JSON cannot hold raises
         self._steps = StepCounter(self._model)
         self._entered = False
         self._open = False

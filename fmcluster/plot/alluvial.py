@@ -109,7 +109,7 @@ def _band(column: int, start: float, end: float, *, height: float) -> Path:
 
 def _dress(ax: Axes, *, title: str, moments: list[str]) -> None:
     """Give the axes a title, ticks that name the snapshots and no frame."""
-    ax.set_title(title, fontsize=11, color=INK, loc="left")
+    ax.set_title(title, fontsize=11, color=INK, loc="left", parse_math=False)
     room = max(text_width(moment, size=8) for moment in moments)
     shown = brief(len(moments), at_most=max(2, int(inches(ax)[0] / room)))
     ax.set_xticks(shown, [moments[place] for place in shown], fontsize=8, color=INK)

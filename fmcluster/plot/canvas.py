@@ -58,7 +58,9 @@ def inch_panel(figure: Figure, *, left: float, top: float, width: float, height:
 def inch_text(figure: Figure, text: str, *, left: float, top: float, size: float, colour: str = INK) -> None:
     """Write `text` with its upper left corner at a place in inches from the figure's upper left corner."""
     width, height = figure.get_size_inches()
-    figure.text(left / width, 1 - top / height, text, fontsize=size, color=colour, va="top", ha="left")
+    figure.text(
+        left / width, 1 - top / height, text, fontsize=size, color=colour, va="top", ha="left", parse_math=False
+    )
 
 
 def text_width(text: str, *, size: float) -> float:

@@ -149,7 +149,7 @@ def explained_variance(scores: "Scores", *, ax: Axes | None = None) -> Axes:
 
 
 def _dress(ax: Axes, *, title: str, x: str, y: str) -> None:
-    ax.set_title(title, fontsize=11, color=INK, loc="left")
+    ax.set_title(title, fontsize=11, color=INK, loc="left", parse_math=False)
     ax.set_xlabel(x, fontsize=9, color=FAINT)
     ax.set_ylabel(y, fontsize=9, color=FAINT)
     ax.tick_params(labelsize=8, color=RULE, labelcolor=INK)

@@ -59,7 +59,9 @@ def embedding(
     ax = map_axes(ax, embedding)
     _scatter(ax, embedding, colours=colours, position=position)
     when = span(table) if position is None else snapshot_titles(table)[position]
-    ax.set_title(f"{embedding.layer}: {embedding.view} view, {when}", fontsize=11, color=INK, loc="left")
+    ax.set_title(
+        f"{embedding.layer}: {embedding.view} view, {when}", fontsize=11, color=INK, loc="left", parse_math=False
+    )
     dress(ax, embedding)
     place_legend(ax, legend_marks(embedding, clusters))
     return ax
@@ -112,7 +114,7 @@ def embedding_grid(embedding: "Embedding", clusters: "Clusters | None" = None) -
         panel.set_ylabel("")
     for panel in panels[len(shown) :]:
         panel.set_axis_off()
-    figure.suptitle(title, fontsize=12, color=INK, x=0.01, ha="left")
+    figure.suptitle(title, fontsize=12, color=INK, x=0.01, ha="left", parse_math=False)
     figure.supxlabel(str(embedding.faithfulness), fontsize=8, color=FAINT)
     if marks:
         figure.legend(handles=marks, loc="outside right upper", frameon=False, fontsize=8, ncols=legend_columns)

@@ -96,7 +96,7 @@ def trajectories(
     dress(ax, embedding)
     _number(ax, paths[strong[:NUMBERED]], names=[names[i] for i in strong[:NUMBERED]])
     what = f"{embedding.layer}: paths in the {embedding.view} view, {span(table)}"
-    ax.set_title(what, fontsize=11, color=INK, loc="left")
+    ax.set_title(what, fontsize=11, color=INK, loc="left", parse_math=False)
     titles = snapshot_titles(table)
     marks = [
         Line2D([], [], ls="", marker="o", ms=5, mfc="white", mec=INK, label=titles[0]),

@@ -155,7 +155,7 @@ def draw_input(
     ax.set_xticks([])
     ax.set_yticks([])
     ax.spines[:].set_color(RULE)
-    ax.set_title(title, fontsize=9, color=INK, loc="left", pad=4)
+    ax.set_title(title, fontsize=9, color=INK, loc="left", pad=4, parse_math=False)
 
 
 def notes(tiles: Iterable[Map], scales: Iterable[Scale]) -> str:

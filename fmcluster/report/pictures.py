@@ -162,8 +162,8 @@ def make_strips(study: Study, *, sample: int) -> Strips:
 def make_grid(layer: Layer, *, sample: int) -> Grid:
     """Draw the classic picture: the channels (at most the first hundred) at the last snapshot, beside the image."""
     count = min(layer.n_channels, MOST_CHANNELS)
-    figure = channel_grid(layer, sample=sample, channels=range(count))
     file = io.BytesIO()
+    figure = channel_grid(layer, sample=sample, channels=range(count))
     figure.savefig(file, format="png", dpi=110)
     with Image.open(file) as image:
         pixels = np.asarray(image.convert("RGB"))

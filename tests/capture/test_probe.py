@@ -232,7 +232,7 @@ def test_a_sample_that_goes_missing(tmp_path: Path) -> None:
     loader = DataLoader(Shrinking(torch.rand(6, 3, 8, 8)), batch_size=2, collate_fn=skip)
     with (
         fm.Recorder(network(), tmp_path / "run.zarr", probe=loader) as recorder,
-        pytest.raises(fm.CaptureError, match="gave 3 samples in epoch 0, but its data set has 6"),
+        pytest.raises(fm.CaptureError, match="gave 3 samples, but its data set has 6"),
     ):
         recorder.snapshot(epoch=0)
 

@@ -132,7 +132,7 @@ def test_the_order_holds_across_recorders(model: nn.Module, tmp_path: Path) -> N
     with fm.Recorder(model, tmp_path / "run.zarr", probe=DATA) as recorder:
         recorder.snapshot(epoch=5, step=50)
     with fm.Recorder(model, tmp_path / "run.zarr", probe=DATA, mode="a") as recorder:
-        with pytest.raises(ValueError, match="epoch 4 comes after epoch 5.*starts at the epoch after"):
+        with pytest.raises(ValueError, match=r"epoch 4 comes after epoch 5.*starts at the epoch after"):
             recorder.snapshot(epoch=4)
         with pytest.raises(ValueError, match="recorded already"):
             recorder.snapshot(epoch=5)

@@ -258,3 +258,9 @@ def test_no_text_leaves_the_page_or_meets_another(layers, name):
     across = (edges[:, None, 0] < edges[None, :, 2]) & (edges[:, None, 2] > edges[None, :, 0])
     up = (edges[:, None, 1] < edges[None, :, 3]) & (edges[:, None, 3] > edges[None, :, 1])
     assert (across & up).sum() == len(boxes)
+
+
+@pytest.mark.parametrize("draw", [plot.channel_grid, plot.channel_evolution])
+def test_names_with_dollars_are_names_not_formulas(draw, layers, tmp_path):
+    layer = replace(layers["conv1"], name="a$\\frac$b", samples=layers["conv1"].samples.assign(class_name="$\\frac$"))
+    draw(layer, channels=range(4)).savefig(tmp_path / "a.png")

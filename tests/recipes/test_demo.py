@@ -1,8 +1,11 @@
 import shutil
+from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 import torch
+from sklearn.cluster import KMeans
 
 import fmcluster as fm
 from fmcluster.recipes import (
@@ -29,7 +32,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         pretraining=DigitImages(OLD_DIGITS, whole.pretraining.indices[:16]),
         training=DigitImages(NEW_DIGITS, whole.training.indices[::25]),
         validation=DigitImages(NEW_DIGITS, whole.validation.indices[::25]),
-        probe=DigitImages(NEW_DIGITS, whole.probe.indices[::20]),
+        probe=DigitImages(NEW_DIGITS, whole.probe.indices[::10]),
     )
     monkeypatch.setattr(demo, "load_digit_splits", lambda: few)
     monkeypatch.setattr(demo, "PRETRAINING_EPOCHS", 1)
@@ -42,6 +45,12 @@ def equal(left: Path, right: Path) -> bool:
     return list(first) == list(second) and all(torch.equal(first[key], second[key]) for key in first)
 
 
+def contents(run: Path) -> dict[str, str]:
+    """The digest of every file of a run."""
+    files = sorted(path for path in run.rglob("*") if path.is_file())
+    return {str(path.relative_to(run)): sha256(path.read_bytes()).hexdigest() for path in files}
+
+
 @pytest.mark.usefixtures("small")
 def test_the_same_seed_gives_the_same_weights_and_files(tmp_path: Path) -> None:
     first, again = run_demo(tmp_path / "a"), run_demo(tmp_path / "b")
@@ -49,6 +58,7 @@ def test_the_same_seed_gives_the_same_weights_and_files(tmp_path: Path) -> None:
     assert equal(first.model_last, again.model_last)
     assert first.model_last.read_bytes() == again.model_last.read_bytes()
     assert first.snapshots == again.snapshots
+    assert contents(first.run) == contents(again.run)
     assert not equal(first.model_first, first.model_last)
     assert not equal(first.model_first, run_demo(tmp_path / "b", seed=1).model_first)
 
@@ -98,20 +108,35 @@ def test_the_stored_maps_are_those_of_the_saved_models(tmp_path: Path) -> None:
         torch.testing.assert_close(stored, logits, rtol=2e-3, atol=1e-3)
 
 
+def clusters_of(run: Path) -> list[int]:
+    scores = fm.pca(fm.open_run(run)["layer4"].vectors("channel"))
+    return fm.cluster(scores, KMeans(8, random_state=0, n_init=4)).labels.tolist()
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is kept of a demo; its run takes 0.3 GB."""
+
+    result: DemoResult
+    contents: dict[str, str]
+    clusters: list[int]
+
+
+def keep(result: DemoResult) -> Kept:
+    kept = Kept(result, contents(result.run), clusters_of(result.run))
+    shutil.rmtree(result.run)
+    return kept
+
+
 @pytest.fixture(scope="module")
-def three(tmp_path_factory: pytest.TempPathFactory) -> list[DemoResult]:
-    results = []
-    for seed in range(3):
-        results.append(run_demo(tmp_path_factory.mktemp(f"seed{seed}"), seed=seed))
-        # 0.6 GB each, and pytest keeps its folders.
-        shutil.rmtree(results[-1].run)
-    return results
+def three(tmp_path_factory: pytest.TempPathFactory) -> list[Kept]:
+    return [keep(run_demo(tmp_path_factory.mktemp(f"seed{seed}"), seed=seed)) for seed in range(3)]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_the_demo_learns(seed: int, three: list[DemoResult]) -> None:
-    result = three[seed]
+def test_the_demo_learns(seed: int, three: list[Kept]) -> None:
+    result = three[seed].result
     assert result.accuracies[0] <= 0.35
     assert result.accuracies[-1] >= 0.9
     assert [(each.epoch, each.step) for each in result.snapshots] == [
@@ -128,8 +153,10 @@ def test_the_demo_learns(seed: int, three: list[DemoResult]) -> None:
 
 
 @pytest.mark.slow
-def test_the_whole_demo_is_repeated_bit_for_bit(three: list[DemoResult], tmp_path: Path) -> None:
-    again = run_demo(tmp_path, seed=2)
-    assert equal(again.model_last, three[2].model_last)
-    assert again.snapshots == three[2].snapshots
-    shutil.rmtree(again.run)
+def test_the_whole_demo_is_repeated_bit_for_bit(three: list[Kept], tmp_path: Path) -> None:
+    again = keep(run_demo(tmp_path, seed=2))
+    assert equal(again.result.model_last, three[2].result.model_last)
+    assert again.result.snapshots == three[2].result.snapshots
+    assert again.contents == three[2].contents
+    assert again.clusters == three[2].clusters
+    assert again.contents != three[1].contents

@@ -12,7 +12,7 @@ from torch import nn
 import fmcluster as fm
 from fmcluster.store import Run
 
-HOSTILE = "<script>alert(1)</script>"
+HOSTILE = "<script>alert(1)</script> $\\frac$"
 HOSTILE_LAYER = "</script><b>mix"
 
 
