@@ -49,6 +49,13 @@ def size(nbytes: float) -> str:
     return f"{nbytes:.1f} TB"
 
 
+def cell(value: object) -> str:
+    """Write a value for a table."""
+    if isinstance(value, float):
+        return "–" if value != value else f"{value:.4g}"
+    return str(value)
+
+
 def when(epoch: int, step: int) -> str:
     """Name a snapshot for people."""
     return f"epoch {epoch}, step {step}"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from .app import bars, console, say, size
+from .app import bars, cell, console, say, size
 
 if TYPE_CHECKING:
     from ..store import Run
@@ -73,7 +73,7 @@ def _snapshot_table(run: "Run") -> Table:
     for name in run.metrics.columns:
         table.add_column(str(name), justify="right", no_wrap=True)
     for row in run.metrics.itertuples(index=False):
-        table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row))
+        table.add_row(*map(cell, row))
     return table
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from .app import bars, console, say
+from .app import bars, cell, console, say
 from .reading import RunPath
 
 if TYPE_CHECKING:
@@ -236,7 +236,7 @@ def _table(title: str, frame: "pd.DataFrame") -> Table:
     for name in frame.columns:
         table.add_column(str(name), justify="right", no_wrap=True)
     for row in frame.itertuples(index=False):
-        table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row))
+        table.add_row(*map(cell, row))
     return table
 
 

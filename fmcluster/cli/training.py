@@ -58,6 +58,8 @@ def train(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")] = False,
 ) -> None:
     """Fine-tune a ResNet as PyTorch's transfer-learning tutorial does, and capture it as it learns."""
+    if output.exists() and not overwrite:
+        raise FileExistsError(f"{output} exists already; pass --overwrite to replace a run, or another place with -o")
     with console.status("loading torch"):
         from ..recipes import finetune
     with _training() as on_event:

@@ -1,6 +1,6 @@
 """A writer that fails: the error arrives with layer and epoch, and what was whole stays whole."""
 
-# ruff: noqa: PT012  (what is asked here is which error leaves the whole block of a recorder)
+
 
 import errno
 import threading

@@ -130,6 +130,12 @@ def test_an_empty_run_and_a_newer_format_are_one_line(run, tmp_path, capsys, mon
     assert "of format 99" in capsys.readouterr().err
 
 
+def test_train_never_replaces_what_it_was_not_told_to(run, capsys, monkeypatch):
+    assert call("train", run.parent, "-o", run, monkeypatch=monkeypatch) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert len(open_run(run)) == 3
+
+
 def test_a_wrong_option_exits_with_2(run, monkeypatch):
     assert call("info", run, "--nonsense", monkeypatch=monkeypatch) == 2
     assert call("plot", run, "pie", "-o", "a.png", monkeypatch=monkeypatch) == 2

@@ -155,7 +155,7 @@ def test_a_seeded_state_is_given_back_even_after_an_error() -> None:
     state = torch.get_rng_state()
     with seeded(3, device=CPU):
         first = torch.rand(2)
-    with pytest.raises(RuntimeError), seeded(3, device=CPU):  # noqa: PT012
+    with pytest.raises(RuntimeError), seeded(3, device=CPU):
         assert torch.equal(torch.rand(2), first)
         raise RuntimeError
     assert torch.equal(torch.get_rng_state(), state)
