@@ -8,10 +8,10 @@ demo: .venv/installed
 	$(BIN)/fmcluster demo
 
 test: .venv/installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(ARGS)
 
 test-all: .venv/installed-test
-	$(BIN)/python -m pytest -m "not gpu"
+	$(BIN)/python -m pytest -m "not gpu" $(ARGS)
 
 lint: .venv/installed-lint
 	$(BIN)/ruff check .
