@@ -1,6 +1,14 @@
-"""For all tests: on request, a skipped test is a failed run."""
+"""For all tests: on request, a skipped test is a failed run; and no test waits for the disk."""
+
+import os
 
 import pytest
+
+
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test cuts the power, so none has to wait until its files would survive that."""
+    monkeypatch.setattr(os, "fsync", lambda handle: os.fstat(handle))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -9,7 +17,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if session.config.getoption("--fail-on-skip") and exitstatus == pytest.ExitCode.OK and reporter is not None:
-        if skipped := reporter.stats.get("skipped"):
-            reporter.write_line(f"{len(skipped)} tests were skipped, which --fail-on-skip forbids", red=True)
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    if not session.config.getoption("--fail-on-skip") or exitstatus != pytest.ExitCode.OK or reporter is None:
+        return
+    if skipped := reporter.stats.get("skipped"):
+        reporter.write_line(f"{len(skipped)} tests were skipped, which --fail-on-skip forbids", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

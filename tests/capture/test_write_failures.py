@@ -1,7 +1,5 @@
 """A writer that fails: the error arrives with layer and epoch, and what was whole stays whole."""
 
-
-
 import errno
 import threading
 from collections.abc import Callable
@@ -61,6 +59,7 @@ def test_the_error_arrives_at_the_next_call(net: nn.Module, data: list, tmp_path
         except fm.StoreError as error:
             caught = error
         else:
+            recorder._queue.wait()  # until it has come to pass
             with pytest.raises(fm.StoreError) as raised:
                 recorder.snapshot(epoch=2)
             caught = raised.value
