@@ -1,7 +1,9 @@
 """What holds for the package as a whole: floors, light imports, and no file that outgrew the house."""
 
+import doctest
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -46,3 +48,10 @@ def test_the_package_names_what_the_design_names():
 def test_no_module_outgrows_the_house(path):
     assert len(path.read_text().splitlines()) <= 400
     assert path.name != "utils.py"
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if ">>>" in p.read_text()], ids=lambda p: str(p.relative_to(ROOT)))
+def test_examples_in_docstrings_are_right(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    module = import_module(".".join(part for part in parts if part != "__init__"))
+    assert doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE).failed == 0

@@ -9,6 +9,8 @@ from .faithfulness import measure_faithfulness
 from .fused import FusedTSNE
 from .results import Embedding, Scores
 
+MOST_ROWS = 100_000
+
 
 class Reducer(Protocol):
     """A scikit-learn style reducer."""
@@ -40,11 +42,17 @@ def embed(scores: Scores, reducer: Reducer | FusedTSNE | None = None, *, random_
     TypeError
         Where `reducer` has no ``fit_transform``.
     ValueError
-        Where there are too few rows, or the reducer's output is not finite or not of two columns.
+        Where there are too few rows (or, for the default, too many), or the reducer's output is not finite or not of
+        two columns.
     """
     if len(scores.rows) < 4:
         raise ValueError(f"{len(scores.rows)} rows make no map; expected at least 4 (take more snapshots or rows)")
     if reducer is None:
+        if len(scores.rows) > MOST_ROWS:
+            raise ValueError(
+                f"the default map takes at most {MOST_ROWS:,} rows, this is {len(scores.rows):,}; draw fewer rows of "
+                f"each snapshot (vectors(..., n_rows=...)), or pass a reducer that takes as many"
+            )
         reducer = FusedTSNE(random_state=random_state)
     if not hasattr(reducer, "fit_transform"):
         raise TypeError(f"{name_of(reducer)} has no fit_transform; expected a scikit-learn style reducer")

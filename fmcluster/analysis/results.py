@@ -109,6 +109,8 @@ class Faithfulness:
         What a map drawn at random would keep.
     n_neighbors : int
         15, or fewer where a snapshot has fewer rows.
+    n_rows : int
+        Rows of each snapshot that were compared: all, or 2,000 drawn at random.
     trustworthiness : float
         Venna and Kaski's trustworthiness, from 0 to 1; mean over snapshots.
     motion : float
@@ -121,6 +123,7 @@ class Faithfulness:
     neighbours_kept: float
     neighbours_chance: float
     n_neighbors: int
+    n_rows: int
     trustworthiness: float
     motion: float
     motion_pooled: float

@@ -21,10 +21,11 @@ from .models import device_of, plain_model
 from .probe import Probe, ProbeBatch
 from .provenance import provenance
 from .queue import WriteQueue
-from .reduce import Moments, reduce_output
+from .reduce import reduce_output
 from .resume import check_resumable
 from .select import Layers, select_modules
 from .steps import StepCounter
+from .taken import Taken
 from .undisturbed import undisturbed
 
 DTYPES = ("float16", "float32")
@@ -123,6 +124,7 @@ class Recorder:
         if self._entered:
             raise RuntimeError("this Recorder was entered before; make a new one (mode='a' goes on with its run)")
         self._entered = True
+        self._discover()  # before an existing run is touched
         self._writer = RunWriter(self._path, mode=self._mode)
         try:
             self._prepare()
@@ -190,9 +192,7 @@ class Recorder:
         step = self._steps.count if step is None else step
         self._check_order(epoch, step)
         self._steps.count = int(step)
-        taken = _Snapshot(
-            epoch=epoch, step=self._steps.count, metrics={k: float(v) for k, v in (metrics or {}).items()}
-        )
+        taken = Taken(epoch=epoch, step=self._steps.count, metrics={k: float(v) for k, v in (metrics or {}).items()})
         try:
             self._show_probe(taken)
         except BaseException:
@@ -214,12 +214,14 @@ class Recorder:
         self._queue.wait()
         self._raise_failure()
 
-    def _prepare(self) -> None:
-        device = device_of(self._model)
+    def _discover(self) -> None:
+        self._device = device_of(self._model)
         with undisturbed(self._model):
-            calls = discover(self._model, self._modules, self._probe.first().to(device), dtype=self._dtype)
-        self._device, self._calls = device, calls
-        specs = list(calls.values())
+            sample = self._probe.first().to(self._device)
+            self._calls = discover(self._model, self._modules, sample, dtype=self._dtype)
+
+    def _prepare(self) -> None:
+        specs = list(self._calls.values())
         digests = None
         self._last = self._committed = (-1, -1)
         if self._writer.is_new:
@@ -237,7 +239,7 @@ class Recorder:
         self._identity = Identity(self._probe, digests)
         self._writer.describe_session(
             {
-                **provenance(self._model, device=device),
+                **provenance(self._model, device=self._device),
                 "batch_size": self._probe.batch_size,
                 "dtype": self._dtype,
                 "overflow": self._overflow,
@@ -247,7 +249,7 @@ class Recorder:
         )
         self._steps.count = max(0, self._last[1])
 
-    def _show_probe(self, taken: "_Snapshot") -> None:
+    def _show_probe(self, taken: Taken) -> None:
         brings_samples = not self._identity.stored
         batches = []
         with undisturbed(self._model):
@@ -273,7 +275,7 @@ class Recorder:
                 work = partial(self._writer.add_static, f"samples/{name}", values, dimensions=dimensions)
                 self._write(taken, f"samples/{name}", work, nbytes=values.nbytes)
 
-    def _show_batch(self, taken: "_Snapshot", batch: ProbeBatch) -> None:
+    def _show_batch(self, taken: Taken, batch: ProbeBatch) -> None:
         calls = []
 
         def on_output(name: str, call: int, module: nn.Module, output: torch.Tensor) -> None:
@@ -295,7 +297,7 @@ class Recorder:
         if missing := set(self._calls) - set(calls):
             raise CaptureError(f"layer {min(missing)[0]!r} did not fire for every batch of epoch {taken.epoch}")
 
-    def _write_display(self, taken: "_Snapshot", batch: ProbeBatch) -> None:
+    def _write_display(self, taken: Taken, batch: ProbeBatch) -> None:
         pictures = self._probe.display(batch.images)
         if pictures is not None:
             work = partial(
@@ -308,7 +310,7 @@ class Recorder:
             )
             self._write(taken, "inputs/display", work, nbytes=pictures.nbytes)
 
-    def _write(self, taken: "_Snapshot", what: str, work: Any, *, nbytes: int) -> None:
+    def _write(self, taken: Taken, what: str, work: Any, *, nbytes: int) -> None:
         def attempt() -> None:
             if taken.failed or self._failure is not None:
                 taken.failed = True
@@ -320,7 +322,7 @@ class Recorder:
 
         self._queue.put(attempt, nbytes=nbytes)
 
-    def _commit(self, taken: "_Snapshot") -> None:
+    def _commit(self, taken: Taken) -> None:
         if taken.failed or self._failure is not None:
             self._discard(taken)
             return
@@ -339,13 +341,13 @@ class Recorder:
         else:
             self._committed = (taken.epoch, taken.step)
 
-    def _discard(self, taken: "_Snapshot") -> None:
+    def _discard(self, taken: Taken) -> None:
         try:
             self._writer.discard()
         except Exception as error:
             self._fail(taken, "or removing a part", error)
 
-    def _fail(self, taken: "_Snapshot", what: str, error: Exception) -> None:
+    def _fail(self, taken: Taken, what: str, error: Exception) -> None:
         taken.failed = True
         failure = StoreError(
             f"writing {what} of epoch {taken.epoch}, step {taken.step} to {self._path} failed: "
@@ -382,17 +384,3 @@ class Recorder:
                 f"epoch {epoch}, step {step} was recorded already; inside an epoch, take one snapshot per optimizer "
                 f"step (pass step= where the optimizer is not one of torch.optim)"
             )
-
-
-class _Snapshot:
-    """A snapshot being taken."""
-
-    def __init__(self, *, epoch: int, step: int, metrics: dict[str, float]) -> None:
-        self.epoch = int(epoch)
-        self.step = step
-        self.metrics = metrics
-        self.moments: dict[str, Moments] = {}
-        self.failed = False
-
-    def add(self, layer: str, moments: Moments) -> None:
-        self.moments[layer] = self.moments[layer] + moments if layer in self.moments else moments

@@ -12,7 +12,7 @@ def faithfulness_line(faithfulness: Faithfulness) -> str:
 
     Examples
     --------
-    >>> faithfulness_line(Faithfulness(7.9, 0.9, 15, 0.93, 0.43, 0.4))  # doctest: +NORMALIZE_WHITESPACE
+    >>> faithfulness_line(Faithfulness(7.9, 0.9, 15, 64, 0.93, 0.43, 0.4))  # doctest: +NORMALIZE_WHITESPACE
     'keeps 7.9 of 15 neighbours (chance 0.9): points that lie close together are mostly alike, but not always;
     motion 0.43: how far a point travels says only roughly how much it changed'
     """

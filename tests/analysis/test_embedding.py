@@ -222,3 +222,17 @@ def test_what_cannot_be_measured_is_not_a_number():
     assert "not available" in str(one)
     still = measure_faithfulness(np.zeros((2, 20, 3)), np.zeros((2, 20, 2)))
     assert np.isnan(still.motion)
+
+
+def test_faithfulness_of_many_rows_is_measured_on_some():
+    rng = np.random.default_rng(5)
+    values = rng.standard_normal((2, 5000, 2))
+    told = measure_faithfulness(values, values)
+    assert told.n_rows == 2000
+    assert told.neighbours_kept == 15
+    assert told.neighbours_chance == pytest.approx(225 / 1999)
+
+
+def test_too_many_rows_for_the_default_are_refused_with_the_way_out():
+    with pytest.raises(ValueError, match=r"at most 100,000 rows, this is 100,002.*n_rows"):
+        embed(scores_of(np.zeros((100_002, 2)), 2))

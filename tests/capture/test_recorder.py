@@ -234,3 +234,15 @@ class TestGoingOn:
             self.record(net, tmp_path / "run.zarr", data, range(1), mode="x")
         self.record(net, tmp_path / "run.zarr", data, range(7, 8), mode="w")
         assert fm.open_run(tmp_path / "run.zarr").epochs == [7]
+
+
+def test_an_existing_run_is_not_replaced_by_one_that_cannot_be_recorded(
+    net: nn.Module, data: list, tmp_path: Path
+) -> None:
+    path = tmp_path / "run.zarr"
+    with fm.Recorder(net, path, probe=data) as recorder:
+        recorder.snapshot(epoch=0)
+    net.unused = nn.Linear(2, 2)
+    with pytest.raises(fm.CaptureError, match="'unused' did not fire"), fm.Recorder(net, path, probe=data, mode="w"):
+        pass
+    assert len(fm.open_run(path)) == 1
