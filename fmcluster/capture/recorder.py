@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..errors import CaptureError, StoreError
 from ..store import Mode, RunWriter
-from .hooks import discover, hooked
+from .hooks import Firing, discover, hooked
 from .identity import Identity
 from .models import device_of, plain_model
 from .probe import Probe, ProbeBatch
@@ -44,9 +44,10 @@ class Recorder:
         The model. It is shown the probe on the device it is on.
     path : path-like
         Where the run goes.
-    layers : {"children", "leaves"}, str, iterable of str, or callable
+    layers : {"children", "leaves"}, str, re.Pattern, module class, iterable of these, or callable
         What to capture: the direct children, all modules without children, names and patterns (``*`` and ``?`` stop
-        at dots), or a function of name and module. A module that fires several times is stored per call.
+        at dots), regular expressions, module classes, or a function of name and module. A module that fires several
+        times is stored per call, one that returns several tensors per tensor.
     probe : Dataset or DataLoader
         The probe set, seen with evaluation transforms; items are (image, label) or an image.
     batch_size : int
@@ -276,26 +277,29 @@ class Recorder:
                 self._write(taken, f"samples/{name}", work, nbytes=values.nbytes)
 
     def _show_batch(self, taken: Taken, batch: ProbeBatch) -> None:
-        calls = []
+        fired = set()
+        several = {(firing.name, firing.call) for firing in self._calls if firing.part}
 
-        def on_output(name: str, call: int, module: nn.Module, output: torch.Tensor) -> None:
-            spec = self._calls.get((name, call))
+        def on_output(firing: Firing, module: nn.Module, output: torch.Tensor) -> None:
+            spec = self._calls.get(firing)
+            if spec is None and firing.part and (firing.name, firing.call) in several:
+                return  # what was no batch in the first sample's output is left out
             expected = None if spec is None else (len(batch), *spec.shape)
             if spec is None or tuple(output.shape) != expected:
                 raise CaptureError(
-                    f"layer {name!r} changed in epoch {taken.epoch}: call {call + 1} returned {tuple(output.shape)}, "
-                    f"expected {expected or 'no such call'}, as for the first sample"
+                    f"layer {firing.name + firing.part!r} changed in epoch {taken.epoch}: call {firing.call + 1} "
+                    f"returned {tuple(output.shape)}, expected {expected or 'no such call'}, as for the first sample"
                 )
             values, moments = reduce_output(output, dtype=spec.dtype, pool=self._pool, threads=self._threads)
             taken.add(spec.name, moments)
-            calls.append((name, call))
+            fired.add(firing)
             work = partial(self._writer.write, spec.name, offset=batch.offset, values=values)
             self._write(taken, spec.name, work, nbytes=values.nbytes)
 
         with hooked(self._modules, on_output):
             self._model(batch.images.to(self._device))
-        if missing := set(self._calls) - set(calls):
-            raise CaptureError(f"layer {min(missing)[0]!r} did not fire for every batch of epoch {taken.epoch}")
+        if missing := [spec.name for firing, spec in self._calls.items() if firing not in fired]:
+            raise CaptureError(f"layer {missing[0]!r} did not fire for every batch of epoch {taken.epoch}")
 
     def _write_display(self, taken: Taken, batch: ProbeBatch) -> None:
         pictures = self._probe.display(batch.images)

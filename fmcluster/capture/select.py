@@ -1,12 +1,13 @@
 """Which modules are captured, and under which names."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 
 from torch import nn
 
-Layers = str | Iterable[str] | Callable[[str, nn.Module], bool]
+Choice = str | re.Pattern[str] | type[nn.Module]
+Layers = Choice | Iterable[Choice] | Callable[[str, nn.Module], bool]
 
 
 def select_modules(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
@@ -16,9 +17,10 @@ def select_modules(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
     ----------
     model : Module
         The model.
-    layers : {"children", "leaves"}, str, iterable of str, or callable
+    layers : {"children", "leaves"}, str, re.Pattern, module class, iterable of these, or callable
         The model's direct children; all modules without children; names and patterns, in which ``*`` and ``?`` stop
-        at dots, as a shell's stop at slashes; or a function of a name and a module that says whether to take it.
+        at dots, as a shell's stop at slashes; regular expressions that match a whole name; all modules of a class; or
+        a function of a name and a module that says whether to take it.
 
     Returns
     -------
@@ -28,34 +30,47 @@ def select_modules(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
     Raises
     ------
     ValueError
-        Where a name or pattern matches nothing, or nothing is chosen.
+        Where a name, pattern or class matches nothing, or nothing is chosen.
+    TypeError
+        Where `layers` holds anything else.
     """
     modules = {name: module for name, module in model.named_modules() if name}
     if layers == "children":
         chosen = dict(model.named_children())
     elif layers == "leaves":
         chosen = {name: module for name, module in modules.items() if not any(module.children())}
-    elif callable(layers):
+    elif callable(layers) and not isinstance(layers, type):
         chosen = {name: module for name, module in modules.items() if layers(name, module)}
     else:
-        patterns = [layers] if isinstance(layers, str) else list(layers)
-        wanted = {name for pattern in patterns for name in _matches(pattern, modules)}
+        choices = [layers] if isinstance(layers, str | re.Pattern | type) else list(layers)
+        wanted = {name for choice in choices for name in _matches(choice, modules)}
         chosen = {name: module for name, module in modules.items() if name in wanted}
     if not chosen:
         raise ValueError(f"layers={layers!r} chooses no module of {type(model).__name__}; {_known(modules)}")
     return chosen
 
 
-def _matches(pattern: str, modules: Iterable[str]) -> list[str]:
-    if not isinstance(pattern, str):
-        raise TypeError(f"layers holds {pattern!r}; expected names or patterns, as strings")
-    expression = re.compile(re.escape(pattern).replace(r"\*", "[^.]*").replace(r"\?", "[^.]"))
-    found = [name for name in modules if expression.fullmatch(name)]
+def _matches(choice: object, modules: Mapping[str, nn.Module]) -> list[str]:
+    if isinstance(choice, type) and issubclass(choice, nn.Module):
+        found = [name for name, module in modules.items() if isinstance(module, choice)]
+        wanted = f"module of class {choice.__name__}"
+    elif isinstance(choice, str | re.Pattern):
+        expression = choice if isinstance(choice, re.Pattern) else _expression(choice)
+        found = [name for name in modules if expression.fullmatch(name)]
+        wanted = f"layer {choice!r}" if isinstance(choice, str) else f"layer that matches {choice.pattern!r} as a whole"
+    else:
+        raise TypeError(
+            f"layers holds {choice!r}; expected names, patterns, regular expressions (re.compile) or module classes"
+        )
     if not found:
-        near = get_close_matches(pattern, modules, n=3, cutoff=0.5)
+        near = get_close_matches(choice, modules, n=3, cutoff=0.5) if isinstance(choice, str) else []
         hint = f"did you mean {', '.join(near)}?" if near else _known(modules)
-        raise ValueError(f"the model has no layer {pattern!r}; {hint}")
+        raise ValueError(f"the model has no {wanted}; {hint}")
     return found
+
+
+def _expression(pattern: str) -> re.Pattern[str]:
+    return re.compile(re.escape(pattern).replace(r"\*", "[^.]*").replace(r"\?", "[^.]"))
 
 
 def _known(modules: Iterable[str]) -> str:

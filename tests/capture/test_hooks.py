@@ -42,8 +42,8 @@ class Around(nn.Module):
 @pytest.mark.parametrize(
     ("returned", "message"),
     [
-        (lambda x: (x, x), r"layer 'inner' \(Odd\) returned a tuple; expected a tensor"),
-        (lambda x: {"out": x}, "returned a dict"),
+        (lambda x: (x.shape, None), r"layer 'inner' \(Odd\) returned a tuple without tensors"),
+        (lambda x: {"out": x > 0}, "returned a dict without tensors"),
         (lambda x: None, "returned a NoneType"),
         (lambda x: x.mean(), r"returned float32 of shape \(\) for a batch of one"),
         (lambda x: x.flatten(), r"shape \(192,\)"),
@@ -117,7 +117,8 @@ def test_another_number_of_calls_is_an_error(times: int, message: str, tmp_path:
     [
         (lambda x: x[:, :, ::2], r"call 1 returned \(3, 3, 4, 8\), expected \(3, 3, 8, 8\)"),
         (lambda x: x[:1], r"returned \(1, 3, 8, 8\), expected \(3, 3, 8, 8\)"),
-        (lambda x: (x,), "returned a tuple"),
+        (lambda x: (x,), r"layer 'inner\[0\]' changed in epoch 0"),
+        (lambda x: [], "returned a list without tensors"),
     ],
 )
 def test_a_change_between_batches_is_an_error(later: Callable, message: str, tmp_path: Path) -> None:
@@ -162,3 +163,23 @@ def test_models_of_other_precision(dtype: torch.dtype, take: Callable) -> None:
     with torch.no_grad():
         exact = model[0](torch.stack(IMAGES).to(dtype)).double().numpy()
     np.testing.assert_array_equal(run["0"].read(epoch=0), exact.astype(np.float16))
+
+
+def test_an_output_of_several_tensors_is_a_layer_per_tensor(take: Callable) -> None:
+    class Heads(nn.Module):
+        def forward(self, x: torch.Tensor) -> dict[str, object]:
+            return {"maps": x - 0.5, "deep": [x.mean((2, 3)), None], "count": torch.tensor(3), "shape": x.shape}
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.heads = Heads()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.heads(x)["maps"]
+
+    run = take(Model(), IMAGES, batch_size=3)
+    assert run.layers == ["heads[maps]", "heads[deep][0]"]
+    images = torch.stack(IMAGES)
+    np.testing.assert_array_equal(run["heads[maps]"].read(epoch=0), (images - 0.5).half().numpy())
+    np.testing.assert_array_equal(run["heads[deep][0]"].read(epoch=0), images.mean((2, 3)).half().numpy())

@@ -77,7 +77,7 @@ def test_what_matches_nothing(layers: object, message: str, resnet: nn.Module) -
 
 
 def test_names_that_are_no_strings(resnet: nn.Module) -> None:
-    with pytest.raises(TypeError, match="expected names or patterns"):
+    with pytest.raises(TypeError, match="layers holds 3; expected names"):
         select_modules(resnet, [3])
 
 
@@ -92,3 +92,19 @@ def test_a_module_held_twice_is_chosen_once() -> None:
     model = nn.Sequential(nn.Linear(2, 2), shared, nn.Linear(2, 2), shared)
     assert list(select_modules(model, "leaves")) == ["0", "1", "2"]
     assert torch.is_tensor(model(torch.rand(1, 2)))
+
+
+def test_regular_expressions_match_whole_names(resnet: nn.Module) -> None:
+    found = select_modules(resnet, re.compile(r"layer[12]\.0\.conv\d"))
+    assert list(found) == ["layer1.0.conv1", "layer1.0.conv2", "layer2.0.conv1", "layer2.0.conv2"]
+    with pytest.raises(ValueError, match="no layer that matches 'conv' as a whole"):
+        select_modules(resnet, re.compile("conv"))
+
+
+def test_classes_and_mixtures(resnet: nn.Module) -> None:
+    linear = select_modules(resnet, nn.Linear)
+    assert list(linear) == ["fc"]
+    mixed = select_modules(resnet, [nn.Linear, re.compile("conv1"), "layer?"])
+    assert list(mixed) == ["conv1", "layer1", "layer2", "layer3", "layer4", "fc"]
+    with pytest.raises(ValueError, match="no module of class LSTM"):
+        select_modules(resnet, nn.LSTM)
