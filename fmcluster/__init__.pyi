@@ -4,6 +4,7 @@ from .analysis import embed as embed
 from .analysis import pca as pca
 from .analysis import track as track
 from .capture import Recorder as Recorder
+from .capture import replay as replay
 from .errors import CaptureError as CaptureError
 from .errors import StoreError as StoreError
 from .report import write_report as write_report

@@ -1,5 +1,5 @@
 """From a model in training to a run on disk."""
 
-from .recorder import Recorder
+import lazy_loader
 
-__all__ = ["Recorder"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

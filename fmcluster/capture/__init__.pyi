@@ -1,0 +1,2 @@
+from .recorder import Recorder as Recorder
+from .replaying import replay as replay
