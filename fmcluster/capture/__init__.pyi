@@ -1,2 +1,4 @@
+from .estimating import Estimate as Estimate
+from .estimating import estimate as estimate
 from .recorder import Recorder as Recorder
 from .replaying import replay as replay

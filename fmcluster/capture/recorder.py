@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..errors import CaptureError, StoreError
 from ..store import Mode, RunWriter
+from .estimating import Estimate, estimate
 from .hooks import Firing, discover, hooked
 from .identity import Identity
 from .models import device_of, plain_model
@@ -25,7 +26,7 @@ from .reduce import reduce_output
 from .resume import check_resumable
 from .select import Layers, select_modules
 from .steps import StepCounter
-from .taken import Taken
+from .taken import Taken, check_order
 from .undisturbed import undisturbed
 
 DTYPES = ("float16", "float32")
@@ -118,6 +119,7 @@ class Recorder:
         self._max_pending_bytes = max_pending_bytes
         self._notes: dict[str, Any] = json.loads(json.dumps(dict(notes or {})))  # a copy; what JSON cannot hold raises
         self._steps = StepCounter(self._model)
+        self._last = (-1, -1)
         self._entered = False
         self._open = False
 
@@ -191,7 +193,7 @@ class Recorder:
         self._check_open()
         self._raise_failure()
         step = self._steps.count if step is None else step
-        self._check_order(epoch, step)
+        check_order(epoch, step, last=self._last)
         self._steps.count = int(step)
         taken = Taken(epoch=epoch, step=self._steps.count, metrics={k: float(v) for k, v in (metrics or {}).items()})
         try:
@@ -202,6 +204,22 @@ class Recorder:
             raise
         self._queue.put(partial(self._commit, taken))
         self._last = (epoch, taken.step)
+
+    def estimate(self, *, n_snapshots: int) -> Estimate:
+        """Say how many bytes and seconds so many snapshots will take, from the probe's first batch.
+
+        Nothing is recorded; the recorder need not be entered.
+        """
+        with undisturbed(self._model):  # a loader draws from the random generators
+            images = next(iter(self._probe)).images
+        return estimate(
+            self._model,
+            images,
+            n_samples=self._probe.n_samples,
+            n_snapshots=n_snapshots,
+            layers=lambda name, _module: name in self._modules,
+            dtype=self._dtype,
+        )
 
     def flush(self) -> None:
         """Wait until every snapshot taken so far is on the disk.
@@ -372,19 +390,3 @@ class Recorder:
             self._last = self._committed
             self._identity.stored = self._writer.n_snapshots > 0
             raise failure
-
-    def _check_order(self, epoch: int, step: int) -> None:
-        if isinstance(epoch, bool) or not isinstance(epoch, (int, np.integer)) or epoch < 0:
-            raise ValueError(f"epoch is {epoch!r}; expected an integer from 0 on")
-        if epoch < self._last[0]:
-            raise ValueError(
-                f"epoch {epoch} comes after epoch {self._last[0]} was recorded; snapshots are taken in order "
-                f"(a resumed training loop starts at the epoch after the last)"
-            )
-        if isinstance(step, bool) or not isinstance(step, (int, np.integer)) or step < max(0, self._last[1]):
-            raise ValueError(f"step is {step!r}; expected an integer from {max(0, self._last[1])} on: steps so far")
-        if (epoch, step) == self._last:
-            raise ValueError(
-                f"epoch {epoch}, step {step} was recorded already; inside an epoch, take one snapshot per optimizer "
-                f"step (pass step= where the optimizer is not one of torch.optim)"
-            )

@@ -1,5 +1,7 @@
 """A snapshot on its way from the model to the disk."""
 
+import numpy as np
+
 from .reduce import Moments
 
 
@@ -28,3 +30,21 @@ class Taken:
     def add(self, layer: str, moments: Moments) -> None:
         """Add what a batch of a layer sums up to."""
         self.moments[layer] = self.moments[layer] + moments if layer in self.moments else moments
+
+
+def check_order(epoch: int, step: int, *, last: tuple[int, int]) -> None:
+    """Raise `ValueError` where a snapshot does not come after the last one, an (epoch, step)."""
+    if isinstance(epoch, bool) or not isinstance(epoch, (int, np.integer)) or epoch < 0:
+        raise ValueError(f"epoch is {epoch!r}; expected an integer from 0 on")
+    if epoch < last[0]:
+        raise ValueError(
+            f"epoch {epoch} comes after epoch {last[0]} was recorded; snapshots are taken in order "
+            f"(a resumed training loop starts at the epoch after the last)"
+        )
+    if isinstance(step, bool) or not isinstance(step, (int, np.integer)) or step < max(0, last[1]):
+        raise ValueError(f"step is {step!r}; expected an integer from {max(0, last[1])} on: steps so far")
+    if (epoch, step) == last:
+        raise ValueError(
+            f"epoch {epoch}, step {step} was recorded already; inside an epoch, take one snapshot per optimizer "
+            f"step (pass step= where the optimizer is not one of torch.optim)"
+        )

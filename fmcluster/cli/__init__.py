@@ -5,9 +5,9 @@ import sys
 from .app import app, console, errors
 from .reading import info, verify
 from .studying import analyze, plot, report
-from .training import demo, train
+from .training import demo, estimate, train
 
-for command in (demo, train, info, verify, analyze, plot, report):
+for command in (demo, train, estimate, info, verify, analyze, plot, report):
     app.command()(command)
 
 

@@ -102,6 +102,8 @@ def test_verify_tells_whole_from_damaged(run, tmp_path, capsys, monkeypatch):
         (["plot", "RUN", "grid", "--layer", "conv1", "--sample", "99", "-o", "a.png"], "99"),
         (["report", "RUN", "--layers", "conv9"], "did you mean conv1?"),
         (["train", "nowhere"], "nowhere"),
+        (["estimate", "--model", "resnet5"], "such as resnet50"),
+        (["estimate", "--epochs", "0"], "at least 1"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(arguments, expected, run, capsys, monkeypatch, tmp_path):
@@ -134,6 +136,15 @@ def test_train_never_replaces_what_it_was_not_told_to(run, capsys, monkeypatch):
     assert call("train", run.parent, "-o", run, monkeypatch=monkeypatch) == 2
     assert "--overwrite" in capsys.readouterr().err
     assert len(open_run(run)) == 3
+
+
+def test_estimate_tells_bytes_before_the_run(capsys, monkeypatch):
+    arguments = ("estimate", "--model", "resnet18", "--samples", "10", "--epochs", "2", "--pixels", "32")
+    assert call(*arguments, "--batch-size", "2", monkeypatch=monkeypatch) == 0
+    out = capsys.readouterr().out
+    assert "resnet18, 10 samples, 3 snapshots" in out
+    per_sample = 3 * 64 * 16**2 + 2 * 64 * 8**2 + 128 * 4**2 + 256 * 2**2 + 2 * 512 + 1000
+    assert f"In all {30 * 2 * per_sample / 1e6:.1f} MB" in out
 
 
 def test_a_wrong_option_exits_with_2(run, monkeypatch):
