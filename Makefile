@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-all lint pictures clean
 
 demo: .venv/installed
 	$(BIN)/fmcluster demo
@@ -18,6 +18,10 @@ lint: .venv/installed-lint
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+pictures: demo
+	$(BIN)/fmcluster plot demo/run.zarr evolution --layer layer2 --channels 75,33,79,122 --dpi 90 -o docs/images/evolution.png
+	$(BIN)/fmcluster plot demo/run.zarr flow --layer layer4 --dpi 90 -o docs/images/flow.png
 
 clean:
 	rm -rf .venv demo

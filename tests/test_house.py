@@ -1,5 +1,6 @@
 """What holds for the package as a whole: floors, light imports, and no file that outgrew the house."""
 
+import ast
 import doctest
 import subprocess
 import sys
@@ -55,3 +56,23 @@ def test_examples_in_docstrings_are_right(path):
     parts = path.relative_to(ROOT).with_suffix("").parts
     module = import_module(".".join(part for part in parts if part != "__init__"))
     assert doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE).failed == 0
+
+
+def test_public_functions_take_two_positional_parameters_at_most():
+    """Commands of the command line aside: typer makes options of their parameters."""
+    too_many = []
+    for path in MODULES:
+        if path.is_relative_to(ROOT / "fmcluster" / "cli"):
+            continue
+        tree = ast.parse(path.read_text())
+        classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+        for node in [*tree.body, *(member for each in classes for member in each.body)]:
+            if not isinstance(node, ast.FunctionDef):
+                continue
+            public = not node.name.startswith("_") or node.name == "__init__"
+            names = [argument.arg for argument in (*node.args.posonlyargs, *node.args.args)]
+            if public and len([name for name in names if name not in ("self", "cls")]) > 2:
+                too_many.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name}({', '.join(names)})")
+            if public and node.args.kwarg is not None:
+                too_many.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name}(**{node.args.kwarg.arg})")
+    assert not too_many, "\n".join(too_many)

@@ -318,11 +318,11 @@ def layers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple]:
 @pytest.mark.parametrize("max_bytes", [1, 200, 10**6])
 def test_vectors_of_stored_layers(name: str, view: str, max_bytes: int, layers: Callable) -> None:
     layer, values = layers(name)
-    vectors = layer.vectors(view, samples=[3, 0, 4], snapshots=[2, 0], scaling="centred")
-    whole = expected(values[[2, 0]][:, [3, 0, 4]], view, "centred")
+    vectors = layer.vectors(view, samples=[3, 0, 4], snapshots=[0, 2], scaling="centred")
+    whole = expected(values[[0, 2]][:, [3, 0, 4]], view, "centred")
     close(np.concatenate(list(vectors.feature_blocks(max_bytes=max_bytes)), axis=1), whole)
     close(np.concatenate([block for _, block in vectors.row_blocks(max_bytes=max_bytes)]), whole)
-    assert vectors.rows["snapshot"].unique().tolist() == [2, 0]
+    assert vectors.rows["snapshot"].unique().tolist() == [0, 2]
     if "sample" in vectors.rows:
         assert list(dict.fromkeys(vectors.rows["sample"])) == [3, 0, 4]
 

@@ -52,7 +52,8 @@ def plan_pass(vectors: Vectors, *, n_components: int, max_bytes: int) -> Plan:
     method, side = ("gram", rows) if rows <= features else ("covariance", features)
     # accumulated in float64, one product beside it; then its eigenvectors and the solver's working copy
     matrix = side * side * (8 + 8) + 8 * side * n_components
-    scores = rows * n_components * 8
+    labels = rows * 8 * 3 * len(vectors.rows.columns)  # of the rows, while their table is put together, and after
+    scores = rows * n_components * 8 + labels
     left = max_bytes - matrix - scores
     # blocks: one being read, one waiting, one being worked on, and temporary copies of it
     block = min(BLOCK_BYTES, left // 6)

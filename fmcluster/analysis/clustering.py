@@ -4,6 +4,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from .arguments import require
 from .estimators import fresh, name_of
 from .results import Clusters, Scores
 
@@ -38,6 +39,11 @@ def cluster(scores: Scores, clusterer: Clusterer) -> Clusters:
     ValueError
         Where there are fewer rows than clusters asked for, or the labels are not one integer a row.
     """
+    require(scores, Scores, verb="cluster", made_by="pca(vectors)")
+    if isinstance(clusterer, type):
+        raise TypeError(
+            f"cluster received the class {clusterer.__name__}; expected one of it: {clusterer.__name__}(...)"
+        )
     if not hasattr(clusterer, "fit_predict"):
         raise TypeError(f"{name_of(clusterer)} has no fit_predict; expected a scikit-learn style clusterer")
     wanted = getattr(clusterer, "n_clusters", None)

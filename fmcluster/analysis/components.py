@@ -5,6 +5,7 @@ from scipy.linalg import eigh
 
 from ..vectors import Vectors
 from .algebra import accumulate_covariance, accumulate_gram, plan_pass, read_ahead
+from .arguments import require
 from .results import Array, Scores
 
 MAX_BYTES = 1 << 30
@@ -25,7 +26,8 @@ def pca(vectors: Vectors, *, n_components: int = 50, max_bytes: int = MAX_BYTES)
     n_components : int
         How many components; fewer where rows or features are fewer.
     max_bytes : int
-        Memory that may be taken.
+        Memory that may be taken, above what is in use. It bounds this pass over the vectors; what follows works on the
+        scores alone.
 
     Returns
     -------
@@ -35,6 +37,8 @@ def pca(vectors: Vectors, *, n_components: int = 50, max_bytes: int = MAX_BYTES)
 
     Raises
     ------
+    TypeError
+        For what is not vectors.
     ValueError
         For fewer than one component, or activations that are not finite.
     MemoryError
@@ -45,6 +49,7 @@ def pca(vectors: Vectors, *, n_components: int = 50, max_bytes: int = MAX_BYTES)
     I. T. Jolliffe, *Principal Component Analysis*, 2nd edition, Springer 2002, section 3.5 (the singular value
     decomposition and its two eigenproblems).
     """
+    require(vectors, Vectors, verb="pca", made_by='layer.vectors("channel")')
     if n_components < 1:
         raise ValueError(f"n_components is {n_components}; expected at least 1")
     n_components = min(n_components, *vectors.shape)
@@ -61,8 +66,7 @@ def pca(vectors: Vectors, *, n_components: int = 50, max_bytes: int = MAX_BYTES)
         values = np.empty((vectors.shape[0], n_components))
         for start, block in read_ahead(vectors.row_blocks(max_bytes=plan.block_bytes // 2)):
             values[start : start + len(block)] = (block - mean) @ axes
-    peaks = values[np.abs(values).argmax(axis=0), np.arange(n_components)]
-    values *= np.where(peaks < 0, -1, 1)
+    values *= np.where(values.max(axis=0) < -values.min(axis=0), -1, 1)
     return Scores(
         rows=vectors.rows,
         layer=vectors.layer,

@@ -10,7 +10,7 @@ from .results import Array
 N_NEIGHBORS = 30
 
 
-def draw_drift(values: Array, positions: Array, neighbourhoods: Sequence[Neighbourhood]) -> Array:
+def draw_drift(values: Array, positions: Array, *, neighbourhoods: Sequence[Neighbourhood]) -> Array:
     """Let rows move in a map as they truly move, where they move less than their neighbours are away.
 
     A layout by neighbours knows nothing of a movement that changes no neighbours: it puts the snapshots of such a row

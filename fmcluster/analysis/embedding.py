@@ -4,6 +4,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from .arguments import require
 from .estimators import fresh, name_of
 from .faithfulness import measure_faithfulness
 from .fused import FusedTSNE
@@ -45,6 +46,7 @@ def embed(scores: Scores, reducer: Reducer | FusedTSNE | None = None, *, random_
         Where there are too few rows (or, for the default, too many), or the reducer's output is not finite or not of
         two columns.
     """
+    require(scores, Scores, verb="embed", made_by="pca(vectors)")
     if len(scores.rows) < 4:
         raise ValueError(f"{len(scores.rows)} rows make no map; expected at least 4 (take more snapshots or rows)")
     if reducer is None:

@@ -96,7 +96,7 @@ class FusedTSNE(BaseEstimator):  # type: ignore[misc]
         if len({len(group) for group in groups}) == 1:
             rows = np.concatenate(groups)
             shape = (len(groups), len(groups[0]), -1)
-            drawn = draw_drift(values[rows].reshape(shape), self.embedding_[rows].reshape(shape), places)
+            drawn = draw_drift(values[rows].reshape(shape), self.embedding_[rows].reshape(shape), neighbourhoods=places)
             self.embedding_[rows] = drawn.reshape(-1, 2)
         return self.embedding_
 

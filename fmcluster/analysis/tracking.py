@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from .arguments import require
 from .results import Clusters, History
 
 NOISE = -1
@@ -29,6 +30,7 @@ def track(clusters: Clusters) -> History:
     ValueError
         Where the clusters were not fitted on all snapshots at once.
     """
+    require(clusters, Clusters, verb="track", made_by="cluster(scores, clusterer)")
     if clusters.fit != "pooled":
         raise ValueError(f'the clusters were fitted on {clusters.fit!r}; expected fit="pooled"')
     frame = _moves(clusters)

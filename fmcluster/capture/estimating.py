@@ -95,7 +95,7 @@ def estimate(
     modules = select_modules(plain, layers)
     images = images.to(device_of(plain))
     with undisturbed(plain), tempfile.TemporaryDirectory() as folder:
-        calls = discover(plain, modules, images[:1], dtype=dtype)
+        calls = discover(plain, modules, sample=images[:1], dtype=dtype)
         _capture(plain, modules, images, calls)  # the first pass warms up
         start = perf_counter()
         values = _capture(plain, modules, images, calls)

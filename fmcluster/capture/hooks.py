@@ -69,7 +69,7 @@ def hooked(modules: Mapping[str, nn.Module], on_output: OnOutput) -> Iterator[No
 
 
 def discover(
-    model: nn.Module, modules: Mapping[str, nn.Module], sample: torch.Tensor, *, dtype: str
+    model: nn.Module, modules: Mapping[str, nn.Module], *, sample: torch.Tensor, dtype: str
 ) -> dict[Firing, LayerSpec]:
     """Show the model one sample, and note what the modules return.
 

@@ -17,6 +17,7 @@ def provenance(model: nn.Module, *, device: torch.device) -> dict[str, Any]:
         "model": f"{type(model).__module__}.{type(model).__qualname__}",
         "device": torch.cuda.get_device_name(device) if cuda else device.type,
         "threads": torch.get_num_threads(),
+        "random_state": torch.initial_seed(),
         "precision": {
             "float32_matmul": torch.get_float32_matmul_precision(),
             "cudnn_allow_tf32": torch.backends.cudnn.allow_tf32,

@@ -26,7 +26,7 @@ from .reduce import reduce_output
 from .resume import check_resumable
 from .select import Layers, select_modules
 from .steps import StepCounter
-from .taken import Taken, check_order
+from .taken import Taken, as_numbers, check_order
 from .undisturbed import undisturbed
 
 DTYPES = ("float16", "float32")
@@ -195,7 +195,7 @@ class Recorder:
         step = self._steps.count if step is None else step
         check_order(epoch, step, last=self._last)
         self._steps.count = int(step)
-        taken = Taken(epoch=epoch, step=self._steps.count, metrics={k: float(v) for k, v in (metrics or {}).items()})
+        taken = Taken(epoch=epoch, step=self._steps.count, metrics=as_numbers(metrics or {}))
         try:
             self._show_probe(taken)
         except BaseException:
@@ -237,7 +237,7 @@ class Recorder:
         self._device = device_of(self._model)
         with undisturbed(self._model):
             sample = self._probe.first().to(self._device)
-            self._calls = discover(self._model, self._modules, sample, dtype=self._dtype)
+            self._calls = discover(self._model, self._modules, sample=sample, dtype=self._dtype)
 
     def _prepare(self) -> None:
         specs = list(self._calls.values())

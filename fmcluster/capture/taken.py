@@ -1,5 +1,7 @@
 """A snapshot on its way from the model to the disk."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from .reduce import Moments
@@ -48,3 +50,14 @@ def check_order(epoch: int, step: int, *, last: tuple[int, int]) -> None:
             f"epoch {epoch}, step {step} was recorded already; inside an epoch, take one snapshot per optimizer "
             f"step (pass step= where the optimizer is not one of torch.optim)"
         )
+
+
+def as_numbers(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return metrics as floats; raise `TypeError` naming one that is no number."""
+    numbers = {}
+    for name, value in metrics.items():
+        try:
+            numbers[str(name)] = float(value)
+        except (TypeError, ValueError):
+            raise TypeError(f"the metric {name!r} is {value!r}; expected a number") from None
+    return numbers

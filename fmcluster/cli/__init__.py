@@ -1,6 +1,10 @@
 """The command line: `fmcluster COMMAND --help` says what each command takes."""
 
 import sys
+from importlib.metadata import version as installed_version
+from typing import Annotated
+
+import typer
 
 from .app import app, console, errors
 from .reading import info, verify
@@ -9,6 +13,15 @@ from .training import demo, estimate, train
 
 for command in (demo, train, estimate, info, verify, analyze, plot, report):
     app.command()(command)
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"fmcluster {installed_version('fmcluster')}")
+        raise typer.Exit
 
 
 def main() -> None:

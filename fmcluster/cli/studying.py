@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,8 +25,11 @@ if TYPE_CHECKING:
 LayerName = Annotated[str, typer.Option("--layer", help="Which layer.")]
 View = Annotated[str, typer.Option(help="What a row is: channel, map, sample, position, or an einops pattern.")]
 NumberOfClusters = Annotated[int, typer.Option("--clusters", help="How many clusters (k-means).")]
-Seed = Annotated[int, typer.Option(help="Of the map and the clusters.")]
-Rows = Annotated[int | None, typer.Option("--rows", help="Draw so many rows of each snapshot; all by default.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the map and the clusters.")]
+Rows = Annotated[int | None, typer.Option("--rows", min=1, help="Draw so many rows of each snapshot; all by default.")]
+
+
+MOST_ROWS = 100_000
 
 
 class Picture(StrEnum):
@@ -46,7 +50,7 @@ def analyze(
     layer: LayerName,
     view: View = "channel",
     clusters: NumberOfClusters = 8,
-    components: Annotated[int, typer.Option(help="How many principal components.")] = 50,
+    components: Annotated[int, typer.Option(min=1, help="How many principal components.")] = 50,
     rows: Rows = None,
     seed: Seed = 0,
     output: Annotated[
@@ -57,6 +61,19 @@ def analyze(
     from ..store import open_run
 
     opened = open_run(run)
+    parameters = {
+        "run": opened.path,
+        "snapshots": opened.snapshots.to_dict(orient="list"),
+        "layer": layer,
+        "view": view,
+        "components": components,
+        "clusters": clusters,
+        "rows": rows,
+        "random_state": seed,
+    }
+    folder = output or _results_folder(opened, parameters)
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{folder} is a file; the tables go into a folder")
     scores, embedding, found, history = _study(
         opened, layer, view=view, clusters=clusters, components=components, rows=rows, seed=seed
     )
@@ -69,22 +86,9 @@ def analyze(
     console.print(_table("Members of each cluster", history.sizes.reset_index()))
     if len(history.steps):
         console.print(_table("Rows that changed cluster, step by step", history.steps))
-    folder = output or Path(f"{opened.path.rstrip('/')}.results") / f"{layer}-{_file_name(view)}"
     _save(
         folder,
-        {
-            "run": opened.path,
-            "snapshots": opened.snapshots.to_dict(orient="list"),
-            "layer": layer,
-            "view": view,
-            "components": components,
-            "clusters": clusters,
-            "rows": rows,
-            "random_state": seed,
-            "fit": found.fit,
-            "reducer": embedding.method,
-            "clusterer": found.method,
-        },
+        parameters | {"fit": found.fit, "reducer": embedding.method, "clusterer": found.method},
         {
             "rows": embedding.frame.assign(cluster=found.labels),
             "flow": history.flow,
@@ -107,13 +111,16 @@ def plot(
     clusters: NumberOfClusters = 8,
     rows: Rows = None,
     seed: Seed = 0,
-    dpi: Annotated[int, typer.Option(help="Dots per inch of a PNG.")] = 150,
+    dpi: Annotated[int, typer.Option(min=10, max=2400, help="Dots per inch of a PNG.")] = 150,
 ) -> None:
     """Draw one picture of a run."""
     from ..store import open_run
 
     opened = open_run(run)
-    if output.suffix not in (".png", ".svg", ".pdf"):
+    opened.resolve(snapshot=0)
+    if not output.parent.is_dir():
+        raise FileNotFoundError(f"cannot write {output}: there is no folder {output.parent}")
+    if output.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise ValueError(f"cannot write {output.name}; expected a file that ends in .png, .svg or .pdf")
     if picture is not Picture.metrics and layer is None:
         raise ValueError(f"{picture.value} needs a layer: pass --layer with one of {', '.join(opened.layers)}")
@@ -129,7 +136,7 @@ def plot(
         rows=rows,
         seed=seed,
     )
-    figure.savefig(output, dpi=dpi)
+    figure.savefig(output, dpi=dpi, bbox_inches="tight")
     say(f"Drawn in {output}")
 
 
@@ -165,6 +172,11 @@ def _study(
     vectors = run[layer].vectors(view, n_rows=rows, random_state=seed)
     if clusters < 1:
         raise ValueError(f"--clusters is {clusters}; expected at least 1")
+    if vectors.shape[0] > MOST_ROWS:
+        raise ValueError(
+            f"the {view} view of {layer} has {vectors.shape[0]:,} rows, and a map takes {MOST_ROWS:,} at most; draw "
+            f"some with --rows, up to {MOST_ROWS // len(run):,} of each snapshot"
+        )
     with console.status("loading the analysis"):
         from sklearn.cluster import KMeans
 
@@ -240,8 +252,13 @@ def _table(title: str, frame: "pd.DataFrame") -> Table:
     return table
 
 
-def _file_name(view: str) -> str:
-    return "".join(char if char.isalnum() else "_" for char in view)
+def _results_folder(run: "Run", parameters: dict[str, Any]) -> Path:
+    """Return where results lie beside a run: other parameters or snapshots, another folder."""
+    from ..store import escape
+
+    digest = sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:8]
+    name = f"{escape(parameters['layer'])}-{escape(parameters['view'])}-{digest}"
+    return Path(f"{run.path.rstrip('/')}.results") / name
 
 
 def _save(folder: Path, parameters: dict[str, Any], tables: "dict[str, pd.DataFrame]") -> None:

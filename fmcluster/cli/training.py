@@ -22,9 +22,11 @@ def demo(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the run, the weights, the report.")] = Path(
         "demo"
     ),
-    seed: Annotated[int, typer.Option(help="Of the weights and the order of the images.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the weights and the order of the images.")] = 0,
 ) -> None:
     """Fine-tune a ResNet-18 on real digits, capture it, analyse it, and write a report: the whole path, offline."""
+    if output.exists() and not output.is_dir():
+        raise FileExistsError(f"{output} is a file; the demo writes into a folder")
     with console.status("loading torch"):
         from ..recipes import run_demo
         from ..report import write_report
@@ -53,8 +55,8 @@ def train(
     layers: Annotated[str, typer.Option(help="children, leaves, or names and patterns with commas.")] = "children",
     batch_size: Annotated[int, typer.Option(help="Training images a step.")] = 4,
     probe_size: Annotated[int | None, typer.Option(help="Validation images to record; all by default.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the head, the order and the crops.")] = 0,
-    workers: Annotated[int, typer.Option(help="Processes that load images.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the head, the order and the crops.")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that load images.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; CUDA where there is one.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")] = False,
 ) -> None:

@@ -92,7 +92,7 @@ def channel_grid(
     ValueError
         If there is no such epoch, snapshot, sample or channel.
     """
-    table = snapshot_table(layer.snapshots)
+    table = _snapshots_of(layer)
     position = find_snapshot(table, epoch=epoch, snapshot=snapshot)
     number = int(table["snapshot"].iloc[position])
     _check_choice("scale", scale, ("shared", "channel"))
@@ -166,7 +166,7 @@ def channel_evolution(
     ValueError
         If there is no such sample or channel.
     """
-    table = snapshot_table(layer.snapshots)
+    table = _snapshots_of(layer)
     titles = snapshot_titles(table, separator="\n")
     shown = brief(len(table), at_most=16)
     numbers = [int(table["snapshot"].iloc[position]) for position in shown]
@@ -175,7 +175,8 @@ def channel_evolution(
     if channels is None:
         activity = _activity(layer, [int(number) for number in table["snapshot"]])
         chosen = [int(channel) for channel in np.argsort(-activity, kind="stable")[:8]]
-        which = "the most active channel" if len(chosen) == 1 else f"the {len(chosen)} most active channels"
+        which = "the channel" if len(chosen) == 1 else f"the {len(chosen)} channels"
+        which += " most active over all images"
     else:
         chosen = _chosen(layer, channels)
         which = "1 channel" if len(chosen) == 1 else f"{len(chosen)} channels"
@@ -304,6 +305,13 @@ def _check_sample(layer: PicturedLayer, sample: int) -> None:
             f"received sample={sample}; expected one of the {len(known)} recorded samples ({known.min()} to "
             f"{known.max()}): choose from `layer.samples.index`"
         )
+
+
+def _snapshots_of(layer: PicturedLayer) -> pd.DataFrame:
+    table = snapshot_table(layer.snapshots)
+    if table.empty:
+        raise ValueError(f"layer {layer.name!r} has no snapshot yet; record one with Recorder.snapshot, then draw it")
+    return table
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -108,7 +108,7 @@ class Study:
     def ratio(self) -> float:
         """Width over height of the map, within what a panel can take."""
         width, height = np.ptp(self.embedding.values, axis=0)
-        return float(np.clip(width / max(height, 1e-9), 1.1, 1.6))
+        return float(np.clip(width / max(height, 1e-9), 1.1, 2.4))
 
     @cached_property
     def change(self) -> npt.NDArray[np.float64]:

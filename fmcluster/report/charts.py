@@ -57,6 +57,7 @@ def metric_chart(metrics: pd.DataFrame, *, column: str) -> Json:
         "fixedrange": True,
         "nticks": 6,
         "rangemode": "normal" if percent else "tozero",
+        "ticklabelstandoff": 6,
     }
     return {"figure": {"data": [line], "layout": layout}}
 

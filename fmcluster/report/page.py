@@ -144,6 +144,7 @@ def render_page(run: Run, sections: list[LayerSection], *, settings: Settings) -
         settings=settings,
         noun=words.row_noun(settings.view),
         meaning=words.row_meaning(settings.view),
+        fused=settings.reducer is None,
         data=data,
         plotly=Markup(get_plotlyjs()),
     )

@@ -44,7 +44,7 @@ class StoredArray:
         For each snapshot, by array: the chunks that hold nothing but fill values and therefore do not exist.
     """
 
-    def __init__(self, array: zarr.Array[Any], run: str, absent: Sequence[Mapping[str, list[str]]]) -> None:
+    def __init__(self, array: zarr.Array[Any], *, run: str, absent: Sequence[Mapping[str, list[str]]]) -> None:
         self.array = array
         self.shape: tuple[int, ...] = array.shape
         self._run = run

@@ -1,6 +1,7 @@
 """One layer of a run."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -198,8 +199,11 @@ class Layer:
         self._run.resolve(snapshot=0)
         numbers = range(self.shape[0]) if snapshots is None else snapshots
         chosen = [self._run.resolve(snapshot=number) for number in numbers]
-        if not chosen:
-            raise ValueError("snapshots is empty; pass at least one, or None for all")
+        for name, given in (("snapshots", chosen), ("samples", samples)):
+            if given is not None and len(given) == 0:
+                raise ValueError(f"{name} is empty; pass at least one, or None for all")
+        if any(later <= earlier for earlier, later in pairwise(chosen)):
+            raise ValueError(f"snapshots is {chosen}; expected each once, in order, so that what follows is in time")
         return make_vectors(
             self,
             view,

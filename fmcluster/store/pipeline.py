@@ -15,6 +15,8 @@ from zarr.abc.store import Store
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, StorePath
 
+from ..errors import StoreError
+
 # zarr's settings are global: two threads that change and restore them at once would leave them changed
 _SETTINGS = RLock()
 
@@ -22,7 +24,13 @@ _SETTINGS = RLock()
 def open_store(path: str) -> Store:
     """Return the store at a local path or a URL, for reading."""
     if "://" in path:
-        return FsspecStore.from_url(path, read_only=True)
+        try:
+            return FsspecStore.from_url(path, read_only=True)
+        except (ImportError, ValueError) as error:
+            raise StoreError(
+                f"{path} cannot be reached: {error}. A run at a URL needs fsspec and what that uses for such URLs; "
+                f"install it for s3:// with pip install 'fmcluster[s3]'"
+            ) from error
     return LocalStore(path, read_only=True)
 
 
@@ -41,7 +49,7 @@ def _fast_pipeline(settings: dict[str, Any]) -> Iterator[None]:
         yield
 
 
-def array_from_metadata(root: Path, path: str, metadata: dict[str, Any]) -> zarr.Array[Any]:
+def array_from_metadata(root: Path, path: str, *, metadata: dict[str, Any]) -> zarr.Array[Any]:
     """Return an array to write to, with the metadata given, whatever its own file says.
 
     It encodes on one thread: several would put the chunks of a shard in the order in which they happen to be done, and

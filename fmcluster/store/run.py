@@ -179,11 +179,16 @@ class Run:
         ------
         ValueError
             Where the run has no such epoch or snapshot, both were given, or neither.
+        TypeError
+            Where it is no integer.
         """
         if not len(self):
             raise StoreError(f"{self.path} holds no whole snapshot yet; record one with Recorder.snapshot")
         if (epoch is None) == (snapshot is None):
             raise ValueError(f"pass either an epoch or a snapshot; received epoch={epoch}, snapshot={snapshot}")
+        for name, number in (("epoch", epoch), ("snapshot", snapshot)):
+            if number is not None and (isinstance(number, bool) or not isinstance(number, int | np.integer)):
+                raise TypeError(f"{name} is {number!r}; expected an integer")
         if snapshot is not None:
             if not 0 <= snapshot < len(self):
                 raise ValueError(f"snapshot {snapshot} is not in the run; it has 0 to {len(self) - 1}")
@@ -246,7 +251,7 @@ class Run:
         except KeyError:
             raise StoreError(f"{self.path} has lost {path}: its metadata does not name it") from None
         assert isinstance(array, zarr.Array)
-        return StoredArray(array, self.path, tuple(c["absent"] for c in self._attributes["commits"]))
+        return StoredArray(array, run=self.path, absent=tuple(c["absent"] for c in self._attributes["commits"]))
 
     def layer_path(self, name: str) -> str:
         """Return where a layer's arrays lie in the hierarchy."""

@@ -307,7 +307,7 @@ class RunWriter:
         if path not in self._arrays:
             node = self._nodes[path]
             shape = [self.n_snapshots + 1, *node["shape"][1:]]
-            self._arrays[path] = array_from_metadata(self.path, path, {**node, "shape": shape})
+            self._arrays[path] = array_from_metadata(self.path, path, metadata={**node, "shape": shape})
         return self._arrays[path]
 
     def _metric(self, name: str) -> str:

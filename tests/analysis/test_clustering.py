@@ -70,6 +70,10 @@ def test_what_is_no_clusterer_is_refused(groups):
 
     with pytest.raises(TypeError, match="no fit_predict"):
         cluster(scores, object())
+    with pytest.raises(TypeError, match=r"received the class KMeans; expected one of it: KMeans\(\.\.\.\)"):
+        cluster(scores, KMeans)
+    with pytest.raises(TypeError, match="cluster received a Vectors; expected Scores, made by pca"):
+        cluster(groups, KMeans(3))
     with pytest.raises(ValueError, match="expected an integer for each of 48 rows"):
         cluster(scores, Fractions())
     with pytest.raises(ValueError, match="99 clusters were asked of 48 rows"):

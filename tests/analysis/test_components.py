@@ -176,3 +176,9 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
     out = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
     assert int(out) / 1024 < 512
+
+
+@pytest.mark.parametrize("value", [np.zeros((3, 4)), "layer4", None])
+def test_what_is_not_vectors_is_named(value):
+    with pytest.raises(TypeError, match=r"pca received a \w+; expected Vectors, made by layer.vectors"):
+        pca(value)

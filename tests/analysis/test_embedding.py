@@ -91,7 +91,7 @@ def test_a_linear_map_draws_drift_exactly():
     values = np.stack([rows, rows + 0.001 * rng.standard_normal((200, 2))])
     layout = np.stack([rows, rows]) * [10, 4]
     places = [find_neighbourhood(snapshot, perplexity=15) for snapshot in values]
-    drawn = draw_drift(values, layout, places)
+    drawn = draw_drift(values, layout, neighbourhoods=places)
     true = (values[1] - values[0]) * [10, 4]
     step = drawn[1] - drawn[0]
     assert np.corrcoef(step.ravel(), true.ravel())[0, 1] > 0.95
@@ -103,7 +103,7 @@ def test_rows_that_moved_far_stay_where_the_layout_put_them():
     values = np.stack([rng.standard_normal((50, 4)), 100 + rng.standard_normal((50, 4))])
     layout = rng.standard_normal((2, 50, 2))
     places = [find_neighbourhood(snapshot, perplexity=15) for snapshot in values]
-    np.testing.assert_allclose(draw_drift(values, layout, places), layout, atol=1e-9)
+    np.testing.assert_allclose(draw_drift(values, layout, neighbourhoods=places), layout, atol=1e-9)
 
 
 @pytest.mark.slow

@@ -102,12 +102,17 @@ def test_verify_tells_whole_from_damaged(run, tmp_path, capsys, monkeypatch):
         (["plot", "RUN", "grid", "--layer", "conv1", "--sample", "99", "-o", "a.png"], "99"),
         (["report", "RUN", "--layers", "conv9"], "did you mean conv1?"),
         (["train", "nowhere"], "nowhere"),
+        (["plot", "RUN", "grid", "--layer", "conv1", "-o", "nodir/a.png"], "there is no folder nodir"),
+        (["analyze", "RUN", "--layer", "conv1", "-o", "file.txt"], "file.txt is a file"),
+        (["demo", "-o", "file.txt"], "file.txt is a file"),
+        (["info", "s3://nowhere/run.zarr"], "fmcluster[s3]"),
         (["estimate", "--model", "resnet5"], "such as resnet50"),
         (["estimate", "--epochs", "0"], "at least 1"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(arguments, expected, run, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
+    Path("file.txt").touch()
     code = call(*(run if word == "RUN" else word for word in arguments), monkeypatch=monkeypatch)
     told = capsys.readouterr().err
     assert code == 2
@@ -123,7 +128,12 @@ def test_an_empty_run_and_a_newer_format_are_one_line(run, tmp_path, capsys, mon
         writer.create([LayerSpec("fc", (2,), "float16", "Linear")], n_samples=2, shard_samples=2, kind="probe")
     assert call("info", empty, monkeypatch=monkeypatch) == 0
     assert "No whole snapshot yet." in capsys.readouterr().out
-    for command in (["analyze", empty, "--layer", "fc"], ["report", empty, "-o", tmp_path / "r.html"]):
+    drawn = ["grid", "evolution", "flow", "metrics"]
+    for command in (
+        ["analyze", empty, "--layer", "fc"],
+        ["report", empty, "-o", tmp_path / "r.html"],
+        *(["plot", empty, picture, "--layer", "fc", "-o", tmp_path / "p.png"] for picture in drawn),
+    ):
         assert call(*command, monkeypatch=monkeypatch) == 2
         assert "holds no whole snapshot yet" in capsys.readouterr().err
     root = empty / "zarr.json"
@@ -147,7 +157,14 @@ def test_estimate_tells_bytes_before_the_run(capsys, monkeypatch):
     assert f"In all {30 * 2 * per_sample / 1e6:.1f} MB" in out
 
 
+def test_the_version(capsys, monkeypatch):
+    assert call("--version", monkeypatch=monkeypatch) == 0
+    assert capsys.readouterr().out.startswith("fmcluster 0.")
+
+
 def test_a_wrong_option_exits_with_2(run, monkeypatch):
+    assert call("analyze", run, "--layer", "fc", "--seed", "-1", monkeypatch=monkeypatch) == 2
+    assert call("plot", run, "grid", "--layer", "fc", "--dpi", "0", "-o", "a.png", monkeypatch=monkeypatch) == 2
     assert call("info", run, "--nonsense", monkeypatch=monkeypatch) == 2
     assert call("plot", run, "pie", "-o", "a.png", monkeypatch=monkeypatch) == 2
 
@@ -179,7 +196,7 @@ def test_analyze_saves_beside_the_run_what_the_api_gives(run, capsys, monkeypatc
     before = sorted(path.stat().st_mtime_ns for path in run.rglob("*"))
     assert call("analyze", run, "--layer", "conv1", "--clusters", "3", monkeypatch=monkeypatch) == 0
     assert sorted(path.stat().st_mtime_ns for path in run.rglob("*")) == before, "analysis wrote to the run"
-    folder = run.with_name("run.zarr.results") / "conv1-channel"
+    (folder,) = run.with_name("run.zarr.results").glob("conv1-channel-*")
     rows = pd.read_csv(folder / "rows.csv")
     assert list(rows.columns) == ["snapshot", "epoch", "step", "channel", "x", "y", "cluster"]
     assert len(rows) == 3 * 6
