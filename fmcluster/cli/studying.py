@@ -29,9 +29,6 @@ Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the map and th
 Rows = Annotated[int | None, typer.Option("--rows", min=1, help="Draw so many rows of each snapshot; all by default.")]
 
 
-MOST_ROWS = 100_000
-
-
 class Picture(StrEnum):
     """What `plot` can draw."""
 
@@ -172,15 +169,16 @@ def _study(
     vectors = run[layer].vectors(view, n_rows=rows, random_state=seed)
     if clusters < 1:
         raise ValueError(f"--clusters is {clusters}; expected at least 1")
+    with console.status("loading the analysis"):
+        from sklearn.cluster import KMeans
+
+        from .. import analysis
+        from ..analysis.embedding import MOST_ROWS
     if vectors.shape[0] > MOST_ROWS:
         raise ValueError(
             f"the {view} view of {layer} has {vectors.shape[0]:,} rows, and a map takes {MOST_ROWS:,} at most; draw "
             f"some with --rows, up to {MOST_ROWS // len(run):,} of each snapshot"
         )
-    with console.status("loading the analysis"):
-        from sklearn.cluster import KMeans
-
-        from .. import analysis
     with console.status(f"principal components of {vectors.shape[0]} rows"):
         scores = analysis.pca(vectors, n_components=components)
     with console.status(f"map of {vectors.shape[0]} rows"):

@@ -142,6 +142,12 @@ def test_an_empty_run_and_a_newer_format_are_one_line(run, tmp_path, capsys, mon
     assert "of format 99" in capsys.readouterr().err
 
 
+def test_more_rows_than_a_map_takes_are_refused_before_the_work(run, capsys, monkeypatch):
+    monkeypatch.setattr("fmcluster.analysis.embedding.MOST_ROWS", 10)
+    assert call("analyze", run, "--layer", "conv1", monkeypatch=monkeypatch) == 2
+    assert "18 rows, and a map takes 10 at most; draw some with --rows, up to 3" in capsys.readouterr().err
+
+
 def test_train_never_replaces_what_it_was_not_told_to(run, capsys, monkeypatch):
     assert call("train", run.parent, "-o", run, monkeypatch=monkeypatch) == 2
     assert "--overwrite" in capsys.readouterr().err
