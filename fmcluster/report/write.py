@@ -73,6 +73,8 @@ def write_report(
     IsADirectoryError
         Where `path` is a folder.
     """
+    if not isinstance(run, Run):
+        raise TypeError(f"write_report received a {type(run).__name__}; expected a Run, made by open_run(path)")
     run.resolve(snapshot=0)
     target = _checked_target(Path(path))
     chosen = [run[name] for name in dict.fromkeys(choose_layers(run) if layers is None else layers)]

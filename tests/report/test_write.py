@@ -215,3 +215,8 @@ def test_pictures_show_the_stored_maps(written: Written) -> None:
         expected = scale.colours(scale.norm(tile), bytes=True)[..., :3]
         shown = pixels[2::4, 68 * snapshot + 2 : 68 * snapshot + 64 : 4]
         np.testing.assert_array_equal(shown, expected)
+
+
+def test_what_is_no_run_is_named(tmp_path):
+    with pytest.raises(TypeError, match="received a str; expected a Run, made by open_run"):
+        fm.write_report("run.zarr", tmp_path / "report.html")
