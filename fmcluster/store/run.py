@@ -75,6 +75,7 @@ class Run:
         self.path = path
         self._group = _open_group(path)
         self._attributes = checked_attributes(path, self._group.attrs.asdict())
+        self._indices: dict[int, npt.NDArray[np.int64]] = {}
         self.layers: list[str] = list(self._attributes["layers"])
         self.classes: tuple[str, ...] = tuple(self._attributes.get("classes", ()))
 
@@ -206,7 +207,7 @@ class Run:
         ValueError
             Where the snapshot has no such sample.
         """
-        index = self.stored("index").read(snapshot)
+        index = self._index(snapshot)
         if samples is None:
             return np.flatnonzero(index >= 0)
         slot_of = {int(sample): slot for slot, sample in enumerate(index)}
@@ -220,9 +221,15 @@ class Run:
             )
         return np.array([slot_of[sample] for sample in wanted], dtype=np.int64)
 
+    def _index(self, snapshot: int) -> npt.NDArray[np.int64]:
+        """Return a snapshot's row of `index`, read once: every read of maps asks for it."""
+        if snapshot not in self._indices:
+            self._indices[snapshot] = self.stored("index").read(snapshot)
+        return self._indices[snapshot]
+
     def sample_ids(self, snapshot: int) -> npt.NDArray[np.int64]:
         """Return the dataset indices of a snapshot's samples, in slot order."""
-        index: npt.NDArray[np.int64] = self.stored("index").read(snapshot)
+        index = self._index(snapshot)
         return index[index >= 0]
 
     def display(self, sample: int) -> npt.NDArray[np.uint8] | None:

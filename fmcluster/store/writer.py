@@ -210,8 +210,9 @@ class RunWriter:
         array = group[name]
         assert isinstance(array, zarr.Array)
         # black pictures and missing labels are all fill value; they are written, so that absent means damaged
-        array.with_config({"write_empty_chunks": True})[offset : offset + len(values)] = values
-        flush([*(self.path / path).glob("c.*"), self.path / path])
+        box = slice(offset, offset + len(values))
+        array.with_config({"write_empty_chunks": True})[box] = values
+        flush([*(self.path / path / key for key in chunk_keys(array, box)), self.path / path])
 
     def write(self, layer: str, *, offset: int, values: npt.NDArray[Any]) -> None:
         """Write a batch of a layer's activations into the snapshot under way.
