@@ -32,8 +32,8 @@ class Source(Protocol):
     """What vectors are drawn from: a stored layer."""
 
     @property
-    def name(self) -> str:
-        """The layer's name."""
+    def label(self) -> str:
+        """What the layer is called: its name, and of what it is where that is not its activations."""
 
     @property
     def snapshots(self) -> pd.DataFrame:
@@ -43,10 +43,17 @@ class Source(Protocol):
     def map_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of one sample's feature maps."""
 
+    @property
+    def channels(self) -> npt.NDArray[np.int64]:
+        """The channels' numbers."""
+
     def read_maps(
         self, *, snapshot: int, samples: npt.NDArray[np.int64], channels: slice, rows: slice
     ) -> npt.NDArray[np.floating]:
-        """Read ndarray of shape (n_samples, n_channels, height, width); `rows` cuts the height."""
+        """Read ndarray of shape (n_samples, n_channels, height, width).
+
+        `channels` cuts what there is of them, whatever their numbers; `rows` cuts the height.
+        """
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,8 +85,8 @@ class Vectors:
 
     @property
     def layer(self) -> str:
-        """Name of the layer."""
-        return self.source.name
+        """What the layer is called."""
+        return self.source.label
 
     @property
     def rows_per_snapshot(self) -> int:
@@ -102,7 +109,8 @@ class Vectors:
     @cached_property
     def rows(self) -> pd.DataFrame:
         """Labels of the rows: snapshot, epoch, step, then sample, channel, y, x as the view has them."""
-        ids = {"n": self.samples, **{axis: np.arange(self._sizes[axis]) for axis in "chw"}}
+        places = {axis: np.arange(self._sizes[axis]) for axis in "hw"}
+        ids = {"n": self.samples, "c": self.source.channels, **places}
         grid = np.meshgrid(*(ids[axis] for axis in self._row_axes), indexing="ij")
         within = {_AXES[axis]: values.ravel() for axis, values in zip(self._row_axes, grid, strict=True)}
         if self.drawn is not None:
@@ -219,8 +227,9 @@ class Vectors:
             row = start + int(np.flatnonzero(~np.isfinite(block).all(axis=1))[0])
             labels = ", ".join(f"{name} {value}" for name, value in self.rows.iloc[row].items())
             raise ValueError(
-                f"{self.layer} holds NaN or infinite activations, first at {labels}. The network itself produced "
-                f"them (see `statistics`, column nonfinite); leave out its snapshots with snapshots=[...]."
+                f"{self.layer} holds NaN or infinite values, first at {labels}. The network itself produced them "
+                f"(see `statistics`, column nonfinite), or gave nothing there; leave out their snapshots with "
+                f"snapshots=[...], or their samples with samples=[...]."
             )
         return block
 

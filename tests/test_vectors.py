@@ -21,7 +21,7 @@ class Maps:
 
     values: npt.NDArray[np.floating]
     reads: list[int] = field(default_factory=list)
-    name: str = "layer"
+    label: str = "layer"
 
     @property
     def snapshots(self) -> pd.DataFrame:
@@ -31,6 +31,10 @@ class Maps:
     @property
     def map_shape(self) -> tuple[int, int, int]:
         return self.values.shape[2:]
+
+    @property
+    def channels(self) -> npt.NDArray[np.int64]:
+        return np.arange(self.values.shape[2])
 
     def read_maps(self, *, snapshot: int, samples: npt.NDArray[np.int64], channels: slice, rows: slice) -> np.ndarray:
         out = self.values[snapshot, samples][:, channels, rows]
@@ -229,7 +233,7 @@ def test_a_row_that_is_not_finite_is_named(value: float, scaling: str, view: str
         "sample": "sample 2",
         "position": "sample 2, y 1, x 0",
     }
-    message = f"layer holds NaN or infinite activations, first at snapshot 1, epoch 0, step 10, {names[view]}"
+    message = f"layer holds NaN or infinite values, first at snapshot 1, epoch 0, step 10, {names[view]}"
     for max_bytes in (1, 10**6):
         for blocks in (vectors.feature_blocks, vectors.row_blocks):
             with pytest.raises(ValueError, match=message):
@@ -300,7 +304,7 @@ def layers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple]:
             for spec in specs:
                 for at in (0, 2, 4):
                     writer.write(spec.name, offset=at, values=values[spec.name][snapshot, at : at + 2])
-            statistics = {spec.name: np.zeros((6, spec.n_channels)) for spec in specs}
+            statistics = {(spec.name, "activation"): np.zeros((6, spec.n_channels)) for spec in specs}
             writer.commit(
                 epoch=snapshot, step=snapshot, index=np.arange(5), statistics=statistics, metrics={}, clipped={}
             )

@@ -24,12 +24,16 @@ class PicturedLayer(Protocol):
     """What the pictures need of a layer of a run."""
 
     @property
-    def name(self) -> str:
-        """Name of the module."""
+    def label(self) -> str:
+        """What the layer is called."""
 
     @property
-    def n_channels(self) -> int:
-        """Number of channels."""
+    def kind(self) -> str:
+        """What its maps are: ``"activation"`` or ``"gradient"``."""
+
+    @property
+    def channels(self) -> npt.NDArray[np.int64]:
+        """The numbers of its channels."""
 
     @property
     def snapshots(self) -> pd.DataFrame:
@@ -44,7 +48,7 @@ class PicturedLayer(Protocol):
         """Columns ``snapshot``, ``channel``, ``mean``, ``std``, ``min`` among others."""
 
     def read(self, *, snapshot: int, samples: int, channels: list[int]) -> npt.NDArray[Any]:
-        """Return the activations, with an axis of length one for the sample."""
+        """Return the maps, with an axis of length one for the sample."""
 
     def display(self, sample: int) -> npt.NDArray[np.uint8] | None:
         """Return the input image, ndarray of shape (height, width, 3), or None."""
@@ -101,7 +105,7 @@ def channel_grid(
     chosen = _chosen(layer, channels)
     if order == "activity":
         activity = _activity(layer, [number])
-        chosen = sorted(chosen, key=lambda channel: -activity[channel])
+        chosen = sorted(chosen, key=lambda channel: -float(activity[channel]))
     if columns is not None and columns < 1:
         raise ValueError(f"received columns={columns}; expected 1 or more: leave it out for a square grid")
     wide = min(columns or ceil(sqrt(len(chosen))), len(chosen))
@@ -116,12 +120,12 @@ def channel_grid(
 
     count = "1 channel" if len(chosen) == 1 else f"{len(chosen)} channels"
     most = ", most active first" if order == "activity" else ""
-    headline = f"{layer.name} at {snapshot_titles(table)[position]}"
+    headline = f"{layer.label} at {snapshot_titles(table)[position]}"
     figure, panel = _page(
         layer,
         sample=sample,
         headline=headline,
-        subtitle=f"Activation of {count}{most}, on {_sample_name(layer, sample)}; numbers are channels",
+        subtitle=f"{layer.kind.capitalize()} of {count}{most}, on {_sample_name(layer, sample)}; numbers are channels",
         note=notes(maps, scales),
         panel=(wide * pitch_x, tall * pitch_y),
         scale=scales[0],
@@ -174,7 +178,7 @@ def channel_evolution(
     _check_sample(layer, sample)
     if channels is None:
         activity = _activity(layer, [int(number) for number in table["snapshot"]])
-        chosen = [int(channel) for channel in np.argsort(-activity, kind="stable")[:8]]
+        chosen = [int(channel) for channel in (-activity).sort_values(kind="stable").index[:8]]
         which = "the channel" if len(chosen) == 1 else f"the {len(chosen)} channels"
         which += " most active over all images"
     else:
@@ -193,8 +197,8 @@ def channel_evolution(
     figure, panel = _page(
         layer,
         sample=sample,
-        headline=f"{layer.name} over {span(table)}{part}",
-        subtitle=f"Activation of {which}, on {_sample_name(layer, sample)}",
+        headline=f"{layer.label} over {span(table)}{part}",
+        subtitle=f"{layer.kind.capitalize()} of {which}, on {_sample_name(layer, sample)}",
         note=notes(maps.reshape(-1, *maps.shape[2:]), scales),
         panel=(naming + len(numbers) * pitch_x, heading + len(chosen) * pitch_y),
         scale=scales[0],
@@ -246,7 +250,15 @@ def _page(
         draw_input(figure, picture, left=MARGIN, top=TITLE + 0.2, side=PICTURE, title=f"input: {name}")
     left = MARGIN + aside
     bar_height = min(body - 0.3, 3.2)
-    draw_colour_bar(figure, left=left + width + 0.2, top=TITLE + 0.2, height=bar_height, scale=scale, relative=relative)
+    draw_colour_bar(
+        figure,
+        left=left + width + 0.2,
+        top=TITLE + 0.2,
+        height=bar_height,
+        scale=scale,
+        relative=relative,
+        quantity=layer.kind,
+    )
     return figure, inch_panel(figure, left=left, top=TITLE, width=width, height=height)
 
 
@@ -259,13 +271,12 @@ def _scales(layer: PicturedLayer, maps: Map, *, scale: str) -> list[Scale]:
     return [scale_of(one, signed=signed) for one in maps]
 
 
-def _activity(layer: PicturedLayer, numbers: list[int]) -> npt.NDArray[np.float64]:
-    """Return the root mean square of each channel over the given snapshots, from the stored statistics."""
+def _activity(layer: PicturedLayer, numbers: list[int]) -> "pd.Series[float]":
+    """Return the root mean square of each channel, by its number, over the snapshots, from the stored statistics."""
     statistics = layer.statistics
     statistics = statistics[statistics["snapshot"].isin(numbers)]
     square = (statistics["mean"] ** 2 + statistics["std"] ** 2).groupby(statistics["channel"]).mean()
-    known: npt.NDArray[np.float64] = square.reindex(range(layer.n_channels)).to_numpy(dtype=np.float64)
-    return np.sqrt(np.nan_to_num(known))
+    return square.reindex(layer.channels).fillna(0.0).astype(np.float64) ** 0.5
 
 
 def _aspect(maps: Map) -> float:
@@ -284,15 +295,18 @@ def _sample_name(layer: PicturedLayer, sample: int) -> str:
 
 def _chosen(layer: PicturedLayer, channels: Iterable[int] | None) -> list[int]:
     """Return the channels asked for as a list, or raise ValueError."""
+    known = [int(channel) for channel in layer.channels]
     if channels is None:
-        return list(range(layer.n_channels))
+        return known
     chosen = [int(channel) for channel in channels]
-    wrong = [channel for channel in chosen if not 0 <= channel < layer.n_channels]
+    wrong = [channel for channel in chosen if channel not in known]
     if wrong or not chosen:
         got = f"channel {wrong[0]}" if wrong else "no channel"
+        every = len(known) == max(known) - min(known) + 1
+        there = f"{min(known)} to {max(known)}" if every else f"the {len(known)} recorded, `layer.channels`"
         raise ValueError(
-            f"received {got} for layer {layer.name!r}; expected one or more of 0 to {layer.n_channels - 1}: choose "
-            f"among these, or leave `channels` out"
+            f"received {got} for layer {layer.label!r}; expected one or more of {there}: choose among these, or leave "
+            f"`channels` out"
         )
     return chosen
 
@@ -310,7 +324,7 @@ def _check_sample(layer: PicturedLayer, sample: int) -> None:
 def _snapshots_of(layer: PicturedLayer) -> pd.DataFrame:
     table = snapshot_table(layer.snapshots)
     if table.empty:
-        raise ValueError(f"layer {layer.name!r} has no snapshot yet; record one with Recorder.snapshot, then draw it")
+        raise ValueError(f"layer {layer.label!r} has no snapshot yet; record one with Recorder.snapshot, then draw it")
     return table
 
 

@@ -121,7 +121,9 @@ def draw_tile(ax: Axes, tile: Map, *, at: tuple[float, float, float, float], sca
         )
 
 
-def draw_colour_bar(figure: Figure, *, left: float, top: float, height: float, scale: Scale, relative: bool) -> None:
+def draw_colour_bar(
+    figure: Figure, *, left: float, top: float, height: float, scale: Scale, relative: bool, quantity: str
+) -> None:
     """Draw the scale, its lower end `height` inches under its upper end.
 
     Parameters
@@ -134,12 +136,14 @@ def draw_colour_bar(figure: Figure, *, left: float, top: float, height: float, s
         What the colours stand for.
     relative : bool
         Whether every channel has a scale of its own, so that the bar can only say shares of it.
+    quantity : str
+        What is drawn, such as ``"activation"``.
     """
     ax = inch_axes(figure, left=left, top=top, width=0.13, height=height)
     if relative:
         scale = Scale(limit=1.0, signed=scale.signed, extend=scale.extend)
     bar = figure.colorbar(ScalarMappable(scale.norm, scale.colours), cax=ax, extend=scale.extend, extendfrac=0.04)
-    bar.set_label("activation / limit of the channel's own scale" if relative else "activation", fontsize=9, color=INK)
+    bar.set_label(f"{quantity} / limit of the channel's own scale" if relative else quantity, fontsize=9, color=INK)
     bar.ax.tick_params(labelsize=8, color=FAINT)
     bar.outline.set_visible(False)
 

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from fmcluster.plot.snapshots import snapshot_titles
-from fmcluster.store import Run
+from fmcluster.store import Layer, Run
 
 from . import words
 from .assemble import Settings, Study
@@ -87,7 +87,7 @@ def layer_section(study: Study, *, number: int, sample: int | None, settings: Se
         anchor=f"layer-{number}",
         name=layer.name,
         module=layer.module,
-        shape=_shape(layer.map_shape),
+        shape=_shape(layer),
         noun=words.row_noun(settings.view),
         n_rows=study.n_rows,
         charts=charts,
@@ -168,10 +168,11 @@ def _gain(run: Run, names: list[str]) -> str:
     return f"{what} went from {values.iloc[0]:.1%} to {values.iloc[-1]:.1%}"
 
 
-def _shape(map_shape: tuple[int, int, int]) -> str:
-    channels, height, width = map_shape
+def _shape(layer: Layer) -> str:
+    channels, height, width = layer.map_shape
     maps = f", maps of {height} × {width}" if height * width > 1 else ""
-    return f"{channels} channels{maps}"
+    whole = layer.output_shape[0] if len(layer.output_shape) == 3 else layer.output_shape[-1]
+    return f"{channels} channels{f' of {whole}' if channels < whole else ''}{maps}"
 
 
 def _bytes(count: int) -> str:

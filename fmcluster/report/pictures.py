@@ -163,7 +163,7 @@ def make_grid(layer: Layer, *, sample: int) -> Grid:
     """Draw the classic picture: the channels (at most the first hundred) at the last snapshot, beside the image."""
     count = min(layer.n_channels, MOST_CHANNELS)
     file = io.BytesIO()
-    figure = channel_grid(layer, sample=sample, channels=range(count))
+    figure = channel_grid(layer, sample=sample, channels=layer.channels[:count].tolist())
     figure.savefig(file, format="png", dpi=110)
     with Image.open(file) as image:
         pixels = np.asarray(image.convert("RGB"))
@@ -190,9 +190,9 @@ def name_sample(layer: Layer, sample: int) -> str:
 
 def _most_changed(layer: Layer) -> list[int]:
     """Return the channels whose mean activation changed most, from the stored statistics."""
-    means = layer.statistics.pivot(index="snapshot", columns="channel", values="mean").to_numpy()
-    change = np.nan_to_num(np.abs(means[-1] - means[0]))
-    return [int(channel) for channel in np.argsort(-change, kind="stable")[: 2 * CHANGED]]
+    means = layer.statistics.pivot(index="snapshot", columns="channel", values="mean")
+    change = (means.iloc[-1] - means.iloc[0]).abs().fillna(0.0)
+    return [int(channel) for channel in (-change).sort_values(kind="stable").index[: 2 * CHANGED]]
 
 
 def _side_by_side(tiles: Map, scale: Scale) -> Pixels:

@@ -115,12 +115,12 @@ def _checked_target(target: Path) -> Path:
 
 
 def _checked_sample(run: Run, sample: int | None) -> int | None:
-    known = run.samples.index
+    known = run.common_samples(range(len(run)))
     if sample is None:
         return int(known[0]) if len(known) else None
     if sample not in known:
         raise ValueError(
-            f"received sample={sample}; expected one of the {len(known)} recorded samples"
+            f"received sample={sample}; expected one of the {len(known)} samples that every snapshot holds"
             + (f" ({known.min()} to {known.max()})" if len(known) else "")
         )
     return int(sample)

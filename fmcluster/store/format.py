@@ -5,17 +5,25 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import zarr
 from zarr.abc.codec import BytesBytesCodec
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
+from .names import escape
+
+Kind = Literal["activation", "gradient"]
+RunKind = Literal["probe", "live"]
+Pair = tuple[int, int]
+
 VERSION = 1
 KEY = "fmcluster"
+LEVEL = -7  # of Zstandard: feature maps are nearly incompressible, so that a slower level buys little
 
 STATISTICS = ("mean", "std", "min", "max", "zeros", "nonfinite")
+STATISTICS_OF: Mapping[Kind, str] = {"activation": "statistics", "gradient": "gradient_statistics"}
 
 DIMENSIONS = {
     2: ("sample", "channel"),
@@ -34,17 +42,52 @@ class LayerSpec:
     name : str
         The module's name in the model, with ``.call0``, ``.call1`` ... where it fires several times.
     shape : tuple of int
-        Shape of one sample's output: (channel,), (token, channel) or (channel, height, width).
+        Shape of what is stored of one sample: (channel,), (token, channel) or (channel, height, width).
     dtype : str
         NumPy name of the stored dtype.
     module : str
         The module's class.
+    output : tuple of int, optional
+        Shape of one sample as the module returned it; that of what is stored by default.
+    channels : tuple of int, optional
+        Numbers of the module's channels that are kept, in the order in which they are stored; None: all.
+    crop : ((top, bottom), (left, right)), optional
+        The part of the maps that is kept: rows from `top` to before `bottom`, columns from `left` to before `right`.
+    gradient : bool
+        Whether gradients are stored beside the activations, in float32.
+
+    Raises
+    ------
+    ValueError
+        Where the reductions do not lead from `output` to `shape`.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     module: str
+    output: tuple[int, ...] | None = None
+    channels: tuple[int, ...] | None = None
+    crop: tuple[Pair, Pair] | None = None
+    gradient: bool = False
+
+    def __post_init__(self) -> None:
+        returned = self.output_shape
+        fits = len(returned) == len(self.shape) and (self.crop is None or len(self.shape) == 3)
+        if fits and self.channels is not None:
+            fits = len(set(self.channels)) == len(self.channels)
+            fits = fits and all(0 <= number < returned[self._channel_axis] for number in self.channels)
+        if fits and self.crop is not None:
+            fits = all(0 <= start < stop <= n for (start, stop), n in zip(self.crop, returned[1:], strict=True))
+        if fits and self.pooled:
+            whole, axis = self._unpooled, self._channel_axis
+            fits = len(self.shape) == 3 and self.shape[axis] == whole[axis]
+            fits = fits and all(n <= full for n, full in zip(self.shape, whole, strict=True))
+        if not fits:
+            raise ValueError(
+                f"layer {self.name!r} cannot be stored as {self.shape} of outputs of shape {returned} with "
+                f"channels={self.channels} and crop={self.crop}"
+            )
 
     @property
     def dimensions(self) -> tuple[str, ...]:
@@ -54,17 +97,63 @@ class LayerSpec:
     @property
     def n_channels(self) -> int:
         """Number of channels."""
-        return self.shape[self.dimensions.index("channel") - 1]
+        return self.shape[self._channel_axis]
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of one sample as the module returned it."""
+        return self.shape if self.output is None else self.output
+
+    @property
+    def pooled(self) -> bool:
+        """Whether the maps, once cropped, were averaged down."""
+        return self.shape != self._unpooled
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """What is stored: activations, and gradients where they are wanted."""
+        return ("activation", "gradient") if self.gradient else ("activation",)
 
     @property
     def sample_bytes(self) -> int:
-        """Bytes of one sample's output, uncompressed."""
-        return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
+        """Bytes of what is stored of one sample, of all kinds, uncompressed."""
+        return sum(self.bytes_of(kind) for kind in self.kinds)
+
+    def dtype_of(self, kind: Kind) -> str:
+        """Return the stored dtype of a kind: gradients are too small for float16."""
+        return self.dtype if kind == "activation" else "float32"
+
+    def bytes_of(self, kind: Kind) -> int:
+        """Return the bytes of one sample of a kind, uncompressed."""
+        return int(np.prod(self.shape)) * np.dtype(self.dtype_of(kind)).itemsize
+
+    @property
+    def _channel_axis(self) -> int:
+        return self.dimensions.index("channel") - 1
+
+    @property
+    def _unpooled(self) -> tuple[int, ...]:
+        """Shape of one sample, of the channels kept and cropped, before any averaging."""
+        shape = list(self.output_shape)
+        if self.channels is not None:
+            shape[self._channel_axis] = len(self.channels)
+        if self.crop is not None:
+            shape[1:] = [stop - start for start, stop in self.crop]
+        return tuple(shape)
+
+    def attributes(self) -> dict[str, Any]:
+        """Return the attributes of the layer's group."""
+        told: dict[str, Any] = {"name": self.name, "module": self.module, "output": list(self.output_shape)}
+        if self.crop is not None:
+            told["crop"] = [list(side) for side in self.crop]
+        if self.pooled:
+            told["pooled"] = True
+        return told
 
 
 def codecs() -> list[BytesBytesCodec]:
     """Compression, then a CRC-32C of what it gave."""
-    return [ZstdCodec(level=1), Crc32cCodec()]
+    return [ZstdCodec(level=LEVEL), Crc32cCodec()]
 
 
 def create_array(
@@ -97,38 +186,66 @@ def create_array(
     )
 
 
-def create_layer(group: zarr.Group, spec: LayerSpec, *, n_samples: int, shard_samples: int) -> None:
-    """Create a layer's arrays with no snapshots yet.
+def create_layer(group: zarr.Group, spec: LayerSpec, *, n_samples: int, shard_samples: int) -> list[str]:
+    """Create a layer's arrays with no snapshots yet; return their names.
 
     A shard is one batch of samples, written once; within it the chunks are about 1 MiB before compression, so that a
     picture of one sample decodes little.
     """
     shard_samples = min(shard_samples, n_samples)
-    chunk = _chunk_shape(spec, shard_samples)
-    create_array(
-        group,
-        "activation",
-        dimensions=("snapshot", *spec.dimensions),
-        shape=(0, n_samples, *spec.shape),
-        dtype=spec.dtype,
-        chunks=(1, *chunk),
-        shards=(1, shard_samples, *spec.shape),
-    )
-    create_array(
-        group,
-        "statistics",
-        dimensions=("snapshot", "statistic", "channel"),
-        shape=(0, len(STATISTICS), spec.n_channels),
-        dtype="float64",
-    )
+    names = []
+    for kind in spec.kinds:
+        create_array(
+            group,
+            kind,
+            dimensions=("snapshot", *spec.dimensions),
+            shape=(0, n_samples, *spec.shape),
+            dtype=spec.dtype_of(kind),
+            chunks=(1, *_chunk_shape(spec, kind, shard_samples)),
+            shards=(1, shard_samples, *spec.shape),
+        )
+        create_array(
+            group,
+            STATISTICS_OF[kind],
+            dimensions=("snapshot", "statistic", "channel"),
+            shape=(0, len(STATISTICS), spec.n_channels),
+            dtype="float64",
+        )
+        names += [kind, STATISTICS_OF[kind]]
+    if spec.channels is not None:
+        numbers = np.array(spec.channels, dtype=np.int64)
+        create_array(group, "channel", dimensions=("channel",), shape=numbers.shape, dtype="int64")[...] = numbers
+        names.append("channel")
+    return names
 
 
-def _chunk_shape(spec: LayerSpec, shard_samples: int) -> tuple[int, ...]:
-    shape = list(spec.shape)
-    if spec.sample_bytes > CHUNK_BYTES:
+def layer_path(layer: str) -> str:
+    """Return where a layer's arrays lie in the hierarchy."""
+    return f"layers/{escape(layer)}"
+
+
+def array_path(layer: str, kind: Kind) -> str:
+    """Return where a layer's maps lie in the hierarchy."""
+    return f"{layer_path(layer)}/{kind}"
+
+
+def statistics_path(layer: str, kind: Kind) -> str:
+    """Return where a layer's statistics lie in the hierarchy."""
+    return f"{layer_path(layer)}/{STATISTICS_OF[kind]}"
+
+
+def holds_maps(path: str) -> bool:
+    """Whether the array at a path is of a layer's activations or gradients."""
+    parent, _, name = path.rpartition("/")
+    return parent.startswith("layers/") and name in STATISTICS_OF
+
+
+def _chunk_shape(spec: LayerSpec, kind: Kind, shard_samples: int) -> tuple[int, ...]:
+    shape, sample_bytes = list(spec.shape), spec.bytes_of(kind)
+    if sample_bytes > CHUNK_BYTES:
         axis = spec.dimensions.index("channel") - 1
-        shape[axis] = _divisor(shape[axis], CHUNK_BYTES * shape[axis] // spec.sample_bytes)
-    samples = _divisor(shard_samples, CHUNK_BYTES // max(1, spec.sample_bytes))
+        shape[axis] = _divisor(shape[axis], CHUNK_BYTES * shape[axis] // sample_bytes)
+    samples = _divisor(shard_samples, CHUNK_BYTES // max(1, sample_bytes))
     return (samples, *shape)
 
 

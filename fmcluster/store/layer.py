@@ -1,6 +1,7 @@
 """One layer of a run."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from ..vectors import Scaling, Vectors, make_vectors
-from .format import STATISTICS
+from .arrays import shard_shape
+from .format import STATISTICS, STATISTICS_OF, Kind, Pair, array_path, statistics_path
+from .slots import boxes, ranges
 
 if TYPE_CHECKING:
     from .run import Run
@@ -24,13 +27,42 @@ class Layer:
     ----------
     name : str
         The module's name in the model.
+    kind : {"activation", "gradient"}
+        Whether these are the layer's outputs, or the gradients of the loss with respect to them.
     """
 
-    def __init__(self, run: "Run", name: str) -> None:
+    def __init__(self, run: "Run", name: str, *, kind: Kind = "activation") -> None:
         self.name = name
+        self.kind = kind
         self._run = run
         self._path = run.layer_path(name)
-        self._array = run.stored(f"{self._path}/activation")
+        self._array = run.stored(array_path(name, kind))
+
+    @property
+    def label(self) -> str:
+        """What the layer is called in titles: ``"conv1"``, or ``"conv1 gradient"``."""
+        return self.name if self.kind == "activation" else f"{self.name} {self.kind}"
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """What the run holds of this layer: ``"activation"``, and maybe ``"gradient"``."""
+        return tuple(kind for kind in STATISTICS_OF if self._run.holds(array_path(self.name, kind)))
+
+    @property
+    def gradient(self) -> "Layer":
+        """The gradients of the loss with respect to the layer's outputs, as a layer of their own.
+
+        Raises
+        ------
+        ValueError
+            Where the run holds none.
+        """
+        if "gradient" not in self.kinds:
+            raise ValueError(
+                f"{self._run.path} holds no gradients of layer {self.name!r}; "
+                f'record them with Recorder(..., record=("activation", "gradient"))'
+            )
+        return Layer(self._run, self.name, kind="gradient")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -55,12 +87,34 @@ class Layer:
     @property
     def module(self) -> str:
         """Class of the module."""
-        return str(self._run.group_attributes(self._path)["module"])
+        return str(self._attributes["module"])
 
     @property
     def n_channels(self) -> int:
-        """Number of channels."""
+        """Number of channels that were kept."""
         return self.shape[self.dimensions.index("channel")]
+
+    @cached_property
+    def channels(self) -> npt.NDArray[np.int64]:
+        """The module's numbers of the channels that were kept, in their order: ndarray of (n_channels,), int64."""
+        path = f"{self._path}/channel"
+        return self._run.stored(path).read() if self._run.holds(path) else np.arange(self.n_channels)
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of one sample's output as the module returned it."""
+        return tuple(self._attributes.get("output", self.shape[2:]))
+
+    @property
+    def crop(self) -> tuple[Pair, Pair] | None:
+        """Rows and columns of the output that were kept, ((top, bottom), (left, right)); None: all."""
+        found = self._attributes.get("crop")
+        return None if found is None else tuple((start, stop) for start, stop in found)  # type: ignore[return-value]
+
+    @property
+    def pooled(self) -> bool:
+        """Whether the maps, once cropped, were averaged down."""
+        return bool(self._attributes.get("pooled"))
 
     @property
     def map_shape(self) -> tuple[int, int, int]:
@@ -85,15 +139,15 @@ class Layer:
 
         Columns ``snapshot, epoch, step, channel, mean, std, min, max, zeros`` (share, 0 to 1), ``nonfinite`` (count).
         """
-        values = self._run.stored(f"{self._path}/statistics").read()
-        channel = np.tile(np.arange(self.n_channels), len(values))
+        values = self._run.stored(statistics_path(self.name, self.kind)).read()
+        channel = np.tile(self.channels, len(values))
         frame = self.snapshots.loc[self.snapshots.index.repeat(self.n_channels)].reset_index(drop=True)
         columns = dict(zip(STATISTICS, values.transpose(1, 0, 2).reshape(len(STATISTICS), -1), strict=True))
         return frame.assign(channel=channel, **columns)
 
     def __repr__(self) -> str:
         axes = ", ".join(f"{name}: {n}" for name, n in zip(self.dimensions, self.shape, strict=True))
-        return f"<Layer {self.name} ({self.module}): {axes}; {self.dtype}>"
+        return f"<Layer {self.label} ({self.module}): {axes}; {self.dtype}>"
 
     def read(
         self,
@@ -110,9 +164,12 @@ class Layer:
         epoch, snapshot : int, optional
             Which snapshot; of an epoch, the last. Without either, all of them.
         samples : int, slice or sequence of int, optional
-            Dataset indices, in the order wanted. All by default, in slot order.
+            Dataset indices, in the order wanted; of a sample that a snapshot holds several times, the last. All by
+            default, in slot order (a slice is of these); of several snapshots of a live run, those that all of them
+            hold, by index.
         channels : int, slice or sequence of int, optional
-            All by default. A single int keeps the axis, for samples as for channels.
+            The module's numbers of channels, in the order wanted; a slice is of those that were kept. All by default.
+            A single int keeps the axis, for samples as for channels.
 
         Returns
         -------
@@ -127,17 +184,18 @@ class Layer:
         StoreError
             Where the stored data is damaged.
         """
+        picked = self._channel_places(channels)
         if epoch is None and snapshot is None:
             self._run.resolve(snapshot=0)
-            every = [self.read(snapshot=k, samples=samples, channels=channels) for k in range(self.shape[0])]
-            return np.stack(every)
+            numbers = range(self.shape[0])
+            chosen = samples if samples is None or isinstance(samples, slice) else _integers(samples, "samples")
+            if chosen is None or isinstance(chosen, slice):
+                chosen = self._run.common_samples(numbers)[chosen or slice(None)]
+            return np.stack([self._read_part(k, self._run.slots(k, chosen), picked) for k in numbers])
         number = self._run.resolve(epoch=epoch, snapshot=snapshot)
-        slots = self._run.slots(number, self._sample_ids(number, samples))
-        picked = _positions(channels, self.n_channels, f"channel of {self.name}")
-        box = slice(int(picked.min()), int(picked.max()) + 1) if len(picked) else slice(0, 0)
-        axis = self.dimensions.index("channel") - 1
-        rest = tuple(box if a == axis else slice(None) for a in range(1, len(self.shape) - 1))
-        return np.take(self._read_slots(number, slots, rest), picked - box.start, axis=axis)
+        if samples is None or isinstance(samples, slice):
+            return self._read_part(number, self._run.slots(number)[samples or slice(None)], picked)
+        return self._read_part(number, self._run.slots(number, _integers(samples, "samples")), picked)
 
     def read_maps(
         self, *, snapshot: int, samples: npt.NDArray[np.int64], channels: slice, rows: slice
@@ -176,7 +234,8 @@ class Layer:
         snapshots : sequence of int, optional
             Numbers of the snapshots; all by default.
         samples : sequence of int, optional
-            Dataset indices; all by default.
+            Dataset indices; by default all that every one of the snapshots holds: in slot order, those of a live run
+            by index.
         n_rows : int, optional
             Draw so many rows of each snapshot, once, the same in every snapshot. All by default.
         scaling : {"none", "centred", "unit"}
@@ -208,47 +267,68 @@ class Layer:
             self,
             view,
             snapshots=chosen,
-            samples=self._common_samples(chosen, samples),
+            samples=self._samples_in_all(chosen, samples),
             n_rows=n_rows,
             scaling=scaling,
             random_state=random_state,
         )
 
-    def _common_samples(self, snapshots: Sequence[int], samples: Sequence[int] | None) -> npt.NDArray[np.int64]:
+    @cached_property
+    def _attributes(self) -> dict[str, Any]:
+        return self._run.group_attributes(self._path)
+
+    def _samples_in_all(self, snapshots: Sequence[int], samples: Sequence[int] | None) -> npt.NDArray[np.int64]:
         if samples is None:
-            return self._run.sample_ids(snapshots[0])
+            return self._run.common_samples(snapshots)
         wanted = _integers(samples, "samples")
         for number in snapshots:
             self._run.slots(number, wanted)
         return wanted
 
-    def _sample_ids(self, snapshot: int, samples: Selection) -> Sequence[int] | None:
-        if samples is None:
-            return None
-        if isinstance(samples, slice):
-            return [int(i) for i in self._run.sample_ids(snapshot)[samples]]
-        return [int(i) for i in _integers(samples, "samples")]
+    def _channel_places(self, channels: Selection) -> npt.NDArray[np.int64]:
+        """Return where the channels asked for lie among those kept."""
+        places = np.arange(self.n_channels)
+        if channels is None:
+            return places
+        if isinstance(channels, slice):
+            return places[channels]
+        wanted = _integers(channels, "channels")
+        place_of = dict(zip(self.channels.tolist(), places.tolist(), strict=True))
+        if unknown := [number for number in wanted.tolist() if number not in place_of]:
+            raise ValueError(
+                f"there is no channel {unknown[0]} of {self.label}; "
+                f"{self.n_channels} were recorded: {ranges(self.channels)}"
+            )
+        return np.array([place_of[number] for number in wanted.tolist()], dtype=np.int64)
+
+    def _read_part(
+        self, snapshot: int, slots: npt.NDArray[np.int64], channels: npt.NDArray[np.int64]
+    ) -> npt.NDArray[Any]:
+        """Read slots and channels, by their places in the array, in the order given."""
+        box = slice(int(channels.min()), int(channels.max()) + 1) if len(channels) else slice(0, 0)
+        axis = self.dimensions.index("channel") - 1
+        rest = tuple(box if a == axis else slice(None) for a in range(1, len(self.shape) - 1))
+        values = self._read_slots(snapshot, slots, rest)
+        if np.array_equal(channels, np.arange(box.start, box.stop)):
+            return values
+        return np.take(values, channels - box.start, axis=axis)
 
     def _read_slots(self, snapshot: int, slots: npt.NDArray[np.int64], rest: tuple[slice, ...]) -> npt.NDArray[Any]:
-        """Read slots in the order given: stretches of neighbours in one read each."""
+        """Read slots in the order given, each shard once, however they are scattered."""
+        shape = self.shape[2:]
+        lengths = [len(range(*part.indices(n))) for part, n in zip(rest, shape, strict=False)]
+        lengths += shape[len(rest) :]
         ordered, back = np.unique(slots, return_inverse=True)
-        stretches = np.split(ordered, np.flatnonzero(np.diff(ordered) > 1) + 1)
-        boxes = [slice(int(s[0]), int(s[-1]) + 1) if len(s) else slice(0, 0) for s in stretches]
-        parts = [self._array.read(snapshot, box, *rest) for box in boxes]
-        values = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        return values if np.array_equal(back, np.arange(len(values))) else values[back]
-
-
-def _positions(selection: Selection, length: int, what: str) -> npt.NDArray[np.int64]:
-    if selection is None:
-        return np.arange(length)
-    if isinstance(selection, slice):
-        return np.arange(length)[selection]
-    picked = _integers(selection, "channels")
-    outside = picked[(picked < 0) | (picked >= length)]
-    if len(outside):
-        raise ValueError(f"there is no {what} {outside[0]}; it has {length}, numbered 0 to {length - 1}")
-    return picked
+        chunk, shard = self._array.array.chunks[1], shard_shape(self._array.array)[1]
+        cover = list(boxes(ordered, n_slots=self.shape[1], chunk=chunk, shard=shard, widen=lengths == list(shape)))
+        if len(cover) == 1 and len(ordered) == cover[0].stop - cover[0].start:
+            out = self._array.read(snapshot, cover[0], *rest)
+        else:
+            out = np.empty((len(ordered), *lengths), self.dtype)
+            for box in cover:
+                first, last = np.searchsorted(ordered, (box.start, box.stop))
+                out[first:last] = self._array.read(snapshot, box, *rest)[ordered[first:last] - box.start]
+        return out if np.array_equal(back, np.arange(len(out))) else out[back]
 
 
 def _integers(selection: int | Sequence[int] | npt.NDArray[np.integer], what: str) -> npt.NDArray[np.int64]:

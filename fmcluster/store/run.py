@@ -1,9 +1,9 @@
 """Reading a run: whole snapshots only, never a silent zero."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from difflib import get_close_matches
-from functools import cached_property
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +15,11 @@ from zarr.errors import ContainsArrayError, GroupNotFoundError
 
 from ..errors import StoreError
 from .arrays import StoredArray, shard_shape
+from .format import RunKind, array_path, layer_path
 from .layer import Layer
-from .names import escape
 from .pipeline import careful_pipeline, open_store
 from .root import checked_attributes
+from .slots import last_slots, ranges
 
 if TYPE_CHECKING:
     import xarray
@@ -56,6 +57,8 @@ class Run:
     ----------
     path : str
         Where the run lies.
+    kind : {"probe", "live"}
+        Whether every snapshot holds the same samples in the same slots, or training samples as they arrived.
     layers : list of str
         Names of the layers, in forward order.
     epochs : list of int
@@ -63,8 +66,8 @@ class Run:
     snapshots : DataFrame
         One row per snapshot: ``snapshot`` (its number), ``epoch``, ``step`` (optimizer steps so far).
     samples : DataFrame
-        One row per sample, indexed by ``sample``, its index in the data set: ``label``, ``class_name``, ``path``,
-        ``digest`` (SHA-256, hexadecimal).
+        One row per sample, indexed by ``sample``, its index in the data set: ``label`` (-1 where it is not known),
+        and where they are known ``class_name``, ``path`` and ``digest`` (SHA-256, hexadecimal).
     metrics : DataFrame
         One row per snapshot: ``snapshot``, ``epoch``, ``step``, and a column per metric, NaN where it has none.
     classes : tuple of str
@@ -76,6 +79,7 @@ class Run:
         self._group = _open_group(path)
         self._attributes = checked_attributes(path, self._group.attrs.asdict())
         self._indices: dict[int, npt.NDArray[np.int64]] = {}
+        self.kind: RunKind = self._attributes.get("kind", "probe")
         self.layers: list[str] = list(self._attributes["layers"])
         self.classes: tuple[str, ...] = tuple(self._attributes.get("classes", ()))
 
@@ -96,11 +100,13 @@ class Run:
         columns: dict[str, Any] = {
             name.rsplit("/", 1)[-1]: self.stored(name).read()
             for name in ("samples/sample", "samples/label", "samples/path", "samples/digest")
-            if name in self._group
+            if self.holds(name)
         }
-        if not columns:
-            return pd.DataFrame({"label": np.empty(0, np.int64)}, index=pd.RangeIndex(0, name="sample"))
-        columns["digest"] = [bytes(row).hex() for row in columns["digest"]]
+        if not columns:  # of a data set that was not at hand: what was seen of it
+            seen = np.unique(np.concatenate([np.empty(0, np.int64), *map(self.sample_ids, range(len(self)))]))
+            columns = {"sample": seen, "label": np.full(len(seen), -1)}
+        if "digest" in columns:
+            columns["digest"] = [bytes(row).hex() for row in columns["digest"]]
         frame = pd.DataFrame(columns).set_index("sample")
         if self.classes and "label" in frame:
             names = [self.classes[k] if 0 <= k < len(self.classes) else "" for k in frame["label"]]
@@ -111,7 +117,7 @@ class Run:
     def metrics(self) -> pd.DataFrame:
         """The numbers recorded beside the snapshots."""
         frame = self.snapshots.copy()
-        if "metrics" in self._group:
+        if self.holds("metrics"):
             for name, array in sorted(self._group["metrics"].arrays()):  # type: ignore[union-attr]
                 frame[array.attrs["name"]] = self.stored(f"metrics/{name}").read()
         return frame
@@ -123,8 +129,9 @@ class Run:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all activations, uncompressed."""
-        return sum(self[name].nbytes for name in self.layers)
+        """Bytes of all activations and gradients, uncompressed."""
+        layers = [self[name] for name in self.layers]
+        return sum(Layer(self, layer.name, kind=kind).nbytes for layer in layers for kind in layer.kinds)
 
     @property
     def is_local(self) -> bool:
@@ -160,7 +167,7 @@ class Run:
     @property
     def shard_samples(self) -> int:
         """How many samples lie in one file."""
-        array = self.stored(f"{self.layer_path(self.layers[0])}/activation").array
+        array = self.stored(array_path(self.layers[0], "activation")).array
         return shard_shape(array)[1]
 
     def to_xarray(self) -> "xarray.DataTree":
@@ -196,11 +203,13 @@ class Run:
             return int(snapshot)
         found = self.snapshots.loc[self.snapshots["epoch"] == epoch, "snapshot"]
         if found.empty:
-            raise ValueError(f"no snapshot was taken in epoch {epoch}; the run has epochs {_ranges(self.epochs)}")
+            raise ValueError(f"no snapshot was taken in epoch {epoch}; the run has epochs {ranges(self.epochs)}")
         return int(found.iloc[-1])
 
-    def slots(self, snapshot: int, samples: Iterable[int] | None = None) -> npt.NDArray[np.int64]:
+    def slots(self, snapshot: int, samples: npt.NDArray[np.int64] | None = None) -> npt.NDArray[np.int64]:
         """Return the slots in which a snapshot holds samples, ndarray of shape (n_samples,), int64.
+
+        Those of all its samples by default. Of a sample that it holds several times, the last.
 
         Raises
         ------
@@ -210,16 +219,33 @@ class Run:
         index = self._index(snapshot)
         if samples is None:
             return np.flatnonzero(index >= 0)
-        slot_of = {int(sample): slot for slot, sample in enumerate(index)}
-        wanted = [int(sample) for sample in samples]
-        unknown = [sample for sample in wanted if sample not in slot_of or sample < 0]
-        if unknown:
-            known = sorted(sample for sample in slot_of if sample >= 0)
+        slots = last_slots(index, samples)
+        if (slots < 0).any():
+            raise ValueError(f"snapshot {snapshot} has no sample {samples[slots < 0][0]}; it {self._held(snapshot)}")
+        return slots
+
+    def common_samples(self, snapshots: Sequence[int]) -> npt.NDArray[np.int64]:
+        """Return the dataset indices that all the snapshots hold: in slot order, in a live run ascending.
+
+        Raises
+        ------
+        ValueError
+            Where there are none.
+        """
+        if self.kind == "probe":
+            return self.sample_ids(snapshots[0])
+        common = reduce(np.intersect1d, [self.sample_ids(snapshot) for snapshot in snapshots])
+        if not len(common):
+            held = [f"snapshot {snapshot} {self._held(snapshot)}" for snapshot in snapshots[:4]]
             raise ValueError(
-                f"snapshot {snapshot} has no sample {unknown[0]}; "
-                f"it holds {len(known)} samples{f' from {known[0]} to {known[-1]}' if known else ''}"
+                f"the snapshots have no sample in common: {'; '.join(held)}{'; ...' if len(snapshots) > 4 else ''}. "
+                f"Choose snapshots that have"
             )
-        return np.array([slot_of[sample] for sample in wanted], dtype=np.int64)
+        return np.unique(common)
+
+    def _held(self, snapshot: int) -> str:
+        known = np.unique(self.sample_ids(snapshot))
+        return f"holds {len(known)} samples{f' from {known[0]} to {known[-1]}' if len(known) else ''}"
 
     def _index(self, snapshot: int) -> npt.NDArray[np.int64]:
         """Return a snapshot's row of `index`, read once: every read of maps asks for it."""
@@ -234,7 +260,7 @@ class Run:
 
     def display(self, sample: int) -> npt.NDArray[np.uint8] | None:
         """Return a picture of a sample's input, ndarray (height, width, 3), uint8; None where there is none."""
-        if "inputs/display" not in self._group:
+        if not self.holds("inputs/display"):
             return None
         where = np.flatnonzero(self.samples.index == sample)
         if not len(where):
@@ -245,6 +271,10 @@ class Run:
     def array_paths(self) -> list[str]:
         """The paths of all arrays in the hierarchy."""
         return sorted(path for path, node in self._group.members(max_depth=None) if isinstance(node, zarr.Array))
+
+    def holds(self, path: str) -> bool:
+        """Whether there is an array or group at a path in the hierarchy."""
+        return path in self._group
 
     def group_attributes(self, path: str) -> dict[str, Any]:
         """Return the attributes of one of the run's groups."""
@@ -262,7 +292,7 @@ class Run:
 
     def layer_path(self, name: str) -> str:
         """Return where a layer's arrays lie in the hierarchy."""
-        return f"layers/{escape(name)}"
+        return layer_path(name)
 
 
 def _open_group(path: str) -> zarr.Group:
@@ -279,14 +309,3 @@ def _open_group(path: str) -> zarr.Group:
         raise StoreError(f"{path} is a Zarr array by itself, not a run. Pass the folder that Recorder wrote.") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:  # of JSON that is not a group's
         raise StoreError(f"{path} cannot be opened, its zarr.json is damaged: {error}") from error
-
-
-def _ranges(numbers: Sequence[int]) -> str:
-    """Write sorted integers as ranges: 0 to 3, 5."""
-    parts: list[list[int]] = []
-    for number in sorted(numbers):
-        if parts and number == parts[-1][-1] + 1:
-            parts[-1][1:] = [number]
-        else:
-            parts.append([number])
-    return ", ".join(" to ".join(map(str, part)) for part in parts)

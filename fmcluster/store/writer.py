@@ -1,11 +1,10 @@
 """The commit protocol: a snapshot's data, flushed; then the root's consolidated metadata, replaced atomically."""
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,17 +12,29 @@ import zarr
 from filelock import FileLock, Timeout
 
 from ..errors import StoreError
-from .arrays import chunk_key, chunk_keys, shard_shape
+from .arrays import chunk_key, chunk_keys
 from .disk import flush, replace_file
-from .format import KEY, STATISTICS, VERSION, LayerSpec, create_array, create_layer
+from .format import (
+    STATISTICS,
+    VERSION,
+    Kind,
+    LayerSpec,
+    RunKind,
+    array_path,
+    create_array,
+    create_layer,
+    holds_maps,
+    layer_path,
+    statistics_path,
+)
 from .names import escape
 from .pipeline import array_from_metadata
+from .room import UNFINISHED, Mode, make_room, read_root
 from .root import checked_attributes, root_metadata
+from .shards import ShardLayout, shard_layout
+from .underway import ShardsUnderWay
 
-Mode = Literal["x", "a", "w"]
 Node = dict[str, Any]
-
-_UNFINISHED = root_metadata({"format": VERSION, "unfinished": True}, {})
 
 
 class RunWriter:
@@ -63,66 +74,16 @@ class RunWriter:
             self._nodes: dict[str, Node] = {}
             self._visible: set[str] = set()
             self._arrays: dict[str, zarr.Array[Any]] = {}
-            self._blank: set[str] = set()
+            self._shards = ShardsUnderWay(self.path)
             self.attributes: dict[str, Any] = {}
-            if self._make_room(mode):
+            if make_room(self.path, mode=mode):
                 self._resume()
         except BaseException:
             self.close()
             raise
 
-    def _make_room(self, mode: Mode) -> bool:
-        """Prepare the folder; return whether there is a run in it to go on with."""
-        if mode not in ("x", "a", "w"):
-            raise ValueError(f'mode is {mode!r}; expected "x" (new), "a" (go on) or "w" (replace)')
-        found = self._what_is_there()
-        if found == "other":
-            raise FileExistsError(
-                f"{self.path} exists and is not a run of this package; it is left as it is. Pass another path."
-            )
-        if found == "run" and mode == "x":
-            raise FileExistsError(
-                f'{self.path} already holds a run. Pass mode="a" to go on with it, mode="w" to replace it, '
-                f"or another path."
-            )
-        if found == "unfinished" or (found == "run" and mode == "w"):
-            self._remove()
-        return found == "run" and mode == "a"
-
-    def _what_is_there(self) -> Literal["nothing", "unfinished", "run", "other"]:
-        if not self.path.exists():
-            return "nothing"
-        if not self.path.is_dir():
-            return "other"
-        names = {child.name for child in self.path.iterdir()}
-        if "zarr.json" not in names:
-            return "unfinished" if names <= {"zarr.json.partial"} else "other"
-        attributes = self._read_root().get("attributes", {})
-        if KEY not in attributes:
-            return "other"
-        return "unfinished" if attributes[KEY].get("unfinished") else "run"
-
-    def _read_root(self) -> Node:
-        try:
-            root: Node = dict(json.loads((self.path / "zarr.json").read_bytes()))
-        except (ValueError, TypeError) as error:
-            raise StoreError(
-                f"{self.path} cannot be written: its zarr.json is damaged ({error}). Nothing was changed; "
-                f"record into another path, or remove the folder."
-            ) from error
-        return root
-
-    def _remove(self) -> None:
-        """Remove the run; if this is interrupted, what is left is still known for a run that holds nothing."""
-        if (self.path / "zarr.json").exists():
-            replace_file(self.path / "zarr.json", _UNFINISHED)
-        for child in self.path.iterdir():
-            if child.is_dir():
-                shutil.rmtree(child)
-        shutil.rmtree(self.path)
-
     def _resume(self) -> None:
-        root = self._read_root()
+        root = read_root(self.path)
         self.attributes = checked_attributes(str(self.path), root["attributes"])
         self._nodes = root["consolidated_metadata"]["metadata"]
         self._visible = set(self._nodes)
@@ -142,21 +103,38 @@ class RunWriter:
         """Whether `create` has still to be called."""
         return not self.attributes
 
-    def create(self, specs: Sequence[LayerSpec], *, n_samples: int, shard_samples: int, kind: str) -> None:
-        """Lay out a new run: its layers, without snapshots."""
+    def create(self, specs: Sequence[LayerSpec], *, n_samples: int, shard_samples: int, kind: RunKind) -> None:
+        """Lay out a new run: its layers, without snapshots.
+
+        Parameters
+        ----------
+        specs : sequence of LayerSpec
+            The layers, in forward order.
+        n_samples : int
+            Slots for samples in a snapshot.
+        shard_samples : int
+            How many of them lie in one file.
+        kind : {"probe", "live"}
+            Whether every snapshot holds the same samples in the same slots, or samples as they arrive.
+        """
+        if kind not in ("probe", "live"):
+            raise ValueError(f"kind is {kind!r}; expected 'probe' or 'live'")
+        if n_samples < 1 or shard_samples < 1:
+            raise ValueError(f"n_samples={n_samples} and shard_samples={shard_samples} have to be positive")
         self.path.mkdir(parents=True, exist_ok=True)
-        replace_file(self.path / "zarr.json", _UNFINISHED)
+        replace_file(self.path / "zarr.json", UNFINISHED)
         root = self._root()
         for name, shape in (("epoch", (0,)), ("step", (0,)), ("index", (0, n_samples))):
             create_array(root, name, dimensions=("snapshot", "sample")[: len(shape)], shape=shape, dtype="int64")
         names = np.array(STATISTICS)
         create_array(root, "statistic", dimensions=("statistic",), shape=names.shape, dtype=str)[...] = names
-        paths = [f"layers/{escape(spec.name)}" for spec in specs]
-        for path, spec in zip(paths, specs, strict=True):
-            group = root.create_group(path, attributes={"name": spec.name, "module": spec.module})
-            create_layer(group, spec, n_samples=n_samples, shard_samples=shard_samples)
-        self._adopt(["epoch", "step", "index", "statistic", "layers", *paths])
-        self._adopt([f"{path}/{leaf}" for path in paths for leaf in ("activation", "statistics")])
+        nodes = ["epoch", "step", "index", "statistic", "layers"]
+        for spec in specs:
+            path = layer_path(spec.name)
+            group = root.create_group(path, attributes=spec.attributes())
+            leaves = create_layer(group, spec, n_samples=n_samples, shard_samples=shard_samples)
+            nodes += [path, *(f"{path}/{leaf}" for leaf in leaves)]
+        self._adopt(nodes)
         self.attributes = {
             "format": VERSION,
             "kind": kind,
@@ -214,8 +192,10 @@ class RunWriter:
         array.with_config({"write_empty_chunks": True})[box] = values
         flush([*(self.path / path / key for key in chunk_keys(array, box)), self.path / path])
 
-    def write(self, layer: str, *, offset: int, values: npt.NDArray[Any]) -> None:
-        """Write a batch of a layer's activations into the snapshot under way.
+    def write(self, layer: str, *, offset: int, values: npt.NDArray[Any] | None, kind: Kind = "activation") -> None:
+        """Write a shard of a layer into the snapshot under way, and flush it to the disk.
+
+        Several threads may do so at once, each another shard. A shard that is written again is replaced.
 
         Parameters
         ----------
@@ -223,17 +203,23 @@ class RunWriter:
             The layer's name.
         offset : int
             Slot of the first sample; a multiple of the shard's samples.
-        values : ndarray of shape (n_samples of a shard, or what is left, ...)
-            In the layer's stored dtype.
+        values : ndarray of shape (n_samples, ...), or None
+            In the stored dtype, at most a shard of them; the slots left over hold NaN. None: all do, and there is no
+            file.
+        kind : {"activation", "gradient"}
+            What they are.
+
+        Raises
+        ------
+        ValueError
+            For maps that the layer cannot hold.
+        OSError
+            Where they cannot be written.
         """
-        path = f"layers/{escape(layer)}/activation"
-        array = self._growing(path)
-        array[self.n_snapshots, offset : offset + len(values)] = values
-        key = chunk_key(self.n_snapshots, offset // shard_shape(array)[1], *(0 for _ in values.shape[1:]))
-        if not (self.path / path / key).exists():
-            if not np.isnan(values).all():
-                raise StoreError(f"layer {layer!r}: the samples from slot {offset} on were written but are not on disk")
-            self._blank.add(f"{path}/{key}")
+        path = array_path(layer, kind)
+        if path not in self._nodes:
+            raise ValueError(f"{self.path} has no place for the {kind} of layer {layer!r}: create lays it out")
+        self._shards.write(path, values, snapshot=self.n_snapshots, offset=offset, layout=self._layout(path))
 
     def commit(
         self,
@@ -241,7 +227,7 @@ class RunWriter:
         epoch: int,
         step: int,
         index: npt.NDArray[np.int64],
-        statistics: Mapping[str, npt.NDArray[np.float64]],
+        statistics: Mapping[tuple[str, Kind], npt.NDArray[np.float64]],
         metrics: Mapping[str, float],
         clipped: Mapping[str, int],
     ) -> None:
@@ -252,22 +238,30 @@ class RunWriter:
         epoch, step : int
             Its coordinates: the epoch, and the optimizer steps so far.
         index : ndarray of shape (n_samples,), int64
-            The dataset index of the sample in each slot.
-        statistics : mapping of str to ndarray of shape (6, n_channels), float64
-            Per layer, in the order of `STATISTICS`.
+            The dataset index of the sample in each slot; -1 where there is none.
+        statistics : mapping of (str, str) to ndarray of shape (6, n_channels), float64
+            Per layer and kind, in the order of `STATISTICS`.
         metrics : mapping of str to float
             Numbers to keep beside the snapshot.
         clipped : mapping of str to int
             How many values of a layer were clipped to what its dtype can hold.
+
+        Raises
+        ------
+        StoreError
+            Where a shard was neither written nor left blank, though there are samples in its slots.
         """
         now = self.n_snapshots
+        n_slots = self._nodes["index"]["shape"][1]
+        if index.shape != (n_slots,) or index.dtype.kind != "i":
+            raise ValueError(f"index is of {index.dtype} and shape {index.shape}; expected integers of ({n_slots},)")
         for path, value in (("epoch", epoch), ("step", step), ("index", index)):
             self._growing(path)[now] = value
-        for layer, values in statistics.items():
-            self._growing(f"layers/{escape(layer)}/statistics")[now] = values
+        for (layer, kind), values in statistics.items():
+            self._growing(statistics_path(layer, kind))[now] = values
         for name, number in metrics.items():
             self._growing(self._metric(name))[now] = number
-        record: dict[str, Any] = {"absent": self._flush_snapshot(now)}
+        record: dict[str, Any] = {"absent": self._flush_snapshot(now, index)}
         if any(clipped.values()):
             record["clipped"] = {layer: count for layer, count in clipped.items() if count}
         self.attributes["commits"].append(record)
@@ -279,7 +273,7 @@ class RunWriter:
             self._resize(now)
             raise
         self._arrays.clear()
-        self._blank.clear()
+        self._shards.clear()
         with suppress(OSError):  # the snapshot is whole; the next commit, or who goes on, tries again
             self._catch_up()
 
@@ -287,7 +281,7 @@ class RunWriter:
         """Remove what was written of the snapshot under way."""
         self._arrays.clear()
         self._nodes = {path: node for path, node in self._nodes.items() if path in self._visible}
-        self._blank.clear()
+        self._shards.clear()
         self._forget_uncommitted()
 
     def close(self) -> None:
@@ -311,6 +305,9 @@ class RunWriter:
             self._arrays[path] = array_from_metadata(self.path, path, metadata={**node, "shape": shape})
         return self._arrays[path]
 
+    def _layout(self, path: str) -> ShardLayout:
+        return shard_layout(self._nodes[path], path=f"{self.path}/{path}")
+
     def _metric(self, name: str) -> str:
         path = f"metrics/{escape(name)}"
         if path not in self._nodes:
@@ -331,7 +328,8 @@ class RunWriter:
         """Take nodes that were just created into what the next commit shows."""
         for path in paths:
             self._nodes[path] = json.loads((self.path / path / "zarr.json").read_bytes())
-            flush([self.path / path / "zarr.json", self.path / path])
+            folder = self.path / path
+            flush([*folder.glob("c.*"), folder / "zarr.json", folder])
 
     def _over_time(self) -> dict[str, Node]:
         return {
@@ -344,18 +342,20 @@ class RunWriter:
         for node in self._over_time().values():
             node["shape"][0] = n_snapshots
 
-    def _flush_snapshot(self, snapshot: int) -> dict[str, list[str]]:
-        """Flush a snapshot's chunks; return, for each array, the keys of those that hold nothing but fill values."""
+    def _flush_snapshot(self, snapshot: int, index: npt.NDArray[np.int64]) -> dict[str, list[str]]:
+        """Flush a snapshot's files; return, for each array, the keys of those that hold nothing but fill values."""
         absent: dict[str, list[str]] = {}
         for path in self._over_time():
             folder = self.path / path
-            expected = chunk_keys(self._growing(path), slice(snapshot, snapshot + 1))
-            present = [key for key in expected if (folder / key).exists()]
-            flush([*(folder / key for key in present), folder])
-            if missing := sorted(set(expected) - set(present)):
-                if path.endswith("/activation") and (lost := [k for k in missing if f"{path}/{k}" not in self._blank]):
-                    raise StoreError(f"{path}/{lost[0]} was not written, or is gone; the snapshot is not whole")
-                absent[path] = missing
+            if holds_maps(path):
+                missing = self._shards.blank(path, snapshot=snapshot, index=index, layout=self._layout(path))
+            else:
+                expected = chunk_keys(self._growing(path), slice(snapshot, snapshot + 1))
+                missing = [key for key in expected if not (folder / key).exists()]
+                flush(folder / key for key in expected if key not in missing)
+            flush([folder])
+            if missing:
+                absent[path] = sorted(missing)
         return absent
 
     def _replace_root(self) -> None:

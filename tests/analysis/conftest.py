@@ -14,10 +14,11 @@ class ArraySource:
 
     def __init__(self, maps: np.ndarray) -> None:
         self.maps = maps
-        self.name = "conv"
+        self.label = "conv"
         count = len(maps)
         self.snapshots = pd.DataFrame({"snapshot": range(count), "epoch": range(count), "step": range(0, 5 * count, 5)})
         self.map_shape = maps.shape[2:]
+        self.channels = np.arange(maps.shape[2])
         self.reads = 0
 
     def read_maps(self, *, snapshot, samples, channels, rows):

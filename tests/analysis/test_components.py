@@ -139,7 +139,7 @@ def test_a_matrix_over_the_budget_is_refused_with_the_way_out(vectors_of):
 def test_not_a_number_is_named(vectors_of):
     maps = relu_maps(8, (3, 4, 5, 3, 3))
     maps[1, 2, 3, 0, 0] = np.nan
-    with pytest.raises(ValueError, match=r"conv holds NaN or infinite activations, first at snapshot 1.*channel 3"):
+    with pytest.raises(ValueError, match=r"conv holds NaN or infinite values, first at snapshot 1.*channel 3"):
         pca(vectors_of(maps))
 
 

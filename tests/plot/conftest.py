@@ -37,6 +37,17 @@ class FakeLayer:
     snapshots: pd.DataFrame
     samples: pd.DataFrame
 
+    kind: str = "activation"
+    numbers: tuple[int, ...] | None = None
+
+    @property
+    def label(self) -> str:
+        return self.name if self.kind == "activation" else f"{self.name} {self.kind}"
+
+    @property
+    def channels(self) -> np.ndarray:
+        return np.arange(self.n_channels) if self.numbers is None else np.array(self.numbers)
+
     @property
     def n_channels(self) -> int:
         return self.activation.shape[-1 if self.activation.ndim == 4 else 2]
@@ -47,14 +58,15 @@ class FakeLayer:
         values = np.moveaxis(self.activation, channel_axis, 1).astype(np.float64)
         values = values.reshape(*values.shape[:2], -1)
         values[~np.isfinite(values)] = np.nan
-        table = self.snapshots.merge(pd.DataFrame({"channel": range(self.n_channels)}), how="cross")
+        table = self.snapshots.merge(pd.DataFrame({"channel": self.channels}), how="cross")
         for name in ("mean", "std", "min", "max"):
             table[name] = getattr(np, f"nan{name}")(values, axis=2).ravel()
         return table
 
     def read(self, *, snapshot: int, samples: int, channels: list[int]) -> np.ndarray:
         one = self.activation[snapshot, [list(self.samples.index).index(samples)]]
-        return one[:, :, channels] if self.activation.ndim == 4 else one[:, channels]
+        places = [self.channels.tolist().index(channel) for channel in channels]
+        return one[:, :, places] if self.activation.ndim == 4 else one[:, places]
 
     def display(self, sample: int) -> np.ndarray | None:
         return None if self.pictures is None else self.pictures[list(self.samples.index).index(sample)]

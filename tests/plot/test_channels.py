@@ -264,3 +264,33 @@ def test_no_text_leaves_the_page_or_meets_another(layers, name):
 def test_names_with_dollars_are_names_not_formulas(draw, layers, tmp_path):
     layer = replace(layers["conv1"], name="a$\\frac$b", samples=layers["conv1"].samples.assign(class_name="$\\frac$"))
     draw(layer, channels=range(4)).savefig(tmp_path / "a.png")
+
+
+def test_channels_go_by_the_modules_numbers_where_some_were_kept(layers):
+    whole = layers["conv1"]
+    numbers = (40, 3, 17, 60, 25)
+    part = replace(whole, activation=whole.activation[:, :, list(numbers)], numbers=numbers)
+    figure = plot.channel_grid(part)
+    assert [word for word in words(figure) if word.isdigit()] == ["40", "3", "17", "60", "25"]
+    chosen = plot.channel_grid(part, channels=[60, 3])
+    for tile, channel in zip(tiles(chosen), (60, 3), strict=True):
+        np.testing.assert_array_equal(tile.get_array(), whole.activation[-1, 0, channel].astype(np.float32))
+    strong = whole.statistics.query("snapshot == 8 and channel in @numbers")
+    power = (strong["mean"] ** 2 + strong["std"] ** 2).set_axis(strong["channel"])
+    active = [str(channel) for channel in power.sort_values(ascending=False).index]
+    assert [word for word in words(plot.channel_grid(part, order="activity")) if word.isdigit()] == active
+    rows = [word.removeprefix("ch ") for word in words(plot.channel_evolution(part)) if word.startswith("ch ")]
+    assert sorted(rows) == sorted(map(str, numbers))
+    with pytest.raises(ValueError, match=r"received channel 1 .* the 5 recorded, `layer\.channels`"):
+        plot.channel_grid(part, channels=[1])
+
+
+def test_gradients_are_said_to_be_such(layers):
+    gradient = replace(layers["conv1"], kind="gradient")
+    grid = plot.channel_grid(gradient)
+    assert "conv1 gradient at epoch 6" in words(grid)
+    assert "Gradient of 64 channels, on sample 0 (digit 0); numbers are channels" in words(grid)
+    assert "gradient" in [ax.get_ylabel() for ax in grid.axes]
+    evolution = plot.channel_evolution(gradient, channels=[1])
+    assert "conv1 gradient over 9 snapshots, epoch 0 to 6" in words(evolution)
+    assert "Gradient of 1 channel, on sample 0 (digit 0)" in words(evolution)

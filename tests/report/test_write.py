@@ -62,7 +62,7 @@ def test_bad_arguments_are_refused_before_anything_is_computed(written: Written,
         write(layers=[])
     with pytest.raises(ValueError, match="did you mean 'channel'"):
         write(view="chanel")
-    with pytest.raises(ValueError, match=r"expected one of the 12 recorded samples \(0 to 11\)"):
+    with pytest.raises(ValueError, match=r"expected one of the 12 samples that every snapshot holds \(0 to 11\)"):
         write(sample=12)
     with pytest.raises(ValueError, match="expected at least 1"):
         write(n_clusters=0)

@@ -19,6 +19,8 @@ FILES = {
     "layers/~43onv1/activation/c.2.1.0": lambda run: run["Conv1"].read(snapshot=2, samples=[2]),
     "layers/blocks.0/activation/c.0.2.0.0": lambda run: run["blocks.0"].read(),
     "layers/conv1/statistics/c.1.0.0": lambda run: run["conv1"].statistics,
+    "layers/conv1/gradient/c.1.1.0.0.0": lambda run: run["conv1"].gradient.read(snapshot=1),
+    "layers/conv1/gradient_statistics/c.2.0.0": lambda run: run["conv1"].gradient.statistics,
     "metrics/loss/c.0": lambda run: run.metrics,
     "epoch/c.1": lambda run: run.snapshots,
     "step/c.2": lambda run: run.snapshots,
@@ -92,8 +94,10 @@ def victim(reference: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def everything(run: Run) -> list[bytes]:
-    values = [run[name].read().tobytes() for name in run.layers]
-    tables = [run[name].statistics.to_csv().encode() for name in run.layers]
+    layers = [run[name] for name in run.layers]
+    layers += [layer.gradient for layer in layers if "gradient" in layer.kinds]
+    values = [layer.read().tobytes() for layer in layers]
+    tables = [layer.statistics.to_csv().encode() for layer in layers]
     tables.append(run.stored("statistic").read().tobytes())
     tables += [frame.to_csv().encode() for frame in (run.samples, run.metrics, run.snapshots)]
     return [*values, *tables, *(run.display(sample).tobytes() for sample in run.samples.index)]
@@ -160,7 +164,7 @@ def test_a_batch_that_was_never_written_is_not_committed(tmp_path: Path, content
         for batch in contents.BATCHES[:2]:
             for spec in contents.SPECS:
                 writer.write(spec.name, offset=batch.start, values=contents.activation(spec, 0)[batch])
-        statistics = {spec.name: contents.statistics(spec, 0) for spec in contents.SPECS}
+        statistics = {(spec.name, "activation"): contents.statistics(spec, 0) for spec in contents.SPECS}
         with pytest.raises(StoreError, match=r"layers/conv1/activation/c\.0\.2\.0\.0"):
             writer.commit(epoch=0, step=0, index=np.arange(5), statistics=statistics, metrics={}, clipped={})
         writer.discard()
@@ -172,7 +176,7 @@ def test_a_file_that_vanishes_before_the_commit_is_noticed(tmp_path: Path, conte
     path = tmp_path / "run.zarr"
     with RunWriter(path) as writer:
         writer.create(contents.SPECS, n_samples=5, shard_samples=2, kind="probe")
-        contents.write_activations(writer, 0)
+        contents.write_maps(writer, 0)
         (path / "layers/conv1/activation/c.0.1.0.0.0").unlink()
         with pytest.raises(StoreError, match=r"c\.0\.1\.0\.0\.0"):
             writer.commit(epoch=0, step=0, index=np.arange(5), statistics={}, metrics={}, clipped={})

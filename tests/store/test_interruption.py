@@ -35,6 +35,9 @@ def check_reader(path: Path, n_snapshots: int, contents: ModuleType) -> None:
     for spec in contents.SPECS:
         for snapshot in range(n_snapshots):
             np.testing.assert_array_equal(run[spec.name].read(snapshot=snapshot), contents.activation(spec, snapshot))
+            if spec.gradient:
+                found = run[spec.name].gradient.read(snapshot=snapshot)
+                np.testing.assert_array_equal(found, contents.gradient(spec, snapshot))
         assert run[spec.name].shape[0] == n_snapshots
     group = zarr.open_group(path, mode="r")
     for name, node in group.members(max_depth=None):
@@ -79,6 +82,7 @@ def moments(killed_writer: Writer, tmp_path_factory: pytest.TempPathFactory) -> 
 
 def test_the_uninterrupted_writer_does_everything_that_can_be_interrupted(moments: list[tuple[int, str, int]]) -> None:
     assert {kind for _, kind, _ in moments} >= {"open", "rename", "mkdir", "fsync", "chunk", "torn chunk"}
+    assert {kind for _, kind, _ in moments} >= {"shard", "truncate", "torn shard"}
     assert max(roots for roots, _, _ in moments) == 5
 
 
@@ -115,7 +119,7 @@ def test_killed_twice(
         path, mode="x", kill_at=("rename", max(n for roots, kind, n in moments if kind == "rename" and roots < 5))
     )
     check_reader(path, 2, contents)
-    for kill_at in (("rename", 1), ("fsync", 3), ("torn chunk", 4)):
+    for kill_at in (("rename", 1), ("fsync", 3), ("torn shard", 2), ("truncate", 3), ("torn chunk", 4)):
         assert killed_writer(path, mode="a", kill_at=kill_at)["signal"] == -9
         check_reader(path, 2, contents)
     contents.record(path, mode="a")

@@ -94,7 +94,7 @@ def test_readers_see_nothing_of_a_snapshot_under_way(tmp_path: Path, contents: M
 
     with RunWriter(path, mode="a") as writer:
         check()
-        contents.write_activations(writer, 1)
+        contents.write_maps(writer, 1)
         check()
         writer.discard()
         check()
@@ -136,7 +136,7 @@ def test_any_shape_is_stored_and_partly_read(shape: tuple[int, ...], tmp_path: P
         writer.create([spec], n_samples=5, shard_samples=3, kind="probe")
         for start in (0, 3):
             writer.write("layer", offset=start, values=values[start : start + 3])
-        statistics = {"layer": np.zeros((6, spec.n_channels))}
+        statistics = {("layer", "activation"): np.zeros((6, spec.n_channels))}
         writer.commit(epoch=0, step=0, index=np.arange(5), statistics=statistics, metrics={}, clipped={})
     layer = open_run(path)["layer"]
     np.testing.assert_array_equal(layer.read(snapshot=0), values)
@@ -149,7 +149,7 @@ def test_black_pictures_and_missing_labels_are_not_damage(tmp_path: Path, conten
     path = tmp_path / "run.zarr"
     with RunWriter(path) as writer:
         writer.create(contents.SPECS, n_samples=5, shard_samples=2, kind="probe")
-        contents.write_activations(writer, 0)
+        contents.write_maps(writer, 0)
         black = np.zeros((3, 4, 4, 3), np.uint8)
         writer.add_static("inputs/display", black, dimensions=("item", "row", "column", "rgb"), length=5)
         writer.add_static("inputs/display", black[:2], dimensions=("item", "row", "column", "rgb"), offset=3)
@@ -157,7 +157,7 @@ def test_black_pictures_and_missing_labels_are_not_damage(tmp_path: Path, conten
         writer.add_static("samples/label", np.full(5, -1), dimensions=("item",))
         writer.add_static("samples/path", np.array([""] * 5), dimensions=("item",))
         writer.add_static("samples/digest", np.zeros((5, 32), np.uint8), dimensions=("item", "byte"))
-        statistics = {spec.name: np.full((6, spec.n_channels), np.nan) for spec in contents.SPECS}
+        statistics = {(spec.name, "activation"): np.full((6, spec.n_channels), np.nan) for spec in contents.SPECS}
         writer.commit(epoch=0, step=-1, index=np.arange(5), statistics=statistics, metrics={"x": np.nan}, clipped={})
     run = open_run(path)
     assert run.samples["label"].tolist() == [-1] * 5

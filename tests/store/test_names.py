@@ -84,7 +84,7 @@ def test_layers_and_metrics_of_odd_names_survive(case: str, tmp_path: Path) -> N
             epoch=0,
             step=0,
             index=np.arange(3),
-            statistics={name: np.full((6, 2), number) for number, name in enumerate(chosen)},
+            statistics={(name, "activation"): np.full((6, 2), number) for number, name in enumerate(chosen)},
             metrics={name: float(number) for number, name in enumerate(chosen)},
             clipped={},
         )

@@ -65,7 +65,7 @@ def test_epochs_1_10_and_100_are_told_apart(tmp_path: Path) -> None:
         writer.create([LayerSpec("fc", (2,), "float32", "Linear")], n_samples=1, shard_samples=1, kind="probe")
         for epoch in (1, 10, 100, 100):
             writer.write("fc", offset=0, values=np.full((1, 2), epoch, np.float32))
-            statistics = {"fc": np.zeros((6, 2))}
+            statistics = {("fc", "activation"): np.zeros((6, 2))}
             writer.commit(epoch=epoch, step=epoch, index=np.arange(1), statistics=statistics, metrics={}, clipped={})
     run = open_run(path)
     assert run.epochs == [1, 10, 100]
@@ -83,8 +83,8 @@ def test_epochs_1_10_and_100_are_told_apart(tmp_path: Path) -> None:
         ({"epoch": 1, "snapshot": 1}, ValueError, "either an epoch or a snapshot"),
         ({"snapshot": 0, "samples": [0, 9]}, ValueError, "no sample 9; it holds 5 samples from 0 to 4"),
         ({"snapshot": 0, "samples": -1}, ValueError, "no sample -1"),
-        ({"snapshot": 0, "channels": 4}, ValueError, "no channel of conv1 4; it has 4, numbered 0 to 3"),
-        ({"snapshot": 0, "channels": [-1]}, ValueError, "no channel of conv1 -1"),
+        ({"snapshot": 0, "channels": 4}, ValueError, "no channel 4 of conv1; 4 were recorded: 0 to 3"),
+        ({"snapshot": 0, "channels": [-1]}, ValueError, "no channel -1 of conv1"),
         ({"snapshot": 0, "samples": [True, False, True, False, True]}, TypeError, "samples is of dtype bool"),
         ({"snapshot": 0, "samples": pd.Series([True, False, True, False, True])}, TypeError, "flatnonzero"),
         ({"snapshot": 0, "channels": np.ones(4, bool)}, TypeError, "channels is of dtype bool"),
@@ -153,7 +153,7 @@ def test_samples_out_of_order_and_gaps_are_found_by_their_index(tmp_path: Path) 
         writer.create([LayerSpec("fc", (2,), "float32", "Linear")], n_samples=4, shard_samples=4, kind="live")
         for order in ([30, 10, -1, 20], [10, 20, 30, 40]):
             writer.write("fc", offset=0, values=values)
-            statistics = {"fc": np.zeros((6, 2))}
+            statistics = {("fc", "activation"): np.zeros((6, 2))}
             writer.commit(
                 epoch=0, step=len(order), index=np.array(order), statistics=statistics, metrics={}, clipped={}
             )

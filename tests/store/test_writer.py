@@ -1,10 +1,12 @@
 """One writer at a time, and what the modes do to what is there."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 
@@ -115,11 +117,11 @@ def test_a_snapshot_can_be_discarded(stored: Path, contents: ModuleType, referen
     shutil.rmtree(stored)
     with RunWriter(stored) as writer:
         writer.create(contents.SPECS, n_samples=5, shard_samples=2, kind="probe")
-        contents.write_activations(writer, 2)
+        contents.write_maps(writer, 2)
         contents.write_samples(writer)
         writer.discard()
         for snapshot in range(3):
-            contents.write_activations(writer, 0)
+            contents.write_maps(writer, 0)
             writer.discard()
             contents.write_snapshot(writer, snapshot)
     files = [f.relative_to(stored) for f in stored.rglob("*") if f.is_file()]
@@ -132,17 +134,17 @@ def test_a_commit_that_failed_leaves_nothing_in_the_next(
 ) -> None:
     path = tmp_path / "run.zarr"
     contents.record(path, mode="x", n_snapshots=2)
-    statistics = {spec.name: contents.statistics(spec, 2) for spec in contents.SPECS}
+    statistics = contents.all_statistics(2)
     common = {"epoch": 5, "step": 9, "index": np.arange(5), "statistics": statistics, "clipped": {}}
     with RunWriter(path, mode="a") as writer:
-        contents.write_activations(writer, 2)
+        contents.write_maps(writer, 2)
         with monkeypatch.context() as patch:
             patch.setattr(RunWriter, "_replace_root", lambda _: (_ for _ in ()).throw(OSError(28, "No space left")))
             with pytest.raises(OSError, match="No space"):
                 writer.commit(metrics={"loss": 7.0, "doomed": 8.0}, **common)
         assert len(open_run(path)) == 2
         writer.discard()
-        contents.write_activations(writer, 2)
+        contents.write_maps(writer, 2)
         writer.commit(metrics=dict.fromkeys(names, 1.0), **common)
     run = open_run(path)
     assert len(run) == 3
@@ -178,7 +180,7 @@ def test_clipped_values_are_counted_in_the_commit(tmp_path: Path, contents: Modu
     path = tmp_path / "run.zarr"
     with RunWriter(path) as writer:
         writer.create(contents.SPECS, n_samples=5, shard_samples=2, kind="probe")
-        contents.write_activations(writer, 0)
+        contents.write_maps(writer, 0)
         clipped = {"conv1": 3, "Conv1": 0}
         writer.commit(epoch=0, step=0, index=np.arange(5), statistics={}, metrics={}, clipped=clipped)
     commits = json.loads((path / "zarr.json").read_bytes())["attributes"]["fmcluster"]["commits"]
@@ -207,3 +209,157 @@ def test_two_layers_of_one_name_are_refused(tmp_path: Path) -> None:
     specs = [LayerSpec("relu.call0", (2,), "float16", "A"), LayerSpec("relu.call0", (3,), "float16", "B")]
     with RunWriter(tmp_path / "run.zarr") as writer, pytest.raises(ValueError, match=r"relu\.call0"):
         writer.create(specs, n_samples=1, shard_samples=1, kind="probe")
+
+
+SPEC = LayerSpec("fc", (2,), "float32", "Linear", gradient=True)
+
+
+def new_run(path: Path, **how: object) -> RunWriter:
+    writer = RunWriter(path)
+    writer.create([SPEC], **{"n_samples": 5, "shard_samples": 2, "kind": "probe", **how})
+    return writer
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"layer": "conv1"}, "no place for the activation of layer 'conv1'"),
+        ({"kind": "weights"}, "no place for the weights of layer 'fc'"),
+        ({"offset": 1}, "offset is 1; expected a multiple of 2 from 0 to 4"),
+        ({"offset": 6}, "offset is 6"),
+        ({"offset": -2}, "offset is -2"),
+        ({"offset": 1, "values": None}, "offset is 1"),
+        ({"offset": 6, "values": None}, "offset is 6"),
+        ({"offset": 4, "values": np.zeros((2, 2), np.float32)}, r"received \(2, 2\); expected \(1 to 1"),
+        ({"values": np.zeros((3, 2), np.float32)}, r"received \(3, 2\); expected \(1 to 2"),
+        ({"values": np.zeros((0, 2), np.float32)}, r"received \(0, 2\)"),
+        ({"values": np.zeros((2, 3), np.float32)}, r"received \(2, 3\)"),
+        ({"values": np.zeros((2, 2, 1), np.float32)}, r"received \(2, 2, 1\)"),
+        ({"values": np.zeros((2, 2))}, "dtype float64; expected float32"),
+    ],
+)
+def test_maps_that_do_not_fit_are_refused(arguments: dict, message: str, tmp_path: Path) -> None:
+    with new_run(tmp_path / "run.zarr") as writer:
+        given = {"layer": "fc", "offset": 0, "values": np.zeros((1, 2), np.float32), **arguments}
+        with pytest.raises(ValueError, match=message):
+            writer.write(given.pop("layer"), **given)
+
+
+@pytest.mark.parametrize("how", [{"kind": "other"}, {"n_samples": 0}, {"shard_samples": 0}])
+def test_a_layout_that_cannot_be_is_refused(how: dict, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"expected 'probe' or 'live'|have to be positive"):
+        new_run(tmp_path / "run.zarr", **how).close()
+
+
+ONES, TWOS = np.full((2, 2), 1, np.float32), np.full((2, 2), 2, ">f4")
+
+
+@pytest.mark.parametrize("kind", ["activation", "gradient"])
+@pytest.mark.parametrize("versions", [[ONES, TWOS], [None, ONES], [ONES, None], [ONES, None, TWOS], [None, None]])
+def test_a_shard_that_is_written_again_is_replaced(versions: list, kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.zarr"
+    with new_run(path, n_samples=2) as writer:
+        other = "gradient" if kind == "activation" else "activation"
+        writer.write("fc", offset=0, values=ONES, kind=other)
+        for values in versions:
+            writer.write("fc", offset=0, values=values, kind=kind)
+        writer.commit(epoch=0, step=0, index=np.arange(2), statistics={}, metrics={}, clipped={})
+    run = open_run(path)
+    assert verify(run) == []
+    assert (path / f"layers/fc/{kind}/c.0.0.0").exists() == (versions[-1] is not None)
+    layer = run["fc"] if kind == "activation" else run["fc"].gradient
+    np.testing.assert_array_equal(layer.read(epoch=0), ONES * np.nan if versions[-1] is None else versions[-1])
+
+
+def test_shards_are_written_from_several_threads_at_once(tmp_path: Path) -> None:
+    values = {kind: np.random.default_rng(len(kind)).normal(size=(40, 2)).astype(np.float32) for kind in SPEC.kinds}
+
+    def work(writer: RunWriter, kind: str, offset: int) -> None:
+        for blank in (False, True, False):
+            rows = None if blank else values[kind][offset : offset + 2]
+            writer.write("fc", offset=offset, values=rows, kind=kind)
+
+    with new_run(tmp_path / "run.zarr", n_samples=40) as writer:
+        for snapshot in range(2):
+            with ThreadPoolExecutor(8) as pool:
+                tasks = [pool.submit(work, writer, kind, at) for kind in SPEC.kinds for at in range(0, 40, 2)]
+            assert [task.result() for task in tasks] == [None] * 40
+            writer.commit(epoch=snapshot, step=0, index=np.arange(40), statistics={}, metrics={}, clipped={})
+    run = open_run(tmp_path / "run.zarr")
+    assert verify(run) == []
+    for snapshot in range(2):
+        np.testing.assert_array_equal(run["fc"].read(snapshot=snapshot), values["activation"])
+        np.testing.assert_array_equal(run["fc"].gradient.read(snapshot=snapshot), values["gradient"])
+
+
+@pytest.mark.parametrize("index", [[0, 1], [-1, -1]])
+def test_a_shard_that_could_not_be_written_is_not_committed(
+    index: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not what there was of it before either, and its torn file is not mistaken for a whole one."""
+    path = tmp_path / "run.zarr"
+    with new_run(path, n_samples=2, kind="live") as writer:
+        for kind in SPEC.kinds:
+            writer.write("fc", offset=0, values=ONES, kind=kind)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "ftruncate", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+            with pytest.raises(OSError, match="No space"):
+                writer.write("fc", offset=0, values=TWOS)
+        assert (path / "layers/fc/activation/c.0.0.0").exists()
+        how = {"step": 0, "statistics": {}, "metrics": {}, "clipped": {}}
+        if index[0] >= 0:
+            with pytest.raises(StoreError, match=r"activation/c\.0\.0\.0 was not written"):
+                writer.commit(epoch=0, index=np.array(index), **how)
+            writer.write("fc", offset=0, values=TWOS)
+        writer.commit(epoch=0, index=np.array(index), **how)
+    run = open_run(path)
+    assert verify(run) == []
+    assert run["fc"].read(epoch=0).tolist() == ([[2, 2], [2, 2]] if index[0] >= 0 else [])
+    assert (path / "layers/fc/activation/c.0.0.0").exists() == (index[0] >= 0)
+
+
+def test_a_discarded_snapshot_leaves_no_gradients(tmp_path: Path) -> None:
+    path = tmp_path / "run.zarr"
+    with new_run(path) as writer:
+        before = sorted(path.rglob("*"))
+        for kind in SPEC.kinds:
+            writer.write("fc", offset=0, values=ONES, kind=kind)
+            writer.write("fc", offset=2, values=None, kind=kind)
+        writer.discard()
+        assert sorted(path.rglob("*")) == before
+        with pytest.raises(StoreError, match="was not written"):
+            writer.commit(epoch=0, step=0, index=np.arange(5), statistics={}, metrics={}, clipped={})
+
+
+def test_a_run_with_other_codecs_is_read_but_not_gone_on_with(stored: Path) -> None:
+    folder = stored / "layers/conv1/activation"
+    values = zarr.open_array(folder, mode="r")[...]
+    metadata = json.loads((folder / "zarr.json").read_bytes())
+    metadata["codecs"] = metadata["codecs"][0]["configuration"]["codecs"]
+    text = (stored / "zarr.json").read_text()
+    root = json.loads(text)
+    root["consolidated_metadata"]["metadata"]["layers/conv1/activation"] = metadata
+    for place in (stored / "zarr.json", folder / "zarr.json"):
+        place.write_text(json.dumps(root if place.parent == stored else metadata))
+    zarr.open_array(folder, mode="r+")[...] = values
+    assert open_run(stored)["conv1"].read(epoch=0).shape == (5, 4, 6, 6)
+    with RunWriter(stored, mode="a") as writer, pytest.raises(StoreError, match="other codecs than this package"):
+        writer.write("conv1", offset=0, values=values[0, :2])
+
+
+def test_every_file_of_a_run_was_flushed_to_the_disk(
+    tmp_path: Path, contents: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed = set()
+
+    def watched(handle: int) -> None:
+        flushed.add(os.fstat(handle).st_ino)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    spec = LayerSpec("part", (2,), "float32", "Linear", output=(3,), channels=(2, 0))
+    with RunWriter(tmp_path / "part.zarr") as writer:
+        writer.create([spec], n_samples=1, shard_samples=1, kind="probe")
+    contents.record(tmp_path / "run.zarr", mode="x")
+    found = [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    assert len(found) > 100
+    assert [str(path.relative_to(tmp_path)) for path in found if path.stat().st_ino not in flushed] == []

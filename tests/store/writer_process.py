@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import zarr
 
-from fmcluster.store import LayerSpec, RunWriter
+from fmcluster.store import LayerSpec, RunWriter, underway
 
 N_SAMPLES, SHARD, N_SNAPSHOTS = 5, 2, 3
 EPOCHS, STEPS = (0, 1, 1), (0, 4, 8)
 SPECS = (
-    LayerSpec("conv1", (4, 6, 6), "float16", "Conv2d"),
+    LayerSpec("conv1", (4, 6, 6), "float16", "Conv2d", gradient=True),
     LayerSpec("Conv1", (3,), "float32", "Linear"),
     LayerSpec("blocks.0", (3, 5), "float16", "Block"),
 )
@@ -35,8 +35,24 @@ def activation(spec, snapshot):
     return values
 
 
-def statistics(spec, snapshot):
-    return np.arange(6 * spec.n_channels, dtype=float).reshape(6, -1) + snapshot
+def gradient(spec, snapshot):
+    """The same of the gradients; the first batch of the first snapshot is all NaN."""
+    seed = 100 * snapshot + 50 + SPECS.index(spec)
+    values = np.random.default_rng(seed).normal(size=(N_SAMPLES, *spec.shape)).astype(np.float32)
+    if snapshot == 0:
+        values[BATCHES[0]] = np.nan
+    return values
+
+
+MAPS = {"activation": activation, "gradient": gradient}
+
+
+def statistics(spec, snapshot, kind="activation"):
+    return np.arange(6 * spec.n_channels, dtype=float).reshape(6, -1) + snapshot + 10 * (kind == "gradient")
+
+
+def all_statistics(snapshot):
+    return {(spec.name, kind): statistics(spec, snapshot, kind) for spec in SPECS for kind in spec.kinds}
 
 
 def metrics(snapshot):
@@ -53,23 +69,26 @@ def record(path, *, mode, n_snapshots=N_SNAPSHOTS):
 
 
 def write_snapshot(writer, snapshot):
-    write_activations(writer, snapshot)
+    write_maps(writer, snapshot)
     if snapshot == 0:
         write_samples(writer)
     writer.commit(
         epoch=EPOCHS[snapshot],
         step=STEPS[snapshot],
         index=np.arange(N_SAMPLES),
-        statistics={spec.name: statistics(spec, snapshot) for spec in SPECS},
+        statistics=all_statistics(snapshot),
         metrics=metrics(snapshot),
         clipped={},
     )
 
 
-def write_activations(writer, snapshot):
+def write_maps(writer, snapshot):
     for batch in BATCHES:
         for spec in SPECS:
-            writer.write(spec.name, offset=batch.start, values=activation(spec, snapshot)[batch])
+            for kind in spec.kinds:
+                values = MAPS[kind](spec, snapshot)[batch]
+                blank = np.isnan(values).all()
+                writer.write(spec.name, offset=batch.start, values=None if blank else values, kind=kind)
 
 
 def write_samples(writer):
@@ -104,23 +123,29 @@ class Moments:
     def tick(self, kind, what=""):
         if kind == self.kind:
             if self.left == 0:
-                if kind == "torn chunk":
+                if kind.startswith("torn"):
                     os.truncate(what, Path(what).stat().st_size // 2)
                 os.kill(os.getpid(), signal.SIGKILL)
             self.left -= 1
         os.write(self.pipe, (json.dumps([kind, what]) + "\n").encode())
 
     def audit(self, event, args):
-        if event == "open" and isinstance(args[1], str) and args[1][0] in "wxa" and not str(args[0]).endswith(".lock"):
-            self.tick("open", str(args[0]))
+        if event == "open" and self.is_of_the_run(args[0]):
+            if args[1][0] in "wxa" if isinstance(args[1], str) else args[2] & os.O_WRONLY:
+                self.tick("open", str(args[0]))
+        elif event == "os.truncate" and isinstance(args[0], int):
+            self.tick("truncate")
         elif event == "os.rename":
             self.tick("rename", str(args[1]))
         elif event in ("os.remove", "os.rmdir", "os.mkdir"):
             self.tick(event.removeprefix("os."), str(args[0]))
 
+    def is_of_the_run(self, path):
+        return isinstance(path, str | os.PathLike) and os.fspath(path).startswith(f"{self.path}{os.sep}")
+
     def watch(self):
         sys.addaudithook(self.audit)
-        setitem = zarr.Array.__setitem__
+        setitem, write_shard = zarr.Array.__setitem__, underway.write_shard
 
         def watched_fsync(handle):
             self.tick("fsync")
@@ -133,7 +158,13 @@ class Moments:
             written = [f for f in folder.glob("c.*") if f.stat().st_mtime_ns != before.get(f)]
             self.tick("torn chunk" if written else "chunk", str(written[0]) if written else "")
 
+        def watched_write_shard(path, values, **how):
+            self.tick("shard", str(path))
+            write_shard(path, values, **how)
+            self.tick("torn shard", str(path))
+
         os.fsync = watched_fsync
+        underway.write_shard = watched_write_shard
         zarr.Array.__setitem__ = watched_setitem
 
 

@@ -1,0 +1,199 @@
+"""A shard's file, laid out as Zarr's sharding codec has it: compressed chunks, their checksums, an index at the end.
+
+The generic pipelines copy a shard several times on its way, which on a small machine takes longer than compressing it.
+Here each chunk goes from the array through the compressor to the disk, and the same values always give the same bytes.
+"""
+
+import os
+import struct
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import product
+from mmap import mmap
+from pathlib import Path
+from threading import local
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from google_crc32c import value as crc32c
+from numcodecs.zstd import compress  # type: ignore[import-untyped]
+
+from ..errors import StoreError
+
+_NOTHING = 2**64 - 1  # offset and length of a chunk that is not there
+_BLOCK = 4096
+_BUFFER = 8 << 20
+_direct = getattr(os, "O_DIRECT", 0)
+_thread = local()
+
+
+@dataclass(frozen=True)
+class ShardLayout:
+    """How the maps of a layer lie in files; its shapes are without the axis of snapshots.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        All samples of a snapshot.
+    shard, chunks : tuple of int
+        What lies in one file, and what of it is compressed at a time.
+    dtype : str
+        NumPy name.
+    level : int
+        Of Zstandard.
+    """
+
+    shape: tuple[int, ...]
+    shard: tuple[int, ...]
+    chunks: tuple[int, ...]
+    dtype: str
+    level: int
+
+
+def shard_layout(metadata: Mapping[str, Any], *, path: str) -> ShardLayout:
+    """Return how an array over time lies in files, from its Zarr metadata.
+
+    Raises
+    ------
+    StoreError
+        Where `write_shard` does not write such files.
+    """
+    number, checksum = {"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}
+    try:
+        sharding = metadata["codecs"][0]["configuration"]
+        chunks, level = sharding["chunk_shape"], sharding["codecs"][1]["configuration"]["level"]
+    except (LookupError, TypeError):
+        chunks, level = [], 0
+    zstd = {"name": "zstd", "configuration": {"level": level, "checksum": False}}
+    configuration = {
+        "chunk_shape": chunks,
+        "codecs": [number, zstd, checksum],
+        "index_codecs": [number, checksum],
+        "index_location": "end",
+    }
+    if metadata["codecs"] != [{"name": "sharding_indexed", "configuration": configuration}]:
+        raise StoreError(
+            f"{path} has other codecs than this package writes: it can be read, but not be gone on with. "
+            f"Record into another path."
+        )
+    shard = metadata["chunk_grid"]["configuration"]["chunk_shape"]
+    shape, dtype = metadata["shape"], metadata["data_type"]
+    return ShardLayout(tuple(shape[1:]), tuple(shard[1:]), tuple(chunks[1:]), dtype, level)
+
+
+def write_shard(
+    path: Path, values: npt.NDArray[Any], *, chunks: tuple[int, ...], shard: tuple[int, ...], level: int
+) -> None:
+    """Write a shard and flush it to the disk.
+
+    Parameters
+    ----------
+    path : Path
+        The shard's file; replaced where it exists.
+    values : ndarray
+        At most of the shard's shape; what is missing of it at the end of an axis is NaN.
+    chunks, shard : tuple of int
+        Shape of a chunk and of the shard, of as many axes as `values`.
+    level : int
+        Of Zstandard; below zero it is faster and looser.
+
+    References
+    ----------
+    Zarr v3 sharding codec, version 1.0, https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/
+    """
+    index = []
+    at = 0
+    with _File(path) as file:
+        for corner in product(*(range(0, n, step) for n, step in zip(shard, chunks, strict=True))):
+            box = values[tuple(slice(start, start + step) for start, step in zip(corner, chunks, strict=True))]
+            if not box.size:
+                index += [_NOTHING, _NOTHING]
+                continue
+            data = compress(_whole(box, chunks), level)
+            file.append(data)
+            file.append(struct.pack("<I", crc32c(data)))
+            index += [at, len(data) + 4]
+            at += len(data) + 4
+        table = struct.pack(f"<{len(index)}Q", *index)
+        file.append(table)
+        file.append(struct.pack("<I", crc32c(table)))
+
+
+def _whole(box: npt.NDArray[Any], chunks: tuple[int, ...]) -> npt.NDArray[Any]:
+    """Return a contiguous little-endian chunk, filled up with NaN."""
+    dtype = box.dtype.newbyteorder("<")
+    if box.shape == chunks:
+        return np.ascontiguousarray(box, dtype)
+    out = np.full(chunks, np.nan, dtype)
+    out[tuple(map(slice, box.shape))] = box
+    return out
+
+
+def _buffer() -> memoryview:
+    """Return this thread's buffer, aligned to pages as direct writes need it; a forked process has one of its own."""
+    if getattr(_thread, "process", None) != os.getpid():
+        _thread.buffer, _thread.process = mmap(-1, _BUFFER), os.getpid()
+    return memoryview(_thread.buffer)
+
+
+class _File:
+    """Appends to a new file; past the page cache where the system can, which leaves the processor to the training."""
+
+    def __init__(self, path: Path) -> None:
+        self._direct = bool(_direct)
+        flags = os.O_CREAT | os.O_WRONLY | os.O_TRUNC | getattr(os, "O_BINARY", 0)
+        try:
+            self._handle = os.open(path, flags | _direct, 0o666)
+        except OSError:
+            if not self._direct:
+                raise
+            self._direct = False
+            self._handle = os.open(path, flags, 0o666)
+        self._buffer = _buffer()
+        self._filled = 0
+        self._length = 0
+
+    def append(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            piece = view[: _BUFFER - self._filled]
+            self._buffer[self._filled : self._filled + len(piece)] = piece
+            self._filled += len(piece)
+            view = view[len(piece) :]
+            if self._filled == _BUFFER:
+                self._put(_BUFFER)
+
+    def _put(self, count: int) -> None:
+        """Write what is buffered, `count` bytes of it or of what pads it."""
+        view = self._buffer[:count]
+        while view:
+            try:
+                view = view[os.write(self._handle, view) :]
+            except OSError:
+                if not self._direct:
+                    raise
+                self._stop_direct()  # some file systems take the flag and refuse the write
+        self._length += self._filled
+        self._filled = 0
+
+    def _stop_direct(self) -> None:
+        import fcntl
+
+        fcntl.fcntl(self._handle, fcntl.F_SETFL, fcntl.fcntl(self._handle, fcntl.F_GETFL) & ~_direct)
+        self._direct = False
+
+    def __enter__(self) -> "_File":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, _error: object, _trace: TracebackType | None) -> None:
+        try:
+            if kind is None:
+                self._put(-(-self._filled // _BLOCK) * _BLOCK if self._direct else self._filled)
+                os.ftruncate(self._handle, self._length)
+                os.fsync(self._handle)
+        finally:
+            with suppress(OSError):
+                os.close(self._handle)
