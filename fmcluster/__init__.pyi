@@ -5,6 +5,7 @@ from .analysis import pca as pca
 from .analysis import track as track
 from .capture import Recorder as Recorder
 from .capture import replay as replay
+from .capture import with_index as with_index
 from .errors import CaptureError as CaptureError
 from .errors import StoreError as StoreError
 from .report import write_report as write_report

@@ -58,7 +58,18 @@ def loop(tmp_path, monkeypatch):
         "train_loader": train_loader,
         "train_one_epoch": train_one_epoch,
         "probe_set": TensorDataset(images[:10], labels[:10]),
+        "train_set": TensorDataset(images, labels),
+        "criterion": nn.functional.cross_entropy,
+        "optimizer": optimizer,
+        "DataLoader": DataLoader,
+        "fm": fm,
     }
+
+
+@pytest.fixture(autouse=True)
+def checkpoints(loop):
+    for epoch in (0, 5):
+        torch.save(loop["model"].state_dict(), f"epoch{epoch}.pt")
 
 
 def test_the_face_of_the_design(loop):
@@ -100,6 +111,35 @@ def test_the_face_of_the_design(loop):
     assert page.read_text().lstrip().lower().startswith("<!doctype html")
 
 
+def test_the_face_of_the_design_live(loop):
+    model, criterion, optimizer = (loop[name] for name in ("model", "criterion", "optimizer"))
+    train_set = loop["train_set"]
+    indexed = fm.with_index(train_set)
+    with fm.Recorder(
+        model,
+        "live.zarr",
+        layers=["conv1", "layer?"],
+        n_samples=len(train_set),
+        record=("activation", "gradient"),
+    ) as recorder:
+        for epoch in range(5):
+            with recorder.epoch(epoch):
+                for indices, images, labels in DataLoader(indexed, batch_size=10, shuffle=True):
+                    with recorder.batch(indices):
+                        criterion(model(images), labels).backward()
+                    assert not any(module._forward_hooks for module in model.modules())
+                    optimizer.step()
+                    optimizer.zero_grad()
+    run = fm.open_run("live.zarr")
+    assert run.kind == "live"
+    assert run.epochs == [0, 1, 2, 3, 4]
+    layer = run["layer4"]
+    assert layer.read(epoch=4, samples=[3, 1]).shape == layer.gradient.read(epoch=4, samples=[3, 1]).shape
+    assert fm.pca(layer.vectors("channel"), n_components=4).values.shape == (5 * 16, 4)
+    assert fm.pca(layer.gradient.vectors("sample"), n_components=4).values.shape == (5 * 24, 4)
+    fm.write_report(run, "report.html", layers=["layer4"], n_clusters=4)
+
+
 def test_results_are_frozen(loop):
     with fm.Recorder(loop["model"], "run.zarr", layers=["layer4"], probe=loop["probe_set"]) as recorder:
         recorder.snapshot(epoch=0)
@@ -108,8 +148,9 @@ def test_results_are_frozen(loop):
         scores.values = np.zeros(3)
 
 
-def test_the_code_in_the_readme_runs(loop):
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+@pytest.mark.parametrize("page", ["README.md", "docs/recording.md"])
+def test_the_code_on_the_pages_runs(page, loop):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
     assert blocks
     namespace = dict(loop)
     for block in blocks:

@@ -59,10 +59,10 @@ def test_examples_in_docstrings_are_right(path):
 
 
 def test_public_functions_take_two_positional_parameters_at_most():
-    """Commands of the command line aside: typer makes options of their parameters."""
+    """Commands of the command line aside, as typer makes options of their parameters; and the trainers' own hooks."""
     too_many = []
     for path in MODULES:
-        if path.is_relative_to(ROOT / "fmcluster" / "cli"):
+        if any(path.is_relative_to(ROOT / "fmcluster" / part) for part in ("cli", "capture/trainers")):
             continue
         tree = ast.parse(path.read_text())
         classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]

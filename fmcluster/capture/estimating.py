@@ -1,22 +1,24 @@
 """What a run will take, before it is recorded."""
 
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 from torch import nn
 
-from ..store import LayerSpec, RunWriter, open_run
-from .hooks import Firing, discover, hooked
+from ..store import RunWriter, open_run
+from .budget import check_budget
+from .copying import Copier, Copy
+from .hooks import Firing, hooked
+from .layout import Planned, discover
 from .models import device_of, plain_model
-from .reduce import reduce_output
+from .reductions import Channels, Crop, Keep, PerLayer, Size
 from .select import Layers, select_modules
 from .undisturbed import undisturbed
 
@@ -59,7 +61,11 @@ def estimate(
     n_samples: int,
     n_snapshots: int,
     layers: Layers = "children",
-    dtype: str = "float16",
+    dtype: PerLayer[str] = "float16",
+    channels: PerLayer[Channels] | None = None,
+    crop: PerLayer[Crop] | None = None,
+    max_size: PerLayer[Size] | None = None,
+    max_bytes: int | None = None,
 ) -> Estimate:
     """Show a model one batch, twice, and extrapolate.
 
@@ -72,7 +78,7 @@ def estimate(
         compress worse than what a trained network makes of photographs.
     n_samples, n_snapshots : int
         Size of the probe, and how often it will be shown.
-    layers, dtype
+    layers, dtype, channels, crop, max_size, max_bytes
         As for `Recorder`.
 
     Returns
@@ -83,10 +89,27 @@ def estimate(
     Raises
     ------
     ValueError
-        For counts below one, or layers that the model does not have.
+        For counts below one, layers that the model does not have, or more than `max_bytes`.
     CaptureError
         Where a layer does not fire or returns no maps.
     """
+    keep = Keep(dtype, channels, crop, max_size)
+    return estimate_kept(
+        model, images, n_samples=n_samples, n_snapshots=n_snapshots, layers=layers, keep=keep, max_bytes=max_bytes
+    )
+
+
+def estimate_kept(
+    model: nn.Module,
+    images: torch.Tensor,
+    *,
+    n_samples: int,
+    n_snapshots: int,
+    layers: Layers,
+    keep: Keep,
+    max_bytes: int | None = None,
+) -> Estimate:
+    """Do the same; gradients are counted as large as they are, uncompressed, and their time is not."""
     if n_samples < 1 or n_snapshots < 1 or len(images) < 1:
         raise ValueError(
             f"received {len(images)} images, n_samples={n_samples}, n_snapshots={n_snapshots}; expected one at least"
@@ -95,52 +118,63 @@ def estimate(
     modules = select_modules(plain, layers)
     images = images.to(device_of(plain))
     with undisturbed(plain), tempfile.TemporaryDirectory() as folder:
-        calls = discover(plain, modules, sample=images[:1], dtype=dtype)
-        _capture(plain, modules, images, calls)  # the first pass warms up
+        planned = discover(plain, modules, sample=images[:1], keep=keep)
+        if max_bytes is not None:
+            specs = [layer.spec for layer in planned.values()]
+            check_budget(specs, max_bytes=max_bytes, n_samples=n_samples, n_snapshots=n_snapshots)
+        with _copies(plain, modules, images=images, planned=planned):
+            pass  # the first pass warms up
         start = perf_counter()
-        values = _capture(plain, modules, images, calls)
-        stored = _store(Path(folder) / "run.zarr", calls, values)
+        with _copies(plain, modules, images=images, planned=planned) as copies:
+            stored = _store(Path(folder) / "run.zarr", planned, copies)
         seconds = perf_counter() - start
     share = n_samples * n_snapshots / len(images)
-    rows = [
-        {
-            "layer": spec.name,
-            "shape": spec.shape,
-            "bytes": spec.sample_bytes * n_samples * n_snapshots,
-            "bytes_stored": round(stored[spec.name] * share),
-        }
-        for spec in calls.values()
-    ]
+    rows = []
+    for spec in (layer.spec for layer in planned.values()):
+        gradient = spec.sample_bytes - replace(spec, gradient=False).sample_bytes
+        rows.append(
+            {
+                "layer": spec.name,
+                "shape": spec.shape,
+                "bytes": spec.sample_bytes * n_samples * n_snapshots,
+                "bytes_stored": round(stored[spec.name] * share) + gradient * n_samples * n_snapshots,
+            }
+        )
     return Estimate(pd.DataFrame(rows), n_samples, n_snapshots, seconds * share)
 
 
-def _capture(
-    model: nn.Module, modules: dict[str, nn.Module], images: torch.Tensor, calls: dict[Firing, LayerSpec]
-) -> dict[str, npt.NDArray[np.floating[Any]]]:
-    values = {}
-    threads = max(1, torch.get_num_threads())
-    with ThreadPoolExecutor(threads) as pool:
+@contextmanager
+def _copies(
+    model: nn.Module, modules: dict[str, nn.Module], *, images: torch.Tensor, planned: dict[Firing, Planned]
+) -> Iterator[dict[str, Copy]]:
+    """Show the model a batch; what is kept of it is there within the block."""
+    copier = Copier(max_bytes=1, clips=True, threads=max(1, torch.get_num_threads()))
+    copies: dict[str, Copy] = {}
 
-        def keep(firing: Firing, _module: nn.Module, output: torch.Tensor) -> None:
-            spec = calls.get(firing)
-            if spec is not None:
-                values[spec.name] = reduce_output(output, dtype=spec.dtype, pool=pool, threads=threads)[0]
+    def keep(firing: Firing, output: torch.Tensor, *, module: nn.Module) -> None:
+        if (layer := planned.get(firing)) is not None:
+            copies[layer.spec.name] = copier.copy(output, layer.reduction, waits=False)
 
+    try:
         with hooked(modules, keep):
             model(images)
-    return values
+        yield copies
+    finally:
+        for copy in copies.values():
+            copy.release()
+        copier.close()
 
 
-def _store(
-    path: Path, calls: dict[Firing, LayerSpec], values: dict[str, npt.NDArray[np.floating[Any]]]
-) -> dict[str, int]:
+def _store(path: Path, planned: dict[Firing, Planned], copies: dict[str, Copy]) -> dict[str, int]:
     """Write the batch as a run would hold it; return the bytes of each layer."""
-    specs = list(calls.values())
-    count = len(next(iter(values.values())))
+    specs = [replace(layer.spec, gradient=False) for layer in planned.values()]
+    arrays = {name: copy.result()[0] for name, copy in copies.items()}
+    count = len(next(iter(arrays.values())))
     with RunWriter(path) as writer:
         writer.create(specs, n_samples=count, shard_samples=count, kind="probe")
-        for name, batch in values.items():
-            writer.write(name, offset=0, values=batch)
+        with ThreadPoolExecutor(2) as pool:
+            for done in [pool.submit(writer.write, name, offset=0, values=batch) for name, batch in arrays.items()]:
+                done.result()
         run = open_run(path)
         return {
             spec.name: sum(

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import CaptureError
+from .datasets import paths
 from .probe import Probe, ProbeBatch
 
 
@@ -28,6 +29,7 @@ class Identity:
 
     def __init__(self, probe: Probe, digests: npt.NDArray[np.uint8] | None) -> None:
         self._probe = probe
+        self._paths = paths(probe.dataset)
         self._digests = digests
         self.stored = digests is not None
 
@@ -39,8 +41,7 @@ class Identity:
         changed = np.flatnonzero((batch.digests != before).any(axis=1))
         if len(changed):
             sample = batch.offset + int(changed[0])
-            paths = self._probe.paths
-            where = f" ({paths[sample]})" if paths else ""
+            where = f" ({self._paths[sample]})" if self._paths else ""
             raise CaptureError(
                 f"probe sample {sample}{where} is not what it was in the first snapshot. Epochs can only be compared "
                 f"on the same inputs: give the probe evaluation transforms, without random crops or flips."
@@ -64,6 +65,6 @@ class Identity:
             "label": np.concatenate([batch.labels for batch in batches]),
             "digest": np.concatenate([batch.digests for batch in batches]),
         }
-        if self._probe.paths is not None:
-            tables["path"] = np.array(self._probe.paths)
+        if self._paths is not None:
+            tables["path"] = np.array(self._paths)
         return tables

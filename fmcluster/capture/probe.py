@@ -1,6 +1,6 @@
 """The probe: the same samples, seen the same way, at every snapshot."""
 
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
@@ -9,7 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch.nn import functional
-from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SequentialSampler, Subset
+from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSampler
+
+from .datasets import check_numbered, normalization
 
 DISPLAY_PIXELS = 224
 
@@ -26,6 +28,8 @@ class ProbeBatch:
         What the model is shown.
     labels : ndarray of shape (n,), int64
         -1 where the data set has none.
+    targets : Any
+        What the items hold second, as the loader put it together; None where they hold nothing else.
     digests : ndarray of shape (n, 32), uint8
         SHA-256 of each sample: of its dtype, its shape and its bytes.
     """
@@ -33,6 +37,7 @@ class ProbeBatch:
     offset: int
     images: torch.Tensor
     labels: npt.NDArray[np.int64]
+    targets: Any
     digests: npt.NDArray[np.uint8]
 
     def __len__(self) -> int:
@@ -40,7 +45,7 @@ class ProbeBatch:
 
     def without_images(self) -> "ProbeBatch":
         """Return the batch without what takes memory."""
-        return replace(self, images=self.images[:0])
+        return replace(self, images=self.images[:0], targets=None)
 
 
 class Probe:
@@ -66,7 +71,7 @@ class Probe:
             assert data.batch_size is not None
             batch_size = data.batch_size
         else:
-            _check_sized(data)
+            check_numbered(data, what="the probe")
             self._loader = DataLoader(data, batch_size=batch_size, shuffle=False)
         self.dataset: Dataset[Any] = self._loader.dataset
         self.batch_size = batch_size
@@ -84,26 +89,13 @@ class Probe:
                     f"the probe's items start with {type(images).__name__}; expected an image tensor, or a tuple that "
                     f"starts with one (does the data set lack its ToTensor transform?)"
                 )
-            yield ProbeBatch(offset, images, _labels(parts[1:], len(images)), _digests(images))
+            targets = parts[1] if len(parts) > 1 else None
+            yield ProbeBatch(offset, images, _labels(parts[1:], len(images)), targets, _digests(images))
             offset += len(images)
 
     def first(self) -> torch.Tensor:
         """Return the first sample, as a batch of one."""
         return next(iter(self)).images[:1]
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names by label, where the data set has them."""
-        return tuple(str(name) for name in getattr(_base(self.dataset)[0], "classes", ()))
-
-    @property
-    def paths(self) -> list[str] | None:
-        """Where each sample's image lies, where the data set is made of files."""
-        base, positions = _base(self.dataset)
-        samples = getattr(base, "samples", None)
-        if not isinstance(samples, list) or not all(isinstance(s, tuple) and isinstance(s[0], str) for s in samples):
-            return None
-        return [samples[i][0] for i in (range(len(samples)) if positions is None else positions)]
 
     def display(self, images: torch.Tensor) -> npt.NDArray[np.uint8] | None:
         """Make pictures of inputs.
@@ -121,7 +113,7 @@ class Probe:
         pictures = images.detach().cpu().float()
         if images.dtype == torch.uint8:
             pictures = pictures / 255
-        normalize = _normalize(_base(self.dataset)[0])
+        normalize = normalization(self.dataset)
         if normalize is not None:
             mean, std = (torch.as_tensor(v, dtype=torch.float32).view(1, -1, 1, 1) for v in normalize)
             pictures = pictures * std + mean
@@ -137,16 +129,8 @@ class Probe:
         return out
 
 
-def _check_sized(data: object) -> None:
-    if isinstance(data, IterableDataset) or not isinstance(data, Sized) or not hasattr(data, "__getitem__"):
-        raise ValueError(
-            f"the probe is a {type(data).__name__} without a length and numbered items; expected a map-style data set "
-            f"(or a DataLoader over one), so that every snapshot sees the same samples"
-        )
-
-
 def _checked_loader(loader: DataLoader[Any]) -> DataLoader[Any]:
-    _check_sized(loader.dataset)
+    check_numbered(loader.dataset, what="the probe's data set")
     if loader.batch_size is None:
         raise ValueError(
             "the probe's DataLoader has no batch_size (it has a batch_sampler, or leaves batches to its data set); "
@@ -169,33 +153,10 @@ def _labels(rest: Sequence[Any], count: int) -> npt.NDArray[np.int64]:
 
 
 def _digests(images: torch.Tensor) -> npt.NDArray[np.uint8]:
-    digests = [
-        sha256(f"{str(image.dtype).removeprefix('torch.')}{tuple(image.shape)}".encode() + _bytes(image)).digest()
-        for image in images
-    ]
-    return np.frombuffer(b"".join(digests), np.uint8).reshape(len(images), 32)
+    return np.frombuffer(b"".join(map(_digest, images)), np.uint8).reshape(len(images), 32)
 
 
-def _bytes(image: torch.Tensor) -> bytes:
-    return image.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
-
-
-def _base(dataset: Any) -> tuple[Any, list[int] | None]:
-    """Look through `Subset`s: the data set under them, and which of its items are meant."""
-    positions: list[int] | None = None
-    while isinstance(dataset, Subset):
-        indices = [int(i) for i in dataset.indices]
-        positions = indices if positions is None else [indices[i] for i in positions]
-        dataset = dataset.dataset
-    return dataset, positions
-
-
-def _normalize(dataset: Any) -> tuple[Any, Any] | None:
-    """Find mean and standard deviation of a ``Normalize`` among a data set's transforms."""
-    stages: list[Any] = [getattr(dataset, "transform", None)]
-    while stages:
-        stage = stages.pop()
-        if type(stage).__name__ == "Normalize" and hasattr(stage, "mean") and hasattr(stage, "std"):
-            return stage.mean, stage.std
-        stages.extend(getattr(stage, "transforms", None) or ())
-    return None
+def _digest(image: torch.Tensor) -> bytes:
+    digest = sha256(f"{str(image.dtype).removeprefix('torch.')}{tuple(image.shape)}".encode())
+    digest.update(image.detach().cpu().contiguous().view(torch.uint8).numpy().data)  # no copy of it
+    return digest.digest()

@@ -1,47 +1,76 @@
-"""A writer thread behind a bounded queue: who captures waits when too much is pending; nothing is dropped."""
+"""Writer threads behind a queue."""
 
+import os
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from threading import Condition
+from threading import Condition, Thread
+
+Work = Callable[[], None]
 
 
 class WriteQueue:
-    """Runs what it is given in order, on one thread.
+    """Runs what it is given on a few threads, and some of it alone.
 
     Parameters
     ----------
-    max_pending_bytes : int
-        `put` waits while more than this is pending; a single larger item passes alone.
+    n_threads : int, optional
+        By default half of the processors, two at least and four at most: one encodes while another waits for the disk.
     """
 
-    def __init__(self, *, max_pending_bytes: int) -> None:
-        self.max_pending_bytes = max_pending_bytes
-        self.peak_bytes = 0
-        self._pending = 0
+    def __init__(self, *, n_threads: int | None = None) -> None:
+        self._waiting: deque[tuple[Work, bool]] = deque()
+        self._running = 0
+        self._alone = False
+        self._closed = False
         self._changed = Condition()
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fmcluster-writer")
+        count = n_threads or min(4, max(2, (os.cpu_count() or 2) // 2))
+        self._threads = [Thread(target=self._run, name=f"fmcluster-writer-{k}", daemon=True) for k in range(count)]
+        for thread in self._threads:
+            thread.start()
 
-    def put(self, work: Callable[[], None], *, nbytes: int = 0) -> None:
-        """Queue `work`, which must not raise, and which keeps `nbytes` of memory alive until it is done."""
+    def put(self, work: Work, *, alone: bool = False) -> None:
+        """Queue `work`, which must not raise.
+
+        Alone: after all that was queued before, and before all that is queued later.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: not self._pending or self._pending + nbytes <= self.max_pending_bytes)
-            self._pending += nbytes
-            self.peak_bytes = max(self.peak_bytes, self._pending)
+            self._waiting.append((work, alone))
+            self._changed.notify_all()
 
-        def run() -> None:
+    def wait(self) -> None:
+        """Return when everything queued so far is done."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._waiting and not self._running)
+
+    def close(self) -> None:
+        """Finish what is queued and end the threads."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def _may_start(self) -> bool:
+        if not self._waiting or self._alone:
+            return False
+        return not self._running or not self._waiting[0][1]
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._may_start() or (self._closed and not self._waiting))
+                if not self._may_start():
+                    return
+                work, alone = self._waiting.popleft()
+                self._running += 1
+                self._alone = alone
+                self._changed.notify_all()
             try:
                 work()
             finally:
                 with self._changed:
-                    self._pending -= nbytes
+                    self._running -= 1
+                    if alone:
+                        self._alone = False
                     self._changed.notify_all()
-
-        self._thread.submit(run)
-
-    def wait(self) -> None:
-        """Return when everything queued so far is done."""
-        self._thread.submit(lambda: None).result()
-
-    def close(self) -> None:
-        """Finish what is queued and end the thread."""
-        self._thread.shutdown(wait=True)
+            del work  # it holds the memory that it wrote

@@ -1,196 +1,169 @@
-"""From an output to what is stored of it: the cast and the six statistics, in one pass where the CPU does it."""
+"""From an output to what is stored of it: the cast, the reductions and the sums, on the device it is on."""
 
 import math
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import torch
 
-_INF = np.float32(np.inf)
+from .kernels import CONVERTS, sum_planes
+from .moments import Moments
+from .reductions import Reduction
+
 LARGEST = {"float16": 65504.0, "float32": float(np.finfo(np.float32).max)}
 OVERFLOW = {"float16": 65520.0, "float32": 2.0**128 - 2.0**103}  # the first number that rounds to infinity
 
 
-@dataclass(frozen=True)
-class Moments:
-    """Sums over the finite values of each channel, from which statistics follow and which add up across batches.
-
-    Attributes
-    ----------
-    values : ndarray of shape (7, n_channels), float64
-        Count, sum, sum of squares, minimum, maximum, number of zeros, number of non-finite values.
-    overflow : float
-        The value of largest magnitude that the stored dtype cannot hold; 0 where it holds all of them.
-    n_overflow : int
-        How many it cannot hold.
-    """
-
-    values: npt.NDArray[np.float64]
-    overflow: float = 0.0
-    n_overflow: int = 0
-
-    def __add__(self, other: "Moments") -> "Moments":
-        a, b = self.values, other.values
-        values = a + b
-        values[3], values[4] = np.minimum(a[3], b[3]), np.maximum(a[4], b[4])
-        overflow = max(self.overflow, other.overflow, key=abs)
-        return Moments(values, overflow, self.n_overflow + other.n_overflow)
-
-    def statistics(self) -> npt.NDArray[np.float64]:
-        """Return mean, standard deviation (of the population), minimum, maximum, share of zeros, non-finite count.
-
-        Returns
-        -------
-        ndarray of shape (6, n_channels), float64
-            NaN where a channel has no finite value.
-        """
-        count, total, squares, low, high, zeros, nonfinite = self.values
-        empty = count == 0
-        n = np.where(empty, 1, count)
-        mean = total / n
-        variance = np.where(low == high, 0, np.maximum(squares / n - mean**2, 0))
-        out = np.stack([mean, np.sqrt(variance), low, high, zeros / n, nonfinite])
-        out[:5, empty] = np.nan
-        return out
+def stored_shape(output: torch.Tensor, reduction: Reduction) -> tuple[int, ...]:
+    """Return the shape of what is stored of an output."""
+    shape = list(output.shape)
+    if reduction.channels is not None:
+        shape[-1 if output.ndim < 4 else 1] = len(reduction.channels)
+    if reduction.crop is not None:
+        shape[2:] = [stop - start for start, stop in reduction.crop]
+    if reduction.size is not None:
+        shape[2:] = reduction.size
+    return tuple(shape)
 
 
-def reduce_output(
-    output: torch.Tensor, *, dtype: str, pool: Executor, threads: int
-) -> tuple[npt.NDArray[np.floating], Moments]:
-    """Copy an output in its stored dtype, and sum up its channels.
+def by_channel(output: torch.Tensor) -> torch.Tensor:
+    """Return a view with the channels second."""
+    return output.transpose(1, 2) if output.ndim == 3 else output
+
+
+def reduce_in_one_pass(
+    output: torch.Tensor, reduction: Reduction, *, out: npt.NDArray[Any], pool: Executor, threads: int
+) -> Moments:
+    """Store an output of float32 or shorter that lies in the processor's memory.
 
     Parameters
     ----------
     output : Tensor of shape (n, c, h, w), (n, t, c) or (n, c)
-        Of any device, dtype and memory format. It is read before this returns.
-    dtype : {"float16", "float32"}
-        Stored dtype. Finite values beyond its largest are clipped to it and counted.
+        Read before this returns.
+    reduction : Reduction
+        What is kept.
+    out : ndarray of `stored_shape`
+        Takes it. Finite values beyond the dtype's largest are clipped.
     pool : Executor
-        Where the parts of a CPU pass run.
+        Where the parts of the pass run.
     threads : int
         In how many parts.
+    """
+    kept = reduction.of_channels(output)
+    planes = by_channel(kept).float().contiguous().numpy()
+    n, c = planes.shape[:2]
+    flat = planes.reshape(n * c, -1)
+    at_once = reduction.crop is None and reduction.size is None and out.dtype == np.float16 and output.ndim != 3
+    half = out.view(np.uint16).reshape(flat.shape) if at_once else None
+    sums = np.empty((8, n * c))
+    bounds = np.linspace(0, n * c, min(threads, n * c) + 1).astype(int)
+    parts = [slice(start, stop) for start, stop in pairwise(bounds)]
+
+    def one(part: slice) -> None:
+        sum_planes(flat[part], None if half is None else half[part], sums=sums[:, part], converts=CONVERTS)
+
+    for _ in pool.map(one, parts):
+        pass
+    by_plane = sums.reshape(8, n, c)
+    total = by_plane[:7].sum(axis=1)
+    total[3], total[4] = by_plane[3].min(axis=0), by_plane[4].max(axis=0)
+    low, high = float(total[3].min()), float(total[4].max())
+    if not at_once:
+        # of many values just under the limit, an average in float32 may round to beyond it
+        fits = reduction.size is None and max(-low, high) < OVERFLOW[out.dtype.name]
+        return Moments(total, *_store(reduction.of_places(kept), out, fits=fits))
+    n_overflow = int(sums[7].sum())
+    return Moments(total, (high if high > -low else low) if n_overflow else 0.0, n_overflow)
+
+
+def _store(values: torch.Tensor, out: npt.NDArray[Any], *, fits: bool = False) -> tuple[float, int]:
+    """Cast values into `out`; return the largest that it cannot hold, and how many those are."""
+    largest, count = (0.0, 0) if fits else overflow_of(values, out.dtype.name).tolist()
+    clipped = clip(values, out.dtype.name) if count else values
+    if values.dtype == torch.float64:  # torch would round twice, by way of float32
+        out[...] = clipped.numpy()
+    else:
+        torch.from_numpy(out).copy_(clipped)
+    return largest, int(count)
+
+
+def reduce_with_torch(output: torch.Tensor, reduction: Reduction, *, clips: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Do the same with torch, on any device, without waiting for it.
+
+    Parameters
+    ----------
+    output : Tensor of shape (n, c, h, w), (n, t, c) or (n, c)
+        Read by what is queued on the current stream.
+    reduction : Reduction
+        What is kept.
+    clips : bool
+        Whether finite values beyond the dtype's largest are clipped; otherwise they become infinite.
 
     Returns
     -------
-    values : ndarray of the shape of `output`, of `dtype`
-        A copy; it shares no memory with `output`.
-    moments : Moments
-        Of the values before the cast.
+    values : Tensor of `stored_shape`, in the stored dtype
+        Contiguous, and a copy.
+    sums : Tensor of shape (7 * n_channels + 2,), float64 (float32 on MPS)
+        Rows as in `Moments`, then the largest value that does not fit and how many do not.
     """
-    tensor = output.detach()
-    planes = tensor.transpose(1, 2) if tensor.ndim == 3 else tensor  # channels second
-    if tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.float16, torch.bfloat16):
-        half, moments = _reduce_on_cpu(planes.float().contiguous(), pool, threads)
-        if dtype == "float32":
-            return _to_numpy(tensor, torch.float32), Moments(moments.values)
-        return (half.transpose(0, 2, 1).copy() if tensor.ndim == 3 else half), moments
-    moments = _reduce_with_torch(planes, OVERFLOW[dtype])
-    clipped = tensor
-    if moments.n_overflow:
-        clipped = torch.where(tensor.isfinite(), tensor.clamp(-LARGEST[dtype], LARGEST[dtype]), tensor)
-    if tensor.dtype == torch.float64:  # torch would round twice, by way of float32
-        return clipped.cpu().contiguous().numpy().astype(dtype), moments
-    return _to_numpy(clipped, getattr(torch, dtype)), moments
-
-
-def _to_numpy(tensor: torch.Tensor, dtype: torch.dtype) -> npt.NDArray[np.floating]:
-    copy = tensor.to(dtype=dtype, memory_format=torch.contiguous_format, copy=True)
-    return copy.cpu().contiguous().numpy()
-
-
-def _reduce_with_torch(planes: torch.Tensor, overflow: float) -> Moments:
-    wide = planes if planes.device.type == "mps" else planes.double()
-    flat = wide.movedim(1, 0).reshape(planes.shape[1], -1)
-    finite = flat.isfinite()
-    kept = torch.where(finite, flat, 0)
+    kept = reduction.of_channels(output)
+    planes = by_channel(kept)
+    wide = torch.float32 if planes.device.type == "mps" else torch.float64
+    axes = [axis for axis in range(planes.ndim) if axis != 1]
+    finite = planes.isfinite()
+    zeroed = torch.where(finite, planes, 0)
     rows = [
-        finite.sum(1),
-        kept.sum(1),
-        (kept * kept).sum(1),
-        torch.where(finite, flat, math.inf).amin(1),
-        torch.where(finite, flat, -math.inf).amax(1),
-        (flat == 0).sum(1),
-        (~finite).sum(1),
+        finite.sum(axes),
+        zeroed.sum(axes, dtype=wide),
+        torch.linalg.vector_norm(zeroed, dim=axes, dtype=wide).square(),
+        torch.where(finite, planes, math.inf).amin(axes),
+        torch.where(finite, planes, -math.inf).amax(axes),
+        (planes == 0).sum(axes),
+        (~finite).sum(axes),
     ]
-    values = torch.stack([row.to(wide.dtype) for row in rows]).cpu().numpy().astype(np.float64)
-    over = finite & (flat.abs() >= overflow)
-    n_overflow = int(over.sum())
-    largest = float(kept.flatten()[kept.abs().argmax()]) if n_overflow else 0.0
-    return Moments(values, largest, n_overflow)
+    values = reduction.of_places(kept)
+    beyond = overflow_of(values, reduction.dtype)
+    if clips:
+        values = clip(values, reduction.dtype)
+    stored = values.to(dtype=getattr(torch, reduction.dtype), memory_format=torch.contiguous_format, copy=True)
+    return stored, torch.cat([*(row.to(wide) for row in rows), beyond.to(wide)])
 
 
-def _reduce_on_cpu(planes: torch.Tensor, pool: Executor, threads: int) -> tuple[npt.NDArray[np.float16], Moments]:
-    values = planes.numpy()
-    n, c = values.shape[:2]
-    flat = values.reshape(n, c, -1)
-    half = np.empty(flat.shape, np.uint16)
-    sums = np.empty((7, n, c))
-    over = np.zeros((n, c), np.int64)
-    bounds = np.linspace(0, n, min(threads, n) + 1).astype(int)
-    parts = [slice(start, stop) for start, stop in pairwise(bounds)]
-    for _ in pool.map(lambda part: _pass(flat[part], half[part], sums[:, part], over[part]), parts):
-        pass
-    total = sums.sum(axis=1)
-    total[3], total[4] = sums[3].min(axis=0), sums[4].max(axis=0)
-    n_overflow = int(over.sum())
-    largest = 0.0
-    if n_overflow:
-        low, high = float(sums[3].min()), float(sums[4].max())
-        largest = high if high > -low else low
-    return half.view(np.float16).reshape(values.shape), Moments(total, largest, n_overflow)
+def moments_of(sums: npt.NDArray[Any]) -> Moments:
+    """Return what `reduce_with_torch` summed up."""
+    numbers = sums.astype(np.float64)
+    return Moments(numbers[:-2].reshape(7, -1), float(numbers[-2]), int(numbers[-1]))
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"}, error_model="numpy")
-def _pass(
-    values: npt.NDArray[np.float32],
-    half: npt.NDArray[np.uint16],
-    sums: npt.NDArray[np.float64],
-    over: npt.NDArray[np.int64],
-) -> None:  # pragma: no cover  (compiled)
-    """Round to float16, to nearest and ties to even, and sum up each plane, in one pass over the memory."""
-    for i in range(values.shape[0]):
-        for j in range(values.shape[1]):
-            plane = values[i, j]
-            bits = plane.view(np.uint32)
-            out = half[i, j]
-            total, squares = np.float64(0), np.float64(0)
-            low, high = _INF, -_INF
-            zeros, bad, beyond = 0, 0, 0
-            for k in range(plane.size):
-                value = plane[k]
-                word = bits[k]
-                size = word & np.uint32(0x7FFFFFFF)
-                finite = size < np.uint32(0x7F800000)
-                kept = value if finite else np.float32(0)
-                total += kept
-                squares += np.float64(kept) * np.float64(kept)
-                lower = value if finite else _INF
-                upper = value if finite else -_INF
-                low = lower if lower < low else low
-                high = upper if upper > high else high
-                zeros += size == np.uint32(0)
-                bad += not finite
-                too_large = finite and size >= np.uint32(0x477FF000)
-                beyond += too_large
-                # normal: re-bias the exponent and round on the 13 bits that fall away
-                normal = (size + np.uint32(0xC8000FFF) + ((size >> np.uint32(13)) & np.uint32(1))) >> np.uint32(13)
-                # subnormal: a multiple of 2 ** -24
-                tiny = abs(kept) if size < np.uint32(0x38800000) else np.float32(0)
-                small = np.uint32(np.rint(tiny * np.float32(16777216)))
-                special = np.uint32(0x7C00) if size == np.uint32(0x7F800000) else np.uint32(0x7E00)
-                word16 = small if size < np.uint32(0x38800000) else normal
-                word16 = np.uint32(0x7BFF) if too_large else word16
-                word16 = word16 if finite else special
-                out[k] = np.uint16(word16 | ((word >> np.uint32(16)) & np.uint32(0x8000)))
-            sums[0, i, j] = plane.size - bad
-            sums[1, i, j] = total
-            sums[2, i, j] = squares
-            sums[3, i, j] = low
-            sums[4, i, j] = high
-            sums[5, i, j] = zeros
-            sums[6, i, j] = bad
-            over[i, j] = beyond
+def reduce_in_turn(output: torch.Tensor, reduction: Reduction, *, out: npt.NDArray[Any]) -> Moments:
+    """Do the same for an output of any device and dtype, and wait for it."""
+    if output.dtype == torch.float64 and output.device.type == "cpu":
+        _, sums = reduce_with_torch(output, reduction, clips=False)
+        largest, count = _store(reduction.of_places(reduction.of_channels(output)), out)
+        return Moments(moments_of(sums.numpy()).values, largest, count)
+    stored, sums = reduce_with_torch(output, reduction, clips=True)
+    out[...] = stored.cpu().numpy()
+    return moments_of(sums.cpu().numpy())
+
+
+def overflow_of(values: torch.Tensor, dtype: str) -> torch.Tensor:
+    """Return the finite value of largest magnitude that a dtype cannot hold, and how many there are; both 0 if none."""
+    wide = torch.float32 if values.device.type == "mps" else torch.float64
+    if torch.finfo(values.dtype).max <= LARGEST[dtype]:
+        return torch.zeros(2, dtype=wide, device=values.device)
+    beyond = values.isfinite() & (values.abs() >= OVERFLOW[dtype])
+    sizes = torch.where(beyond, values, 0)
+    low, high = sizes.amin(), sizes.amax()
+    return torch.stack([torch.where(high > -low, high, low).to(wide), beyond.sum().to(wide)])
+
+
+def clip(values: torch.Tensor, dtype: str) -> torch.Tensor:
+    """Clip finite values to the largest that a dtype holds."""
+    if torch.finfo(values.dtype).max <= LARGEST[dtype]:
+        return values
+    if values.dtype == torch.bfloat16:  # has no 65504 itself
+        values = values.float()
+    return torch.where(values.isfinite(), values.clamp(-LARGEST[dtype], LARGEST[dtype]), values)

@@ -2,17 +2,19 @@
 
 import copy
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from ..store import Mode
+from ..store import Kind, Mode
 from .models import plain_model
+from .probing import Loss
 from .recorder import Recorder
+from .reductions import Channels, Crop, Overflow, PerLayer, Size
 from .select import Layers
 
 Checkpoint = str | os.PathLike[str] | Mapping[str, Any]
@@ -27,10 +29,16 @@ def replay(
     layers: Layers = "children",
     probe: Dataset[Any] | DataLoader[Any],
     metrics: Mapping[Any, Mapping[str, float]] | None = None,
+    record: Sequence[Kind] = ("activation",),
+    loss: Loss | None = None,
     batch_size: int = 32,
-    dtype: str = "float16",
-    overflow: Literal["error", "clip"] = "error",
+    dtype: PerLayer[str] = "float16",
+    channels: PerLayer[Channels] | None = None,
+    crop: PerLayer[Crop] | None = None,
+    max_size: PerLayer[Size] | None = None,
+    overflow: Overflow = "error",
     mode: Mode = "x",
+    max_bytes: int | None = None,
     max_pending_bytes: int = 512 << 20,
     notes: Mapping[str, Any] | None = None,
 ) -> None:
@@ -51,7 +59,10 @@ def replay(
         start with ``module.``, as DistributedDataParallel writes them.
     metrics : mapping, optional
         By the same keys, numbers to keep beside a snapshot.
-    layers, probe, batch_size, dtype, overflow, mode, max_pending_bytes, notes
+    loss : callable, optional
+        As for `Recorder.snapshot`, where gradients are recorded.
+    layers, probe, record, batch_size, dtype, channels, crop, max_size, overflow, mode, max_bytes, max_pending_bytes, \
+    notes
         As for `Recorder`.
 
     Raises
@@ -77,17 +88,23 @@ def replay(
             path,
             layers=layers,
             probe=probe,
+            record=record,
             batch_size=batch_size,
             dtype=dtype,
+            channels=channels,
+            crop=crop,
+            max_size=max_size,
             overflow=overflow,
             mode=mode,
+            max_bytes=max_bytes,
+            n_snapshots=len(ordered),
             max_pending_bytes=max_pending_bytes,
             notes=notes,
         ) as recorder,
     ):
         for (epoch, step), key in ordered:
             _load(plain, checkpoints[key], what=f"the checkpoint of epoch {epoch}")  # type: ignore[index]
-            recorder.snapshot(epoch=epoch, step=step, metrics=(metrics or {}).get(key))
+            recorder.snapshot(epoch=epoch, step=step, metrics=(metrics or {}).get(key), loss=loss)
 
 
 def _coordinates(key: object) -> tuple[int, int]:

@@ -46,7 +46,7 @@ def select_modules(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
         wanted = {name for choice in choices for name in _matches(choice, modules)}
         chosen = {name: module for name, module in modules.items() if name in wanted}
     if not chosen:
-        raise ValueError(f"layers={layers!r} chooses no module of {type(model).__name__}; {_known(modules)}")
+        raise ValueError(f"layers={layers!r} chooses no module of {type(model).__name__}; {known_names(modules)}")
     return chosen
 
 
@@ -55,8 +55,8 @@ def _matches(choice: object, modules: Mapping[str, nn.Module]) -> list[str]:
         found = [name for name, module in modules.items() if isinstance(module, choice)]
         wanted = f"module of class {choice.__name__}"
     elif isinstance(choice, str | re.Pattern):
-        expression = choice if isinstance(choice, re.Pattern) else _expression(choice)
-        found = [name for name in modules if expression.fullmatch(name)]
+        pattern = choice if isinstance(choice, re.Pattern) else expression(choice)
+        found = [name for name in modules if pattern.fullmatch(name)]
         wanted = f"layer {choice!r}" if isinstance(choice, str) else f"layer that matches {choice.pattern!r} as a whole"
     else:
         raise TypeError(
@@ -64,16 +64,18 @@ def _matches(choice: object, modules: Mapping[str, nn.Module]) -> list[str]:
         )
     if not found:
         near = get_close_matches(choice, modules, n=3, cutoff=0.5) if isinstance(choice, str) else []
-        hint = f"did you mean {', '.join(near)}?" if near else _known(modules)
+        hint = f"did you mean {', '.join(near)}?" if near else known_names(modules)
         raise ValueError(f"the model has no {wanted}; {hint}")
     return found
 
 
-def _expression(pattern: str) -> re.Pattern[str]:
+def expression(pattern: str) -> re.Pattern[str]:
+    """Return a layer pattern as a regular expression: ``*`` and ``?`` stop at dots."""
     return re.compile(re.escape(pattern).replace(r"\*", "[^.]*").replace(r"\?", "[^.]"))
 
 
-def _known(modules: Iterable[str]) -> str:
+def known_names(modules: Iterable[str]) -> str:
+    """Say which names there are, for an error."""
     names = list(modules)
     more = f" and {len(names) - 12} more" if len(names) > 12 else ""
     return f"it has: {', '.join(names[:12])}{more}" if names else "it has no submodules"

@@ -10,9 +10,10 @@ from torch import nn
 
 
 @contextmanager
-def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Within the block the model is in evaluation mode, without gradients, autocast or compilation.
+def undisturbed(model: nn.Module, *, gradients: bool = False) -> Iterator[None]:
+    """Within the block the model is in evaluation mode, without autocast or compilation.
 
+    And without gradients, unless they are asked for; then whoever asks sees to it that they reach no parameter.
     Afterwards every module's training flag, every buffer, and the global random generators of Python, NumPy and torch
     (CUDA's included) are bit for bit what they were. The flags are set directly: a module's own `train` may do more
     than set a flag.
@@ -27,7 +28,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
         for module, _ in flags:
             module.training = False
         with ExitStack() as stack:
-            stack.enter_context(torch.no_grad())
+            stack.enter_context(torch.set_grad_enabled(gradients))
             stack.enter_context(torch.compiler.set_stance("force_eager"))
             for device in sorted(devices):
                 stack.enter_context(torch.autocast(device, enabled=False))

@@ -1,5 +1,6 @@
 """What the commands share."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -40,13 +41,18 @@ def bars() -> Iterator[Progress]:
         yield progress
 
 
-def size(nbytes: float) -> str:
-    """Write a number of bytes for people."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if nbytes < 1000:
-            return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.1f} {unit}"
-        nbytes /= 1000
-    return f"{nbytes:.1f} TB"
+def number_of_bytes(text: str) -> int:
+    """Read a number of bytes, such as 500MB.
+
+    Examples
+    --------
+    >>> number_of_bytes("1.5 GB")
+    1500000000
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kMGT]?)B?\s*", text)
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is no number of bytes; expected such as 500MB or 20GB")
+    return int(float(match[1]) * {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}[match[2]])
 
 
 def cell(value: object) -> str:

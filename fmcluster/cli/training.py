@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.filesize import decimal as size
 from rich.table import Table
 
-from .app import bars, console, say, size, when
+from .app import bars, console, number_of_bytes, say, when
 from .studying import report_progress
 
 if TYPE_CHECKING:
@@ -53,6 +54,13 @@ def train(
     freeze_backbone: Annotated[bool, typer.Option("--freeze-backbone", help="Train the head only.")] = False,
     snapshots_per_epoch: Annotated[int, typer.Option(help="Evenly spaced; the last at the epoch's end.")] = 1,
     layers: Annotated[str, typer.Option(help="children, leaves, or names and patterns with commas.")] = "children",
+    max_size: Annotated[
+        int | None, typer.Option(help="Average larger maps down to so many pixels a side; their statistics stay exact.")
+    ] = None,
+    max_bytes: Annotated[
+        int | None,
+        typer.Option(parser=number_of_bytes, metavar="SIZE", help="Refuse a run larger than, say, 500MB or 20GB."),
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Training images a step.")] = 4,
     probe_size: Annotated[int | None, typer.Option(help="Validation images to record; all by default.")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the head, the order and the crops.")] = 0,
@@ -75,6 +83,8 @@ def train(
             freeze=freeze_backbone,
             snapshots_per_epoch=snapshots_per_epoch,
             layers=_layers(layers),
+            max_size=max_size,
+            max_bytes=max_bytes,
             batch_size=batch_size,
             probe_size=probe_size,
             seed=seed,
@@ -93,6 +103,13 @@ def estimate(
     snapshots_per_epoch: Annotated[int, typer.Option(help="As for train.")] = 1,
     layers: Annotated[str, typer.Option(help="children, leaves, or names and patterns with commas.")] = "children",
     pixels: Annotated[int, typer.Option(help="Height and width of an image.")] = 224,
+    max_size: Annotated[
+        int | None, typer.Option(help="Average larger maps down to so many pixels a side; their statistics stay exact.")
+    ] = None,
+    max_bytes: Annotated[
+        int | None,
+        typer.Option(parser=number_of_bytes, metavar="SIZE", help="Refuse a run larger than, say, 500MB or 20GB."),
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Images in the batch that is measured.")] = 8,
 ) -> None:
     """Say how many bytes and seconds a run will take, from one batch of random images through random weights."""
@@ -110,6 +127,8 @@ def estimate(
             n_samples=samples,
             n_snapshots=1 + epochs * snapshots_per_epoch,
             layers=_layers(layers),
+            max_size=max_size,
+            max_bytes=max_bytes,
         )
     table = Table(title=f"{model}, {told.n_samples} samples, {told.n_snapshots} snapshots", title_justify="left")
     for name in ("layer", "shape of a sample"):

@@ -49,6 +49,8 @@ def finetune(
     freeze: bool = False,
     snapshots_per_epoch: int = 1,
     layers: str | Sequence[str] = "children",
+    max_size: int | None = None,
+    max_bytes: int | None = None,
     batch_size: int = 4,
     probe_size: int | None = None,
     seed: int = 0,
@@ -76,8 +78,8 @@ def finetune(
     snapshots_per_epoch : int
         Evenly spaced in optimizer steps, the last at the epoch's end; one more before the first update.
         They do not change what is learnt.
-    layers : str or sequence of str
-        As in `fmcluster.Recorder`.
+    layers, max_size, max_bytes
+        As in `fmcluster.Recorder`; `max_bytes` is for all snapshots.
     batch_size : int
         Training images in a batch.
     probe_size : int, optional
@@ -133,7 +135,17 @@ def finetune(
             "batch_size": batch_size,
             "seed": seed,
         }
-        with Recorder(network, output, layers=layers, probe=images.probe, mode=mode, notes=notes) as recorder:
+        with Recorder(
+            network,
+            output,
+            layers=layers,
+            probe=images.probe,
+            max_size=max_size,
+            max_bytes=max_bytes,
+            n_snapshots=1 + epochs * snapshots_per_epoch,
+            mode=mode,
+            notes=notes,
+        ) as recorder:
             snapshots = train_with_snapshots(
                 network,
                 recorder,

@@ -183,9 +183,6 @@ DATA = TensorDataset(torch.rand(6, 3, 8, 8), torch.arange(6))
         (DataLoader(DATA, batch_sampler=[[1, 0], [2, 3]]), "no batch_size"),
         (DataLoader(DATA, batch_size=2, sampler=[0, 1, 2]), "order of a list"),
         (DataLoader(DATA, batch_size=None), "batch_size"),
-        (DataLoader(Endless(), batch_size=2), "Endless without a length.*map-style"),
-        (Endless(), "Endless without a length"),
-        (iter([torch.rand(3, 8, 8)]), "without a length"),
         (TensorDataset(torch.rand(0, 3, 8, 8)), "probe is empty"),
         ([], "probe is empty"),
         (DataLoader(TensorDataset(torch.rand(0, 3, 8, 8))), "probe is empty"),
@@ -193,6 +190,26 @@ DATA = TensorDataset(torch.rand(6, 3, 8, 8), torch.arange(6))
 )
 def test_a_probe_without_fixed_samples_is_refused(probe: object, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
+        fm.Recorder(network(), tmp_path / "run.zarr", probe=probe)
+    assert not list(tmp_path.iterdir())
+
+
+class Lengthless(Dataset):
+    def __getitem__(self, i: int) -> torch.Tensor:
+        return torch.rand(3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("probe", "name"),
+    [
+        (DataLoader(Endless(), batch_size=2), "probe's data set is a Endless"),
+        (Endless(), "probe is a Endless"),
+        (Lengthless(), "probe is a Lengthless"),
+        (iter([torch.rand(3, 8, 8)]), "probe is a list_iterator"),
+    ],
+)
+def test_a_probe_without_numbered_items_is_refused(probe: object, name: str, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=f"{name} without a length and numbered items; expected a map-style data set"):
         fm.Recorder(network(), tmp_path / "run.zarr", probe=probe)
     assert not list(tmp_path.iterdir())
 
@@ -221,20 +238,48 @@ def files(run: Run) -> dict[str, bytes]:
     return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
 
 
-def test_a_sample_that_goes_missing(tmp_path: Path) -> None:
-    class Shrinking(list):
-        def __len__(self) -> int:
-            return 6
+@pytest.mark.parametrize(
+    ("kept", "message"),
+    [
+        (slice(-1), "gave 1 samples from sample 0 on, where 2 are due"),
+        (slice(1, None), "gave 1 samples from sample 0 on, where 2 are due"),
+        ([0, 1, 1], "gave 3 samples from sample 0 on, where 2 are due"),
+    ],
+    ids=["last", "first", "doubled"],
+)
+@pytest.mark.parametrize("batch_size", [2, 4])
+def test_a_sample_that_goes_missing(kept: slice | list, message: str, batch_size: int, tmp_path: Path) -> None:
+    """Nothing is written of a batch that is not whole; whatever the writer is at."""
 
     def skip(batch: list) -> torch.Tensor:
-        return torch.stack(batch[:-1] if len(batch) == 2 else batch)
+        return torch.stack(batch)[kept] if len(batch) == 2 else torch.stack(batch)
 
-    loader = DataLoader(Shrinking(torch.rand(6, 3, 8, 8)), batch_size=2, collate_fn=skip)
+    loader = DataLoader(list(torch.rand(6, 3, 8, 8)), batch_size=batch_size, collate_fn=skip)
+    expected = message if batch_size == 2 else message.replace("sample 0", "sample 4")
     with (
         fm.Recorder(network(), tmp_path / "run.zarr", probe=loader) as recorder,
-        pytest.raises(fm.CaptureError, match="gave 3 samples, but its data set has 6"),
+        pytest.raises(fm.CaptureError, match=f"the probe {expected}.*items are all there"),
     ):
         recorder.snapshot(epoch=0)
+    assert len(fm.open_run(tmp_path / "run.zarr")) == 0
+
+
+@pytest.mark.parametrize(
+    ("now", "message"), [(4, "gave 4 samples, but its data set has 6"), (8, "gave 2 samples from sample 6 on, where 0")]
+)
+def test_a_data_set_that_changes_its_length(now: int, message: str, tmp_path: Path) -> None:
+    items = list(torch.rand(8, 3, 8, 8))
+    data = items[:6]
+    with fm.Recorder(network(), tmp_path / "run.zarr", probe=data, batch_size=2) as recorder:
+        data[:] = items[:now]
+        with pytest.raises(fm.CaptureError, match=message):
+            recorder.snapshot(epoch=0)
+        data[:] = items[:6]
+        recorder.snapshot(epoch=0)
+        data[:] = items[:now]
+        with pytest.raises(fm.CaptureError, match=message):
+            recorder.snapshot(epoch=1)
+    assert fm.open_run(tmp_path / "run.zarr").epochs == [0]
 
 
 def test_nothing_of_the_probe_is_pickled(take: Callable, folder: Path) -> None:

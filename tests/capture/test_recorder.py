@@ -214,7 +214,7 @@ class TestGoingOn:
             ({"layers": ["conv1", "bn1"]}, r"\d layers, and this recorder has 2 layers"),
             ({"layers": ["bn1"]}, "layer conv1 .*, and this recorder has layer bn1"),
             ({"batch_size": 5}, "batches of 4, and this recorder has batches of 5"),
-            ({"probe": "less"}, "a probe of 10 samples, and this recorder has a probe of 9 samples"),
+            ({"probe": "less"}, "it holds 10 samples, and this recorder has 9 samples"),
             ({"probe": "smaller"}, r"conv1 of shape \(6, 6, 6\).*conv1 of shape \(6, 4, 4\)"),
         ],
         ids=str,

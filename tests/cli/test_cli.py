@@ -1,6 +1,7 @@
 """The command line, as a stranger meets it: what it says, where it says it, and how it exits."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 for offset in (0, 4):
                     values = rng.standard_normal((4, *spec.shape)).astype(np.float16)
                     writer.write(spec.name, offset=offset, values=values)
-            statistics = {spec.name: rng.random((6, spec.n_channels)) for spec in specs}
+            statistics = {(spec.name, "activation"): rng.random((6, spec.n_channels)) for spec in specs}
             metrics = {"val_accuracy": epoch / 2}
             writer.commit(
                 epoch=epoch, step=5 * epoch, index=np.arange(8), statistics=statistics, metrics=metrics, clipped={}
@@ -226,3 +227,42 @@ def test_the_store_is_read_without_torch(run):
         "assert not {'torch', 'umap', 'numba', 'matplotlib'} & set(sys.modules), 'slow imports'"
     )
     subprocess.run([sys.executable, "-c", script, str(run)], check=True, capture_output=True)
+
+
+@pytest.fixture
+def live_run(tmp_path: Path) -> Path:
+    """A live run of a layer of which a part is kept, with gradients, and of a plain one."""
+    whole = {"output": (8, 12, 12), "channels": (6, 1), "crop": ((0, 10), (2, 12)), "gradient": True}
+    specs = [LayerSpec("conv1", (2, 5, 5), "float16", "Conv2d", **whole), LayerSpec("fc", (3,), "float16", "Linear")]
+    path = tmp_path / "live.zarr"
+    with RunWriter(path) as writer:
+        writer.create(specs, n_samples=4, shard_samples=4, kind="live")
+        for spec in specs:
+            for kind in spec.kinds:
+                values = np.zeros((3, *spec.shape), spec.dtype_of(kind))
+                writer.write(spec.name, offset=0, values=values, kind=kind)
+        writer.commit(epoch=0, step=1, index=np.array([9, 4, 9, -1]), statistics={}, metrics={}, clipped={})
+    return path
+
+
+def test_info_tells_kind_gradients_and_what_is_kept(live_run, capsys, monkeypatch):
+    assert call("info", live_run, monkeypatch=monkeypatch) == 0
+    out = capsys.readouterr().out
+    assert "live run, up to 4 samples in every snapshot" in out
+    assert "2 of 8 channels; rows 0:10, columns 2:12; averaged to 5 x 5" in out
+    assert re.search(r"conv1 .* 400 bytes .* 800 bytes", out)
+    assert "Nothing is missing." in out
+
+
+def test_info_as_json_tells_kind_gradients_and_what_is_kept(live_run, capsys, monkeypatch):
+    (live_run / "layers/conv1/gradient/c.0.0.0.0.0").unlink()
+    assert call("info", live_run, "--json", monkeypatch=monkeypatch) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["kind"] == "live"
+    conv1, fc = told["layers"]
+    assert conv1["gradient"] == {"dtype": "float32", "bytes": 800}
+    assert (conv1["output"], conv1["channels"], conv1["crop"]) == ([8, 12, 12], [6, 1], [[0, 10], [2, 12]])
+    assert conv1["pooled"] is True
+    assert (fc["gradient"], fc["channels"], fc["crop"], fc["pooled"]) == (None, [0, 1, 2], None, False)
+    assert told["bytes"] == conv1["bytes"] + 800 + fc["bytes"]
+    assert told["missing"] == ["layers/conv1/gradient/c.0.0.0.0.0"]
