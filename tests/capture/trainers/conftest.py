@@ -1,0 +1,59 @@
+"""What is asked of a recorded training, whichever trainer did it."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import fmcluster as fm
+
+
+@pytest.fixture
+def recorder(net: nn.Module, data: list, tmp_path: Path) -> Callable[..., fm.Recorder]:
+    """A function that makes a recorder of the network, whose probe is the training set."""
+    return lambda **options: fm.Recorder(net, tmp_path / "run.zarr", probe=data, batch_size=4, **options)
+
+
+@pytest.fixture
+def recorded(tmp_path: Path, data: list, cloned: Callable) -> Callable[..., list[tuple[int, int]]]:
+    """A function that checks maps against copies of the network, and returns epochs and steps of the snapshots."""
+
+    def check(copies: Mapping[int, nn.Module]) -> list[tuple[int, int]]:
+        run = fm.open_run(tmp_path / "run.zarr")
+        for epoch in run.epochs:
+            expected = cloned(copies[epoch], data)
+            for name in run.layers:
+                np.testing.assert_array_equal(run[name].read(epoch=epoch), expected[name].astype(np.float16))
+        weights = [copies[epoch].conv1.weight for epoch in run.epochs]
+        assert not any(torch.equal(*pair) for pair in zip(weights[1:], weights, strict=False))
+        return list(zip(run.snapshots["epoch"], run.snapshots["step"], strict=True))
+
+    return check
+
+
+@pytest.fixture
+def metrics(tmp_path: Path) -> Callable[[str], list[float]]:
+    """A function that returns the values of a metric, by snapshot."""
+    return lambda name: fm.open_run(tmp_path / "run.zarr").metrics[name].tolist()
+
+
+@pytest.fixture
+def left_behind(net: nn.Module, no_hooks_left: Callable) -> Callable:
+    """A context manager after which nothing is left of a recorder: no hook, no count, no lock."""
+
+    @contextmanager
+    def checked(recorder: fm.Recorder, again: Callable[..., fm.Recorder]) -> Iterator[None]:
+        with no_hooks_left(net):
+            yield
+        before = recorder.step
+        net(torch.rand(2, 3, 12, 12)).sum().backward()
+        torch.optim.SGD(net.parameters(), lr=0.0).step()
+        assert recorder.step == before
+        with again(mode="a"):
+            pass
+
+    return checked
