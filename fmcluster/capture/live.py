@@ -91,14 +91,17 @@ class LiveCapture:
         self.count = 0
         self._index = np.full(self.n_samples, -1, np.int64)
         self._filling = None
+        self._takes_back = False
 
     def end(self) -> None:
         """Commit the epoch."""
-        taken, self.taken = self.taken, None
-        assert taken is not None
+        taken, self.taken = self._now(), None
         if not self.count:
             raise CaptureError(f"epoch {taken.epoch} ended without a batch, so there is nothing to record of it")
         filling, count, session = self.filling(), self.count, self.session
+        if self._takes_back:
+            session.wait()  # or what was taken back would be judged
+        session.check_overflow(taken)
         session.put_alone(taken, lambda: filling.finish(count), what="the last samples")
         if self._tells_samples and self._dataset is not None:
             self._tells_samples = False
@@ -154,20 +157,24 @@ class LiveCapture:
             batch.remove_hooks()
         self._index[self.count : self.count + len(numbers)] = numbers
         self.count += len(numbers)
-        self.filling().settle(self.count)
+        settle = partial(self.filling().settle, self.count)
+        self.session.put(self._now(), settle, what="a batch")  # in turn: an earlier batch may still be taken back
 
     def rewind(self) -> None:
         """Take back what was delivered since the last whole batch."""
-        taken, count, filling = self.taken, self.count, self._filling
+        taken, count, filling = self._now(), self.count, self._filling
 
         def work() -> None:
-            assert taken is not None
             taken.forget(count)
             if filling is not None:
                 filling.rewind(count)
 
-        if taken is not None:
-            self.session.put_alone(taken, work, what="taking back a batch")
+        self._takes_back = True
+        self.session.put_alone(taken, work, what="taking back a batch")
+
+    def _now(self) -> Taken:
+        assert self.taken is not None  # batches are recorded within an epoch only
+        return self.taken
 
     def _lay_out(self, batch: Batch) -> None:
         layers = plan(batch.seen, modules=self.modules, keep=self.keep, shown="the first batch")

@@ -305,7 +305,6 @@ class Recorder:
             self._raise_failure()
             check_order(epoch, self._steps.count, last=self._last)
             taken.step, taken.metrics = self._steps.count, as_numbers(metrics)
-            self._session.check_overflow(taken)
             capture.end()
         except BaseException:
             capture.taken = None

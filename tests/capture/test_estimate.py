@@ -35,11 +35,12 @@ def batch_of(data: list) -> torch.Tensor:
         {},
         {"dtype": "float32"},
         {"layers": "leaves", "dtype": {"*": "float32", "layer1.*.*": "float16"}},
+        {"layers": "leaves", "dtype": {"layer1.0.conv.call1": "float32", "layer1.1.relu": "float32"}},
         {"channels": [3, 0], "layers": ["conv1", "bn1", "relu", "layer1"]},
         {"crop": (slice(1, 5), slice(0, 3)), "layers": ["conv1", "layer1", "fc"]},
         {"max_size": {"conv1": 2, "layer1": (3, 6)}},
     ],
-    ids=["all", "float32", "dtype by layer", "channels", "crop", "averaged"],
+    ids=["all", "float32", "dtype by layer", "dtype by call", "channels", "crop", "averaged"],
 )
 def test_bytes_are_those_of_the_run(options: dict, net: nn.Module, data: list, take: Callable) -> None:
     told = estimate(net, batch_of(data), n_samples=10, n_snapshots=3, **options)
@@ -94,7 +95,8 @@ class WithUnused(nn.Module):
         ({"n_samples": 0}, "n_samples=0"),
         ({"images": torch.rand(0, 3, 12, 12)}, "received 0 images"),
         ({"layers": "conv9"}, "no layer 'conv9'"),
-        ({"dtype": {"conv9": "float32"}}, "no recorded layer is called 'conv9'"),
+        ({"dtype": {"conv9": "float32"}}, "no recorded layer is called 'conv9'; it has: conv1, bn1, relu, layer1"),
+        ({"dtype": {"conv1.call0": "float32"}}, "no recorded layer is called 'conv1.call0'"),
         ({"channels": [99]}, "channels of layer 'conv1"),
         ({"max_size": 0}, "max_size is 0"),
     ],

@@ -58,6 +58,7 @@ def test_the_device_is_that_of_the_parameters() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_model_on_a_gpu(net: nn.Module, data: list, take: Callable, cloned: Callable) -> None:
     net.cuda()
     expected = cloned(net, [(image.cuda(), label) for image, label in data])
