@@ -111,7 +111,7 @@ class Copier:
             host_sums.copy_(sums, non_blocking=True)
             for tensor in (values, sums):  # their memory is not to be used again before the copy has been made
                 tensor.record_stream(aside)
-            arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
             arrived.record(aside)
         return _UnderWay(host_values, host_sums, arrived, self._pinned, piece)
 

@@ -49,41 +49,47 @@ def sum_planes(
     converts : bool
         Whether the processor converts to float16 itself.
     """
-    _sum_planes(planes, half, sums, converts)
+    if half is not None and not converts:
+        _sum_planes_with_care(planes, half, sums)
+    else:
+        _sum_planes(planes, half, sums)
 
 
 @numba.njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
 def _sum_planes(
-    planes: npt.NDArray[np.float32],
-    half: npt.NDArray[np.uint16] | None,
-    sums: npt.NDArray[np.float64],
-    converts: bool,
+    planes: npt.NDArray[np.float32], half: npt.NDArray[np.uint16] | None, sums: npt.NDArray[np.float64]
 ) -> None:  # pragma: no cover  (compiled)
     for i in range(planes.shape[0]):
         plane = planes[i]
         out = None if half is None else half[i]
-        quickly = converts or half is None
-        if quickly:
-            total, squares = np.float64(0), np.float64(0)
-            low, high = _INF, -_INF
-            zeros = 0
-            for k in range(plane.size):
-                value = plane[k]
-                if out is not None:
-                    out[k] = _float16_bits(value)  # type: ignore[call-arg]  # numba passes the context
-                wide = np.float64(value)
-                total += wide
-                squares += wide * wide
-                low = value if value < low else low
-                high = value if value > high else high
-                zeros += value == 0
+        total, squares = np.float64(0), np.float64(0)
+        low, high = _INF, -_INF
+        zeros = 0
+        for k in range(plane.size):
+            value = plane[k]
+            if out is not None:
+                out[k] = _float16_bits(value)  # type: ignore[call-arg]  # numba passes the context
+            wide = np.float64(value)
+            total += wide
+            squares += wide * wide
+            low = value if value < low else low
+            high = value if value > high else high
+            zeros += value == 0
+        # the squares of what float32 holds are finite in float64, so NaN and infinity show in their sum
+        if squares < np.inf and (half is None or (high < 65520 and low > -65520)):
             sums[0, i], sums[1, i], sums[2, i] = plane.size, total, squares
             sums[3, i], sums[4, i], sums[5, i] = low, high, zeros
             sums[6, i], sums[7, i] = 0, 0
-            # the squares of what float32 holds are finite in float64, so NaN and infinity show in their sum
-            quickly = bool(squares < np.inf) and bool(half is None or (high < 65520 and low > -65520))
-        if not quickly:
+        else:
             _sum_with_care(plane, out, sums[:, i])
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _sum_planes_with_care(
+    planes: npt.NDArray[np.float32], half: npt.NDArray[np.uint16], sums: npt.NDArray[np.float64]
+) -> None:  # pragma: no cover  (compiled)
+    for i in range(planes.shape[0]):
+        _sum_with_care(planes[i], half[i], sums[:, i])
 
 
 @numba.njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")

@@ -42,11 +42,6 @@ class Reduction:
     crop: tuple[tuple[int, int], tuple[int, int]] | None = None
     size: tuple[int, int] | None = None
 
-    @property
-    def keeps_all(self) -> bool:
-        """Whether every number is kept."""
-        return self.channels is None and self.crop is None and self.size is None
-
     def of_channels(self, output: torch.Tensor) -> torch.Tensor:
         """Return the channels kept of a batch of outputs; a view where they are neighbours."""
         if self.channels is None:
