@@ -12,6 +12,7 @@ from numba.extending import intrinsic
 
 _INF = np.float32(np.inf)
 _FAST = {"reassoc", "contract", "nsz"}
+_BLOCK = 2048  # values that stay in the cache while they are gone over
 
 # elsewhere the conversion would be a call into a library that may not be there
 CONVERTS = platform.machine().lower() in ("arm64", "aarch64") or bool(
@@ -55,33 +56,80 @@ def sum_planes(
         _sum_planes(planes, half, sums)
 
 
-@numba.njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
+@numba.njit(nogil=True, cache=True, error_model="numpy")
 def _sum_planes(
     planes: npt.NDArray[np.float32], half: npt.NDArray[np.uint16] | None, sums: npt.NDArray[np.float64]
 ) -> None:  # pragma: no cover  (compiled)
+    # a loop for each thing: together, the compiler finds no vector instructions for them
     for i in range(planes.shape[0]):
-        plane = planes[i]
-        out = None if half is None else half[i]
-        total, squares = np.float64(0), np.float64(0)
-        low, high = _INF, -_INF
-        zeros = 0
-        for k in range(plane.size):
-            value = plane[k]
-            if out is not None:
-                out[k] = _float16_bits(value)  # type: ignore[call-arg]  # numba passes the context
-            wide = np.float64(value)
-            total += wide
-            squares += wide * wide
-            low = value if value < low else low
-            high = value if value > high else high
-            zeros += value == 0
+        total, squares, zeros = np.float64(0), np.float64(0), np.int64(0)
+        lowest, highest = np.int32(0x7FFFFFFF), np.int32(-0x80000000)
+        for start in range(0, planes.shape[1], _BLOCK):
+            block = planes[i, start : start + _BLOCK]
+            if half is not None:
+                _convert(block, half[i, start : start + _BLOCK])
+            block_total, block_squares = _add_up(block)
+            total += block_total
+            squares += block_squares
+            zeros += _count_zeros(block)
+            keys = _find_extremes(block.view(np.int32))
+            lowest, highest = min(lowest, keys[0]), max(highest, keys[1])
+        low, high = _value_of(lowest), _value_of(highest)
         # the squares of what float32 holds are finite in float64, so NaN and infinity show in their sum
         if squares < np.inf and (half is None or (high < 65520 and low > -65520)):
-            sums[0, i], sums[1, i], sums[2, i] = plane.size, total, squares
+            sums[0, i], sums[1, i], sums[2, i] = planes.shape[1], total, squares
             sums[3, i], sums[4, i], sums[5, i] = low, high, zeros
             sums[6, i], sums[7, i] = 0, 0
         else:
-            _sum_with_care(plane, out, sums[:, i])
+            _sum_with_care(planes[i], None if half is None else half[i], sums[:, i])
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _convert(values: npt.NDArray[np.float32], out: npt.NDArray[np.uint16]) -> None:  # pragma: no cover  (compiled)
+    for k in range(values.size):
+        out[k] = _float16_bits(values[k])  # type: ignore[call-arg]  # numba passes the context
+
+
+@numba.njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
+def _add_up(values: npt.NDArray[np.float32]) -> tuple[float, float]:  # pragma: no cover  (compiled)
+    total, squares = np.float64(0), np.float64(0)
+    for k in range(values.size):
+        wide = np.float64(values[k])
+        total += wide
+        squares += wide * wide
+    return total, squares
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _count_zeros(values: npt.NDArray[np.float32]) -> np.int32:  # pragma: no cover  (compiled)
+    zeros = np.int32(0)
+    for k in range(values.size):
+        zeros += np.int32(values[k] == 0)
+    return zeros
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _find_extremes(bits: npt.NDArray[np.int32]) -> tuple[np.int32, np.int32]:  # pragma: no cover  (compiled)
+    """Find the extremes of float32 by their bits, in the order of `_key_of`."""
+    lowest, highest = np.int32(0x7FFFFFFF), np.int32(-0x80000000)
+    for k in range(bits.size):
+        key = _key_of(bits[k])
+        lowest, highest = min(lowest, key), max(highest, key)
+    return lowest, highest
+
+
+@numba.njit(nogil=True, cache=True)
+def _key_of(bits: np.int32) -> np.int32:  # pragma: no cover  (compiled)
+    """Return an integer that is in the order of the float32 with these bits; it is its own inverse."""
+    return np.int32(bits ^ (np.int32(bits >> np.int32(31)) & np.int32(0x7FFFFFFF)))
+
+
+@numba.njit(nogil=True, cache=True)
+def _value_of(key: np.int32) -> np.float32:  # pragma: no cover  (compiled)
+    bits = np.empty(1, np.int32)
+    bits[0] = _key_of(key)
+    value: np.float32 = bits.view(np.float32)[0]
+    return value
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")

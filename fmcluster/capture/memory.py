@@ -30,6 +30,7 @@ class HostMemory:
         self.max_bytes = max_bytes
         self.peak_bytes = 0
         self._out = 0
+        self._back: deque[Bytes] = deque()
         self._changed = Condition()
 
     def acquire(self, nbytes: int, *, waits: bool = True) -> Bytes:
@@ -37,16 +38,27 @@ class HostMemory:
         with self._changed:
             if waits:
                 self._changed.wait_for(lambda: not self._out or self._out + nbytes <= self.max_bytes)
-            piece = np.empty(nbytes, np.uint8)
+            piece = self._used_before(nbytes)
             self._out += nbytes
             self.peak_bytes = max(self.peak_bytes, self._out)
         return piece
 
     def release(self, piece: Bytes) -> None:
-        """Take a piece back."""
+        """Take a piece back; whoever acquires one of its size next may overwrite it."""
         with self._changed:
             self._out -= piece.nbytes
+            self._back.append(piece)
             self._changed.notify_all()
+
+    def _used_before(self, nbytes: int) -> Bytes:
+        """Return a piece that came back, which the system need not clear first; where there is none, a new one."""
+        for position, piece in enumerate(self._back):
+            if piece.nbytes == nbytes:
+                del self._back[position]
+                return piece
+        while self._back and self._out + nbytes + sum(piece.nbytes for piece in self._back) > self.max_bytes:
+            self._back.popleft()
+        return np.empty(nbytes, np.uint8)
 
 
 @dataclass(eq=False)

@@ -184,13 +184,21 @@ def test_memory_that_cannot_be_had_is_not_counted() -> None:
     assert InBackground(lambda: memory.acquire(10)).ended().nbytes == 10
 
 
-def test_memory_that_was_given_back_is_let_go() -> None:
-    memory = HostMemory(max_bytes=1 << 20)
-    piece = memory.acquire(1 << 20)
-    alive = weakref.ref(piece)
-    memory.release(piece)
-    del piece
-    assert alive() is None
+def test_memory_that_was_given_back_is_used_again_and_let_go_for_other_sizes() -> None:
+    memory = HostMemory(max_bytes=1000)
+    first, second = memory.acquire(400), memory.acquire(500)
+    addresses = {first.ctypes.data, second.ctypes.data}
+    memory.release(first)
+    memory.release(second)
+    again = memory.acquire(500), memory.acquire(400)
+    assert {piece.ctypes.data for piece in again} == addresses
+    alive = [weakref.ref(piece) for piece in again]
+    for piece in again:
+        memory.release(piece)
+    del first, second, again, piece
+    assert all(reference() is not None for reference in alive)
+    memory.acquire(600)  # there is room for the piece of 400 beside it
+    assert [reference() is not None for reference in alive] == [False, True]
 
 
 def address(piece: torch.Tensor) -> range:
