@@ -1,161 +1,208 @@
 """What does it cost to record a probe pass? Side by side, in one run, in turn.
 
     FMCLUSTER_DATA=... python benchmarks/capture.py
+    FMCLUSTER_DATA=... python benchmarks/capture.py --memory
 
 ResNet-18 at 224 pixels, its ten children at full resolution, evaluation mode. A pass shows the probe to the model in
-batches; each contender does with the outputs what its name says, until everything it writes is on the disk. Photographs
-where FMCLUSTER_DATA names them (ants and bees), else noise; weights from --weights (a state dict of a ResNet-18), else
-random. Prints medians and ratios to the bare pass of the same round, and writes results/capture-<device>.json.
+batches; each contender (contenders.py) does with the outputs what it does, until everything it writes is on the disk.
+Photographs where FMCLUSTER_DATA names them (ants and bees), else noise; weights from --weights, else random. Libraries
+to compare with: pip install 'fmcluster[benchmarks]'; those that are missing are left out.
+
+Prints, for each contender, seconds and the ratio to the bare pass of the same round (median, smallest and largest),
+bytes on the disk, and which layers it kept wrong, compared with hooks that clone. The `limit` is the largest of the
+bare pass, the copy of what is stored to the host (CUDA only) and the write of what is compressed, at the bandwidths
+measured in the same round. Writes results/capture-<device>.json.
+
+With --memory: how much memory each takes beyond the bare pass (resident.py), over 20 snapshots of one Recorder; writes
+results/capture-memory-<device>.json. Files go to the system's folder for temporary files (TMPDIR), which has to be on
+a disk; 20 snapshots of 96 images are about 10 GB.
 """
 
 import argparse
+import gc
 import os
 import shutil
+import sys
 import tempfile
-from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
-from results import machine, write
-from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
-from torchvision import transforms
-from torchvision.datasets import ImageFolder
-from torchvision.models import resnet18
-
-from fmcluster import Recorder
+from contenders import CONTENDERS, Contender, Fmcluster, size_of
+from limits import limit
+from resident import CANDIDATES, measure_in_process
+from results import FOLDER, machine, write
+from setting import Setting, add_arguments, make_setting
 
 
-def photographs(count: int) -> torch.Tensor:
-    root = os.environ.get("FMCLUSTER_DATA")
-    if root is None:
-        return torch.randn(count, 3, 224, 224, generator=torch.Generator().manual_seed(0))
-    normalize = transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-    stages = [transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor(), normalize]
-    folder = ImageFolder(Path(root) / "hymenoptera_data" / "val", transforms.Compose(stages))
-    return torch.stack([folder[i][0] for i in range(min(count, len(folder)))])
+def one_pass(contender: Contender) -> tuple[float, int]:
+    """Return the seconds of a pass and the bytes that it left on the disk."""
+    contender.folder.mkdir(exist_ok=True)
+    gc.collect()
+    os.sync()  # what others left to be written must not burden this one
+    there = size_of(contender.folder)
+    contender.before()
+    start = perf_counter()
+    contender.take()
+    seconds = perf_counter() - start
+    contender.after()
+    return seconds, size_of(contender.folder) - there
 
 
-def hooks_into(model: nn.Module, keep: Callable[[str, torch.Tensor], None]) -> list:
-    return [
-        child.register_forward_hook(lambda _module, _inputs, output, name=name: keep(name, output))
-        for name, child in model.named_children()
-    ]
+def clear(contender: Contender) -> None:
+    contender.forget()
+    if not contender.one_run:
+        shutil.rmtree(contender.folder)
 
 
-class Contenders:
-    """Each method is one pass; it returns the bytes that it left on the disk."""
-
-    def __init__(self, model: nn.Module, probe: TensorDataset, device: torch.device, batch_size: int) -> None:
-        self.model, self.probe, self.device, self.batch_size = model, probe, device, batch_size
-
-    def show(self) -> None:
-        with torch.no_grad():
-            for (images,) in DataLoader(self.probe, batch_size=self.batch_size):
-                self.model(images.to(self.device))
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-
-    def bare(self, _folder: Path) -> None:
-        self.show()
-
-    def fmcluster(self, folder: Path) -> None:
-        self.recorder.snapshot(epoch=self.epoch)
-        self.recorder.flush()
-        self.epoch += 1
-
-    def dict_of_clones(self, _folder: Path) -> None:
-        kept: dict[str, list[torch.Tensor]] = {}
-        handles = hooks_into(self.model, lambda name, out: kept.setdefault(name, []).append(out.detach().cpu().clone()))
-        self.show()
-        for handle in handles:
-            handle.remove()
-
-    def clones_and_np_save(self, folder: Path) -> None:
-        number = iter(range(10**6))
-        handles = hooks_into(
-            self.model,
-            lambda name, out: np.save(folder / f"{name}-{next(number)}.npy", out.detach().half().cpu().numpy()),
-        )
-        self.show()
-        for handle in handles:
-            handle.remove()
-        flush(folder)
-
-    def torch_save(self, folder: Path) -> None:
-        kept: dict[str, list[torch.Tensor]] = {}
-        handles = hooks_into(self.model, lambda name, out: kept.setdefault(name, []).append(out.detach().half().cpu()))
-        self.show()
-        for handle in handles:
-            handle.remove()
-        torch.save({name: torch.cat(parts) for name, parts in kept.items()}, folder / "activations.pt")
-        flush(folder)
+def wrong_layers(contender: Contender, reference: dict[str, np.ndarray]) -> list[str] | None:
+    """Return the layers whose values differ from the reference by more than rounding; None where nothing is kept."""
+    wrong = []
+    for layer, expected in reference.items():
+        values = contender.values(layer)
+        if values is None:
+            return None
+        difference = np.abs(values.astype(np.float32) - expected).max() if values.shape == expected.shape else np.inf
+        if not difference <= 0.01 * np.abs(expected).max():
+            wrong.append(layer)
+    return wrong
 
 
-def flush(folder: Path) -> None:
-    for file in folder.iterdir():
-        handle = os.open(file, os.O_RDONLY)
-        os.fsync(handle)
-        os.close(handle)
+def take_turns(
+    contenders: list[Contender], setting: Setting, *, rounds: int, root: Path
+) -> tuple[list[dict[str, Any]], int]:
+    """Return a row per contender and one for the limit, and the bytes stored before compression."""
+    rows: dict[str, dict[str, Any]] = {
+        each.name: {"contender": each.name, "keeps": each.keeps, "seconds": [], "bytes": 0} for each in contenders
+    }
+    limits: list[dict[str, float]] = []
+    reference = setting.reference()
+    stored = sum(values.nbytes for values in reference.values())
+    for turn in range(-1, rounds):  # the first round warms up, and sees who keeps what it should
+        print(f"round {turn + 1} of {rounds}", file=sys.stderr)
+        start = turn % len(contenders)
+        for contender in contenders[start:] + contenders[:start]:
+            seconds, rows[contender.name]["bytes"] = one_pass(contender)
+            if turn < 0:
+                rows[contender.name]["wrong"] = wrong_layers(contender, reference)
+            else:
+                rows[contender.name]["seconds"].append(seconds)
+            clear(contender)
+        if turn < 0:
+            reference.clear()
+        elif Fmcluster.name in rows:
+            os.sync()
+            forward, compressed = rows["bare"]["seconds"][-1], rows[Fmcluster.name]["bytes"]
+            limits.append(limit(root, forward=forward, stored=stored, compressed=compressed))
+    if limits:
+        seconds_of_limits = [parts["limit"] for parts in limits]
+        rows["limit"] = {"contender": "limit", "seconds": seconds_of_limits, "parts": limits}
+    for row in rows.values():
+        row["ratio"] = [a / b for a, b in zip(row["seconds"], rows["bare"]["seconds"], strict=True)]
+    return list(rows.values()), stored
+
+
+def told(row: dict[str, Any]) -> str:
+    """Return a row of the table."""
+    if not row.get("installed", True):
+        return f"{row['contender']:22s} not installed: {row['why']}"
+    ratios, seconds = row["ratio"], median(row["seconds"])
+    spread = f"{median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
+    line = f"{row['contender']:22s} {seconds:7.2f} s  ratio {spread:24s}"
+    if "parts" in row:
+        parts = {name: median(parts[name] for parts in row["parts"]) for name in row["parts"][0] if name != "limit"}
+        return line + "  " + ", ".join(f"{name} {value:.2f} s" for name, value in parts.items())
+    verdict = "" if row["wrong"] is None else "wrong: " + ", ".join(row["wrong"]) if row["wrong"] else "all right"
+    return f"{line} {row['bytes'] / 1e6:8.1f} MB  {verdict:12s}  {row['keeps']}"
+
+
+def compare(setting: Setting, arguments: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory() as name, ExitStack() as opened:
+        root = Path(name)
+        contenders, missing = [], []
+        for number, kind in enumerate(CONTENDERS):
+            if arguments.only and kind.name not in ("bare", *arguments.only):
+                continue
+            contender = kind(setting, folder=root / str(number))
+            try:
+                contender.load()
+            except ImportError as error:
+                missing.append({"contender": kind.name, "installed": False, "why": str(error)})
+                continue
+            contender.folder.mkdir()
+            contender.open()
+            opened.callback(contender.close)
+            contenders.append(contender)
+        rows, stored = take_turns(contenders, setting, rounds=arguments.rounds, root=root)
+    for row in (*rows, *missing):
+        print(told(row))
+    measured = {**described(setting, arguments), "stored_bytes": stored, "rows": [*rows, *missing]}
+    by_name = {row["contender"]: row for row in rows}
+    if "limit" in by_name:
+        pairs = zip(by_name[Fmcluster.name]["seconds"], by_name["limit"]["seconds"], strict=True)
+        over = measured["fmcluster_over_limit"] = [a / b for a, b in pairs]
+        print(f"fmcluster over limit: {median(over):.3f} ({min(over):.3f} to {max(over):.3f})")
+    write(f"capture-{setting.label}", measured, folder=arguments.output)
+
+
+def compare_memory(setting: Setting, arguments: argparse.Namespace) -> None:
+    passed_on = ["--images", str(len(setting.probe)), "--batch-size", str(setting.batch_size)]
+    passed_on += ["--weights", arguments.weights] if arguments.weights else []
+    rows = []
+    for name, kind in CANDIDATES.items():
+        if arguments.only and name not in arguments.only:
+            continue
+        passes = arguments.snapshots if issubclass(kind, Fmcluster) else min(3, arguments.snapshots)
+        row = measure_in_process(name, passed_on, passes=passes)
+        rows.append(row)
+        if not row.get("installed", True):
+            print(told(row), flush=True)
+            continue
+        above = [f"{nbytes / 2**20:.0f}" for nbytes in row["above_bare"]]
+        files = row["of_which_mapped_files"][-1] / 2**20
+        print(f"{name:26s} bare {row['bare'] / 2**20:.0f} MiB, above it: {' '.join(above)}", end="")
+        print(f", {files:.0f} of it files" if files >= 1 else "", end="")
+        if "allowed" in row:
+            verdict = "within" if max(row["above_bare"]) <= row["allowed"] else "BEYOND"
+            pending = f"{row['peak_pending_bytes'] / 2**20:.0f} of {row['max_pending_bytes'] / 2**20:.0f} MiB pending"
+            print(f"  ({verdict} {row['allowed'] / 2**20:.0f} MiB; {pending})", end="")
+        print(flush=True)
+    write(f"capture-memory-{setting.label}", {**described(setting, arguments), "rows": rows}, folder=arguments.output)
+
+
+def described(setting: Setting, arguments: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "machine": machine(),
+        "device": setting.label,
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "images": len(setting.probe),
+        "batch_size": setting.batch_size,
+        "photographs": "FMCLUSTER_DATA" in os.environ,
+        "trained_weights": bool(arguments.weights),
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=96)
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--weights")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser)
+    parser.add_argument("--rounds", type=int, help="default: 7")
+    parser.add_argument("--memory", action="store_true", help="measure memory instead of time")
+    parser.add_argument("--snapshots", type=int, help="with --memory, of one Recorder; default: 20")
+    parser.add_argument("--only", nargs="+", choices=CANDIDATES, help="these contenders, beside the bare pass")
+    parser.add_argument("--quick", action="store_true", help="16 images, 2 rounds, 3 snapshots: to try the script out")
+    parser.add_argument("--output", type=Path, default=FOLDER, help="folder for the JSON file")
     arguments = parser.parse_args()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.manual_seed(0)
-    model = resnet18(num_classes=2)
-    if arguments.weights:
-        model.load_state_dict(torch.load(arguments.weights, weights_only=True))
-    model = model.to(device).eval()
-    probe = TensorDataset(photographs(arguments.images))
-    contenders = Contenders(model, probe, device, arguments.batch_size)
-    names = ["bare", "fmcluster", "dict_of_clones", "clones_and_np_save", "torch_save"]
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    sizes: dict[str, int] = {}
-    with tempfile.TemporaryDirectory() as root:
-        run = Path(root) / "run.zarr"
-        contenders.epoch = 0
-        with Recorder(model, run, probe=probe, batch_size=arguments.batch_size) as contenders.recorder:
-            for turn in range(arguments.rounds + 1):
-                for name in names:
-                    folder = Path(root) / name
-                    folder.mkdir()
-                    start = perf_counter()
-                    getattr(contenders, name)(folder)
-                    if turn:  # the first round warms up
-                        seconds[name].append(perf_counter() - start)
-                    sizes[name] = sum(file.stat().st_size for file in folder.iterdir())
-                    shutil.rmtree(folder)
-            peak = contenders.recorder.peak_pending_bytes
-        sizes["fmcluster"] = sum(f.stat().st_size for f in run.rglob("c.*")) // contenders.epoch
-    rows = []
-    for name in names:
-        ratios = [a / b for a, b in zip(seconds[name], seconds["bare"], strict=True)]
-        rows.append({"contender": name, "seconds": seconds[name], "ratio": ratios, "bytes": sizes[name]})
-        print(
-            f"{name:20s} {median(seconds[name]):6.2f} s  ratio {median(ratios):.3f} "
-            f"({min(ratios):.3f} to {max(ratios):.3f})  {sizes[name] / 1e6:7.1f} MB"
-        )
-    label = torch.cuda.get_device_name().lower().replace(" ", "-") if device.type == "cuda" else "cpu"
-    told = {
-        "machine": machine(),
-        "device": label,
-        "images": len(probe),
-        "batch_size": arguments.batch_size,
-        "photographs": "FMCLUSTER_DATA" in os.environ,
-        "trained_weights": bool(arguments.weights),
-        "peak_pending_bytes": peak,
-        "rows": rows,
-    }
-    write(f"capture-{label}", told)
+    if arguments.quick:
+        arguments.images, arguments.batch_size = arguments.images or 16, arguments.batch_size or 8
+    arguments.rounds = arguments.rounds or (2 if arguments.quick else 7)
+    arguments.snapshots = arguments.snapshots or (3 if arguments.quick else 20)
+    setting = make_setting(arguments)
+    (compare_memory if arguments.memory else compare)(setting, arguments)
 
 
 if __name__ == "__main__":

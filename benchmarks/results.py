@@ -22,9 +22,9 @@ def machine() -> dict[str, Any]:
     return {"cpu": cpu, "cores": os.cpu_count(), "memory_gib": round(memory), "python": platform.python_version()}
 
 
-def write(name: str, measured: dict[str, Any]) -> None:
+def write(name: str, measured: dict[str, Any], *, folder: Path = FOLDER) -> None:
     """Write a benchmark's numbers as JSON."""
-    FOLDER.mkdir(exist_ok=True)
-    path = FOLDER / f"{name}.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
     path.write_text(json.dumps(measured, indent=1) + "\n")
     print(f"written to {path}")

@@ -1,0 +1,74 @@
+"""The benchmarks that the documentation's numbers come from still run, and see what they should see."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+CAPTURE = Path(__file__).parent.parent / "benchmarks" / "capture.py"
+ALWAYS = {"bare", "fmcluster", "recipe's dict", "dict of clones", "clones + np.save", "torch.save"}
+OPTIONAL = {"TorchLens + np.save": "torchlens", "Captum AV": "captum", "h5py": "h5py"}
+
+
+def measured(folder: Path, *options: str, hidden: Path | None = None) -> dict[str, Any]:
+    """Run `capture.py` on noise; return what it wrote."""
+    environment = {name: value for name, value in os.environ.items() if name != "FMCLUSTER_DATA"}
+    if hidden is not None:
+        environment["PYTHONPATH"] = str(hidden)
+    command = [sys.executable, str(CAPTURE), "--quick", "--output", str(folder), *options]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert result.returncode == 0, result.stdout + result.stderr
+    (file,) = folder.glob("*.json")
+    return json.loads(file.read_text())
+
+
+def test_every_installed_contender_keeps_the_layers_and_only_the_copying_ones_keep_them_right(tmp_path):
+    told = measured(tmp_path)
+    rows = {row["contender"]: row for row in told["rows"]}
+    assert set(rows) == {*ALWAYS, "torchvision + np.save", *OPTIONAL, "limit"}
+    installed = {name for name, row in rows.items() if row.get("installed", True)}
+    assert installed & set(OPTIONAL) == {name for name, module in OPTIONAL.items() if find_spec(module)}
+    for name in installed:
+        assert len(rows[name]["seconds"]) == len(rows[name]["ratio"]) == 2
+        assert min(rows[name]["seconds"]) > 0
+    assert rows["bare"]["ratio"] == [1, 1]
+    assert rows["bare"]["wrong"] is None
+    assert rows["recipe's dict"]["wrong"] == rows["torchvision + np.save"]["wrong"] == ["bn1"]
+    uncompressed = 16 * 2 * (2 * 64 * 112**2 + 64 * 112**2 + 2 * 64 * 56**2 + 128 * 28**2 + 256 * 14**2 + 512 * 50 + 2)
+    assert told["stored_bytes"] == uncompressed
+    for name in installed - {"bare", "limit", "recipe's dict", "torchvision + np.save"}:
+        assert rows[name]["wrong"] == [], name
+    assert 0.5 * uncompressed < rows["fmcluster"]["bytes"] < uncompressed
+    assert rows["torch.save"]["bytes"] >= uncompressed
+    assert len(told["fmcluster_over_limit"]) == 2
+    assert all(row["limit"] >= max(row["forward"], row["disk"]) > 0 for row in rows["limit"]["parts"])
+
+
+def test_a_library_that_is_not_installed_is_left_out_and_said(tmp_path):
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    (hidden / "h5py.py").write_text("raise ImportError('hidden')")
+    told = measured(tmp_path, "--only", "h5py", hidden=hidden)
+    assert [row["contender"] for row in told["rows"]] == ["bare", "h5py"]
+    assert told["rows"][1] == {"contender": "h5py", "installed": False, "why": "hidden"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+def test_memory_is_told_per_snapshot_beside_what_the_recorder_may_take(tmp_path):
+    told = measured(tmp_path, "--memory", "--only", "fmcluster", "fmcluster 64 MiB", "dict of clones")
+    rows = {row["contender"]: row for row in told["rows"]}
+    large, small, clones = rows["fmcluster"], rows["fmcluster 64 MiB"], rows["dict of clones"]
+    assert [large["max_pending_bytes"], small["max_pending_bytes"]] == [512 << 20, 64 << 20]
+    for row in (large, small):
+        assert len(row["above_bare"]) == 3
+        assert 0 < row["peak_pending_bytes"] <= row["max_pending_bytes"]
+        assert row["allowed"] == row["max_pending_bytes"] + (64 << 20)
+    kept = 4 * told["images"] * (3 * 64 * 112**2)  # of float32 clones; the model's own peak may take up some of it
+    assert 0.5 * kept < min(clones["above_bare"]) < 4 * kept
