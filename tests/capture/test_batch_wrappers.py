@@ -64,14 +64,14 @@ def check(run: Run, reference: Reference) -> None:
         )
 
 
-@pytest.mark.parametrize("wrap", ["none", "autocast", "channels_last", "parallel", "compile", "model.compile"])
+@pytest.mark.parametrize("wrap", ["none", "bfloat16", "float16", "channels_last", "parallel", "compile", "model.compile"])
 def test_wrappers(
     wrap: str, process_group: None, net: nn.Module, pictures: torch.Tensor, labels: torch.Tensor, tmp_path: Path
 ) -> None:
     net.eval()
     plain, model, around = copy.deepcopy(net), net, nullcontext()
-    if wrap == "autocast":
-        around = torch.autocast("cpu", dtype=torch.bfloat16)
+    if wrap in ("bfloat16", "float16"):
+        around = torch.autocast("cpu", dtype=getattr(torch, wrap))
     elif wrap == "channels_last":
         pictures = pictures.to(memory_format=torch.channels_last)
         plain, model = (m.to(memory_format=torch.channels_last) for m in (plain, net))
