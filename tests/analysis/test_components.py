@@ -161,7 +161,8 @@ import numpy as np, pandas as pd, torch, scipy.linalg
 from fmcluster.analysis import pca
 from fmcluster.vectors import make_vectors
 class Source:
-    name = "conv"
+    label = "conv"
+    channels = np.arange(64)
     snapshots = pd.DataFrame(dict(snapshot=range(4), epoch=range(4), step=range(4)))
     map_shape = (64, 56, 56)
     def read_maps(self, *, snapshot, samples, channels, rows):
