@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from torch.utils.hooks import RemovableHandle
 
 from ..errors import CaptureError
 from ..store import Kind
 from .copying import Copy
-from .hooks import Firing
+from .hooks import Firing, GradientHooks
 from .layout import Planned, Seen, is_kept, names_of
 from .reductions import spec_of
 
@@ -51,14 +50,14 @@ class Batch:
         self.seen: dict[Firing, Seen] = {}
         self._rows: dict[Firing, int] = {}
         self._gradients: dict[Firing, dict[int, int]] = {}
-        self._open: dict[Firing, tuple[int, int]] = {}
+        self._open: set[tuple[Firing, int]] = set()
         self._held: list[_Piece] = []
-        self._hooks: list[RemovableHandle] = []
+        self._hooks = GradientHooks()
 
     @property
     def is_complete(self) -> bool:
         """Whether every layer that has fired has returned all rows."""
-        return all(count == self.length for count in self._rows.values())
+        return self._whole() == {(firing.name, firing.call) for firing in self._rows}
 
     def on_output(self, firing: Firing, output: torch.Tensor, *, module: nn.Module) -> None:
         """Take an output."""
@@ -68,6 +67,9 @@ class Batch:
         if planned is None:
             return
         if tuple(output.shape[1:]) != planned.output or start + count > self.length:
+            if firing.part and not self.capture.layers:
+                self._rows[firing] = self.length + 1  # it is no batch after all
+                return
             raise CaptureError(
                 f"layer {planned.spec.name!r} changed: it returned {tuple(output.shape)} for a batch of {self.length} "
                 f"samples ({start} of which it had returned before); expected (n, "
@@ -80,16 +82,16 @@ class Batch:
 
     def on_recomputed(self, name: str, output: torch.Tensor, *, part: str) -> None:
         """Follow the gradient of what is computed with a graph only now: checkpoints with ``use_reentrant=True``."""
-        calls = [firing for firing in self._open if (firing.name, firing.part) == (name, part)]
+        calls = [(firing, start) for firing, start in self._open if (firing.name, firing.part) == (name, part)]
         if not calls or not output.requires_grad:
             return
         if len(calls) > 1:
             raise CaptureError(
-                f"layer {name!r} fires {len(calls)} times, and its gradients come from a recomputation that does not "
-                f"say of which call; use torch.utils.checkpoint with use_reentrant=False"
+                f"layer {name!r} fired {len(calls)} times before a gradient came back, which comes from a "
+                f"recomputation that does not say of which call; use torch.utils.checkpoint with use_reentrant=False"
             )
-        (firing,) = calls
-        start, _ = self._open.pop(firing)
+        ((firing, start),) = calls
+        self._open.remove((firing, start))
         self._follow(firing, self._planned_again(firing), start, output)
 
     def finish(self) -> None:
@@ -100,6 +102,8 @@ class Batch:
         CaptureError
             Where a layer did not fire, or no gradient came back.
         """
+        if not self.capture.layers:
+            self._leave_out_what_is_no_batch()
         expected = self.capture.layers or self.seen
         told = f"the batch of samples in slots {self.slot} to {self.slot + self.length - 1}"
         if not self._rows:
@@ -112,6 +116,7 @@ class Batch:
                 )
         if not self.capture.keep.gradient:
             return
+        self._hooks.check()
         if not any(self._gradients.values()):
             raise CaptureError(
                 f"no gradient came back for {told}: call backward() inside `with recorder.batch(indices):`, or leave "
@@ -138,8 +143,23 @@ class Batch:
 
     def remove_hooks(self) -> None:
         """Remove the hooks from tensors that may outlive the batch."""
-        for handle in self._hooks:
-            handle.remove()
+        self._hooks.remove()
+
+    def _whole(self) -> set[tuple[str, int]]:
+        """Return the calls that have returned all rows, in one of their tensors at least."""
+        return {(firing.name, firing.call) for firing, count in self._rows.items() if count == self.length}
+
+    def _leave_out_what_is_no_batch(self) -> None:
+        """Forget such tensors beside one that is: what they have for rows is not samples."""
+        whole = self._whole()
+        odd = {f for f, count in self._rows.items() if count != self.length and f.part and (f.name, f.call) in whole}
+        for firing in odd:
+            del self.seen[firing], self._rows[firing]
+            self._gradients.pop(firing, None)
+        for piece in self._held:
+            if piece.firing in odd:
+                piece.copy.release()
+        self._held = [piece for piece in self._held if piece.firing not in odd]
 
     def _planned(self, firing: Firing, module: nn.Module, output: torch.Tensor, count: int) -> Planned | None:
         """Return what is planned for an output; in the first batch, what will be."""
@@ -170,11 +190,9 @@ class Batch:
 
     def _follow(self, firing: Firing, planned: Planned, start: int, output: torch.Tensor) -> None:
         if not output.requires_grad:
-            self._open[firing] = start, output.shape[0]
+            self._open.add((firing, start))
             return
-        self._open.pop(firing, None)
-        hook = partial(self._on_gradient, firing, planned, start)
-        self._hooks.append(output.register_hook(hook))  # type: ignore[no-untyped-call]
+        self._hooks.follow(output, partial(self._on_gradient, firing, planned, start), layer=planned.spec.name)
 
     def _on_gradient(self, firing: Firing, planned: Planned, start: int, gradient: torch.Tensor | None) -> None:
         if gradient is None:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from ..errors import CaptureError
 
@@ -72,6 +73,48 @@ class CallCounts:
             self._now = dict(self._before)
         else:
             self._before = dict(self._now)
+
+
+class GradientHooks:
+    """Hooks on outputs, which tell the gradients with respect to what these held when they were followed."""
+
+    def __init__(self) -> None:
+        self._handles: list[RemovableHandle] = []
+        self._views: dict[int, tuple[str, torch.Tensor, int]] = {}
+
+    def follow(self, output: torch.Tensor, on_gradient: Callable[[torch.Tensor | None], None], *, layer: str) -> None:
+        """Call ``on_gradient(gradient)`` when it has come back to an output, one that requires it."""
+        key = len(self._handles)
+        if output._is_view():
+            self._views[key] = layer, output.detach(), output._version
+
+        def hook(gradient: torch.Tensor | None) -> None:
+            if key in self._views:
+                _check_unchanged(*self._views.pop(key))
+            on_gradient(gradient)
+
+        self._handles.append(output.register_hook(hook))  # type: ignore[no-untyped-call]
+
+    def check(self) -> None:
+        """Raise `CaptureError` where a gradient may have gone past its hook."""
+        for view in self._views.values():
+            _check_unchanged(*view)
+
+    def remove(self) -> None:
+        """Remove the hooks; the tensors may outlive them."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._views.clear()
+
+
+def _check_unchanged(layer: str, view: torch.Tensor, version: int) -> None:
+    """Raise where a view was changed in place: its graph was built anew then, without the hook that it had."""
+    if view._version != version:
+        raise CaptureError(
+            f"layer {layer!r} returned a view of another tensor, which was changed in place afterwards, so that its "
+            f"gradient cannot be seen. Leave it out of `layers`, record the layer before it, or change a copy."
+        )
 
 
 def in_backward() -> bool:

@@ -24,6 +24,7 @@ from .session import Session
 from .taken import Taken
 
 Index = npt.NDArray[np.int64]
+_BATCHES_A_SUM = 8  # sums of so many batches are kept apart, before they are added up in the order of their slots
 
 
 class LiveCapture:
@@ -92,6 +93,7 @@ class LiveCapture:
         self._index = np.full(self.n_samples, -1, np.int64)
         self._filling = None
         self._takes_back = False
+        self._n_batches = 0
 
     def end(self) -> None:
         """Commit the epoch."""
@@ -103,7 +105,7 @@ class LiveCapture:
             session.wait()  # or what was taken back would be judged
         session.check_overflow(taken)
         session.put_alone(taken, lambda: filling.finish(count), what="the last samples")
-        if self._tells_samples and self._dataset is not None:
+        if self._tells_samples and self._dataset is not None and not taken.failed:
             self._tells_samples = False
             for name, values in self._tables().items():
                 work = partial(session.writer.add_static, f"samples/{name}", values, dimensions=("item",))
@@ -125,6 +127,8 @@ class LiveCapture:
     def batch(self, indices: Any) -> Iterator[None]:
         """Record what the model makes of a batch."""
         numbers = as_indices(indices)
+        if self._dataset is not None:
+            check_in(self._dataset, numbers)
         if self._in_batch:
             raise RuntimeError("a batch is being recorded already, inside another; leave its block first")
         if self.count + len(numbers) > self.n_samples:
@@ -159,6 +163,9 @@ class LiveCapture:
         self.count += len(numbers)
         settle = partial(self.filling().settle, self.count)
         self.session.put(self._now(), settle, what="a batch")  # in turn: an earlier batch may still be taken back
+        self._n_batches += 1
+        if self._n_batches % _BATCHES_A_SUM == 0:
+            self.session.put_alone(self._now(), partial(self._now().add_up, self.count), what="the statistics")
 
     def rewind(self) -> None:
         """Take back what was delivered since the last whole batch."""
@@ -214,6 +221,16 @@ def as_indices(indices: Any) -> Index:
     if numbers.min() < 0:
         raise ValueError(f"indices holds {numbers.min()}; expected dataset indices, from 0 on")
     return numbers.astype(np.int64)
+
+
+def check_in(dataset: Dataset[Any], numbers: Index) -> None:
+    """Raise `ValueError` where an index is of none of a data set's items."""
+    count = len(dataset)  # type: ignore[arg-type]
+    if numbers.max() >= count:
+        raise ValueError(
+            f"indices holds {numbers.max()}, and dataset has {count} items; pass as dataset what with_index was given, "
+            f"whose items the indices number"
+        )
 
 
 def count_slots(n_samples: int | None, *, dataset: Dataset[Any] | None) -> int:

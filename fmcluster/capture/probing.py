@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from ..errors import CaptureError
 from ..store import Kind, open_run
 from .copying import Copier
 from .datasets import classes
-from .hooks import Firing, hooked
+from .hooks import Firing, GradientHooks, hooked
 from .identity import Identity
 from .layout import Planned, discover
 from .models import device_of
@@ -76,7 +77,8 @@ class ProbeCapture:
         """Show the model all of the probe; `check` is called after each batch."""
         brings_samples = not self._identity.stored
         batches = []
-        with undisturbed(self._model, gradients=loss is not None):
+        inference = loss is None and torch.is_inference_mode_enabled()  # which allows of no gradients
+        with torch.inference_mode(inference), undisturbed(self._model, gradients=loss is not None):
             for batch in self.probe:
                 self._check_whole(batch)
                 self._identity.check(batch)
@@ -125,6 +127,8 @@ class _Pass:
         self._taken = taken
         self._batch = batch
         self._seen: set[tuple[Firing, Kind]] = set()
+        self._hooks = GradientHooks()
+        self._edges: dict[Firing, GradientEdge] = {}
         layers = capture.layers
         self._several = {(firing.name, firing.call) for firing in layers if firing.part}
 
@@ -135,9 +139,13 @@ class _Pass:
             leaf = images.detach().requires_grad_()
             images = leaf.clone()  # the model may change it in place, which a leaf does not allow
         with hooked(capture._modules, partial(self._on_output, follows_gradient=loss is not None)):
-            outputs = capture._model(images)
-            if loss is not None:
-                self._go_back(loss, outputs, leaf)
+            try:
+                outputs = capture._model(images)
+                if loss is not None:
+                    self._go_back(loss, outputs, leaf)
+                    self._hooks.check()
+            finally:
+                self._hooks.remove()
         if missing := [firing for firing in capture.layers if (firing, "activation") not in self._seen]:
             name = capture.layers[missing[0]].spec.name
             raise CaptureError(f"layer {name!r} did not fire for every batch of epoch {self._taken.epoch}")
@@ -152,9 +160,13 @@ class _Pass:
         if not isinstance(value, torch.Tensor) or value.numel() != 1 or not value.requires_grad:
             told = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else f"{value!r}"
             raise CaptureError(f"loss returned {told}; expected a tensor of one number that depends on the outputs")
-        # with respect to the images alone: the parameters' .grad stays what it is
-        wanted = [leaf] if leaf.requires_grad else [p for p in self._capture._model.parameters() if p.requires_grad]
-        torch.autograd.grad(value, wanted, allow_unused=True)
+        # with respect to images and outputs alone: the parameters' .grad stays what it is
+        if leaf.requires_grad:
+            torch.autograd.grad(value, [leaf], allow_unused=True, retain_graph=True)
+        # not on the way to an image: of words, or behind a part of the model without gradients
+        missed = [edge for firing, edge in self._edges.items() if (firing, "gradient") not in self._seen]
+        if missed:
+            torch.autograd.grad(value, missed, allow_unused=True)
 
     def _on_output(self, firing: Firing, output: torch.Tensor, *, module: nn.Module, follows_gradient: bool) -> None:
         planned = self._capture.layers.get(firing)
@@ -168,10 +180,11 @@ class _Pass:
             )
         self._copy(firing, planned, "activation", output)
         if follows_gradient and output.requires_grad:
-            output.register_hook(partial(self._copy, firing, planned, "gradient"))  # type: ignore[no-untyped-call]
+            self._edges[firing] = get_gradient_edge(output)
+            self._hooks.follow(output, partial(self._copy, firing, planned, "gradient"), layer=planned.spec.name)
 
     def _copy(self, firing: Firing, planned: Planned, kind: Kind, tensor: torch.Tensor | None) -> None:
-        if tensor is None:  # nothing came back through it
+        if tensor is None or (firing, kind) in self._seen:  # nothing came back through it, or the same once more
             return
         capture = self._capture
         copy = capture._copier.copy(tensor, planned.gradient if kind == "gradient" else planned.reduction)

@@ -310,7 +310,8 @@ class Recorder:
             capture.taken = None
             self._session.discard(taken)
             raise
-        self._last = (epoch, taken.step)
+        if not taken.failed:
+            self._last = (epoch, taken.step)
 
     def batch(self, indices: Any) -> AbstractContextManager[None]:
         """Record what the layers return, and the gradients that come back, inside the block.

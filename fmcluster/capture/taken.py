@@ -37,6 +37,14 @@ class Taken:
         with self._lock:
             self._moments.setdefault((layer, kind), {})[slot] = moments
 
+    def add_up(self, slot: int) -> None:
+        """Keep one sum of all samples before a slot, in place of one of each batch."""
+        with self._lock:
+            for parts in self._moments.values():
+                early = sorted(start for start in parts if start < slot)
+                for start in early[1:]:
+                    parts[early[0]] += parts.pop(start)
+
     def forget(self, slot: int) -> None:
         """Forget the samples from a slot on."""
         with self._lock:

@@ -64,7 +64,9 @@ def check(run: Run, reference: Reference) -> None:
         )
 
 
-@pytest.mark.parametrize("wrap", ["none", "bfloat16", "float16", "channels_last", "parallel", "compile", "model.compile"])
+@pytest.mark.parametrize(
+    "wrap", ["none", "bfloat16", "float16", "channels_last", "parallel", "compile", "model.compile"]
+)
 def test_wrappers(
     wrap: str, process_group: None, net: nn.Module, pictures: torch.Tensor, labels: torch.Tensor, tmp_path: Path
 ) -> None:

@@ -1,17 +1,24 @@
 """The model under its wrappers."""
 
+import copy
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
 import fmcluster as fm
 from fmcluster.capture.models import device_of, plain_model
+from fmcluster.store import Run
+
+BOTH = ("activation", "gradient")
 
 
 @pytest.fixture
@@ -67,3 +74,42 @@ def test_a_model_on_a_gpu(net: nn.Module, data: list, take: Callable, cloned: Ca
     assert torch.equal(torch.cuda.get_rng_state(), before)
     for name in run.layers:
         np.testing.assert_array_equal(run[name].read(epoch=0), expected[name].astype(np.float16))
+
+
+def probed(model: nn.Module, path: Path, data: list, **options: Any) -> Run:
+    """Record a snapshot with gradients."""
+    with fm.Recorder(model, path, probe=data, record=BOTH, batch_size=5, **options) as recorder:
+        recorder.snapshot(epoch=0, loss=cross_entropy)
+    return fm.open_run(path)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # torch looks at it when it compiles a layer
+@pytest.mark.parametrize(
+    "wrap", ["parallel", "compile", "model.compile", "parallel compile", "autocast", "channels_last", "compiled layer"]
+)
+def test_gradients_of_a_probe_are_those_of_the_plain_model(
+    wrap: str, process_group: None, net: nn.Module, data: list, tmp_path: Path
+) -> None:
+    if wrap == "channels_last":
+        net.to(memory_format=torch.channels_last)
+    twin, before = copy.deepcopy(net), copy.deepcopy(net.state_dict())
+    model: Any = net
+    if wrap == "compiled layer":
+        net.layer1[0].compile(backend="eager")
+    if wrap == "model.compile":
+        net.compile(backend="eager")
+    if wrap.startswith("parallel"):
+        model = DistributedDataParallel(model)
+    if wrap in ("compile", "parallel compile"):
+        model = torch.compile(model, backend="eager")
+    with torch.autocast("cpu", dtype=torch.bfloat16) if wrap == "autocast" else nullcontext():
+        model(torch.stack([image for image, _ in data]))  # is compiled before any hook exists
+        net.load_state_dict(before)
+        run = probed(model, tmp_path / "run.zarr", data, layers="leaves")
+        plain = probed(twin, tmp_path / "plain.zarr", data, layers="leaves")
+    assert run.layers == plain.layers
+    for name in run.layers:
+        np.testing.assert_array_equal(run[name].read(epoch=0), plain[name].read(epoch=0), err_msg=name)
+        expected = plain[name].gradient.read(epoch=0)
+        np.testing.assert_array_equal(run[name].gradient.read(epoch=0), expected, err_msg=name)
+        assert np.isfinite(expected).all()
