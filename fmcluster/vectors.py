@@ -1,13 +1,11 @@
 """Views: which axes of the feature maps are rows, and which are features.
 
 A view is an einops pattern over ``n c h w`` (sample, channel, height, width). The rows of all snapshots are stacked,
-snapshot by snapshot. Nothing is read before `Vectors.feature_blocks` or `Vectors.row_blocks` is iterated.
+snapshot by snapshot. Nothing is read before a block is asked for.
 """
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from difflib import get_close_matches
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal, Protocol
 
@@ -15,17 +13,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from .views import Box, parse_view, split_box
+
 Matrix = npt.NDArray[np.float32]
 Scaling = Literal["none", "centred", "unit"]
+Scale = tuple[Matrix | None, Matrix | None]  # of each row: what is subtracted, and what it is multiplied with
 
-VIEWS = {
-    "channel": "n c h w -> c (n h w)",
-    "map": "n c h w -> (n c) (h w)",
-    "sample": "n c h w -> n (c h w)",
-    "position": "n c h w -> (n h w) c",
-}
 _AXES = {"n": "sample", "c": "channel", "h": "y", "w": "x"}
-_PATTERN = re.compile(r"\s*n c h w\s*->\s*(\w|\([\w ]+\))\s+(\w|\([\w ]+\))\s*")
 
 
 class Source(Protocol):
@@ -57,6 +51,28 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
+class RowPart:
+    """Some rows of one snapshot.
+
+    Attributes
+    ----------
+    snapshot : int
+        Its number.
+    start : int
+        Position of the first of the rows among those of all snapshots.
+    box : dict
+        Which samples, channels and lines they are.
+    picked : ndarray of int64 or None
+        Which of the rows of the box, by position; None: all.
+    """
+
+    snapshot: int
+    start: int
+    box: Box
+    picked: npt.NDArray[np.int64] | None
+
+
+@dataclass(frozen=True, eq=False)
 class Vectors:
     """The rows of a view over the snapshots of a layer, not yet read.
 
@@ -65,7 +81,7 @@ class Vectors:
     Attributes
     ----------
     view : str
-        A name in `VIEWS`, or an einops pattern.
+        A name in `views.VIEWS`, or an einops pattern.
     snapshots : tuple of int
         Numbers of the snapshots, in order.
     samples : ndarray of shape (n_samples,), int64
@@ -73,7 +89,14 @@ class Vectors:
     drawn : ndarray of int64 or None
         The rows drawn, as positions in the view; the same in every snapshot. None: all.
     scaling : {"none", "centred", "unit"}
-        What is done to each row: nothing, its mean subtracted, or divided by its Euclidean norm.
+        What is done to each row: nothing, its mean subtracted, or divided by its Euclidean norm. A row of zeros stays
+        one.
+    left_out : ndarray of int64
+        Dataset indices of the samples that some of the snapshots hold and some do not, which no row is made of.
+    excluded : DataFrame or None
+        The rows that `without_nonfinite` left out: one line for each snapshot in which such a row is not finite.
+    checked : bool
+        Whether values that are not finite are an error.
     """
 
     source: Source
@@ -82,6 +105,9 @@ class Vectors:
     samples: npt.NDArray[np.int64]
     drawn: npt.NDArray[np.int64] | None = None
     scaling: Scaling = "none"
+    left_out: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    excluded: pd.DataFrame | None = None
+    checked: bool = True
 
     @property
     def layer(self) -> str:
@@ -91,12 +117,17 @@ class Vectors:
     @property
     def rows_per_snapshot(self) -> int:
         """Number of rows in each snapshot."""
-        return len(self.drawn) if self.drawn is not None else self._size(self._row_axes)
+        return len(self.drawn) if self.drawn is not None else self._size(self.row_axes)
 
     @property
     def n_features(self) -> int:
         """Length of a row."""
-        return self._size(self._feature_axes)
+        return self._size(self.feature_axes)
+
+    @property
+    def feature_shape(self) -> tuple[int, ...]:
+        """Lengths of the axes that the features are, in their order."""
+        return tuple(self._sizes[axis] for axis in self.feature_axes)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -104,15 +135,18 @@ class Vectors:
         return len(self.snapshots) * self.rows_per_snapshot, self.n_features
 
     def __repr__(self) -> str:
-        return f"<Vectors {self.view} of {self.layer}: {self.shape[0]} rows of {self.shape[1]} features>"
+        missing = (
+            f"; {len(self.left_out)} samples are not in every snapshot, and left out" if len(self.left_out) else ""
+        )
+        return f"<Vectors {self.view} of {self.layer}: {self.shape[0]} rows of {self.shape[1]} features{missing}>"
 
     @cached_property
     def rows(self) -> pd.DataFrame:
         """Labels of the rows: snapshot, epoch, step, then sample, channel, y, x as the view has them."""
         places = {axis: np.arange(self._sizes[axis]) for axis in "hw"}
         ids = {"n": self.samples, "c": self.source.channels, **places}
-        grid = np.meshgrid(*(ids[axis] for axis in self._row_axes), indexing="ij")
-        within = {_AXES[axis]: values.ravel() for axis, values in zip(self._row_axes, grid, strict=True)}
+        grid = np.meshgrid(*(ids[axis] for axis in self.row_axes), indexing="ij")
+        within = {_AXES[axis]: values.ravel() for axis, values in zip(self.row_axes, grid, strict=True)}
         if self.drawn is not None:
             within = {name: values[self.drawn] for name, values in within.items()}
         time = self.source.snapshots.set_index("snapshot").loc[list(self.snapshots)].reset_index()
@@ -122,19 +156,85 @@ class Vectors:
             | {name: np.tile(values, count) for name, values in within.items()}
         )
 
-    def feature_blocks(self, *, max_bytes: int) -> Iterator[Matrix]:
-        """Yield all rows, a block of the features at a time.
+    def feature_parts(self, *, max_bytes: int) -> list[Box]:
+        """Cut the features into parts that can be read by themselves, by `read_features`.
 
         Parameters
         ----------
         max_bytes : int
-            About how large a block may be. At least one line of one map of all rows is read.
+            About how large a block of all rows may be. At least one line of one map of all rows is read.
+        """
+        return list(self._boxes(self.feature_axes, max_bytes, copies=len(self.snapshots)))
+
+    def read_features(self, part: Box, scale: Scale = (None, None)) -> Matrix:
+        """Read some features of all rows: ndarray of shape (n_rows, n_features of the part), float32.
+
+        `scale` is what `scale_rows` makes of the moments of all parts.
+        """
+        blocks = []
+        for snapshot in self.snapshots:
+            block = self._read(snapshot, part)
+            blocks.append(block if self.drawn is None else block[self.drawn])
+        block = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+        return _apply(self._finite(block, 0), *scale)
+
+    def row_moments(self, part: Box) -> npt.NDArray[np.float64]:
+        """Return each row's sum and sum of squares over a part of the features: ndarray of shape (2, n_rows)."""
+        return np.stack(_moments(self.read_features(part)))
+
+    def scale_rows(self, moments: npt.NDArray[np.float64]) -> Scale:
+        """Return what is subtracted from each row and what it is multiplied with, by its moments over all features."""
+        return _scale_of(moments[0], moments[1], self.n_features, self.scaling)
+
+    def feature_blocks(self, *, max_bytes: int) -> Iterator[Matrix]:
+        """Yield all rows, a block of the features at a time.
 
         Yields
         ------
         ndarray of shape (n_rows, n_features of the block), float32
         """
-        yield from self._scaled_feature_blocks(max_bytes, *self._row_scale(max_bytes))
+        parts = self.feature_parts(max_bytes=max_bytes)
+        scale: Scale = (None, None)
+        if self.scaling != "none":
+            moments = np.zeros((2, self.shape[0]))
+            for part in parts:
+                moments += self.row_moments(part)
+            scale = self.scale_rows(moments)
+        for part in parts:
+            yield self.read_features(part, scale)
+
+    def row_parts(self, *, max_bytes: int) -> list[RowPart]:
+        """Cut the rows into parts that can be read by themselves, by `read_rows`.
+
+        Parameters
+        ----------
+        max_bytes : int
+            About how large a block of whole rows may be.
+        """
+        parts = []
+        for order, snapshot in enumerate(self.snapshots):
+            start, seen = order * self.rows_per_snapshot, 0
+            for box in self._boxes(self.row_axes, max_bytes):
+                sizes = [len(range(*box.get(axis, slice(None)).indices(self._sizes[axis]))) for axis in self.row_axes]
+                count, picked = int(np.prod(sizes)), None
+                if self.drawn is not None:
+                    picked = self.drawn[(self.drawn >= seen) & (self.drawn < seen + count)] - seen
+                    seen += count
+                    count = len(picked)
+                if count:
+                    parts.append(RowPart(snapshot, start, box, picked))
+                    start += count
+        return parts
+
+    def read_rows(self, part: RowPart) -> Matrix:
+        """Read some rows whole: ndarray of shape (n_rows of the part, n_features), float32."""
+        block = self._read(part.snapshot, part.box)
+        if part.picked is not None:
+            block = block[part.picked]
+        block = self._finite(block, part.start)
+        if self.scaling == "none":
+            return block
+        return _apply(block, *_scale_of(*_moments(block), self.n_features, self.scaling))
 
     def row_blocks(self, *, max_bytes: int) -> Iterator[tuple[int, Matrix]]:
         """Yield whole rows, a block of the rows at a time.
@@ -145,19 +245,47 @@ class Vectors:
             Position of the block's first row.
         block : ndarray of shape (n_rows of the block, n_features), float32
         """
+        for part in self.row_parts(max_bytes=max_bytes):
+            yield part.start, self.read_rows(part)
+
+    def at(self, snapshots: Sequence[int]) -> "Vectors":
+        """Return the same rows at some of the snapshots, by their numbers."""
+        unknown = [number for number in snapshots if number not in self.snapshots]
+        if unknown or not len(snapshots):
+            raise ValueError(f"snapshots is {list(snapshots)}; expected some of {list(self.snapshots)}")
+        return replace(self, snapshots=tuple(snapshots))
+
+    def without_nonfinite(self, *, max_bytes: int = 1 << 26) -> "Vectors":
+        """Leave out the rows that hold NaN or infinite values in any snapshot, in all of them. Reads everything once.
+
+        Returns
+        -------
+        Vectors
+            Its `excluded` names the rows that were left out, and where they are not finite.
+
+        Raises
+        ------
+        ValueError
+            Where no row is left.
+        """
+        bad = np.zeros((len(self.snapshots), self.rows_per_snapshot), dtype=bool)
         for order, snapshot in enumerate(self.snapshots):
-            start, drawn = order * self.rows_per_snapshot, 0
-            for box in self._boxes(self._row_axes, max_bytes):
-                block = self._read(snapshot, box)
-                if self.drawn is not None:
-                    here = self.drawn[(self.drawn >= drawn) & (self.drawn < drawn + len(block))] - drawn
-                    drawn += len(block)
-                    block = block[here]
-                if len(block):
-                    block = self._finite(block, start)
-                    offset, factor = _scale_of(*_moments(block), self.n_features, self.scaling)
-                    yield start, _apply(block, offset, factor)
-                    start += len(block)
+            here = replace(self, snapshots=(snapshot,), scaling="none", checked=False)
+            if self.rows_per_snapshot > self.n_features:
+                for start, block in here.row_blocks(max_bytes=max_bytes):
+                    bad[order, start : start + len(block)] |= ~np.isfinite(block).all(axis=1)
+            else:
+                for block in here.feature_blocks(max_bytes=max_bytes):
+                    bad[order] |= ~np.isfinite(block).all(axis=1)
+        if not bad.any():
+            return self
+        some = bad.any(axis=0)
+        if some.all():
+            raise ValueError(
+                f"every row of the {self.view} view of {self.layer} holds NaN or infinite values somewhere"
+            )
+        drawn = np.arange(self.rows_per_snapshot) if self.drawn is None else self.drawn
+        return replace(self, drawn=drawn[~some], excluded=self.rows[bad.ravel()].reset_index(drop=True))
 
     def to_numpy(self) -> Matrix:
         """Read everything: ndarray of shape (n_rows, n_features), float32."""
@@ -167,11 +295,13 @@ class Vectors:
         return out
 
     @property
-    def _row_axes(self) -> str:
+    def row_axes(self) -> str:
+        """Which of the axes n, c, h, w the rows are."""
         return parse_view(self.view)[0]
 
     @property
-    def _feature_axes(self) -> str:
+    def feature_axes(self) -> str:
+        """Which of the axes n, c, h, w the features are."""
         return parse_view(self.view)[1]
 
     @property
@@ -189,47 +319,28 @@ class Vectors:
         """
         sizes = {axis: self._sizes[axis] for axis in "nchw"}
         bytes_of_one = 4 * copies * int(np.prod(list(sizes.values())))
-        return _split({}, list(axes.partition("w")[0]), sizes, bytes_of_one, max_bytes)
+        return split_box({}, list(axes.partition("w")[0]), sizes=sizes, size=bytes_of_one, limit=max_bytes)
 
-    def _read(self, snapshot: int, box: Mapping[str, slice]) -> Matrix:
+    def _read(self, snapshot: int, box: Box) -> Matrix:
         maps = self.source.read_maps(
             snapshot=snapshot,
             samples=self.samples[box.get("n", slice(None))],
             channels=box.get("c", slice(None)),
             rows=box.get("h", slice(None)),
         )
-        order = ["nchw".index(axis) for axis in self._row_axes + self._feature_axes]
-        rows = int(np.prod([maps.shape[i] for i in order[: len(self._row_axes)]]))
+        order = ["nchw".index(axis) for axis in self.row_axes + self.feature_axes]
+        rows = int(np.prod([maps.shape[i] for i in order[: len(self.row_axes)]]))
         return maps.transpose(order).reshape(rows, -1).astype(np.float32)
 
-    def _scaled_feature_blocks(self, max_bytes: int, offset: Matrix | None, factor: Matrix | None) -> Iterator[Matrix]:
-        for box in self._boxes(self._feature_axes, max_bytes, copies=len(self.snapshots)):
-            parts = []
-            for snapshot in self.snapshots:
-                part = self._read(snapshot, box)
-                parts.append(part if self.drawn is None else part[self.drawn])
-            block = parts[0] if len(parts) == 1 else np.concatenate(parts)
-            yield _apply(self._finite(block, 0), offset, factor)
-
-    def _row_scale(self, max_bytes: int) -> tuple[Matrix | None, Matrix | None]:
-        if self.scaling == "none":
-            return None, None
-        total = np.zeros(self.shape[0])
-        squares = np.zeros(self.shape[0])
-        for block in self._scaled_feature_blocks(max_bytes, None, None):
-            add, add_squares = _moments(block)
-            total += add
-            squares += add_squares
-        return _scale_of(total, squares, self.n_features, self.scaling)
-
     def _finite(self, block: Matrix, start: int) -> Matrix:
-        if not np.isfinite(block).all():
+        if self.checked and not np.isfinite(block).all():
             row = start + int(np.flatnonzero(~np.isfinite(block).all(axis=1))[0])
             labels = ", ".join(f"{name} {value}" for name, value in self.rows.iloc[row].items())
             raise ValueError(
                 f"{self.layer} holds NaN or infinite values, first at {labels}. The network itself produced them "
-                f"(see `statistics`, column nonfinite), or gave nothing there; leave out their snapshots with "
-                f"snapshots=[...], or their samples with samples=[...]."
+                f"(see `statistics`, column nonfinite), or gave nothing there; leave out such rows with "
+                f"vectors.without_nonfinite(), their snapshots with snapshots=[...], or their "
+                f"samples with samples=[...]."
             )
         return block
 
@@ -243,52 +354,20 @@ def make_vectors(
     n_rows: int | None,
     scaling: Scaling,
     random_state: int,
+    left_out: npt.NDArray[np.int64] | None = None,
 ) -> Vectors:
     """Check the arguments of `Layer.vectors` and draw its rows."""
     parse_view(view)
     if scaling not in ("none", "centred", "unit"):
         raise ValueError(f"scaling is {scaling!r}; expected 'none', 'centred' or 'unit'")
-    vectors = Vectors(source, view, tuple(snapshots), samples, None, scaling)
+    missing = np.empty(0, np.int64) if left_out is None else left_out
+    vectors = Vectors(source, view, tuple(snapshots), samples, None, scaling, missing)
     if n_rows is None or n_rows >= vectors.rows_per_snapshot:
         return vectors
     if n_rows < 1:
         raise ValueError(f"n_rows is {n_rows}; expected at least 1")
     drawn = np.random.default_rng(random_state).choice(vectors.rows_per_snapshot, n_rows, replace=False)
-    return Vectors(source, view, tuple(snapshots), samples, np.sort(drawn), scaling)
-
-
-def parse_view(view: str) -> tuple[str, str]:
-    """Return the row axes and the feature axes of a view, as letters of ``nchw``.
-
-    Examples
-    --------
-    >>> parse_view("channel"), parse_view("n c h w -> (n c) (h w)")
-    (('c', 'nhw'), ('nc', 'hw'))
-    """
-    match = _PATTERN.fullmatch(VIEWS.get(view, view))
-    groups = [re.sub(r"\W", "", group) for group in match.groups()] if match else []
-    if sorted("".join(groups)) != sorted("nchw"):
-        near = get_close_matches(view, VIEWS, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(
-            f"{view!r} is not a view; {hint}expected one of {', '.join(VIEWS)}, "
-            f'or an einops pattern such as "n c h w -> (n c) (h w)"'
-        )
-    return groups[0], groups[1]
-
-
-def _split(
-    box: dict[str, slice], axes: Sequence[str], sizes: Mapping[str, int], size: int, limit: int
-) -> Iterator[dict[str, slice]]:
-    if size <= limit or not axes:
-        yield box
-        return
-    axis, *others = axes
-    length = sizes[axis]
-    step = max(1, limit * length // size)
-    for start in range(0, length, step):
-        stop = min(start + step, length)
-        yield from _split({**box, axis: slice(start, stop)}, others, sizes, size // length * (stop - start), limit)
+    return replace(vectors, drawn=np.sort(drawn))
 
 
 def _moments(block: Matrix) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
@@ -297,7 +376,7 @@ def _moments(block: Matrix) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.flo
 
 def _scale_of(
     total: npt.NDArray[np.float64], squares: npt.NDArray[np.float64], n_features: int, scaling: Scaling
-) -> tuple[Matrix | None, Matrix | None]:
+) -> Scale:
     if scaling == "centred":
         return (total / n_features).astype(np.float32)[:, None], None
     if scaling == "unit":

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fmcluster.store import LayerSpec, RunWriter, open_run
-from fmcluster.vectors import VIEWS, Vectors, make_vectors, parse_view
+from fmcluster.vectors import Vectors, make_vectors
+from fmcluster.views import VIEWS, parse_view
 
 
 @dataclass
@@ -142,7 +143,7 @@ def test_rows_are_labelled_with_what_they_are(case: tuple) -> None:
     table, found = vectors.rows, vectors.to_numpy()
     assert list(table.index) == list(range(len(found)))
     assert table.columns[:3].tolist() == ["snapshot", "epoch", "step"]
-    assert set(table.columns[3:]) == {{"n": "sample", "c": "channel", "h": "y", "w": "x"}[a] for a in vectors._row_axes}
+    assert set(table.columns[3:]) == {{"n": "sample", "c": "channel", "h": "y", "w": "x"}[a] for a in vectors.row_axes}
     if vectors.scaling != "none":
         return
     for row in range(len(found)):

@@ -1,24 +1,30 @@
-"""One streaming pass over vectors that are never held: the Gram or the covariance matrix, whichever is smaller."""
+"""Products of vectors that are never held, in one streaming pass: rows by rows, features by features, or a sketch."""
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from ..vectors import Vectors
+from ..vectors import Matrix, Scale, Vectors
+from .passes import run_each
 from .results import Array
 
 T = TypeVar("T")
+Part = TypeVar("Part")
+Read = Callable[[Part], Matrix]
+Add = Callable[[torch.Tensor, Matrix, int], None]  # to a total, a block, which is the part of this number
 
 BLOCK_BYTES = 64 << 20
 _PRODUCT_DEPTH = 512
 # A singular value is the root of an eigenvalue: a relative error of 1e-8 in the products puts one that is zero at 1e-4
 # of the largest. The rounding of float32 products averages out below that only over many of them.
 _DEPTH_FOR_FLOAT32 = 1 << 16
+_GROUPS = 16  # of parts that an executor is handed: each comes back as a matrix
+OVERSAMPLING = 10
 
 
 @dataclass(frozen=True)
@@ -27,10 +33,10 @@ class Plan:
 
     Attributes
     ----------
-    method : {"gram", "covariance"}
-        Rows by rows, or features by features.
+    method : {"gram", "covariance", "randomized"}
+        Rows by rows; features by features; or rows by a few random directions, more than the components asked for.
     side : int
-        Rows and columns of the accumulated matrix.
+        Rows and columns of the accumulated matrix; of a randomized one, its columns.
     block_bytes : int
         About how large a block of vectors is.
     """
@@ -41,51 +47,75 @@ class Plan:
 
 
 def plan_pass(vectors: Vectors, *, n_components: int, max_bytes: int) -> Plan:
-    """Choose the smaller side, and see that everything fits.
+    """Choose the smaller side, or where that is too large a random sketch, and see that everything fits.
 
     Raises
     ------
     MemoryError
-        Where neither the matrix nor the result would fit into `max_bytes`.
+        Where not even the sketch and the result would fit into `max_bytes`.
     """
     rows, features = vectors.shape
+    columns = 3 + len(vectors.row_axes)
+    # scores, and the labels of the rows while their table is put together, and after
+    result = rows * n_components * 8 + rows * 8 * 3 * columns
     method, side = ("gram", rows) if rows <= features else ("covariance", features)
     # accumulated in float64, one product beside it; then its eigenvectors and the solver's working copy
-    matrix = side * side * (8 + 8) + 8 * side * n_components
-    labels = rows * 8 * 3 * len(vectors.rows.columns)  # of the rows, while their table is put together, and after
-    scores = rows * n_components * 8 + labels
-    left = max_bytes - matrix - scores
-    # blocks: one being read, one waiting, one being worked on, and temporary copies of it
-    block = min(BLOCK_BYTES, left // 6)
-    smallest = 4 * (rows if method == "gram" else features)
-    if block < smallest:
-        raise MemoryError(
-            f"the {vectors.view} view of {vectors.layer} has {rows} rows of {features} features; its {method} matrix "
-            f"and {n_components} scores a row take {_mib(matrix + scores)}, the budget is {_mib(max_bytes)}. Draw "
-            f"fewer rows (vectors(..., n_rows=...)), take fewer snapshots or samples, or raise max_bytes."
-        )
-    return Plan(method, side, block)
+    exact = side * side * (8 + 8) + 8 * side * n_components
+    width = min(n_components + OVERSAMPLING, rows, features)
+    sketch = 4 * rows * width * 8
+    for name, matrix, length in ((method, exact, side), ("randomized", sketch, width)):
+        # blocks: one being read, one waiting, one being worked on, and temporary copies of it
+        block = min(BLOCK_BYTES, (max_bytes - matrix - result) // 6)
+        if block >= 4 * (features if name == "covariance" else rows):
+            return Plan(name, length, block)
+    raise MemoryError(
+        f"the {vectors.view} view of {vectors.layer} has {rows} rows of {features} features; its {method} matrix "
+        f"and {n_components} scores a row take {_mib(exact + result)}, a random sketch {_mib(sketch + result)}, the "
+        f"budget is {_mib(max_bytes)}. Draw fewer rows (vectors(..., n_rows=...)), take fewer snapshots or samples, or "
+        f"raise max_bytes."
+    )
 
 
-def accumulate_gram(vectors: Vectors, *, block_bytes: int) -> Array:
+def accumulate_gram(
+    vectors: Vectors,
+    *,
+    block_bytes: int,
+    basis: slice | None = None,
+    executor: Executor | None = None,
+    device: str = "cpu",
+) -> Array:
     """Return the inner products of all rows, each feature centred over the rows.
 
     The features of a block are complete, so their means are exact before the product is taken: nothing cancels.
 
+    Parameters
+    ----------
+    basis : slice, optional
+        Rows whose means are subtracted, and with which the products are taken; all by default.
+
     Returns
     -------
-    ndarray of shape (n_rows, n_rows), float64
+    ndarray of shape (n_rows, n_rows of the basis), float64
     """
     rows, features = vectors.shape
-    total = torch.zeros((rows, rows), dtype=torch.float64)
-    dtype = _product_dtype(features)
-    for block in read_ahead(vectors.feature_blocks(max_bytes=block_bytes)):
-        block -= block.mean(axis=0, dtype=np.float64).astype(np.float32)
-        _add_products(total, torch.from_numpy(block), dtype)
-    return _symmetric(total)
+    chosen = range(rows)[basis or slice(None)]
+    add = partial(_add_gram, basis=basis or slice(None), dtype=product_dtype(features))
+    total = add_up(
+        feature_reader(vectors, block_bytes=block_bytes, executor=executor),
+        vectors.feature_parts(max_bytes=block_bytes),
+        add=add,
+        shape=(rows, len(chosen)),
+        executor=executor,
+        device=device,
+    )
+    if basis is None:
+        return _symmetric(total)
+    return total
 
 
-def accumulate_covariance(vectors: Vectors, *, block_bytes: int) -> tuple[Array, Array]:
+def accumulate_covariance(
+    vectors: Vectors, *, block_bytes: int, executor: Executor | None = None, device: str = "cpu"
+) -> tuple[Array, Array]:
     """Return the inner products of all features, centred over the rows, and the features' means.
 
     The blocks are centred on the mean of the first, and what this misses is corrected at the end.
@@ -96,48 +126,165 @@ def accumulate_covariance(vectors: Vectors, *, block_bytes: int) -> tuple[Array,
     mean : ndarray of shape (n_features,), float64
     """
     rows, features = vectors.shape
-    total = torch.zeros((features, features), dtype=torch.float64)
-    dtype = _product_dtype(rows)
-    shift: npt.NDArray[np.float32] | None = None
-    sums = np.zeros(features)
-    for _, block in read_ahead(vectors.row_blocks(max_bytes=block_bytes)):
-        if shift is None:
-            shift = block.mean(axis=0, dtype=np.float64).astype(np.float32)
-        block = block - shift
-        sums += block.sum(axis=0, dtype=np.float64)
-        _add_products(total, torch.from_numpy(block.T), dtype)
-    assert shift is not None
-    away = sums / rows
-    products = _symmetric(total)
+    parts = vectors.row_parts(max_bytes=block_bytes)
+    shift = vectors.read_rows(parts[0]).mean(axis=0, dtype=np.float64).astype(np.float32)
+    total = add_up(
+        vectors.read_rows,
+        parts,
+        add=partial(_add_covariance, shift=shift, dtype=product_dtype(rows)),
+        shape=(features + 1, features),  # the last row: sums
+        executor=executor,
+        device=device,
+    )
+    away = total[-1] / rows
+    products = _symmetric(total[:-1])
     products -= np.outer(rows * away, away)
     return products, shift + away
 
 
-def read_ahead(blocks: Iterator[T]) -> Iterator[T]:
+def sketch(
+    vectors: Vectors,
+    *,
+    width: int,
+    n_iterations: int,
+    block_bytes: int,
+    random_state: int,
+    executor: Executor | None = None,
+    device: str = "cpu",
+) -> tuple[Array, Array, float]:
+    """Find an orthonormal basis of nearly all that the centred rows do, by products with random directions.
+
+    Reads the vectors ``n_iterations + 2`` times.
+
+    Parameters
+    ----------
+    width : int
+        Directions.
+    n_iterations : int
+        How often the basis is improved by the product with the vectors and their transpose.
+
+    Returns
+    -------
+    basis : ndarray of shape (n_rows, width), float64
+    products : ndarray of shape (n_rows, width), float64
+        The Gram matrix of the rows times the basis.
+    total : float
+        Sum of squares of the centred vectors.
+
+    References
+    ----------
+    N. Halko, P. G. Martinsson and J. A. Tropp, "Finding Structure with Randomness", SIAM Review 53, 2011, algorithm
+    4.4.
+    """
+    rows = vectors.shape[0]
+    parts = vectors.feature_parts(max_bytes=block_bytes)
+    read = feature_reader(vectors, block_bytes=block_bytes, executor=executor)
+    run = partial(add_up, read, parts, executor=executor, device=device)
+    first = run(add=partial(_add_random, seed=random_state), shape=(rows + 1, width))
+    products, total = first[:-1], float(first[-1, 0])
+    for _ in range(n_iterations + 1):
+        basis = np.linalg.qr(products)[0]
+        products = run(add=partial(_add_power, basis=basis), shape=(rows, width))
+    return basis, products, total
+
+
+def feature_reader(vectors: Vectors, *, block_bytes: int, executor: Executor | None = None) -> Read[Any]:
+    """Return what reads a part of the features; rows that are to be scaled are measured in a pass of its own."""
+    scale: Scale = (None, None)
+    if vectors.scaling != "none":
+        moments = np.zeros((2, vectors.shape[0]))
+        for part in run_each(vectors.row_moments, vectors.feature_parts(max_bytes=block_bytes), executor=executor):
+            moments += part
+        scale = vectors.scale_rows(moments)
+    return partial(vectors.read_features, scale=scale)
+
+
+def add_up(
+    read: Read[Part],
+    parts: Sequence[Part],
+    *,
+    add: Add,
+    shape: tuple[int, int],
+    executor: Executor | None,
+    device: str,
+) -> Array:
+    """Read parts and add up what is made of them: ndarray of `shape`, float64.
+
+    Without an executor another thread reads while this one multiplies. An executor gets groups of parts.
+    """
+    if executor is None:
+        return _add_group(read, add, shape, device, list(enumerate(parts)))
+    size = -(-len(parts) // _GROUPS)
+    numbered = list(enumerate(parts))
+    groups = [numbered[start : start + size] for start in range(0, len(numbered), size)]
+    total = np.zeros(shape)
+    for part in run_each(partial(_add_group, read, add, shape, device), groups, executor=executor):
+        total += part
+    return total
+
+
+def read_ahead(blocks: Iterable[T]) -> Iterator[T]:
     """Yield from `blocks` while another thread reads the next one."""
+    coming_from = iter(blocks)
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="fmcluster-reader") as reader:
-        coming = reader.submit(next, blocks, None)
+        coming = reader.submit(next, coming_from, None)
         while (block := coming.result()) is not None:
-            coming = reader.submit(next, blocks, None)
+            coming = reader.submit(next, coming_from, None)
             yield block
 
 
-def _add_products(total: torch.Tensor, block: torch.Tensor, dtype: torch.dtype) -> None:
-    """Add ``block @ block.T``: products over few features at a time, summed in float64."""
-    for start in range(0, block.shape[1], _PRODUCT_DEPTH):
-        part = block[:, start : start + _PRODUCT_DEPTH].to(dtype)
-        total += part @ part.T
-
-
-def _product_dtype(depth: int) -> torch.dtype:
+def product_dtype(depth: int) -> torch.dtype:
+    """Return in what products are taken whose sums are over so many terms."""
     return torch.float32 if depth > _DEPTH_FOR_FLOAT32 else torch.float64
 
 
-def _symmetric(total: torch.Tensor) -> Array:
-    out: Array = total.numpy()
-    out += out.T.copy()
-    out /= 2
+def _add_group(
+    read: Read[Part], add: Add, shape: tuple[int, int], device: str, parts: Sequence[tuple[int, Part]]
+) -> Array:
+    total = torch.zeros(shape, dtype=torch.float64, device=device)
+    for (number, _), block in zip(parts, read_ahead(read(part) for _, part in parts), strict=True):
+        add(total, block, number)
+    out: Array = total.cpu().numpy()
     return out
+
+
+def _add_gram(total: torch.Tensor, block: Matrix, _: int, *, basis: slice, dtype: torch.dtype) -> None:
+    rows = torch.from_numpy(_centred(block, basis)).to(total.device)
+    for start in range(0, rows.shape[1], _PRODUCT_DEPTH):
+        part = rows[:, start : start + _PRODUCT_DEPTH].to(dtype)
+        total += part @ part[basis].T
+
+
+def _add_covariance(total: torch.Tensor, block: Matrix, _: int, *, shift: Matrix, dtype: torch.dtype) -> None:
+    block = block - shift
+    total[-1] += torch.from_numpy(block.sum(axis=0, dtype=np.float64)).to(total.device)
+    rows = torch.from_numpy(block).to(total.device)
+    for start in range(0, len(rows), _PRODUCT_DEPTH):
+        part = rows[start : start + _PRODUCT_DEPTH].to(dtype)
+        total[:-1] += part.T @ part
+
+
+def _add_random(total: torch.Tensor, block: Matrix, number: int, *, seed: int) -> None:
+    rows = torch.from_numpy(_centred(block)).to(total.device)
+    directions = np.random.default_rng([seed, number]).standard_normal((block.shape[1], total.shape[1]), np.float32)
+    total[:-1] += rows @ torch.from_numpy(directions).to(total.device)
+    total[-1, 0] += rows.square().sum(dtype=torch.float64)
+
+
+def _add_power(total: torch.Tensor, block: Matrix, _: int, *, basis: Array) -> None:
+    rows = torch.from_numpy(_centred(block)).to(total.device)
+    total += rows @ (rows.T @ torch.from_numpy(basis.astype(np.float32)).to(total.device))
+
+
+def _centred(block: Matrix, basis: slice = slice(None)) -> Matrix:
+    block -= block[basis].mean(axis=0, dtype=np.float64).astype(np.float32)
+    return block
+
+
+def _symmetric(total: Array) -> Array:
+    total += total.T.copy()
+    total /= 2
+    return total
 
 
 def _mib(nbytes: int) -> str:

@@ -3,7 +3,7 @@
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -26,6 +26,11 @@ def run_each(
         more items than the machine has cores are under way at a time, so that what waits to be used stays small.
         A memory budget is that of each worker.
 
+    Raises
+    ------
+    ValueError
+        For processes that are forked: they inherit the locks of this one's threads, and wait for them forever.
+
     Yields
     ------
     object
@@ -34,6 +39,7 @@ def run_each(
     if executor is None:
         yield from map(function, items)
         return
+    _refuse_forks(executor)
     waiting: deque[Future[Part]] = deque()
     most = 2 * (os.cpu_count() or 1)
     try:
@@ -46,3 +52,12 @@ def run_each(
     finally:
         for future in waiting:
             future.cancel()
+
+
+def _refuse_forks(executor: Executor) -> None:
+    how = getattr(executor, "_mp_context", None) if isinstance(executor, ProcessPoolExecutor) else None
+    if how is not None and how.get_start_method() == "fork":
+        raise ValueError(
+            "the executor forks its processes, and a fork of a process with threads can hang; make it with "
+            'ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn"))'
+        )

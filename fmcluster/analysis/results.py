@@ -19,6 +19,21 @@ Labels = npt.NDArray[np.int64]
 TIME_COLUMNS = ("snapshot", "epoch", "step")
 
 
+def snapshot_of_epoch(rows: pd.DataFrame, epoch: str | int) -> int:
+    """Return the number of an epoch's last snapshot, of those that `rows` are of.
+
+    Raises
+    ------
+    ValueError
+        Where there is none.
+    """
+    known = rows.loc[rows["epoch"] == epoch, "snapshot"]
+    if known.empty:
+        epochs = ", ".join(str(number) for number in rows["epoch"].unique())
+        raise ValueError(f'fit is {epoch!r}; expected "pooled", or one of the epochs {epochs}')
+    return int(known.max())
+
+
 @dataclass(frozen=True, eq=False)
 class Rowwise:
     """One value, or one small vector, for every row of a view.
@@ -62,13 +77,21 @@ class Scores(Rowwise):
     values : ndarray of shape (n_rows, n_components), float64
         The scores, in the units of the activations.
     singular_values : ndarray of shape (n_components,)
-        Singular values of the centred matrix, largest first.
+        Singular values of the centred matrix of the rows that were fitted, largest first.
     total_variance : float
-        Sum of the variances of all features.
+        Sum of the variances of all features over those rows.
     n_features : int
         Length of the rows that were reduced.
     method : str
-        ``"gram"`` or ``"covariance"``: which side of the matrix was accumulated.
+        ``"gram"`` or ``"covariance"``: which side of the matrix was accumulated. ``"randomized"``: neither.
+    n_fitted : int or None
+        How many rows were fitted; None: all.
+    error : float
+        Of a randomized basis: so near to the variance along each component there is one of the vectors, as a share of
+        the largest. 0 where the method is exact.
+    components : ndarray or None
+        On request, the components: float32 of shape (n_components, ...), the rest as the view's features (for the
+        `map` view, height and width).
     """
 
     values: Array
@@ -76,11 +99,14 @@ class Scores(Rowwise):
     total_variance: float
     n_features: int
     method: str
+    n_fitted: int | None = None
+    error: float = 0.0
+    components: npt.NDArray[np.float32] | None = None
 
     @property
     def explained_variance(self) -> Array:
         """Variance along each component, ndarray of shape (n_components,)."""
-        return self.singular_values**2 / max(len(self.rows) - 1, 1)
+        return self.singular_values**2 / max((self.n_fitted or len(self.rows)) - 1, 1)
 
     @property
     def explained_variance_ratio(self) -> Array:

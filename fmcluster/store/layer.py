@@ -271,6 +271,7 @@ class Layer:
             n_rows=n_rows,
             scaling=scaling,
             random_state=random_state,
+            left_out=self._run.left_out(chosen) if samples is None else None,
         )
 
     @cached_property

@@ -243,6 +243,13 @@ class Run:
             )
         return np.unique(common)
 
+    def left_out(self, snapshots: Sequence[int]) -> npt.NDArray[np.int64]:
+        """Return the dataset indices that some of the snapshots hold, but not all: ndarray of int64, ascending."""
+        if self.kind == "probe":
+            return np.empty(0, np.int64)
+        held = np.unique(np.concatenate([self.sample_ids(snapshot) for snapshot in snapshots]))
+        return np.setdiff1d(held, self.common_samples(snapshots))
+
     def _held(self, snapshot: int) -> str:
         known = np.unique(self.sample_ids(snapshot))
         return f"holds {len(known)} samples{f' from {known[0]} to {known[-1]}' if len(known) else ''}"

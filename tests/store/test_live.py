@@ -118,6 +118,8 @@ def check_layer(run: Run, told: Told, kind: str, data: st.DataObject) -> None:
     np.testing.assert_array_equal(layer.read(), expected)
     vectors = layer.vectors("sample")
     assert vectors.samples.tolist() == told.common
+    anywhere = {sample for snapshot in range(len(told.index)) for sample in told.last(snapshot)}
+    assert vectors.left_out.tolist() == sorted(anywhere - set(told.common))
     of_maps = np.moveaxis(expected, axis + 1, 2)
     np.testing.assert_array_equal(vectors.to_numpy(), of_maps.reshape(len(vectors.rows), -1).astype(np.float32))
     assert list(dict.fromkeys(layer.vectors("channel").rows["channel"])) == numbers
