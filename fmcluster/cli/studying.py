@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from ..analysis.results import Clusters, Embedding, History, Scores
+    from ..analysis.studying import Study
     from ..store import Run
 
 LayerName = Annotated[str, typer.Option("--layer", help="Which layer.")]
@@ -71,13 +71,15 @@ def analyze(
     folder = output or _results_folder(opened, parameters)
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"{folder} is a file; the tables go into a folder")
-    scores, embedding, found, history = _study(
-        opened, layer, view=view, clusters=clusters, components=components, rows=rows, seed=seed
-    )
+    found = _study(opened, layer, view=view, clusters=clusters, components=components, rows=rows, seed=seed)
+    scores, embedding, history = found.scores, found.embedding, found.history
+    if len(found.vectors.left_out):
+        say(f"Left out: {len(found.vectors.left_out)} samples that are not in every snapshot.")
+    how = "exact" if scores.method != "randomized" else f"to {scores.error:.1%} of the largest"
     say(
         f"{layer}, {view} view: {len(scores.rows)} rows of {scores.n_features} features over {len(opened)} snapshots; "
         f"{scores.values.shape[1]} components hold {scores.explained_variance_ratio.sum():.1%} of the variance "
-        f"(exact, {scores.method} matrix)."
+        f"({how}, {scores.method})."
     )
     say(f"Map by {embedding.method}: {embedding.faithfulness}.")
     console.print(_table("Members of each cluster", history.sizes.reset_index()))
@@ -85,9 +87,9 @@ def analyze(
         console.print(_table("Rows that changed cluster, step by step", history.steps))
     _save(
         folder,
-        parameters | {"fit": found.fit, "reducer": embedding.method, "clusterer": found.method},
+        parameters | {"fit": found.clusters.fit, "reducer": embedding.method, "clusterer": found.clusters.method},
         {
-            "rows": embedding.frame.assign(cluster=found.labels),
+            "rows": embedding.frame.assign(cluster=found.clusters.labels),
             "flow": history.flow,
             "steps": history.steps,
             "sizes": history.sizes.reset_index(),
@@ -165,27 +167,28 @@ def report_progress() -> Iterator[Callable[[str, int, int], None]]:
 
 def _study(
     run: "Run", layer: str, *, view: str, clusters: int, components: int, rows: int | None, seed: int
-) -> "tuple[Scores, Embedding, Clusters, History]":
+) -> "Study":
     vectors = run[layer].vectors(view, n_rows=rows, random_state=seed)
     if clusters < 1:
         raise ValueError(f"--clusters is {clusters}; expected at least 1")
-    with console.status("loading the analysis"):
-        from sklearn.cluster import KMeans
-
-        from .. import analysis
+    with console.status("loading the analysis") as status:
         from ..analysis.embedding import MOST_ROWS
-    if vectors.shape[0] > MOST_ROWS:
-        raise ValueError(
-            f"the {view} view of {layer} has {vectors.shape[0]:,} rows, and a map takes {MOST_ROWS:,} at most; draw "
-            f"some with --rows, up to {MOST_ROWS // len(run):,} of each snapshot"
+        from ..analysis.saving import Saved
+        from ..analysis.studying import study
+
+        if vectors.shape[0] > MOST_ROWS:
+            raise ValueError(
+                f"the {view} view of {layer} has {vectors.shape[0]:,} rows, and a map takes {MOST_ROWS:,} at most; "
+                f"draw some with --rows, up to {MOST_ROWS // len(run):,} of each snapshot"
+            )
+        return study(
+            vectors,
+            n_clusters=clusters,
+            n_components=components,
+            random_state=seed,
+            saved=Saved.beside(run),
+            announce=lambda what: status.update(f"{what} of {vectors.shape[0]:,} rows"),
         )
-    with console.status(f"principal components of {vectors.shape[0]} rows"):
-        scores = analysis.pca(vectors, n_components=components)
-    with console.status(f"map of {vectors.shape[0]} rows"):
-        embedding = analysis.embed(scores, random_state=seed)
-    with console.status("clusters"):
-        found = analysis.cluster(scores, KMeans(clusters, random_state=seed, n_init=4))
-    return scores, embedding, found, analysis.track(found)
 
 
 def _draw(
@@ -214,12 +217,12 @@ def _draw(
 
         vectors = run[layer].vectors(view, n_rows=rows, random_state=seed)
         return _figure_of(pictures.explained_variance(analysis.pca(vectors)))
-    _, embedding, found, history = _study(run, layer, view=view, clusters=clusters, components=50, rows=rows, seed=seed)
+    found = _study(run, layer, view=view, clusters=clusters, components=50, rows=rows, seed=seed)
     if picture is Picture.embedding:
-        return pictures.embedding_grid(embedding, found)
+        return pictures.embedding_grid(found.embedding, found.clusters)
     if picture is Picture.trajectories:
-        return _figure_of(pictures.trajectories(embedding, found))
-    return _figure_of(pictures.flow(history) if picture is Picture.flow else pictures.churn(history))
+        return _figure_of(pictures.trajectories(found.embedding, found.clusters))
+    return _figure_of(pictures.flow(found.history) if picture is Picture.flow else pictures.churn(found.history))
 
 
 def _figure_of(ax: "Axes") -> "Figure":

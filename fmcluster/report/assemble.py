@@ -7,11 +7,12 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.cluster import KMeans
 
-from fmcluster.analysis import Clusters, Embedding, History, Scores, cluster, embed, pca, track
+from fmcluster.analysis import Clusters, Embedding, History, Scores
 from fmcluster.analysis.embedding import Reducer
 from fmcluster.analysis.fused import FusedTSNE
+from fmcluster.analysis.saving import Saved
+from fmcluster.analysis.studying import study
 from fmcluster.plot import cluster_palette
 from fmcluster.plot.snapshots import snapshot_table, snapshot_titles
 from fmcluster.store import Layer
@@ -130,7 +131,7 @@ class Study:
         return nearest
 
 
-def study_layer(layer: Layer, settings: Settings, *, announce: Announce) -> Study:
+def study_layer(layer: Layer, settings: Settings, *, announce: Announce, saved: Saved | None) -> Study:
     """Reduce, map, cluster and track one layer.
 
     Parameters
@@ -141,29 +142,30 @@ def study_layer(layer: Layer, settings: Settings, *, announce: Announce) -> Stud
         How.
     announce : callable
         Told in words what comes next, `STAGES` times (the pictures, which come last, among them).
+    saved : Saved or None
+        Results that are used again.
 
     Returns
     -------
     Study
     """
-    announce(f"{layer.name}: principal components")
     whole = layer.vectors(settings.view)
-    vectors = _drawn(layer, whole, settings)
-    scores = pca(vectors, max_bytes=settings.max_bytes)
-    announce(f"{layer.name}: map")
-    embedding = embed(scores, settings.reducer, random_state=settings.random_state)
-    announce(f"{layer.name}: clusters")
-    # Rows that are equal, such as dead channels, can only be in one cluster; a cluster for each row says nothing.
-    distinct = len(np.unique(scores.values, axis=0))
-    count = max(1, min(settings.n_clusters, vectors.rows_per_snapshot, distinct))
-    clusters = cluster(scores, KMeans(count, random_state=settings.random_state, n_init=4))
+    found = study(
+        _drawn(layer, whole, settings),
+        n_clusters=settings.n_clusters,
+        reducer=settings.reducer,
+        random_state=settings.random_state,
+        max_bytes=settings.max_bytes,
+        saved=saved,
+        announce=lambda what: announce(f"{layer.name}: {what}"),
+    )
     return Study(
         layer=layer,
         rows_in_view=whole.rows_per_snapshot,
-        scores=scores,
-        embedding=embedding,
-        clusters=clusters,
-        history=track(clusters),
+        scores=found.scores,
+        embedding=found.embedding,
+        clusters=found.clusters,
+        history=found.history,
     )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fmcluster.analysis.embedding import Reducer
 from fmcluster.analysis.fused import FusedTSNE
+from fmcluster.analysis.saving import Saved
 from fmcluster.store import Run
 
 from .assemble import STAGES, Settings, study_layer
@@ -26,9 +27,13 @@ def write_report(
     reducer: Reducer | FusedTSNE | None = None,
     random_state: int = 0,
     max_bytes: int = 1 << 30,
+    save: bool = True,
     progress: Progress | None = None,
 ) -> Path:
     """Analyse some layers of a run and write what was found to one HTML file, which needs no network.
+
+    What was found is saved beside the run (``<run>.results``), and used again by the next report or `fmcluster analyze`
+    as long as arguments and snapshots are the same.
 
     Parameters
     ----------
@@ -52,6 +57,8 @@ def write_report(
         Seed. The same run, arguments and library versions give the same file.
     max_bytes : int
         Memory that the principal components may take.
+    save : bool
+        Whether to save results and to use saved ones.
     progress : callable, optional
         Called before each stage with what it is, how many stages are done, and how many there are.
 
@@ -96,9 +103,10 @@ def write_report(
             progress(stage, done, total)
         done += 1
 
+    saved = Saved.beside(run) if save else None
     sections = []
     for number, layer in enumerate(chosen):
-        study = study_layer(layer, settings, announce=announce)
+        study = study_layer(layer, settings, announce=announce, saved=saved)
         announce(f"{layer.name}: pictures")
         sections.append(layer_section(study, number=number, sample=shown, settings=settings))
     announce("page")
