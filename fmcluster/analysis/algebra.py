@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from scipy.linalg.blas import dsyrk, ssyrk
 
 from ..vectors import Matrix, Scale, Vectors
 from .passes import run_each
@@ -21,7 +22,7 @@ Add = Callable[[torch.Tensor, Matrix, int], None]  # to a total, a block, which 
 BLOCK_BYTES = 64 << 20
 _PRODUCT_DEPTH = 512
 # A singular value is the root of an eigenvalue: a relative error of 1e-8 in the products puts one that is zero at 1e-4
-# of the largest. The rounding of float32 products averages out below that only over many of them.
+# of the largest. The rounding of float32 products averages out to about that only over many of them.
 _DEPTH_FOR_FLOAT32 = 1 << 16
 _GROUPS = 16  # of parts that an executor is handed: each comes back as a matrix
 OVERSAMPLING = 10
@@ -250,18 +251,34 @@ def _add_group(
 
 def _add_gram(total: torch.Tensor, block: Matrix, _: int, *, basis: slice, dtype: torch.dtype) -> None:
     rows = torch.from_numpy(_centred(block, basis)).to(total.device)
+    whole = total.shape[0] == total.shape[1]
     for start in range(0, rows.shape[1], _PRODUCT_DEPTH):
         part = rows[:, start : start + _PRODUCT_DEPTH].to(dtype)
-        total += part @ part[basis].T
+        if whole:
+            _add_square(total, part.T)
+        else:
+            total += part @ part[basis].T
 
 
 def _add_covariance(total: torch.Tensor, block: Matrix, _: int, *, shift: Matrix, dtype: torch.dtype) -> None:
-    block = block - shift
+    block -= shift
     total[-1] += torch.from_numpy(block.sum(axis=0, dtype=np.float64)).to(total.device)
     rows = torch.from_numpy(block).to(total.device)
     for start in range(0, len(rows), _PRODUCT_DEPTH):
-        part = rows[start : start + _PRODUCT_DEPTH].to(dtype)
-        total[:-1] += part.T @ part
+        _add_square(total[:-1], rows[start : start + _PRODUCT_DEPTH].to(dtype))
+
+
+def _add_square(total: torch.Tensor, part: torch.Tensor) -> None:
+    """Add ``part.T @ part``; on a CPU the lower triangle alone, at half the work."""
+    if total.device.type != "cpu":
+        total += torch.tril(part.T @ part)
+        return
+    syrk = ssyrk if part.dtype == torch.float32 else dsyrk
+    # what Fortran calls upper is lower, read by rows
+    values = part.numpy()
+    turned = values.flags.c_contiguous
+    product = syrk(1.0, values.T if turned else np.asfortranarray(values), trans=0 if turned else 1)
+    total += torch.from_numpy(product.T)
 
 
 def _add_random(total: torch.Tensor, block: Matrix, number: int, *, seed: int) -> None:
@@ -282,8 +299,12 @@ def _centred(block: Matrix, basis: slice = slice(None)) -> Matrix:
 
 
 def _symmetric(total: Array) -> Array:
-    total += total.T.copy()
-    total /= 2
+    """Fill the upper triangle by the lower one, in place."""
+    for start in range(0, len(total), 1024):  # a few rows at a time: no second matrix
+        stop = start + 1024
+        corner = np.tril(total[start:stop, start:stop])
+        total[start:stop, start:stop] = corner + np.tril(corner, -1).T
+        total[start:stop, stop:] = total[stop:, start:stop].T
     return total
 
 

@@ -27,7 +27,7 @@ from .results import Array, Scores, snapshot_of_epoch
 MAX_BYTES = 1 << 30
 N_ITERATIONS = 2
 # Below this share of the largest, a singular value is the rounding of products, and its direction means nothing.
-_SMALLEST = 1e-4
+_SMALLEST = 2e-4
 
 
 def pca(

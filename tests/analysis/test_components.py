@@ -98,7 +98,7 @@ def test_zeros_stay_zero_where_sums_are_too_long_for_float64_products(vectors_of
     vectors = vectors_of(maps)
     assert vectors.n_features > 1 << 16
     singular = pca(vectors, n_components=6).singular_values
-    assert singular[1] < 1e-4 * singular[0]
+    assert singular[1] < 2e-4 * singular[0]
 
 
 def test_one_pass_over_the_disk_where_rows_are_few(vectors_of):
