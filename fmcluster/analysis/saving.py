@@ -113,7 +113,7 @@ def _save(path: Path, result: object, key: Mapping[str, Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with beside.open("wb") as file:
-                np.savez_compressed(file, about=np.array(json.dumps(about)), **arrays)
+                np.savez_compressed(file, allow_pickle=False, about=np.array(json.dumps(about)), **arrays)
             beside.replace(path)
         finally:
             beside.unlink(missing_ok=True)

@@ -219,7 +219,7 @@ class Layer:
         view: str,
         *,
         snapshots: Sequence[int] | None = None,
-        samples: Sequence[int] | None = None,
+        samples: Sequence[int] | npt.NDArray[np.integer] | None = None,
         n_rows: int | None = None,
         scaling: Scaling = "none",
         random_state: int = 0,
@@ -278,7 +278,9 @@ class Layer:
     def _attributes(self) -> dict[str, Any]:
         return self._run.group_attributes(self._path)
 
-    def _samples_in_all(self, snapshots: Sequence[int], samples: Sequence[int] | None) -> npt.NDArray[np.int64]:
+    def _samples_in_all(
+        self, snapshots: Sequence[int], samples: Sequence[int] | npt.NDArray[np.integer] | None
+    ) -> npt.NDArray[np.int64]:
         if samples is None:
             return self._run.common_samples(snapshots)
         wanted = _integers(samples, "samples")

@@ -1,0 +1,373 @@
+"""How alike layers are, to one another and over snapshots."""
+
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ..store import Run
+from ..vectors import Vectors
+from .algebra import BLOCK_BYTES, accumulate_gram
+from .arguments import require
+from .passes import run_each
+from .representations import FEWEST_SAMPLES, canonical, flatten_kernel, rbf_kernel, warn_of_bias, weighted
+from .results import Array
+
+Metric = Literal["cka", "rbf_cka", "procrustes", "svcca", "pwcca"]
+METRICS: tuple[Metric, ...] = ("cka", "rbf_cka", "procrustes", "svcca", "pwcca")
+
+
+@dataclass(frozen=True, eq=False)
+class Similarity:
+    """Layers at snapshots against layers at snapshots.
+
+    Attributes
+    ----------
+    values : ndarray of shape (n_rows, n_columns), float64
+        1 is alike. NaN where a layer is constant over the samples.
+    rows, columns : DataFrame
+        ``layer, snapshot, epoch, step`` of each row and column: layers in forward order, snapshots within.
+    metric : str
+        What was measured.
+    debiased : bool
+        Whether a kernel alignment is the unbiased estimate.
+    n_samples : int
+        Over how many samples.
+    left_out : ndarray of int64
+        Dataset indices of samples that some snapshot, or one of two runs, does not hold.
+    """
+
+    values: Array
+    rows: pd.DataFrame
+    columns: pd.DataFrame
+    metric: str
+    debiased: bool
+    n_samples: int
+    left_out: npt.NDArray[np.int64]
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """A row for each pair: ``layer_a, snapshot_a, epoch_a, layer_b, snapshot_b, epoch_b, value``."""
+        first, second = np.indices(self.values.shape).reshape(2, -1)
+        named = ["layer", "snapshot", "epoch"]
+        sides = [
+            side[named].iloc[places].add_suffix(end).reset_index(drop=True)
+            for side, places, end in ((self.rows, first, "_a"), (self.columns, second, "_b"))
+        ]
+        return pd.concat([*sides, pd.Series(self.values.ravel(), name="value")], axis=1)
+
+    def between_layers(self, snapshot: int) -> pd.DataFrame:
+        """Return layer against layer at one snapshot, by its number."""
+        return self._part("snapshot", snapshot, label="layer")
+
+    def between_snapshots(self, layer: str) -> pd.DataFrame:
+        """Return snapshot against snapshot of one layer."""
+        return self._part("layer", layer, label="snapshot")
+
+    def _part(self, column: str, value: str | int, *, label: str) -> pd.DataFrame:
+        places = [np.flatnonzero(side[column] == value) for side in (self.rows, self.columns)]
+        if not all(map(len, places)):
+            known = [name for name in self.rows[column].unique() if (self.columns[column] == name).any()]
+            raise ValueError(f"there is no {column} {value!r}; expected one of {', '.join(map(str, known))}")
+        return pd.DataFrame(
+            self.values[np.ix_(*places)],
+            index=pd.Index(self.rows[label].iloc[places[0]], name=label),
+            columns=pd.Index(self.columns[label].iloc[places[1]], name=label),
+        )
+
+
+def similarity(
+    run: Run,
+    other: Run | None = None,
+    *,
+    metric: Metric = "cka",
+    layers: Sequence[str] | None = None,
+    snapshots: Sequence[int] | None = None,
+    samples: Sequence[int] | npt.NDArray[np.int64] | None = None,
+    debiased: bool = True,
+    bandwidth: float = 0.5,
+    n_directions: int | None = None,
+    max_bytes: int = 1 << 30,
+    executor: Executor | None = None,
+) -> Similarity:
+    """Compare every layer at every snapshot with every other, or with those of another run.
+
+    The alignments (``"cka"``, ``"rbf_cka"``) and ``"procrustes"`` compare what a layer makes of whole samples. Each
+    layer and snapshot is read once, for the inner products of its samples; all pairs come from these.
+
+    The canonical correlations (``"svcca"``, ``"pwcca"``) compare channels over places of samples: where two layers
+    differ in size, both are averaged to the smaller height and width. Each pair is read by itself, so choose layers and
+    snapshots.
+
+    Parameters
+    ----------
+    run : Run
+        Its layers at its snapshots are the rows.
+    other : Run, optional
+        Whose are the columns; by default the same.
+    metric : {"cka", "rbf_cka", "procrustes", "svcca", "pwcca"}
+        See `representations`.
+    layers : sequence of str, optional
+        Names; all by default, of two runs those that both have.
+    snapshots : sequence of int, optional
+        Numbers of snapshots; all by default, of both runs.
+    samples : sequence of int, optional
+        Dataset indices; by default all that every snapshot holds, of both runs.
+    debiased : bool
+        Whether an alignment is the unbiased estimate, which is 0 of independent noise.
+    bandwidth : float
+        Of ``"rbf_cka"``, as a share of the median distance.
+    n_directions : int, optional
+        Of ``"svcca"`` and ``"pwcca"``, the directions of largest variance kept of each layer; by default those that
+        hold 99 % of the variance, or all of them.
+    max_bytes : int
+        Memory that may be taken, above what is in use.
+    executor : concurrent.futures.Executor, optional
+        Where layers and snapshots, or pairs of them, are read.
+
+    Returns
+    -------
+    Similarity
+
+    Raises
+    ------
+    TypeError
+        For what is not a run.
+    ValueError
+        For an unknown metric, layer, snapshot or sample, fewer than 4 samples, activations that are not finite, or
+        canonical correlations of no more points than directions.
+    MemoryError
+        Where the products of all layers and snapshots do not fit into `max_bytes`.
+
+    Warns
+    -----
+    UserWarning
+        Of a biased alignment where features outnumber samples.
+
+    References
+    ----------
+    S. Kornblith, M. Norouzi, H. Lee and G. Hinton, "Similarity of Neural Network Representations Revisited", ICML 2019;
+    `representations` has those of each metric.
+    """
+    if metric not in METRICS:
+        raise ValueError(f"metric is {metric!r}; expected one of {', '.join(METRICS)}")
+    runs = [run] if other is None else [run, other]
+    for each in runs:
+        require(each, Run, verb="similarity", made_by="open_run(path)")
+    names = _shared_layers(runs, layers)
+    chosen, left_out = _shared_samples(runs, names, snapshots, samples)
+    sides = [_vectors(each, names, snapshots, chosen) for each in runs]
+    if len(chosen) < FEWEST_SAMPLES:
+        raise ValueError(f"{len(chosen)} samples are too few to compare layers by; expected at least {FEWEST_SAMPLES}")
+    if metric in ("svcca", "pwcca"):
+        values = _correlate(sides, metric, n_directions=n_directions, max_bytes=max_bytes, executor=executor)
+    else:
+        everything = [vectors for side in sides for vectors in side]
+        if metric == "cka" and not debiased:
+            warn_of_bias(len(chosen), max(vectors.n_features for vectors in everything))
+        _check_budget(len(everything), len(chosen), max_bytes)
+        block_bytes = min(BLOCK_BYTES, max_bytes // 12)
+        make = partial(_prepare, metric=metric, debiased=debiased, bandwidth=bandwidth, block_bytes=block_bytes)
+        prepared = list(run_each(make, everything, executor=executor))
+        rows = prepared[: len(sides[0])]
+        columns = rows if other is None else prepared[len(sides[0]) :]
+        values = (_nuclear if metric == "procrustes" else _inner)(rows, columns)
+    labels = [_labels(side) for side in sides]
+    return Similarity(
+        values=values,
+        rows=labels[0],
+        columns=labels[-1],
+        metric=metric,
+        debiased=debiased and metric in ("cka", "rbf_cka"),
+        n_samples=len(chosen),
+        left_out=left_out,
+    )
+
+
+def _shared_layers(runs: Sequence[Run], layers: Sequence[str] | None) -> list[str]:
+    if layers is None:
+        names = [name for name in runs[0].layers if all(name in run.layers for run in runs)]
+        if not names:
+            raise ValueError(f"the runs have no layer in common: {'; '.join(', '.join(run.layers) for run in runs)}")
+        return names
+    for name in layers:
+        for run in runs:
+            run[name]
+    if not len(layers):
+        raise ValueError("layers is empty; pass at least one, or None for all")
+    return list(layers)
+
+
+def _shared_samples(
+    runs: Sequence[Run], names: Sequence[str], snapshots: Sequence[int] | None, samples: object
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return the samples that all snapshots of all runs hold, in the first one's order, and those that some do not."""
+    if samples is not None:
+        return np.asarray(samples, dtype=np.int64), np.empty(0, np.int64)
+    held = [run[names[0]].vectors("sample", snapshots=snapshots) for run in runs]
+    common = held[0].samples[np.isin(held[0].samples, held[-1].samples)]
+    if not len(common):
+        raise ValueError("the runs have no sample in common; they have to be of one probe set")
+    anywhere = np.unique(np.concatenate([np.concatenate([each.samples, each.left_out]) for each in held]))
+    return common, np.setdiff1d(anywhere, common)
+
+
+def _vectors(
+    run: Run, names: Sequence[str], snapshots: Sequence[int] | None, samples: npt.NDArray[np.int64]
+) -> list[Vectors]:
+    """Return the sample view of each layer at each snapshot."""
+    whole = [run[name].vectors("sample", snapshots=snapshots, samples=samples) for name in names]
+    return [vectors.at([number]) for vectors in whole for number in vectors.snapshots]
+
+
+def _labels(side: Sequence[Vectors]) -> pd.DataFrame:
+    tables = [
+        vectors.source.snapshots.set_index("snapshot", drop=False).loc[list(vectors.snapshots)] for vectors in side
+    ]
+    return pd.concat(tables, ignore_index=True).assign(layer=[vectors.layer for vectors in side])[
+        ["layer", "snapshot", "epoch", "step"]
+    ]
+
+
+def _check_budget(count: int, n_samples: int, max_bytes: int) -> None:
+    # what is kept of each layer and snapshot, in float32; one matrix at work and its temporary copies
+    needed = count * n_samples**2 * 4 + 6 * n_samples**2 * 8
+    if needed > max_bytes:
+        raise MemoryError(
+            f"the inner products of {n_samples} samples at {count} layers and snapshots take {needed >> 20:,} MiB, the "
+            f"budget is {max_bytes >> 20:,} MiB; take fewer samples, snapshots or layers, or raise max_bytes"
+        )
+
+
+def _prepare(
+    vectors: Vectors, *, metric: str, debiased: bool, bandwidth: float, block_bytes: int
+) -> npt.NDArray[np.float32]:
+    """Return what is kept of one layer at one snapshot."""
+    gram = accumulate_gram(vectors, block_bytes=block_bytes)
+    if metric == "procrustes":
+        values, axes = np.linalg.eigh(gram)
+        trace = max(values.sum(), 0)
+        root = (axes * np.sqrt(np.maximum(values, 0))) @ axes.T
+        gram = root / np.sqrt(trace) if trace > 0 else np.zeros_like(root)
+        return np.asarray(gram, dtype=np.float32)
+    if metric == "rbf_cka":
+        norms = np.diag(gram)
+        squares = np.maximum(norms[:, None] + norms - 2 * gram, 0)
+        gram = rbf_kernel(squares, bandwidth=bandwidth)
+    return np.asarray(flatten_kernel(gram, debiased=debiased), dtype=np.float32)
+
+
+def _inner(rows: Sequence[npt.NDArray[np.float32]], columns: Sequence[npt.NDArray[np.float32]]) -> Array:
+    """Return the products of all pairs of vectors of unit length, summed in float64; NaN of those that are zero."""
+    values = np.zeros((len(rows), len(columns)))
+    for start in range(0, rows[0].size, 1 << 16):
+        part = np.stack([each[start : start + (1 << 16)] for each in rows]).astype(np.float64)
+        other = part if columns is rows else np.stack([each[start : start + (1 << 16)] for each in columns])
+        values += part @ other.T
+    return _without_constants(values, rows, columns)
+
+
+def _nuclear(rows: Sequence[npt.NDArray[np.float32]], columns: Sequence[npt.NDArray[np.float32]]) -> Array:
+    """Return the nuclear norms of the products of all pairs of square roots: those of the features' products."""
+    values = np.empty((len(rows), len(columns)))
+    for i, first in enumerate(rows):
+        for j, second in enumerate(columns):
+            if columns is rows and j < i:
+                values[i, j] = values[j, i]
+            else:
+                values[i, j] = np.linalg.norm(first.astype(np.float64) @ second, "nuc")
+    return _without_constants(values, rows, columns)
+
+
+def _without_constants(values: Array, rows: Sequence[npt.NDArray[np.float32]], columns: object) -> Array:
+    for axis, side in enumerate((rows, columns)):
+        constant = [not each.any() for each in side]  # type: ignore[attr-defined]
+        values[(slice(None),) * axis + (constant,)] = np.nan
+    return values
+
+
+def _correlate(
+    sides: Sequence[Sequence[Vectors]],
+    metric: str,
+    *,
+    n_directions: int | None,
+    max_bytes: int,
+    executor: Executor | None,
+) -> Array:
+    rows, columns = sides[0], sides[-1]
+    alone = len(sides) == 1
+    pairs = [(i, j) for i in range(len(rows)) for j in range(i if alone else 0, len(columns))]
+    compare = partial(_compare_places, metric=metric, n_directions=n_directions, max_bytes=max_bytes)
+    found = run_each(compare, [(rows[i], columns[j]) for i, j in pairs], executor=executor)
+    values = np.empty((len(rows), len(columns)))
+    for (i, j), (there, back) in zip(pairs, found, strict=True):
+        values[i, j] = there
+        if alone:
+            values[j, i] = back
+    return values
+
+
+def _compare_places(
+    pair: tuple[Vectors, Vectors], *, metric: str, n_directions: int | None, max_bytes: int
+) -> tuple[float, float]:
+    """Compare the channels of two layers over places, as seen from the first and from the second."""
+    xx, yy, xy, points = _sum_products(pair, max_bytes=max_bytes)
+    variance = 0.99 if metric == "svcca" else 1.0
+    there = canonical(xx, yy, xy, points, n_directions=n_directions, variance=variance)
+    if metric == "svcca":
+        mean = float(there[0].mean()) if len(there[0]) else float("nan")
+        return mean, mean
+    back = canonical(yy, xx, xy.T, points, n_directions=n_directions, variance=variance)
+    return weighted(*there), weighted(*back)
+
+
+def _sum_products(pair: tuple[Vectors, Vectors], *, max_bytes: int) -> tuple[Array, Array, Array, int]:
+    """Return the centred inner products of channels over all places of all samples, and how many places there are."""
+    shapes = [vectors.source.map_shape for vectors in pair]
+    size = min(shape[1] for shape in shapes), min(shape[2] for shape in shapes)
+    channels = [shape[0] for shape in shapes]
+    of_a_sample = sum(4 * int(np.prod(shape)) for shape in shapes) + 16 * sum(channels) * size[0] * size[1]
+    matrices = 8 * 4 * sum(channels) ** 2
+    step = (max_bytes - matrices) // (2 * of_a_sample)
+    if step < 1:
+        raise MemoryError(
+            f"the products of {channels[0]} and {channels[1]} channels and the maps of one sample take "
+            f"{matrices + 2 * of_a_sample >> 20:,} MiB, the budget is {max_bytes >> 20:,} MiB; raise max_bytes"
+        )
+    step = min(step, 64)
+    total, sums, points = np.zeros((sum(channels),) * 2), np.zeros(sum(channels)), 0
+    shift: Array | None = None
+    for start in range(0, len(pair[0].samples), step):
+        both = np.concatenate([_read_places(vectors, slice(start, start + step), size) for vectors in pair], axis=1)
+        if shift is None:
+            shift = both.mean(axis=0)
+        both -= shift
+        sums += both.sum(axis=0)
+        total += both.T @ both
+        points += len(both)
+    total -= np.outer(sums, sums) / points
+    c = channels[0]
+    return total[:c, :c], total[c:, c:], total[:c, c:], points
+
+
+def _read_places(vectors: Vectors, part: slice, size: tuple[int, int]) -> Array:
+    """Read some samples, averaged to a size: ndarray of shape (n_samples * height * width, n_channels), float64."""
+    import torch
+
+    layer = vectors.source
+    maps = layer.read_maps(
+        snapshot=vectors.snapshots[0], samples=vectors.samples[part], channels=slice(None), rows=slice(None)
+    ).astype(np.float32)
+    if not np.isfinite(maps).all():
+        raise ValueError(
+            f"{vectors.layer} holds NaN or infinite values at snapshot {vectors.snapshots[0]}; leave out the samples "
+            f"that do (samples=[...])"
+        )
+    pooled = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(maps), size).numpy()
+    places: Array = pooled.transpose(0, 2, 3, 1).reshape(-1, pooled.shape[1]).astype(np.float64)
+    return places
