@@ -84,18 +84,18 @@ def make_setting(arguments: argparse.Namespace) -> Setting:
     model = resnet18(num_classes=2)
     if arguments.weights:
         model.load_state_dict(torch.load(arguments.weights, weights_only=True))
-    probe = TensorDataset(_photographs(arguments.images or (384 if on_cuda else 96)))
+    probe = TensorDataset(photographs(arguments.images or (384 if on_cuda else 96)))
     return Setting(model.to(device).eval(), probe, device, arguments.batch_size or (128 if on_cuda else 32))
 
 
-def _photographs(count: int) -> torch.Tensor:
+def photographs(count: int, *, size: int = 224) -> torch.Tensor:
     root = os.environ.get("FMCLUSTER_DATA")
     if root is None:
-        return torch.randn(count, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+        return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0))
     normalize = transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     stages = transforms.Compose(
-        [transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor(), normalize],
+        [transforms.Resize(size * 8 // 7), transforms.CenterCrop(size), transforms.ToTensor(), normalize],
     )
     folders = [ImageFolder(Path(root) / "hymenoptera_data" / part, stages) for part in ("val", "train")]
-    photographs: ConcatDataset = ConcatDataset(folders)
-    return torch.stack([photographs[i][0] for i in range(min(count, len(photographs)))])
+    images: ConcatDataset = ConcatDataset(folders)
+    return torch.stack([images[i][0] for i in range(min(count, len(images)))])

@@ -72,3 +72,20 @@ def test_memory_is_told_per_snapshot_beside_what_the_recorder_may_take(tmp_path)
         assert row["allowed"] == row["max_pending_bytes"] + (64 << 20)
     kept = 4 * told["images"] * (3 * 64 * 112**2)  # of float32 clones; the model's own peak may take up some of it
     assert 0.5 * kept < min(clones["above_bare"]) < 4 * kept
+
+
+def test_the_analysis_is_measured_beside_its_parts_and_a_script(tmp_path):
+    command = [sys.executable, str(CAPTURE.with_name("analysis.py")), "--small", "--rounds", "2"]
+    options = ["--folder", str(tmp_path / "runs"), "--output", str(tmp_path / "out")]
+    result = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    told = json.loads((tmp_path / "out" / "analysis.json").read_text())
+    assert told["beside"]["shape"] == [3 * 64, 6 * 32 * 32]
+    assert {name: len(values) for name, values in told["beside"]["seconds"].items()} == {
+        "pca": 2, "read": 2, "products": 2, "script": 2, "full": 1,
+    }  # fmt: skip
+    assert min(min(values) for values in told["beside"]["seconds"].values()) > 0
+    assert min(told["beside"]["peak"].values()) > 0
+    assert len(told["flat"]["gigabytes"]) == 2 * 2
+    assert {row["method"] for row in told["budgets"]} >= {"gram", "covariance"}
+    assert [row["verb"] for row in told["verbs"]] == ["similarity", "diagnose", "exemplars"]

@@ -101,6 +101,11 @@ def test_the_face_of_the_design(loop):
     assert len(embedding.frame) == len(clusters.frame) == 6 * 16
     assert len(history.frame) == 5 * 16
 
+    cka = fm.similarity(run, metric="cka")
+    assert cka.values.shape == (7 * 6, 7 * 6)
+    assert fm.exemplars(layer, k=9).values.shape == (6, 16, 9)
+    assert set(fm.diagnose(run).layers["layer"]) == set(run.layers)
+
     assert isinstance(plot.channel_grid(layer, epoch=5, sample=0), Figure)
     assert isinstance(plot.channel_evolution(layer, sample=0, channels=range(8)), Figure)
     ax = Figure().subplots()
@@ -109,6 +114,11 @@ def test_the_face_of_the_design(loop):
     assert plot.flow(history, ax=ax) is ax
     page = fm.write_report(run, "report.html", layers=["conv1", "layer4"], n_clusters=4)
     assert page.read_text().lstrip().lower().startswith("<!doctype html")
+
+    checkpoints = {0: "epoch0.pt", 5: "epoch5.pt"}
+    fm.replay(model, "again.zarr", checkpoints=checkpoints, layers="children", probe=probe_set)
+    both = fm.compare(run, fm.open_run("again.zarr"))
+    assert set(both.scores) == set(run.layers)
 
 
 def test_the_face_of_the_design_live(loop):
@@ -148,7 +158,7 @@ def test_results_are_frozen(loop):
         scores.values = np.zeros(3)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/recording.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/analysis.md", "docs/recording.md"])
 def test_the_code_on_the_pages_runs(page, loop):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
     assert blocks

@@ -5,6 +5,7 @@ them. Two representations may have different numbers of features.
 """
 
 import warnings
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -108,7 +109,7 @@ def cca(x: npt.ArrayLike, y: npt.ArrayLike, *, n_directions: int | None = None) 
     ----------
     H. Hotelling, "Relations Between Two Sets of Variates", Biometrika 28, 1936.
     """
-    found, _ = canonical(*_products(x, y), n_directions=n_directions, variance=1.0)
+    found, _ = canonical(**_products(x, y), n_directions=n_directions, variance=1.0)
     return found
 
 
@@ -136,7 +137,7 @@ def svcca(x: npt.ArrayLike, y: npt.ArrayLike, *, n_directions: int | None = None
     ----------
     M. Raghu, J. Gilmer, J. Yosinski and J. Sohl-Dickstein, "SVCCA", NeurIPS 2017.
     """
-    found, _ = canonical(*_products(x, y), n_directions=n_directions, variance=variance)
+    found, _ = canonical(**_products(x, y), n_directions=n_directions, variance=variance)
     return float(found.mean()) if len(found) else float("nan")
 
 
@@ -165,7 +166,7 @@ def pwcca(x: npt.ArrayLike, y: npt.ArrayLike, *, n_directions: int | None = None
     A. Morcos, M. Raghu and S. Bengio, "Insights on Representational Similarity in Neural Networks with Canonical
     Correlation", NeurIPS 2018.
     """
-    found, weights = canonical(*_products(x, y), n_directions=n_directions, variance=1.0)
+    found, weights = canonical(**_products(x, y), n_directions=n_directions, variance=1.0)
     return weighted(found, weights)
 
 
@@ -236,7 +237,7 @@ def flatten_kernel(kernel: Array, *, debiased: bool) -> Array:
 
 
 def canonical(
-    xx: Array, yy: Array, xy: Array, n_points: int, *, n_directions: int | None, variance: float
+    xx: Array, yy: Array, *, xy: Array, n_points: int, n_directions: int | None, variance: float
 ) -> tuple[Array, Array]:
     """Return canonical correlations from centred products, and the weights of `x` on them (Morcos et al. 2018).
 
@@ -298,9 +299,9 @@ def _align(first: Array, second: Array, *, debiased: bool) -> float:
     return float(a @ b) if a.any() and b.any() else float("nan")
 
 
-def _products(x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[Array, Array, Array, int]:
+def _products(x: npt.ArrayLike, y: npt.ArrayLike) -> dict[str, Any]:
     x, y = _pair(x, y, fewest=2)
-    return x.T @ x, y.T @ y, x.T @ y, len(x)
+    return {"xx": x.T @ x, "yy": y.T @ y, "xy": x.T @ y, "n_points": len(x)}
 
 
 def _pair(x: npt.ArrayLike, y: npt.ArrayLike, *, fewest: int) -> tuple[Array, Array]:

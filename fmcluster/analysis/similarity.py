@@ -318,11 +318,11 @@ def _compare_places(
     """Compare the channels of two layers over places, as seen from the first and from the second."""
     xx, yy, xy, points = _sum_products(pair, max_bytes=max_bytes)
     variance = 0.99 if metric == "svcca" else 1.0
-    there = canonical(xx, yy, xy, points, n_directions=n_directions, variance=variance)
+    there = canonical(xx, yy, xy=xy, n_points=points, n_directions=n_directions, variance=variance)
     if metric == "svcca":
         mean = float(there[0].mean()) if len(there[0]) else float("nan")
         return mean, mean
-    back = canonical(yy, xx, xy.T, points, n_directions=n_directions, variance=variance)
+    back = canonical(yy, xx, xy=xy.T, n_points=points, n_directions=n_directions, variance=variance)
     return weighted(*there), weighted(*back)
 
 

@@ -8,10 +8,10 @@ import typer
 
 from .app import app, console, errors
 from .reading import info, verify
-from .studying import analyze, plot, report
+from .studying import analyze, diagnose, plot, report
 from .training import demo, estimate, train
 
-for command in (demo, train, estimate, info, verify, analyze, plot, report):
+for command in (demo, train, estimate, info, verify, analyze, diagnose, plot, report):
     app.command()(command)
 
 

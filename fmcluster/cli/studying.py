@@ -157,6 +157,39 @@ def report(
     say(f"The report is in {page.resolve()}")
 
 
+def diagnose(
+    run: RunPath,
+    layers: Annotated[str | None, typer.Option(help="Names with commas; all by default.")] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of what is drawn at random.")] = 0,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for the tables, as CSV.")] = None,
+) -> None:
+    """Say which layers settled, narrowed, doubled or died, with the numbers, and what follows."""
+    from ..store import open_run
+
+    opened = open_run(run)
+    opened.resolve(snapshot=0)
+    if output is not None and output.exists() and not output.is_dir():
+        raise FileExistsError(f"{output} is a file; the tables go into a folder")
+    names = [name.strip() for name in layers.split(",")] if layers else None
+    with console.status(f"reading {len(opened)} snapshots of {len(names or opened.layers)} layers"):
+        from ..analysis import diagnose as judge
+
+        findings = judge(opened, layers=names, random_state=seed)
+    last = findings.frame[findings.frame["snapshot"] == findings.frame["snapshot"].max()]
+    measured = last.pivot(index="layer", columns="measure", values="value").reset_index()
+    table = findings.layers.merge(measured, on="layer", how="left", sort=False)
+    wanted = ["layer", "channels", "dead", "duplicates", "effective_rank", "drift", "settled_epoch", "separated_epoch"]
+    table = table[[name for name in wanted if name in table]].round(2)
+    table.columns = [name.removeprefix("effective_").removesuffix("_epoch") for name in table.columns]
+    console.print(_table("Each layer at the last snapshot; settled and separated are epochs", table))
+    say(str(findings))
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+        for name in ("frame", "channels", "layers"):
+            getattr(findings, name).to_csv(output / f"{name}.csv", index=False)
+        say(f"Saved in {output}")
+
+
 @contextmanager
 def report_progress() -> Iterator[Callable[[str, int, int], None]]:
     """Draw how far a report has come."""

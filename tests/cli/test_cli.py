@@ -218,6 +218,19 @@ def test_analyze_saves_beside_the_run_what_the_api_gives(run, capsys, monkeypatc
     assert "exact, gram" in capsys.readouterr().out
 
 
+def test_diagnose_prints_what_the_api_finds_and_saves_tables(run, tmp_path, capsys, monkeypatch):
+    from fmcluster import diagnose
+
+    assert call("diagnose", run, "--layers", "conv1", "-o", tmp_path / "out", monkeypatch=monkeypatch) == 0
+    findings = diagnose(open_run(run), layers=["conv1"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert " ".join(str(findings).split()) in said
+    assert "conv1" in said
+    for name, table in (("frame", findings.frame), ("channels", findings.channels), ("layers", findings.layers)):
+        saved = pd.read_csv(tmp_path / "out" / f"{name}.csv")
+        assert (list(saved.columns), len(saved)) == (list(table.columns), len(table))
+
+
 def test_the_store_is_read_without_torch(run):
     import subprocess
 
