@@ -5,7 +5,7 @@ row in its view (`channel`; `sample, channel`; `sample`; or `sample, y, x`). Eve
 same order, so an array of `n_rows` values reshapes to `(n_snapshots, n_rows / n_snapshots)`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -194,7 +194,9 @@ class Clusters(Rowwise):
     Attributes
     ----------
     labels : ndarray of shape (n_rows,), int64
-        The clusterer's labels, untouched; -1 is noise. Fitted on all snapshots at once, a label means the same in each.
+        -1 is noise. Fitted on all snapshots at once, or on one epoch, they are the clusterer's own, and mean the same
+        in each snapshot. Fitted on each, they are renamed after the clusters of the snapshot before that share most
+        members, and a name does not mean more than that.
     method : str
         Name of the clusterer.
     """
@@ -233,12 +235,29 @@ class History:
         ``from_snapshot, to_snapshot, from_cluster, to_cluster, count``.
     steps : DataFrame
         ``from_snapshot, to_snapshot, from_epoch, to_epoch, n_rows`` (rows that are in a cluster on both sides),
-        ``stayed`` (of these), ``churn`` (share that moved).
+        ``stayed`` (of these), ``churn`` (share that moved), ``ari`` and ``ami`` (adjusted Rand index and adjusted
+        mutual information). Of each of the three, ``*_floor``: between clusterings of the same rows with no change at
+        all (NaN: not available); ``*_null``: between labels with nothing in common, the mean over permutations;
+        ``*_null_limit``: what one permutation in twenty goes beyond (less churn, more of the others).
     sizes : DataFrame
         Members of each cluster: one row per snapshot, one column per cluster (-1 for noise, where there is any).
     lives : DataFrame
         ``cluster``, ``born`` (first snapshot with a member), ``died`` (last snapshot with a member, missing where the
-        cluster still has members in the last snapshot).
+        cluster still has members in the last snapshot), ``began`` (``"first"`` for those of the first snapshot,
+        ``"appear"``, ``"split"``, ``"merge"``), ``ended`` (``"vanish"``, ``"split"``, ``"merge"``; missing where
+        ``died`` is). Of clusters of each snapshot a life is as long as the cluster survives; ``cluster`` is the name
+        it was born with, and a name can have several lives.
+    transitions : DataFrame
+        What became of each cluster in each step: ``from_snapshot, to_snapshot, from_cluster, to_cluster`` (missing
+        where a cluster vanishes or appears), ``transition`` (``"survive"``, ``"split"``, one line for each part,
+        ``"merge"``, one line for each of those that were absorbed, ``"vanish"``, ``"appear"``) and ``overlap``: which
+        share of the members went there; of a cluster that vanishes, the most that stayed together.
+    rows : DataFrame
+        The life of each row of the view: its identity, ``first_cluster, last_cluster, n_clusters`` (that it was in),
+        ``n_moves``, ``n_noise`` (snapshots as noise), ``settled`` (the snapshot from which on it is in its last
+        cluster; missing where it ends as noise).
+    floor : str or None
+        What the floors were made from; None: not available.
     """
 
     clusters: Clusters
@@ -247,3 +266,6 @@ class History:
     steps: pd.DataFrame
     sizes: pd.DataFrame
     lives: pd.DataFrame
+    transitions: pd.DataFrame = field(default_factory=pd.DataFrame)
+    rows: pd.DataFrame = field(default_factory=pd.DataFrame)
+    floor: str | None = None

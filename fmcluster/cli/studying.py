@@ -84,7 +84,18 @@ def analyze(
     say(f"Map by {embedding.method}: {embedding.faithfulness}.")
     console.print(_table("Members of each cluster", history.sizes.reset_index()))
     if len(history.steps):
-        console.print(_table("Rows that changed cluster, step by step", history.steps))
+        wanted = [
+            "from_snapshot",
+            "to_snapshot",
+            "from_epoch",
+            "to_epoch",
+            "n_rows",
+            "stayed",
+            "churn",
+            "churn_null",
+            "ari",
+        ]
+        console.print(_table("Rows that changed cluster, step by step", history.steps[wanted]))
     _save(
         folder,
         parameters | {"fit": found.clusters.fit, "reducer": embedding.method, "clusterer": found.clusters.method},
