@@ -1,0 +1,156 @@
+"""What `diagnose` judges by, and what it returns."""
+
+from dataclasses import dataclass, fields
+
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What counts as what in `diagnose`.
+
+    Attributes
+    ----------
+    dead : float
+        A channel is constant where its range over the probe is at most this share of its largest magnitude. The default
+        is the resolution of float16.
+    duplicate : float
+        Two channels are duplicates where the cosine of their centred responses is over this.
+    drift : float
+        A channel has settled at the first snapshot after which every step to the next is shorter than this share of its
+        norm.
+    unchanged : float
+        A layer did not change where no channel drifts farther than this. The default is the resolution of float16.
+    permuted : float
+        A channel stands in another's place where its response correlates at least so with what another gave at the
+        snapshot before, and less with what it gave itself.
+    noise : float
+        A channel is noise where at every step (there must be two) it correlates less than this with itself, and takes
+        no other's place.
+    cka : float
+        A layer has settled at the first snapshot after which its debiased CKA to the last snapshot stays at or above
+        this, and at or above the layer's floor (or 0.999, where that is higher)
+    settled_by : float
+        A layer that settled within this share of the training is a candidate to freeze. Training is counted in
+        optimizer steps, or in snapshots where they are not known.
+    narrow : float
+        A layer of whose channels at least this share is dead, or a duplicate beyond the first of its group, at the last
+        snapshot is a candidate to narrow.
+    rank : float
+        So is one with an effective rank of at most this share of its channels, where it was measured at twice as many
+        places as there are channels.
+    shorten : float
+        Two neighbouring layers are a candidate to shorten where their debiased CKA at the last snapshot is at least
+        this, and at least the lower one of their floors (or 0.999).
+    separated : float
+        Classes have separated at the first snapshot at which the accuracy of nearest neighbours is within this of its
+        best over all snapshots, if that best is over chance by more than this and three standard deviations.
+    n_neighbors : int
+        How many nearest images are asked for an image's class.
+    """
+
+    dead: float = 1e-3
+    duplicate: float = 0.95
+    drift: float = 0.1
+    unchanged: float = 1e-3
+    permuted: float = 0.95
+    noise: float = 0.3
+    cka: float = 0.95
+    settled_by: float = 0.5
+    narrow: float = 0.05
+    rank: float = 0.1
+    shorten: float = 0.95
+    separated: float = 0.02
+    n_neighbors: int = 10
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if each.name == "n_neighbors":
+                if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                    raise ValueError(f"n_neighbors is {value!r}; expected an integer of at least 1")
+            elif isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+                raise ValueError(f"the threshold {each.name} is {value!r}; expected a number from 0 to 1")
+
+
+@dataclass(frozen=True, eq=False)
+class Advice:
+    """What follows from the findings, in plain words with the numbers in them.
+
+    Attributes
+    ----------
+    layer : str
+        The layer it is about; of two neighbours, the first.
+    action : {"freeze", "unchanged", "narrow", "shorten", "dead", "noise", "permuted"}
+        What is advised, or found.
+    text : str
+        One sentence.
+    evidence : DataFrame
+        The rows of `Findings.frame` that it rests on.
+    """
+
+    layer: str
+    action: str
+    text: str
+    evidence: pd.DataFrame
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """What `diagnose` found, with the evidence.
+
+    Attributes
+    ----------
+    frame : DataFrame
+        One row per layer, snapshot and measure: ``layer, snapshot, epoch, step, measure, value``; ``threshold``, what
+        the value is judged by, ``floor``, what no change or chance looks like (both NaN where there is none); and
+        ``evidence``, in words. The measures:
+
+        - ``dead``, ``revived``: channels constant over the probe; and alive now, but dead at the snapshot before.
+        - ``duplicates``: groups of channels that respond alike.
+        - ``effective_rank``: of the covariance of the channels.
+        - ``drift``, ``drift_step``: median over channels of the distance to their own response at the first snapshot,
+          and to the one before, over the larger of the two norms: 0 to 2.
+        - ``settled_channels``: share of the channels that have settled.
+        - ``permuted``: channels that took another's place since the snapshot before.
+        - ``noise``: channels that are unrelated to themselves at every step.
+        - ``cka_to_last``: debiased CKA to the last snapshot; the floor is that of two random halves of the channels.
+        - ``cka_to_next``: debiased CKA to the next layer that counts, at the same snapshot.
+        - ``knn_accuracy``: leave-one-out accuracy of nearest neighbours; the floor is chance.
+    channels : DataFrame
+        One row per layer, snapshot and channel: ``layer, snapshot, channel, dead, duplicate_group`` (the lowest channel
+        of its group, missing where it is in none), ``drift, drift_step, settled`` (at this snapshot or before),
+        ``noise``, ``permuted_from`` (the channel whose place it took, missing where it is its own).
+    layers : DataFrame
+        One row per layer: ``layer, module, channels`` (how many), ``counts`` (whether it has parameters of its own and
+        is not the head, so that freezing, narrowing and shortening are considered), ``floor``, ``level`` (of the CKA,
+        from which on it has settled), ``settled, settled_epoch, separated, separated_epoch`` (snapshot and epoch;
+        missing where it has not, or this is not known).
+    advice : tuple of Advice
+        What follows; empty where nothing does.
+    thresholds : Thresholds
+        What it was judged by.
+    """
+
+    frame: pd.DataFrame
+    channels: pd.DataFrame
+    layers: pd.DataFrame
+    advice: tuple[Advice, ...]
+    thresholds: Thresholds
+
+    def __str__(self) -> str:
+        return (
+            "\n".join(str(each) for each in self.advice)
+            or "There is nothing to advise: no measure passes its threshold."
+        )
+
+    def rows(self, measure: str, *, layer: str | None = None) -> pd.DataFrame:
+        """Return the rows of `frame` of one measure, of all layers or of one."""
+        known = self.frame["measure"].unique()
+        if measure not in known:
+            raise ValueError(f"there is no measure {measure!r}; expected one of {', '.join(known)}")
+        found = self.frame[self.frame["measure"] == measure]
+        return found if layer is None else found[found["layer"] == layer]
