@@ -137,7 +137,7 @@ def sum_products(vectors: Vectors, *, max_bytes: int) -> Products:
     dtype: Any = np.float32 if product_dtype(vectors.n_features) == torch.float32 else np.float64
     shift = None
     for rows in read_ahead(vectors.feature_blocks(max_bytes=min(BLOCK_BYTES, max_bytes // 6))):
-        block = rows.reshape(count, size, -1)
+        block: npt.NDArray[np.float32] = rows.reshape(count, size, -1)
         np.minimum(low, block.min(axis=2), out=low)
         np.maximum(high, block.max(axis=2), out=high)
         for k in range(count):

@@ -5,6 +5,7 @@ them. Two representations may have different numbers of features.
 """
 
 import warnings
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,8 @@ def linear_cka(x: npt.ArrayLike, y: npt.ArrayLike, *, debiased: bool = True) -> 
     Returns
     -------
     float
-        Up to 1, for representations that are the same but for rotation and scale. NaN where one of them is constant.
+        Up to 1, for representations that are the same but for rotation and scale. NaN where one of them is constant,
+        and of a debiased estimate also where all samples are equally far from one another.
 
     Raises
     ------
@@ -51,7 +53,7 @@ def linear_cka(x: npt.ArrayLike, y: npt.ArrayLike, *, debiased: bool = True) -> 
     """
     x, y = _pair(x, y, fewest=FEWEST_SAMPLES if debiased else 2)
     if not debiased:
-        warn_of_bias(len(x), min(x.shape[1], y.shape[1]))
+        warn_of_bias(len(x), (x.shape[1], y.shape[1]))
     return _align(x @ x.T, y @ y.T, debiased=debiased)
 
 
@@ -76,11 +78,18 @@ def rbf_cka(x: npt.ArrayLike, y: npt.ArrayLike, *, bandwidth: float = 0.5, debia
     ValueError
         As `linear_cka`; for a bandwidth that is not positive.
 
+    Warns
+    -----
+    UserWarning
+        As `linear_cka`.
+
     References
     ----------
     Kornblith et al., ICML 2019, section 3.
     """
     x, y = _pair(x, y, fewest=FEWEST_SAMPLES if debiased else 2)
+    if not debiased:
+        warn_of_bias(len(x), (x.shape[1], y.shape[1]))
     kernels = [rbf_kernel(squareform(pdist(each, "sqeuclidean")), bandwidth=bandwidth) for each in (x, y)]
     return _align(*kernels, debiased=debiased)
 
@@ -103,7 +112,8 @@ def cca(x: npt.ArrayLike, y: npt.ArrayLike, *, n_directions: int | None = None) 
     Raises
     ------
     ValueError
-        For arrays of other shapes, or not finite; where there are no more points than directions.
+        For arrays of other shapes, or not finite; where points are so few that some correlations are 1 whatever they
+        are: there have to be more of them than directions of both together.
 
     References
     ----------
@@ -198,11 +208,17 @@ def procrustes(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
     return float(np.linalg.norm(x.T @ y, "nuc") / norms) if norms > 0 else float("nan")
 
 
-def warn_of_bias(n_samples: int, n_features: int) -> None:
-    """Warn where features outnumber samples: the biased estimate says little then."""
-    if n_features > n_samples:
+def warn_of_bias(n_samples: int, n_features: tuple[int, int]) -> None:
+    """Warn where features outnumber samples, and say what the biased linear estimate of independent noise would be.
+
+    That is the ratio of expectations, for normal noise; with Gaussian kernels it is more.
+    """
+    first, second = n_features
+    if max(n_features) > n_samples:
+        noise = sqrt(first / (first + n_samples) * second / (second + n_samples))
         warnings.warn(
-            f"biased CKA of {n_samples} samples with {n_features} features is near 1 even of noise; take debiased=True",
+            f"biased CKA of {n_samples} samples with {first} and {second} features is about {noise:.2f} or more even "
+            f"of independent noise; take debiased=True",
             stacklevel=3,
         )
 
@@ -255,20 +271,22 @@ def canonical(
     Raises
     ------
     ValueError
-        Where there are as many directions as centred points have: then every correlation is 1.
+        Where the directions of both are more than centred points have: then they share some, whatever they are.
     """
     if n_directions is not None and n_directions < 1:
         raise ValueError(f"n_directions is {n_directions}; expected at least 1")
     if not 0 < variance <= 1:
         raise ValueError(f"variance is {variance}; expected a share, above 0 and up to 1")
     white = [_whiten(each, n_directions, variance) for each in (xx, yy)]
-    most = max(each.shape[1] for each in white)
-    if most >= n_points - 1:  # centred, the points have one direction fewer
+    counts = [each.shape[1] for each in white]
+    forced = sum(counts) - (n_points - 1)  # centred, the points have one direction fewer
+    if forced > 0 and min(counts) > 0:
         raise ValueError(
-            f"canonical correlations of {n_points} points on {most} directions are 1 whatever they are; take more "
-            f"samples, or fewer directions (n_directions=..., variance=...)"
+            f"of canonical correlations of {n_points} points on {counts[0]} and {counts[1]} directions, at least "
+            f"{min(forced, *counts)} of {min(counts)} are 1 whatever the points are; take more samples, or fewer "
+            f"directions (n_directions={max((n_points - 1) // 2, 1)} at most)"
         )
-    if min(each.shape[1] for each in white) == 0:
+    if min(counts) == 0:
         return np.empty(0), np.empty(0)
     turned, found, _ = np.linalg.svd(white[0].T @ xy @ white[1], full_matrices=False)
     weights = np.abs(turned.T @ white[0].T @ xx).sum(axis=1)
@@ -317,4 +335,12 @@ def _pair(x: npt.ArrayLike, y: npt.ArrayLike, *, fewest: int) -> tuple[Array, Ar
         raise ValueError(f"x has {len(pair[0])} rows and y {len(pair[1])}; expected the same samples in the same order")
     if len(pair[0]) < fewest:
         raise ValueError(f"{len(pair[0])} samples are too few; expected at least {fewest}")
-    return pair[0] - pair[0].mean(axis=0), pair[1] - pair[1].mean(axis=0)
+    first, second = (_centre(array) for array in pair)
+    return first, second
+
+
+def _centre(array: Array) -> Array:
+    """Subtract each feature's mean; of a constant, exactly zero is left."""
+    constant = (array == array[0]).all(axis=0)
+    centred: Array = np.where(constant, 0, array - array.mean(axis=0))
+    return centred

@@ -15,7 +15,8 @@ from ..vectors import Vectors
 from .algebra import BLOCK_BYTES, accumulate_gram
 from .arguments import require
 from .passes import run_each
-from .representations import FEWEST_SAMPLES, canonical, flatten_kernel, rbf_kernel, warn_of_bias, weighted
+from .places import compare_places
+from .representations import FEWEST_SAMPLES, flatten_kernel, rbf_kernel, warn_of_bias
 from .results import Array
 
 Metric = Literal["cka", "rbf_cka", "procrustes", "svcca", "pwcca"]
@@ -29,7 +30,8 @@ class Similarity:
     Attributes
     ----------
     values : ndarray of shape (n_rows, n_columns), float64
-        1 is alike. NaN where a layer is constant over the samples.
+        1 is alike. NaN where a layer is constant over the samples (of a debiased alignment also where they are all
+        equally far from one another).
     rows, columns : DataFrame
         ``layer, snapshot, epoch, step`` of each row and column: layers in forward order, snapshots within.
     metric : str
@@ -68,6 +70,11 @@ class Similarity:
     def between_snapshots(self, layer: str) -> pd.DataFrame:
         """Return snapshot against snapshot of one layer."""
         return self._part("layer", layer, label="snapshot")
+
+    def to_last(self) -> pd.DataFrame:
+        """Return each layer at each snapshot against itself at the last (of the other run): snapshots x layers."""
+        last = self.columns["snapshot"].max()
+        return pd.DataFrame({name: self.between_snapshots(name)[last] for name in dict.fromkeys(self.rows["layer"])})
 
     def _part(self, column: str, value: str | int, *, label: str) -> pd.DataFrame:
         places = [np.flatnonzero(side[column] == value) for side in (self.rows, self.columns)]
@@ -117,30 +124,33 @@ def similarity(
     snapshots : sequence of int, optional
         Numbers of snapshots; all by default, of both runs.
     samples : sequence of int, optional
-        Dataset indices; by default all that every snapshot holds, of both runs.
+        Dataset indices, each once; by default all that every snapshot holds, of both runs.
     debiased : bool
         Whether an alignment is the unbiased estimate, which is 0 of independent noise.
     bandwidth : float
         Of ``"rbf_cka"``, as a share of the median distance.
     n_directions : int, optional
-        Of ``"svcca"`` and ``"pwcca"``, the directions of largest variance kept of each layer; by default those that
-        hold 99 % of the variance, or all of them.
+        Of ``"svcca"`` and ``"pwcca"``, the directions of largest variance kept of each layer; by default ``"svcca"``
+        keeps those that hold 99 % of the variance, and ``"pwcca"`` all.
     max_bytes : int
-        Memory that may be taken, above what is in use.
+        Memory that may be taken, above what is in use; of each worker, where there is an executor.
     executor : concurrent.futures.Executor, optional
-        Where layers and snapshots, or pairs of them, are read.
+        Where layers and snapshots, or pairs of them, are worked on.
 
     Returns
     -------
     Similarity
+        Symmetric for one run, but for ``"pwcca"``: that weighs by the layer of the row.
 
     Raises
     ------
     TypeError
-        For what is not a run.
+        For what is not a run, or a string for `layers`.
+    KeyError
+        For a layer that a run does not have.
     ValueError
-        For an unknown metric, layer, snapshot or sample, fewer than 4 samples, activations that are not finite, or
-        canonical correlations of no more points than directions.
+        For an unknown metric, snapshot or sample, a sample named twice, fewer than 4 samples, activations that are not
+        finite, or canonical correlations of no more points than the directions of both layers.
     MemoryError
         Where the products of all layers and snapshots do not fit into `max_bytes`.
 
@@ -168,15 +178,15 @@ def similarity(
         values = _correlate(sides, metric, n_directions=n_directions, max_bytes=max_bytes, executor=executor)
     else:
         everything = [vectors for side in sides for vectors in side]
-        if metric == "cka" and not debiased:
-            warn_of_bias(len(chosen), max(vectors.n_features for vectors in everything))
-        _check_budget(len(everything), len(chosen), max_bytes)
-        block_bytes = min(BLOCK_BYTES, max_bytes // 12)
+        if metric != "procrustes" and not debiased:
+            widest = [max(vectors.n_features for vectors in side) for side in sides]
+            warn_of_bias(len(chosen), (widest[0], widest[-1]))
+        block_bytes = _plan_blocks(len(everything), len(chosen), metric, max_bytes)
         make = partial(_prepare, metric=metric, debiased=debiased, bandwidth=bandwidth, block_bytes=block_bytes)
         prepared = list(run_each(make, everything, executor=executor))
         rows = prepared[: len(sides[0])]
         columns = rows if other is None else prepared[len(sides[0]) :]
-        values = (_nuclear if metric == "procrustes" else _inner)(rows, columns)
+        values = _nuclear(rows, columns, executor) if metric == "procrustes" else _inner(rows, columns)
     labels = [_labels(side) for side in sides]
     return Similarity(
         values=values,
@@ -190,6 +200,8 @@ def similarity(
 
 
 def _shared_layers(runs: Sequence[Run], layers: Sequence[str] | None) -> list[str]:
+    if isinstance(layers, str):
+        raise TypeError(f"layers is the string {layers!r}; expected a sequence of names: [{layers!r}]")
     if layers is None:
         names = [name for name in runs[0].layers if all(name in run.layers for run in runs)]
         if not names:
@@ -204,12 +216,18 @@ def _shared_layers(runs: Sequence[Run], layers: Sequence[str] | None) -> list[st
 
 
 def _shared_samples(
-    runs: Sequence[Run], names: Sequence[str], snapshots: Sequence[int] | None, samples: object
+    runs: Sequence[Run],
+    names: Sequence[str],
+    snapshots: Sequence[int] | None,
+    samples: Sequence[int] | npt.NDArray[np.int64] | None,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Return the samples that all snapshots of all runs hold, in the first one's order, and those that some do not."""
+    held = [run[names[0]].vectors("sample", snapshots=snapshots, samples=samples) for run in runs]
     if samples is not None:
-        return np.asarray(samples, dtype=np.int64), np.empty(0, np.int64)
-    held = [run[names[0]].vectors("sample", snapshots=snapshots) for run in runs]
+        ids, counts = np.unique(held[0].samples, return_counts=True)
+        if (counts > 1).any():
+            raise ValueError(f"samples names {ids[counts > 1][0]} twice; expected each once")
+        return held[0].samples, np.empty(0, np.int64)
     common = held[0].samples[np.isin(held[0].samples, held[-1].samples)]
     if not len(common):
         raise ValueError("the runs have no sample in common; they have to be of one probe set")
@@ -234,14 +252,20 @@ def _labels(side: Sequence[Vectors]) -> pd.DataFrame:
     ]
 
 
-def _check_budget(count: int, n_samples: int, max_bytes: int) -> None:
-    # what is kept of each layer and snapshot, in float32; one matrix at work and its temporary copies
-    needed = count * n_samples**2 * 4 + 6 * n_samples**2 * 8
+def _plan_blocks(count: int, n_samples: int, metric: str, max_bytes: int) -> int:
+    """Return how large a block of a layer may be, beside what is kept of all."""
+    # what is kept of each layer and snapshot, in float32, half of what is symmetric; one matrix at work and its
+    # temporary copies, which are gone when pairs are compared; six blocks and copies of them
+    kept = n_samples**2 if metric == "procrustes" else n_samples * (n_samples + 1) // 2
+    block_bytes = min(BLOCK_BYTES, max_bytes // 12)
+    needed = count * kept * 4 + 6 * n_samples**2 * 8 + 6 * block_bytes
     if needed > max_bytes:
         raise MemoryError(
-            f"the inner products of {n_samples} samples at {count} layers and snapshots take {needed >> 20:,} MiB, the "
-            f"budget is {max_bytes >> 20:,} MiB; take fewer samples, snapshots or layers, or raise max_bytes"
+            f"the inner products of {n_samples} samples at {count} layers and snapshots, and the blocks they are made "
+            f"from, take {needed >> 20:,} MiB, the budget is {max_bytes >> 20:,} MiB; take fewer samples, snapshots or "
+            f"layers, or raise max_bytes"
         )
+    return block_bytes
 
 
 def _prepare(
@@ -265,26 +289,35 @@ def _prepare(
 def _inner(rows: Sequence[npt.NDArray[np.float32]], columns: Sequence[npt.NDArray[np.float32]]) -> Array:
     """Return the products of all pairs of vectors of unit length, summed in float64; NaN of those that are zero."""
     values = np.zeros((len(rows), len(columns)))
-    for start in range(0, rows[0].size, 1 << 16):
-        part = np.stack([each[start : start + (1 << 16)] for each in rows]).astype(np.float64)
-        other = part if columns is rows else np.stack([each[start : start + (1 << 16)] for each in columns])
+    step = min(1 << 16, max(1, 8 * rows[0].size // (len(rows) + len(columns))))  # in what one matrix at work took
+    for start in range(0, rows[0].size, step):
+        part = np.stack([each[start : start + step] for each in rows], dtype=np.float64)
+        other = part if columns is rows else np.stack([each[start : start + step] for each in columns])
         values += part @ other.T
     return _without_constants(values, rows, columns)
 
 
-def _nuclear(rows: Sequence[npt.NDArray[np.float32]], columns: Sequence[npt.NDArray[np.float32]]) -> Array:
+def _nuclear(
+    rows: Sequence[npt.NDArray[np.float32]], columns: Sequence[npt.NDArray[np.float32]], executor: Executor | None
+) -> Array:
     """Return the nuclear norms of the products of all pairs of square roots: those of the features' products."""
+    alone = columns is rows
     values = np.empty((len(rows), len(columns)))
-    for i, first in enumerate(rows):
-        for j, second in enumerate(columns):
-            if columns is rows and j < i:
-                values[i, j] = values[j, i]
-            else:
-                values[i, j] = np.linalg.norm(first.astype(np.float64) @ second, "nuc")
+    tasks = ((first, columns[i if alone else 0 :]) for i, first in enumerate(rows))
+    for i, found in enumerate(run_each(_nuclear_norms, tasks, executor=executor)):
+        values[i, len(columns) - len(found) :] = found
+        if alone:
+            values[i:, i] = found
     return _without_constants(values, rows, columns)
 
 
+def _nuclear_norms(task: tuple[npt.NDArray[np.float32], Sequence[npt.NDArray[np.float32]]]) -> list[float]:
+    first = task[0].astype(np.float64)
+    return [float(np.linalg.norm(first @ second, "nuc")) for second in task[1]]
+
+
 def _without_constants(values: Array, rows: Sequence[npt.NDArray[np.float32]], columns: object) -> Array:
+    np.minimum(values, 1, out=values)  # more is rounding
     for axis, side in enumerate((rows, columns)):
         constant = [not each.any() for each in side]  # type: ignore[attr-defined]
         values[(slice(None),) * axis + (constant,)] = np.nan
@@ -302,7 +335,7 @@ def _correlate(
     rows, columns = sides[0], sides[-1]
     alone = len(sides) == 1
     pairs = [(i, j) for i in range(len(rows)) for j in range(i if alone else 0, len(columns))]
-    compare = partial(_compare_places, metric=metric, n_directions=n_directions, max_bytes=max_bytes)
+    compare = partial(compare_places, metric=metric, n_directions=n_directions, max_bytes=max_bytes)
     found = run_each(compare, [(rows[i], columns[j]) for i, j in pairs], executor=executor)
     values = np.empty((len(rows), len(columns)))
     for (i, j), (there, back) in zip(pairs, found, strict=True):
@@ -310,64 +343,3 @@ def _correlate(
         if alone:
             values[j, i] = back
     return values
-
-
-def _compare_places(
-    pair: tuple[Vectors, Vectors], *, metric: str, n_directions: int | None, max_bytes: int
-) -> tuple[float, float]:
-    """Compare the channels of two layers over places, as seen from the first and from the second."""
-    xx, yy, xy, points = _sum_products(pair, max_bytes=max_bytes)
-    variance = 0.99 if metric == "svcca" else 1.0
-    there = canonical(xx, yy, xy=xy, n_points=points, n_directions=n_directions, variance=variance)
-    if metric == "svcca":
-        mean = float(there[0].mean()) if len(there[0]) else float("nan")
-        return mean, mean
-    back = canonical(yy, xx, xy=xy.T, n_points=points, n_directions=n_directions, variance=variance)
-    return weighted(*there), weighted(*back)
-
-
-def _sum_products(pair: tuple[Vectors, Vectors], *, max_bytes: int) -> tuple[Array, Array, Array, int]:
-    """Return the centred inner products of channels over all places of all samples, and how many places there are."""
-    shapes = [vectors.source.map_shape for vectors in pair]
-    size = min(shape[1] for shape in shapes), min(shape[2] for shape in shapes)
-    channels = [shape[0] for shape in shapes]
-    of_a_sample = sum(4 * int(np.prod(shape)) for shape in shapes) + 16 * sum(channels) * size[0] * size[1]
-    matrices = 8 * 4 * sum(channels) ** 2
-    step = (max_bytes - matrices) // (2 * of_a_sample)
-    if step < 1:
-        raise MemoryError(
-            f"the products of {channels[0]} and {channels[1]} channels and the maps of one sample take "
-            f"{matrices + 2 * of_a_sample >> 20:,} MiB, the budget is {max_bytes >> 20:,} MiB; raise max_bytes"
-        )
-    step = min(step, 64)
-    total, sums, points = np.zeros((sum(channels),) * 2), np.zeros(sum(channels)), 0
-    shift: Array | None = None
-    for start in range(0, len(pair[0].samples), step):
-        both = np.concatenate([_read_places(vectors, slice(start, start + step), size) for vectors in pair], axis=1)
-        if shift is None:
-            shift = both.mean(axis=0)
-        both -= shift
-        sums += both.sum(axis=0)
-        total += both.T @ both
-        points += len(both)
-    total -= np.outer(sums, sums) / points
-    c = channels[0]
-    return total[:c, :c], total[c:, c:], total[:c, c:], points
-
-
-def _read_places(vectors: Vectors, part: slice, size: tuple[int, int]) -> Array:
-    """Read some samples, averaged to a size: ndarray of shape (n_samples * height * width, n_channels), float64."""
-    import torch
-
-    layer = vectors.source
-    maps = layer.read_maps(
-        snapshot=vectors.snapshots[0], samples=vectors.samples[part], channels=slice(None), rows=slice(None)
-    ).astype(np.float32)
-    if not np.isfinite(maps).all():
-        raise ValueError(
-            f"{vectors.layer} holds NaN or infinite values at snapshot {vectors.snapshots[0]}; leave out the samples "
-            f"that do (samples=[...])"
-        )
-    pooled = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(maps), size).numpy()
-    places: Array = pooled.transpose(0, 2, 3, 1).reshape(-1, pooled.shape[1]).astype(np.float64)
-    return places

@@ -82,10 +82,24 @@ def test_debiased_cka_of_independent_noise_is_zero_and_the_biased_one_is_not(see
     x, y = normal(seed, 200, 25_000), normal(seed + 50, 200, 25_000)
     assert abs(linear_cka(x, y)) < 0.02
     assert abs(rbf_cka(x, y)) < 0.02
-    with pytest.warns(
-        UserWarning, match=r"200 samples with 25000 features is near 1 even of noise; take debiased=True"
-    ):
-        assert linear_cka(x, y, debiased=False) > 0.98
+    for metric in (linear_cka, rbf_cka):
+        with pytest.warns(
+            UserWarning, match=r"200 samples with 25000 and 25000 features is about 0.99 or more even of"
+        ):
+            assert metric(x, y, debiased=False) > 0.98
+
+
+@pytest.mark.parametrize(("p", "q"), [(1000, 20), (300, 300), (20, 1000)])
+def test_the_warning_says_what_the_biased_estimate_of_noise_would_be(p, q) -> None:
+    with pytest.warns(UserWarning, match="biased CKA") as warned:
+        found = linear_cka(normal(0, 200, p), normal(1, 200, q), debiased=False)
+    said = float(str(warned[0].message).split("about ")[1].split()[0])
+    assert said == pytest.approx(found, abs=0.02)
+
+
+def test_there_is_no_warning_where_samples_outnumber_features() -> None:
+    x, y = normal(0, 40, 40), normal(1, 40, 3)
+    assert linear_cka(x, y, debiased=False) > linear_cka(x, y)
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -95,6 +109,31 @@ def test_a_representation_is_like_itself_turned_moved_and_scaled(name) -> None:
     for other in (x, turned):
         assert METRICS[name](x, other) == pytest.approx(1, abs=1e-9)
     assert METRICS[name](x, normal(3, 60, 8)) < 0.9
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    name=st.sampled_from(["cka", "rbf", "procrustes"]),
+    n=st.integers(4, 20),
+    p=st.integers(2, 12),
+    scale=st.floats(1e-3, 1e3),
+    seed=st.integers(0, 1000),
+)
+def test_rotations_and_scales_change_nothing_and_order_does_not_matter(name, n, p, scale, seed) -> None:
+    x, y = normal(seed, n, p), normal(seed + 1, n, 3)
+    turned = scale * x @ ortho_group.rvs(p, random_state=seed)
+    expected = METRICS[name](x, y)
+    assert METRICS[name](turned, y) == pytest.approx(expected, abs=1e-8)
+    assert METRICS[name](y, turned) == pytest.approx(expected, abs=1e-8)
+
+
+def test_alignments_know_other_linear_maps() -> None:
+    """Unlike canonical correlations: stretching a direction changes them."""
+    x, y = normal(0, 40, 6), normal(1, 40, 6)
+    y[:, 0] = x[:, 0]
+    stretched = x * [30, 1, 1, 1, 1, 1]
+    for name in ("cka", "rbf", "procrustes"):
+        assert abs(METRICS[name](stretched, y) - METRICS[name](x, y)) > 0.01
 
 
 @settings(max_examples=30, deadline=None)
@@ -151,8 +190,16 @@ def test_procrustes_is_what_the_best_rotation_leaves() -> None:
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_what_is_constant_is_like_nothing(name) -> None:
-    assert np.isnan(METRICS[name](np.full((20, 3), 7.0), normal(11, 20, 3)))
+@pytest.mark.parametrize("value", [0.0, 7.0, 0.1])  # the mean of 0.1 is not 0.1
+def test_what_is_constant_is_like_nothing(name, value) -> None:
+    assert np.isnan(METRICS[name](np.full((20, 3), value), normal(11, 20, 3)))
+
+
+def test_samples_that_are_all_equally_far_are_like_nothing_where_the_bias_is_taken_away() -> None:
+    y = normal(15, 8, 3)
+    for metric in (linear_cka, rbf_cka):
+        assert np.isnan(metric(np.eye(8), y))
+        assert metric(np.eye(8), y, debiased=False) > 0
 
 
 def test_one_feature_is_enough() -> None:
@@ -168,13 +215,23 @@ def test_dead_features_are_no_directions() -> None:
 
 class TestRefused:
     def test_no_more_points_than_directions(self) -> None:
-        """Centring takes one of 20 points away: 19 directions are left, which 20 points are too few for by one."""
+        """Centring takes one of 20 points away: 19 directions are left for both."""
         x, y = normal(0, 20, 300), normal(1, 20, 5)
-        assert cca(x, y, n_directions=10).shape == (5,)
-        with pytest.raises(ValueError, match=r"20 points on 19 directions are 1 whatever .* take more samples"):
+        with pytest.raises(ValueError, match=r"20 points on 19 and 5 directions, at least 5 of 5 are 1 .* take more"):
             cca(x, y)
-        with pytest.raises(ValueError, match="are 1 whatever"):
+        with pytest.raises(ValueError, match=r"5 of 5 are 1 whatever the points are"):
             svcca(x, y, variance=1.0)
+        with pytest.raises(ValueError, match=r"5 of 5 are 1 whatever .*n_directions=9 at most"):
+            pwcca(y, x)
+
+    def test_more_directions_than_points_in_both_together(self) -> None:
+        """Planes of 10 and 10 directions among 19 share one, of noise as well."""
+        x, y = normal(2, 20, 300), normal(3, 20, 300)
+        with pytest.raises(ValueError, match="20 points on 10 and 10 directions, at least 1 of 10 are 1 whatever"):
+            cca(x, y, n_directions=10)
+        assert cca(x, y, n_directions=9).max() < 1 - 1e-6
+        left, right = (np.linalg.svd(each - each.mean(axis=0), full_matrices=False)[0][:, :10] for each in (x, y))
+        assert np.linalg.svd(left.T @ right, compute_uv=False)[0] == pytest.approx(1)
 
     @pytest.mark.parametrize("metric", METRICS.values())
     def test_other_samples(self, metric) -> None:
