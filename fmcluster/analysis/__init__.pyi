@@ -13,7 +13,7 @@ from .findings import Findings as Findings
 from .findings import Thresholds as Thresholds
 from .floors import Floor as Floor
 from .floors import split_floor as split_floor
-from .fused import FusedTSNE as FusedTSNE
+from .fused import FusedMap as FusedMap
 from .quality import Quality as Quality
 from .quality import quality as quality
 from .results import Clusters as Clusters

@@ -1,5 +1,6 @@
-"""Who is near whom within a snapshot, and on what scale."""
+"""Who is near whom: within a snapshot, on what scale, and in other snapshots."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,6 +8,10 @@ import numpy.typing as npt
 from sklearn.neighbors import NearestNeighbors
 
 from .results import Array
+
+# How many snapshots apart those are that a map of all of them ties together. With distances doubling, the last
+# snapshot is few ties away from the first, and the number of ties grows with that of snapshots, not with its square.
+LAGS = (1, 2, 4, 8)
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +36,25 @@ class Neighbourhood:
     precision: Array
 
 
+@dataclass(frozen=True, eq=False)
+class Links:
+    """The nearest row of each row in other snapshots, `LAGS` before and after its own.
+
+    Rows are counted through all snapshots.
+
+    Attributes
+    ----------
+    rows, columns : ndarray of shape (n_links,), int64
+        A row, and its nearest in another snapshot.
+    distances : ndarray of shape (n_links,), float64
+        How far apart they are.
+    """
+
+    rows: npt.NDArray[np.int64]
+    columns: npt.NDArray[np.int64]
+    distances: Array
+
+
 def find_neighbourhood(values: Array, *, perplexity: float) -> Neighbourhood:
     """Find the neighbours of rows, and the bandwidth of each.
 
@@ -50,6 +74,28 @@ def find_neighbourhood(values: Array, *, perplexity: float) -> Neighbourhood:
     squares = distances**2
     wanted = min(perplexity, count / 3 + 2 / 3)  # with few neighbours, a third of them, and one at least
     return Neighbourhood(finder, near, squares, find_precisions(squares, perplexity=wanted))
+
+
+def find_links(values: Array, places: Sequence[Neighbourhood]) -> Links:
+    """Find the nearest row of each row in the snapshots that lie `LAGS` before and after its own.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_snapshots, n_rows, n_features)
+        Rows of all snapshots.
+    places : sequence of Neighbourhood
+        Of each snapshot.
+    """
+    n_snapshots, n_rows = values.shape[:2]
+    rows, columns, distances = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0)]
+    for now in range(n_snapshots):
+        for other in (now + sign * lag for lag in LAGS for sign in (-1, 1)):
+            if 0 <= other < n_snapshots:
+                distance, nearest = places[other].finder.kneighbors(values[now], n_neighbors=1)
+                rows.append(now * n_rows + np.arange(n_rows))
+                columns.append(other * n_rows + nearest[:, 0])
+                distances.append(distance[:, 0])
+    return Links(np.concatenate(rows), np.concatenate(columns), np.concatenate(distances))
 
 
 def kernel(squares: Array, precision: Array) -> Array:

@@ -3,11 +3,13 @@
 from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 
 from ..vectors import Vectors
 from .representations import canonical, weighted
 from .results import Array
 
+_MOST_SAMPLES = 64  # that are read at a time
 _ROUNDING = 1e-6  # averages of a constant differ by less than this share of it, where they are of unlike many places
 
 
@@ -50,48 +52,49 @@ def _sum_products(pair: tuple[Vectors, Vectors], *, max_bytes: int) -> tuple[Arr
     """Return the centred inner products of channels over all places of all samples, and how many places there are."""
     shapes = [vectors.source.map_shape for vectors in pair]
     size = min(shape[1] for shape in shapes), min(shape[2] for shape in shapes)
-    channels = [shape[0] for shape in shapes]
-    of_a_sample = sum(4 * int(np.prod(shape)) for shape in shapes) + 16 * sum(channels) * size[0] * size[1]
-    matrices = 8 * 4 * sum(channels) ** 2
-    step = (max_bytes - matrices) // (2 * of_a_sample)
+    channels, places = sum(shape[0] for shape in shapes), size[0] * size[1]
+    matrices = 8 * 4 * channels**2
+    # the places of both in float64; the maps of one as they are stored, copies of them, and their averages
+    of_a_sample = 8 * channels * places + 16 * max(int(np.prod(shape)) for shape in shapes)
+    step = min((max_bytes - matrices) // of_a_sample, _MOST_SAMPLES)
     if step < 1:
         raise MemoryError(
-            f"the products of {channels[0]} and {channels[1]} channels and the maps of one sample take "
-            f"{matrices + 2 * of_a_sample >> 20:,} MiB, the budget is {max_bytes >> 20:,} MiB; raise max_bytes"
+            f"the products of {shapes[0][0]} and {shapes[1][0]} channels and the maps of one sample take "
+            f"{matrices + of_a_sample >> 20:,} MiB, the budget is {max_bytes >> 20:,} MiB; raise max_bytes"
         )
-    step = min(step, 64)
-    total, sums, points = np.zeros((sum(channels),) * 2), np.zeros(sum(channels)), 0
-    shift: Array | None = None
-    for start in range(0, len(pair[0].samples), step):
-        both = np.concatenate([_read_places(vectors, slice(start, start + step), size) for vectors in pair], axis=1)
-        if shift is None:
+    samples, c = pair[0].samples, shapes[0][0]
+    total, sums, shift = np.zeros((channels, channels)), np.zeros(channels), np.zeros(channels)
+    block = np.empty((min(step, len(samples)) * places, channels))
+    for start in range(0, len(samples), step):
+        both = block[: len(samples[start : start + step]) * places]
+        for vectors, out in zip(pair, (both[:, :c], both[:, c:]), strict=True):
+            _read_places(vectors, samples[start : start + step], size=size, out=out)
+        if start == 0:
             shift = both.mean(axis=0)
         both -= shift
         sums += both.sum(axis=0)
         total += both.T @ both
-        points += len(both)
+    points = len(samples) * places
     total -= np.outer(sums, sums) / points
-    assert shift is not None
     constant = np.diag(total) <= points * (_ROUNDING * (shift + sums / points)) ** 2
     total[constant] = total[:, constant] = 0
-    c = channels[0]
     return total[:c, :c], total[c:, c:], total[:c, c:], points
 
 
-def _read_places(vectors: Vectors, part: slice, size: tuple[int, int]) -> Array:
-    """Read some samples, averaged to a size: ndarray of shape (n_samples * height * width, n_channels), float64."""
+def _read_places(
+    vectors: Vectors, samples: npt.NDArray[np.int64], *, size: tuple[int, int], out: npt.NDArray[np.float64]
+) -> None:
+    """Read some samples, averaged to a size, to an array of shape (n_samples * height * width, n_channels)."""
     import torch
 
-    layer = vectors.source
-    maps = layer.read_maps(
-        snapshot=vectors.snapshots[0], samples=vectors.samples[part], channels=slice(None), rows=slice(None)
+    maps = vectors.source.read_maps(
+        snapshot=vectors.snapshots[0], samples=samples, channels=slice(None), rows=slice(None)
     )
     if not np.isfinite(maps).all():
         raise ValueError(
             f"{vectors.layer} holds NaN or infinite values at snapshot {vectors.snapshots[0]}; leave out the samples "
             f"that do (samples=[...])"
         )
-    tensor = torch.from_numpy(maps if maps.flags.writeable else maps.copy()).float()
-    pooled = torch.nn.functional.adaptive_avg_pool2d(tensor, size).numpy()
-    places: Array = pooled.transpose(0, 2, 3, 1).reshape(-1, pooled.shape[1]).astype(np.float64)
-    return places
+    values = torch.from_numpy(maps if maps.flags.writeable else maps.copy()).float()
+    pooled = torch.nn.functional.adaptive_avg_pool2d(values, size).numpy()
+    out.reshape(len(samples), *size, -1)[...] = pooled.transpose(0, 2, 3, 1)

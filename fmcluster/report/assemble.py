@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from fmcluster.analysis import Clusters, Embedding, History, Scores
 from fmcluster.analysis.embedding import Reducer
-from fmcluster.analysis.fused import FusedTSNE
 from fmcluster.analysis.saving import Saved
 from fmcluster.analysis.studying import study
 from fmcluster.plot import cluster_palette
@@ -44,7 +43,7 @@ class Settings:
 
     view: str
     n_clusters: int
-    reducer: Reducer | FusedTSNE | None
+    reducer: Reducer | None
     random_state: int
     max_bytes: int
 

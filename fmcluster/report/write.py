@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fmcluster.analysis.embedding import Reducer
-from fmcluster.analysis.fused import FusedTSNE
 from fmcluster.analysis.saving import Saved
 from fmcluster.store import Run
 
@@ -24,7 +23,7 @@ def write_report(
     view: str = "channel",
     n_clusters: int = 8,
     sample: int | None = None,
-    reducer: Reducer | FusedTSNE | None = None,
+    reducer: Reducer | None = None,
     random_state: int = 0,
     max_bytes: int = 1 << 30,
     save: bool = True,

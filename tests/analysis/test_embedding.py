@@ -1,18 +1,19 @@
-"""Maps of all snapshots, and how far they can be believed."""
+"""Maps of all snapshots: together, each by itself, or by the map of one."""
 
 import warnings
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
 
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.spatial.distance import cdist
 from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE, trustworthiness
+from sklearn.manifold import TSNE
 
-from fmcluster.analysis import FusedTSNE, Scores, embed
-from fmcluster.analysis.drift import draw_drift
+from fmcluster.analysis.embedding import embed
 from fmcluster.analysis.faithfulness import measure_faithfulness
-from fmcluster.analysis.neighbourhoods import find_neighbourhood, find_precisions, kernel
+from fmcluster.analysis.fused import FusedMap
+from fmcluster.analysis.results import Scores
 
 
 def scores_of(values: np.ndarray, n_snapshots: int) -> Scores:
@@ -46,108 +47,189 @@ def test_any_reducer_maps_all_snapshots_at_once_and_stays_unfitted():
     assert len(embedding.frame) == 60
 
 
-def moving_groups(seed: int) -> np.ndarray:
-    """Rows in four groups, (snapshot, row, feature): they hardly move but for the first ten, which change group."""
-    rng = np.random.default_rng(seed)
-    centres = 6 * rng.standard_normal((4, 8))
-    rows = centres[np.arange(80) % 4] + rng.standard_normal((80, 8))
-    drift = np.cumsum(0.02 * rng.standard_normal((12, 80, 8)), axis=0)
-    values = rows + drift
-    values[6:, :10] += (centres[(np.arange(10) + 1) % 4] - centres[np.arange(10) % 4])[None]
-    return values
+def turning(n_snapshots: int) -> np.ndarray:
+    """Rows that stay where they are, seen from another side in every snapshot: (snapshot, row, feature)."""
+    rows = np.random.default_rng(0).standard_normal((30, 2)) * [5, 1]
+    angles = np.linspace(0, 2, n_snapshots)
+    turns = np.array([[np.cos(angles), -np.sin(angles)], [np.sin(angles), np.cos(angles)]]).transpose(2, 0, 1)
+    return np.stack([rows @ turn + 10 * angle for turn, angle in zip(turns, angles, strict=True)])
 
 
-def test_the_default_keeps_neighbours_that_a_joint_tsne_loses():
-    values = moving_groups(0)
-    flat = values.reshape(-1, 8)
-    flat = (flat - flat.mean(axis=0)) @ np.linalg.svd(flat - flat.mean(axis=0), full_matrices=False)[2].T
-    fused = embed(scores_of(flat, 12), random_state=0)
-    joint = embed(scores_of(flat, 12), TSNE(random_state=0, init="pca", perplexity=15))
-    assert fused.method == "FusedTSNE"
-    assert fused.faithfulness.neighbours_kept > joint.faithfulness.neighbours_kept + 1
-    moved = np.linalg.norm(np.diff(fused.by_snapshot(fused.values), axis=0), axis=2)
-    assert np.median(moved[5, :10]) > 5 * np.median(moved[5, 10:])
+class Identity:
+    """A reducer that leaves two features as they are, and counts what it was fitted on."""
+
+    def fit_transform(self, X):
+        self.fitted = len(X)
+        return X
+
+    def transform(self, X):
+        return np.asarray(X) + 1000 * self.fitted
 
 
-def test_the_default_gives_the_same_twice():
-    scores = scores_of(moving_groups(1).reshape(-1, 8), 12)
-    np.testing.assert_array_equal(embed(scores).values, embed(scores).values)
+def test_the_default_is_the_fused_map_of_all_snapshots():
+    values = np.random.default_rng(1).standard_normal((4, 30, 5))
+    scores = scores_of(values.reshape(-1, 5), 4)
+    embedding = embed(scores, random_state=3)
+    expected = FusedMap(random_state=3).fit_transform(scores.values, scores.rows["snapshot"])
+    np.testing.assert_array_equal(embedding.values, expected)
+    assert embedding.method == "FusedMap"
+    assert embedding.fit == "pooled"
+    assert embedding.faithfulness == measure_faithfulness(values, expected.reshape(4, 30, 2))
 
 
-def test_movements_too_small_to_change_neighbours_are_drawn_to_scale():
-    """Rows drift a little, each at its own speed: the map has to show who drifts faster."""
-    rng = np.random.default_rng(0)
-    rows = rng.standard_normal((60, 6))
-    speed = rng.lognormal(sigma=1, size=(60, 1)) * 0.01
-    direction = rng.standard_normal((60, 6))
-    values = np.stack([rows + t * speed * direction for t in range(6)])
-    assert embed(scores_of(values.reshape(-1, 6), 6)).faithfulness.motion > 0.7
+def test_maps_of_each_snapshot_are_turned_and_moved_onto_the_one_before():
+    """The same shape, turned and moved in every snapshot: aligned, all maps are the first."""
+    values = turning(5)
+    embedding = embed(scores_of(values.reshape(-1, 2), 5), Identity(), fit="each")
+    for positions in embedding.by_snapshot(embedding.values):
+        np.testing.assert_allclose(positions, values[0], atol=1e-9)
+    assert embedding.fit == "each"
 
 
-def test_a_linear_map_draws_drift_exactly():
-    """Where the layout is a linear map of the vectors, so is what is drawn of a small movement, up to the ridge."""
-    rng = np.random.default_rng(1)
-    rows = rng.standard_normal((200, 2))
-    values = np.stack([rows, rows + 0.001 * rng.standard_normal((200, 2))])
-    layout = np.stack([rows, rows]) * [10, 4]
-    places = [find_neighbourhood(snapshot, perplexity=15) for snapshot in values]
-    drawn = draw_drift(values, layout, neighbourhoods=places)
-    true = (values[1] - values[0]) * [10, 4]
-    step = drawn[1] - drawn[0]
-    assert np.corrcoef(step.ravel(), true.ravel())[0, 1] > 0.95
-    np.testing.assert_allclose(drawn.mean(axis=0), rows * [10, 4], atol=0.02)
+def test_alignment_mirrors_but_does_not_scale():
+    values = turning(2)
+    values[1] = 3 * values[0] * [1, -1]
+    embedding = embed(scores_of(values.reshape(-1, 2), 2), Identity(), fit="each")
+    first, second = embedding.by_snapshot(embedding.values)
+    np.testing.assert_allclose(second - second.mean(axis=0), 3 * (first - first.mean(axis=0)), atol=1e-9)
+    np.testing.assert_allclose(second.mean(axis=0), first.mean(axis=0))
 
 
-def test_rows_that_moved_far_stay_where_the_layout_put_them():
-    rng = np.random.default_rng(2)
-    values = np.stack([rng.standard_normal((50, 4)), 100 + rng.standard_normal((50, 4))])
-    layout = rng.standard_normal((2, 50, 2))
-    places = [find_neighbourhood(snapshot, perplexity=15) for snapshot in values]
-    np.testing.assert_allclose(draw_drift(values, layout, neighbourhoods=places), layout, atol=1e-9)
+def test_a_reducer_of_each_snapshot_sees_that_snapshot_alone():
+    values = np.random.default_rng(2).standard_normal((3, 40, 5))
+    mine = PCA(2)
+    embedding = embed(scores_of(values.reshape(-1, 5), 3), mine, fit="each")
+    for positions, rows in zip(embedding.by_snapshot(embedding.values), values, strict=True):
+        own = PCA(2).fit_transform(rows)
+        np.testing.assert_allclose(
+            np.linalg.norm(positions - positions.mean(axis=0), axis=1), np.linalg.norm(own, axis=1)
+        )
+    assert not hasattr(mine, "components_")
+
+
+def test_an_epochs_map_takes_in_the_others_by_transform():
+    values = turning(3)
+    embedding = embed(scores_of(values.reshape(-1, 2), 3), Identity(), fit=1)
+    expected = values + 30_000
+    expected[1] = values[1]
+    np.testing.assert_array_equal(embedding.by_snapshot(embedding.values), expected)
+    assert embedding.fit == 1
+    assert embedding.method == "Identity"
+
+
+def test_the_principal_components_of_an_epoch_project_the_others():
+    values = np.random.default_rng(3).standard_normal((3, 40, 5))
+    embedding = embed(scores_of(values.reshape(-1, 5), 3), PCA(2), fit=2)
+    fitted = PCA(2).fit(values[2])
+    np.testing.assert_allclose(embedding.values, fitted.transform(values.reshape(-1, 5)), atol=1e-9)
+
+
+def test_of_an_epoch_with_several_snapshots_the_last_is_fitted():
+    scores = scores_of(turning(4).reshape(-1, 2), 4)
+    scores.rows["epoch"] = scores.rows["snapshot"] // 2
+    found = embed(scores, Identity(), fit=0)
+    untouched = (found.by_snapshot(found.values) == turning(4)).all(axis=(1, 2))
+    assert untouched.tolist() == [False, True, False, False]
+
+
+@pytest.mark.parametrize("fit", ["pooled", "each", 1])
+def test_the_same_map_on_any_executor(fit):
+    values = np.random.default_rng(4).standard_normal((3, 30, 4))
+    scores = scores_of(values.reshape(-1, 4), 3)
+    here = embed(scores, PCA(2), fit=fit)
+    with ThreadPoolExecutor(2) as threads, ProcessPoolExecutor(1, mp_context=get_context("spawn")) as processes:
+        for executor in (threads, processes):
+            np.testing.assert_allclose(embed(scores, PCA(2), fit=fit, executor=executor).values, here.values, rtol=1e-6)
 
 
 @pytest.mark.slow
-def test_umap_is_a_reducer_like_any_other():
+@pytest.mark.parametrize("fit", ["pooled", "each", 1])
+def test_umap_is_a_reducer_like_any_other(fit):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what umap-learn has to say when it is imported is not ours
         from umap import UMAP
 
-        embedding = embed(scores_of(moving_groups(2).reshape(-1, 8), 12), UMAP(random_state=0, n_jobs=1))
+        values = np.cumsum(np.random.default_rng(5).standard_normal((3, 80, 4)) * [[[1]], [[0.1]], [[0.1]]], axis=0)
+        embedding = embed(scores_of(values.reshape(-1, 4), 3), UMAP(random_state=0, n_jobs=1), fit=fit)
     assert embedding.method == "UMAP"
-    assert embedding.faithfulness.neighbours_kept > embedding.faithfulness.neighbours_chance
+    assert embedding.faithfulness.neighbours_kept > 1.5 * embedding.faithfulness.neighbours_chance
 
 
-@pytest.mark.parametrize(("count", "per"), [(1, 4), (1, 30), (4, 1), (3, 2), (2, 3), (6, 16)])
-def test_maps_of_few_rows_or_snapshots_work(count, per):
-    scores = scores_of(np.random.default_rng(0).standard_normal((count * per, 3)), count)
+@pytest.mark.slow
+def test_aligned_umap_is_told_which_rows_are_the_same():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from umap import AlignedUMAP
+
+        values = np.repeat(np.random.default_rng(6).standard_normal((1, 60, 4)), 3, axis=0)
+        embedding = embed(scores_of(values.reshape(-1, 4), 3), AlignedUMAP(random_state=0, n_neighbors=10, n_epochs=50))
+        assert embedding.method == "AlignedUMAP"
+        assert embedding.fit == "pooled"
+        first, second, _ = embedding.by_snapshot(embedding.values)
+        assert (
+            np.median(np.linalg.norm(first - second, axis=1))
+            < 0.2 * np.linalg.norm(first - first.mean(0), axis=1).mean()
+        )
+        with pytest.raises(TypeError, match="AlignedUMAP maps all snapshots at once"):
+            embed(scores_of(values.reshape(-1, 4), 3), AlignedUMAP(), fit="each")
+        with pytest.raises(ValueError, match="there is only one; pass UMAP"):
+            embed(scores_of(values[0], 1), AlignedUMAP())
+
+
+def test_rows_that_aligned_umap_puts_nowhere_are_named():
+    class AlignedUMAP:
+        """Like umap-learn's, which gives NaN to rows that its graph does not connect."""
+
+        def fit_transform(self, X, *, relations):
+            assert relations == [{row: row for row in range(20)}] * 2
+            found = [np.array(rows[:, :2]) for rows in X]
+            found[1][7] = np.nan
+            return found
+
+    AlignedUMAP.__module__ = "umap.aligned_umap"
+    values = np.random.default_rng(7).standard_normal((60, 3))
+    with pytest.raises(
+        ValueError, match=r"no position to 1 of 60 rows \(the first: row 7 of snapshot 1\).*n_neighbors"
+    ):
+        embed(scores_of(values, 3), AlignedUMAP())
+
+
+@pytest.mark.parametrize(
+    ("reducer", "fit", "error", "message"),
+    [
+        (PCA, "pooled", TypeError, r"received the class PCA; expected one of it: PCA\(...\)"),
+        (TSNE(), 1, TypeError, "TSNE has no transform, so that other rows cannot be put into the map of epoch 1"),
+        (None, 1, TypeError, "FusedMap has no transform"),
+        (PCA(2), "all", ValueError, 'fit is \'all\'; expected "pooled", "each", or an epoch'),
+        (PCA(2), 7, ValueError, "fit is 7"),
+        (PCA(3), "each", ValueError, r"gave shape \(20, 3\)"),
+        (PCA(3), 1, ValueError, r"gave shape \(20, 3\)"),
+    ],
+)
+def test_what_cannot_be_mapped_like_this_is_refused(reducer, fit, error, message):
+    with pytest.raises(error, match=message):
+        embed(scores_of(np.random.default_rng(8).standard_normal((60, 4)), 3), reducer, fit=fit)
+
+
+def test_scores_that_are_not_finite_are_refused_with_the_way_out():
+    values = np.zeros((60, 4))
+    values[3, 1] = np.inf
+    with pytest.raises(ValueError, match="without_nonfinite"):
+        embed(scores_of(values, 3), PCA(2))
+
+
+def test_each_snapshot_needs_rows_enough_where_each_is_mapped():
+    scores = scores_of(np.random.default_rng(9).standard_normal((9, 2)), 3)
+    with pytest.raises(ValueError, match="3 rows of a snapshot make no map; expected at least 4"):
+        embed(scores, PCA(2), fit="each")
     assert np.isfinite(embed(scores).values).all()
 
 
-def test_rows_that_are_all_the_same_are_put_somewhere():
-    assert np.isfinite(embed(scores_of(np.ones((60, 3)), 3)).values).all()
-
-
-def test_affinities_have_the_perplexity_asked_for():
-    """Within a snapshot, each row's affinities have the entropy of so many equal neighbours."""
-    squares = np.sort(np.random.default_rng(0).random((50, 45)), axis=1)
-    weights = kernel(squares, find_precisions(squares, perplexity=15))
-    share = weights / weights.sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(np.exp(-(share * np.log(share)).sum(axis=1)), 15, rtol=1e-6)
-
-
-def test_affinities_link_each_row_to_its_nearest_in_every_other_snapshot():
-    values = moving_groups(3)
-    groups = [np.arange(80 * snapshot, 80 * snapshot + 80) for snapshot in range(12)]
-    places = [find_neighbourhood(rows, perplexity=15) for rows in values]
-    matrix = FusedTSNE()._affinities(values.reshape(-1, 8), groups, places).toarray()
-    np.testing.assert_allclose(matrix, matrix.T)
-    for one in range(5):
-        for other in range(5):
-            block = matrix[80 * one : 80 * one + 80, 80 * other : 80 * other + 80]
-            if one != other:
-                nearest = cdist(values[one], values[other]).argmin(axis=1)
-                assert (block[np.arange(80), nearest] > 0).all()
-                assert (block > 0).sum() <= 2 * 80
+@pytest.mark.parametrize("fit", ["pooled", "each"])
+def test_one_snapshot_is_a_map_without_motion(fit):
+    told = embed(scores_of(np.random.default_rng(10).standard_normal((30, 3)), 1), fit=fit).faithfulness
+    assert told.neighbours_kept > 1.2 * told.neighbours_chance
+    assert np.isnan(told.motion)
 
 
 def test_positions_of_a_view_keep_their_places_beside_the_map():
@@ -175,62 +257,6 @@ def test_what_is_no_map_is_refused(reducer, error, message):
 def test_too_few_rows_make_no_map():
     with pytest.raises(ValueError, match="3 rows make no map"):
         embed(scores_of(np.zeros((3, 2)), 1), PCA(2))
-
-
-def test_a_perfect_map_keeps_everything():
-    values = np.random.default_rng(1).standard_normal((4, 50, 2))
-    told = measure_faithfulness(values, values * 3)
-    assert told.n_neighbors == 15
-    assert told.neighbours_kept == 15
-    assert told.neighbours_chance == pytest.approx(15 * 15 / 49)
-    assert told.trustworthiness == pytest.approx(1)
-    assert told.motion == pytest.approx(1)
-    assert told.motion_pooled == pytest.approx(1)
-
-
-def test_a_random_map_keeps_what_chance_keeps():
-    rng = np.random.default_rng(2)
-    told = measure_faithfulness(rng.standard_normal((6, 200, 5)), rng.standard_normal((6, 200, 2)))
-    assert told.neighbours_kept == pytest.approx(told.neighbours_chance, abs=0.15)
-    assert told.trustworthiness == pytest.approx(0.5, abs=0.05)
-    assert abs(told.motion) < 0.1
-
-
-def test_motion_is_measured_step_by_step():
-    """Rows move in the right order within each step, but the map shows the large step as the small one."""
-    true = np.zeros((3, 10, 1))
-    true[1] = np.arange(10)[:, None]
-    true[2] = true[1] + 100 + np.arange(10)[:, None]
-    drawn = np.zeros((3, 10, 2))
-    drawn[1, :, 0] = 50 * np.arange(10)
-    drawn[2, :, 0] = drawn[1, :, 0] + 0.1 * np.arange(10)
-    told = measure_faithfulness(true, drawn)
-    assert told.motion == pytest.approx(1)
-    assert told.motion_pooled < 0.5
-
-
-def test_trustworthiness_is_scikit_learns_within_each_snapshot():
-    rng = np.random.default_rng(3)
-    vectors, positions = rng.standard_normal((2, 40, 4)), rng.standard_normal((2, 40, 2))
-    expected = np.mean([trustworthiness(a, b, n_neighbors=15) for a, b in zip(vectors, positions, strict=True)])
-    assert measure_faithfulness(vectors, positions).trustworthiness == pytest.approx(expected)
-
-
-def test_what_cannot_be_measured_is_not_a_number():
-    one = measure_faithfulness(np.random.default_rng(4).standard_normal((1, 20, 3)), np.zeros((1, 20, 2)))
-    assert np.isnan(one.motion)
-    assert "not available" in str(one)
-    still = measure_faithfulness(np.zeros((2, 20, 3)), np.zeros((2, 20, 2)))
-    assert np.isnan(still.motion)
-
-
-def test_faithfulness_of_many_rows_is_measured_on_some():
-    rng = np.random.default_rng(5)
-    values = rng.standard_normal((2, 5000, 2))
-    told = measure_faithfulness(values, values)
-    assert told.n_rows == 2000
-    assert told.neighbours_kept == 15
-    assert told.neighbours_chance == pytest.approx(225 / 1999)
 
 
 def test_too_many_rows_for_the_default_are_refused_with_the_way_out():

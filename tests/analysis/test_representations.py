@@ -229,7 +229,7 @@ class TestRefused:
         x, y = normal(2, 20, 300), normal(3, 20, 300)
         with pytest.raises(ValueError, match="20 points on 10 and 10 directions, at least 1 of 10 are 1 whatever"):
             cca(x, y, n_directions=10)
-        assert cca(x, y, n_directions=9).max() < 1 - 1e-6
+        assert cca(x[:, :10], y[:, :9]).max() < 1 - 1e-6
         left, right = (np.linalg.svd(each - each.mean(axis=0), full_matrices=False)[0][:, :10] for each in (x, y))
         assert np.linalg.svd(left.T @ right, compute_uv=False)[0] == pytest.approx(1)
 
