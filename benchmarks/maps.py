@@ -18,7 +18,7 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
 from fmcluster import open_run, pca
-from fmcluster.analysis import FusedTSNE, embed
+from fmcluster.analysis import FusedMap, embed
 
 
 def umap(seed: int) -> Any:
@@ -32,7 +32,7 @@ REDUCERS: dict[str, Callable[[int], Any]] = {
     "PCA": lambda _seed: PCA(2),
     "joint UMAP": umap,
     "joint t-SNE": lambda seed: TSNE(random_state=seed, init="pca", perplexity=30),
-    "FusedTSNE": lambda seed: FusedTSNE(random_state=seed),
+    "FusedMap": lambda seed: FusedMap(random_state=seed),
 }
 
 
@@ -55,7 +55,7 @@ def main() -> None:
                 told, seconds = [], []
                 for seed in range(arguments.seeds):
                     start = perf_counter()
-                    make(seed).fit_transform(rows.values, rows.rows["snapshot"] if name == "FusedTSNE" else None)
+                    make(seed).fit_transform(rows.values, rows.rows["snapshot"] if name == "FusedMap" else None)
                     seconds.append(perf_counter() - start)
                     told.append(embed(rows, make(seed)).faithfulness)
                 entry = {
