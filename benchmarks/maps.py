@@ -1,79 +1,190 @@
 """How faithful are maps of a run's snapshots, in space and in motion, and how long do they take?
 
-    python benchmarks/maps.py demo/run.zarr layer2:channel layer4:channel layer4:sample
+    python benchmarks/maps.py                                    a network is trained on images first (FMCLUSTER_DATA)
+    python benchmarks/maps.py --run demo/run.zarr --views layer2:channel layer4:sample --name demo
+    python benchmarks/maps.py --scaling                          how the time of the default grows with rows instead
 
-Each reducer maps the same 50 principal component scores of each layer and view, after one run to warm up, for several
-seeds in turn. Prints medians and writes results/maps-<name>.json.
+Every method maps the same 50 principal component scores of each layer and view, after one map to warm up, for several
+seeds. Seconds are of the map alone. Prints medians and writes results/maps-<name>.json. Without a run of its own it
+trains a ResNet-18 (first convolution 3 x 3 with stride 2, no max-pooling) for 10 epochs on a part of CIFAR-10, with 200
+images of the validation set as probe. M-PHATE is among the methods where it is installed.
 """
 
 import argparse
+import os
+import tempfile
 import warnings
 from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Any
 
+import numpy as np
+import torch
 from results import machine, write
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
+from torch import nn
+from torch.utils.data import DataLoader, Subset
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+from torchvision.models import resnet18
 
-from fmcluster import open_run, pca
-from fmcluster.analysis import FusedMap, embed
+from fmcluster import Recorder, embed, open_run, pca
+from fmcluster.analysis.faithfulness import measure_faithfulness
+from fmcluster.analysis.fused import FusedMap
+from fmcluster.analysis.results import Embedding, Scores
+
+Method = Callable[[Scores, int], Embedding]
 
 
-def umap(seed: int) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from umap import UMAP
-    return UMAP(random_state=seed, n_jobs=1)
+class MPhate:
+    """M-PHATE of snapshots laid one below the other."""
+
+    def __init__(self, n_snapshots: int, seed: int) -> None:
+        self.n_snapshots = n_snapshots
+        self.seed = seed
+
+    def fit_transform(self, X: np.ndarray) -> np.ndarray:
+        from m_phate import M_PHATE
+
+        snapshots = X.reshape(self.n_snapshots, -1, X.shape[1])
+        return M_PHATE(interslice_knn=5, random_state=self.seed, n_jobs=1, verbose=0).fit_transform(snapshots)
 
 
-REDUCERS: dict[str, Callable[[int], Any]] = {
-    "PCA": lambda _seed: PCA(2),
+def umap(scores: Scores, seed: int, *, fit: str = "pooled") -> Embedding:
+    from umap import UMAP
+
+    return embed(scores, UMAP(random_state=seed, n_jobs=1), fit=fit)
+
+
+def aligned_umap(scores: Scores, seed: int) -> Embedding:
+    from umap import AlignedUMAP
+
+    return embed(scores, AlignedUMAP(random_state=seed, transform_seed=seed))
+
+
+def fused(**parameters: Any) -> Method:
+    return lambda scores, seed: embed(scores, FusedMap(random_state=seed, **parameters))
+
+
+METHODS: dict[str, Method] = {
+    "separate UMAPs": lambda scores, seed: umap(scores, seed, fit="each"),
+    "AlignedUMAP": aligned_umap,
     "joint UMAP": umap,
-    "joint t-SNE": lambda seed: TSNE(random_state=seed, init="pca", perplexity=30),
-    "FusedMap": lambda seed: FusedMap(random_state=seed),
+    "joint t-SNE": lambda scores, seed: embed(scores, TSNE(random_state=seed, init="pca", perplexity=30)),
+    "PCA": lambda scores, _seed: embed(scores, PCA(2)),
+    "FusedMap (default)": fused(),
+    "FusedMap umap": fused(loss="umap"),
+    "FusedMap motion 0": fused(motion=0),
+    "FusedMap motion 0.1": fused(motion=0.1),
+    "FusedMap motion 0.2": fused(motion=0.2),
+    "FusedMap motion 0.4": fused(motion=0.4),
 }
+if find_spec("m_phate"):
+    METHODS["M-PHATE"] = lambda scores, seed: embed(scores, MPhate(scores.n_snapshots, seed))
+
+
+def train(path: str, *, seed: int) -> None:
+    root = Path(os.environ["FMCLUSTER_DATA"]) / "cifar10_4000"
+    normalize = transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    stages = [transforms.ToTensor(), normalize]
+    images = ImageFolder(root / "train", transforms.Compose([transforms.RandomHorizontalFlip(), *stages]))
+    unseen = ImageFolder(root / "val", transforms.Compose(stages))
+    torch.manual_seed(seed)
+    model = resnet18(num_classes=10)
+    model.conv1, model.maxpool = nn.Conv2d(3, 64, 3, 2, 1, bias=False), nn.Identity()
+    probe = Subset(unseen, np.random.default_rng(seed).choice(len(unseen), 200, replace=False).tolist())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    loader = DataLoader(images, batch_size=64, shuffle=True)
+    with Recorder(model, path, layers=["layer3", "layer4"], probe=probe) as recorder:
+        recorder.snapshot(epoch=0)
+        for epoch in range(1, 11):
+            model.train()
+            for batch, labels in loader:
+                loss = nn.functional.cross_entropy(model(batch), labels)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            recorder.snapshot(epoch=epoch)
+            print(f"epoch {epoch}: loss {loss.item():.2f}", flush=True)
+
+
+def measure(name: str, scores: Scores, *, view: str, seeds: int) -> dict[str, Any]:
+    told, seconds = [], []
+    vectors = scores.by_snapshot(scores.values)
+    for seed in range(seeds):
+        start = perf_counter()
+        embedding = METHODS[name](scores, seed)
+        drawn = perf_counter()
+        measure_faithfulness(vectors, embedding.by_snapshot(embedding.values))
+        seconds.append(2 * drawn - start - perf_counter())  # embed has measured it, too
+        told.append(embedding.faithfulness)
+    print(
+        f"{name:20s} {view:16s} kept {median(t.neighbours_kept for t in told):5.2f} (chance "
+        f"{told[0].neighbours_chance:.2f})  motion {median(t.motion for t in told):5.2f}  {median(seconds):5.1f} s",
+        flush=True,
+    )
+    return {
+        "method": name,
+        "view": view,
+        "shape": [scores.n_snapshots, *vectors.shape[1:]],
+        "kept": [t.neighbours_kept for t in told],
+        "chance": told[0].neighbours_chance,
+        "trustworthiness": [t.trustworthiness for t in told],
+        "motion": [t.motion for t in told],
+        "motion_pooled": [t.motion_pooled for t in told],
+        "seconds": seconds,
+    }
+
+
+def scale() -> list[dict[str, Any]]:
+    """Time the default for 20 snapshots of more and more rows: groups that drift."""
+    table = []
+    for n_rows in (64, 256, 512, 1024, 2048):
+        rng = np.random.default_rng(0)
+        rows = 4 * rng.standard_normal((30, 50))[rng.integers(30, size=n_rows)] + rng.standard_normal((n_rows, 50))
+        values = (rows + np.cumsum(0.3 * rng.standard_normal((20, n_rows, 50)), axis=0)).reshape(-1, 50)
+        entry: dict[str, Any] = {"rows": n_rows, "snapshots": 20}
+        for loss in ("tsne", "umap"):
+            start = perf_counter()
+            FusedMap(loss=loss).fit_transform(values, np.repeat(np.arange(20), n_rows))
+            entry[loss] = perf_counter() - start
+        print(f"20 x {n_rows:4d} rows: t-SNE {entry['tsne']:5.1f} s, UMAP {entry['umap']:5.1f} s", flush=True)
+        table.append(entry)
+    return table[1:]  # the first compiles
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run")
-    parser.add_argument("views", nargs="+", help="layer:view")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--name", default="demo")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", help="a run; default: one that is trained for this, and thrown away")
+    parser.add_argument("--views", nargs="+", default=["layer3:channel", "layer4:sample"], help="layer:view")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--train-seed", type=int, default=0, help="of the run that is trained")
+    parser.add_argument("--name", default="cifar")
+    parser.add_argument("--scaling", action="store_true")
     arguments = parser.parse_args()
-    run = open_run(arguments.run)
-    scores = {key: pca(run[key.split(":")[0]].vectors(key.split(":")[1])) for key in arguments.views}
-    smallest = min(scores.values(), key=lambda s: len(s.rows))
-    table = []
-    for name, make in REDUCERS.items():
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # UMAP on rows that hardly move: "graph is not fully connected"
-            embed(smallest, make(0))
-            for key, rows in scores.items():
-                told, seconds = [], []
-                for seed in range(arguments.seeds):
-                    start = perf_counter()
-                    make(seed).fit_transform(rows.values, rows.rows["snapshot"] if name == "FusedMap" else None)
-                    seconds.append(perf_counter() - start)
-                    told.append(embed(rows, make(seed)).faithfulness)
-                entry = {
-                    "reducer": name,
-                    "view": key,
-                    "shape": list(rows.values.shape),
-                    "snapshots": rows.n_snapshots,
-                    "chance": told[0].neighbours_chance,
-                    "kept": [t.neighbours_kept for t in told],
-                    "motion": [t.motion for t in told],
-                    "seconds": seconds,
-                }
-                table.append(entry)
-                print(
-                    f"{name:12s} {key:16s} kept {median(entry['kept']):5.2f} (chance {entry['chance']:.2f})  "
-                    f"motion {median(entry['motion']):5.2f}  {median(seconds):5.1f} s",
-                    flush=True,
-                )
+    warnings.simplefilter("ignore")  # UMAP's, of rows that hardly move
+    if arguments.scaling:
+        write("maps-scaling", {"machine": machine(), "rows": scale()})
+        return
+    if arguments.run is None and "FMCLUSTER_DATA" not in os.environ:
+        parser.error("without FMCLUSTER_DATA, the folder of the images to train on, pass a run with --run")
+    with tempfile.TemporaryDirectory() as folder:
+        path = arguments.run
+        if path is None:
+            path = f"{folder}/run.zarr"
+            train(path, seed=arguments.train_seed)
+        run = open_run(path)
+        scores = {view: pca(run[view.split(":")[0]].vectors(view.split(":")[1])) for view in arguments.views}
+        smallest = min(scores.values(), key=lambda one: len(one.rows))
+        table = []
+        for name in arguments.methods:
+            METHODS[name](smallest, 0)
+            table += [measure(name, scores[view], view=view, seeds=arguments.seeds) for view in arguments.views]
     write(f"maps-{arguments.name}", {"machine": machine(), "rows": table})
 
 

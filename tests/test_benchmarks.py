@@ -81,11 +81,21 @@ def test_the_analysis_is_measured_beside_its_parts_and_a_script(tmp_path):
     assert result.returncode == 0, result.stdout + result.stderr
     told = json.loads((tmp_path / "out" / "analysis.json").read_text())
     assert told["beside"]["shape"] == [3 * 64, 6 * 32 * 32]
-    assert {name: len(values) for name, values in told["beside"]["seconds"].items()} == {
-        "pca": 2, "read": 2, "products": 2, "script": 2, "full": 1,
+    beside = told["beside"]
+    assert {name: len(values) for name, values in beside["seconds"].items()} == {
+        "pca": 2, "read": 2, "maps": 2, "products": 2, "script": 2, "full": 1,
     }  # fmt: skip
-    assert min(min(values) for values in told["beside"]["seconds"].values()) > 0
-    assert min(told["beside"]["peak"].values()) > 0
+    assert min(min(values) for values in beside["seconds"].values()) > 0
+    assert min(beside["peak"].values()) > 0
+    assert beside["over"] == [
+        pca / max(read, products)
+        for pca, read, products in zip(*(beside["seconds"][name] for name in ("pca", "read", "products")), strict=True)
+    ]
+    assert told["moved"] > 0.01
     assert len(told["flat"]["gigabytes"]) == 2 * 2
+    assert told["flat"]["verdict"] in ("flat", "falls", "GROWS")
     assert {row["method"] for row in told["budgets"]} >= {"gram", "covariance"}
-    assert [row["verb"] for row in told["verbs"]] == ["similarity", "diagnose", "exemplars"]
+    assert {(row["verb"], row["max_bytes"]) for row in told["verbs"]} == {
+        (verb, budget) for verb in ("similarity", "diagnose", "exemplars") for budget in (1 << 30, 1 << 28)
+    }
+    assert all(row["within"] for row in (*told["budgets"], *told["verbs"]))

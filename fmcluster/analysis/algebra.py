@@ -24,6 +24,8 @@ _PRODUCT_DEPTH = 512
 # A singular value is the root of an eigenvalue: a relative error of 1e-8 in the products puts one that is zero at 1e-4
 # of the largest. The rounding of float32 products averages out to about that only over many of them.
 _DEPTH_FOR_FLOAT32 = 1 << 16
+# Where there are fewer rows, the threads of scipy's BLAS wait for one another longer than they work.
+_FEWEST_FOR_SYRK = 384
 _GROUPS = 16  # of parts that an executor is handed: each comes back as a matrix
 OVERSAMPLING = 10
 
@@ -270,7 +272,7 @@ def _add_covariance(total: torch.Tensor, block: Matrix, _: int, *, shift: Matrix
 
 def _add_square(total: torch.Tensor, part: torch.Tensor) -> None:
     """Add ``part.T @ part``; on a CPU the lower triangle alone, at half the work."""
-    if total.device.type != "cpu":
+    if total.device.type != "cpu" or len(total) < _FEWEST_FOR_SYRK:
         total += torch.tril(part.T @ part)
         return
     syrk = ssyrk if part.dtype == torch.float32 else dsyrk

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -134,7 +133,7 @@ def sum_products(vectors: Vectors, *, max_bytes: int) -> Products:
     within, between = np.zeros((count, size, size)), np.zeros((max(count - 1, 0), size, size))
     sums, squares, from_first, from_previous = np.zeros((4, count, size))
     low, high = np.full((count, size), np.inf), np.full((count, size), -np.inf)
-    dtype: Any = np.float32 if product_dtype(vectors.n_features) == torch.float32 else np.float64
+    dtype = product_dtype(vectors.n_features)
     shift = None
     for rows in read_ahead(vectors.feature_blocks(max_bytes=min(BLOCK_BYTES, max_bytes // 6))):
         block: npt.NDArray[np.float32] = rows.reshape(count, size, -1)
@@ -149,10 +148,10 @@ def sum_products(vectors: Vectors, *, max_bytes: int) -> Products:
         block -= shift
         sums += block.sum(axis=2, dtype=np.float64)
         for start in range(0, block.shape[2], _PRODUCT_DEPTH):
-            part: Array = block[:, :, start : start + _PRODUCT_DEPTH].astype(dtype)
-            turned = part.transpose(0, 2, 1)
-            within += part @ turned
-            between += part[:-1] @ turned[1:]
+            part = torch.from_numpy(block[:, :, start : start + _PRODUCT_DEPTH]).to(dtype)
+            turned = part.transpose(1, 2)
+            within += (part @ turned).numpy()
+            between += (part[:-1] @ turned[1:]).numpy()
     away = sums / vectors.n_features
     for k in range(count):
         within[k] -= np.outer(sums[k], away[k])

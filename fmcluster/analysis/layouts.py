@@ -192,7 +192,7 @@ def lay_out_umap(task: Task) -> Array:
         for now, graph in enumerate(graphs):
             _pass(positions[now], graph, a=a, b=b, rate=rate, repel=5.0, rng=rng)
         _pass(flat, links, a=a, b=b, rate=rate, repel=_NEVER, rng=rng)
-        positions -= (rate * task.motion * task.paths.pull(positions.astype(np.float64))).astype(np.float32)
+        positions -= (task.motion * task.paths.pull(positions.astype(np.float64))).astype(np.float32)
     return positions.astype(np.float64)
 
 
