@@ -10,18 +10,17 @@ from time import perf_counter
 
 import numpy as np
 from results import machine, write
-from scipy.linalg.blas import dsyrk, ssyrk
 
-DEPTH = 512
+from fmcluster.analysis.algebra import slices
 
 
 def gram(rows: np.ndarray, dtype: type) -> np.ndarray:
-    """As the analysis does it: the lower triangle of products over few features, summed in float64."""
-    product = ssyrk if dtype is np.float32 else dsyrk
+    """As the analysis does it: products over some features, summed in float64."""
     total = np.zeros((len(rows), len(rows)))
-    for start in range(0, rows.shape[1], DEPTH):
-        total += product(1.0, np.asfortranarray(rows[:, start : start + DEPTH].T, dtype=dtype), trans=1).T
-    return total + np.tril(total, -1).T
+    for here in slices(rows.shape[1], width=len(rows)):
+        part = rows[:, here].astype(dtype)
+        total += part @ part.T
+    return total
 
 
 def main() -> None:
@@ -47,7 +46,7 @@ def main() -> None:
                     for name in ("float32", "float64")
                 )
             )
-    write("products", {"machine": machine(), "depth": DEPTH, "rows": table})
+    write("products", {"machine": machine(), "rows": table})
 
 
 if __name__ == "__main__":

@@ -59,28 +59,22 @@ def task_maps(run: Any, layer: str, view: str, max_bytes: int) -> Callable[[], A
 
 
 def task_products(run: Any, layer: str, view: str, max_bytes: int) -> Callable[[], Any]:
-    """The matrix products of that pass alone, of a block in memory: half of a symmetric matrix, summed in float64.
-
-    No torch here: its threads and those of BLAS wait for one another's cores, and products take several times as long.
-    """
-    import torch
-    from scipy.linalg.blas import dsyrk, ssyrk
-
-    from fmcluster.analysis.algebra import plan_pass, product_dtype
+    """The matrix products of that pass alone, of values that a cache holds: nothing read, nothing centred."""
+    from fmcluster.analysis.algebra import plan_pass, product_dtype, slices
 
     vectors = run[layer].vectors(view)
     plan = plan_pass(vectors, n_components=50, max_bytes=max_bytes)
+    if plan.method != "gram":
+        raise ValueError(f"{view} of {layer} is reduced by {plan.method}; only the products of rows are measured alone")
     rows, features = vectors.shape
-    dtype, syrk = (np.float32, ssyrk) if product_dtype(features) == torch.float32 else (np.float64, dsyrk)
-    width = plan.block_bytes // 4 // rows
-    block = np.random.default_rng(0).standard_normal((rows, width), np.float32)
+    cuts = list(slices(features, width=rows))
+    part = np.random.default_rng(0).standard_normal((rows, cuts[0].stop), np.float32).astype(product_dtype(features))
 
     def work() -> dict[str, Any]:
         total = np.zeros((rows, rows))
-        for done in range(0, features, width):
-            for start in range(0, min(width, features - done), 512):
-                stop = min(start + 512, width, features - done)
-                total += syrk(1.0, np.ascontiguousarray(block[:, start:stop], dtype).T, trans=1).T
+        for here in cuts:
+            some = part[:, : min(here.stop, features) - here.start]
+            total += some @ some.T
         return {}
 
     return work

@@ -1,5 +1,6 @@
 """Products of vectors that are never held, in one streaming pass: rows by rows, features by features, or a sketch."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -7,8 +8,8 @@ from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from scipy.linalg.blas import dsyrk, ssyrk
 
 from ..vectors import Matrix, Scale, Vectors
 from .passes import run_each
@@ -17,15 +18,17 @@ from .results import Array
 T = TypeVar("T")
 Part = TypeVar("Part")
 Read = Callable[[Part], Matrix]
-Add = Callable[[torch.Tensor, Matrix, int], None]  # to a total, a block, which is the part of this number
+Dtype = type[np.float32] | type[np.float64]
+Total = Any  # what is added up: ndarray, or on a device Tensor; both know the operators that are used here
+Add = Callable[[Total, Matrix, int], None]  # to a total, a block, which is the part of this number
 
 BLOCK_BYTES = 64 << 20
-_PRODUCT_DEPTH = 512
+_SMALL_BLOCK_BYTES = 24 << 20  # with smaller ones, more workers spend what they win on reading
+_SLICE_BYTES = 8 << 20  # of a block that is centred and multiplied at a time: about what a cache holds
+_SHALLOWEST, _DEEPEST = 512, 4096
 # A singular value is the root of an eigenvalue: a relative error of 1e-8 in the products puts one that is zero at 1e-4
 # of the largest. The rounding of float32 products averages out to about that only over many of them.
 _DEPTH_FOR_FLOAT32 = 1 << 16
-# Where there are fewer rows, the threads of scipy's BLAS wait for one another longer than they work.
-_FEWEST_FOR_SYRK = 384
 _GROUPS = 16  # of parts that an executor is handed: each comes back as a matrix
 OVERSAMPLING = 10
 
@@ -42,11 +45,14 @@ class Plan:
         Rows and columns of the accumulated matrix; of a randomized one, its columns.
     block_bytes : int
         About how large a block of vectors is.
+    workers : int
+        How many threads there is memory for.
     """
 
     method: str
     side: int
     block_bytes: int
+    workers: int
 
 
 def plan_pass(vectors: Vectors, *, n_components: int, max_bytes: int) -> Plan:
@@ -66,11 +72,17 @@ def plan_pass(vectors: Vectors, *, n_components: int, max_bytes: int) -> Plan:
     exact = side * side * (8 + 8) + 8 * side * n_components
     width = min(n_components + OVERSAMPLING, rows, features)
     sketch = 4 * rows * width * 8
+    # features of all samples: where a block has few of them, it reads a part of each chunk
+    most = max_bytes if "n" in vectors.row_axes and method == "gram" else BLOCK_BYTES
     for name, matrix, length in ((method, exact, side), ("randomized", sketch, width)):
-        # blocks: one being read, one waiting, one being worked on, and temporary copies of it
-        block = min(BLOCK_BYTES, (max_bytes - matrix - result) // 6)
-        if block >= 4 * (features if name == "covariance" else rows):
-            return Plan(name, length, block)
+        least = 4 * (features if name == "covariance" else rows)
+        for workers in range(min(os.cpu_count() or 1, _GROUPS), 0, -1):
+            # a total and a product each, and totals that wait; a block each, and the copies it is made from and
+            # worked on in; a single one has another that is read ahead
+            room = max_bytes - result - matrix - (2 * workers - 2) * length * length * 8
+            block = min(most, room // (6 if workers == 1 else 3 * workers))
+            if block >= max(least, _SMALL_BLOCK_BYTES if workers > 1 else 0):
+                return Plan(name, length, block, workers)
     raise MemoryError(
         f"the {vectors.view} view of {vectors.layer} has {rows} rows of {features} features; its {method} matrix "
         f"and {n_components} scores a row take {_mib(exact + result)}, a random sketch {_mib(sketch + result)}, the "
@@ -89,7 +101,8 @@ def accumulate_gram(
 ) -> Array:
     """Return the inner products of all rows, each feature centred over the rows.
 
-    The features of a block are complete, so their means are exact before the product is taken: nothing cancels.
+    The features of a block are complete, so they are centred before the product is taken: nothing cancels. What
+    rounding left of their means is taken off the sums.
 
     Parameters
     ----------
@@ -102,18 +115,15 @@ def accumulate_gram(
     """
     rows, features = vectors.shape
     chosen = range(rows)[basis or slice(None)]
-    add = partial(_add_gram, basis=basis or slice(None), dtype=product_dtype(features))
     total = add_up(
         feature_reader(vectors, block_bytes=block_bytes, executor=executor),
         vectors.feature_parts(max_bytes=block_bytes),
-        add=add,
+        add=partial(_add_gram, basis=basis or slice(None), dtype=product_dtype(features)),
         shape=(rows, len(chosen)),
         executor=executor,
         device=device,
     )
-    if basis is None:
-        return _symmetric(total)
-    return total
+    return _centre_again(total, basis or slice(None))
 
 
 def accumulate_covariance(
@@ -140,7 +150,7 @@ def accumulate_covariance(
         device=device,
     )
     away = total[-1] / rows
-    products = _symmetric(total[:-1])
+    products = total[:-1]
     products -= np.outer(rows * away, away)
     return products, shift + away
 
@@ -215,13 +225,13 @@ def add_up(
 
     Without an executor another thread reads while this one multiplies. An executor gets groups of parts.
     """
-    if executor is None:
-        return _add_group(read, add, shape, device, list(enumerate(parts)))
-    size = -(-len(parts) // _GROUPS)
     numbered = list(enumerate(parts))
+    if executor is None:
+        return _add_group(read, add, shape, device, True, numbered)
+    size = -(-len(parts) // _GROUPS)
     groups = [numbered[start : start + size] for start in range(0, len(numbered), size)]
     total = np.zeros(shape)
-    for part in run_each(partial(_add_group, read, add, shape, device), groups, executor=executor):
+    for part in run_each(partial(_add_group, read, add, shape, device, False), groups, executor=executor):
         total += part
     return total
 
@@ -236,78 +246,79 @@ def read_ahead(blocks: Iterable[T]) -> Iterator[T]:
             yield block
 
 
-def product_dtype(depth: int) -> torch.dtype:
+def product_dtype(depth: int) -> Dtype:
     """Return in what products are taken whose sums are over so many terms."""
-    return torch.float32 if depth > _DEPTH_FOR_FLOAT32 else torch.float64
+    return np.float32 if depth > _DEPTH_FOR_FLOAT32 else np.float64
+
+
+def slices(length: int, *, width: int) -> Iterator[slice]:
+    """Cut so many vectors of a width into slices that a cache can hold: products are taken of one, and added up."""
+    depth = max(_SHALLOWEST, min(_DEEPEST, _SLICE_BYTES // (4 * width)))
+    return (slice(start, start + depth) for start in range(0, length, depth))
 
 
 def _add_group(
-    read: Read[Part], add: Add, shape: tuple[int, int], device: str, parts: Sequence[tuple[int, Part]]
+    read: Read[Part], add: Add, shape: tuple[int, int], device: str, ahead: bool, parts: Sequence[tuple[int, Part]]
 ) -> Array:
-    total = torch.zeros(shape, dtype=torch.float64, device=device)
-    for (number, _), block in zip(parts, read_ahead(read(part) for _, part in parts), strict=True):
+    total: Total = np.zeros(shape) if device == "cpu" else torch.zeros(shape, dtype=torch.float64, device=device)
+    blocks = (read(part) for _, part in parts)
+    for (number, _), block in zip(parts, read_ahead(blocks) if ahead else blocks, strict=True):
         add(total, block, number)
-    out: Array = total.cpu().numpy()
+    out: Array = total if isinstance(total, np.ndarray) else total.cpu().numpy()
     return out
 
 
-def _add_gram(total: torch.Tensor, block: Matrix, _: int, *, basis: slice, dtype: torch.dtype) -> None:
-    rows = torch.from_numpy(_centred(block, basis)).to(total.device)
-    whole = total.shape[0] == total.shape[1]
-    for start in range(0, rows.shape[1], _PRODUCT_DEPTH):
-        part = rows[:, start : start + _PRODUCT_DEPTH].to(dtype)
-        if whole:
-            _add_square(total, part.T)
-        else:
-            total += part @ part[basis].T
+def _add_gram(total: Total, block: Matrix, _: int, *, basis: slice, dtype: Dtype) -> None:
+    rows = _beside(total, block)
+    for here in slices(block.shape[1], width=len(block)):
+        part = _cast(rows[:, here], dtype)
+        part = part - part[basis].mean(axis=0)
+        total += part @ part[basis].T  # of all rows, NumPy takes half of it
 
 
-def _add_covariance(total: torch.Tensor, block: Matrix, _: int, *, shift: Matrix, dtype: torch.dtype) -> None:
+def _add_covariance(total: Total, block: Matrix, _: int, *, shift: Matrix, dtype: Dtype) -> None:
     block -= shift
-    total[-1] += torch.from_numpy(block.sum(axis=0, dtype=np.float64)).to(total.device)
-    rows = torch.from_numpy(block).to(total.device)
-    for start in range(0, len(rows), _PRODUCT_DEPTH):
-        _add_square(total[:-1], rows[start : start + _PRODUCT_DEPTH].to(dtype))
+    total[-1] += _beside(total, block.sum(axis=0, dtype=np.float64))
+    rows = _beside(total, block)
+    for here in slices(len(block), width=block.shape[1]):
+        part = _cast(rows[here], dtype)
+        total[:-1] += part.T @ part
 
 
-def _add_square(total: torch.Tensor, part: torch.Tensor) -> None:
-    """Add ``part.T @ part``; on a CPU the lower triangle alone, at half the work."""
-    if total.device.type != "cpu" or len(total) < _FEWEST_FOR_SYRK:
-        total += torch.tril(part.T @ part)
-        return
-    syrk = ssyrk if part.dtype == torch.float32 else dsyrk
-    # what Fortran calls upper is lower, read by rows
-    values = part.numpy()
-    turned = values.flags.c_contiguous
-    product = syrk(1.0, values.T if turned else np.asfortranarray(values), trans=0 if turned else 1)
-    total += torch.from_numpy(product.T)
-
-
-def _add_random(total: torch.Tensor, block: Matrix, number: int, *, seed: int) -> None:
-    rows = torch.from_numpy(_centred(block)).to(total.device)
+def _add_random(total: Total, block: Matrix, number: int, *, seed: int) -> None:
+    _centre(block)
     directions = np.random.default_rng([seed, number]).standard_normal((block.shape[1], total.shape[1]), np.float32)
-    total[:-1] += rows @ torch.from_numpy(directions).to(total.device)
-    total[-1, 0] += rows.square().sum(dtype=torch.float64)
+    total[:-1] += _beside(total, block) @ _beside(total, directions)
+    total[-1, 0] += np.einsum("ij,ij", block, block, dtype=np.float64)
 
 
-def _add_power(total: torch.Tensor, block: Matrix, _: int, *, basis: Array) -> None:
-    rows = torch.from_numpy(_centred(block)).to(total.device)
-    total += rows @ (rows.T @ torch.from_numpy(basis.astype(np.float32)).to(total.device))
+def _add_power(total: Total, block: Matrix, _: int, *, basis: Array) -> None:
+    _centre(block)
+    rows = _beside(total, block)
+    total += rows @ (rows.T @ _beside(total, basis.astype(np.float32)))
 
 
-def _centred(block: Matrix, basis: slice = slice(None)) -> Matrix:
-    block -= block[basis].mean(axis=0, dtype=np.float64).astype(np.float32)
-    return block
+def _centre(block: Matrix) -> None:
+    block -= block.mean(axis=0, dtype=np.float64).astype(np.float32)
 
 
-def _symmetric(total: Array) -> Array:
-    """Fill the upper triangle by the lower one, in place."""
-    for start in range(0, len(total), 1024):  # a few rows at a time: no second matrix
-        stop = start + 1024
-        corner = np.tril(total[start:stop, start:stop])
-        total[start:stop, start:stop] = corner + np.tril(corner, -1).T
-        total[start:stop, stop:] = total[stop:, start:stop].T
+def _centre_again(total: Array, basis: slice) -> Array:
+    """Take the means that are left off inner products of rows (n_rows, n_rows of the basis), in place."""
+    here = total[basis].mean(axis=0)
+    total -= total.mean(axis=1)[:, None]
+    total -= here - here.mean()
     return total
+
+
+def _beside(total: Total, values: npt.NDArray[np.floating]) -> Total:
+    """Return values where the total is."""
+    return values if isinstance(total, np.ndarray) else torch.from_numpy(values).to(total.device)
+
+
+def _cast(values: Total, dtype: Dtype) -> Total:
+    if isinstance(values, np.ndarray):
+        return values.astype(dtype, copy=False)
+    return values.to(torch.float32 if dtype is np.float32 else torch.float64)
 
 
 def _mib(nbytes: int) -> str:

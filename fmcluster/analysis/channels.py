@@ -5,19 +5,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse.csgraph import connected_components
 
 from ..vectors import Vectors
-from .algebra import BLOCK_BYTES, product_dtype, read_ahead
+from .algebra import BLOCK_BYTES, product_dtype, read_ahead, slices
 from .rank import effective_rank
 from .results import Array, Labels
 
 Mask = npt.NDArray[np.bool_]
 
 NONE = -1
-_PRODUCT_DEPTH = 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,11 +145,13 @@ def sum_products(vectors: Vectors, *, max_bytes: int) -> Products:
             shift = block.mean(axis=2, keepdims=True, dtype=np.float64).astype(np.float32)
         block -= shift
         sums += block.sum(axis=2, dtype=np.float64)
-        for start in range(0, block.shape[2], _PRODUCT_DEPTH):
-            part = torch.from_numpy(block[:, :, start : start + _PRODUCT_DEPTH]).to(dtype)
-            turned = part.transpose(1, 2)
-            within += (part @ turned).numpy()
-            between += (part[:-1] @ turned[1:]).numpy()
+        for here in slices(block.shape[2], width=count * size):
+            part = block[:, :, here].astype(dtype)
+            turned = part.transpose(0, 2, 1)
+            for k in range(count):  # one by one: of a matrix and itself, half is taken
+                within[k] += part[k] @ turned[k]
+                if k:
+                    between[k - 1] += part[k - 1] @ turned[k]
     away = sums / vectors.n_features
     for k in range(count):
         within[k] -= np.outer(sums[k], away[k])
@@ -326,7 +326,7 @@ def _groups(alike: Mask) -> Labels:
 
 
 def _squares(block: npt.NDArray[np.float32]) -> Array:
-    return np.asarray(np.einsum("cf,cf->c", block, block, dtype=np.float64))
+    return np.asarray(np.vecdot(block, block), dtype=np.float64)
 
 
 def _ratio(distance: Array, norm: Array) -> Array:

@@ -21,7 +21,7 @@ from .algebra import (
     sketch,
 )
 from .arguments import require
-from .passes import run_each
+from .passes import own_threads, run_each
 from .results import Array, Scores, snapshot_of_epoch
 
 MAX_BYTES = 1 << 30
@@ -68,7 +68,8 @@ def pca(
     random_state : int
         Seed of the range finder.
     executor : concurrent.futures.Executor, optional
-        Where parts of the pass are done; by default here, with a thread that reads ahead. Processes must not be forked
+        Where parts of the pass are done; by default in threads, one for a core as far as memory goes, while BLAS takes
+        one thread in the whole process. Processes must not be forked
         (``ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn"))``).
     device : str
         Where products are taken: ``"cpu"``, ``"cuda"``, ...
@@ -101,9 +102,11 @@ def pca(
     n_components = min(n_components, *vectors.shape)
     plan = plan_pass(vectors, n_components=n_components, max_bytes=max_bytes)
     fitted = vectors if fit == "pooled" else vectors.at([snapshot_of_epoch(vectors.rows, fit)])
-    found = {"gram": _from_gram, "covariance": _from_covariance, "randomized": _from_sketch}[plan.method](
-        _Pass(vectors, fitted, plan, n_components, random_state, executor, device)
-    )
+    n_blocks = -(-4 * vectors.shape[0] * vectors.n_features // plan.block_bytes)
+    with own_threads(executor, most=min(plan.workers, n_blocks) if device == "cpu" else 1) as workers:
+        found = {"gram": _from_gram, "covariance": _from_covariance, "randomized": _from_sketch}[plan.method](
+            _Pass(vectors, fitted, plan, n_components, random_state, workers, device)
+        )
     values, singular = found.values, found.singular_values
     signs = np.where(values.max(axis=0) < -values.min(axis=0), -1.0, 1.0)
     values *= signs

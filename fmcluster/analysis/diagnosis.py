@@ -1,5 +1,6 @@
 """What a run says of each layer: dead, duplicate, drifting, settled; and what follows."""
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from functools import partial
@@ -12,11 +13,13 @@ from .arguments import require
 from .evidence import draw_samples, examine_layer
 from .findings import Findings, Thresholds
 from .modules import next_layers
-from .passes import run_each
-from .similarity import similarity
+from .passes import own_threads, run_each
+from .similarity import all_pairs
 from .tables import Judged, channel_table, judge, layer_table, measure_table
 
 MAX_BYTES = 1 << 30
+
+_BYTES_OF_A_WORKER = 1 << 29  # with less, products of wide layers are taken in more passes
 
 
 def diagnose(
@@ -32,9 +35,9 @@ def diagnose(
 ) -> Findings:
     """Judge every layer at every snapshot, and say what follows, never without the numbers.
 
-    A layer's channels are read once (in parts where their products exceed the budget), its samples once for the
-    accuracy of nearest neighbours where classes are known, and once by `similarity`. What compares samples takes 2,000
-    at most, drawn once, or as many as the products of all layers and snapshots leave room for.
+    A layer's channels are read once (in parts where their products exceed the budget), and its samples once, for CKA
+    and the accuracy of nearest neighbours. What compares samples takes 2,000 at most, drawn once, or as many as the
+    products of all layers and snapshots leave room for.
 
     Freezing, narrowing and shortening are considered for layers with parameters of their own: not for the head (the
     last layer of the run, unless it gives maps or tokens), and not for activations, pooling, dropout or normalization,
@@ -60,7 +63,7 @@ def diagnose(
     random_state : int
         Seed of the halves, of the permuted labels, and of the samples drawn.
     executor : concurrent.futures.Executor, optional
-        Where layers are examined; by default here, one after the other.
+        Where layers are examined; by default in threads, one for a core as far as memory goes.
 
     Returns
     -------
@@ -94,25 +97,20 @@ def diagnose(
     numbers = list(first.snapshots)
     n_items = len(names) * len(numbers)
     drawn = draw_samples(first.samples, n_items=n_items, max_bytes=max_bytes, random_state=random_state)
+    n_workers = 1 if executor else max(1, min(os.cpu_count() or 1, max_bytes // _BYTES_OF_A_WORKER))
     examine = partial(
         examine_layer,
         snapshots=numbers,
         samples=first.samples,
         drawn=drawn,
         thresholds=thresholds,
-        max_bytes=max_bytes,
+        max_bytes=max_bytes // n_workers,
         random_state=random_state,
     )
-    evidence = list(run_each(examine, [run[name] for name in names], executor=executor))
-    alike = similarity(
-        run,
-        layers=names,
-        snapshots=numbers,
-        samples=drawn,
-        max_bytes=max_bytes,
-        executor=executor,
-    )
-    cka = alike.values.reshape(len(names), len(numbers), len(names), len(numbers))
+    with own_threads(executor, most=n_workers) as workers:
+        evidence = list(run_each(examine, [run[name] for name in names], executor=workers))
+    kernels = [kernel for each in evidence for kernel in each.kernels]
+    cka = all_pairs(kernels, kernels).reshape(len(names), len(numbers), len(names), len(numbers))
     following = next_layers(run, names)
     judged: list[Judged] = []
     for place, each in enumerate(evidence):

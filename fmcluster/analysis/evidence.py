@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from ..store import Layer
 from ..vectors import Vectors
-from .algebra import BLOCK_BYTES, accumulate_gram
+from .algebra import accumulate_gram
 from .channels import ChannelEvidence, examine_channels
 from .findings import Thresholds
 from .representations import flatten_kernel
@@ -38,6 +38,8 @@ class LayerEvidence:
         not available.
     floor : float
         Debiased CKA of two random halves of the channels at the last snapshot; NaN where fewer than two are alive.
+    kernels : list of ndarray of float32
+        Of each snapshot, what `flatten_kernel` makes of the images' inner products: their CKA are products of these.
     """
 
     name: str
@@ -49,6 +51,7 @@ class LayerEvidence:
     chance: Array
     spread: Array
     floor: float
+    kernels: list[npt.NDArray[np.float32]]
 
 
 def examine_layer(
@@ -61,7 +64,7 @@ def examine_layer(
     max_bytes: int,
     random_state: int,
 ) -> LayerEvidence:
-    """Read a layer's channels once, and its samples once where their classes are known.
+    """Read a layer's channels once, and its samples once.
 
     Parameters
     ----------
@@ -87,8 +90,8 @@ def examine_layer(
         max_bytes=max_bytes,
     )
     images = layer.vectors("sample", snapshots=snapshots, samples=drawn.tolist())
-    block_bytes = min(BLOCK_BYTES, max_bytes // 12)
-    accuracy, chance, spread = _separation(
+    block_bytes = max_bytes // 6
+    (accuracy, chance, spread), kernels = _compare_images(
         images, known_classes(layer, drawn), thresholds.n_neighbors, block_bytes, random_state
     )
     last = images.at(snapshots[-1:])
@@ -103,6 +106,7 @@ def examine_layer(
         chance=chance,
         spread=spread,
         floor=_floor(grams),
+        kernels=kernels,
     )
 
 
@@ -127,18 +131,21 @@ def known_classes(layer: Layer, samples: Labels) -> Labels:
     return labels
 
 
-def _separation(images: Vectors, labels: Labels, n_neighbors: int, block_bytes: int, random_state: int) -> Array:
-    """Return accuracy, chance and its spread at each snapshot; NaN where fewer than two classes are known."""
-    count = len(images.snapshots)
-    out = np.full((3, count), np.nan)
+def _compare_images(
+    images: Vectors, labels: Labels, n_neighbors: int, block_bytes: int, random_state: int
+) -> tuple[Array, list[npt.NDArray[np.float32]]]:
+    """Return accuracy, chance and its spread at each snapshot, NaN where fewer than two classes are known; kernels."""
+    out, kernels = np.full((3, len(images.snapshots)), np.nan), []
     known = labels >= 0
-    if len(np.unique(labels[known])) > 1:
-        for place, snapshot in enumerate(images.snapshots):
-            gram = accumulate_gram(images.at([snapshot]), block_bytes=block_bytes)
+    separable = len(np.unique(labels[known])) > 1
+    for place, snapshot in enumerate(images.snapshots):
+        gram = accumulate_gram(images.at([snapshot]), block_bytes=block_bytes)
+        kernels.append(flatten_kernel(gram, debiased=True).astype(np.float32))
+        if separable:
             out[:, place] = leave_one_out_accuracy(
                 gram[np.ix_(known, known)], labels[known], n_neighbors=n_neighbors, random_state=random_state
             )
-    return out
+    return out, kernels
 
 
 def _floor(grams: npt.NDArray[np.float64]) -> float:

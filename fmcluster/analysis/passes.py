@@ -3,8 +3,13 @@
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from typing import TypeVar
+
+import torch
+from threadpoolctl import threadpool_limits
 
 Item = TypeVar("Item")
 Part = TypeVar("Part")
@@ -24,7 +29,8 @@ def run_each(
     executor : concurrent.futures.Executor, optional
         Threads, processes, or a Dask client's (``client.get_executor()``); by default everything happens here. A few
         more items than the machine has cores are under way at a time, so that what waits to be used stays small.
-        A memory budget is that of each worker.
+        A memory budget is that of each worker. Matrix products of a worker take one thread: workers are what runs
+        beside one another.
 
     Raises
     ------
@@ -41,17 +47,52 @@ def run_each(
         return
     _refuse_forks(executor)
     waiting: deque[Future[Part]] = deque()
-    most = 2 * (os.cpu_count() or 1)
-    try:
-        for item in items:
-            if len(waiting) >= most:
+    work = partial(_alone, function)
+    # of threads of our own no more than can be worked on: what waits is memory
+    most = executor.most if isinstance(executor, _OwnThreads) else 2 * (os.cpu_count() or 1)
+    # BLAS has one number of threads for all of a process, and only one thread may set it: this one
+    with threadpool_limits(1, user_api="blas"):
+        try:
+            for item in items:
+                if len(waiting) >= most:
+                    yield waiting.popleft().result()
+                waiting.append(executor.submit(work, item))
+            while waiting:
                 yield waiting.popleft().result()
-            waiting.append(executor.submit(function, item))
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        for future in waiting:
-            future.cancel()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+@contextmanager
+def own_threads(executor: Executor | None, *, most: int) -> Iterator[Executor | None]:
+    """Yield an executor: the one given, or else threads for as long as this lasts; None where one would do.
+
+    Parameters
+    ----------
+    executor : concurrent.futures.Executor or None
+        The user's.
+    most : int
+        How many threads there may be. There is one for a core at most.
+    """
+    most = min(most, os.cpu_count() or 1)
+    if executor is not None or most < 2:
+        yield executor
+        return
+    with _OwnThreads(most) as threads:
+        yield threads
+
+
+class _OwnThreads(ThreadPoolExecutor):
+    def __init__(self, most: int) -> None:
+        super().__init__(most, thread_name_prefix="fmcluster-worker")
+        self.most = most + 1  # one waits for the next that is free
+
+
+def _alone(function: Callable[[Item], Part], item: Item) -> Part:
+    torch.get_num_threads()  # or torch would set its own number at its first use in this thread
+    with threadpool_limits(1):
+        return function(item)
 
 
 def _refuse_forks(executor: Executor) -> None:

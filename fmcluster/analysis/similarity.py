@@ -1,5 +1,6 @@
 """How alike layers are, to one another and over snapshots."""
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from ..store import Run
 from ..vectors import Vectors
 from .algebra import BLOCK_BYTES, accumulate_gram
 from .arguments import require
-from .passes import run_each
+from .passes import own_threads, run_each
 from .places import compare_places
 from .representations import FEWEST_SAMPLES, flatten_kernel, rbf_kernel, warn_of_bias
 from .results import Array
@@ -135,7 +136,8 @@ def similarity(
     max_bytes : int
         Memory that may be taken, above what is in use; of each worker, where there is an executor.
     executor : concurrent.futures.Executor, optional
-        Where layers and snapshots, or pairs of them, are worked on.
+        Where layers and snapshots, or pairs of them, are worked on; by default in threads, one for a core as far as
+        memory goes.
 
     Returns
     -------
@@ -181,12 +183,13 @@ def similarity(
         if metric != "procrustes" and not debiased:
             widest = [max(vectors.n_features for vectors in side) for side in sides]
             warn_of_bias(len(chosen), (widest[0], widest[-1]))
-        block_bytes = _plan_blocks(len(everything), len(chosen), metric, max_bytes)
+        workers, block_bytes = _plan_blocks(everything, metric, max_bytes, alone=executor is not None)
         make = partial(_prepare, metric=metric, debiased=debiased, bandwidth=bandwidth, block_bytes=block_bytes)
-        prepared = list(run_each(make, everything, executor=executor))
-        rows = prepared[: len(sides[0])]
-        columns = rows if other is None else prepared[len(sides[0]) :]
-        values = _nuclear(rows, columns, executor) if metric == "procrustes" else _inner(rows, columns)
+        with own_threads(executor, most=workers) as threads:
+            prepared = list(run_each(make, everything, executor=threads))
+            rows = prepared[: len(sides[0])]
+            columns = rows if other is None else prepared[len(sides[0]) :]
+            values = _nuclear(rows, columns, threads) if metric == "procrustes" else all_pairs(rows, columns)
     labels = [_labels(side) for side in sides]
     return Similarity(
         values=values,
@@ -252,20 +255,23 @@ def _labels(side: Sequence[Vectors]) -> pd.DataFrame:
     ]
 
 
-def _plan_blocks(count: int, n_samples: int, metric: str, max_bytes: int) -> int:
-    """Return how large a block of a layer may be, beside what is kept of all."""
-    # what is kept of each layer and snapshot, in float32, half of what is symmetric; one matrix at work and its
-    # temporary copies, which are gone when pairs are compared; six blocks and copies of them
-    kept = n_samples**2 if metric == "procrustes" else n_samples * (n_samples + 1) // 2
-    block_bytes = min(BLOCK_BYTES, max_bytes // 12)
-    needed = count * kept * 4 + 6 * n_samples**2 * 8 + 6 * block_bytes
-    if needed > max_bytes:
-        raise MemoryError(
-            f"the inner products of {n_samples} samples at {count} layers and snapshots, and the blocks they are made "
-            f"from, take {needed >> 20:,} MiB, the budget is {max_bytes >> 20:,} MiB; take fewer samples, snapshots or "
-            f"layers, or raise max_bytes"
-        )
-    return block_bytes
+def _plan_blocks(everything: Sequence[Vectors], metric: str, max_bytes: int, *, alone: bool) -> tuple[int, int]:
+    """Return how many layers and snapshots may be at work, `alone` one, and how large a block of each may be."""
+    # what is kept of each layer and snapshot, in float32, half of what is symmetric; of each that is at work a matrix
+    # and its temporary copies, which are gone when pairs are compared; a block read, one waiting, one worked on
+    count, n_samples = len(everything), len(everything[0].samples)
+    kept = 4 * count * (n_samples**2 if metric == "procrustes" else n_samples * (n_samples + 1) // 2)
+    largest = max(4 * n_samples * vectors.n_features for vectors in everything)
+    for workers in range(1 if alone else os.cpu_count() or 1, 0, -1):
+        block_bytes = min(largest, ((max_bytes - kept) // workers - 6 * n_samples**2 * 8) // 4)
+        if block_bytes >= (4 * n_samples if workers == 1 else min(largest, BLOCK_BYTES)):
+            return workers, block_bytes
+    needed = kept + 6 * n_samples**2 * 8 + 16 * n_samples
+    raise MemoryError(
+        f"the inner products of {n_samples} samples at {count} layers and snapshots, and the blocks they are made "
+        f"from, take {needed >> 20:,} MiB, the budget is {max_bytes >> 20:,} MiB; take fewer samples, snapshots or "
+        f"layers, or raise max_bytes"
+    )
 
 
 def _prepare(
@@ -286,7 +292,7 @@ def _prepare(
     return np.asarray(flatten_kernel(gram, debiased=debiased), dtype=np.float32)
 
 
-def _inner(rows: Sequence[npt.NDArray[np.float32]], columns: Sequence[npt.NDArray[np.float32]]) -> Array:
+def all_pairs(rows: Sequence[npt.NDArray[np.float32]], columns: Sequence[npt.NDArray[np.float32]]) -> Array:
     """Return the products of all pairs of vectors of unit length, summed in float64; NaN of those that are zero."""
     values = np.zeros((len(rows), len(columns)))
     step = min(1 << 16, max(1, 8 * rows[0].size // (len(rows) + len(columns))))  # in what one matrix at work took

@@ -6,9 +6,10 @@ from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from fmcluster.analysis import pca
-from fmcluster.analysis.passes import run_each
+from fmcluster.analysis.passes import own_threads, run_each
 
 
 def maps_of(seed: int, shape: tuple[int, ...]) -> np.ndarray:
@@ -78,6 +79,36 @@ def test_numbers_do_not_depend_on_the_executor(view, options, method, executor, 
     np.testing.assert_allclose(there.values, here.values, rtol=1e-6, atol=1e-6 * np.abs(here.values).max())
     np.testing.assert_allclose(there.components, here.components, atol=1e-5)
     assert there.error == pytest.approx(here.error, rel=1e-3)
+
+
+def threads_of_blas(_item: int) -> int:
+    return max(each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas")
+
+
+def test_workers_multiply_with_one_thread_each_and_give_the_others_back(executor: Executor) -> None:
+    np.ones((2, 2)) @ np.ones((2, 2))
+    with threadpool_limits(2, user_api="blas"):
+        assert set(run_each(threads_of_blas, range(6), executor=executor)) == {1}
+        assert threads_of_blas(0) == 2
+        unfinished = run_each(threads_of_blas, range(6), executor=executor)
+        next(unfinished)
+        unfinished.close()
+        assert threads_of_blas(0) == 2
+
+
+@pytest.mark.parametrize(("cores", "most", "expected"), [(4, 3, 3), (2, 3, 2), (4, 1, None), (1, 3, None)])
+def test_own_threads_are_as_many_as_cores_and_memory_allow(monkeypatch, cores, most, expected) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    with own_threads(None, most=most) as threads:
+        assert (threads is None) == (expected is None)
+        if threads is not None:
+            assert threads._max_workers == expected
+            assert list(run_each(halve, range(20), executor=threads)) == [number / 2 for number in range(20)]
+
+
+def test_the_users_executor_comes_before_own_threads() -> None:
+    with ThreadPoolExecutor(1) as mine, own_threads(mine, most=8) as used:
+        assert used is mine
 
 
 def test_forked_processes_are_refused() -> None:
