@@ -27,8 +27,9 @@ def task_pca(run: Any, layer: str, view: str, max_bytes: int) -> Callable[[], An
     def work() -> dict[str, Any]:
         vectors = run[layer].vectors(view)
         scores = pca(vectors, n_components=50, max_bytes=max_bytes)
+        alone = memory("VmHWM")
         cluster(scores, kmeans())
-        return {"method": scores.method, "shape": list(vectors.shape)}
+        return {"method": scores.method, "shape": list(vectors.shape), "peak_of_pca": alone}
 
     return work
 
@@ -148,6 +149,8 @@ def one(arguments: argparse.Namespace) -> None:
     told = work()
     seconds = perf_counter() - start
     told = told if isinstance(told, dict) else {}
+    if "peak_of_pca" in told:
+        told["peak_of_pca"] -= before
     print(json.dumps({"seconds": seconds, "peak": memory("VmHWM") - before, **told}))
 
 

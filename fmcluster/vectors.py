@@ -4,22 +4,24 @@ A view is an einops pattern over ``n c h w`` (sample, channel, height, width). T
 snapshot by snapshot. Nothing is read before a block is asked for.
 """
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import prod
 from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from .blocks import copy_block, new_block
 from .views import Box, parse_view, split_box
 
 Matrix = npt.NDArray[np.float32]
 Scaling = Literal["none", "centred", "unit"]
 Scale = tuple[Matrix | None, Matrix | None]  # of each row: what is subtracted, and what it is multiplied with
 
+_DECODED_BYTES = 16 << 20
 _AXES = {"n": "sample", "c": "channel", "h": "y", "w": "x"}
 
 
@@ -172,7 +174,7 @@ class Vectors:
 
         `scale` is what `scale_rows` makes of the moments of all parts.
         """
-        block = np.empty((self.shape[0], self._size_in(part, self.feature_axes)), np.float32)
+        block = new_block((self.shape[0], self._size_in(part, self.feature_axes)))
         for order, snapshot in enumerate(self.snapshots):
             here = block[order * self.rows_per_snapshot :][: self.rows_per_snapshot]
             if self.drawn is None:
@@ -299,7 +301,7 @@ class Vectors:
         return dict(zip("nchw", (len(self.samples), *self.source.map_shape), strict=True))
 
     def _size(self, axes: str) -> int:
-        return int(np.prod([self._sizes[axis] for axis in axes]))
+        return prod(self._sizes[axis] for axis in axes)
 
     def _size_in(self, box: Box, axes: str) -> int:
         return int(np.prod([len(range(*box.get(axis, slice(None)).indices(self._sizes[axis]))) for axis in axes]))
@@ -315,17 +317,24 @@ class Vectors:
         return split_box({}, list(axes.partition("w")[0]), sizes=sizes, size=bytes_of_one, limit=max_bytes)
 
     def _read(self, snapshot: int, box: Box, *, out: Matrix | None = None) -> Matrix:
-        maps = self.source.read_maps(
-            snapshot=snapshot,
-            samples=self.samples[box.get("n", slice(None))],
-            channels=box.get("c", slice(None)),
-            rows=box.get("h", slice(None)),
-        )
-        order = ["nchw".index(axis) for axis in self.row_axes + self.feature_axes]
-        rows = int(np.prod([maps.shape[i] for i in order[: len(self.row_axes)]]))
+        samples = self.samples[box.get("n", slice(None))]
+        lengths = {axis: len(range(*box.get(axis, slice(None)).indices(n))) for axis, n in self._sizes.items()}
+        order = self.row_axes + self.feature_axes
         if out is None:
-            out = np.empty((rows, maps.size // rows), np.float32)
-        _convert(maps.transpose(order), out)
+            rows = prod(lengths[axis] for axis in self.row_axes)
+            out = new_block((rows, prod(lengths.values()) // rows))
+        blocks = np.moveaxis(out.reshape([lengths[axis] for axis in order]), order.index("n"), 0)
+        # whole chunks are decoded, of all that is read at once
+        step = max(1, _DECODED_BYTES // (2 * prod(self.source.map_shape)))
+        for start in range(0, len(samples), step):
+            maps = self.source.read_maps(
+                snapshot=snapshot,
+                samples=samples[start : start + step],
+                channels=box.get("c", slice(None)),
+                rows=box.get("h", slice(None)),
+            )
+            turned = maps.transpose(["nchw".index(axis) for axis in "n" + order.replace("n", "")])
+            copy_block(turned, blocks[start : start + step])
         return out
 
     def _finite(self, block: Matrix, start: int) -> Matrix:
@@ -364,16 +373,6 @@ def make_vectors(
         raise ValueError(f"n_rows is {n_rows}; expected at least 1")
     drawn = np.random.default_rng(random_state).choice(vectors.rows_per_snapshot, n_rows, replace=False)
     return replace(vectors, drawn=np.sort(drawn))
-
-
-def _convert(maps: npt.NDArray[np.floating], out: Matrix) -> None:
-    """Copy values to float32, in another shape: by torch, ten times as fast where they are float16, if it is loaded."""
-    torch = sys.modules.get("torch")
-    if torch is None:  # reading alone does not wait for its import
-        out.reshape(maps.shape)[...] = maps
-    else:
-        source = maps if maps.flags.writeable else maps.copy()
-        torch.from_numpy(out).view(maps.shape).copy_(torch.from_numpy(source))
 
 
 def _moments(block: Matrix) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

@@ -80,7 +80,7 @@ def plan_pass(vectors: Vectors, *, n_components: int, max_bytes: int) -> Plan:
             # a total and a product each, and totals that wait; a block each, and the copies it is made from and
             # worked on in; a single one has another that is read ahead
             room = max_bytes - result - matrix - (2 * workers - 2) * length * length * 8
-            block = min(most, room // (6 if workers == 1 else 3 * workers))
+            block = min(most, room // (6 if workers == 1 else 4 * workers))
             if block >= max(least, _SMALL_BLOCK_BYTES if workers > 1 else 0):
                 return Plan(name, length, block, workers)
     raise MemoryError(
@@ -151,7 +151,8 @@ def accumulate_covariance(
     )
     away = total[-1] / rows
     products = total[:-1]
-    products -= np.outer(rows * away, away)
+    for place, mean in enumerate(rows * away):  # row by row: no second matrix
+        products[place] -= mean * away
     return products, shift + away
 
 

@@ -79,7 +79,7 @@ def cluster(
     fitted = len(scores.rows) if fit == "pooled" else blocks.shape[1]
     sized = size_parameter(clusterer)
     wanted = getattr(clusterer, sized) if sized else None
-    if isinstance(wanted, int) and wanted > fitted:
+    if isinstance(wanted, int | np.integer) and wanted > fitted:
         where = "" if fit == "pooled" else " of each snapshot"
         raise ValueError(f"{wanted} clusters were asked of {fitted} rows{where}; ask for fewer")
     if fit == "pooled":
@@ -96,6 +96,7 @@ def cluster(
         fit=fit,
         labels=labels.ravel(),
         method=name_of(clusterer),
+        n_asked=int(wanted) if isinstance(wanted, int | np.integer) else None,
     )
 
 

@@ -35,7 +35,8 @@ class Comparison:
         Dataset indices of the samples that all snapshots of all runs hold.
     scores : mapping of str to Scores
         Per layer, the principal component scores of all runs' rows on one basis. Their rows have a column ``run``, and
-        ``snapshot`` counts through the runs: first those of run 0, then those of run 1.
+        ``snapshot`` counts through the runs: first those of run 0, then those of run 1. What is made of them can be
+        taken apart: ``cluster(scores["fc"], clusterer).of_run(1)``. A map takes the seam between two runs for a step.
     frame : DataFrame
         Debiased CKA between run 0 and each other run, of each layer, for all pairs of snapshots: ``layer, run,
         snapshot, epoch, step, other_run, other_snapshot, other_epoch, other_step, cka``.

@@ -258,9 +258,12 @@ def _without_rounding(singular: Array, left: Array) -> tuple[Array, Array]:
 
 
 def _largest(matrix: Array, count: int) -> tuple[Array, Array]:
-    """Return the square roots of the largest eigenvalues, and their eigenvectors as columns."""
+    """Return the square roots of the largest eigenvalues, and their eigenvectors as columns; the matrix is spent.
+
+    It is symmetric: transposed, it is in the order that LAPACK works on in place.
+    """
     side = len(matrix)
     eigenvalues, eigenvectors = eigh(
-        matrix, subset_by_index=(side - count, side - 1), driver="evr", overwrite_a=True, check_finite=False
+        matrix.T, subset_by_index=(side - count, side - 1), driver="evr", overwrite_a=True, check_finite=False
     )
     return np.sqrt(np.maximum(eigenvalues[::-1], 0)), eigenvectors[:, ::-1]

@@ -332,20 +332,12 @@ def _block_bytes(max_bytes: int, *, held: int) -> int:
 
 
 def _find_channels(layer: Layer, channels: Sequence[int] | None) -> Labels:
-    """Return where the channels asked for lie among those kept."""
-    places = np.arange(layer.n_channels)
-    if channels is None:
-        return places
-    wanted = np.asarray(channels)
-    if wanted.ndim != 1 or not wanted.size or wanted.dtype.kind not in "iu":
-        raise TypeError(f"channels is {channels!r}; expected the numbers of one or more channels, or None for all")
-    _refuse_twice(wanted, "channels")
-    place_of = dict(zip(layer.channels.tolist(), places.tolist(), strict=True))
-    if unknown := [number for number in wanted.tolist() if number not in place_of]:
-        raise ValueError(
-            f"there is no channel {unknown[0]} of {layer.label}; layer.channels has the numbers of its own"
-        )
-    return np.array([place_of[number] for number in wanted.tolist()], np.int64)
+    """Return where the channels asked for lie among those kept; at least one, and each once."""
+    places = layer.channel_places(channels)
+    if not places.size:
+        raise ValueError(f"channels is {channels!r}; expected the numbers of one or more channels, or None for all")
+    _refuse_twice(layer.channels[places], "channels")
+    return places
 
 
 def _refuse_twice(numbers: npt.NDArray[np.integer], what: str) -> None:

@@ -37,6 +37,8 @@ class Floor:
         What the clusterer was fitted on.
     method : str
         Name of the clusterer.
+    n_asked : int or None
+        How many clusters it was told to make; None for one that finds out.
     rows_per_snapshot : int
         Number of rows in each snapshot.
     """
@@ -47,13 +49,14 @@ class Floor:
     view: str
     fit: str | int
     method: str
+    n_asked: int | None
     rows_per_snapshot: int
 
     def check(self, clusters: Clusters) -> None:
         """Raise `ValueError` where this is not the floor of such clusters."""
         count = len(clusters.rows) // clusters.n_snapshots
-        mine = (self.layer, self.view, self.fit, self.method, self.rows_per_snapshot)
-        theirs = (clusters.layer, clusters.view, clusters.fit, clusters.method, count)
+        mine = (self.layer, self.view, self.fit, self.method, self.n_asked, self.rows_per_snapshot)
+        theirs = (clusters.layer, clusters.view, clusters.fit, clusters.method, clusters.n_asked, count)
         if mine != theirs:
             raise ValueError(
                 f"the floor is of {_in_words(*mine)}; expected one of the clusters, {_in_words(*theirs)}: make it with "
@@ -250,9 +253,11 @@ def _floor(clusters: Clusters, frame: pd.DataFrame, *, source: str) -> Floor:
         view=clusters.view,
         fit=clusters.fit,
         method=clusters.method,
+        n_asked=clusters.n_asked,
         rows_per_snapshot=len(clusters.rows) // clusters.n_snapshots,
     )
 
 
-def _in_words(layer: str, view: str, fit: str | int, method: str, count: int) -> str:
-    return f"{method} (fit={fit!r}) of {count} rows of the {view} view of {layer}"
+def _in_words(layer: str, view: str, fit: str | int, method: str, n_asked: int | None, count: int) -> str:
+    found = "" if n_asked is None else f"{n_asked} clusters, "
+    return f"{method} ({found}fit={fit!r}) of {count} rows of the {view} view of {layer}"

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import mode
 from sklearn.metrics import (
     adjusted_mutual_info_score,
     calinski_harabasz_score,
@@ -22,6 +21,7 @@ from sklearn.neighbors import NearestNeighbors
 from .arguments import require
 from .passes import run_each
 from .results import Array, Clusters, Labels, Scores
+from .separation import neighbour_accuracy
 
 Classes = Mapping[Any, Any] | pd.Series
 NOISE = -1
@@ -63,7 +63,7 @@ class Quality:
           is chance, 1 the best) between clusters and classes, ``purity`` (share of rows whose class is the most
           frequent one of their cluster);
         - of the rows whose class is known: ``knn_accuracy``, the share that get it from their nearest neighbours,
-          themselves left out, and ``knn_chance``, the share of the largest class, which naming it always would reach;
+          themselves left out, and ``knn_chance``, the same with the labels permuted at random, mean of 20 times;
         - ``silhouette_rows``, how many rows the silhouette is of;
         - ``note``: why measures are NaN; empty where none is, or only for want of `classes`.
     """
@@ -110,12 +110,12 @@ def quality(
         The class of each sample by its dataset index, such as ``run.samples["label"]``; for the `sample` view only.
         Samples of class -1, "" or NaN are of unknown class, and left out of the measures against classes.
     n_neighbors : int
-        How many neighbours name a row's class, by majority; of classes with equally many, the first in order.
+        How many neighbours name a row's class, by majority; of classes with equally many, that of the nearest.
     max_rows : int
         Silhouettes take all pairs of rows. Of snapshots with more rows than this, so many rows are drawn, once, the
         same in every snapshot; `silhouette_rows` of them are in a cluster. The other measures are of all rows.
     random_state : int
-        Seed of the draw.
+        Seed of the draw, and of the permuted labels.
     executor : concurrent.futures.Executor, optional
         Where snapshots are measured; by default here, one after the other.
 
@@ -154,7 +154,7 @@ def quality(
     known = None if classes is None else _classes_of(clusters, classes)
     time = clusters.rows.iloc[::n_rows][["snapshot", "epoch", "step"]].reset_index(drop=True)
     pairs = zip(scores.by_snapshot(scores.values), by_snapshot, strict=True)
-    measure = partial(_measure, drawn=drawn, classes=known, n_neighbors=n_neighbors)
+    measure = partial(_measure, drawn=drawn, classes=known, n_neighbors=n_neighbors, random_state=random_state)
     measured = pd.DataFrame(list(run_each(measure, pairs, executor=executor)))
     return Quality(
         layer=clusters.layer,
@@ -167,7 +167,7 @@ def quality(
 
 
 def _measure(
-    snapshot: tuple[Array, Labels], *, drawn: Labels, classes: Labels | None, n_neighbors: int
+    snapshot: tuple[Array, Labels], *, drawn: Labels, classes: Labels | None, n_neighbors: int, random_state: int
 ) -> dict[str, Any]:
     """Measure the rows and labels of one snapshot: a row of the table."""
     values, labels = snapshot
@@ -195,7 +195,7 @@ def _measure(
         else:
             found["silhouette"] = float(silhouette_score(values[picked], labels[picked]))
     if classes is not None:
-        notes += _compare(found, values, labels, classes=classes, n_neighbors=n_neighbors)
+        notes += _compare(found, values, labels, classes=classes, n_neighbors=n_neighbors, random_state=random_state)
     return found | {"note": "; ".join(notes)}
 
 
@@ -207,7 +207,9 @@ def _nothing_to_separate(labels: Labels) -> str:
     return "each row is a cluster of its own" if count == len(labels) else ""
 
 
-def _compare(found: dict[str, Any], values: Array, labels: Labels, *, classes: Labels, n_neighbors: int) -> list[str]:
+def _compare(
+    found: dict[str, Any], values: Array, labels: Labels, *, classes: Labels, n_neighbors: int, random_state: int
+) -> list[str]:
     """Fill in the measures against the true classes; return why some are missing."""
     notes = []
     known = classes != _UNKNOWN
@@ -225,8 +227,7 @@ def _compare(found: dict[str, Any], values: Array, labels: Labels, *, classes: L
     rows, names = values[known], classes[known]
     if len(rows) > 1:
         near = NearestNeighbors(n_neighbors=min(n_neighbors, len(rows) - 1)).fit(rows).kneighbors(return_distance=False)
-        found["knn_accuracy"] = float(np.mean(mode(names[near], axis=1).mode == names))
-        found["knn_chance"] = float(np.bincount(names).max() / len(names))
+        found["knn_accuracy"], found["knn_chance"], _ = neighbour_accuracy(near, names, random_state=random_state)
     else:
         notes.append("fewer than two rows are of known class")
     return notes

@@ -1,13 +1,14 @@
 """What the analysis returns: frozen values, each with a tidy `frame`.
 
-`rows` labels the rows of a result, snapshot by snapshot: columns `snapshot`, `epoch`, `step`, then what identifies a
-row in its view (`channel`; `sample, channel`; `sample`; or `sample, y, x`). Every snapshot holds the same rows in the
-same order, so an array of `n_rows` values reshapes to `(n_snapshots, n_rows / n_snapshots)`.
+`rows` labels the rows of a result, snapshot by snapshot: columns `snapshot`, `epoch`, `step` (and `run`, of what
+`compare` made), then what identifies a row in its view (`channel`; `sample, channel`; `sample`; or `sample, y, x`).
+Every snapshot holds the same rows in the same order, so an array of `n_rows` values reshapes to
+`(n_snapshots, n_rows / n_snapshots)`.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ import pandas as pd
 Array = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
 
-TIME_COLUMNS = ("snapshot", "epoch", "step")
+TIME_COLUMNS = ("snapshot", "epoch", "step", "run")
 
 
 def snapshot_of_epoch(rows: pd.DataFrame, epoch: str | int) -> int:
@@ -62,6 +63,30 @@ class Rowwise:
     def identity(self) -> list[str]:
         """The columns of `rows` that name a row within a snapshot."""
         return [column for column in self.rows.columns if column not in TIME_COLUMNS]
+
+    def of_run(self, run: int) -> Self:
+        """Return what a result of several runs, such as one of `compare`'s scores, says of one.
+
+        Parameters
+        ----------
+        run : int
+            The run's number, from 0. Its snapshots keep their order, and are numbered from 0.
+
+        Raises
+        ------
+        ValueError
+            For the result of one run, or a run that there is not.
+        """
+        runs = self.rows["run"].unique().tolist() if "run" in self.rows else []
+        if run not in runs:
+            raise ValueError(f"run is {run!r}; expected one of {runs}" if runs else "this is the result of one run")
+        mine = (self.rows["run"] == run).to_numpy()
+        rows = self.rows[mine].drop(columns="run").reset_index(drop=True)
+        rows["snapshot"] -= rows["snapshot"].iloc[0]
+        changed = {name: getattr(self, name)[mine] for name in ("values", "labels") if hasattr(self, name)}
+        if isinstance(self, Scores):
+            changed["n_fitted"] = self.n_fitted or len(self.rows)
+        return replace(self, rows=rows, **changed)
 
     def by_snapshot(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Reshape `values` of shape (n_rows, ...) to (n_snapshots, rows per snapshot, ...)."""
@@ -199,10 +224,13 @@ class Clusters(Rowwise):
         members, and a name does not mean more than that.
     method : str
         Name of the clusterer.
+    n_asked : int or None
+        How many clusters it was told to make; None for one that finds out.
     """
 
     labels: Labels
     method: str
+    n_asked: int | None = None
 
     @property
     def n_clusters(self) -> int:

@@ -263,7 +263,7 @@ def _plan_blocks(everything: Sequence[Vectors], metric: str, max_bytes: int, *, 
     kept = 4 * count * (n_samples**2 if metric == "procrustes" else n_samples * (n_samples + 1) // 2)
     largest = max(4 * n_samples * vectors.n_features for vectors in everything)
     for workers in range(1 if alone else os.cpu_count() or 1, 0, -1):
-        block_bytes = min(largest, ((max_bytes - kept) // workers - 6 * n_samples**2 * 8) // 4)
+        block_bytes = min(largest, ((max_bytes - kept) // workers - 6 * n_samples**2 * 8) // 6)
         if block_bytes >= (4 * n_samples if workers == 1 else min(largest, BLOCK_BYTES)):
             return workers, block_bytes
     needed = kept + 6 * n_samples**2 * 8 + 16 * n_samples

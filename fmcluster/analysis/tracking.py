@@ -63,7 +63,7 @@ def track(
     TypeError
         For what is not clusters, or no floor.
     ValueError
-        For thresholds out of range, or a floor of something else.
+        For thresholds out of range, a floor of something else, or clusters of several runs.
 
     References
     ----------
@@ -72,6 +72,12 @@ def track(
     and J. Bailey, "Information Theoretic Measures for Clusterings Comparison", JMLR 11, 2010.
     """
     require(clusters, Clusters, verb="track", made_by="cluster(scores, clusterer)")
+    if "run" in clusters.rows:
+        runs = clusters.rows["run"].unique().tolist()
+        raise ValueError(
+            f"the clusters are of runs {runs}, and from the last snapshot of one to the first of the next nothing "
+            f"moves; track one: track(clusters.of_run({runs[0]}))"
+        )
     if not (0.5 <= overlap <= 1 and 0 < split <= overlap):
         raise ValueError(
             f"overlap is {overlap} and split is {split}; expected 0.5 <= overlap <= 1 and 0 < split <= overlap"

@@ -184,7 +184,7 @@ class Layer:
         StoreError
             Where the stored data is damaged.
         """
-        picked = self._channel_places(channels)
+        picked = self.channel_places(channels)
         if epoch is None and snapshot is None:
             self._run.resolve(snapshot=0)
             numbers = range(self.shape[0])
@@ -288,8 +288,16 @@ class Layer:
             self._run.slots(number, wanted)
         return wanted
 
-    def _channel_places(self, channels: Selection) -> npt.NDArray[np.int64]:
-        """Return where the channels asked for lie among those kept."""
+    def channel_places(self, channels: Selection) -> npt.NDArray[np.int64]:
+        """Return where channels lie among those kept, by their numbers; a slice counts those kept.
+
+        Raises
+        ------
+        TypeError
+            For what is not a row of integers.
+        ValueError
+            For a channel that was not recorded.
+        """
         places = np.arange(self.n_channels)
         if channels is None:
             return places

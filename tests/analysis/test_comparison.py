@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from planted_runs import N_CHANNELS, N_SAMPLES, N_SNAPSHOTS, head, moving, write_run
+from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 
+from fmcluster.analysis import cluster, embed, track
 from fmcluster.analysis.comparison import compare
 
 DIGESTS = np.random.default_rng(7).integers(0, 255, (N_SAMPLES, 32), dtype=np.uint8)
@@ -96,6 +98,27 @@ def test_another_view_has_other_rows(pair):
     scores = compare(*pair, layers=["conv1"], view="sample").scores["conv1"]
     assert scores.view == "sample"
     assert len(scores.rows) == (2 * N_SNAPSHOTS - 1) * N_SAMPLES
+
+
+def test_what_is_made_of_shared_scores_can_be_taken_apart(pair):
+    scores = compare(*pair, layers=["conv1"]).scores["conv1"]
+    alone = scores.of_run(1)
+    mine = (scores.rows["run"] == 1).to_numpy()
+    np.testing.assert_array_equal(alone.values, scores.values[mine])
+    assert alone.rows["snapshot"].unique().tolist() == [*range(5)]
+    assert alone.identity == scores.identity == ["channel"]
+    np.testing.assert_allclose(alone.explained_variance, scores.explained_variance)
+    clusters = cluster(scores, KMeans(3, random_state=0))
+    with pytest.raises(ValueError, match=r"the clusters are of runs \[0, 1\], .*track\(clusters.of_run\(0\)\)"):
+        track(clusters)
+    history = track(clusters.of_run(1))
+    assert history.steps["from_snapshot"].tolist() == [0, 1, 2, 3]
+    np.testing.assert_array_equal(history.clusters.labels, clusters.labels[mine])
+    assert len(embed(scores, PCA(2)).of_run(0).values) == (~mine).sum()
+    with pytest.raises(ValueError, match=r"run is 2; expected one of \[0, 1\]"):
+        scores.of_run(2)
+    with pytest.raises(ValueError, match="this is the result of one run"):
+        alone.of_run(0)
 
 
 def test_several_runs_are_each_compared_with_the_first(written):

@@ -129,8 +129,10 @@ def test_names_of_clusters_of_each_snapshot_do_not_count_between_two_of_them(map
 def test_a_floor_of_something_else_is_refused(maps, vectors_of):
     clusterer = KMeans(KINDS, random_state=0)
     clusters = cluster(pca(vectors_of(maps)), clusterer)
-    with pytest.raises(ValueError, match=r"KMeans \(fit='each'\) of 16 rows .* expected one of the clusters"):
+    with pytest.raises(ValueError, match=r"KMeans \(\d clusters, fit='each'\) of 16 rows .* expected one of the clus"):
         track(clusters, floor=split_floor(vectors_of(maps), clusterer, fit="each", n_splits=1))
+    with pytest.raises(ValueError, match=r"the floor is of KMeans \(2 clusters, .* expected .* KMeans \(\d clusters, "):
+        track(clusters, floor=split_floor(vectors_of(maps), KMeans(2, random_state=0), n_splits=1))
     with pytest.raises(ValueError, match=r"of 24 rows of the sample view of conv; expected one of the clusters"):
         track(clusters, floor=split_floor(vectors_of(maps, "sample"), clusterer, n_splits=1))
     with pytest.raises(ValueError, match=r"the floor has no snapshots \[1, 2\]"):

@@ -12,8 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 from sklearn.cluster import HDBSCAN, KMeans
-from sklearn.model_selection import LeaveOneOut, cross_val_predict
-from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 from torch.utils.data import TensorDataset
 
@@ -76,6 +74,16 @@ def scores(classes) -> Scores:
     )
 
 
+def vote(values: np.ndarray, classes: np.ndarray, n_neighbors: int) -> float:
+    """Share of rows whose class most of their neighbours have; of equally many, that of the nearest."""
+    right = 0
+    for own, row in enumerate(values):
+        order = np.argsort(np.linalg.norm(values - row, axis=1), kind="stable")
+        near = classes[order[order != own][:n_neighbors]].tolist()
+        right += max(near, key=lambda name: (near.count(name), -near.index(name))) == classes[own]
+    return right / len(values)
+
+
 @pytest.mark.parametrize("clusterer", [KMeans(4, random_state=0), HDBSCAN(min_cluster_size=5, copy=True)], ids=str)
 def test_each_snapshot_is_what_scikit_learn_says_of_it(clusterer, scores, classes):
     clusters = cluster(scores, clusterer)
@@ -93,10 +101,9 @@ def test_each_snapshot_is_what_scikit_learn_says_of_it(clusterer, scores, classe
         assert row["n_rows"] == N_SAMPLES
         assert row["noise"] == pytest.approx((labels == -1).sum() / N_SAMPLES)
         assert row["n_clusters"] == len(set(labels[of]))
-        neighbours = KNeighborsClassifier(5)
-        named = cross_val_predict(neighbours, values[known], truth[known], cv=LeaveOneOut())
-        assert row["knn_accuracy"] == pytest.approx((named == truth[known]).mean())
-        assert row["knn_chance"] == pytest.approx(max((truth == c).sum() for c in range(3)) / known.sum())
+        assert row["knn_accuracy"] == pytest.approx(vote(values[known], truth[known], 5))
+        # of a permuted class, five others are a sample: the chance of each share, with the error of 20 permutations
+        assert row["knn_chance"] == pytest.approx(1 / 3, abs=0.12)
         if row["n_clusters"] < 2:
             assert row[SEPARATION].isna().all()
             assert row["note"].startswith(("only one cluster", "no row is in a cluster"))
@@ -139,7 +146,9 @@ def test_a_case_by_hand():
     assert row["calinski_harabasz"] == pytest.approx((4 * 5**2 / 1) / (4 * 1 / 2))
     assert row["purity"] == 3 / 4
     assert row["knn_accuracy"] == 2 / 4  # each takes its partner's class: cat and dog exchange theirs
-    assert row["knn_chance"] == 3 / 4
+    # "cat" has one of four places: its own neighbour is a dog, and a dog's is one in a third of the permutations
+    assert row["knn_chance"] in [k / 80 for k in range(81)]
+    assert 0.3 < row["knn_chance"] < 0.7
 
 
 @pytest.mark.parametrize(
@@ -314,7 +323,8 @@ def test_a_recorded_run_is_measured_by_its_own_labels(tmp_path):
     by_epoch = np.concatenate([np.arange(20) % 3, labels.numpy()])
     frame = quality(clusters_of(scores, by_epoch), scores, classes=run.samples["label"]).frame
     assert frame["epoch"].tolist() == [0, 1]
-    assert frame["knn_chance"].tolist() == [0.5, 0.5]
+    # of two equal classes less than a half: leaving the image itself out leaves fewer of its own class
+    assert frame["knn_chance"].between(0.2, 0.5).all()
     assert frame["nmi"].iloc[0] < 0.1
     assert frame["knn_accuracy"].iloc[0] < 0.8
     assert frame.loc[1, ["nmi", "ami", "purity", "knn_accuracy"]].tolist() == [1, 1, 1, 1]
