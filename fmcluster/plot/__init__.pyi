@@ -6,5 +6,14 @@ from .curves import explained_variance as explained_variance
 from .curves import metrics as metrics
 from .embeddings import embedding as embedding
 from .embeddings import embedding_grid as embedding_grid
+from .exemplars import exemplars as exemplars
+from .heatmaps import drift as drift
+from .heatmaps import similarity as similarity
+from .layers import channels_per_layer as channels_per_layer
+from .layers import settling as settling
+from .lives import lifelines as lifelines
 from .motion import trajectories as trajectories
+from .overlays import position_clusters as position_clusters
 from .palette import cluster_palette as cluster_palette
+from .quality import quality as quality
+from .statistics import statistics as statistics

@@ -125,7 +125,7 @@ def channel_grid(
         layer,
         sample=sample,
         headline=headline,
-        subtitle=f"{layer.kind.capitalize()} of {count}{most}, on {_sample_name(layer, sample)}; numbers are channels",
+        subtitle=f"{layer.kind.capitalize()} of {count}{most}, on {sample_name(layer, sample)}; numbers are channels",
         note=notes(maps, scales),
         panel=(wide * pitch_x, tall * pitch_y),
         scale=scales[0],
@@ -198,7 +198,7 @@ def channel_evolution(
         layer,
         sample=sample,
         headline=f"{layer.label} over {span(table)}{part}",
-        subtitle=f"{layer.kind.capitalize()} of {which}, on {_sample_name(layer, sample)}",
+        subtitle=f"{layer.kind.capitalize()} of {which}, on {sample_name(layer, sample)}",
         note=notes(maps.reshape(-1, *maps.shape[2:]), scales),
         panel=(naming + len(numbers) * pitch_x, heading + len(chosen) * pitch_y),
         scale=scales[0],
@@ -246,7 +246,7 @@ def _page(
     inch_text(figure, subtitle, left=MARGIN, top=0.42, size=9.5, colour=FAINT)
     inch_text(figure, note, left=MARGIN, top=TITLE + body + 0.18, size=8, colour=FAINT)
     if picture is not None:
-        name = _sample_name(layer, sample)
+        name = sample_name(layer, sample)
         draw_input(figure, picture, left=MARGIN, top=TITLE + 0.2, side=PICTURE, title=f"input: {name}")
     left = MARGIN + aside
     bar_height = min(body - 0.3, 3.2)
@@ -285,7 +285,7 @@ def _aspect(maps: Map) -> float:
     return 1.0 if 1 in (height, width) else float(np.clip(height / width, 0.25, 4.0))
 
 
-def _sample_name(layer: PicturedLayer, sample: int) -> str:
+def sample_name(layer: PicturedLayer, sample: int) -> str:
     """Return ``"sample 3 (bees)"``, or without the class where it is not known."""
     if "class_name" not in layer.samples.columns:
         return f"sample {sample}"

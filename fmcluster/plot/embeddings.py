@@ -141,7 +141,7 @@ def place_legend(ax: Axes, marks: list[Line2D]) -> None:
 def row_colours(embedding: "Embedding", clusters: "Clusters | None") -> list[str]:
     """Return a colour for every row: its cluster's, or its snapshot's."""
     if clusters is None:
-        ages = _age_palette(embedding.n_snapshots)
+        ages = age_palette(embedding.n_snapshots)
         return [ages[i] for i in np.repeat(np.arange(len(ages)), len(embedding.rows) // len(ages))]
     palette = cluster_palette(clusters.labels)
     return [palette[int(label)] for label in clusters.labels]
@@ -151,7 +151,7 @@ def legend_marks(embedding: "Embedding", clusters: "Clusters | None") -> list[Li
     """Return the entries of a legend that says what the colours of `row_colours` stand for."""
     if clusters is None:
         titles = snapshot_titles(snapshot_table(embedding.rows))
-        ages = _age_palette(len(titles))
+        ages = age_palette(len(titles))
         return [_dot(ages[i], titles[i]) for i in brief(len(titles), at_most=9)]
     return cluster_marks(clusters.labels, palette=cluster_palette(clusters.labels))
 
@@ -214,7 +214,7 @@ def _scatter(
     ax.scatter(points[:, 0], points[:, 1], s=area, c=colours, linewidths=0, alpha=0.85)
 
 
-def _age_palette(count: int) -> list[str]:
+def age_palette(count: int) -> list[str]:
     """Return one colour per snapshot, from light (early) to dark (late)."""
     return [to_hex(colour) for colour in mpl.colormaps["crest"](np.linspace(0, 1, count))]
 

@@ -5,9 +5,11 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 import seaborn as sns
+from matplotlib.colors import Colormap
 
 NOISE = -1
 NOISE_COLOUR = "#a6a6a6"
+MISSING = "#e4e4e4"
 
 # seaborn's "colorblind", its likest pairs apart and what is faint on white last; its grey is left to noise, and
 # wine from Paul Tol's "muted" stands in for it.
@@ -69,3 +71,9 @@ def _many(count: int) -> list[str]:
     """Return `count` hues around the wheel; neighbouring hues differ in lightness as well."""
     steps = [sns.husl_palette(count, s=0.9, l=lightness).as_hex() for lightness in (0.45, 0.62, 0.8)]
     return [str(steps[i % len(steps)][i]) for i in range(count)]
+
+
+def colour_map(name: str) -> Colormap:
+    """Return one of seaborn's colour maps, with light grey for what is missing."""
+    colours: Colormap = sns.color_palette(name, as_cmap=True)
+    return colours.with_extremes(bad=MISSING)

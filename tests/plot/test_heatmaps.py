@@ -1,0 +1,143 @@
+"""What the heat maps draw is what they were handed."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
+
+from fmcluster.analysis.findings import Findings, Thresholds
+from fmcluster.analysis.similarity import Similarity
+from fmcluster.plot.heatmaps import drift, similarity
+
+
+def alike(layers: list[str], epochs: list[int], *, seed: int = 0) -> Similarity:
+    labels = pd.DataFrame(
+        [(layer, k, epoch, 10 * k) for layer in layers for k, epoch in enumerate(epochs)],
+        columns=["layer", "snapshot", "epoch", "step"],
+    )
+    values = np.random.default_rng(seed).random((len(labels), len(labels)))
+    return Similarity(
+        values=values,
+        rows=labels,
+        columns=labels,
+        metric="cka",
+        debiased=True,
+        n_samples=20,
+        left_out=np.empty(0, np.int64),
+    )
+
+
+def found(drifts: dict[str, np.ndarray], *, dead: list[tuple[str, int, int]] | None = None) -> Findings:
+    """Findings of drifts (n_channels, n_snapshots); channels are numbered 3, 5, 7, ..."""
+    rows = [
+        {
+            "layer": layer,
+            "snapshot": k,
+            "channel": 2 * place + 3,
+            "dead": (layer, 2 * place + 3, k) in (dead or []),
+            "drift": value,
+        }
+        for layer, values in drifts.items()
+        for (place, k), value in np.ndenumerate(values)
+    ]
+    moments = [
+        {"layer": layer, "snapshot": k, "epoch": k, "step": 10 * k, "measure": "dead", "value": 0.0}
+        for layer, values in drifts.items()
+        for k in range(values.shape[1])
+    ]
+    return Findings(
+        frame=pd.DataFrame(moments),
+        channels=pd.DataFrame(rows),
+        layers=pd.DataFrame(),
+        advice=(),
+        thresholds=Thresholds(),
+    )
+
+
+def mesh_of(ax: Axes) -> np.ndarray:
+    meshes = [each for each in ax.collections if isinstance(each, QuadMesh)]
+    assert len(meshes) == 1
+    return np.asarray(np.ma.filled(meshes[0].get_array().astype(float), np.nan))
+
+
+def tick_names(ax: Axes) -> tuple[list[str], list[str]]:
+    return [t.get_text() for t in ax.get_yticklabels()], [t.get_text() for t in ax.get_xticklabels()]
+
+
+def test_layers_stand_against_layers_at_the_last_snapshot_or_another():
+    given = alike(["conv1", "layer1", "fc"], [0, 1, 2, 2])
+    ax = similarity(given)
+    np.testing.assert_allclose(mesh_of(ax), given.between_layers(3).to_numpy())
+    assert tick_names(ax) == (["conv1", "layer1", "fc"], ["conv1", "layer1", "fc"])
+    assert ax.get_title(loc="left") == "CKA between layers, epoch 2, step 30"
+    np.testing.assert_allclose(mesh_of(similarity(given, snapshot=1)), given.between_layers(1).to_numpy())
+    assert ax.yaxis_inverted()
+
+
+def test_snapshots_stand_against_snapshots_of_a_layer():
+    given = alike(["conv1", "layer1"], [0, 1, 5])
+    ax = similarity(given, layer="layer1")
+    np.testing.assert_allclose(mesh_of(ax), given.between_snapshots("layer1").to_numpy())
+    assert tick_names(ax)[0] == ["epoch 0", "epoch 1", "epoch 5"]
+    written = [text.get_text() for text in ax.texts]
+    assert written == [f"{value:.2f}" for value in given.between_snapshots("layer1").to_numpy().ravel()]
+
+
+def test_what_is_not_defined_is_left_grey_and_unwritten():
+    given = alike(["a", "b"], [0])
+    given.values[0, 1] = np.nan
+    given.values[1, 0] = -0.2
+    ax = similarity(given)
+    np.testing.assert_allclose(mesh_of(ax), given.values)
+    assert len(ax.texts) == 3
+    assert ax.collections[0].norm.vmin == -0.2
+
+
+def test_many_snapshots_are_named_in_part_and_their_values_are_left_to_colour():
+    ax = similarity(alike(["a"], [*range(60)]), layer="a")
+    assert not ax.texts
+    rows, columns = tick_names(ax)
+    assert 2 < len(columns) <= 14
+    assert len(rows) <= 40
+    assert rows[0] == "epoch 0"
+    assert rows[-1] == "epoch 59"
+
+
+def test_drift_is_drawn_from_the_channel_that_went_farthest_or_by_number():
+    values = np.array([[0, 0.1, 0.3], [0, 0.5, 1.2], [0, 0.2, 0.7]])
+    given = found({"conv1": values[::-1] / 2, "layer1": values})
+    ax = drift(given, "layer1")
+    np.testing.assert_allclose(mesh_of(ax), values[[1, 2, 0]])
+    assert tick_names(ax) == (["5", "7", "3"], ["epoch 0", "epoch 1", "epoch 2"])
+    assert ax.get_title(loc="left") == "layer1: drift of 3 channels, median 0.70 at the last snapshot"
+    ax = drift(given, "layer1", order="index")
+    np.testing.assert_allclose(mesh_of(ax), values)
+    assert tick_names(ax)[0] == ["3", "5", "7"]
+
+
+def test_dead_channels_are_hatched():
+    ax = drift(found({"a": np.zeros((3, 2))}, dead=[("a", 5, 1), ("a", 7, 0), ("a", 7, 1)]), "a", order="index")
+    assert sorted((patch.get_x(), patch.get_y()) for patch in ax.patches) == [(0, 2), (1, 1), (1, 2)]
+    assert ax.get_title(loc="left").endswith("2 dead (hatched)")
+
+
+def test_two_thousand_channels_have_no_names():
+    values = np.random.default_rng(0).random((2048, 20))
+    ax = drift(found({"layer4": values}), "layer4")
+    assert tick_names(ax)[0] == []
+    np.testing.assert_allclose(mesh_of(ax), values[np.argsort(-values[:, -1], kind="stable")])
+
+
+def test_what_there_is_not_is_refused():
+    given = alike(["conv1"], [0, 1])
+    with pytest.raises(ValueError, match="received layer='conv1' and snapshot=1; expected one of them"):
+        similarity(given, layer="conv1", snapshot=1)
+    with pytest.raises(ValueError, match="there is no layer 'fc'; expected one of conv1"):
+        similarity(given, layer="fc")
+    with pytest.raises(ValueError, match="there is no snapshot 7; expected one of 0, 1"):
+        similarity(given, snapshot=7)
+    with pytest.raises(ValueError, match="received layer='fc'; expected one of conv1: choose one of these"):
+        drift(found({"conv1": np.zeros((2, 2))}), "fc")
+    with pytest.raises(ValueError, match="received order='size'; expected 'drift' or 'index'"):
+        drift(found({"conv1": np.zeros((2, 2))}), "conv1", order="size")

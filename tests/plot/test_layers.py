@@ -1,0 +1,150 @@
+"""What is drawn of each layer is what `diagnose` found."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
+
+from fmcluster.analysis.findings import Findings, Thresholds
+from fmcluster.plot.layers import channels_per_layer, settling
+
+MISSING = pd.NA
+
+
+def found(cka: dict[str, list[float]], *, settled: dict[str, int], floor: float = 0.98, width: int = 10) -> Findings:
+    """Findings of layers: channels 0 and 1 are alike, 2, 3 and 4 too, 5 is dead (6 as well at the first snapshot)."""
+    frame, channels = [], []
+    for layer, values in cka.items():
+        for k, value in enumerate(values):
+            moment = {"layer": layer, "snapshot": k, "epoch": (k + 1) // 2, "step": 10 * k}
+            words = f"{width} channels at {40 + k} places"
+            frame.append(moment | {"measure": "cka_to_last", "value": value, "evidence": ""})
+            frame.append(moment | {"measure": "effective_rank", "value": min(2.5 + k, width), "evidence": words})
+            for channel in range(width):
+                group = {0: 0, 1: 0, 2: 2, 3: 2, 4: 2}.get(channel, MISSING)
+                dead = channel == 5 or (channel == 6 and k == 0)
+                channels.append({"layer": layer, "snapshot": k, "channel": channel, "dead": dead, "group": group})
+    table = pd.DataFrame(channels)
+    return Findings(
+        frame=pd.DataFrame(frame),
+        channels=table.assign(duplicate_group=table.pop("group").astype("Int64")),
+        layers=pd.DataFrame(
+            {
+                "layer": list(cka),
+                "channels": width,
+                "floor": floor,
+                "level": 0.98,
+                "settled": pd.array([settled.get(layer, MISSING) for layer in cka], dtype="Int64"),
+            }
+        ),
+        advice=(),
+        thresholds=Thresholds(),
+    )
+
+
+def written(ax: Axes) -> list[str]:
+    return [text.get_text() for text in ax.texts]
+
+
+def mesh_of(ax: Axes) -> np.ndarray:
+    (mesh,) = [each for each in ax.collections if isinstance(each, QuadMesh)]
+    return np.asarray(np.ma.filled(mesh.get_array().astype(float), np.nan))
+
+
+TWO = {"layer2": [0.5, 0.99, 1.0], "conv1": [0.99, 0.995, 1.0]}
+
+
+def test_bars_are_the_shares_of_distinct_grouped_and_dead_channels_at_the_last_snapshot():
+    ax = channels_per_layer(found(TWO, settled={}))
+    shares = {bars.get_label(): [bar.get_width() for bar in bars] for bars in ax.containers}
+    assert list(shares) == ["distinct", "grouped", "dead"]
+    np.testing.assert_allclose(list(shares.values()), [[0.4, 0.4], [0.5, 0.5], [0.1, 0.1]])
+    assert [bar.get_x() for bar in ax.containers[2]] == pytest.approx([0.9, 0.9])
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["layer2", "conv1"]
+    assert ax.yaxis_inverted()
+    assert ax.get_title(loc="left") == "Channels of each layer at epoch 1, step 20"
+
+
+def test_the_counts_stand_beside_the_bars():
+    texts = written(channels_per_layer(found({"conv1": TWO["conv1"]}, settled={})))
+    assert texts == [
+        *("distinct", "4", "in groups", "5 in 2", "dead", "1", "rank", "4.5", "of", "10 channels at 42 places"),
+    ]
+
+
+def test_the_effective_rank_is_marked_as_a_share_of_the_channels():
+    (marks,) = channels_per_layer(found(TWO, settled={})).lines
+    np.testing.assert_allclose(marks.get_xdata(), [0.45, 0.45])
+    assert marks.get_ydata().tolist() == [0.5, 1.5]
+
+
+def test_another_snapshot_can_be_asked_for():
+    ax = channels_per_layer(found(TWO, settled={}), snapshot=0)
+    assert [bars[0].get_width() for bars in ax.containers] == pytest.approx([0.3, 0.5, 0.2])
+    np.testing.assert_allclose(ax.lines[0].get_xdata(), 0.25)
+    assert ax.get_title(loc="left").endswith("at epoch 0")
+    with pytest.raises(ValueError, match="received snapshot=9; expected one of 0, 1, 2: choose one of these"):
+        channels_per_layer(found(TWO, settled={}), snapshot=9)
+    with pytest.raises(ValueError, match="received epoch=1 and snapshot=1; expected one of them"):
+        channels_per_layer(found(TWO, settled={}), epoch=1, snapshot=1)
+
+
+def test_settling_is_the_cka_of_each_layer_in_its_order():
+    ax = settling(found(TWO, settled={"layer2": 1, "conv1": 0}))
+    np.testing.assert_allclose(mesh_of(ax), list(TWO.values()))
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["layer2", "conv1"]
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["epoch 0", "epoch 1\nstep 10", "epoch 1\nstep 20"]
+    assert written(ax)[:6] == ["0.50", "0.99", "1.00", "0.99", "0.99", "1.00"]
+
+
+def test_the_line_stands_where_each_layer_has_settled_or_behind_the_last_snapshot():
+    ax = settling(found(TWO | {"fc": [0.1, 0.2, 1.0]}, settled={"layer2": 1, "conv1": 0}))
+    line = ax.lines[-1]
+    assert list(zip(line.get_xdata(), line.get_ydata(), strict=True)) == [
+        (1, 0),
+        (1, 1),
+        (0, 1),
+        (0, 2),
+        (3, 2),
+        (3, 3),
+    ]
+    assert written(ax)[9:] == [
+        *("settled from", "epoch 1, step 10", "epoch 0", "not settled"),
+        *("at CKA of", "0.980", "0.980", "0.980"),
+        *("floor", "0.980", "0.980", "0.980"),
+    ]
+
+
+def test_what_is_not_defined_is_grey_and_a_floor_may_be_missing():
+    ax = settling(found({"dead": [np.nan, np.nan], "low": [-0.3, 1.0]}, settled={}, floor=np.nan))
+    np.testing.assert_allclose(mesh_of(ax), [[np.nan, np.nan], [-0.3, 1.0]])
+    assert written(ax)[:2] == ["-0.30", "1.00"]
+    assert written(ax)[-2:] == ["none", "none"]
+    assert ax.collections[0].norm.vmin == -0.3
+
+
+def test_a_hundred_snapshots_of_layers_with_odd_names_fit_their_figure():
+    names = [f"$block{i}$.with_a_rather_long_name.conv" for i in range(20)]
+    given = found(dict.fromkeys(names, [0.5] * 99 + [1.0]), settled={})
+    for draw in (settling, channels_per_layer):
+        ax = draw(given)
+        figure = ax.figure
+        figure.draw_without_rendering()
+        assert [tick.get_text() for tick in ax.get_yticklabels()] == names
+        box = ax.get_tightbbox()
+        assert box.x0 >= -1
+        assert box.x1 <= figure.bbox.x1 + 1
+        assert "0.50" not in written(ax)
+
+
+def test_settling_of_one_snapshot_is_refused():
+    with pytest.raises(ValueError, match="received findings of 1 snapshot; expected 2 or more: record more"):
+        settling(found({"conv1": [1.0]}, settled={}))
+
+
+@pytest.mark.parametrize("draw", [channels_per_layer, settling])
+def test_axes_given_are_drawn_into(draw):
+    _, ax = plt.subplots()
+    assert draw(found(TWO, settled={}), ax=ax) is ax
