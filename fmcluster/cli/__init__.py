@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from .app import app, console, errors
+from .drawing import plot
 from .reading import info, verify
-from .studying import analyze, diagnose, plot, report
+from .studying import analyze, diagnose, report
 from .training import demo, estimate, train
 
 for command in (demo, train, estimate, info, verify, analyze, diagnose, plot, report):

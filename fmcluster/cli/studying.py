@@ -1,9 +1,8 @@
-"""Commands that look into a run: `analyze`, `plot` and `report`."""
+"""Commands that look into a run: `analyze`, `diagnose` and `report`."""
 
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,8 +15,6 @@ from .reading import RunPath
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
     from ..analysis.studying import Study
     from ..store import Run
@@ -27,19 +24,6 @@ View = Annotated[str, typer.Option(help="What a row is: channel, map, sample, po
 NumberOfClusters = Annotated[int, typer.Option("--clusters", help="How many clusters (k-means).")]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the map and the clusters.")]
 Rows = Annotated[int | None, typer.Option("--rows", min=1, help="Draw so many rows of each snapshot; all by default.")]
-
-
-class Picture(StrEnum):
-    """What `plot` can draw."""
-
-    grid = "grid"
-    evolution = "evolution"
-    embedding = "embedding"
-    trajectories = "trajectories"
-    flow = "flow"
-    churn = "churn"
-    variance = "variance"
-    metrics = "metrics"
 
 
 def analyze(
@@ -71,7 +55,7 @@ def analyze(
     folder = output or _results_folder(opened, parameters)
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"{folder} is a file; the tables go into a folder")
-    found = _study(opened, layer, view=view, clusters=clusters, components=components, rows=rows, seed=seed)
+    found = study_layer(opened, layer, view=view, clusters=clusters, components=components, rows=rows, seed=seed)
     scores, embedding, history = found.scores, found.embedding, found.history
     if len(found.vectors.left_out):
         say(f"Left out: {len(found.vectors.left_out)} samples that are not in every snapshot.")
@@ -107,47 +91,6 @@ def analyze(
         },
     )
     say(f"Saved in {folder}")
-
-
-def plot(
-    run: RunPath,
-    picture: Annotated[Picture, typer.Argument(help="What to draw.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="A .png, .svg or .pdf file.")],
-    layer: Annotated[str | None, typer.Option(help="Which layer (all but metrics need one).")] = None,
-    epoch: Annotated[int | None, typer.Option(help="Which epoch; the last by default.")] = None,
-    sample: Annotated[int, typer.Option(help="Which sample, by its index in the data set.")] = 0,
-    channels: Annotated[str | None, typer.Option(help="Such as 0-15 or 3,7,9; all, or the most active.")] = None,
-    view: View = "channel",
-    clusters: NumberOfClusters = 8,
-    rows: Rows = None,
-    seed: Seed = 0,
-    dpi: Annotated[int, typer.Option(min=10, max=2400, help="Dots per inch of a PNG.")] = 150,
-) -> None:
-    """Draw one picture of a run."""
-    from ..store import open_run
-
-    opened = open_run(run)
-    opened.resolve(snapshot=0)
-    if not output.parent.is_dir():
-        raise FileNotFoundError(f"cannot write {output}: there is no folder {output.parent}")
-    if output.suffix.lower() not in (".png", ".svg", ".pdf"):
-        raise ValueError(f"cannot write {output.name}; expected a file that ends in .png, .svg or .pdf")
-    if picture is not Picture.metrics and layer is None:
-        raise ValueError(f"{picture.value} needs a layer: pass --layer with one of {', '.join(opened.layers)}")
-    figure = _draw(
-        opened,
-        picture,
-        layer=layer or "",
-        epoch=epoch,
-        sample=sample,
-        channels=_numbers(channels),
-        view=view,
-        clusters=clusters,
-        rows=rows,
-        seed=seed,
-    )
-    figure.savefig(output, dpi=dpi, bbox_inches="tight")
-    say(f"Drawn in {output}")
 
 
 def report(
@@ -209,9 +152,10 @@ def report_progress() -> Iterator[Callable[[str, int, int], None]]:
         yield lambda what, done, total: progress.update(task, description=what, completed=done, total=total)
 
 
-def _study(
+def study_layer(
     run: "Run", layer: str, *, view: str, clusters: int, components: int, rows: int | None, seed: int
 ) -> "Study":
+    """Reduce, map, cluster and track the vectors of a layer, or take what is saved of that, and tell how far it is."""
     vectors = run[layer].vectors(view, n_rows=rows, random_state=seed)
     if clusters < 1:
         raise ValueError(f"--clusters is {clusters}; expected at least 1")
@@ -233,59 +177,6 @@ def _study(
             saved=Saved.beside(run),
             announce=lambda what: status.update(f"{what} of {vectors.shape[0]:,} rows"),
         )
-
-
-def _draw(
-    run: "Run",
-    picture: Picture,
-    *,
-    layer: str,
-    epoch: int | None,
-    sample: int,
-    channels: list[int] | None,
-    view: str,
-    clusters: int,
-    rows: int | None,
-    seed: int,
-) -> "Figure":
-    from .. import plot as pictures
-
-    if picture is Picture.metrics:
-        return _figure_of(pictures.metrics(run.metrics))
-    if picture is Picture.grid:
-        return pictures.channel_grid(run[layer], epoch=epoch, sample=sample, channels=channels)
-    if picture is Picture.evolution:
-        return pictures.channel_evolution(run[layer], sample=sample, channels=channels)
-    if picture is Picture.variance:
-        from .. import analysis
-
-        vectors = run[layer].vectors(view, n_rows=rows, random_state=seed)
-        return _figure_of(pictures.explained_variance(analysis.pca(vectors)))
-    found = _study(run, layer, view=view, clusters=clusters, components=50, rows=rows, seed=seed)
-    if picture is Picture.embedding:
-        return pictures.embedding_grid(found.embedding, found.clusters)
-    if picture is Picture.trajectories:
-        return _figure_of(pictures.trajectories(found.embedding, found.clusters))
-    return _figure_of(pictures.flow(found.history) if picture is Picture.flow else pictures.churn(found.history))
-
-
-def _figure_of(ax: "Axes") -> "Figure":
-    figure = ax.get_figure(root=True)
-    assert figure is not None
-    return figure
-
-
-def _numbers(text: str | None) -> list[int] | None:
-    """Read 0-3,7 as [0, 1, 2, 3, 7]."""
-    if text is None:
-        return None
-    numbers: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
-            raise ValueError(f"cannot read the channels {text!r}; expected something like 0-15 or 3,7,9")
-        numbers.extend(range(int(first), int(last if dash else first) + 1))
-    return numbers
 
 
 def _table(title: str, frame: "pd.DataFrame") -> Table:

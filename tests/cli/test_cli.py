@@ -101,6 +101,7 @@ def test_verify_tells_whole_from_damaged(run, tmp_path, capsys, monkeypatch):
         (["plot", "RUN", "grid", "--layer", "conv1", "--epoch", "9", "-o", "a.png"], "9"),
         (["plot", "RUN", "grid", "--layer", "conv1", "--channels", "a-b", "-o", "a.png"], "cannot read the channels"),
         (["plot", "RUN", "grid", "--layer", "conv1", "--sample", "99", "-o", "a.png"], "99"),
+        (["plot", "RUN", "exemplars", "--layer", "conv1", "-o", "a.png"], "a run without pictures of its inputs"),
         (["report", "RUN", "--layers", "conv9"], "did you mean conv1?"),
         (["train", "nowhere"], "nowhere"),
         (["plot", "RUN", "grid", "--layer", "conv1", "-o", "nodir/a.png"], "there is no folder nodir"),
@@ -186,10 +187,30 @@ def test_our_own_mistakes_keep_their_traceback(run, monkeypatch):
         main()
 
 
-@pytest.mark.parametrize("picture", ["grid", "evolution", "variance"])
+@pytest.mark.parametrize(
+    "picture",
+    [
+        "grid",
+        "evolution",
+        "variance",
+        "statistics",
+        "drift",
+        "places",
+        "quality",
+        "lifelines",
+        "similarity",
+    ],
+)
 def test_plot_writes_a_picture(picture, run, tmp_path, monkeypatch):
     out = tmp_path / f"{picture}.png"
     assert call("plot", run, picture, "--layer", "conv1", "-o", out, monkeypatch=monkeypatch) == 0
+    assert out.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("picture", ["similarity", "settling", "channels"])
+def test_what_is_of_the_whole_run_needs_no_layer(picture, run, tmp_path, monkeypatch):
+    out = tmp_path / f"{picture}.png"
+    assert call("plot", run, picture, "-o", out, monkeypatch=monkeypatch) == 0
     assert out.read_bytes().startswith(b"\x89PNG")
 
 
