@@ -35,15 +35,22 @@ def task_pca(run: Any, layer: str, view: str, max_bytes: int) -> Callable[[], An
 
 
 def task_read(run: Any, layer: str, view: str, max_bytes: int) -> Callable[[], Any]:
-    """Every block that `pca` reads, and nothing done with it."""
+    """Every block that `pca` reads, by as many threads, and nothing done with it."""
     from fmcluster.analysis.algebra import plan_pass
+    from fmcluster.analysis.passes import own_threads, run_each
 
     def work() -> dict[str, Any]:
         vectors = run[layer].vectors(view)
         plan = plan_pass(vectors, n_components=50, max_bytes=max_bytes)
-        return {"values": sum(block.size for block in vectors.feature_blocks(max_bytes=plan.block_bytes))}
+        parts = vectors.feature_parts(max_bytes=plan.block_bytes)
+        with own_threads(None, most=plan.workers) as threads:
+            return {"values": sum(run_each(partial(_size, vectors), parts, executor=threads))}
 
     return work
+
+
+def _size(vectors: Any, part: Any) -> int:
+    return int(vectors.read_features(part).size)
 
 
 def task_maps(run: Any, layer: str, view: str, max_bytes: int) -> Callable[[], Any]:

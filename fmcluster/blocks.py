@@ -3,6 +3,7 @@
 import mmap
 import sys
 from math import prod
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,19 +11,19 @@ import numpy.typing as npt
 _LEAST_BYTES = 1 << 20
 
 
-def new_block(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-    """Return an uninitialised float32 array; a large one in pages that go back to the system when it is freed.
+def new_block(shape: tuple[int, ...], dtype: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
+    """Return an uninitialised array; a large one in pages that go back to the system when it is freed.
 
     malloc keeps what threads free, up to 32 MiB apiece and for each thread: blocks that come and go would take several
     times what they hold.
     """
-    nbytes = 4 * prod(shape)
+    nbytes = np.dtype(dtype).itemsize * prod(shape)
     if nbytes < _LEAST_BYTES or not hasattr(mmap, "MAP_ANONYMOUS"):
-        return np.empty(shape, np.float32)
+        return np.empty(shape, dtype)
     pages = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         pages.madvise(mmap.MADV_HUGEPAGE)
-    return np.frombuffer(pages, np.float32).reshape(shape)
+    return np.frombuffer(pages, dtype).reshape(shape)
 
 
 def copy_block(values: npt.NDArray[np.floating], out: npt.NDArray[np.float32]) -> None:

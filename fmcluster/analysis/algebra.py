@@ -25,6 +25,7 @@ Add = Callable[[Total, Matrix, int], None]  # to a total, a block, which is the 
 BLOCK_BYTES = 64 << 20
 _SMALL_BLOCK_BYTES = 24 << 20  # with smaller ones, more workers spend what they win on reading
 _SLICE_BYTES = 8 << 20  # of a block that is centred and multiplied at a time: about what a cache holds
+_KEPT_BYTES = 48 << 20  # malloc keeps about so much of what is freed
 _SHALLOWEST, _DEEPEST = 512, 4096
 # A singular value is the root of an eigenvalue: a relative error of 1e-8 in the products puts one that is zero at 1e-4
 # of the largest. The rounding of float32 products averages out to about that only over many of them.
@@ -79,7 +80,9 @@ def plan_pass(vectors: Vectors, *, n_components: int, max_bytes: int) -> Plan:
         for workers in range(min(os.cpu_count() or 1, _GROUPS), 0, -1):
             # a total and a product each, and totals that wait; a block each, and the copies it is made from and
             # worked on in; a single one has another that is read ahead
-            room = max_bytes - result - matrix - (2 * workers - 2) * length * length * 8
+            room = (
+                max_bytes - min(_KEPT_BYTES, max_bytes // 6) - result - matrix - (2 * workers - 2) * length * length * 8
+            )
             block = min(most, room // (6 if workers == 1 else 4 * workers))
             if block >= max(least, _SMALL_BLOCK_BYTES if workers > 1 else 0):
                 return Plan(name, length, block, workers)

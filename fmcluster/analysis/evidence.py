@@ -90,7 +90,7 @@ def examine_layer(
         max_bytes=max_bytes,
     )
     images = layer.vectors("sample", snapshots=snapshots, samples=drawn.tolist())
-    block_bytes = max_bytes // 6
+    block_bytes = max_bytes // 8
     (accuracy, chance, spread), kernels = _compare_images(
         images, known_classes(layer, drawn), thresholds.n_neighbors, block_bytes, random_state
     )

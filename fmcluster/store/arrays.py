@@ -1,15 +1,21 @@
 """An array of a run, read with its damage told apart from what is legitimately not there."""
 
+import json
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from itertools import product
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import zarr
+from zarr.storage import LocalStore
 
+from ..blocks import new_block
 from ..errors import StoreError
 from .pipeline import padded_array, stored_bytes
+from .shards import ShardLayout, read_shard, shard_layout
 
 
 def shard_shape(array: zarr.Array[Any]) -> tuple[int, ...]:
@@ -29,6 +35,13 @@ def chunk_keys(array: zarr.Array[Any], *slices: slice) -> list[str]:
         start, stop, _ = (slices[axis] if axis < len(slices) else slice(None)).indices(length)
         ranges.append(range(start // size, -(-stop // size) if stop > start else start // size))
     return [chunk_key(*where) for where in product(*ranges)]
+
+
+class Shards(NamedTuple):
+    """Where the shards of an array are files, and how they are laid out."""
+
+    folder: Path
+    layout: ShardLayout
 
 
 class StoredArray:
@@ -82,18 +95,51 @@ class StoredArray:
         full = (*slices, *(slice(None) for _ in self.shape[len(slices) :]))
         box = [slice(*s.indices(n)) for s, n in zip(full, self.shape, strict=True)]
         if any(s.start % k or (s.stop % k and s.stop != n) for s, n, k in zip(box, self.shape, sizes, strict=True)):
-            return np.asarray(self.array[slices])
+            return np.asarray(self.array[slices]) if self._shards is None else self._decode_part(box, self._shards)
         edge = tuple(-(-n // k) * k for n, k in zip(self.shape, sizes, strict=True))
         whole = tuple(slice(s.start, -(-s.stop // k) * k) for s, k in zip(box, sizes, strict=True))
         trim = tuple(slice(0, s.stop - s.start) for s in box)
         return np.asarray(padded_array(self.array, edge)[whole])[trim]
 
+    @cached_property
+    def _shards(self) -> Shards | None:
+        """The shards of one snapshot each that are files on this machine; None where there are no such."""
+        store = self.array.store
+        if not isinstance(store, LocalStore) or shard_shape(self.array)[0] != 1 or not self.over_time:
+            return None
+        known = self.array.metadata.to_dict()
+        plain = {name: known[name] for name in ("shape", "data_type", "chunk_grid", "codecs")}
+        try:
+            layout = shard_layout(json.loads(json.dumps(plain)), path=self._run)  # lists, as they are stored
+            return Shards(store.root / self.array.path, layout)
+        except StoreError:  # another program wrote them
+            return None
+
+    def _decode_part(self, box: Sequence[slice], shards: Shards) -> npt.NDArray[Any]:
+        """Decode parts of shards."""
+        shard = shard_shape(self.array)
+        out = new_block(tuple(s.stop - s.start for s in box), self.array.dtype)
+        for where in product(*(range(s.start // k, -(-s.stop // k)) for s, k in zip(box, shard, strict=True))):
+            parts, start = [], []
+            for at, s, k in zip(where, box, shard, strict=True):
+                first, last = max(at * k, s.start), min((at + 1) * k, s.stop)
+                parts.append(slice(first - s.start, last - s.start))
+                start.append(first - at * k)
+            here, key = out[tuple(parts)][0], chunk_key(*where)
+            if self._all_nan(key):
+                here[...] = np.nan
+            else:
+                read_shard(shards.folder / key, here, start=tuple(start[1:]), layout=shards.layout)
+        return out
+
+    def _all_nan(self, key: str) -> bool:
+        """Whether a file is known to hold nothing but fill values, and therefore not there."""
+        return self.over_time and key in self._absent[int(key.split(".")[1])].get(self.array.path, ())
+
     def check_present(self, key: str) -> None:
         """Raise `StoreError` where a file is neither there nor known to hold nothing but fill values."""
-        if self.over_time:
-            snapshot = int(key.split(".")[1])
-            if key in self._absent[snapshot].get(self.array.path, ()):
-                return
+        if self._all_nan(key):
+            return
         if stored_bytes(self.array, key) == 0:
             raise StoreError(
                 f"{self._run} is damaged: {self.array.path}/{key} is missing or empty, though it was committed. "

@@ -9,7 +9,9 @@ import struct
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from io import FileIO
 from itertools import product
+from math import prod
 from mmap import mmap
 from pathlib import Path
 from threading import local
@@ -19,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from google_crc32c import value as crc32c
-from numcodecs.zstd import compress  # type: ignore[import-untyped]
+from numcodecs.zstd import compress, decompress  # type: ignore[import-untyped]
 
 from ..errors import StoreError
 
@@ -120,6 +122,63 @@ def write_shard(
         table = struct.pack(f"<{len(index)}Q", *index)
         file.append(table)
         file.append(struct.pack("<I", crc32c(table)))
+
+
+def read_shard(path: Path, out: npt.NDArray[Any], *, start: tuple[int, ...], layout: ShardLayout) -> None:
+    """Read a part of a shard; of its chunks only those that it takes, each with its checksum.
+
+    Parameters
+    ----------
+    path : Path
+        The shard's file.
+    out : ndarray
+        Filled with what begins at `start` within the shard.
+    start : tuple of int
+        A place within the shard.
+    layout : ShardLayout
+        Of the array.
+
+    Raises
+    ------
+    OSError
+        Where the file cannot be read.
+    ValueError
+        Where a checksum does not fit, or a chunk is not of its length.
+    """
+    per_axis = [n // step for n, step in zip(layout.shard, layout.chunks, strict=True)]
+    dtype, nbytes = np.dtype(layout.dtype).newbyteorder("<"), prod(layout.chunks) * np.dtype(layout.dtype).itemsize
+    touched = [
+        range(at // step, -(-(at + n) // step)) for at, n, step in zip(start, out.shape, layout.chunks, strict=True)
+    ]
+    with path.open("rb", buffering=0) as file:
+        table = np.frombuffer(_checked(file, -16 * prod(per_axis) - 4, 16 * prod(per_axis) + 4, os.SEEK_END), "<u8")
+        index = table.reshape(*per_axis, 2)
+        for place in product(*touched):
+            offset, length = (int(number) for number in index[place])
+            inside, within = [], []
+            for where, step, at, n in zip(place, layout.chunks, start, out.shape, strict=True):
+                first, last = max(where * step, at), min((where + 1) * step, at + n)
+                inside.append(slice(first - at, last - at))
+                within.append(slice(first - where * step, last - where * step))
+            target = out[tuple(inside)]
+            if offset == length == _NOTHING:
+                target[...] = np.nan
+                continue
+            chunk = decompress(_checked(file, offset, length, os.SEEK_SET))
+            if len(chunk) != nbytes:
+                raise ValueError(f"a chunk holds {len(chunk)} bytes, not {nbytes}")
+            target[...] = np.frombuffer(chunk, dtype).reshape(layout.chunks)[tuple(within)]
+
+
+def _checked(file: FileIO, offset: int, length: int, whence: int) -> bytes:
+    """Return the bytes that lie somewhere before their checksum."""
+    file.seek(offset, whence)
+    data = file.read(length)
+    if len(data) != length or length < 4:
+        raise ValueError("the file is too short")
+    if struct.unpack("<I", data[-4:])[0] != crc32c(data[:-4]):
+        raise ValueError("a CRC-32C checksum does not fit")
+    return data[:-4]
 
 
 def _whole(box: npt.NDArray[Any], chunks: tuple[int, ...]) -> npt.NDArray[Any]:
