@@ -4,12 +4,12 @@ import json
 import os
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -47,7 +47,7 @@ class Saved:
         kind: type[Result],
         *,
         verb: str,
-        vectors: Vectors,
+        vectors: Vectors | Sequence[Vectors],
         parameters: Mapping[str, Any],
     ) -> Result:
         """Return a result that was saved, or make it and save it.
@@ -57,12 +57,12 @@ class Saved:
         make : callable
             Computes it.
         kind : type
-            Its class: a dataclass of arrays, tables, numbers and words.
+            Its class: a dataclass of arrays, tables, numbers, words, and tuples of such dataclasses.
         verb : str
             What makes it, such as ``"pca"``.
-        vectors : Vectors
-            Of what: the layer's statistics, the snapshots, the samples and the rows drawn are part of the key, and so
-            are the versions of what computes.
+        vectors : Vectors, or a sequence of them
+            Of what; of several layers where there are several. The layer's statistics, the snapshots, the samples and
+            the rows drawn are part of the key, and so are the versions of what computes.
         parameters : mapping
             Everything else that it depends on; values that JSON can hold.
 
@@ -71,9 +71,13 @@ class Saved:
         object
             A result that was saved whole, under the same key. A folder that cannot be written is a warning.
         """
-        key = {"verb": verb, "parameters": dict(parameters), "of": describe(vectors)}
+        if isinstance(vectors, Vectors):
+            name, of = f"{escape(vectors.layer)}-{escape(vectors.view)}", [describe(vectors)]
+        else:
+            name, of = f"{len(vectors)}-layers", [describe(each) for each in vectors]
+        key = {"verb": verb, "parameters": dict(parameters), "of": of}
         digest = sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-        path = self.folder / f"{escape(vectors.layer)}-{escape(vectors.view)}-{verb}-{digest}.npz"
+        path = self.folder / f"{name}-{verb}-{digest}.npz"
         found = _load(path, kind, key)
         if found is None:
             found = make()
@@ -139,7 +143,7 @@ def _take_apart(result: object) -> tuple[dict[str, npt.NDArray[Any]], dict[str, 
     """Return a dataclass as arrays, and as JSON the rest of it."""
     assert is_dataclass(result)
     arrays: dict[str, npt.NDArray[Any]] = {}
-    about: dict[str, Any] = {"tables": {}, "inner": {}, "plain": {}}
+    about: dict[str, Any] = {"tables": {}, "inner": {}, "several": {}, "plain": {}}
     for field in fields(result):
         value = getattr(result, field.name)
         if isinstance(value, np.ndarray):
@@ -148,6 +152,12 @@ def _take_apart(result: object) -> tuple[dict[str, npt.NDArray[Any]], dict[str, 
             about["tables"][field.name] = [[str(name), str(column.dtype)] for name, column in value.items()]
             for number, (_, column) in enumerate(value.items()):
                 arrays[f"{field.name}.{number}"] = _plain_column(column)
+        elif isinstance(value, tuple) and value and all(map(is_dataclass, value)):
+            about["several"][field.name] = []
+            for number, each in enumerate(value):
+                inside, told = _take_apart(each)
+                arrays |= {f"{field.name}/{number}/{name}": values for name, values in inside.items()}
+                about["several"][field.name].append(told)
         elif is_dataclass(value):
             about["inner"][field.name] = {inner.name: getattr(value, inner.name) for inner in fields(value)}
         else:
@@ -168,9 +178,21 @@ def _put_together(kind: type[Result], arrays: Mapping[str, npt.NDArray[Any]], ab
                     for number, (column, dtype) in enumerate(about["tables"][name])
                 }
             )
+        elif name in about["several"]:
+            item = get_args(hints[name])[0]
+            values[name] = tuple(
+                _put_together(item, _within(arrays, f"{name}/{number}/"), told)
+                for number, told in enumerate(about["several"][name])
+            )
         elif name in about["inner"]:
             values[name] = hints[name](**about["inner"][name])
+        elif get_origin(hints[name]) is tuple:  # JSON knows lists only
+            values[name] = tuple(values[name])
     return kind(**values)
+
+
+def _within(arrays: Mapping[str, npt.NDArray[Any]], prefix: str) -> dict[str, npt.NDArray[Any]]:
+    return {name.removeprefix(prefix): values for name, values in arrays.items() if name.startswith(prefix)}
 
 
 def _plain_column(column: "pd.Series[Any]") -> npt.NDArray[Any]:

@@ -16,7 +16,10 @@ from . import words
 from .assemble import Settings, Study
 from .charts import metric_chart
 from .flows import flow_chart
+from .judgements import layer_evidence, told
+from .likeness import likeness_charts
 from .maps import STRONG, embedding_chart, trajectories_chart
+from .overall import Overall
 from .pictures import Grid, Strips, gradient, make_grid, make_strips
 from .tables import ClusterRow, Step, cluster_rows, moved_overall, steps, where_it_moved
 
@@ -106,16 +109,19 @@ def layer_section(study: Study, *, number: int, sample: int | None, settings: Se
     )
 
 
-def render_page(run: Run, sections: list[LayerSection], *, settings: Settings) -> str:
+def render_page(run: Run, sections: list[LayerSection], *, overall: Overall, settings: Settings) -> str:
     """Return the page, one HTML document that loads nothing."""
     metrics = run.metrics
     names = [name for name in metrics.columns if name not in ("snapshot", "epoch", "step")]
     names = [name for name in names if metrics[name].notna().any()]
     names.sort(key=lambda name: "accuracy" not in name)
     drawn = [name for name in names if metrics[name].nunique() > 1 or "accuracy" in name][:MOST_METRICS]
+    titles = snapshot_titles(run.snapshots)
     data = {
         "metrics": [metric_chart(metrics, column=name) for name in drawn],
         "layers": [section.charts for section in sections],
+        "alike": {} if overall.alike is None else likeness_charts(overall.alike, titles=titles),
+        "titles": titles,
     }
     session = run.provenance[-1]
     environment = Environment(
@@ -133,7 +139,10 @@ def render_page(run: Run, sections: list[LayerSection], *, settings: Settings) -
         run_name=PurePosixPath(run.path.rstrip("/")).name,
         model=str(session["model"]).rpartition(".")[2],
         session=session,
-        titles=snapshot_titles(run.snapshots),
+        titles=titles,
+        overall=overall,
+        advice=[] if overall.findings is None else told(overall.findings),
+        evidence=[] if overall.findings is None else layer_evidence(overall.findings),
         snapshots=metrics.to_dict("records"),
         metric_names=names,
         drawn_metrics=drawn,

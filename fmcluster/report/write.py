@@ -10,6 +10,7 @@ from fmcluster.store import Run
 
 from .assemble import STAGES, Settings, study_layer
 from .choose import choose_layers
+from .overall import OVERALL_STAGES, Overall, study_run
 from .page import layer_section, render_page
 
 Progress = Callable[[str, int, int], None]
@@ -26,6 +27,7 @@ def write_report(
     reducer: Reducer | None = None,
     random_state: int = 0,
     max_bytes: int = 1 << 30,
+    diagnosis: bool = True,
     save: bool = True,
     progress: Progress | None = None,
 ) -> Path:
@@ -55,7 +57,10 @@ def write_report(
     random_state : int
         Seed. The same run, arguments and library versions give the same file.
     max_bytes : int
-        Memory that the principal components may take.
+        Memory that each step of the analysis may take.
+    diagnosis : bool
+        Whether to `diagnose` the run and to compare all of its layers, which reads all of it. A run that cannot be
+        diagnosed (fewer than four images in every snapshot, activations that are not finite) gets a page that says why.
     save : bool
         Whether to save results and to use saved ones.
     progress : callable, optional
@@ -94,7 +99,7 @@ def write_report(
     settings = Settings(
         view=view, n_clusters=n_clusters, reducer=reducer, random_state=random_state, max_bytes=max_bytes
     )
-    done, total = 0, len(chosen) * STAGES + 1
+    done, total = 0, len(chosen) * STAGES + OVERALL_STAGES * diagnosis + 1
 
     def announce(stage: str) -> None:
         nonlocal done
@@ -108,8 +113,9 @@ def write_report(
         study = study_layer(layer, settings, announce=announce, saved=saved)
         announce(f"{layer.name}: pictures")
         sections.append(layer_section(study, number=number, sample=shown, settings=settings))
+    overall = study_run(run, settings, announce=announce, saved=saved) if diagnosis else Overall(None, None)
     announce("page")
-    _replace(target, render_page(run, sections, settings=settings))
+    _replace(target, render_page(run, sections, overall=overall, settings=settings))
     return target
 
 

@@ -1,6 +1,8 @@
-"""Vectors without a store: a source that holds its maps in memory."""
+"""Vectors without a store: a source that holds its maps in memory; and executors."""
 
-from collections.abc import Callable
+import multiprocessing
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -22,3 +24,24 @@ def vectors_of() -> Callable[..., Vectors]:
         return make_vectors(ArraySource(maps), view, **(defaults | options))
 
     return make
+
+
+@pytest.fixture(
+    scope="module",
+    params=["threads", pytest.param("processes", marks=pytest.mark.slow), pytest.param("dask", marks=pytest.mark.slow)],
+)
+def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
+    """Each kind that passes take, with more than one worker."""
+    if request.param == "threads":
+        with ThreadPoolExecutor(3) as threads:
+            yield threads
+    elif request.param == "processes":
+        with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as processes:
+            yield processes
+    else:
+        distributed = pytest.importorskip("distributed", reason="the extra [dask] is not installed")
+        with (
+            distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+            distributed.Client(cluster) as client,
+        ):
+            yield client.get_executor()

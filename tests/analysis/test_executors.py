@@ -1,9 +1,5 @@
 """Every verb that takes an executor gives the same numbers on threads, processes and a Dask cluster."""
 
-import multiprocessing
-from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -62,26 +58,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
             loss.backward()
             optimizer.step()
     return fm.open_run(path)
-
-
-@pytest.fixture(
-    scope="module",
-    params=["threads", pytest.param("processes", marks=pytest.mark.slow), pytest.param("dask", marks=pytest.mark.slow)],
-)
-def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
-    if request.param == "threads":
-        with ThreadPoolExecutor(3) as threads:
-            yield threads
-    elif request.param == "processes":
-        with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as processes:
-            yield processes
-    else:
-        distributed = pytest.importorskip("distributed", reason="the extra [dask] is not installed")
-        with (
-            distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
-            distributed.Client(cluster) as client,
-        ):
-            yield client.get_executor()
 
 
 @pytest.mark.parametrize("verb", VERBS)

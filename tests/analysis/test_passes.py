@@ -20,23 +20,6 @@ def halve(number: int) -> float:
     return number / 2
 
 
-@pytest.fixture(scope="module", params=["threads", "processes", pytest.param("dask", marks=pytest.mark.slow)])
-def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
-    if request.param == "threads":
-        with ThreadPoolExecutor(3) as threads:
-            yield threads
-    elif request.param == "processes":
-        with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as processes:
-            yield processes
-    else:
-        distributed = pytest.importorskip("distributed", reason="the extra [dask] is not installed")
-        with (
-            distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
-            distributed.Client(cluster) as client,
-        ):
-            yield client.get_executor()
-
-
 def test_parts_come_in_order_and_are_taken_as_they_are_needed(executor: Executor) -> None:
     taken = []
 

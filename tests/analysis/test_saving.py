@@ -13,7 +13,7 @@ from sklearn.decomposition import PCA
 from torch import nn
 
 import fmcluster as fm
-from fmcluster.analysis import Clusters, Embedding, Scores
+from fmcluster.analysis import Clusters, Embedding, Findings, Scores, Thresholds
 from fmcluster.analysis.saving import Saved
 from fmcluster.analysis.studying import study
 from fmcluster.store import Run
@@ -129,7 +129,7 @@ def test_the_file_says_what_made_it(record) -> None:
         key = json.loads(str(file["about"]))["key"]
     assert key["verb"] == "pca"
     assert key["parameters"]["n_components"] == 50
-    assert key["of"]["snapshots"]["epoch"] == [0, 1]
+    assert key["of"][0]["snapshots"]["epoch"] == [0, 1]
 
 
 @pytest.mark.parametrize("damage", [b"", b"not a zip file", None])
@@ -172,3 +172,33 @@ def test_a_reducer_that_does_not_tell_its_parameters_is_not_saved(record) -> Non
 def test_no_cluster_is_refused(record) -> None:
     with pytest.raises(ValueError, match="n_clusters is 0; expected at least 1"):
         study(record()["2"].vectors("channel"), n_clusters=0)
+
+
+def test_findings_are_read_back_with_their_advice_thresholds_and_gaps(record) -> None:
+    run = record()
+    saved = Saved.beside(run)
+    vectors = [run[name].vectors("sample") for name in run.layers]
+    made = fm.diagnose(run, thresholds=Thresholds(cka=0.0, settled_by=1.0))
+    assert made.advice
+
+    def refuse() -> Findings:
+        raise AssertionError("computed again")
+
+    def use(make: Callable[[], Findings], parameters: dict[str, int]) -> Findings:
+        return saved.use(make, Findings, verb="diagnose", vectors=vectors, parameters=parameters)
+
+    assert use(lambda: made, {"seed": 0}) is made
+    found = use(refuse, {"seed": 0})
+    assert found.thresholds == made.thresholds
+    for name in ("frame", "channels", "layers"):
+        pd.testing.assert_frame_equal(getattr(found, name), getattr(made, name))
+    assert [(each.layer, each.action, each.text) for each in found.advice] == [
+        (each.layer, each.action, each.text) for each in made.advice
+    ]
+    for one, other in zip(found.advice, made.advice, strict=True):
+        pd.testing.assert_frame_equal(one.evidence, other.evidence)
+    with pytest.raises(AssertionError, match="computed again"):
+        use(refuse, {"seed": 1})
+    nothing = dataclasses.replace(made, advice=())
+    use(lambda: nothing, {"seed": 2})
+    assert use(refuse, {"seed": 2}).advice == ()

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from small_report import HOSTILE, Written
 
+import fmcluster as fm
+
 pytestmark = pytest.mark.browser
 
 MAP = '[data-layer="0"][data-chart="embedding"]'
@@ -75,7 +77,8 @@ def opened(browser: Any, written: Written) -> Iterator[Opened]:
 
 
 def test_the_page_draws_every_chart_and_asks_for_nothing(opened: Opened, written: Written) -> None:
-    expected = sum(len(charts) for charts in written.parsed.data["layers"]) + len(written.parsed.data["metrics"])
+    data = written.parsed.data
+    expected = sum(len(charts) for charts in data["layers"]) + len(data["metrics"]) + len(data["alike"])
     assert opened.page.locator(".chart .main-svg").first.is_visible()
     assert opened.page.eval_on_selector_all(
         ".chart", "all => all.filter(d => d.querySelector('.main-svg')).length"
@@ -147,6 +150,32 @@ def test_hovering_names_the_channel_at_the_snapshot_shown(opened: Opened, recomp
     text = opened.page.locator(f"{MAP} .hovertext").first.text_content(timeout=3000)
     label = clusters.by_snapshot(clusters.labels)[0, alone]
     assert text == f"channel {alone}cluster {label}epoch 0"
+
+
+HEAT = '[data-alike="{}"]'
+
+
+def _mesh(opened: Opened, which: str) -> np.ndarray:
+    shown = opened.page.evaluate(f"() => document.querySelector('{HEAT.format(which)}').data[0].z")
+    return np.array(shown, dtype=np.float64)
+
+
+def test_the_heat_maps_show_what_their_controls_choose(opened: Opened, written: Written) -> None:
+    cka = fm.similarity(written.run)
+    np.testing.assert_allclose(_mesh(opened, "layers"), cka.between_layers(2), atol=5.1e-4)
+    opened.page.locator("#alike-snapshot").focus()
+    opened.page.keyboard.press("Home")
+    np.testing.assert_allclose(_mesh(opened, "layers"), cka.between_layers(0), atol=5.1e-4)
+    assert opened.page.locator("output[for=alike-snapshot]").inner_text() == "epoch 0"
+    last = written.run.layers[-1]
+    opened.page.locator("#alike-layer").select_option(label=last)
+    np.testing.assert_allclose(_mesh(opened, "snapshots"), cka.between_snapshots(last), atol=5.1e-4)
+
+
+def test_a_link_to_evidence_unfolds_it(opened: Opened) -> None:
+    assert not opened.page.locator("#evidence-0 table").is_visible()
+    opened.page.locator('#evidence a[href="#evidence-0"]').click()
+    opened.page.locator("#evidence-0 table").wait_for(state="visible", timeout=3000)
 
 
 def test_a_hostile_class_name_is_shown_as_text(opened: Opened) -> None:

@@ -5,8 +5,11 @@
   const pointer = matchMedia("(pointer: fine)");
   const config = { displayModeBar: false, responsive: true, doubleClick: "reset" };
 
-  const chartOf = (div) =>
-    div.dataset.metric === undefined ? data.layers[div.dataset.layer][div.dataset.chart] : data.metrics[div.dataset.metric];
+  const chartOf = ({ dataset }) => {
+    if (dataset.metric !== undefined) return data.metrics[dataset.metric];
+    if (dataset.alike !== undefined) return data.alike[dataset.alike];
+    return data.layers[dataset.layer][dataset.chart];
+  };
 
   // What the map shows at one snapshot.
   const frameOf = (chart, snapshot) => {
@@ -65,6 +68,26 @@
     slider.addEventListener("input", () => { stop(); show(); });
   };
 
+  // A heat map, and what chooses which it is.
+  const choose = (control) => {
+    const div = document.querySelector(`[data-alike="${control.dataset.for}"]`);
+    const output = control.parentElement.querySelector("output");
+    control.addEventListener("input", () => {
+      Plotly.restyle(div, { z: [data.alike[control.dataset.for].stages[control.value]] }, [0]);
+      if (!output) return;
+      output.textContent = data.titles[control.value];
+      control.setAttribute("aria-valuetext", output.textContent);
+    });
+  };
+
+  // Evidence that a link names is unfolded.
+  const unfold = () => {
+    const named = location.hash && document.getElementById(location.hash.slice(1));
+    if (named && named.tagName === "DETAILS") named.open = true;
+  };
+  addEventListener("hashchange", unfold);
+  unfold();
+
   // Where the reader is, in the navigation.
   const links = new Map([...document.querySelectorAll("nav a")].map((a) => [a.hash.slice(1), a]));
   const here = () => {
@@ -101,7 +124,8 @@
       await draw(div);
       await new Promise((next) => setTimeout(next));
     }
-    document.querySelectorAll(".player").forEach(join);
+    document.querySelectorAll(".player[data-layer]").forEach(join);
+    document.querySelectorAll(".chooser").forEach(choose);
     document.documentElement.dataset.drawn = "yes";
   };
   start();
