@@ -15,7 +15,8 @@ from .charts import Json, layout_of
 def flow_chart(study: Study) -> Json:
     """Return the flow of rows between clusters: a column for each snapshot, clusters in the same order in each.
 
-    Nodes are placed exactly: plotly would order them by itself.
+    Nodes are placed exactly: plotly would order them by itself. ``moves`` has, of each band, the places of its two
+    snapshots and the labels of its two clusters.
     """
     table = study.history.sizes
     labels = sorted((int(label) for label in table.columns), key=lambda label: (label < 0, label))
@@ -77,7 +78,11 @@ def flow_chart(study: Study) -> Json:
     layout["annotations"] = _flow_names(study, nodes, across=across, down=down, sizes=sizes, labels=labels)
     layout["annotations"] += _flow_heads(study, columns)
     sankey = {"type": "sankey", "arrangement": "fixed", "node": node, "link": link}
-    return {"figure": {"data": [sankey], "layout": layout}, "min_width": max(640, 88 * columns + 2 * side)}
+    return {
+        "figure": {"data": [sankey], "layout": layout},
+        "moves": [list(move[:4]) for move in moves],
+        "min_width": max(640, 88 * columns + 2 * side),
+    }
 
 
 def _flow_names(

@@ -21,6 +21,7 @@ from .likeness import likeness_charts
 from .maps import STRONG, embedding_chart, trajectories_chart
 from .overall import Overall
 from .pictures import Grid, Strips, gradient, make_grid, make_strips
+from .sprites import Sprites, make_sprites
 from .tables import ClusterRow, Step, cluster_rows, moved_overall, steps, where_it_moved
 
 MOST_METRICS = 4
@@ -54,8 +55,12 @@ class LayerSection:
         The tables, and the share of rows that are in another cluster at the last snapshot.
     n_strong : int
         How many trajectories are drawn strong.
-    strips, grid
-        The pictures; None where the run knows no samples.
+    row_names : list of str
+        What each row is.
+    most_moved : int
+        The row that changed most.
+    strips, grid, sprites
+        The pictures; None where the run knows no samples, and sprites where rows are not channels, too.
     """
 
     anchor: str
@@ -77,10 +82,15 @@ class LayerSection:
     n_strong: int
     strips: Strips | None
     grid: Grid | None
+    row_names: list[str]
+    most_moved: int
+    sprites: Sprites | None
 
 
-def layer_section(study: Study, *, number: int, sample: int | None, settings: Settings) -> LayerSection:
-    """Draw everything the page shows of one layer."""
+def layer_section(
+    study: Study, *, number: int, samples: list[int], sprites_bytes: int, settings: Settings
+) -> LayerSection:
+    """Draw everything the page shows of one layer, on some images."""
     layer, found = study.layer, study.clusters.n_clusters
     charts = {"embedding": embedding_chart(study)}
     if study.scores.n_snapshots > 1:
@@ -104,8 +114,11 @@ def layer_section(study: Study, *, number: int, sample: int | None, settings: Se
         steps=steps(study),
         moved=moved_overall(study),
         n_strong=min(STRONG, study.n_rows),
-        strips=None if sample is None else make_strips(study, sample=sample),
-        grid=None if sample is None else make_grid(layer, sample=sample),
+        strips=make_strips(study, sample=samples[0]) if samples else None,
+        grid=make_grid(layer, sample=samples[0]) if samples else None,
+        row_names=study.row_names,
+        most_moved=int(study.change.argmax()),
+        sprites=make_sprites(study, samples=samples, max_bytes=sprites_bytes),
     )
 
 
@@ -122,6 +135,8 @@ def render_page(run: Run, sections: list[LayerSection], *, overall: Overall, set
         "layers": [section.charts for section in sections],
         "alike": {} if overall.alike is None else likeness_charts(overall.alike, titles=titles),
         "titles": titles,
+        "sprites": [_sprites_data(section) for section in sections],
+        "most_moved": [section.most_moved for section in sections],
     }
     session = run.provenance[-1]
     environment = Environment(
@@ -157,6 +172,22 @@ def render_page(run: Run, sections: list[LayerSection], *, overall: Overall, set
         data=data,
         plotly=Markup(get_plotlyjs()),
     )
+
+
+def _sprites_data(section: LayerSection) -> dict[str, Any] | None:
+    """Return what cuts the sheets of a layer into tiles."""
+    sprites = section.sprites
+    if sprites is None:
+        return None
+    return {
+        "sheets": [sheet.uri for sheet in sprites.sheets],
+        "samples": [sheet.sample_name for sheet in sprites.sheets],
+        "names": section.row_names,
+        "height": sprites.height,
+        "width": sprites.width,
+        "across": sprites.across,
+        "places": sprites.places,
+    }
 
 
 def _most_moved(sections: list[LayerSection]) -> float:

@@ -16,6 +16,8 @@ class ClusterRow:
 
     Attributes
     ----------
+    label : int
+        Its label.
     name, colour : str
         As in all panels.
     first, last : int
@@ -28,6 +30,7 @@ class ClusterRow:
         The row nearest to the mean of its members at the last snapshot, or empty; not escaped.
     """
 
+    label: int
     name: str
     colour: str
     first: int
@@ -53,6 +56,7 @@ def cluster_rows(study: Study) -> list[ClusterRow]:
     moved = frame[frame["moved"]]
     return [
         ClusterRow(
+            label=label,
             name=cluster_name(label),
             colour=study.palette[label],
             first=int((labels[0] == label).sum()),

@@ -12,6 +12,7 @@ from .assemble import STAGES, Settings, study_layer
 from .choose import choose_layers
 from .overall import OVERALL_STAGES, Overall, study_run
 from .page import layer_section, render_page
+from .sprites import SHEETS_BYTES, choose_images
 
 Progress = Callable[[str, int, int], None]
 
@@ -51,7 +52,8 @@ def write_report(
     n_clusters : int
         How many clusters k-means looks for in each layer; fewer where there are fewer rows.
     sample : int, optional
-        The image on which feature maps are shown, by its index in the data set; by default the first.
+        The image on which feature maps are shown, by its index in the data set; by default the first. Beside it, the
+        first ones of up to two other classes are.
     reducer : scikit-learn style reducer, optional
         Makes the maps; by default that of `embed`.
     random_state : int
@@ -95,7 +97,7 @@ def write_report(
         layer.vectors(view)
     if n_clusters < 1:
         raise ValueError(f"n_clusters is {n_clusters}; expected at least 1")
-    shown = _checked_sample(run, sample)
+    images = choose_images(run, sample=_checked_sample(run, sample))
     settings = Settings(
         view=view, n_clusters=n_clusters, reducer=reducer, random_state=random_state, max_bytes=max_bytes
     )
@@ -112,7 +114,8 @@ def write_report(
     for number, layer in enumerate(chosen):
         study = study_layer(layer, settings, announce=announce, saved=saved)
         announce(f"{layer.name}: pictures")
-        sections.append(layer_section(study, number=number, sample=shown, settings=settings))
+        share = SHEETS_BYTES // len(chosen)
+        sections.append(layer_section(study, number=number, samples=images, sprites_bytes=share, settings=settings))
     overall = study_run(run, settings, announce=announce, saved=saved) if diagnosis else Overall(None, None)
     announce("page")
     _replace(target, render_page(run, sections, overall=overall, settings=settings))

@@ -126,6 +126,7 @@
     }
     document.querySelectorAll(".player[data-layer]").forEach(join);
     document.querySelectorAll(".chooser").forEach(choose);
+    document.dispatchEvent(new Event("drawn"));
     document.documentElement.dataset.drawn = "yes";
   };
   start();

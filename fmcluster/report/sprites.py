@@ -1,0 +1,179 @@
+"""Sheets of small feature maps, from which the page shows any channel on a few images at every snapshot."""
+
+import base64
+import io
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from fmcluster.plot.snapshots import brief
+from fmcluster.plot.tiles import as_tiles, scale_of
+from fmcluster.store import Layer, Run
+
+from .assemble import Study
+from .pictures import Picture, input_picture, name_sample
+
+MOST_IMAGES, MOST_COLUMNS = 3, 20
+SHADES = 32
+SHEETS_BYTES = 6 << 20  # of all sheets of a page: with plotly and the rest, it stays under 15 MB
+_LARGEST, _SMALLEST = 32, 4
+_WEBP_SIDE = 16383
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """The maps of all channels on one image.
+
+    Attributes
+    ----------
+    sample_name : str
+        The image's name; not escaped.
+    image : Picture or None
+        The image, where the run has it.
+    uri : str
+        The sheet.
+    """
+
+    sample_name: str
+    image: Picture | None
+    uri: str
+
+
+@dataclass(frozen=True)
+class Sprites:
+    """The feature maps of a layer as pictures that are cut into tiles: tile ``row * columns + column``, line by line.
+
+    Attributes
+    ----------
+    sheets : tuple of Sheet
+        One for each image.
+    height, width : int
+        Of a tile, in pixels.
+    across : int
+        Tiles in a line of a sheet.
+    places : tuple of int
+        The snapshots that are columns, by their place.
+    """
+
+    sheets: tuple[Sheet, ...]
+    height: int
+    width: int
+    across: int
+    places: tuple[int, ...]
+
+
+def choose_images(run: Run, *, sample: int | None) -> list[int]:
+    """Return up to three images that every snapshot holds, by dataset index: the one asked for, then other classes."""
+    known = run.common_samples(range(len(run)))
+    if sample is None or not len(known):
+        return []
+    labels = run.samples["label"].reindex(known).to_numpy() if "label" in run.samples else np.zeros(len(known))
+    chosen = [sample]
+    seen = {labels[known.tolist().index(sample)]}
+    for index, label in zip(known.tolist(), labels, strict=True):
+        if len(chosen) < MOST_IMAGES and label not in seen:
+            chosen.append(index)
+            seen.add(label)
+    rest = [index for index in known.tolist() if index not in chosen]
+    return chosen + rest[: MOST_IMAGES - len(chosen)]
+
+
+def make_sprites(study: Study, *, samples: list[int], max_bytes: int) -> Sprites | None:
+    """Draw every channel of a layer on some images at every snapshot (at most twenty), as small as the budget asks.
+
+    Every channel has a scale of its own, the same at all snapshots and on all images.
+
+    Parameters
+    ----------
+    study : Study
+        The results; its rows are channels.
+    samples : list of int
+        The images, by dataset index.
+    max_bytes : int
+        How many bytes the sheets may take in the page. Tiles are made smaller until they fit.
+
+    Returns
+    -------
+    Sprites or None
+        None where rows are not channels, there is no image, or not even the smallest tiles fit.
+    """
+    if study.scores.identity != ["channel"] or not samples:
+        return None
+    layer = study.layer
+    channels = study.scores.rows["channel"].to_numpy()[: study.n_rows].tolist()
+    count = study.scores.n_snapshots
+    places = brief(count, at_most=MOST_COLUMNS) if count > 1 else [0]
+    shades, palette = _shade(layer, places, samples, channels)
+    height, width = shades.shape[-2:]
+    side = _LARGEST
+    while True:
+        tile = (min(height, side), min(width, side))
+        across = max(1, _WEBP_SIDE // (tile[1] * len(places))) * len(places)
+        if -(-len(channels) * len(places) // across) * tile[0] <= _WEBP_SIDE:
+            sheets = [_encode(_lay(each, tile, across), palette) for each in shades]
+            if sum(map(len, sheets)) <= max_bytes:
+                break
+        if side <= _SMALLEST:
+            return None
+        side = max(_SMALLEST, side * 3 // 4)
+    return Sprites(
+        sheets=tuple(
+            Sheet(name_sample(layer, sample), input_picture(layer, sample), uri)
+            for sample, uri in zip(samples, sheets, strict=True)
+        ),
+        height=tile[0],
+        width=tile[1],
+        across=across,
+        places=tuple(places),
+    )
+
+
+def _shade(
+    layer: Layer, places: list[int], samples: list[int], channels: list[int]
+) -> tuple[Pixels, list[tuple[int, int, int]]]:
+    """Return shades of shape (n_samples, n_channels, n_places, height, width), and the colours they stand for.
+
+    The last colour is that of values which are not finite.
+    """
+    numbers = [int(layer.snapshots["snapshot"].iloc[place]) for place in places]
+    reads = [
+        [as_tiles(layer.read(snapshot=number, samples=sample, channels=channels)) for number in numbers]
+        for sample in samples
+    ]
+    maps = np.stack([np.stack(each, axis=1) for each in reads])
+    signed = bool((layer.statistics["min"] < 0).any())
+    shades = np.empty(maps.shape, np.uint8)
+    for place in range(len(channels)):
+        here = maps[:, place]
+        scale = scale_of(here, signed=signed)
+        along = np.clip(np.asarray(scale.norm(np.nan_to_num(here)), dtype=np.float64), 0, 1)
+        shades[:, place] = np.where(np.isfinite(here), np.round((SHADES - 1) * along), SHADES)
+    colours = scale_of(maps[:0], signed=signed).colours
+    ramp = np.round(255 * colours(np.linspace(0, 1, SHADES))[:, :3]).astype(int)
+    bad = np.round(255 * np.array(colours.get_bad()[:3])).astype(int)
+    palette = [(int(red), int(green), int(blue)) for red, green, blue in [*ramp, bad]]
+    return shades, palette
+
+
+def _lay(shades: Pixels, tile: tuple[int, int], across: int) -> Pixels:
+    """Return tiles of shape (n_channels, n_places, height, width) side by side, line by line."""
+    flat = shades.reshape(-1, *shades.shape[2:])
+    if flat.shape[1:] != tile:
+        size = tile[::-1]
+        flat = np.stack([np.asarray(Image.fromarray(each).resize(size, Image.Resampling.NEAREST)) for each in flat])
+    lines = -(-len(flat) // across)
+    sheet = np.zeros((lines * across, *tile), np.uint8)
+    sheet[: len(flat)] = flat
+    return sheet.reshape(lines, across, *tile).transpose(0, 2, 1, 3).reshape(lines * tile[0], across * tile[1])
+
+
+def _encode(sheet: Pixels, palette: list[tuple[int, int, int]]) -> str:
+    """Return a sheet without loss: tiles of a few pixels would run into one another."""
+    image = Image.fromarray(np.asarray(palette, np.uint8)[sheet])
+    file = io.BytesIO()
+    image.save(file, format="webp", lossless=True, quality=50, method=3)
+    return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode("ascii")

@@ -1,0 +1,118 @@
+// The map of a layer, and what a point of it stands for: feature maps, clusters over time, the members of a group.
+document.addEventListener("drawn", () => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const make = (tag, attributes, ...children) => {
+    const element = Object.assign(document.createElement(tag), attributes);
+    element.append(...children);
+    return element;
+  };
+
+  // Sheets are decoded when they are first needed.
+  const pictures = new Map();
+  const picture = async (uri) => {
+    if (!pictures.has(uri)) {
+      const image = new Image();
+      image.src = uri;
+      pictures.set(uri, image.decode().then(() => image));
+    }
+    return pictures.get(uri);
+  };
+  const paint = async (canvas, sprites, sheet, tiles, size, pitch) => {
+    const image = await picture(sprites.sheets[sheet]);
+    const pen = canvas.getContext("2d");
+    const { height, width, across } = sprites;
+    pen.imageSmoothingEnabled = false;
+    pen.clearRect(0, 0, canvas.width, canvas.height);
+    tiles.forEach((tile, place) => pen.drawImage(
+      image, (tile % across) * width, Math.floor(tile / across) * height, width, height, place * pitch, 0, size, size));
+  };
+
+  data.layers.forEach((charts, number) => {
+    const at = (selector) => document.querySelector(`${selector}[data-layer="${number}"]`);
+    const map = at('[data-chart="embedding"]'), flow = at('[data-chart="flow"]');
+    const panel = at(".inspect"), group = at(".group"), player = at(".player");
+    const { frames, names, palette, clusters, titles } = charts.embedding;
+    const sprites = data.sprites[number];
+    const last = frames.length - 1;
+    const now = () => (player ? Number(player.querySelector("input").value) : last);
+    const section = document.getElementById(`layer-${number}`);
+    const picks = [...section.querySelectorAll(".pick")];
+    let pinned = data.most_moved[number], members = null;
+
+    // The path of the channel that is shown, over the points.
+    Plotly.addTraces(map, {
+      type: "scatter", mode: "lines", x: [], y: [], hoverinfo: "skip", line: { color: "#808080", width: 2.5 },
+    });
+    const inspect = (row) => {
+      Plotly.restyle(map, { x: [frames.map((f) => f.x[row])], y: [frames.map((f) => f.y[row])] }, [1]);
+      if (!panel) return;
+      panel.dataset.row = row;
+      panel.querySelector(".which").value = row;
+      panel.querySelector(".chips").replaceChildren(...frames.map((frame, place) => {
+        const swatch = make("span", { className: "swatch" });
+        swatch.style.setProperty("--colour", palette[frame.cluster[row]]);
+        return make("li", {}, swatch, `${titles[place]}: ${clusters[frame.cluster[row]]}`);
+      }));
+      for (const canvas of panel.querySelectorAll(".maps")) {
+        const sheet = Number(canvas.dataset.sheet), columns = sprites.places.length;
+        canvas.setAttribute("aria-label", `Feature maps of ${sprites.names[row]} on ${sprites.samples[sheet]}, `
+          + `from ${titles[0]} to ${titles[last]}`);
+        paint(canvas, sprites, sheet, sprites.places.map((_, column) => row * columns + column), 64, 68);
+      }
+    };
+    const pin = (row) => { pinned = row; inspect(row); };
+
+    const show = (rows, title, pressed) => {
+      members = rows;
+      for (const pick of picks) pick.setAttribute("aria-pressed", String(pick === pressed));
+      const chosen = new Set(rows || names.keys());
+      Plotly.restyle(map, { "marker.opacity": [names.map((_, row) => (chosen.has(row) ? 0.9 : 0.12))] }, [0]);
+      group.hidden = !rows;
+      if (!rows) return;
+      group.querySelector("h3").textContent = `${title} (${rows.length})`;
+      const place = sprites ? nearest(now()) : 0;
+      group.querySelector(".tiles").replaceChildren(...rows.map((row) => {
+        const button = make("button", { type: "button", title: plain(row) });
+        if (sprites) {
+          const canvas = make("canvas", { width: 52, height: 52 });
+          paint(canvas, sprites, 0, [row * sprites.places.length + place], 52, 0);
+          button.append(canvas);
+        }
+        button.append(sprites ? plain(row).replace("channel ", "") : plain(row));
+        button.dataset.row = row;
+        button.addEventListener("click", () => pin(row));
+        return button;
+      }));
+    };
+    const plain = (row) => new DOMParser().parseFromString(names[row], "text/html").body.textContent;
+    const nearest = (snapshot) => sprites.places.reduce(
+      (best, place, column) => (Math.abs(place - snapshot) < Math.abs(sprites.places[best] - snapshot) ? column : best), 0);
+    const rowsWhere = (test) => [...names.keys()].filter(test);
+    const showCluster = (pick) => show(
+      rowsWhere((row) => String(frames[now()].cluster[row]) === pick.dataset.cluster),
+      `${pick.textContent.trim()} at ${titles[now()]}`, pick);
+
+    map.on("plotly_hover", ({ points }) => { if (points[0].curveNumber === 0) inspect(points[0].pointNumber); });
+    map.on("plotly_unhover", () => inspect(pinned));
+    map.on("plotly_click", ({ points }) => { if (points[0].curveNumber === 0) pin(points[0].pointNumber); });
+    for (const pick of picks) {
+      pick.addEventListener("click", () => (pick.getAttribute("aria-pressed") === "true" ? show(null) : showCluster(pick)));
+    }
+    // The members of a cluster are those at the snapshot that is shown.
+    if (player) player.querySelector("input").addEventListener("input", () => {
+      const pressed = picks.find((pick) => pick.getAttribute("aria-pressed") === "true");
+      if (pressed) showCluster(pressed);
+    });
+    if (panel) panel.querySelector(".which").addEventListener("input", (event) => pin(Number(event.target.value)));
+    if (flow) flow.on("plotly_click", ({ points }) => {
+      if (points[0].source === undefined) return; // a bar, not a band
+      const [from, to, here, there] = charts.flow.moves[points[0].pointNumber];
+      const rows = rowsWhere((row) => frames[from].cluster[row] === here && frames[to].cluster[row] === there);
+      show(rows, `${clusters[here]} to ${clusters[there]}, ${titles[from]} to ${titles[to]}`);
+    });
+    group.querySelector(".clear").addEventListener("click", () => show(null));
+    section.addEventListener("keydown", (event) => { if (event.key === "Escape" && members) show(null); });
+    inspect(pinned);
+  });
+  document.documentElement.dataset.joined = "yes";
+});

@@ -1,0 +1,171 @@
+"""Pointing at a channel, choosing a cluster, following a band: what the page shows is what the store holds."""
+
+import base64
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from small_report import Written
+from test_browser import MAP, Opened, browser, open_report  # noqa: F401
+
+pytestmark = pytest.mark.browser
+
+PANEL, GROUP = '.inspect[data-layer="0"]', '.group[data-layer="0"]'
+
+
+@pytest.fixture
+def opened(browser: Any, written: Written) -> Iterator[Opened]:  # noqa: F811
+    opened = open_report(browser, written)
+    opened.page.wait_for_selector("html[data-joined]", state="attached")
+    yield opened
+    assert opened.complaints == []
+    assert opened.requests == []
+    opened.page.context.close()
+
+
+def shown(opened: Opened, sheet: int) -> np.ndarray:
+    """Return what a row of maps shows, ndarray of (64, width, 4)."""
+    opened.page.wait_for_timeout(200)
+    uri = opened.page.evaluate(
+        f"() => document.querySelectorAll('{PANEL} canvas.maps')[{sheet}].toDataURL('image/png')"
+    )
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGBA")).astype(int)
+
+
+def tiles_of(written: Written, row: int, sheet: int) -> list[np.ndarray]:
+    """Return the tiles of a channel in a sheet, blown up to 64 pixels."""
+    sprites = written.parsed.data["sprites"][0]
+    data = base64.b64decode(sprites["sheets"][sheet].partition(",")[2])
+    whole = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+    tiles = []
+    for column in range(len(sprites["places"])):
+        place = row * len(sprites["places"]) + column
+        top = place // sprites["across"] * sprites["height"]
+        left = place % sprites["across"] * sprites["width"]
+        tile = whole[top : top + sprites["height"], left : left + sprites["width"]]
+        tiles.append(tile.repeat(64 // sprites["height"], axis=0).repeat(64 // sprites["width"], axis=1))
+    return tiles
+
+
+def assert_shows(opened: Opened, written: Written, row: int) -> None:
+    for sheet in range(2):
+        picture = shown(opened, sheet)
+        for column, tile in enumerate(tiles_of(written, row, sheet)):
+            drawn = picture[:, 68 * column : 68 * column + 64, :3]
+            assert np.abs(drawn - tile).mean() < 1
+    other = tiles_of(written, (row + 1) % 10, 0)[0]
+    assert np.abs(shown(opened, 0)[:, :64, :3] - other).mean() > 5
+
+
+def alone(opened: Opened) -> int:
+    places = opened.points()
+    apart = np.linalg.norm(places[:, None] - places, axis=2) + 1e9 * np.eye(len(places))
+    return int(apart.min(axis=1).argmax())
+
+
+def point_at(opened: Opened, row: int) -> None:
+    point = opened.page.locator(f"{MAP} .point").nth(row)
+    point.scroll_into_view_if_needed()
+    box = point.bounding_box()
+    opened.page.mouse.move(box["x"] + box["width"] / 2 - 3, box["y"] + box["height"] / 2)
+    opened.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    opened.page.wait_for_timeout(400)
+
+
+def test_at_first_the_channel_that_changed_most_is_shown(opened: Opened, written: Written) -> None:
+    assert_shows(opened, written, written.parsed.data["most_moved"][0])
+
+
+def test_hovering_shows_the_maps_of_the_channel_and_a_click_keeps_them(opened: Opened, written: Written) -> None:
+    first, row = written.parsed.data["most_moved"][0], alone(opened)
+    if row == first:
+        pytest.fail("the point that stands alone is shown already")
+    point_at(opened, row)
+    assert_shows(opened, written, row)
+    opened.page.mouse.move(5, 5)
+    opened.page.wait_for_timeout(400)
+    assert_shows(opened, written, first)
+    point_at(opened, row)
+    opened.page.mouse.down()
+    opened.page.mouse.up()
+    opened.page.mouse.move(5, 5)
+    opened.page.wait_for_timeout(400)
+    assert_shows(opened, written, row)
+    frames = written.parsed.data["layers"][0]["embedding"]["frames"]
+    path = opened.page.evaluate(f"() => {{const d = document.querySelector('{MAP}').data[1]; return [d.x, d.y]}}")
+    assert path == [[frame["x"][row] for frame in frames], [frame["y"][row] for frame in frames]]
+    chips = opened.page.locator(f"{PANEL} .chips li").all_inner_texts()
+    assert [chip.rsplit(" ", 1)[1] for chip in chips] == [str(frame["cluster"][row]) for frame in frames]
+
+
+def test_the_list_of_channels_works_with_the_keyboard(opened: Opened, written: Written) -> None:
+    opened.page.locator(f"{PANEL} .which").focus()
+    opened.page.keyboard.press("Home")
+    assert_shows(opened, written, 0)
+    opened.page.keyboard.press("ArrowDown")
+    assert_shows(opened, written, 1)
+
+
+def members(opened: Opened) -> list[int]:
+    return [
+        int(row)
+        for row in opened.page.eval_on_selector_all(f"{GROUP} button[data-row]", "a => a.map(b => b.dataset.row)")
+    ]
+
+
+def strong(opened: Opened) -> list[int]:
+    opacity = opened.page.evaluate(f"() => document.querySelector('{MAP}').data[0].marker.opacity")
+    return [row for row, value in enumerate(opacity) if value > 0.5]
+
+
+def test_a_cluster_shows_exactly_its_members_at_the_snapshot_shown(opened: Opened, written: Written) -> None:
+    frames = written.parsed.data["layers"][0]["embedding"]["frames"]
+    pick = opened.page.locator('#layer-0 .pick[data-cluster="1"]')
+    pick.focus()
+    opened.page.keyboard.press("Enter")
+    for snapshot in (2, 0, 2):
+        opened.page.locator('.player[data-layer="0"] input').fill(str(snapshot))
+        expected = [row for row, label in enumerate(frames[snapshot]["cluster"]) if label == 1]
+        assert members(opened) == expected
+        assert strong(opened) == expected
+    assert pick.get_attribute("aria-pressed") == "true"
+    opened.page.locator(f"{GROUP} button[data-row]").first.click()
+    assert opened.page.locator(PANEL).get_attribute("data-row") == str(members(opened)[0])
+    opened.page.keyboard.press("Escape")
+    assert not opened.page.locator(GROUP).is_visible()
+    assert strong(opened) == list(range(10))
+    assert pick.get_attribute("aria-pressed") == "false"
+
+
+def test_a_band_of_the_flow_shows_exactly_the_channels_that_go_that_way(opened: Opened, written: Written) -> None:
+    charts = written.parsed.data["layers"][0]
+    frames = charts["embedding"]["frames"]
+    flow = '[data-layer="0"][data-chart="flow"]'
+    place = 0
+    link = opened.page.locator(f"{flow} .sankey-link").nth(place)
+    link.scroll_into_view_if_needed()
+    # in the middle of the band: where its outline is filled
+    spot = link.evaluate(
+        """path => {
+          const svg = path.ownerSVGElement, box = path.getBBox(), to = path.getScreenCTM();
+          for (let i = 1; i < 40; i++) {
+            const at = new DOMPoint(box.x + box.width / 2, box.y + box.height * i / 40);
+            if (path.isPointInFill(at)) { const s = at.matrixTransform(to); return [s.x, s.y]; }
+          }
+        }"""
+    )
+    opened.page.mouse.move(spot[0] - 1, spot[1])
+    opened.page.mouse.move(*spot)
+    opened.page.mouse.click(*spot)
+    opened.page.locator(GROUP).wait_for(state="visible", timeout=3000)
+    ways = {
+        tuple(row for row in range(10) if frames[a]["cluster"][row] == here and frames[b]["cluster"][row] == there)
+        for a, b, here, there in charts["flow"]["moves"]
+    }
+    assert tuple(members(opened)) in ways
+    assert strong(opened) == members(opened)
+    heading = opened.page.locator(f"{GROUP} h3").inner_text()
+    assert heading.endswith(f"({len(members(opened))})")

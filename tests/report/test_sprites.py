@@ -1,0 +1,98 @@
+"""Sheets of feature maps: the tiles are the maps in the store, on the scale of their channel."""
+
+import base64
+import io
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.decomposition import PCA
+from small_report import Written
+
+from fmcluster.plot.tiles import NOT_FINITE_COLOUR, scale_of
+from fmcluster.report.assemble import Settings, Study, study_layer
+from fmcluster.report.sprites import _shade, choose_images, make_sprites
+
+COLOURS = scale_of(np.array([-1.0, 1.0], np.float32), signed=True).colours
+SETTINGS = Settings(view="channel", n_clusters=3, reducer=PCA(2, random_state=0), random_state=0, max_bytes=1 << 30)
+
+
+@pytest.fixture(scope="module")
+def study(written: Written) -> Study:
+    return study_layer(written.run["conv1"], SETTINGS, announce=lambda what: None, saved=None)
+
+
+def pixels(uri: str) -> np.ndarray:
+    kind, _, data = uri.partition(",")
+    assert kind == "data:image/webp;base64"
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")).astype(int)
+
+
+def tile_of(sprites: Any, sheet: int, row: int, column: int) -> np.ndarray:
+    place = row * len(sprites.places) + column
+    top, left = place // sprites.across * sprites.height, place % sprites.across * sprites.width
+    return pixels(sprites.sheets[sheet].uri)[top : top + sprites.height, left : left + sprites.width]
+
+
+def test_every_tile_is_its_map_in_the_store_on_the_scale_of_its_channel(written: Written, study: Study) -> None:
+    samples = [3, 4]
+    sprites = make_sprites(study, samples=samples, max_bytes=1 << 20)
+    assert (sprites.height, sprites.width) == (16, 16)
+    layer = written.run["conv1"]
+    maps = np.stack([layer.read(snapshot=k, samples=samples) for k in range(3)]).astype(np.float64)
+    for channel in range(10):
+        here = maps[:, :, channel]
+        limit = np.percentile(np.abs(here)[here != 0], 99.5)
+        for sheet in range(2):
+            for column in range(3):
+                along = np.clip((here[column, sheet] + limit) / (2 * limit), 0, 1)
+                shades = np.round(31 * along) / 31
+                drawn = tile_of(sprites, sheet, channel, column)
+                expected = np.round(255 * COLOURS(shades)[..., :3])
+                # on the border between two shades, the last digit decides
+                assert (np.abs(drawn - expected).max(axis=-1) <= 1).mean() > 0.97
+
+
+def test_values_that_are_not_finite_have_a_colour_of_their_own(written: Written, study: Study) -> None:
+    shades, palette = _shade(written.run["conv1"], [0], [0], [0, 1])
+    assert shades.max() < len(palette) - 1
+    expected = np.round(255 * np.array(mpl.colors.to_rgb(NOT_FINITE_COLOUR))).astype(int).tolist()
+    assert list(palette[-1]) == expected
+
+
+def test_tiles_get_smaller_until_they_fit_and_there_are_none_where_nothing_fits(study: Study) -> None:
+    large = make_sprites(study, samples=[0, 1, 2], max_bytes=1 << 20)
+    whole = sum(len(sheet.uri) for sheet in large.sheets)
+    small = make_sprites(study, samples=[0, 1, 2], max_bytes=whole // 2)
+    assert sum(len(sheet.uri) for sheet in small.sheets) <= whole // 2
+    assert small.width < large.width
+    assert make_sprites(study, samples=[0, 1, 2], max_bytes=200) is None
+    assert make_sprites(study, samples=[], max_bytes=1 << 20) is None
+
+
+def test_rows_that_are_no_channels_have_no_sheets(written: Written) -> None:
+    settings = Settings("sample", 3, PCA(2, random_state=0), 0, 1 << 30)
+    images = study_layer(written.run["conv1"], settings, announce=lambda what: None, saved=None)
+    assert make_sprites(images, samples=[0], max_bytes=1 << 20) is None
+
+
+def test_images_are_the_one_asked_for_then_other_classes_then_the_first(written: Written) -> None:
+    # labels of the twelve images alternate: 1, 0, 1, ...
+    assert choose_images(written.run, sample=5) == [5, 0, 1]
+    assert choose_images(written.run, sample=0) == [0, 1, 2]
+    assert choose_images(written.run, sample=None) == []
+
+
+def test_the_page_of_twenty_snapshots_stays_under_its_budget_of_sheets(written: Written) -> None:
+    data = written.parsed.data
+    assert sum(len(uri) for layer in data["sprites"] if layer for uri in layer["sheets"]) <= 6 << 20
+    for layer, section in zip(data["sprites"], data["layers"], strict=True):
+        assert layer is None or len(layer["names"]) == len(section["embedding"]["frames"][0]["x"])
+
+
+def test_the_bands_of_the_flow_say_between_what_they_go(written: Written, study: Study) -> None:
+    moves = written.parsed.data["layers"][0]["flow"]["moves"]
+    columns = ["from_snapshot", "to_snapshot", "from_cluster", "to_cluster"]
+    assert moves == study.history.flow[columns].to_numpy().tolist()
