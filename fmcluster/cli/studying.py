@@ -97,7 +97,14 @@ def report(
     run: RunPath,
     output: Annotated[Path, typer.Option("-o", "--output", help="The page.")] = Path("report.html"),
     layers: Annotated[str | None, typer.Option(help="Names with commas; about five of the run by default.")] = None,
+    view: View = "channel",
+    sample: Annotated[
+        int | None, typer.Option(help="The image on which maps are shown, by its index; by default the first.")
+    ] = None,
     clusters: NumberOfClusters = 8,
+    diagnosis: Annotated[
+        bool, typer.Option("--diagnosis/--no-diagnosis", help="Judge all layers, too: reads all of the run.")
+    ] = True,
     seed: Seed = 0,
 ) -> None:
     """Write one HTML page that shows how a run's feature maps evolved; it works offline."""
@@ -107,7 +114,17 @@ def report(
     opened = open_run(run)
     names = [name.strip() for name in layers.split(",")] if layers else None
     with report_progress() as on_stage:
-        page = write_report(opened, output, layers=names, n_clusters=clusters, random_state=seed, progress=on_stage)
+        page = write_report(
+            opened,
+            output,
+            layers=names,
+            view=view,
+            sample=sample,
+            n_clusters=clusters,
+            diagnosis=diagnosis,
+            random_state=seed,
+            progress=on_stage,
+        )
     say(f"The report is in {page.resolve()}")
 
 

@@ -20,7 +20,7 @@ from fmcluster.vectors import Vectors
 Announce = Callable[[str], None]
 
 ROWS_PER_SNAPSHOT = 2048
-STAGES = 4
+STAGES = 5
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def study_layer(layer: Layer, settings: Settings, *, announce: Announce, saved: 
     settings : Settings
         How.
     announce : callable
-        Told in words what comes next, `STAGES` times (the pictures, which come last, among them).
+        Told in words what comes next, `STAGES` times (exemplars and pictures, which come last, among them).
     saved : Saved or None
         Results that are used again.
 

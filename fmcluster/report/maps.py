@@ -16,7 +16,7 @@ Rows = npt.NDArray[np.intp]
 
 
 def embedding_chart(study: Study) -> Json:
-    """Return the map with one point a row, and what it shows at each snapshot.
+    """Return the map with one point a row, and what it shows at each snapshot; over it the path of what changed most.
 
     Returns
     -------
@@ -37,8 +37,17 @@ def embedding_chart(study: Study) -> Json:
         "marker": {"size": size, "opacity": 0.9, "line": {"width": 0.6}},
         "hovertemplate": "<b>%{customdata[0]}</b><br>%{customdata[1]}<br>%{customdata[2]}<extra></extra>",
     }
+    path = positions[:, int(study.change.argmax())]
+    line = {
+        "type": "scatter",
+        "mode": "lines",
+        "x": short(path[:, 0]),
+        "y": short(path[:, 1]),
+        "hoverinfo": "skip",
+        "line": {"color": "#808080", "width": 2.5},
+    }
     return {
-        "figure": {"data": [points], "layout": _map_layout(study)},
+        "figure": {"data": [points, line], "layout": _map_layout(study)},
         "frames": frames,
         "titles": study.titles,
         "names": [escape(name) for name in study.row_names],

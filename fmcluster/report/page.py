@@ -15,6 +15,7 @@ from fmcluster.store import Layer, Run
 from . import words
 from .assemble import Settings, Study
 from .charts import metric_chart
+from .exhibits import Shown, make_thumbnails, thumbnails_data
 from .flows import flow_chart
 from .judgements import layer_evidence, told
 from .likeness import likeness_charts
@@ -61,6 +62,8 @@ class LayerSection:
         The row that changed most.
     strips, grid, sprites
         The pictures; None where the run knows no samples, and sprites where rows are not channels, too.
+    exemplars : list or None
+        What `find_exemplars` returned.
     """
 
     anchor: str
@@ -85,10 +88,17 @@ class LayerSection:
     row_names: list[str]
     most_moved: int
     sprites: Sprites | None
+    exemplars: Shown | None
 
 
 def layer_section(
-    study: Study, *, number: int, samples: list[int], sprites_bytes: int, settings: Settings
+    study: Study,
+    *,
+    number: int,
+    samples: list[int],
+    sprites_bytes: int,
+    exemplars: Shown | None,
+    settings: Settings,
 ) -> LayerSection:
     """Draw everything the page shows of one layer, on some images."""
     layer, found = study.layer, study.clusters.n_clusters
@@ -119,6 +129,7 @@ def layer_section(
         row_names=study.row_names,
         most_moved=int(study.change.argmax()),
         sprites=make_sprites(study, samples=samples, max_bytes=sprites_bytes),
+        exemplars=exemplars,
     )
 
 
@@ -136,6 +147,8 @@ def render_page(run: Run, sections: list[LayerSection], *, overall: Overall, set
         "alike": {} if overall.alike is None else likeness_charts(overall.alike, titles=titles),
         "titles": titles,
         "sprites": [_sprites_data(section) for section in sections],
+        "exemplars": [section.exemplars for section in sections],
+        "thumbnails": thumbnails_data(make_thumbnails(run, [section.exemplars for section in sections])),
         "most_moved": [section.most_moved for section in sections],
     }
     session = run.provenance[-1]

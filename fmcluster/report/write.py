@@ -10,6 +10,7 @@ from fmcluster.store import Run
 
 from .assemble import STAGES, Settings, study_layer
 from .choose import choose_layers
+from .exhibits import find_exemplars
 from .overall import OVERALL_STAGES, Overall, study_run
 from .page import layer_section, render_page
 from .sprites import SHEETS_BYTES, choose_images
@@ -113,9 +114,19 @@ def write_report(
     sections = []
     for number, layer in enumerate(chosen):
         study = study_layer(layer, settings, announce=announce, saved=saved)
+        announce(f"{layer.name}: exemplars")
+        strongest = find_exemplars(study, saved=saved, max_bytes=max_bytes) if images else None
         announce(f"{layer.name}: pictures")
-        share = SHEETS_BYTES // len(chosen)
-        sections.append(layer_section(study, number=number, samples=images, sprites_bytes=share, settings=settings))
+        sections.append(
+            layer_section(
+                study,
+                number=number,
+                samples=images,
+                sprites_bytes=SHEETS_BYTES // len(chosen),
+                exemplars=strongest,
+                settings=settings,
+            )
+        )
     overall = study_run(run, settings, announce=announce, saved=saved) if diagnosis else Overall(None, None)
     announce("page")
     _replace(target, render_page(run, sections, overall=overall, settings=settings))

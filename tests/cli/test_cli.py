@@ -103,6 +103,8 @@ def test_verify_tells_whole_from_damaged(run, tmp_path, capsys, monkeypatch):
         (["plot", "RUN", "grid", "--layer", "conv1", "--sample", "99", "-o", "a.png"], "99"),
         (["plot", "RUN", "exemplars", "--layer", "conv1", "-o", "a.png"], "a run without pictures of its inputs"),
         (["report", "RUN", "--layers", "conv9"], "did you mean conv1?"),
+        (["report", "RUN", "--view", "chanel"], "did you mean 'channel'?"),
+        (["report", "RUN", "--sample", "99"], "sample=99"),
         (["train", "nowhere"], "nowhere"),
         (["plot", "RUN", "grid", "--layer", "conv1", "-o", "nodir/a.png"], "there is no folder nodir"),
         (["analyze", "RUN", "--layer", "conv1", "-o", "file.txt"], "file.txt is a file"),

@@ -11,6 +11,8 @@ from PIL import Image
 from small_report import Written
 from test_browser import MAP, Opened, browser, open_report  # noqa: F401
 
+import fmcluster as fm
+
 pytestmark = pytest.mark.browser
 
 PANEL, GROUP = '.inspect[data-layer="0"]', '.group[data-layer="0"]'
@@ -169,3 +171,28 @@ def test_a_band_of_the_flow_shows_exactly_the_channels_that_go_that_way(opened: 
     assert strong(opened) == members(opened)
     heading = opened.page.locator(f"{GROUP} h3").inner_text()
     assert heading.endswith(f"({len(members(opened))})")
+
+
+def test_the_strongest_images_are_those_of_the_exemplars_with_a_ring_where_they_answer(
+    opened: Opened, written: Written
+) -> None:
+    found = fm.exemplars(written.run["conv1"], k=4, snapshots=[0, 2])
+    row = written.parsed.data["most_moved"][0]
+    rows = opened.page.locator(f"{PANEL} .strongest")
+    assert rows.count() == 2
+    for end in range(2):
+        samples = found.samples[end, row].tolist()
+        label = rows.nth(end).get_attribute("aria-label")
+        assert label.endswith(": " + ", ".join(f"sample {sample}" for sample in samples))
+        uri = rows.nth(end).evaluate("canvas => canvas.toDataURL('image/png')")
+        drawn = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB")).astype(int)
+        for rank, sample in enumerate(samples):
+            size = (64, 64)
+            image = Image.fromarray(written.run.display(sample)).resize((56, 56), Image.Resampling.BOX).resize(size)
+            here = drawn[:, 68 * rank : 68 * rank + 64]
+            down, along = 64 * found.fractions[end, row, rank]
+            ys, xs = np.mgrid[:64, :64] + 0.5
+            far = np.hypot(ys - down, xs - along) > 12
+            assert np.abs(here - np.asarray(image))[far].mean() < 25
+            ring = np.abs(np.hypot(ys - down, xs - along) - 7) < 0.6
+            assert here[ring].mean() > 225

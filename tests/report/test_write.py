@@ -22,7 +22,8 @@ def test_progress_counts_every_stage_in_words(written: Written) -> None:
     names, done, totals = zip(*written.stages, strict=True)
     assert list(done) == list(range(len(names)))
     assert set(totals) == {len(names)}
-    assert names[:4] == ("conv1: principal components", "conv1: map", "conv1: clusters", "conv1: pictures")
+    stages = ("principal components", "map", "clusters", "exemplars", "pictures")
+    assert names[:5] == tuple(f"conv1: {stage}" for stage in stages)
     assert names[-1] == "page"
 
 

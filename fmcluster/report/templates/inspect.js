@@ -39,12 +39,12 @@ document.addEventListener("drawn", () => {
     const picks = [...section.querySelectorAll(".pick")];
     let pinned = data.most_moved[number], members = null;
 
-    // The path of the channel that is shown, over the points.
-    Plotly.addTraces(map, {
-      type: "scatter", mode: "lines", x: [], y: [], hoverinfo: "skip", line: { color: "#808080", width: 2.5 },
-    });
+    // The second trace of the map is the path of the row that is shown.
     const inspect = (row) => {
       Plotly.restyle(map, { x: [frames.map((f) => f.x[row])], y: [frames.map((f) => f.y[row])] }, [1]);
+      detail(row);
+    };
+    const detail = (row) => {
       if (!panel) return;
       panel.dataset.row = row;
       panel.querySelector(".which").value = row;
@@ -53,12 +53,39 @@ document.addEventListener("drawn", () => {
         swatch.style.setProperty("--colour", palette[frame.cluster[row]]);
         return make("li", {}, swatch, `${titles[place]}: ${clusters[frame.cluster[row]]}`);
       }));
-      for (const canvas of panel.querySelectorAll(".maps")) {
+      for (const canvas of panel.querySelectorAll("[data-sheet]")) {
         const sheet = Number(canvas.dataset.sheet), columns = sprites.places.length;
         canvas.setAttribute("aria-label", `Feature maps of ${sprites.names[row]} on ${sprites.samples[sheet]}, `
           + `from ${titles[0]} to ${titles[last]}`);
         paint(canvas, sprites, sheet, sprites.places.map((_, column) => row * columns + column), 64, 68);
       }
+      panel.querySelectorAll(".strongest").forEach((canvas, end) => exhibit(canvas, data.exemplars[number][end][row], end));
+    };
+    // The images that drive a channel most, with a ring where it answers most.
+    const exhibit = async (canvas, images, end) => {
+      const { uri, side, across, places } = data.thumbnails;
+      const which = images.map(([sample]) => `sample ${sample}`).join(", ") || "none";
+      canvas.setAttribute("aria-label", `Strongest images at ${titles[end ? last : 0]}: ${which}`);
+      const sheet = await picture(uri);
+      const pen = canvas.getContext("2d");
+      pen.clearRect(0, 0, canvas.width, canvas.height);
+      images.forEach(([sample, down, along], rank) => {
+        const place = places[sample], left = rank * 68;
+        if (place === undefined) {
+          pen.fillStyle = "#808080";
+          pen.fillText(`sample ${sample}`, left, 34, 62);
+          return;
+        }
+        pen.drawImage(sheet, (place % across) * side, Math.floor(place / across) * side, side, side, left, 0, 64, 64);
+        if (down === null) return;
+        for (const [width, colour] of [[4, "#000000"], [2, "#ffffff"]]) {
+          pen.lineWidth = width;
+          pen.strokeStyle = colour;
+          pen.beginPath();
+          pen.arc(left + 64 * along, 64 * down, 7, 0, 2 * Math.PI);
+          pen.stroke();
+        }
+      });
     };
     const pin = (row) => { pinned = row; inspect(row); };
 
@@ -112,7 +139,7 @@ document.addEventListener("drawn", () => {
     });
     group.querySelector(".clear").addEventListener("click", () => show(null));
     section.addEventListener("keydown", (event) => { if (event.key === "Escape" && members) show(null); });
-    inspect(pinned);
+    detail(pinned);
   });
   document.documentElement.dataset.joined = "yes";
 });

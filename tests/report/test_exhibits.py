@@ -1,0 +1,58 @@
+"""The exemplars of the page: those of the verb, in the order of the rows, with thumbnails of each."""
+
+import base64
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.decomposition import PCA
+from small_report import Written
+
+import fmcluster as fm
+from fmcluster.report.assemble import Settings, study_layer
+from fmcluster.report.exhibits import find_exemplars, make_thumbnails
+
+
+def test_the_page_has_the_strongest_images_of_each_channel_then_and_now(written: Written) -> None:
+    for place, name in enumerate(["conv1", written.run.layers[2]]):
+        found = fm.exemplars(written.run[name], k=4, snapshots=[0, 2])
+        shown = written.parsed.data["exemplars"][written.run.layers.index(name) if place else 0]
+        for end in range(2):
+            for row, images in enumerate(shown[end]):
+                samples = [sample for sample in found.samples[end, row].tolist() if sample >= 0]
+                assert [image[0] for image in images] == samples
+                drawn = np.array([image[1:] for image in images], dtype=np.float64)
+                np.testing.assert_allclose(drawn, found.fractions[end, row, : len(images)], atol=5.1e-4)
+
+
+def test_each_thumbnail_is_the_image_that_the_network_saw(written: Written) -> None:
+    thumbnails = make_thumbnails(written.run, written.parsed.data["exemplars"])
+    data = base64.b64decode(thumbnails.uri.partition(",")[2])
+    sheet = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+    wanted = {
+        image[0] for each in written.parsed.data["exemplars"] if each for rows in each for row in rows for image in row
+    }
+    assert set(thumbnails.places) == wanted
+    side = thumbnails.side
+    images = {
+        sample: np.asarray(Image.fromarray(written.run.display(sample)).resize((side, side), Image.Resampling.BOX))
+        for sample in wanted
+    }
+    for sample, place in thumbnails.places.items():
+        top, left = place // thumbnails.across * side, place % thumbnails.across * side
+        drawn = sheet[top : top + side, left : left + side]
+        away = {other: float(np.abs(drawn - image).mean()) for other, image in images.items()}
+        assert min(away, key=away.__getitem__) == sample
+        assert away.pop(sample) < 0.6 * min(away.values())
+
+
+@pytest.mark.parametrize("view", ["sample", "map"])
+def test_rows_that_are_no_channels_have_no_exemplars(view: str, written: Written) -> None:
+    settings = Settings(view, 3, PCA(2, random_state=0), 0, 1 << 30)
+    study = study_layer(written.run["conv1"], settings, announce=lambda what: None, saved=None)
+    assert find_exemplars(study, saved=None, max_bytes=1 << 30) is None
+
+
+def test_without_exemplars_there_are_no_thumbnails(written: Written) -> None:
+    assert make_thumbnails(written.run, [None, None]) is None
