@@ -105,27 +105,47 @@ def report(
     diagnosis: Annotated[
         bool, typer.Option("--diagnosis/--no-diagnosis", help="Judge all layers, too: reads all of the run.")
     ] = True,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Write it again whenever training has added snapshots, until Ctrl-C.")
+    ] = False,
+    interval: Annotated[float, typer.Option(min=0.1, help="With --watch: seconds between two looks.")] = 10.0,
     seed: Seed = 0,
 ) -> None:
     """Write one HTML page that shows how a run's feature maps evolved; it works offline."""
-    from ..report import write_report
-    from ..store import open_run
+    from ..store import Run, open_run
 
-    opened = open_run(run)
     names = [name.strip() for name in layers.split(",")] if layers else None
-    with report_progress() as on_stage:
-        page = write_report(
-            opened,
-            output,
-            layers=names,
-            view=view,
-            sample=sample,
-            n_clusters=clusters,
-            diagnosis=diagnosis,
-            random_state=seed,
-            progress=on_stage,
-        )
-    say(f"The report is in {page.resolve()}")
+
+    def write(opened: Run) -> None:
+        from ..report import write_report
+
+        with report_progress() as on_stage:
+            page = write_report(
+                opened,
+                output,
+                layers=names,
+                view=view,
+                sample=sample,
+                n_clusters=clusters,
+                diagnosis=diagnosis,
+                refresh=max(1, round(interval)) if watch else None,
+                random_state=seed,
+                progress=on_stage,
+            )
+        say(f"The report of {len(opened)} snapshots is in {page.resolve()}")
+
+    if not watch:
+        write(open_run(run))
+        return
+    from threading import Event
+
+    from .watching import follow
+
+    say(f"Watching {run}; end with Ctrl-C.")
+    try:
+        follow(run, write, interval=interval, stop=Event())
+    except KeyboardInterrupt:
+        say("Stopped watching.")
 
 
 def diagnose(

@@ -133,7 +133,9 @@ def layer_section(
     )
 
 
-def render_page(run: Run, sections: list[LayerSection], *, overall: Overall, settings: Settings) -> str:
+def render_page(
+    run: Run, sections: list[LayerSection], *, overall: Overall, refresh: int | None, settings: Settings
+) -> str:
     """Return the page, one HTML document that loads nothing."""
     metrics = run.metrics
     names = [name for name in metrics.columns if name not in ("snapshot", "epoch", "step")]
@@ -168,6 +170,7 @@ def render_page(run: Run, sections: list[LayerSection], *, overall: Overall, set
         model=str(session["model"]).rpartition(".")[2],
         session=session,
         titles=titles,
+        refresh=refresh,
         overall=overall,
         advice=[] if overall.findings is None else told(overall.findings),
         evidence=[] if overall.findings is None else layer_evidence(overall.findings),

@@ -144,7 +144,14 @@ def make_strips(study: Study, *, sample: int) -> Strips:
             f"Feature maps of channel {channel} of {layer.name} on {name}, from {titles[0]} to {titles[-1]}; "
             f"largest activation {_greatest(tiles[0]):.3g} at first, {_greatest(tiles[-1]):.3g} at last"
         )
-        strips.append(Strip(channel, label, scale.limit, _encode(_side_by_side(tiles, scale), alt)))
+        strips.append(
+            Strip(
+                channel,
+                label,
+                scale.limit,
+                _encode(_side_by_side(tiles, scale), alt, lossless=max(tiles.shape[1:]) < TILE // 2),
+            )
+        )
     shades = scale_of(maps, signed=signed).colours(np.linspace(0, 1, 9))
     return Strips(
         sample=sample,
@@ -179,7 +186,8 @@ def input_picture(layer: Layer, sample: int) -> Picture | None:
     pixels = layer.display(sample)
     if pixels is None:
         return None
-    return _encode(pixels, f"The input image: {name_sample(layer, sample)}")
+    small = max(pixels.shape[:2]) <= TILE
+    return _encode(pixels, f"The input image: {name_sample(layer, sample)}", lossless=small)
 
 
 def name_sample(layer: Layer, sample: int) -> str:

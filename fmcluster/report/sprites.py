@@ -17,7 +17,7 @@ from .pictures import Picture, input_picture, name_sample
 
 MOST_IMAGES, MOST_COLUMNS = 3, 20
 SHADES = 32
-SHEETS_BYTES = 6 << 20  # of all sheets of a page: with plotly and the rest, it stays under 15 MB
+SHEETS_BYTES = 4 << 20  # of all sheets of a page: with plotly and the rest, it stays under 15 MB
 _LARGEST, _SMALLEST = 32, 4
 _WEBP_SIDE = 16383
 

@@ -30,6 +30,7 @@ def write_report(
     random_state: int = 0,
     max_bytes: int = 1 << 30,
     diagnosis: bool = True,
+    refresh: int | None = None,
     save: bool = True,
     progress: Progress | None = None,
 ) -> Path:
@@ -64,6 +65,8 @@ def write_report(
     diagnosis : bool
         Whether to `diagnose` the run and to compare all of its layers, which reads all of it. A run that cannot be
         diagnosed (fewer than four images in every snapshot, activations that are not finite) gets a page that says why.
+    refresh : int, optional
+        Seconds after which a browser loads the page again, for one that is written again while training goes on.
     save : bool
         Whether to save results and to use saved ones.
     progress : callable, optional
@@ -98,6 +101,8 @@ def write_report(
         layer.vectors(view)
     if n_clusters < 1:
         raise ValueError(f"n_clusters is {n_clusters}; expected at least 1")
+    if refresh is not None and refresh < 1:
+        raise ValueError(f"refresh is {refresh}; expected seconds, at least 1, or None for never")
     images = choose_images(run, sample=_checked_sample(run, sample))
     settings = Settings(
         view=view, n_clusters=n_clusters, reducer=reducer, random_state=random_state, max_bytes=max_bytes
@@ -129,7 +134,7 @@ def write_report(
         )
     overall = study_run(run, settings, announce=announce, saved=saved) if diagnosis else Overall(None, None)
     announce("page")
-    _replace(target, render_page(run, sections, overall=overall, settings=settings))
+    _replace(target, render_page(run, sections, overall=overall, refresh=refresh, settings=settings))
     return target
 
 

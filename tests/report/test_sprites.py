@@ -13,7 +13,7 @@ from small_report import Written
 
 from fmcluster.plot.tiles import NOT_FINITE_COLOUR, scale_of
 from fmcluster.report.assemble import Settings, Study, study_layer
-from fmcluster.report.sprites import _shade, choose_images, make_sprites
+from fmcluster.report.sprites import SHEETS_BYTES, _shade, choose_images, make_sprites
 
 COLOURS = scale_of(np.array([-1.0, 1.0], np.float32), signed=True).colours
 SETTINGS = Settings(view="channel", n_clusters=3, reducer=PCA(2, random_state=0), random_state=0, max_bytes=1 << 30)
@@ -87,7 +87,7 @@ def test_images_are_the_one_asked_for_then_other_classes_then_the_first(written:
 
 def test_the_page_of_twenty_snapshots_stays_under_its_budget_of_sheets(written: Written) -> None:
     data = written.parsed.data
-    assert sum(len(uri) for layer in data["sprites"] if layer for uri in layer["sheets"]) <= 6 << 20
+    assert sum(len(uri) for layer in data["sprites"] if layer for uri in layer["sheets"]) <= SHEETS_BYTES
     for layer, section in zip(data["sprites"], data["layers"], strict=True):
         assert layer is None or len(layer["names"]) == len(section["embedding"]["frames"][0]["x"])
 

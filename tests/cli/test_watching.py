@@ -1,0 +1,93 @@
+"""Following a run while it is recorded: each committed snapshot is seen, and none that is not."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from threading import Event, Thread
+
+import pytest
+import torch
+from torch import nn
+
+import fmcluster as fm
+from fmcluster.cli.watching import follow
+
+
+class Slowly:
+    """A run that is recorded a snapshot at a time."""
+
+    def __init__(self, path: Path) -> None:
+        torch.manual_seed(0)
+        self.model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU())
+        self.probe = [(image, place % 2) for place, image in enumerate(torch.rand(8, 3, 8, 8))]
+        self.path = path
+
+    def record(self, *, epochs: list[int]) -> None:
+        mode = "a" if self.path.exists() else "x"
+        with fm.Recorder(self.model, self.path, layers=["0"], probe=self.probe, mode=mode) as recorder:
+            for epoch in epochs:
+                recorder.snapshot(epoch=epoch)
+                for parameter in self.model.parameters():
+                    parameter.data += 0.1
+
+
+def wait_for(condition, *, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)
+
+
+def test_what_follows_sees_every_commit_once_and_ends_when_it_is_told(tmp_path: Path) -> None:
+    slowly, stop, seen = Slowly(tmp_path / "run.zarr"), Event(), []
+    slowly.record(epochs=[0])
+    done: list[int] = []
+    watcher = Thread(
+        target=lambda: done.append(
+            follow(str(slowly.path), lambda run: seen.append(run.epochs), interval=0.02, stop=stop)
+        )
+    )
+    watcher.start()
+    wait_for(lambda: seen == [[0]])
+    slowly.record(epochs=[1])
+    wait_for(lambda: len(seen) == 2)
+    time.sleep(0.2)
+    stop.set()
+    watcher.join(10)
+    assert seen == [[0], [0, 1]]
+    assert done == [2]
+
+
+def test_a_run_that_is_not_there_is_an_error_at_once(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no run at"):
+        follow(str(tmp_path / "nowhere.zarr"), lambda run: None, interval=0.01, stop=Event())
+
+
+@pytest.mark.slow
+def test_the_page_follows_a_training_and_ctrl_c_ends_it_in_order(tmp_path: Path) -> None:
+    slowly, page = Slowly(tmp_path / "run.zarr"), tmp_path / "page.html"
+    slowly.record(epochs=[0])
+    command = [str(Path(sys.executable).with_name("fmcluster")), "report", str(slowly.path), "-o", str(page), "--watch"]
+    with subprocess.Popen(
+        [*command, "--interval", "0.2", "--clusters", "2"], stdout=subprocess.PIPE, text=True, env=os.environ
+    ) as watching:
+        try:
+            for epochs in ([], [1], [2]):
+                if epochs:
+                    slowly.record(epochs=epochs)
+                last = 1 + (epochs[0] if epochs else 0)
+                whole = f"<dt>snapshots</dt><dd>{last}, epoch 0"
+                wait_for(lambda whole=whole: page.is_file() and whole in page.read_text(), seconds=120)
+                text = page.read_text()
+                assert text.rstrip().endswith("</html>")
+                assert '<meta http-equiv="refresh" content="1">' in text
+            watching.send_signal(signal.SIGINT)
+            told, _ = watching.communicate(timeout=60)
+        finally:
+            watching.kill()
+    assert watching.returncode == 0
+    assert "Stopped watching" in told
+    assert not list(tmp_path.glob(".*.part"))
