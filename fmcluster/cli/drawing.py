@@ -39,6 +39,14 @@ class Picture(StrEnum):
     metrics = "metrics"
 
 
+class Order(StrEnum):
+    """How `grid` orders channels."""
+
+    by_index = "index"
+    by_activity = "activity"
+    by_cluster = "cluster"
+
+
 _OF_THE_RUN = (Picture.metrics, Picture.similarity, Picture.settling, Picture.channels)
 
 
@@ -50,6 +58,7 @@ def plot(
     epoch: Annotated[int | None, typer.Option(help="Which epoch; the last by default.")] = None,
     sample: Annotated[int, typer.Option(help="Which sample, by its index in the data set.")] = 0,
     channels: Annotated[str | None, typer.Option(help="Such as 0-15 or 3,7,9; all, or the most active.")] = None,
+    order: Annotated[Order, typer.Option(help="Of the channels in a grid.")] = Order.by_index,
     view: View = "channel",
     clusters: NumberOfClusters = 8,
     rows: Rows = None,
@@ -74,6 +83,7 @@ def plot(
         epoch=epoch,
         sample=sample,
         channels=_numbers(channels),
+        order=order,
         view=view,
         clusters=clusters,
         rows=rows,
@@ -91,6 +101,7 @@ def _draw(
     epoch: int | None,
     sample: int,
     channels: list[int] | None,
+    order: Order,
     view: str,
     clusters: int,
     rows: int | None,
@@ -101,7 +112,14 @@ def _draw(
     if picture in _OF_THE_RUN or layer is None:
         return _figure_of(_draw_run(run, picture, layer=layer, epoch=epoch))
     if picture is Picture.grid:
-        return pictures.channel_grid(run[layer], epoch=epoch, sample=sample, channels=channels)
+        groups = None
+        if order is Order.by_cluster:
+            groups = study_layer(
+                run, layer, view="channel", clusters=clusters, components=50, rows=None, seed=seed
+            ).clusters
+        return pictures.channel_grid(
+            run[layer], epoch=epoch, sample=sample, channels=channels, order=order.value, clusters=groups
+        )
     if picture is Picture.evolution:
         return pictures.channel_evolution(run[layer], sample=sample, channels=channels)
     if picture is Picture.statistics:

@@ -2,16 +2,21 @@
 
 from collections.abc import Iterable
 from math import ceil, sqrt
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from .canvas import FAINT, INK, inch_panel, inch_text, new_figure, text_width
+from .palette import cluster_palette
 from .snapshots import brief, find_snapshot, snapshot_table, snapshot_titles, span
 from .tiles import Map, Scale, as_tiles, draw_colour_bar, draw_input, draw_tile, notes, scale_of
+
+if TYPE_CHECKING:
+    from fmcluster.analysis.results import Clusters
 
 MARGIN = 0.2
 TITLE = 0.75
@@ -61,7 +66,8 @@ def channel_grid(
     snapshot: int | None = None,
     sample: int = 0,
     channels: Iterable[int] | None = None,
-    order: Literal["index", "activity"] = "index",
+    order: Literal["index", "activity", "cluster"] = "index",
+    clusters: "Clusters | None" = None,
     columns: int | None = None,
     scale: Literal["shared", "channel"] = "shared",
 ) -> Figure:
@@ -79,8 +85,11 @@ def channel_grid(
         Index of the image in the data set.
     channels : iterable of int, optional
         Which channels; all by default.
-    order : {"index", "activity"}, default "index"
-        Draw the channels as given, or by their root mean square over all images, greatest first.
+    order : {"index", "activity", "cluster"}, default "index"
+        Draw the channels as given; by their root mean square over all images, greatest first; or cluster by cluster.
+    clusters : Clusters, optional
+        Made by `fmcluster.cluster` of the `channel` view: each number gets the colour of its channel's cluster at the
+        snapshot. What is in none comes last.
     columns : int, optional
         Maps in a row; by default as many as make the grid about square.
     scale : {"shared", "channel"}, default "shared"
@@ -93,16 +102,24 @@ def channel_grid(
 
     Raises
     ------
+    TypeError
+        For what is not a layer.
     ValueError
-        If there is no such epoch, snapshot, sample or channel.
+        If there is no such epoch, snapshot, sample or channel, or the clusters are not of this layer's channels at it.
     """
     table = _snapshots_of(layer)
     position = find_snapshot(table, epoch=epoch, snapshot=snapshot)
     number = int(table["snapshot"].iloc[position])
     _check_choice("scale", scale, ("shared", "channel"))
-    _check_choice("order", order, ("index", "activity"))
+    _check_choice("order", order, ("index", "activity", "cluster"))
+    if order == "cluster" and clusters is None:
+        raise ValueError("received order='cluster' without clusters; pass clusters=fmcluster.cluster(scores, ...)")
     _check_sample(layer, sample)
     chosen = _chosen(layer, channels)
+    labels = {} if clusters is None else _labels_at(clusters, layer, number)
+    if order == "cluster":
+        last = max(labels.values(), default=0) + 1  # what is in no cluster, and noise (-1), come last
+        chosen = sorted(chosen, key=lambda channel: labels.get(channel, last) % (last + 1))
     if order == "activity":
         activity = _activity(layer, [number])
         chosen = sorted(chosen, key=lambda channel: -float(activity[channel]))
@@ -119,7 +136,8 @@ def channel_grid(
     pitch_x, pitch_y = side + 0.06, side * aspect + size / 72 + 0.07
 
     count = "1 channel" if len(chosen) == 1 else f"{len(chosen)} channels"
-    most = ", most active first" if order == "activity" else ""
+    most = {"activity": ", most active first", "cluster": ", cluster by cluster"}.get(order, "")
+    palette = cluster_palette(labels.values())
     headline = f"{layer.label} at {snapshot_titles(table)[position]}"
     figure, panel = _page(
         layer,
@@ -135,7 +153,12 @@ def channel_grid(
         row, column = divmod(place, wide)
         left, top = column * pitch_x, (row + 1) * pitch_y - side * aspect
         draw_tile(panel, tile, at=(left, top, side, side * aspect), scale=tile_scale)
-        panel.text(left, top - 0.02, str(channel), fontsize=size, color=INK, ha="left", va="bottom")
+        at = left
+        if channel in labels:
+            at += 0.8 * size / 72
+            badge = (left, top - 0.02 - 0.75 * size / 72)
+            panel.add_patch(Rectangle(badge, 0.6 * size / 72, 0.75 * size / 72, color=palette[labels[channel]], lw=0))
+        panel.text(at, top - 0.02, str(channel), fontsize=size, color=INK, ha="left", va="bottom")
     return figure
 
 
@@ -321,7 +344,25 @@ def _check_sample(layer: PicturedLayer, sample: int) -> None:
         )
 
 
+def _labels_at(clusters: "Clusters", layer: PicturedLayer, snapshot: int) -> dict[int, int]:
+    """Return the cluster of each channel at a snapshot."""
+    if clusters.layer != layer.label or "channel" not in clusters.rows or clusters.identity != ["channel"]:
+        raise ValueError(
+            f"received clusters of the {clusters.view} view of {clusters.layer!r}; expected some of the channel view "
+            f"of {layer.label!r}"
+        )
+    here = clusters.frame[clusters.frame["snapshot"] == snapshot]
+    if here.empty:
+        raise ValueError(
+            f"the clusters are of snapshots {sorted(set(clusters.rows['snapshot']))}, and not of snapshot {snapshot}; "
+            f"draw one of these"
+        )
+    return dict(zip(here["channel"].astype(int).tolist(), here["cluster"].astype(int).tolist(), strict=True))
+
+
 def _snapshots_of(layer: PicturedLayer) -> pd.DataFrame:
+    if not hasattr(layer, "snapshots"):
+        raise TypeError(f"received {layer!r}; expected a layer of a run: open_run(path)[name]")
     table = snapshot_table(layer.snapshots)
     if table.empty:
         raise ValueError(f"layer {layer.label!r} has no snapshot yet; record one with Recorder.snapshot, then draw it")

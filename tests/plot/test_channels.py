@@ -3,9 +3,11 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 
 from fmcluster import plot
+from fmcluster.analysis.results import Clusters
 
 
 def panel(figure):
@@ -294,3 +296,49 @@ def test_gradients_are_said_to_be_such(layers):
     evolution = plot.channel_evolution(gradient, channels=[1])
     assert "conv1 gradient over 9 snapshots, epoch 0 to 6" in words(evolution)
     assert "Gradient of 1 channel, on sample 0 (digit 0)" in words(evolution)
+
+
+def clusters_of(layer, labels, *, snapshot=8, name=None):
+    """Clusters of a layer's channels at one snapshot."""
+    rows = layer.snapshots[layer.snapshots["snapshot"] == snapshot].merge(
+        pd.DataFrame({"channel": layer.channels[: len(labels)]}), how="cross"
+    )
+    return Clusters(
+        rows=rows, layer=name or layer.name, view="channel", fit="pooled", labels=np.array(labels), method="KMeans"
+    )
+
+
+def test_grid_by_cluster_puts_the_members_together_noise_and_what_is_in_none_last(layers):
+    layer = layers["conv1"]
+    labels = [1, 0, -1, 1, 0, 2]
+    figure = plot.channel_grid(layer, channels=range(8), order="cluster", clusters=clusters_of(layer, labels))
+    drawn = [int(word) for word in words(figure) if word.isdigit()]
+    assert drawn[:5] == [1, 4, 0, 3, 5]
+    assert sorted(drawn[5:]) == [2, 6, 7]
+    palette = plot.cluster_palette(labels)
+    badges = [patch for patch in panel(figure).patches if not patch.get_hatch() and patch.get_width() < 0.2]
+    assert [to_hex(badge.get_facecolor()) for badge in badges] == [
+        palette[labels[channel]] for channel in drawn if channel < 6
+    ]
+    assert "cluster by cluster" in " ".join(words(figure))
+
+
+def test_clusters_colour_the_numbers_in_any_order(layers):
+    layer = layers["conv1"]
+    figure = plot.channel_grid(layer, channels=[5, 0], clusters=clusters_of(layer, [1, 0, 1, 1, 0, 2]))
+    assert [word for word in words(figure) if word.isdigit()] == ["5", "0"]
+
+
+def test_clusters_of_something_else_are_refused(layers):
+    layer = layers["conv1"]
+    with pytest.raises(ValueError, match="without clusters"):
+        plot.channel_grid(layer, order="cluster")
+    with pytest.raises(ValueError, match="received clusters of the channel view of 'layer1'; expected some"):
+        plot.channel_grid(layer, clusters=clusters_of(layer, [0], name="layer1"))
+    with pytest.raises(ValueError, match=r"of snapshots \[2\], and not of snapshot 8"):
+        plot.channel_grid(layer, clusters=clusters_of(layer, [0, 1], snapshot=2))
+
+
+def test_a_name_is_no_layer():
+    with pytest.raises(TypeError, match="received 'conv1'; expected a layer of a run"):
+        plot.channel_grid("conv1")
