@@ -82,7 +82,7 @@ def test_a_sketch_finds_what_is_there_and_says_what_it_missed(vectors_of):
     assert (exact.method, exact.error) == ("covariance", 0)
     scores = pca(vectors, n_components=4, max_bytes=700_000)
     assert scores.method == "randomized"
-    np.testing.assert_allclose(scores.singular_values, exact.singular_values, rtol=2e-2)
+    np.testing.assert_allclose(scores.singular_values, exact.singular_values, rtol=3e-2)  # a flat spectrum: the hardest
     assert scores.total_variance == pytest.approx(exact.total_variance, rel=1e-4)
     away = np.abs(scores.singular_values**2 - exact.singular_values**2).max() / exact.singular_values[0] ** 2
     assert away <= scores.error < 0.05

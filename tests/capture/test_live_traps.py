@@ -513,7 +513,8 @@ def test_resident_memory_is_flat_over_fifty_batches(tmp_path: Path) -> None:
             recorder.flush()
             pages = int(Path("/proc/self/statm").read_text().split()[1])
             resident.append(pages * os.sysconf("SC_PAGE_SIZE"))
-    assert max(resident[25:]) - max(resident[:25]) < 16 << 20
+    # what is kept of 25 batches would be 150 MB and more; what malloc keeps is not the same each time
+    assert max(resident[25:]) - max(resident[:25]) < 32 << 20
 
 
 def test_the_sums_of_batches_that_have_passed_are_added_up(tmp_path: Path) -> None:
