@@ -1,4 +1,3 @@
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,19 +32,6 @@ class Opened:
 
     def settle(self) -> None:
         self.page.wait_for_timeout(900)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("there is no Chromium on this machine")
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    with playwright.sync_playwright() as runner:
-        launched = runner.chromium.launch(executable_path=chromium, args=flags)
-        yield launched
-        launched.close()
 
 
 def open_report(browser: Any, written: Written, *, width: int = 1280, scheme: str = "light") -> Opened:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from small_report import Written
-from test_browser import MAP, Opened, browser, open_report  # noqa: F401
+from test_browser import MAP, Opened, open_report
 
 import fmcluster as fm
 

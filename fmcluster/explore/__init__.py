@@ -1,0 +1,1 @@
+"""Look at a whole run in the browser: `fmcluster explore`."""

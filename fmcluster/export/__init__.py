@@ -1,0 +1,1 @@
+"""Log figures and embeddings to other tools: TensorBoard, its projector, Weights & Biases."""
