@@ -19,7 +19,7 @@ PANEL, GROUP = '.inspect[data-layer="0"]', '.group[data-layer="0"]'
 
 
 @pytest.fixture
-def opened(browser: Any, written: Written) -> Iterator[Opened]:  # noqa: F811
+def opened(browser: Any, written: Written) -> Iterator[Opened]:
     opened = open_report(browser, written)
     opened.page.wait_for_selector("html[data-joined]", state="attached")
     yield opened
