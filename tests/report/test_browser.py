@@ -73,6 +73,23 @@ def test_the_page_draws_every_chart_and_asks_for_nothing(opened: Opened, written
     assert opened.page.eval_on_selector_all("img", "all => all.every(i => i.complete && i.naturalWidth > 0)")
 
 
+def test_what_the_reader_looks_at_is_drawn_first(browser: Any, written: Written) -> None:
+    page = browser.new_page(viewport={"width": 1280, "height": 1400})
+    page.add_init_script(
+        "window.order = []; document.addEventListener('drawn', e => {"
+        "const {top, bottom} = e.target.getBoundingClientRect();"
+        "order.push([top < innerHeight && bottom > 0 , document.documentElement.dataset.ready === 'yes'])}, true)"
+    )
+    page.goto(written.path.as_uri())
+    page.wait_for_selector("html[data-drawn]", state="attached")
+    in_view, ready = (list(column) for column in zip(*page.evaluate("order"), strict=True))
+    page.close()
+    count = sum(in_view)
+    assert 0 < count < len(in_view)
+    assert in_view == [True] * count + [False] * (len(in_view) - count)
+    assert ready == [not each for each in in_view]
+
+
 def test_the_slider_moves_the_points_to_where_the_results_put_them(opened: Opened, recomputed: Any) -> None:
     embedding, clusters, _ = recomputed
     before = opened.points()

@@ -21,7 +21,7 @@ PANEL, GROUP = '.inspect[data-layer="0"]', '.group[data-layer="0"]'
 @pytest.fixture
 def opened(browser: Any, written: Written) -> Iterator[Opened]:
     opened = open_report(browser, written)
-    opened.page.wait_for_selector("html[data-joined]", state="attached")
+    opened.page.wait_for_selector("html[data-drawn]", state="attached")
     yield opened
     assert opened.complaints == []
     assert opened.requests == []

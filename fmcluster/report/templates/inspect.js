@@ -1,6 +1,6 @@
 // The map of a layer, and what a point of it stands for: feature maps, clusters over time, the members of a group.
-document.addEventListener("drawn", () => {
-  const data = JSON.parse(document.getElementById("data").textContent);
+// Of the page's `data`; charts say "drawn" when they stand.
+{
   const make = (tag, attributes, ...children) => {
     const element = Object.assign(document.createElement(tag), attributes);
     element.append(...children);
@@ -27,9 +27,10 @@ document.addEventListener("drawn", () => {
       image, (tile % across) * width, Math.floor(tile / across) * height, width, height, place * pitch, 0, size, size));
   };
 
-  data.layers.forEach((charts, number) => {
+  const joinLayer = (map) => {
+    const number = Number(map.dataset.layer), charts = data.layers[number];
     const at = (selector) => document.querySelector(`${selector}[data-layer="${number}"]`);
-    const map = at('[data-chart="embedding"]'), flow = at('[data-chart="flow"]');
+    const flow = at('[data-chart="flow"]');
     const panel = at(".inspect"), group = at(".group"), player = at(".player");
     const { frames, names, palette, clusters, titles } = charts.embedding;
     const sprites = data.sprites[number];
@@ -131,15 +132,16 @@ document.addEventListener("drawn", () => {
       if (pressed) showCluster(pressed);
     });
     if (panel) panel.querySelector(".which").addEventListener("input", (event) => pin(Number(event.target.value)));
-    if (flow) flow.on("plotly_click", ({ points }) => {
+    if (flow) whenDrawn(flow, () => flow.on("plotly_click", ({ points }) => {
       if (points[0].source === undefined) return; // a bar, not a band
       const [from, to, here, there] = charts.flow.moves[points[0].pointNumber];
       const rows = rowsWhere((row) => frames[from].cluster[row] === here && frames[to].cluster[row] === there);
       show(rows, `${clusters[here]} to ${clusters[there]}, ${titles[from]} to ${titles[to]}`);
-    });
+    }));
     group.querySelector(".clear").addEventListener("click", () => show(null));
     section.addEventListener("keydown", (event) => { if (event.key === "Escape" && members) show(null); });
     detail(pinned);
-  });
-  document.documentElement.dataset.joined = "yes";
-});
+  };
+  const whenDrawn = (div, act) => (div.dataset.drawn ? act() : div.addEventListener("drawn", act, { once: true }));
+  for (const map of document.querySelectorAll('[data-chart="embedding"]')) whenDrawn(map, () => joinLayer(map));
+}

@@ -1,6 +1,5 @@
-"use strict";
-(() => {
-  const data = JSON.parse(document.getElementById("data").textContent);
+// The charts of the page's `data`, and what moves them.
+{
   const still = matchMedia("(prefers-reduced-motion: reduce)");
   const pointer = matchMedia("(pointer: fine)");
   const config = { displayModeBar: false, responsive: true, doubleClick: "reset" };
@@ -30,6 +29,10 @@
     }
     if (div.classList.contains("map") && pointer.matches) layout.dragmode = "zoom";
     await Plotly.newPlot(div, traces, layout, config);
+    if (div.dataset.chart === "embedding") document.querySelectorAll(`.player[data-layer="${div.dataset.layer}"]`).forEach(join);
+    document.querySelectorAll(`.chooser[data-for="${div.dataset.alike}"]`).forEach(choose);
+    div.dataset.drawn = "yes";
+    div.dispatchEvent(new Event("drawn"));
   };
 
   const join = (player) => {
@@ -118,16 +121,21 @@
     for (const div of document.querySelectorAll(".chart")) div.style.zoom = "";
   });
 
-  // One chart after the other, so that the page answers while they are drawn.
+  // One chart after the other, so that the page answers while they are drawn; first what the reader looks at.
   const start = async () => {
-    for (const div of document.querySelectorAll(".chart")) {
-      await draw(div);
-      await new Promise((next) => setTimeout(next));
+    const waiting = new Set(document.querySelectorAll(".chart"));
+    const away = (div) => {
+      const { top, bottom } = div.getBoundingClientRect();
+      return Math.max(0, top - innerHeight, -bottom);
+    };
+    while (waiting.size) {
+      const [next, distance] = [...waiting].map((div) => [div, away(div)]).reduce((a, b) => (b[1] < a[1] ? b : a));
+      if (distance > 0) document.documentElement.dataset.ready = "yes";
+      await draw(next);
+      waiting.delete(next);
+      await new Promise((proceed) => setTimeout(proceed));
     }
-    document.querySelectorAll(".player[data-layer]").forEach(join);
-    document.querySelectorAll(".chooser").forEach(choose);
-    document.dispatchEvent(new Event("drawn"));
-    document.documentElement.dataset.drawn = "yes";
+    document.documentElement.dataset.ready = document.documentElement.dataset.drawn = "yes";
   };
   start();
-})();
+}
