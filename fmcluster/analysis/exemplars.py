@@ -231,7 +231,7 @@ def exemplars(
     held, values = held[..., :k], values[..., :k]
     sample, place = np.where(held, best[2:, ..., :k], NONE).astype(np.int64)
     places = np.stack(np.divmod(place, layer.map_shape[2]), axis=-1)
-    centres = [axis[np.where(held, places[..., i], 0)] for i, axis in enumerate(_centres(layer))]
+    centres = [axis[np.where(held, places[..., i], 0)] for i, axis in enumerate(centres_of(layer))]
     table = vectors.source.snapshots.set_index("snapshot").loc[list(vectors.snapshots)].reset_index()
     summary = table.loc[table.index.repeat(len(wanted))].reset_index(drop=True)
     return Exemplars(
@@ -346,8 +346,11 @@ def _refuse_twice(numbers: npt.NDArray[np.integer], what: str) -> None:
         raise ValueError(f"{what} holds {values[counts > 1][0]} more than once; expected each once")
 
 
-def _centres(layer: Layer) -> tuple[Array, Array]:
-    """Return the centres of a map's rows and columns, as fractions of the module's whole output."""
+def centres_of(layer: Layer) -> tuple[Array, Array]:
+    """Return the centres of a map's rows and columns, as fractions of the module's whole output.
+
+    Two ndarrays of shapes (height,) and (width,), float64: NaN where the layer has no places.
+    """
     _, height, width = layer.map_shape
     if "height" not in layer.dimensions:
         return np.full(height, np.nan), np.full(width, np.nan)

@@ -58,12 +58,15 @@ class Study:
         The layer.
     rows_in_view : int
         How many rows the view has in a snapshot; more than were analysed where rows were drawn.
+    vectors : Vectors
+        The rows that were analysed.
     scores, embedding, clusters, history
         What the analysis returned.
     """
 
     layer: Layer
     rows_in_view: int
+    vectors: Vectors
     scores: Scores
     embedding: Embedding
     clusters: Clusters
@@ -161,6 +164,7 @@ def study_layer(layer: Layer, settings: Settings, *, announce: Announce, saved: 
     return Study(
         layer=layer,
         rows_in_view=whole.rows_per_snapshot,
+        vectors=found.vectors,
         scores=found.scores,
         embedding=found.embedding,
         clusters=found.clusters,

@@ -4,6 +4,7 @@ Text, grid lines and backgrounds get their colours from the page's style sheet, 
 and print.
 """
 
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,11 @@ def layout_of(*, margin: dict[str, int]) -> Json:
         "font": {"family": "system-ui, sans-serif", "size": 12},
         "hoverlabel": {"align": "left", "font": {"size": 13}},
     }
+
+
+def literal(text: str) -> str:
+    """Return a text that plotly shows as it is: neither as markup nor, between dollars, as mathematics."""
+    return escape(text).replace("$", "&#36;")
 
 
 def short(values: npt.NDArray[np.float64]) -> list[float]:

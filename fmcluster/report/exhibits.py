@@ -1,4 +1,4 @@
-"""The images that drive a channel most, then and now, as thumbnails."""
+"""The images that a row stands for, or that drive a channel most, then and now, as thumbnails."""
 
 import base64
 import io
@@ -11,15 +11,32 @@ import numpy as np
 from PIL import Image
 
 from fmcluster.analysis import Exemplars, exemplars
+from fmcluster.analysis.exemplars import centres_of
 from fmcluster.analysis.saving import Saved
 from fmcluster.store import Run
 
 from .assemble import Study
 
 PER_CHANNEL = 4
-SIDE, ACROSS, MOST = 56, 16, 400
+SIDE, ACROSS, MOST = 56, 16, 800
 
-Shown = list[list[list[list[float | int | None]]]]  # snapshot, row, rank: sample, and where in it
+Shown = list[list[list[float | int | None]]]  # row, rank: sample, and where in it
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """Images that belong to each row.
+
+    Attributes
+    ----------
+    title : str
+        Why they do.
+    rows : list
+        Of each row and rank: dataset index, and the place as shares of height and width (None where it is the whole).
+    """
+
+    title: str
+    rows: Shown
 
 
 @dataclass(frozen=True)
@@ -42,17 +59,27 @@ class Thumbnails:
     places: dict[int, int]
 
 
-def find_exemplars(study: Study, *, saved: Saved | None, max_bytes: int) -> Shown | None:
-    """Return the strongest four images of each row at the first and the last snapshot, and where in them.
+def find_exhibits(study: Study, *, saved: Saved | None, max_bytes: int) -> list[Exhibit]:
+    """Return the images of each row.
 
-    Returns
-    -------
-    list or None
-        Of each snapshot (one where there is one), row and rank: dataset index, and the place as shares of height and
-        width (None where the layer has no places). None where rows are not channels.
+    Of a channel, the strongest four at the first and at the last snapshot; of a row that is of one image, that image,
+    and where in it the row is.
     """
-    if study.scores.identity != ["channel"]:
-        return None
+    identity = study.scores.identity
+    if identity == ["channel"]:
+        return _find_exemplars(study, saved=saved, max_bytes=max_bytes)
+    if "sample" not in identity:
+        return []
+    first = study.scores.rows[identity].iloc[: study.n_rows]
+    rows: Shown = [[[int(sample), None, None]] for sample in first["sample"]]
+    if {"y", "x"} <= set(identity):
+        down, along = centres_of(study.layer)
+        for row, y, x in zip(rows, first["y"], first["x"], strict=True):
+            row[0][1:] = [_share(down[y]), _share(along[x])]
+    return [Exhibit("the image", rows)]
+
+
+def _find_exemplars(study: Study, *, saved: Saved | None, max_bytes: int) -> list[Exhibit]:
     layer = study.layer
     every = layer.snapshots["snapshot"].tolist()
     ends = sorted({int(every[0]), int(every[-1])})
@@ -74,25 +101,33 @@ def find_exemplars(study: Study, *, saved: Saved | None, max_bytes: int) -> Show
     # rows of the study are all channels, or some of them drawn
     rows = study.scores.rows["channel"].to_numpy()[: study.n_rows]
     places = [layer.channels.tolist().index(channel) for channel in rows.tolist()]
+    titles = [study.titles[0], study.titles[-1]]
     return [
-        [
+        Exhibit(
+            f"strongest at {title}",
             [
-                [int(sample), *(None if np.isnan(share) else round(float(share), 3) for share in at)]
-                for sample, at in zip(samples[place], fractions[place], strict=True)
-                if sample >= 0
-            ]
-            for place in places
-        ]
-        for samples, fractions in zip(found.samples, found.fractions, strict=True)
+                [
+                    [int(sample), *map(_share, at)]
+                    for sample, at in zip(samples[place], fractions[place], strict=True)
+                    if sample >= 0
+                ]
+                for place in places
+            ],
+        )
+        for title, samples, fractions in zip(titles, found.samples, found.fractions, strict=False)
     ]
 
 
-def make_thumbnails(run: Run, shown: Sequence[Shown | None]) -> Thumbnails | None:
-    """Draw the images that are exemplars somewhere, 400 at most, the most frequent ones first.
+def _share(value: float) -> float | None:
+    return None if np.isnan(value) else round(float(value), 3)
 
-    None where the run has no pictures of its inputs, or there are no exemplars.
+
+def make_thumbnails(run: Run, exhibits: Sequence[Exhibit]) -> Thumbnails | None:
+    """Draw the images that are in exhibits, 800 at most, the most frequent ones first.
+
+    None where the run has no pictures of its inputs, or there are no exhibits.
     """
-    counts = Counter(int(image[0] or 0) for each in shown if each for rows in each for row in rows for image in row)
+    counts = Counter(int(image[0] or 0) for each in exhibits for row in each.rows for image in row)
     wanted = [sample for sample, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MOST]]
     if not wanted or run.display(wanted[0]) is None:
         return None

@@ -1,14 +1,12 @@
 """How alike layers are, as heat maps with a control each."""
 
-from html import escape
-
 import numpy as np
 import numpy.typing as npt
 
 from fmcluster.analysis import Similarity
 from fmcluster.plot.palette import colour_map
 
-from .charts import Json, layout_of
+from .charts import Json, layout_of, literal
 
 WITH_NUMBERS = 12
 
@@ -32,7 +30,7 @@ def likeness_charts(alike: Similarity, *, titles: list[str]) -> dict[str, Json]:
     names = list(dict.fromkeys(alike.rows["layer"]))
     numbers = list(dict.fromkeys(alike.rows["snapshot"].tolist()))
     layers = [alike.between_layers(number).to_numpy() for number in numbers]
-    charts = {"layers": _chart(layers, [escape(name) for name in names], first=len(numbers) - 1)}
+    charts = {"layers": _chart(layers, [literal(name) for name in names], first=len(numbers) - 1)}
     if len(numbers) > 1:
         snapshots = [alike.between_snapshots(name).to_numpy() for name in names]
         charts["snapshots"] = _chart(snapshots, titles, first=0)

@@ -1,18 +1,15 @@
 """The map of a layer's rows: as it changes, and as paths."""
 
-from html import escape
-
 import numpy as np
 import numpy.typing as npt
 
 from fmcluster.plot.embeddings import cluster_name
 
 from .assemble import Study
-from .charts import Json, layout_of, short
+from .charts import Json, layout_of, literal, short
 
 STRONG, NAMED = 24, 5
-
-Rows = npt.NDArray[np.intp]
+ABOUT = "<b>%{customdata[0]}</b><br>%{customdata[1]}<br>%{customdata[2]}<extra></extra>"
 
 
 def embedding_chart(study: Study) -> Json:
@@ -35,7 +32,7 @@ def embedding_chart(study: Study) -> Json:
         "mode": "markers",
         "ids": [str(row) for row in range(study.n_rows)],
         "marker": {"size": size, "opacity": 0.9, "line": {"width": 0.6}},
-        "hovertemplate": "<b>%{customdata[0]}</b><br>%{customdata[1]}<br>%{customdata[2]}<extra></extra>",
+        "hovertemplate": ABOUT,
     }
     path = positions[:, int(study.change.argmax())]
     line = {
@@ -50,33 +47,42 @@ def embedding_chart(study: Study) -> Json:
         "figure": {"data": [points, line], "layout": _map_layout(study)},
         "frames": frames,
         "titles": study.titles,
-        "names": [escape(name) for name in study.row_names],
+        "names": [literal(name) for name in study.row_names],
         "palette": {str(label): colour for label, colour in study.palette.items()},
         "clusters": {str(label): cluster_name(label) for label in study.palette},
     }
 
 
 def trajectories_chart(study: Study) -> Json:
-    """Return the path of every row through the map, coloured by its last cluster; the longest are strong and named."""
+    """Return the path of every row through the map, coloured by its last cluster; the longest are strong and named.
+
+    Returns
+    -------
+    dict
+        ``figure``, and ``traced``: of each of its traces, ``rows`` and the snapshot ``at`` which they stand, None for
+        their whole paths. The page takes positions and names from the frames of `embedding_chart`.
+    """
     paths = study.embedding.by_snapshot(study.embedding.values).swapaxes(0, 1)
     length = np.linalg.norm(np.diff(paths, axis=1), axis=2).sum(axis=1)
     furthest = np.argsort(-length, kind="stable")
     strong = furthest[:STRONG]
     thin = np.setdiff1d(np.arange(len(paths)), strong)
-    data = []
+    data, traced = [], []
     for rows, style in ((thin, "thin"), (strong, "strong")):
         for label in sorted({int(label) for label in study.labels[-1, rows]}):
-            members = rows[study.labels[-1, rows] == label]
-            data.append(_paths(study, paths[members], rows=members, colour=study.palette[label], style=style))
-        data.extend(_ends(study, paths[rows], rows=rows, style=style))
+            data.append(_lines(study.palette[label], style=style))
+            traced.append({"rows": rows[study.labels[-1, rows] == label].tolist(), "at": None})
+        for at in (0, len(study.titles) - 1) if len(rows) else ():
+            data.append(_marks([study.palette[int(label)] for label in study.labels[-1, rows]], at=at, style=style))
+            traced.append({"rows": rows.tolist(), "at": at})
     named = _apart(paths[strong, -1], reach=0.09 * float(np.ptp(study.embedding.values, axis=0).max()))
     names = [
-        escape(study.row_names[row].removeprefix("channel ")) if place in named else ""
+        literal(study.row_names[row].removeprefix("channel ")) if place in named else ""
         for place, row in enumerate(strong)
     ]
     if data:
         data[-1] |= {"mode": "markers+text", "text": names, "textposition": "top center", "textfont": {"size": 12}}
-    return {"figure": {"data": data, "layout": _map_layout(study)}}
+    return {"figure": {"data": data, "layout": _map_layout(study)}, "traced": traced}
 
 
 def _apart(ends: npt.NDArray[np.float64], *, reach: float) -> list[int]:
@@ -99,51 +105,27 @@ def _map_layout(study: Study) -> Json:
     return layout
 
 
-def _paths(study: Study, paths: npt.NDArray[np.float64], *, rows: Rows, colour: str, style: str) -> Json:
-    """Return paths of shape (n_paths, n_snapshots, 2) as one line with gaps."""
-    x, y, about = [], [], []
-    for path, row in zip(paths, rows, strict=True):
-        x += [*short(path[:, 0]), None]
-        y += [*short(path[:, 1]), None]
-        about += [*_about(study, int(row)), None]
+def _lines(colour: str, *, style: str) -> Json:
+    """Return paths as one line with gaps."""
     width, strength = (2.4, 0.95) if style == "strong" else (1, 0.35)
     return {
         "type": "scatter",
         "mode": "lines",
-        "x": x,
-        "y": y,
-        "customdata": about,
         "line": {"color": colour, "width": width},
         "opacity": strength,
         "meta": style,
-        "hovertemplate": "<b>%{customdata[0]}</b><br>%{customdata[1]}<br>%{customdata[2]}<extra></extra>",
+        "hovertemplate": ABOUT,
     }
 
 
-def _ends(study: Study, paths: npt.NDArray[np.float64], *, rows: Rows, style: str) -> list[Json]:
-    """Return the hollow starts and the filled ends of paths."""
+def _marks(colours: list[str], *, at: int, style: str) -> Json:
+    """Return the hollow starts, or the filled ends, of paths."""
     size, strength = (8, 1.0) if style == "strong" else (4, 0.45)
-    colours = [study.palette[int(label)] for label in study.labels[-1, rows]]
-    marks = []
-    for which, symbol in ((0, "circle-open"), (-1, "circle")):
-        marks.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "x": short(paths[:, which, 0]),
-                "y": short(paths[:, which, 1]),
-                "customdata": [_about(study, int(row))[which] for row in rows],
-                "marker": {"symbol": symbol, "size": size, "color": colours, "opacity": strength},
-                "meta": f"{style} {'start' if which == 0 else 'end'}",
-                "hovertemplate": "<b>%{customdata[0]}</b><br>%{customdata[1]}<br>%{customdata[2]}<extra></extra>",
-            }
-        )
-    return marks if len(rows) else []
-
-
-def _about(study: Study, row: int) -> list[list[str]]:
-    """Return what hovering over a row says at each snapshot."""
-    name = escape(study.row_names[row])
-    return [
-        [name, cluster_name(int(label)), title] for label, title in zip(study.labels[:, row], study.titles, strict=True)
-    ]
+    symbol = "circle" if at else "circle-open"
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "marker": {"symbol": symbol, "size": size, "color": colours, "opacity": strength},
+        "meta": f"{style} {'end' if at else 'start'}",
+        "hovertemplate": ABOUT,
+    }

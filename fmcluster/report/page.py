@@ -15,7 +15,7 @@ from fmcluster.store import Layer, Run
 from . import words
 from .assemble import Settings, Study
 from .charts import metric_chart
-from .exhibits import Shown, make_thumbnails, thumbnails_data
+from .exhibits import Exhibit, make_thumbnails, thumbnails_data
 from .flows import flow_chart
 from .judgements import layer_evidence, told
 from .likeness import likeness_charts
@@ -38,8 +38,8 @@ class LayerSection:
         Its id in the page.
     name, module, shape : str
         What the layer is.
-    noun : str
-        What its rows are called.
+    noun, one : str
+        What its rows are called, and one of them.
     n_rows : int
         Rows in a snapshot.
     charts : dict of str to dict
@@ -61,9 +61,9 @@ class LayerSection:
     most_moved : int
         The row that changed most.
     strips, grid, sprites
-        The pictures; None where the run knows no samples, and sprites where rows are not channels, too.
-    exemplars : list or None
-        What `find_exemplars` returned.
+        The pictures; None where the run knows no samples, and sprites where rows have no feature maps, too.
+    exhibits : list of Exhibit
+        The images of each row.
     """
 
     anchor: str
@@ -71,6 +71,7 @@ class LayerSection:
     module: str
     shape: str
     noun: str
+    one: str
     n_rows: int
     charts: dict[str, Any]
     faithfulness: str
@@ -88,7 +89,7 @@ class LayerSection:
     row_names: list[str]
     most_moved: int
     sprites: Sprites | None
-    exemplars: Shown | None
+    exhibits: list[Exhibit]
 
 
 def layer_section(
@@ -97,7 +98,7 @@ def layer_section(
     number: int,
     samples: list[int],
     sprites_bytes: int,
-    exemplars: Shown | None,
+    exhibits: list[Exhibit],
     settings: Settings,
 ) -> LayerSection:
     """Draw everything the page shows of one layer, on some images."""
@@ -112,6 +113,7 @@ def layer_section(
         module=layer.module,
         shape=_shape(layer),
         noun=words.row_noun(settings.view),
+        one=words.one_row(settings.view),
         n_rows=study.n_rows,
         charts=charts,
         faithfulness=words.faithfulness_line(study.embedding.faithfulness),
@@ -129,7 +131,7 @@ def layer_section(
         row_names=study.row_names,
         most_moved=int(study.change.argmax()),
         sprites=make_sprites(study, samples=samples, max_bytes=sprites_bytes),
-        exemplars=exemplars,
+        exhibits=exhibits,
     )
 
 
@@ -143,14 +145,15 @@ def render_page(
     names.sort(key=lambda name: "accuracy" not in name)
     drawn = [name for name in names if metrics[name].nunique() > 1 or "accuracy" in name][:MOST_METRICS]
     titles = snapshot_titles(run.snapshots)
+    exhibits = [exhibit for section in sections for exhibit in section.exhibits]
     data = {
         "metrics": [metric_chart(metrics, column=name) for name in drawn],
         "layers": [section.charts for section in sections],
         "alike": {} if overall.alike is None else likeness_charts(overall.alike, titles=titles),
         "titles": titles,
         "sprites": [_sprites_data(section) for section in sections],
-        "exemplars": [section.exemplars for section in sections],
-        "thumbnails": thumbnails_data(make_thumbnails(run, [section.exemplars for section in sections])),
+        "exhibits": [[{"title": each.title, "rows": each.rows} for each in section.exhibits] for section in sections],
+        "thumbnails": thumbnails_data(make_thumbnails(run, exhibits)),
         "most_moved": [section.most_moved for section in sections],
     }
     session = run.provenance[-1]
@@ -197,8 +200,7 @@ def _sprites_data(section: LayerSection) -> dict[str, Any] | None:
         return None
     return {
         "sheets": [sheet.uri for sheet in sprites.sheets],
-        "samples": [sheet.sample_name for sheet in sprites.sheets],
-        "names": section.row_names,
+        "titles": [sheet.title for sheet in sprites.sheets],
         "height": sprites.height,
         "width": sprites.width,
         "across": sprites.across,

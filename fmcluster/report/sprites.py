@@ -1,4 +1,4 @@
-"""Sheets of small feature maps, from which the page shows any channel on a few images at every snapshot."""
+"""Sheets of small feature maps, from which the page shows any channel, or map, at every snapshot."""
 
 import base64
 import io
@@ -10,7 +10,7 @@ from PIL import Image
 
 from fmcluster.plot.snapshots import brief
 from fmcluster.plot.tiles import as_tiles, scale_of
-from fmcluster.store import Layer, Run
+from fmcluster.store import Run
 
 from .assemble import Study
 from .pictures import Picture, input_picture, name_sample
@@ -22,23 +22,24 @@ _LARGEST, _SMALLEST = 32, 4
 _WEBP_SIDE = 16383
 
 Pixels = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """The maps of all channels on one image.
+    """The maps of all channels on one image, or of all rows that are maps themselves.
 
     Attributes
     ----------
-    sample_name : str
-        The image's name; not escaped.
+    title : str
+        The image's name, or what is on the sheet; not escaped.
     image : Picture or None
-        The image, where the run has it.
+        The image, where there is one and the run has it.
     uri : str
         The sheet.
     """
 
-    sample_name: str
+    title: str
     image: Picture | None
     uri: str
 
@@ -50,7 +51,7 @@ class Sprites:
     Attributes
     ----------
     sheets : tuple of Sheet
-        One for each image.
+        One for each image; one, where rows are maps.
     height, width : int
         Of a tile, in pixels.
     across : int
@@ -83,48 +84,49 @@ def choose_images(run: Run, *, sample: int | None) -> list[int]:
 
 
 def make_sprites(study: Study, *, samples: list[int], max_bytes: int) -> Sprites | None:
-    """Draw every channel of a layer on some images at every snapshot (at most twenty), as small as the budget asks.
+    """Draw every row at every snapshot (at most twenty), as small as the budget asks.
 
-    Every channel has a scale of its own, the same at all snapshots and on all images.
+    A channel is drawn on some images, a row that is a feature map on its own. Every row has a scale of its own, the
+    same at all snapshots and on all images.
 
     Parameters
     ----------
     study : Study
-        The results; its rows are channels.
+        The results.
     samples : list of int
-        The images, by dataset index.
+        The images for channels, by dataset index.
     max_bytes : int
         How many bytes the sheets may take in the page. Tiles are made smaller until they fit.
 
     Returns
     -------
     Sprites or None
-        None where rows are not channels, there is no image, or not even the smallest tiles fit.
+        None where rows have no feature maps, there is no image, or not even the smallest tiles fit.
     """
-    if study.scores.identity != ["channel"] or not samples:
+    of_channels = study.scores.identity == ["channel"]
+    if not samples or not (of_channels or study.scores.identity == ["sample", "channel"]):
         return None
-    layer = study.layer
-    channels = study.scores.rows["channel"].to_numpy()[: study.n_rows].tolist()
-    count = study.scores.n_snapshots
+    layer, count = study.layer, study.scores.n_snapshots
     places = brief(count, at_most=MOST_COLUMNS) if count > 1 else [0]
-    shades, palette = _shade(layer, places, samples, channels)
+    maps = _read_channels(study, places, samples) if of_channels else _read_rows(study, places)
+    shades, palette = _shade(maps, signed=bool((layer.statistics["min"] < 0).any()))
     height, width = shades.shape[-2:]
     side = _LARGEST
     while True:
         tile = (min(height, side), min(width, side))
         across = max(1, _WEBP_SIDE // (tile[1] * len(places))) * len(places)
-        if -(-len(channels) * len(places) // across) * tile[0] <= _WEBP_SIDE:
+        if -(-study.n_rows * len(places) // across) * tile[0] <= _WEBP_SIDE:
             sheets = [_encode(_lay(each, tile, across), palette) for each in shades]
             if sum(map(len, sheets)) <= max_bytes:
                 break
         if side <= _SMALLEST:
             return None
         side = max(_SMALLEST, side * 3 // 4)
+    about = [(name_sample(layer, sample), input_picture(layer, sample)) for sample in samples]
+    if not of_channels:
+        about = [("the map", None)]
     return Sprites(
-        sheets=tuple(
-            Sheet(name_sample(layer, sample), input_picture(layer, sample), uri)
-            for sample, uri in zip(samples, sheets, strict=True)
-        ),
+        sheets=tuple(Sheet(title, image, uri) for (title, image), uri in zip(about, sheets, strict=True)),
         height=tile[0],
         width=tile[1],
         across=across,
@@ -132,26 +134,47 @@ def make_sprites(study: Study, *, samples: list[int], max_bytes: int) -> Sprites
     )
 
 
-def _shade(
-    layer: Layer, places: list[int], samples: list[int], channels: list[int]
-) -> tuple[Pixels, list[tuple[int, int, int]]]:
-    """Return shades of shape (n_samples, n_channels, n_places, height, width), and the colours they stand for.
+def _read_channels(study: Study, places: list[int], samples: list[int]) -> Floats:
+    """Return maps of shape (n_samples, n_rows, n_places, height, width), float32."""
+    channels = study.scores.rows["channel"].to_numpy()[: study.n_rows].tolist()
+    numbers = [int(study.layer.snapshots["snapshot"].iloc[place]) for place in places]
+    reads = [
+        [as_tiles(study.layer.read(snapshot=number, samples=sample, channels=channels)) for number in numbers]
+        for sample in samples
+    ]
+    return np.stack([np.stack(each, axis=1) for each in reads])
+
+
+def _read_rows(study: Study, places: list[int]) -> Floats:
+    """Return rows that are maps, no larger than a tile, of shape (1, n_rows, n_places, height, width), float32."""
+    vectors = study.vectors
+    height, width = vectors.feature_shape
+    down, along = (_nearest(length) for length in (height, width))
+    maps = np.empty((1, study.n_rows, len(places), len(down), len(along)), np.float32)
+    for column, place in enumerate(places):
+        for start, block in vectors.at([vectors.snapshots[place]]).row_blocks(max_bytes=1 << 26):
+            tiles = block.reshape(-1, height, width)[:, down[:, None], along]
+            maps[0, start : start + len(tiles), column] = tiles
+    return maps
+
+
+def _nearest(length: int) -> npt.NDArray[np.int64]:
+    """Return which lines of a map are kept, where it is larger than a tile."""
+    side = min(length, _LARGEST)
+    return ((np.arange(side) + 0.5) * length / side).astype(np.int64)
+
+
+def _shade(maps: Floats, *, signed: bool) -> tuple[Pixels, list[tuple[int, int, int]]]:
+    """Return shades of the shape of the maps, and the colours they stand for.
 
     The last colour is that of values which are not finite.
     """
-    numbers = [int(layer.snapshots["snapshot"].iloc[place]) for place in places]
-    reads = [
-        [as_tiles(layer.read(snapshot=number, samples=sample, channels=channels)) for number in numbers]
-        for sample in samples
-    ]
-    maps = np.stack([np.stack(each, axis=1) for each in reads])
-    signed = bool((layer.statistics["min"] < 0).any())
     shades = np.empty(maps.shape, np.uint8)
-    for place in range(len(channels)):
-        here = maps[:, place]
+    for row in range(maps.shape[1]):
+        here = maps[:, row]
         scale = scale_of(here, signed=signed)
         along = np.clip(np.asarray(scale.norm(np.nan_to_num(here)), dtype=np.float64), 0, 1)
-        shades[:, place] = np.where(np.isfinite(here), np.round((SHADES - 1) * along), SHADES)
+        shades[:, row] = np.where(np.isfinite(here), np.round((SHADES - 1) * along), SHADES)
     colours = scale_of(maps[:0], signed=signed).colours
     ramp = np.round(255 * colours(np.linspace(0, 1, SHADES))[:, :3]).astype(int)
     bad = np.round(255 * np.array(colours.get_bad()[:3])).astype(int)

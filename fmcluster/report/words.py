@@ -47,6 +47,11 @@ def row_noun(view: str) -> str:
     return {"channel": "channels", "map": "feature maps", "sample": "samples", "position": "places"}.get(view, "rows")
 
 
+def one_row(view: str) -> str:
+    """Return what a row of a view is called in the singular."""
+    return {"channel": "channel", "map": "feature map", "sample": "sample", "position": "place"}.get(view, "row")
+
+
 def row_meaning(view: str) -> str:
     """Say what a point in the maps is."""
     return {

@@ -10,7 +10,7 @@ from fmcluster.store import Run
 
 from .assemble import STAGES, Settings, study_layer
 from .choose import choose_layers
-from .exhibits import find_exemplars
+from .exhibits import find_exhibits
 from .overall import OVERALL_STAGES, Overall, study_run
 from .page import layer_section, render_page
 from .sprites import SHEETS_BYTES, choose_images
@@ -120,7 +120,7 @@ def write_report(
     for number, layer in enumerate(chosen):
         study = study_layer(layer, settings, announce=announce, saved=saved)
         announce(f"{layer.name}: exemplars")
-        strongest = find_exemplars(study, saved=saved, max_bytes=max_bytes) if images else None
+        exhibits = find_exhibits(study, saved=saved, max_bytes=max_bytes) if images else []
         announce(f"{layer.name}: pictures")
         sections.append(
             layer_section(
@@ -128,7 +128,7 @@ def write_report(
                 number=number,
                 samples=images,
                 sprites_bytes=SHEETS_BYTES // len(chosen),
-                exemplars=strongest,
+                exhibits=exhibits,
                 settings=settings,
             )
         )

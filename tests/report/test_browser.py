@@ -109,6 +109,31 @@ def test_the_slider_moves_the_points_to_where_the_results_put_them(opened: Opene
     assert shown == clusters.by_snapshot(clusters.labels)[0].tolist()
 
 
+def test_paths_go_through_the_positions_at_all_snapshots(opened: Opened, recomputed: Any) -> None:
+    embedding, clusters, _ = recomputed
+    positions, labels = embedding.by_snapshot(embedding.values), clusters.by_snapshot(clusters.labels)
+    traces = opened.page.evaluate(
+        '() => document.querySelector(\'[data-layer="0"][data-chart="trajectories"]\').data.map('
+        "({mode, meta, x, y, customdata}) => ({mode, meta, x: [...x], y: [...y], customdata}))"
+    )
+    seen = []
+    for trace in traces:
+        at = np.array([trace["x"], trace["y"]], dtype=float).T
+        about = trace["customdata"]
+        rows = [int(each[0].removeprefix("channel ")) for each in about if each is not None]
+        if trace["mode"] != "lines":
+            end = 0 if trace["meta"].endswith("start") else 2
+            np.testing.assert_allclose(at, positions[end, rows], rtol=1e-5)
+            assert [each[1] for each in about] == [f"cluster {label}" for label in labels[end, rows]]
+            continue
+        for place, row in enumerate(rows[::3]):
+            np.testing.assert_allclose(at[4 * place : 4 * place + 3], positions[:, row], rtol=1e-5)
+            assert np.isnan(at[4 * place + 3]).all()
+            assert [each[1] for each in about[4 * place : 4 * place + 3]] == [f"cluster {k}" for k in labels[:, row]]
+            seen.append(row)
+    assert sorted(seen) == list(range(10))
+
+
 def test_the_arrow_keys_move_the_slider_and_the_axes_stay(opened: Opened) -> None:
     ranges = f"() => {{const l = document.querySelector('{MAP}')._fullLayout; return [l.xaxis.range, l.yaxis.range]}}"
     axes, before = opened.page.evaluate(ranges), opened.points()

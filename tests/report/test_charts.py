@@ -39,26 +39,23 @@ def test_the_map_has_the_positions_and_colours_of_the_results(
         assert high > values.max()
 
 
-def test_each_path_goes_through_the_positions_in_the_colour_of_its_end(
+def test_each_row_has_one_path_in_the_colour_of_its_end_with_a_start_and_an_end(
     charts: dict[str, Any], recomputed: tuple[Any, Any, Any]
 ) -> None:
-    embedding, clusters, _ = recomputed
-    positions, last = embedding.by_snapshot(embedding.values), clusters.by_snapshot(clusters.labels)[-1]
-    palette = cluster_palette(clusters.labels)
-    seen = {}
-    for trace in charts["trajectories"]["figure"]["data"]:
-        if trace["mode"] != "lines":
-            continue
-        for start in range(0, len(trace["x"]), 4):
-            channel = int(trace["customdata"][start][0].removeprefix("channel "))
-            at = np.stack([trace["x"][start : start + 3], trace["y"][start : start + 3]], axis=1)
-            np.testing.assert_allclose(at, positions[:, channel], rtol=1e-5)
-            assert trace["x"][start + 3] is None
-            assert trace["line"]["color"] == palette[int(last[channel])]
-            seen[channel] = trace["meta"]
-    assert sorted(seen) == list(range(10))
-    ends = [trace for trace in charts["trajectories"]["figure"]["data"] if "markers" in trace["mode"]]
-    assert {trace["marker"]["symbol"] for trace in ends} == {"circle-open", "circle"}
+    _, clusters, _ = recomputed
+    last, palette = clusters.by_snapshot(clusters.labels)[-1], cluster_palette(clusters.labels)
+    traces, traced = charts["trajectories"]["figure"]["data"], charts["trajectories"]["traced"]
+    paths, ends = [], {0: [], 2: []}
+    for trace, which in zip(traces, traced, strict=True):
+        if which["at"] is None:
+            assert trace["mode"] == "lines"
+            assert {trace["line"]["color"]} == {palette[int(last[row])] for row in which["rows"]}
+            paths += which["rows"]
+        else:
+            assert trace["marker"]["symbol"] == ("circle" if which["at"] else "circle-open")
+            assert trace["marker"]["color"] == [palette[int(last[row])] for row in which["rows"]]
+            ends[which["at"]] += which["rows"]
+    assert sorted(paths) == sorted(ends[0]) == sorted(ends[2]) == list(range(10))
 
 
 def test_the_flow_is_that_of_the_history_in_the_same_colours(

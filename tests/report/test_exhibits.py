@@ -11,15 +11,16 @@ from small_report import Written
 
 import fmcluster as fm
 from fmcluster.report.assemble import Settings, study_layer
-from fmcluster.report.exhibits import find_exemplars, make_thumbnails
+from fmcluster.report.exhibits import Exhibit, find_exhibits, make_thumbnails
 
 
 def test_the_page_has_the_strongest_images_of_each_channel_then_and_now(written: Written) -> None:
     for place, name in enumerate(["conv1", written.run.layers[2]]):
         found = fm.exemplars(written.run[name], k=4, snapshots=[0, 2])
-        shown = written.parsed.data["exemplars"][written.run.layers.index(name) if place else 0]
+        shown = written.parsed.data["exhibits"][written.run.layers.index(name) if place else 0]
+        assert [each["title"] for each in shown] == ["strongest at epoch 0", "strongest at epoch 1, step 8"]
         for end in range(2):
-            for row, images in enumerate(shown[end]):
+            for row, images in enumerate(shown[end]["rows"]):
                 samples = [sample for sample in found.samples[end, row].tolist() if sample >= 0]
                 assert [image[0] for image in images] == samples
                 drawn = np.array([image[1:] for image in images], dtype=np.float64)
@@ -27,12 +28,11 @@ def test_the_page_has_the_strongest_images_of_each_channel_then_and_now(written:
 
 
 def test_each_thumbnail_is_the_image_that_the_network_saw(written: Written) -> None:
-    thumbnails = make_thumbnails(written.run, written.parsed.data["exemplars"])
+    shown = [Exhibit(**each) for layer in written.parsed.data["exhibits"] for each in layer]
+    thumbnails = make_thumbnails(written.run, shown)
     data = base64.b64decode(thumbnails.uri.partition(",")[2])
     sheet = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
-    wanted = {
-        image[0] for each in written.parsed.data["exemplars"] if each for rows in each for row in rows for image in row
-    }
+    wanted = {image[0] for each in shown for row in each.rows for image in row}
     assert set(thumbnails.places) == wanted
     side = thumbnails.side
     images = {
@@ -47,12 +47,21 @@ def test_each_thumbnail_is_the_image_that_the_network_saw(written: Written) -> N
         assert away.pop(sample) < 0.6 * min(away.values())
 
 
-@pytest.mark.parametrize("view", ["sample", "map"])
-def test_rows_that_are_no_channels_have_no_exemplars(view: str, written: Written) -> None:
+@pytest.mark.parametrize("view", ["sample", "map", "position"])
+def test_rows_of_one_image_show_it_and_where_in_it_they_are(view: str, written: Written) -> None:
     settings = Settings(view, 3, PCA(2, random_state=0), 0, 1 << 30)
     study = study_layer(written.run["conv1"], settings, announce=lambda what: None, saved=None)
-    assert find_exemplars(study, saved=None, max_bytes=1 << 30) is None
+    (found,) = find_exhibits(study, saved=None, max_bytes=1 << 30)
+    assert found.title == "the image"
+    rows = study.scores.rows.iloc[: study.n_rows]
+    assert [row[0][0] for row in found.rows] == rows["sample"].tolist()
+    where = [row[0][1:] for row in found.rows]
+    if view == "position":  # of 16 x 16 pixels, their centres
+        expected = ((rows[["y", "x"]] + 0.5) / 16).to_numpy()
+        np.testing.assert_allclose(np.array(where, np.float64), expected, atol=5.1e-4)
+    else:
+        assert where == [[None, None]] * study.n_rows
 
 
-def test_without_exemplars_there_are_no_thumbnails(written: Written) -> None:
-    assert make_thumbnails(written.run, [None, None]) is None
+def test_without_exhibits_there_are_no_thumbnails(written: Written) -> None:
+    assert make_thumbnails(written.run, []) is None

@@ -3,12 +3,14 @@
 import base64
 import io
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from small_report import Written
+from sklearn.decomposition import PCA
+from small_report import Parsed, Written
 from test_browser import MAP, Opened, open_report
 
 import fmcluster as fm
@@ -178,7 +180,7 @@ def test_the_strongest_images_are_those_of_the_exemplars_with_a_ring_where_they_
 ) -> None:
     found = fm.exemplars(written.run["conv1"], k=4, snapshots=[0, 2])
     row = written.parsed.data["most_moved"][0]
-    rows = opened.page.locator(f"{PANEL} .strongest")
+    rows = opened.page.locator(f"{PANEL} .exhibit")
     assert rows.count() == 2
     for end in range(2):
         samples = found.samples[end, row].tolist()
@@ -196,3 +198,45 @@ def test_the_strongest_images_are_those_of_the_exemplars_with_a_ring_where_they_
             assert np.abs(here - np.asarray(image))[far].mean() < 25
             ring = np.abs(np.hypot(ys - down, xs - along) - 7) < 0.6
             assert here[ring].mean() > 225
+
+
+@pytest.mark.parametrize("view", ["sample", "map", "position"])
+def test_in_other_views_a_row_shows_its_image(view: str, browser: Any, written: Written, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    fm.write_report(
+        written.run,
+        page,
+        layers=["conv1"],
+        view=view,
+        n_clusters=3,
+        reducer=PCA(2, random_state=0),
+        diagnosis=False,
+        save=False,
+    )
+    parsed = Parsed(page.read_text(encoding="utf-8"))
+    opened = open_report(browser, Written(written.run, page, parsed, []))
+    (exhibit,) = parsed.data["exhibits"][0]
+    for row in (3, 0):
+        opened.page.locator(f"{PANEL} .which").select_option(str(row))
+        sample, down, along = exhibit["rows"][row][0]
+        canvas = opened.page.locator(f"{PANEL} .exhibit")
+        assert canvas.get_attribute("aria-label") == f"the image: sample {sample}"
+        opened.page.wait_for_timeout(200)
+        uri = canvas.evaluate("canvas => canvas.toDataURL('image/png')")
+        drawn = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB")).astype(int)
+        image = Image.fromarray(written.run.display(sample)).resize((56, 56), Image.Resampling.BOX).resize((64, 64))
+        apart = np.abs(drawn[:, :64] - np.asarray(image))
+        if view == "position":
+            ys, xs = np.mgrid[:64, :64] + 0.5
+            away = np.hypot(ys - 64 * down, xs - 64 * along)
+            assert drawn[:, :64][np.abs(away - 7) < 0.6].mean() > 225
+            apart = apart[away > 12]
+        assert apart.mean() < 25
+    assert opened.page.locator(f"{PANEL} canvas[data-sheet]").count() == (view == "map")
+    opened.page.locator("#layer-0 .pick").first.click()
+    frames = parsed.data["layers"][0]["embedding"]["frames"]
+    label = int(opened.page.locator("#layer-0 .pick").first.get_attribute("data-cluster"))
+    assert members(opened) == [row for row, each in enumerate(frames[2]["cluster"]) if each == label]
+    assert opened.page.locator(f"{GROUP} button canvas").count() == len(members(opened))
+    assert opened.complaints == []
+    opened.page.context.close()

@@ -56,8 +56,10 @@ def test_every_tile_is_its_map_in_the_store_on_the_scale_of_its_channel(written:
 
 
 def test_values_that_are_not_finite_have_a_colour_of_their_own(written: Written, study: Study) -> None:
-    shades, palette = _shade(written.run["conv1"], [0], [0], [0, 1])
-    assert shades.max() < len(palette) - 1
+    maps = written.run["conv1"].read(snapshot=0, samples=[0])[:, :, None].astype(np.float32)
+    maps[0, 0, 0, 3, 5] = np.nan
+    shades, palette = _shade(maps, signed=True)
+    assert np.argwhere(shades == len(palette) - 1).tolist() == [[0, 0, 0, 3, 5]]
     expected = np.round(255 * np.array(mpl.colors.to_rgb(NOT_FINITE_COLOUR))).astype(int).tolist()
     assert list(palette[-1]) == expected
 
@@ -72,7 +74,25 @@ def test_tiles_get_smaller_until_they_fit_and_there_are_none_where_nothing_fits(
     assert make_sprites(study, samples=[], max_bytes=1 << 20) is None
 
 
-def test_rows_that_are_no_channels_have_no_sheets(written: Written) -> None:
+def test_a_row_that_is_a_map_has_its_tiles_on_one_sheet(written: Written) -> None:
+    settings = Settings("map", 3, PCA(2, random_state=0), 0, 1 << 30)
+    study = study_layer(written.run["conv1"], settings, announce=lambda what: None, saved=None)
+    sprites = make_sprites(study, samples=[0], max_bytes=1 << 20)
+    assert [sheet.title for sheet in sprites.sheets] == ["the map"]
+    rows = study.scores.rows.iloc[: study.n_rows]
+    for row in (0, 57, study.n_rows - 1):
+        sample, channel = rows[["sample", "channel"]].iloc[row]
+        layer = written.run["conv1"]
+        maps = [layer.read(snapshot=k, samples=[sample], channels=[channel])[0, 0] for k in range(3)]
+        here = np.stack(maps).astype(np.float64)
+        limit = np.percentile(np.abs(here)[here != 0], 99.5)
+        for column in range(3):
+            shades = np.round(31 * np.clip((here[column] + limit) / (2 * limit), 0, 1)) / 31
+            drawn = tile_of(sprites, 0, row, column)
+            assert (np.abs(drawn - np.round(255 * COLOURS(shades)[..., :3])).max(axis=-1) <= 1).mean() > 0.97
+
+
+def test_rows_that_are_no_maps_have_no_sheets(written: Written) -> None:
     settings = Settings("sample", 3, PCA(2, random_state=0), 0, 1 << 30)
     images = study_layer(written.run["conv1"], settings, announce=lambda what: None, saved=None)
     assert make_sprites(images, samples=[0], max_bytes=1 << 20) is None
@@ -89,7 +109,7 @@ def test_the_page_of_twenty_snapshots_stays_under_its_budget_of_sheets(written: 
     data = written.parsed.data
     assert sum(len(uri) for layer in data["sprites"] if layer for uri in layer["sheets"]) <= SHEETS_BYTES
     for layer, section in zip(data["sprites"], data["layers"], strict=True):
-        assert layer is None or len(layer["names"]) == len(section["embedding"]["frames"][0]["x"])
+        assert layer is None or len(section["embedding"]["names"]) == len(section["embedding"]["frames"][0]["x"])
 
 
 def test_the_bands_of_the_flow_say_between_what_they_go(written: Written, study: Study) -> None:

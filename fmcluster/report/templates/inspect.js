@@ -33,7 +33,7 @@
     const flow = at('[data-chart="flow"]');
     const panel = at(".inspect"), group = at(".group"), player = at(".player");
     const { frames, names, palette, clusters, titles } = charts.embedding;
-    const sprites = data.sprites[number];
+    const sprites = data.sprites[number], exhibits = data.exhibits[number];
     const last = frames.length - 1;
     const now = () => (player ? Number(player.querySelector("input").value) : last);
     const section = document.getElementById(`layer-${number}`);
@@ -46,7 +46,6 @@
       detail(row);
     };
     const detail = (row) => {
-      if (!panel) return;
       panel.dataset.row = row;
       panel.querySelector(".which").value = row;
       panel.querySelector(".chips").replaceChildren(...frames.map((frame, place) => {
@@ -56,34 +55,37 @@
       }));
       for (const canvas of panel.querySelectorAll("[data-sheet]")) {
         const sheet = Number(canvas.dataset.sheet), columns = sprites.places.length;
-        canvas.setAttribute("aria-label", `Feature maps of ${sprites.names[row]} on ${sprites.samples[sheet]}, `
+        canvas.setAttribute("aria-label", `Feature maps of ${plain(row)}, ${sprites.titles[sheet]}, `
           + `from ${titles[0]} to ${titles[last]}`);
         paint(canvas, sprites, sheet, sprites.places.map((_, column) => row * columns + column), 64, 68);
       }
-      panel.querySelectorAll(".strongest").forEach((canvas, end) => exhibit(canvas, data.exemplars[number][end][row], end));
+      panel.querySelectorAll(".exhibit").forEach((canvas, place) => {
+        const { title, rows } = exhibits[place];
+        const which = rows[row].map(([sample]) => `sample ${sample}`).join(", ") || "none";
+        canvas.setAttribute("aria-label", `${title}: ${which}`);
+        exhibit(canvas, rows[row], 64, 68);
+      });
     };
-    // The images that drive a channel most, with a ring where it answers most.
-    const exhibit = async (canvas, images, end) => {
+    // The images that belong to a row, with a ring where in them it is, or answers most.
+    const exhibit = async (canvas, images, size, pitch) => {
       const { uri, side, across, places } = data.thumbnails;
-      const which = images.map(([sample]) => `sample ${sample}`).join(", ") || "none";
-      canvas.setAttribute("aria-label", `Strongest images at ${titles[end ? last : 0]}: ${which}`);
       const sheet = await picture(uri);
       const pen = canvas.getContext("2d");
       pen.clearRect(0, 0, canvas.width, canvas.height);
       images.forEach(([sample, down, along], rank) => {
-        const place = places[sample], left = rank * 68;
+        const place = places[sample], left = rank * pitch;
         if (place === undefined) {
           pen.fillStyle = "#808080";
-          pen.fillText(`sample ${sample}`, left, 34, 62);
+          pen.fillText(`sample ${sample}`, left, size / 2 + 2, size - 2);
           return;
         }
-        pen.drawImage(sheet, (place % across) * side, Math.floor(place / across) * side, side, side, left, 0, 64, 64);
+        pen.drawImage(sheet, (place % across) * side, Math.floor(place / across) * side, side, side, left, 0, size, size);
         if (down === null) return;
         for (const [width, colour] of [[4, "#000000"], [2, "#ffffff"]]) {
           pen.lineWidth = width;
           pen.strokeStyle = colour;
           pen.beginPath();
-          pen.arc(left + 64 * along, 64 * down, 7, 0, 2 * Math.PI);
+          pen.arc(left + size * along, size * down, 7, 0, 2 * Math.PI);
           pen.stroke();
         }
       });
@@ -99,14 +101,16 @@
       if (!rows) return;
       group.querySelector("h3").textContent = `${title} (${rows.length})`;
       const place = sprites ? nearest(now()) : 0;
+      const pictured = sprites || (data.thumbnails && exhibits.length);
       group.querySelector(".tiles").replaceChildren(...rows.map((row) => {
         const button = make("button", { type: "button", title: plain(row) });
-        if (sprites) {
+        if (pictured) {
           const canvas = make("canvas", { width: 52, height: 52 });
-          paint(canvas, sprites, 0, [row * sprites.places.length + place], 52, 0);
+          if (sprites) paint(canvas, sprites, 0, [row * sprites.places.length + place], 52, 0);
+          else exhibit(canvas, exhibits[0].rows[row], 52, 0);
           button.append(canvas);
         }
-        button.append(sprites ? plain(row).replace("channel ", "") : plain(row));
+        button.append(plain(row).replace(/^channel |^sample (?=\d+$)/, ""));
         button.dataset.row = row;
         button.addEventListener("click", () => pin(row));
         return button;
@@ -131,7 +135,7 @@
       const pressed = picks.find((pick) => pick.getAttribute("aria-pressed") === "true");
       if (pressed) showCluster(pressed);
     });
-    if (panel) panel.querySelector(".which").addEventListener("input", (event) => pin(Number(event.target.value)));
+    panel.querySelector(".which").addEventListener("input", (event) => pin(Number(event.target.value)));
     if (flow) whenDrawn(flow, () => flow.on("plotly_click", ({ points }) => {
       if (points[0].source === undefined) return; // a bar, not a band
       const [from, to, here, there] = charts.flow.moves[points[0].pointNumber];

@@ -20,12 +20,27 @@
     };
   };
 
+  // Rows of a map at one snapshot, or their paths through all of them.
+  const trace = ({ frames, names, clusters, titles }, { rows, at }) => {
+    const steps = at === null ? [...frames.keys(), null] : [at];
+    const along = (value) => rows.flatMap((row) => steps.map((step) => (step === null ? null : value(frames[step], row, step))));
+    return {
+      x: along(({ x }, row) => x[row]),
+      y: along(({ y }, row) => y[row]),
+      customdata: along(({ cluster }, row, step) => [names[row], clusters[cluster[row]], titles[step]]),
+    };
+  };
+
   const draw = async (div) => {
     const chart = chartOf(div);
     const { data: traces, layout } = chart.figure;
     if (chart.frames) {
       const frame = frameOf(chart, chart.frames.length - 1);
       Object.assign(traces[0], frame, { marker: { ...traces[0].marker, ...frame.marker } });
+    }
+    if (chart.traced) {
+      const map = data.layers[div.dataset.layer].embedding;
+      chart.traced.forEach((which, place) => Object.assign(traces[place], trace(map, which)));
     }
     if (div.classList.contains("map") && pointer.matches) layout.dragmode = "zoom";
     await Plotly.newPlot(div, traces, layout, config);
