@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all lint pictures clean
+.PHONY: demo test test-all lint docs pictures clean
 
 demo: .venv/installed
 	$(BIN)/fmcluster demo
@@ -18,6 +18,12 @@ lint: .venv/installed-lint
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: .venv/installed-docs demo/run.zarr
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir demo/site
+
+demo/run.zarr:
+	$(MAKE) demo
 
 pictures: demo
 	$(BIN)/fmcluster plot demo/run.zarr evolution --layer layer2 --channels 75,33,79,122 --dpi 90 -o docs/images/evolution.png
@@ -36,6 +42,10 @@ clean:
 
 .venv/installed-test: .venv/installed
 	$(BIN)/python -m pip install --editable '.[test]'
+	@touch $@
+
+.venv/installed-docs: .venv/installed
+	$(BIN)/python -m pip install --editable '.[docs]'
 	@touch $@
 
 .venv/installed-lint: .venv/installed-test

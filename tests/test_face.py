@@ -4,6 +4,7 @@ import re
 from collections import OrderedDict
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -63,7 +64,14 @@ def loop(tmp_path, monkeypatch):
         "optimizer": optimizer,
         "DataLoader": DataLoader,
         "fm": fm,
+        "torch": torch,
     }
+
+
+@pytest.fixture(autouse=True)
+def _no_figures_left():
+    yield
+    plt.close("all")
 
 
 @pytest.fixture(autouse=True)
@@ -158,7 +166,10 @@ def test_results_are_frozen(loop):
         scores.values = np.zeros(3)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/analysis.md", "docs/recording.md"])
+@pytest.mark.parametrize(
+    "page",
+    ["README.md", "docs/index.md", "docs/analysis.md", "docs/recording.md", "docs/report.md", "docs/migration.md"],
+)
 def test_the_code_on_the_pages_runs(page, loop):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
     assert blocks

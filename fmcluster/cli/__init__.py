@@ -8,11 +8,13 @@ import typer
 
 from .app import app, console, errors
 from .drawing import plot
+from .exploring import explore
+from .exporting import export
 from .reading import info, verify
 from .studying import analyze, diagnose, report
 from .training import demo, estimate, train
 
-for command in (demo, train, estimate, info, verify, analyze, diagnose, plot, report):
+for command in (demo, train, estimate, info, verify, analyze, diagnose, plot, report, explore, export):
     app.command()(command)
 
 
@@ -43,13 +45,13 @@ def is_expected(error: Exception) -> bool:
     """Whether an error tells the caller of a mistake, rather than us of ours: the package's own modules raised it."""
     from ..errors import CaptureError, StoreError
 
-    if isinstance(error, CaptureError | StoreError | OSError | MemoryError):
+    if isinstance(error, CaptureError | StoreError | OSError | MemoryError | ImportError):
         return True
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     raised_here = trace is not None and str(trace.tb_frame.f_globals.get("__name__", "")).startswith("fmcluster.")
-    return raised_here and isinstance(error, ValueError | TypeError | KeyError)
+    return raised_here and isinstance(error, ValueError | TypeError | KeyError | ImportError)
 
 
 def one_line(error: Exception) -> str:

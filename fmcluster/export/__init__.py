@@ -1,1 +1,5 @@
 """Log figures and embeddings to other tools: TensorBoard, its projector, Weights & Biases."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

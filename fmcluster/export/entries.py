@@ -1,0 +1,106 @@
+"""What is logged, whatever it is logged to: values that have a name and a moment."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When something was so.
+
+    Attributes
+    ----------
+    snapshot, epoch : int
+        The snapshot's number, and its epoch.
+    at : int
+        The place on the time axis: optimizer steps so far, or the snapshot's number where steps do not tell the
+        snapshots of the run apart.
+    """
+
+    snapshot: int
+    epoch: int
+    at: int
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """Something to log.
+
+    Attributes
+    ----------
+    name : str
+        What it is, such as ``"layer4/zeros"``; what stands before the first slash is a group on the page.
+    moment : Moment
+        When.
+    """
+
+    name: str
+    moment: Moment
+
+
+@dataclass(frozen=True, eq=False)
+class Scalar(Entry):
+    """A number."""
+
+    value: float
+
+
+@dataclass(frozen=True, eq=False)
+class Distribution(Entry):
+    """Many numbers of which the histogram is of interest: `values`, ndarray of shape (n,), finite, at least one."""
+
+    values: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Picture(Entry):
+    """A picture: `pixels`, ndarray of shape (height, width, 3), uint8; `caption` says in words what it shows."""
+
+    pixels: npt.NDArray[np.uint8]
+    caption: str
+
+
+@dataclass(frozen=True, eq=False)
+class Table(Entry):
+    """A tidy table: `frame`. TensorBoard has no place for tables."""
+
+    frame: pd.DataFrame
+
+
+@dataclass(frozen=True, eq=False)
+class Text(Entry):
+    """Prose: `lines`, each a sentence or more; plain text, not escaped."""
+
+    lines: tuple[str, ...]
+
+
+def moments(snapshots: pd.DataFrame) -> list[Moment]:
+    """Return the moment of each snapshot.
+
+    Parameters
+    ----------
+    snapshots : DataFrame
+        One row per snapshot, in their order: ``snapshot, epoch, step``.
+
+    Returns
+    -------
+    list of Moment
+        Their place on the time axis is the optimizer step where steps rise from each snapshot to the next; in a run
+        where two share a step (of checkpoints whose steps are not known, all do), the snapshot's number for all: a page
+        would draw what is at the same place on top of each other.
+    """
+    steps = snapshots["step"].to_numpy()
+    at = steps if steps_are_known(steps) else snapshots["snapshot"].to_numpy()
+    return [
+        Moment(int(snapshot), int(epoch), int(place))
+        for snapshot, epoch, place in zip(snapshots["snapshot"], snapshots["epoch"], at, strict=True)
+    ]
+
+
+def steps_are_known(steps: Sequence[int] | npt.NDArray[np.integer]) -> bool:
+    """Whether steps rise from each snapshot to the next, so that they tell the snapshots apart."""
+    return bool((np.diff(np.asarray(steps)) > 0).all())

@@ -1,0 +1,105 @@
+"""Questions and answers: what comes out is what the verbs return, one at a time, and a mistake is told."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import numpy as np
+import pytest
+from explored_run import record
+from sklearn.cluster import AgglomerativeClustering
+
+import fmcluster as fm
+from fmcluster.explore.desk import Desk
+from fmcluster.explore.questions import CLUSTERERS, Likeness, MapOf, StrongestOf
+from fmcluster.store import Run
+
+LONG = 120
+
+
+def test_a_map_is_that_of_the_verbs(run: Run) -> None:
+    found = Desk(run)
+    found.ask(MapOf("2", n_clusters=3))
+    study = found.wait(MapOf("2", n_clusters=3), seconds=LONG)
+    scores = fm.pca(run["2"].vectors("channel"))
+    np.testing.assert_allclose(study.scores.values, scores.values, atol=1e-5)
+    np.testing.assert_array_equal(study.embedding.values, fm.embed(study.scores, random_state=0).values)
+    assert study.clusters.n_clusters == 3
+    assert found.doing() == ""
+
+
+@pytest.mark.parametrize("clusterer", CLUSTERERS)
+@pytest.mark.parametrize("fit", ["pooled", "each"])
+def test_every_clusterer_answers(run: Run, clusterer: str, fit: str) -> None:
+    question = MapOf("2", clusterer=clusterer, n_clusters=3, fit=fit)
+    said: list[str] = []
+    study = question.answer(run, said.append)
+    assert len(study.labels) == 3
+    assert study.history.clusters is study.clusters
+    assert study.clusters.fit == fit
+    if clusterer == "AgglomerativeClustering" and fit == "pooled":
+        expected = fm.cluster(study.scores, AgglomerativeClustering(3)).labels
+        np.testing.assert_array_equal(study.clusters.labels, expected)
+
+
+def test_more_rows_than_asked_for_are_drawn_from(run: Run) -> None:
+    study = MapOf("0", view="position", n_rows=50).answer(run, print)
+    assert study.n_rows == 50
+    assert study.rows_in_view == 12 * 16 * 16
+
+
+def test_what_cannot_be_answered_is_told_and_the_next_question_is_answered(run: Run) -> None:
+    desk, wrong = Desk(run), MapOf("0", clusterer="nonsense")
+    desk.ask(wrong)
+    assert desk.wait(wrong, seconds=LONG) is None
+    assert desk.refusal(wrong).startswith("ValueError: received the clusterer 'nonsense'; expected one of KMeans")
+    desk.ask(Likeness())
+    assert desk.wait(Likeness(), seconds=LONG) is not None
+    assert desk.refusal(Likeness()) == ""
+
+
+@dataclass(frozen=True)
+class Slow:
+    """A question whose answer waits to be let go."""
+
+    name: str
+    begun: Event
+    go: Event
+
+    def answer(self, run: Run, announce: Any) -> str:
+        announce(f"thinking of {self.name}")
+        self.begun.set()
+        assert self.go.wait(LONG)
+        return self.name
+
+
+def test_of_those_that_wait_only_the_newest_is_answered(run: Run) -> None:
+    desk = Desk(run)
+    first, second, third = (Slow(name, Event(), Event()) for name in ("first", "second", "third"))
+    desk.ask(first)
+    assert first.begun.wait(LONG)
+    assert desk.doing() == "thinking of first"
+    desk.ask(second)
+    desk.ask(third)
+    for each in (first, second, third):
+        each.go.set()
+    assert desk.wait(third, seconds=LONG) == "third"
+    assert desk.answer(first) == "first"
+    assert desk.answer(second) is None
+    assert not second.begun.is_set()
+
+
+def test_the_strongest_images_are_the_exemplars(run: Run) -> None:
+    found = StrongestOf("0").answer(run, print)
+    np.testing.assert_array_equal(found.samples, fm.exemplars(run["0"], k=5, snapshots=[0, 2]).samples)
+
+
+def test_a_run_that_grows_is_opened_again_when_asked(tmp_path: Path) -> None:
+    desk = Desk(record(tmp_path / "run.zarr", snapshots=2))
+    assert desk.newer() == 0
+    record(tmp_path / "run.zarr", snapshots=1, mode="a", start=2)
+    assert desk.newer() == 1
+    assert len(desk.run) == 2
+    desk.reopen()
+    assert (len(desk.run), desk.newer()) == (3, 0)

@@ -1,0 +1,96 @@
+"""The explorer's charts and pictures hold what the results and the store hold."""
+
+import base64
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fmcluster.explore.drawing import grid_figure, input_image, map_figure, row_image, row_strip, sample_names
+from fmcluster.explore.questions import MapOf
+from fmcluster.plot.tiles import scale_of
+from fmcluster.report.assemble import Study
+from fmcluster.store import Run
+
+
+@pytest.fixture
+def study(run: Run) -> Study:
+    return MapOf("2", n_clusters=3).answer(run, print)
+
+
+def pixels(uri: str) -> np.ndarray:
+    kind, _, data = uri.partition(",")
+    assert kind == "data:image/png;base64"
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")).astype(int)
+
+
+def test_the_map_stands_where_the_embedding_puts_it_with_the_same_axes_at_all_snapshots(study: Study) -> None:
+    at = study.embedding.by_snapshot(study.embedding.values)
+    figures = [map_figure(study, snapshot=place, row=4, members=[1, 2]) for place in range(3)]
+    for place, figure in enumerate(figures):
+        points, path, here = figure["data"]
+        np.testing.assert_allclose(np.stack([points["x"], points["y"]], axis=1), at[place], rtol=1e-5)
+        assert points["marker"]["color"] == [study.palette[int(label)] for label in study.labels[place]]
+        strong = [row for row, value in enumerate(points["marker"]["opacity"]) if value > 0.5]
+        assert strong == [1, 2]
+        np.testing.assert_allclose(np.stack([path["x"], path["y"]], axis=1), at[:, 4])
+        assert (here["x"], here["y"]) == ([at[place, 4, 0]], [at[place, 4, 1]])
+    axes = [(figure["layout"]["xaxis"]["range"], figure["layout"]["yaxis"]["range"]) for figure in figures]
+    assert axes == axes[:1] * 3
+
+
+def test_without_a_row_there_is_no_path(study: Study) -> None:
+    points, path, here = map_figure(study, snapshot=0, row=None, members=None)["data"]
+    assert path["x"] == here["x"] == []
+    assert set(points["marker"]["opacity"]) == {0.9}
+
+
+def test_the_grid_shows_each_channel_of_the_store_on_one_scale(run: Run) -> None:
+    layer = run["2"]
+    figure = grid_figure(layer, snapshot=1, sample=5, chosen=7)
+    sheet = pixels(figure["layout"]["images"][0]["source"])
+    maps = layer.read(snapshot=1, samples=5)[0].astype(np.float32)
+    scale = scale_of(maps, signed=True)
+    (points,) = figure["data"]
+    assert points["text"] == [f"channel {channel}" for channel in range(12)]
+    for channel, (x, y) in enumerate(zip(points["x"], points["y"], strict=True)):
+        middle = maps[channel, 3, 3]  # of 7 x 7: the middle of the tile
+        expected = np.round(255 * np.array(scale.colours(scale.norm(middle))[:3]))
+        np.testing.assert_allclose(sheet[int(y), int(x)], expected, atol=1)
+    (ring,) = figure["layout"]["shapes"]
+    assert ring["x0"] < points["x"][7] < ring["x1"]
+    assert ring["y0"] < points["y"][7] < ring["y1"]
+
+
+def test_the_strip_of_a_channel_is_its_map_at_every_snapshot(run: Run, study: Study) -> None:
+    pictures = [pixels(uri) for uri in row_strip(study, row=4, sample=3)]
+    maps = np.stack([run["2"].read(snapshot=k, samples=3, channels=[4])[0, 0] for k in range(3)]).astype(np.float32)
+    scale = scale_of(maps, signed=True)
+    for picture, tile in zip(pictures, maps, strict=True):
+        expected = np.round(255 * np.asarray(scale.colours(scale.norm(tile)))[..., :3])
+        np.testing.assert_allclose(picture[4::9, 4::9][:7, :7], expected, atol=1)
+    assert row_strip(study, row=4, sample=None) == []
+
+
+@pytest.mark.parametrize("view", ["sample", "map", "position"])
+def test_a_row_of_one_image_shows_it(run: Run, view: str) -> None:
+    study = MapOf("2", view=view, n_rows=30, n_clusters=2).answer(run, print)
+    about = study.scores.rows.iloc[7]
+    shown = pixels(row_image(study, run, row=7))
+    plain = pixels(input_image(run, int(about["sample"])))
+    assert bool(row_strip(study, row=7, sample=0)) == (view == "map")
+    if view == "position":
+        ys, xs = np.nonzero((shown != plain).any(axis=-1))
+        middle = np.array([ys.min() + ys.max(), xs.min() + xs.max()]) / 2 / 160
+        # the ring may be cut off at the border of the image
+        inside = np.clip((about[["y", "x"]].to_numpy(float) + 0.5) / 7, 0.1, 0.9)
+        np.testing.assert_allclose(middle, inside, atol=0.06)
+    else:
+        np.testing.assert_array_equal(shown, plain)
+
+
+def test_images_are_named_by_index_and_class(run: Run) -> None:
+    options = sample_names(run)
+    assert [option["value"] for option in options] == list(range(12))
+    assert options[1]["label"] == "1 (bees)"

@@ -1,0 +1,137 @@
+"""The explorer in a real browser."""
+
+import base64
+import io
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from werkzeug.serving import make_server
+
+from fmcluster.explore import build_app
+from fmcluster.plot.tiles import scale_of
+from fmcluster.store import Run
+
+pytestmark = pytest.mark.browser
+
+LONG = 120_000
+
+
+class Opened:
+    """The page, what it complained of, and whom it asked."""
+
+    def __init__(self, browser: Any, address: str, *, width: int) -> None:
+        self.page = browser.new_context(viewport={"width": width, "height": 900}).new_page()
+        self.complaints: list[str] = []
+        self.asked: set[str] = set()
+        self.page.on("console", lambda message: self.complaints.append(message.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", lambda request: self.asked.add(request.url))
+        self.page.goto(address)
+        self.wait_for_points(12)
+        self.page.wait_for_selector("#closely .tile")
+
+    def wait_for_points(self, count: int) -> None:
+        self.page.wait_for_function(
+            f"() => document.querySelectorAll('#map .trace:first-child .point').length === {count}", timeout=LONG
+        )
+
+    def points(self) -> np.ndarray:
+        return np.array(
+            self.page.eval_on_selector_all(
+                "#map .trace:first-child .point",
+                "all => all.map(p => p.getBoundingClientRect()).map(b => [b.x + b.width / 2, b.y + b.height / 2])",
+            )
+        )
+
+    def choose(self, control: str, option: str) -> None:
+        self.page.click(f"#{control}")
+        self.page.get_by_role("option", name=option, exact=True).click()
+
+
+@pytest.fixture
+def address(run: Run) -> Iterator[str]:
+    server = make_server("127.0.0.1", 0, build_app(run).server, threaded=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+
+
+def shown(opened: Opened) -> list[np.ndarray]:
+    uris = opened.page.eval_on_selector_all("#closely .tile", "all => all.map(image => image.src)")
+    return [
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB")).astype(int)
+        for uri in uris
+    ]
+
+
+def expected(run: Run, channel: int, sample: int) -> list[np.ndarray]:
+    maps = np.stack([run["2"].read(snapshot=k, samples=sample, channels=[channel])[0, 0] for k in range(3)])
+    scale = scale_of(maps.astype(np.float32), signed=True)
+    return [np.round(255 * np.asarray(scale.colours(scale.norm(tile)))[..., :3]) for tile in maps.astype(np.float32)]
+
+
+def assert_shows(opened: Opened, run: Run, channel: int, sample: int) -> None:
+    opened.page.wait_for_function(f"() => document.querySelector('#closely h3').textContent === 'channel {channel}'")
+    opened.page.wait_for_timeout(700)
+    for picture, tile in zip(shown(opened), expected(run, channel, sample), strict=True):
+        np.testing.assert_allclose(picture[4::9, 4::9][:7, :7], tile, atol=1)
+
+
+def test_the_whole_way_through_the_page(browser: Any, address: str, run: Run) -> None:
+    opened = Opened(browser, address, width=1280)
+    page = opened.page
+    page.wait_for_timeout(800)
+
+    # the slider moves the points; the keyboard moves the slider
+    before = opened.points()
+    page.locator("#snapshot [role=slider], #snapshot input[type=range]").first.focus()
+    page.keyboard.press("Home")
+    page.wait_for_function("() => document.querySelector('#when').textContent === 'epoch 0'")
+    page.wait_for_timeout(1200)
+    assert np.abs(opened.points() - before).max() > 3
+
+    # a click on a point shows that channel's maps on the chosen image
+    places = opened.points()
+    apart = np.linalg.norm(places[:, None] - places, axis=2) + 1e9 * np.eye(len(places))
+    channel = int(apart.min(axis=1).argmax())
+    page.mouse.click(*places[channel])
+    assert_shows(opened, run, channel, 0)
+    opened.choose("sample", "5 (bees)")
+    assert_shows(opened, run, channel, 5)
+
+    # another layer and view are computed when they are asked for
+    opened.choose("layer", "0")
+    opened.wait_for_points(10)
+    opened.choose("view", "sample")
+    opened.wait_for_points(12)
+    page.wait_for_function("() => document.querySelector('#closely h3').textContent.startsWith('sample')")
+    assert page.locator("#closely img").count() == 1
+
+    # a mistake is told, and nothing else happens
+    page.fill("#n_clusters", "0")
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => document.querySelector('#status').textContent.includes('n_clusters')")
+    page.fill("#n_clusters", "4")
+    page.keyboard.press("Enter")
+
+    # all layers, when asked for
+    page.click("#compare")
+    page.wait_for_selector("#layers .heatmaplayer image", state="attached", timeout=LONG)
+    assert page.evaluate("() => document.querySelector('#layers .js-plotly-plot').data[0].z.length") == 2
+
+    assert opened.complaints == []
+    assert {url.split("/")[2] for url in opened.asked if url.startswith("http")} == {address.split("/")[2]}
+    page.context.close()
+
+
+def test_at_390_pixels_nothing_is_wider_than_the_page(browser: Any, address: str) -> None:
+    opened = Opened(browser, address, width=390)
+    assert opened.page.evaluate("() => document.documentElement.scrollWidth") <= 390
+    assert opened.complaints == []
+    opened.page.context.close()

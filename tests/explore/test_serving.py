@@ -1,0 +1,78 @@
+"""Serving: to this machine alone, with a clear word where that cannot be."""
+
+import json
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pytest
+
+import fmcluster.cli
+from fmcluster.explore import build_app, serve
+from fmcluster.store import Run
+
+
+def test_the_page_and_all_it_needs_come_from_the_app_itself(run: Run) -> None:
+    client = build_app(run).server.test_client()
+    page = client.get("/", base_url="http://127.0.0.1").get_data(as_text=True)
+    assert "https://" not in page.replace("https://dash.plotly.com", "")
+    assert "explore.css" in page
+    layout = client.get("/_dash-layout", base_url="http://127.0.0.1").get_json()
+    assert "run.zarr" in json.dumps(layout)
+
+
+def test_it_is_served_on_a_free_port_of_this_machine_to_this_machine_alone(run: Run) -> None:
+    address: list[str] = []
+    known = threading.Event()
+    thread = threading.Thread(
+        target=serve,
+        args=(run.path,),
+        kwargs={"port": 0, "ready": lambda where: (address.append(where), known.set())},
+        daemon=True,
+    )
+    thread.start()
+    assert known.wait(60)
+    assert address[0].startswith("http://127.0.0.1:")
+    assert urlopen(address[0]).status == 200
+    # a page elsewhere, whose name leads here
+    with pytest.raises(HTTPError, match="400"):
+        urlopen(Request(address[0], headers={"Host": "elsewhere.example"}))
+
+
+def test_something_else_than_a_run_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"received a str; expected a Run, made by open_run\(path\)"):
+        build_app("run.zarr")
+
+
+def test_a_port_beyond_all_is_refused(run: Run) -> None:
+    with pytest.raises(ValueError, match="port is 70000; expected a number from 0 to 65535"):
+        serve(run, port=70000)
+
+
+def test_a_port_in_use_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        monkeypatch.setattr(sys, "argv", ["fmcluster", "explore", run.path, "--port", str(port), "--no-browser"])
+        with pytest.raises(SystemExit) as stopped:
+            fmcluster.cli.main()
+    assert stopped.value.code == 2
+    said = capfd.readouterr().err
+    assert f"port {port} of 127.0.0.1 is in use" in said
+    assert "--port" in said
+    assert "Traceback" not in said
+
+
+def test_without_dash_the_error_names_the_extra(run: Run, tmp_path: Path) -> None:
+    blocked = "import sys; sys.modules['dash'] = None; from fmcluster.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", blocked, "explore", run.path], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 2
+    assert "pip install 'fmcluster[explore]'" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,92 @@
+"""The documentation: the gallery's code runs, and the reference names everything that is public."""
+
+import re
+from collections import OrderedDict
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+from matplotlib.animation import FuncAnimation
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import nn
+from torch.utils.data import TensorDataset
+
+import fmcluster as fm
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+NAMED = re.compile(r"^from \.(\w+) import (\w+)", re.MULTILINE)
+
+
+@pytest.fixture(autouse=True)
+def _no_figures_left():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def demo(tmp_path, monkeypatch):
+    """A small run where the gallery looks for that of the demo, with layers of the same names."""
+    monkeypatch.chdir(tmp_path)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(24, 3, 12, 12, generator=generator)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layers = OrderedDict(conv1=nn.Conv2d(3, 16, 3, padding=1), layer2=nn.Conv2d(16, 18, 3, stride=2, padding=1))
+        layers |= OrderedDict(relu=nn.ReLU(), layer4=nn.Conv2d(18, 64, 3, stride=2, padding=1))
+        model = nn.Sequential(layers)
+    (tmp_path / "demo").mkdir()
+    with fm.Recorder(
+        model, "demo/run.zarr", layers="children", probe=TensorDataset(images, torch.arange(24) % 3)
+    ) as recorder:
+        for epoch in range(4):
+            recorder.snapshot(epoch=epoch, metrics={"val_accuracy": epoch / 4})
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter += 0.1 / (epoch + 1) * torch.randn(parameter.shape, generator=generator)
+
+
+def test_every_picture_of_the_gallery_is_drawn_by_its_code(demo):
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS / "gallery.md").read_text(), flags=re.DOTALL)
+    namespace, drawn = {}, []
+    for block in blocks[1:]:
+        *before, last = re.split(r"\n(?=\S)", block.strip())
+        assert not last.startswith(")")
+        drawn.append((before, last))
+    exec(blocks[0], namespace)
+    for before, last in drawn:
+        exec("\n".join(before), namespace)
+        picture = eval(last, namespace)
+        assert isinstance(picture, Axes | Figure | FuncAnimation), last
+        if isinstance(picture, FuncAnimation):
+            picture.save("a.gif", writer="pillow", dpi=20)
+
+
+def test_every_function_that_draws_is_in_the_gallery():
+    text = (DOCS / "gallery.md").read_text()
+    drawing = {name for _, name in NAMED.findall((ROOT / "fmcluster/plot/__init__.pyi").read_text())}
+    assert {name for name in drawing if f"plot.{name}(" not in text} == {"cluster_palette"}
+
+
+def test_the_reference_names_everything_that_is_public():
+    described = set()
+    for page in (DOCS / "reference").glob("*.md"):
+        described |= set(re.findall(r"^::: ([\w.]+)$", page.read_text(), flags=re.MULTILINE))
+    public = set()
+    for stub in (ROOT / "fmcluster").rglob("__init__.pyi"):
+        package = ".".join(stub.parent.relative_to(ROOT).parts)
+        if package not in ("fmcluster", "fmcluster.recipes"):
+            public |= {f"{package}.{module}.{name}" for module, name in NAMED.findall(stub.read_text())}
+    names = {name.rpartition(".")[2] for name in described}
+    missing = {name for name in public if name not in described}
+    assert missing == set()
+    assert {name for _, name in NAMED.findall((ROOT / "fmcluster/__init__.pyi").read_text())} - {"plot"} <= names
+
+
+def test_every_page_is_in_the_navigation():
+    pages = {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")} | {"reference/cli.md"}
+    pages |= {f"notebooks/{page.name}" for page in (ROOT / "notebooks").glob("*.ipynb")}
+    shown = set(re.findall(r": ([\w/.-]+\.(?:md|ipynb))$", (ROOT / "mkdocs.yml").read_text(), flags=re.MULTILINE))
+    assert shown == pages
