@@ -20,7 +20,7 @@ from .tensorboard import as_markdown, check_folder, summary_writer
 from .thumbnails import sheet_of, thumbnails
 
 if TYPE_CHECKING:
-    from tensorboard.plugins.projector import ProjectorConfig  # type: ignore[import-untyped]
+    from tensorboard.plugins.projector import ProjectorConfig
 
 CONFIG, FOLDER, SUFFIX = "projector_config.pbtxt", "projector", ".fmcluster-projector"
 MOST_ROWS = 100_000
@@ -85,7 +85,7 @@ def to_projector(
         no such sample, or a folder whose projector settings cannot be read.
     """
     make_writer = summary_writer()
-    from tensorboard.plugins import projector  # type: ignore[import-untyped]
+    from tensorboard.plugins import projector
 
     _check(rows, clusters=clusters, layer=layer, per_snapshot=per_snapshot)
     folder = check_folder(Path(log_dir))
@@ -181,7 +181,7 @@ def _parts(rows: Scores | Embedding, name: str, *, per_snapshot: bool) -> "Itera
 
 def _read_config(folder: Path) -> "ProjectorConfig":
     """Return the projector's settings in a folder, empty where there are none."""
-    from google.protobuf import text_format  # type: ignore[import-untyped]
+    from google.protobuf import text_format
     from tensorboard.plugins.projector import ProjectorConfig
 
     config = ProjectorConfig()

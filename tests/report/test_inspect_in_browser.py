@@ -105,6 +105,23 @@ def test_hovering_shows_the_maps_of_the_channel_and_a_click_keeps_them(opened: O
     assert [chip.rsplit(" ", 1)[1] for chip in chips] == [str(frame["cluster"][row]) for frame in frames]
 
 
+def test_all_channels_follow_the_slider_and_a_click_shows_one_closely(opened: Opened, written: Written) -> None:
+    mosaic = opened.page.locator('.mosaic[data-layer="0"]')
+    for snapshot in (2, 0, 1):
+        opened.page.locator('.player[data-layer="0"] input').fill(str(snapshot))
+        opened.page.wait_for_timeout(300)
+        titles = written.parsed.data["titles"]
+        assert opened.page.locator('.moment[data-layer="0"]').inner_text() == titles[snapshot]
+        uri = mosaic.evaluate("canvas => canvas.toDataURL('image/png')")
+        drawn = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB")).astype(int)
+        for row in range(10):
+            tile = tiles_of(written, row, 0)[snapshot][::4, ::4]  # as it is in the sheet, 16 x 16
+            here = drawn[:24, 26 * row : 26 * row + 24]
+            np.testing.assert_array_equal(here[1::3, 1::3], tile[0::2, 0::2])
+    mosaic.click(position={"x": 26 * 7 + 12, "y": 12})
+    assert_shows(opened, written, 7)
+
+
 def test_the_list_of_channels_works_with_the_keyboard(opened: Opened, written: Written) -> None:
     opened.page.locator(f"{PANEL} .which").focus()
     opened.page.keyboard.press("Home")

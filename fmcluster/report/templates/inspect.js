@@ -130,11 +130,37 @@
     for (const pick of picks) {
       pick.addEventListener("click", () => (pick.getAttribute("aria-pressed") === "true" ? show(null) : showCluster(pick)));
     }
-    // The members of a cluster are those at the snapshot that is shown.
-    if (player) player.querySelector("input").addEventListener("input", () => {
+    // The members of a cluster, and the maps of all channels, are those at the snapshot that is shown.
+    if (player) player.addEventListener("moved", () => {
       const pressed = picks.find((pick) => pick.getAttribute("aria-pressed") === "true");
       if (pressed) showCluster(pressed);
+      if (mosaic) showAll();
     });
+    const mosaic = at(".mosaic"), pitch = 26, tile = 24;
+    const across = Math.min(names.length, Math.floor(960 / pitch));
+    const showAll = async () => {
+      const place = nearest(now()), { places, height, width } = sprites;
+      const image = await picture(sprites.sheets[0]);
+      const pen = mosaic.getContext("2d");
+      pen.imageSmoothingEnabled = false;
+      names.forEach((_, row) => {
+        const from = row * places.length + place;
+        pen.drawImage(image, (from % sprites.across) * width, Math.floor(from / sprites.across) * height, width, height,
+          (row % across) * pitch, Math.floor(row / across) * pitch, tile, tile);
+      });
+      at(".moment").textContent = titles[places[place]];
+      mosaic.setAttribute("aria-label", `Feature maps of all ${names.length} channels, ${titles[places[place]]}`);
+    };
+    if (mosaic) {
+      mosaic.width = across * pitch;
+      mosaic.height = Math.ceil(names.length / across) * pitch;
+      mosaic.addEventListener("click", ({ offsetX, offsetY }) => {
+        const scale = mosaic.width / mosaic.clientWidth / pitch;
+        const row = Math.floor(offsetY * scale) * across + Math.floor(offsetX * scale);
+        if (row < names.length) pin(row);
+      });
+      showAll();
+    }
     panel.querySelector(".which").addEventListener("input", (event) => pin(Number(event.target.value)));
     if (flow) whenDrawn(flow, () => flow.on("plotly_click", ({ points }) => {
       if (points[0].source === undefined) return; // a bar, not a band

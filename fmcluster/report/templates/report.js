@@ -61,6 +61,7 @@
       const snapshot = Number(slider.value);
       output.textContent = chart.titles[snapshot];
       slider.setAttribute("aria-valuetext", chart.titles[snapshot]);
+      player.dispatchEvent(new Event("moved"));
       const duration = still.matches ? 0 : 600;
       // An animation that the next one cuts short is no error.
       Plotly.animate(div, { data: [frameOf(chart, snapshot)], traces: [0] }, {
