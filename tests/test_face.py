@@ -158,6 +158,23 @@ def test_the_face_of_the_design_live(loop):
     fm.write_report(run, "report.html", layers=["layer4"], n_clusters=4)
 
 
+def test_the_code_on_the_page_on_exporting_runs(loop, tmp_path, monkeypatch):
+    for folder in ("DATA", "CACHE", "CONFIG"):
+        monkeypatch.setenv(f"WANDB_{folder}_DIR", str(tmp_path / "wandb"))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    with fm.Recorder(loop["model"], "run.zarr", layers=["conv1", "layer4"], probe=loop["probe_set"]) as recorder:
+        recorder.snapshot(epoch=0)
+        recorder.snapshot(epoch=1)
+    try:
+        run_the_code(ROOT / "docs" / "export.md", {})
+    finally:
+        import wandb
+
+        wandb.teardown()
+    assert list((tmp_path / "logs" / "run").glob("events.*"))
+    assert list((tmp_path / "logs").glob("offline-run-*")) or list((tmp_path / "logs").rglob("*.wandb"))
+
+
 def test_results_are_frozen(loop):
     with fm.Recorder(loop["model"], "run.zarr", layers=["layer4"], probe=loop["probe_set"]) as recorder:
         recorder.snapshot(epoch=0)
@@ -171,8 +188,12 @@ def test_results_are_frozen(loop):
     ["README.md", "docs/index.md", "docs/analysis.md", "docs/recording.md", "docs/report.md", "docs/migration.md"],
 )
 def test_the_code_on_the_pages_runs(page, loop):
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
+    run_the_code(ROOT / page, loop)
+
+
+def run_the_code(page, names):
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)
     assert blocks
-    namespace = dict(loop)
+    namespace = dict(names)
     for block in blocks:
         exec(block, namespace)

@@ -172,7 +172,7 @@ def connect(app: Dash, desk: Desk) -> None:
     ) -> Any:
         if sample is None or (kind == "gradient" and "gradient" not in desk.run[name].kinds):
             return no_update, no_update
-        layer, study = layer_of(desk.run, name, kind), study_now(values)
+        layer, study = layer_of(desk.run, name, kind=kind), study_now(values)
         chosen = None
         if study is not None and row is not None and row < study.n_rows and study.scores.identity == ["channel"]:
             chosen = int(study.scores.rows["channel"].iloc[row])

@@ -52,7 +52,7 @@ class MapOf:
 
     def answer(self, run: Run, announce: Announce) -> Study:
         """Compute it, or take what is saved beside the run."""
-        layer = layer_of(run, self.layer, self.kind)
+        layer = layer_of(run, self.layer, kind=self.kind)
         whole = layer.vectors(self.view)
         vectors = whole
         if whole.rows_per_snapshot > self.n_rows:
@@ -113,7 +113,7 @@ class StrongestOf:
     def answer(self, run: Run, announce: Announce) -> Exemplars:
         """Compute it: reads two snapshots of the layer."""
         announce(f"the strongest images of {self.layer}")
-        layer = layer_of(run, self.layer, self.kind)
+        layer = layer_of(run, self.layer, kind=self.kind)
         every = layer.snapshots["snapshot"]
         return exemplars(layer, k=5, snapshots=sorted({int(every.iloc[0]), int(every.iloc[-1])}), max_bytes=MAX_BYTES)
 
@@ -121,7 +121,7 @@ class StrongestOf:
 Question = MapOf | Likeness | StrongestOf
 
 
-def layer_of(run: Run, name: str, kind: str) -> Layer:
+def layer_of(run: Run, name: str, *, kind: str) -> Layer:
     """Return a layer's activation or gradient."""
     layer = run[name]
     return layer.gradient if kind == "gradient" else layer
