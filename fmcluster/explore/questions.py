@@ -69,7 +69,9 @@ class MapOf:
         if (self.clusterer, self.fit) != ("KMeans", "pooled"):
             announce(f"clusters by {self.clusterer}, {self.fit}")
             count = min(self.n_clusters, vectors.rows_per_snapshot)
-            clusters = cluster(found.scores, self._clusterer(count), fit=self.fit)
+            # of all snapshots together, a row is there once for each, and those lie together
+            fewest = 5 * (len(run) if self.fit == "pooled" else 1)
+            clusters = cluster(found.scores, self._clusterer(count, fewest=fewest), fit=self.fit)
             history = track(clusters)
         return Study(
             layer=layer,
@@ -81,12 +83,12 @@ class MapOf:
             history=history,
         )
 
-    def _clusterer(self, count: int) -> Any:
+    def _clusterer(self, count: int, *, fewest: int) -> Any:
         made = {
             "KMeans": lambda: KMeans(count, random_state=self.random_state, n_init=4),
             "AgglomerativeClustering": lambda: AgglomerativeClustering(count),
             "GaussianMixture": lambda: GaussianMixture(count, random_state=self.random_state, reg_covar=1e-3),
-            "HDBSCAN": lambda: HDBSCAN(min_cluster_size=5, copy=True),
+            "HDBSCAN": lambda: HDBSCAN(min_cluster_size=fewest, copy=True),
         }
         if self.clusterer not in made:
             raise ValueError(f"received the clusterer {self.clusterer!r}; expected one of {', '.join(CLUSTERERS)}")
