@@ -34,8 +34,8 @@ def demo(tmp_path, monkeypatch):
     images = torch.rand(24, 3, 12, 12, generator=generator)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        layers = OrderedDict(conv1=nn.Conv2d(3, 16, 3, padding=1), layer2=nn.Conv2d(16, 18, 3, stride=2, padding=1))
-        layers |= OrderedDict(relu=nn.ReLU(), layer4=nn.Conv2d(18, 64, 3, stride=2, padding=1))
+        layers = OrderedDict(conv1=nn.Conv2d(3, 16, 3, padding=1), layer2=nn.Conv2d(16, 24, 3, stride=2, padding=1))
+        layers |= OrderedDict(relu=nn.ReLU(), layer4=nn.Conv2d(24, 64, 3, stride=2, padding=1))
         model = nn.Sequential(layers)
     (tmp_path / "demo").mkdir()
     with fm.Recorder(

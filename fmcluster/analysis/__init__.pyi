@@ -14,6 +14,7 @@ from .findings import Thresholds as Thresholds
 from .floors import Floor as Floor
 from .floors import split_floor as split_floor
 from .fused import FusedMap as FusedMap
+from .medoids import medoids as medoids
 from .quality import Quality as Quality
 from .quality import quality as quality
 from .results import Clusters as Clusters

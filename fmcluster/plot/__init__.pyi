@@ -1,4 +1,6 @@
 from .alluvial import flow as flow
+from .animations import animate_embedding as animate_embedding
+from .animations import animate_grid as animate_grid
 from .channels import channel_evolution as channel_evolution
 from .channels import channel_grid as channel_grid
 from .curves import churn as churn

@@ -3,6 +3,7 @@
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 INK = "#262626"
 FAINT = "#6b6b6b"
@@ -55,10 +56,10 @@ def inch_panel(figure: Figure, *, left: float, top: float, width: float, height:
     return panel
 
 
-def inch_text(figure: Figure, text: str, *, left: float, top: float, size: float, colour: str = INK) -> None:
+def inch_text(figure: Figure, text: str, *, left: float, top: float, size: float, colour: str = INK) -> Text:
     """Write `text` with its upper left corner at a place in inches from the figure's upper left corner."""
     width, height = figure.get_size_inches()
-    figure.text(
+    return figure.text(
         left / width, 1 - top / height, text, fontsize=size, color=colour, va="top", ha="left", parse_math=False
     )
 

@@ -210,8 +210,13 @@ def _scatter(
         size = len(points) // embedding.n_snapshots
         part = slice(position * size, (position + 1) * size)
         points, colours = points[part], colours[part]
-    area = float(np.clip(shrink * 6000 / len(points), 3, shrink * 30))
+    area = point_area(len(points), shrink=shrink)
     ax.scatter(points[:, 0], points[:, 1], s=area, c=colours, linewidths=0, alpha=0.85)
+
+
+def point_area(count: int, *, shrink: float = 1.0) -> float:
+    """Return the area of a dot, in square points, with which so many can be told apart."""
+    return float(np.clip(shrink * 6000 / count, 3, shrink * 30))
 
 
 def age_palette(count: int) -> list[str]:

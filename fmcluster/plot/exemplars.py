@@ -1,17 +1,17 @@
 """The images that drive a channel most, then and now."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import matplotlib.patheffects as effects
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from .canvas import FAINT, INK, RULE, inch_panel, inch_text, new_figure, text_width
+from .pictured import PicturedSamples, require_layer
 from .snapshots import find_snapshot, snapshot_table, snapshot_titles
 
 if TYPE_CHECKING:
@@ -31,33 +31,6 @@ LEAST_BOX = 0.14
 MOST_ROWS = 60
 DEFAULT_ROWS = 6
 NOBODY = -1
-
-
-class PicturedSamples(Protocol):
-    """What the pictures of exemplars need of a layer of a run."""
-
-    @property
-    def label(self) -> str:
-        """What the layer is called."""
-
-    @property
-    def samples(self) -> pd.DataFrame:
-        """Indexed by sample, with a column ``class_name`` where known."""
-
-    @property
-    def map_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of one sample's maps."""
-
-    @property
-    def output_shape(self) -> tuple[int, ...]:
-        """Shape of one sample's output as the module returned it."""
-
-    @property
-    def crop(self) -> tuple[tuple[int, int], tuple[int, int]] | None:
-        """Rows and columns of the output that were kept; None: all."""
-
-    def display(self, sample: int) -> npt.NDArray[np.uint8] | None:
-        """Return the input image, ndarray of shape (height, width, 3), or None."""
 
 
 def exemplars(
@@ -97,6 +70,8 @@ def exemplars(
 
     Raises
     ------
+    TypeError
+        For what is not a layer.
     ValueError
         If `found` is of another layer, there is no such snapshot or channel, `then` comes after `now`, `k` is under
         1, or the run holds no pictures of its inputs.
@@ -107,6 +82,7 @@ def exemplars(
     reaches beyond it: receptive fields of late layers cover the whole image. Of maps of a single place, and of layers
     without places, none is marked.
     """
+    require_layer(layer)
     if found.layer != layer.label:
         raise ValueError(
             f"received exemplars of {found.layer!r} and layer {layer.label!r}; expected both of one layer: pass the "

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.patches import Rectangle
 
-from .canvas import FAINT, INK, RULE, axes_or_new, inches, text_width
+from .canvas import FAINT, INK, RULE, axes_or_new, inches, points_per_unit, text_width
 from .palette import MISSING, colour_map
 from .snapshots import brief, find_snapshot, snapshot_table, snapshot_titles
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 ROWS_WITH_NAMES = 40
 MOST_HATCHED = 64
+SMALLEST = 5.0  # points, of letters that can be read
 
 _NAMES = {
     "cka": "CKA",
@@ -127,7 +128,7 @@ def drift(findings: "Findings", layer: str, *, order: str = "drift", ax: Axes | 
     titles = snapshot_titles(snapshot_table(frame[frame["layer"] == layer]), separator="\n")
     count, snapshots = values.shape
     ax = axes_or_new(
-        ax, width=float(np.clip(0.55 * snapshots + 2.4, 5.0, 14.0)), height=float(np.clip(0.17 * count + 1.4, 3.6, 9.0))
+        ax, width=float(np.clip(0.55 * snapshots + 2.4, 5.0, 14.0)), height=float(np.clip(0.17 * count + 1.4, 3.6, 9.5))
     )
     highest = max(1.0, float(np.nanmax(values.to_numpy(), initial=0.0)))
     _mesh(
@@ -141,10 +142,10 @@ def drift(findings: "Findings", layer: str, *, order: str = "drift", ax: Axes | 
     for row, column in zip(*np.nonzero(dead.to_numpy()), strict=True):
         ax.add_patch(Rectangle((column, row), 1, 1, fc=MISSING, ec="none", hatch="xx" if hatched else None))
     name_columns(ax, titles)
-    if count <= ROWS_WITH_NAMES:
-        _name_rows(ax, [str(channel) for channel in values.index])
-    else:
-        ax.set_yticks([])
+    letters = min(8.0, 0.85 * points_per_unit(ax))
+    ax.set_yticks([])
+    if letters >= SMALLEST:
+        ax.set_yticks(np.arange(count) + 0.5, [str(channel) for channel in values.index])
     n_dead = int(dead.iloc[:, -1].sum())
     ended = f"median {np.nanmedian(values.iloc[:, -1]):.2f} at the last snapshot"
     _dress(
@@ -154,6 +155,7 @@ def drift(findings: "Findings", layer: str, *, order: str = "drift", ax: Axes | 
         x="snapshot",
         y="channel" + (", by drift" if order == "drift" else ""),
     )
+    ax.tick_params(axis="y", labelsize=letters)
     return ax
 
 

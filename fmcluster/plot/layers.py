@@ -1,6 +1,7 @@
 """What each layer's channels are worth, and when each layer has settled."""
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -30,6 +31,7 @@ RANK = "#ece133"
 SETTLED = "#d55e00"
 ROW = 0.3
 WRITTEN = 14
+ENOUGH_PLACES = 2  # for each channel, as `diagnose` has it before it judges by the rank
 
 
 def channels_per_layer(
@@ -52,7 +54,8 @@ def channels_per_layer(
     Axes
         A bar for each layer, the first at the top, in shares of its channels; the counts stand beside it. A diamond
         marks the effective rank as a share of the number of channels. It cannot be higher than the number of places
-        that it was measured at, which stands beside it too.
+        that it was measured at, which stands beside it too; where these are fewer than two for each channel, it says
+        little of the layer, and the diamond is hollow.
 
     Raises
     ------
@@ -76,7 +79,11 @@ def channels_per_layer(
         share = counts[column].to_numpy(dtype=np.float64) / width
         ax.barh(places, share, left=begun, height=0.72, color=colour, label=column)
         begun = begun + share
-    ax.plot(rank / width, places, ls="", marker="D", ms=0.75 * size, mfc=RANK, mec=INK, mew=0.8, clip_on=False)
+    enough = np.array([_places_of(said) for said in ranks["evidence"]]) >= ENOUGH_PLACES * width
+    for which, colour, gid in ((enough, RANK, "rank"), (~enough, "white", "rank of few places")):
+        if which.any():
+            style: dict[str, Any] = {"marker": "D", "ms": 0.75 * size, "mfc": colour, "mec": INK, "mew": 0.8}
+            ax.plot((rank / width)[which], places[which], ls="", **style, clip_on=False, gid=gid)
     groups = [_grouped(*pair) for pair in zip(counts["grouped"], counts["groups"], strict=True)]
     _write_column(ax, "distinct", counts["distinct"].map(str).tolist(), at=46)
     _write_column(ax, "in groups", groups, at=112)
@@ -86,7 +93,11 @@ def channels_per_layer(
     ax.set_xlim(0, 1)
     ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     marks: list[Patch | Line2D] = [Patch(color=colour, label=label) for _, colour, label in SHARES]
-    marks.append(Line2D([], [], ls="", marker="D", ms=6, mfc=RANK, mec=INK, mew=0.8, label="effective rank"))
+    diamond: dict[str, Any] = {"ls": "", "marker": "D", "ms": 6, "mec": INK, "mew": 0.8}
+    marks.append(Line2D([], [], **diamond, mfc=RANK, label="effective rank"))
+    if not enough.all():
+        few = f"effective rank at fewer than {ENOUGH_PLACES} places a channel: says little"
+        marks.append(Line2D([], [], **diamond, mfc="white", label=few))
     ax.legend(
         handles=marks,
         loc="upper left",
@@ -189,6 +200,12 @@ def _counts(findings: "Findings", *, snapshot: int) -> pd.DataFrame:
         channels=("channel", "size"), grouped=("grouped", "sum"), groups=("group", "nunique"), dead=("dead", "sum")
     )
     return counts.assign(distinct=counts["channels"] - counts["grouped"] - counts["dead"])
+
+
+def _places_of(evidence: str) -> float:
+    """Return how many places a rank was measured at, from ``"64 channels at 128 places"``; NaN where it is not said."""
+    found = re.search(r"at (\d+) places", evidence)
+    return float(found[1]) if found else float("nan")
 
 
 def _grouped(channels: int, groups: int) -> str:

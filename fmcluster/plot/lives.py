@@ -13,16 +13,14 @@ from .canvas import INK, axes_or_new, inches, points_per_unit, text_width
 from .curves import brief_ticks, dress_curve
 from .embeddings import cluster_name
 from .palette import NOISE, cluster_palette
-from .snapshots import snapshot_table, snapshot_titles
+from .snapshots import snapshot_titles
+from .transitions import count_members, mark_transitions
 
 if TYPE_CHECKING:
     from fmcluster.analysis.results import History
 
 END = 0.18
 LINE_OF_TEXT = 11.0
-# Before its snapshot something converges or comes to be, after it something falls apart or ends.
-_MARKS = {"appear": ("P", "appears"), "vanish": ("X", "vanishes"), "split": ("<", "splits"), "merge": (">", "merged")}
-
 Place = tuple[int, int]  # snapshot and label
 
 
@@ -55,19 +53,14 @@ def lifelines(history: "History", *, ax: Axes | None = None) -> Axes:
         If there is one snapshot only.
     """
     clusters = history.clusters
-    table = snapshot_table(clusters.rows)
-    snapshots = [int(snapshot) for snapshot in table["snapshot"]]
-    if len(snapshots) < 2:
-        raise ValueError("received the history of 1 snapshot; expected 2 or more: record more snapshots")
-    known = sorted(int(str(label)) for label in history.sizes.columns)
-    labels = [label for label in known if label != NOISE] + [NOISE] * (NOISE in known)
-    sizes = history.sizes.reindex(index=snapshots, columns=labels).fillna(0)
+    counts = count_members(history)
+    snapshots, sizes = counts.snapshots, counts.sizes
 
     lasting = int(history.lives["died"].isna().sum())
     count = f"{len(history.lives)} clusters" if len(history.lives) != 1 else "1 cluster"
     title = f"{clusters.layer}: lives of {count} of the {clusters.view} view, {lasting} there at the end"
     width = max(float(np.clip(0.7 * len(snapshots) + 2, 7.0, 14.0)), min(text_width(title, size=11) + 0.6, 16.0))
-    ax = axes_or_new(ax, width=width, height=float(np.clip(0.32 * len(labels) + 1.6, 3.4, 12.0)))
+    ax = axes_or_new(ax, width=width, height=float(np.clip(0.32 * len(counts.labels) + 1.6, 3.4, 12.0)))
     lanes, bottom = _lanes(sizes, lines_of_text=inches(ax)[1] * 72 / LINE_OF_TEXT)
     ax.set_ylim(bottom, 0)
     ax.set_xlim(-2 * END, len(snapshots) - 1 + 2 * END)
@@ -79,7 +72,7 @@ def lifelines(history: "History", *, ax: Axes | None = None) -> Axes:
         _draw_gaps(ax, lines, lanes=lanes, order=order, colours=colours)
     for line in lines:
         _draw_line(ax, line, sizes=sizes, lanes=lanes, order=order, colours=colours)
-    if NOISE in known:
+    if NOISE in counts.labels:
         noise = [(snapshot, NOISE) for snapshot in snapshots]
         _draw_line(ax, noise, sizes=sizes, lanes=lanes, order=order, colours=colours)
     marks = _draw_marks(ax, history.transitions, lanes=lanes, order=order, colours=colours)
@@ -99,7 +92,7 @@ def lifelines(history: "History", *, ax: Axes | None = None) -> Axes:
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
     ax.set_yticks([lanes[label] for label in named], [cluster_name(label) for label in named])
-    moments = snapshot_titles(table, separator="\n")
+    moments = snapshot_titles(counts.table, separator="\n")
     shown = brief_ticks(ax, moments)
     ax.set_xticks(shown, [moments[place] for place in shown])
     return ax
@@ -203,23 +196,11 @@ def _draw_marks(
     step = inches(ax)[0] * 72 / len(order)
     room = points_per_unit(ax) * float(np.median(np.diff([0.0, *lanes.values()])))
     size = max(2.5, min(float(np.clip(0.28 * step, 4.5, 7.0)), room))
-    found = []
-    for what, (marker, label) in _MARKS.items():
+    for what in ("split", "merge"):
         rows = transitions[transitions["transition"] == what]
-        if rows.empty:
-            continue
-        starting = what in ("appear", "merge")
-        side = "to" if starting else "from"
-        at = rows[[f"{side}_snapshot", f"{side}_cluster"]].drop_duplicates()
-        along = [order[int(snapshot)] + (-END if starting else END) for snapshot in at.iloc[:, 0]]
-        across = [lanes[int(cluster)] for cluster in at.iloc[:, 1]]
-        style: dict[str, Any] = {"marker": marker, "ms": size, "mfc": "white", "mec": INK, "mew": 0.13 * size, "ls": ""}
-        ax.plot(along, across, **style, zorder=4, gid=what)
-        found.append(Line2D([], [], **(style | {"ms": 7.0, "mew": 0.9}), label=label))
-        if what in ("split", "merge"):
-            columns = ["from_snapshot", "from_cluster", "to_snapshot", "to_cluster"]
-            for start, before, end, after in rows[columns].itertuples(index=False):
-                ends = [order[int(start)] + END, order[int(end)] - END]
-                lane = [lanes[int(before)], lanes[int(after)]]
-                ax.plot(ends, lane, lw=1.3, color=colours[int(before)], zorder=1.5, gid=what)
-    return found
+        columns = ["from_snapshot", "from_cluster", "to_snapshot", "to_cluster"]
+        for start, before, end, after in rows[columns].itertuples(index=False):
+            ends = [order[int(start)] + END, order[int(end)] - END]
+            lane = [lanes[int(before)], lanes[int(after)]]
+            ax.plot(ends, lane, lw=1.3, color=colours[int(before)], zorder=1.5, gid=what)
+    return mark_transitions(ax, transitions, across=lambda _, cluster: lanes[cluster], order=order, end=END, size=size)

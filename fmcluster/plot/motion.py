@@ -10,17 +10,20 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgba
 from matplotlib.lines import Line2D
+from matplotlib.patches import FancyArrowPatch
 
-from .canvas import INK, pixels_per_inch
+from .canvas import INK, inches, pixels_per_inch
 from .embeddings import check_same_rows, cluster_marks, dress, map_axes, place_legend
 from .palette import cluster_palette
 from .snapshots import snapshot_table, snapshot_titles, span
 
 if TYPE_CHECKING:
+    from fmcluster.analysis.findings import Findings
     from fmcluster.analysis.results import Clusters, Embedding
 
 PLAIN = "#0173b2"
 NUMBERED = 5
+SHORTEST = 14.0  # points, of a step with an arrow
 
 
 def trajectories(
@@ -29,12 +32,14 @@ def trajectories(
     *,
     rows: Iterable[int] | None = None,
     top: int = 24,
+    floor: "float | Findings | None" = None,
     ax: Axes | None = None,
 ) -> Axes:
     """Draw the path of each row through the map; older parts of a path are fainter.
 
-    A path starts at a hollow dot and ends at a filled one. All paths are drawn thin; those that travelled
-    furthest (the greatest length in the map) are drawn strong, and the first five of these are numbered.
+    A path starts at a hollow dot and ends at a filled one; an arrow on its longest step says which way it goes. All
+    paths are drawn thin; those that travelled furthest (the greatest length in the map) are drawn strong, and the
+    first five of these are numbered.
 
     Parameters
     ----------
@@ -47,6 +52,11 @@ def trajectories(
         view, places within a snapshot (from 0) in the others. By default all.
     top : int, default 24
         How many paths are drawn strong when `rows` is left out.
+    floor : float or Findings, optional
+        Leave out what moved no more than this. A number is the length of a path in the map, in the map's own units.
+        Findings, made by `fmcluster.diagnose`, tell of the ``"channel"`` view what moved in truth: a channel is drawn
+        if at any snapshot it drifted farther from its own response at the first than
+        ``findings.thresholds.drift``. The legend says how many are drawn.
     ax : Axes, optional
         Where to draw; by default a new figure.
 
@@ -59,7 +69,8 @@ def trajectories(
     Raises
     ------
     ValueError
-        If there is one snapshot only, no such row, or `clusters` labels other rows than the map has.
+        If there is one snapshot only, no such row, `clusters` labels other rows than the map has, or the floor is
+        negative, or of other channels.
 
     Notes
     -----
@@ -75,12 +86,16 @@ def trajectories(
     names = _row_names(embedding)
     length = np.linalg.norm(np.diff(paths, axis=1), axis=2).sum(axis=1)
     furthest = np.argsort(-length, kind="stable")
-    if rows is None:
-        strong = furthest[:top]
-        thin = np.setdiff1d(np.arange(len(paths)), strong)
-    else:
-        asked = _positions(embedding, rows)
-        strong, thin = furthest[np.isin(furthest, asked)], np.empty(0, dtype=np.int64)
+    kept = np.ones(len(paths), bool) if rows is None else np.isin(np.arange(len(paths)), _positions(embedding, rows))
+    asked = int(kept.sum())
+    heading = None
+    if floor is not None:
+        moved, what_moved = _moved(embedding, length, floor)
+        kept &= moved
+        heading = f"{int(kept.sum())} of {asked} rows {what_moved}"
+    furthest = furthest[kept[furthest]]
+    strong = furthest[:top] if rows is None else furthest
+    thin = np.setdiff1d(furthest, strong)
 
     colours = [PLAIN] * len(paths)
     ends: list[Line2D] = []
@@ -94,6 +109,7 @@ def trajectories(
     _draw_paths(ax, paths[thin], colours=[colours[i] for i in thin], style="thin")
     _draw_paths(ax, paths[strong], colours=[colours[i] for i in strong], style="strong")
     dress(ax, embedding)
+    _point(ax, paths[strong], colours=[colours[i] for i in strong])
     _number(ax, paths[strong[:NUMBERED]], names=[names[i] for i in strong[:NUMBERED]])
     what = f"{embedding.layer}: paths in the {embedding.view} view, {span(table)}"
     ax.set_title(what, fontsize=11, color=INK, loc="left", parse_math=False)
@@ -107,8 +123,33 @@ def trajectories(
     if len(thin):
         marks.append(Line2D([], [], color=INK, lw=1.6, label=longest))
         marks.append(Line2D([], [], color=INK, lw=0.7, alpha=0.4, label=f"{len(thin)} others"))
+    if heading is not None:
+        marks.insert(0, Line2D([], [], ls="", label=heading))
     place_legend(ax, marks + ends)
     return ax
+
+
+def _moved(
+    embedding: "Embedding", length: npt.NDArray[np.float64], floor: "float | Findings"
+) -> tuple[npt.NDArray[np.bool_], str]:
+    """Return which rows moved more than the floor, and how that is said."""
+    if isinstance(floor, int | float | np.number):
+        if not floor >= 0:
+            raise ValueError(f"received floor={floor}; expected 0 or more: a length of path in the map")
+        return length > floor, f"with\na path over {float(floor):.3g}"
+    if not hasattr(floor, "thresholds"):
+        raise TypeError(f"received floor={floor!r}; expected a number, or what fmcluster.diagnose(run) returned")
+    least = floor.thresholds.drift
+    table = floor.channels[floor.channels["layer"] == embedding.layer]
+    farthest = table.groupby("channel")["drift"].max()
+    of_channels = embedding.identity == ["channel"]
+    numbers = embedding.rows[embedding.identity[0]].to_numpy()[: len(length)]
+    if not of_channels or not np.isin(numbers, farthest.index).all():
+        raise ValueError(
+            f"received findings of layers {floor.layers['layer'].tolist()}, and a map of the {embedding.view} view of "
+            f"{embedding.layer!r}; expected findings of its channels: diagnose this layer, or pass a number"
+        )
+    return farthest.loc[numbers].to_numpy() > least, f"with\na drift over {least:.3g}"
 
 
 def _draw_paths(
@@ -136,6 +177,32 @@ def _draw_paths(
     edge, over = 0.9 * width, over + 0.5
     ax.scatter(first[:, 0], first[:, 1], s=mark**2, fc="white", ec=ends, linewidths=edge, zorder=over)
     ax.scatter(last[:, 0], last[:, 1], s=mark**2, fc=ends, linewidths=0, zorder=over)
+
+
+def _point(ax: Axes, paths: npt.NDArray[np.float64], *, colours: list[str]) -> None:
+    """Put an arrow head on the middle of the longest step of each path, where that is long enough to carry one."""
+    # Both axes will have the same scale, whatever it is before the picture is laid out.
+    (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
+    wide, tall = inches(ax)
+    scale = 72 * min(wide / abs(right - left), tall / abs(top - bottom))
+    lengths = scale * np.linalg.norm(np.diff(paths, axis=1), axis=2)
+    for path, length, colour in zip(paths, lengths, colours, strict=True):
+        longest = int(length.argmax())
+        if length[longest] >= SHORTEST:
+            start, end = path[longest], path[longest + 1]
+            tip = (0.45 * start + 0.55 * end, 0.44 * start + 0.56 * end)
+            head = FancyArrowPatch(
+                *tip,
+                arrowstyle="-|>",
+                mutation_scale=15,
+                shrinkA=0,
+                shrinkB=0,
+                color=colour,
+                lw=0,
+                zorder=2.2,
+                gid="arrow",
+            )
+            ax.add_patch(head)
 
 
 def _number(ax: Axes, paths: npt.NDArray[np.float64], *, names: list[str]) -> None:

@@ -12,10 +12,9 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 from .canvas import FAINT, INK, RULE, inch_axes, inch_text, new_figure, text_width
-from .channels import sample_name
 from .embeddings import cluster_marks
-from .exemplars import PicturedSamples
 from .palette import NOISE, cluster_palette
+from .pictured import PicturedSamples, require_layer, sample_name
 from .snapshots import brief, snapshot_table, snapshot_titles, span
 
 if TYPE_CHECKING:
@@ -68,12 +67,15 @@ def position_clusters(
 
     Raises
     ------
+    TypeError
+        For what is not a layer.
     ValueError
         If `clusters` are of another view or layer or of several runs, have no place of the sample, the layer has no
         height and width, or `opacity` is out of its range.
     """
     if not 0 < opacity <= 1:
         raise ValueError(f"received opacity={opacity}; expected above 0 and up to 1, such as 0.55")
+    require_layer(layer)
     _check(clusters, layer)
     rows, labels = clusters.rows, clusters.labels
     mine = (rows["sample"] == sample).to_numpy()
@@ -100,7 +102,7 @@ def position_clusters(
     legend_columns = ceil(len(marks) * LEGEND_ROW / (body - 0.1))
     part = "" if len(shown) == len(table) else f" ({len(shown)} of them drawn)"
     headline = f"{layer.label}: clusters of places over {span(table)}{part}"
-    name = sample_name(layer, sample)  # type: ignore[arg-type]
+    name = sample_name(layer, sample)
     counted = f"{clusters.n_clusters} clusters" if clusters.n_clusters != 1 else "1 cluster"
     places = f"{height} x {width} places" if height * width > 1 else "1 place"
     subtitle = f"{counted} by {clusters.method}, {len(present)} of them seen here; {places} on {name}"

@@ -1,11 +1,9 @@
 """How a statistic is spread over the channels of a layer, snapshot by snapshot."""
 
 from collections.abc import Iterable
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
@@ -13,6 +11,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from .canvas import FAINT, INK, RULE, new_figure, text_width
 from .curves import dress_curve
 from .embeddings import age_palette
+from .pictured import MeasuredLayer, require_layer
 from .snapshots import brief, snapshot_table, snapshot_titles, span
 
 Values = npt.NDArray[np.float64]
@@ -28,22 +27,6 @@ NAMES = {
 AT_MOST = 20
 RIDGE = 1.25
 FAR = 6.0
-
-
-class MeasuredLayer(Protocol):
-    """What the ridges need of a layer of a run."""
-
-    @property
-    def label(self) -> str:
-        """What the layer is called."""
-
-    @property
-    def kind(self) -> str:
-        """What its maps are: ``"activation"`` or ``"gradient"``."""
-
-    @property
-    def statistics(self) -> pd.DataFrame:
-        """Columns ``snapshot, epoch, step, channel`` and one for each statistic."""
 
 
 def statistics(layer: MeasuredLayer, *, what: str | Iterable[str] = "mean") -> Figure:
@@ -68,9 +51,12 @@ def statistics(layer: MeasuredLayer, *, what: str | Iterable[str] = "mean") -> F
 
     Raises
     ------
+    TypeError
+        For what is not a layer.
     ValueError
         If there is no such statistic, or the layer has no snapshot.
     """
+    require_layer(layer)
     chosen = [what] if isinstance(what, str) else list(what)
     frame = layer.statistics
     wrong = [name for name in chosen if name not in NAMES or name not in frame.columns]

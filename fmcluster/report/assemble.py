@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from fmcluster.analysis import Clusters, Embedding, History, Scores
+from fmcluster.analysis import Clusters, Embedding, History, Scores, medoids
 from fmcluster.analysis.embedding import Reducer
 from fmcluster.analysis.saving import Saved
 from fmcluster.analysis.studying import study
@@ -123,14 +123,9 @@ class Study:
     @cached_property
     def medoids(self) -> dict[int, int]:
         """Of each cluster with members at the last snapshot, the row nearest to their mean; no noise."""
-        scores, labels = self.scores.by_snapshot(self.scores.values)[-1], self.labels[-1]
-        nearest = {}
-        for label in self.clusters.names:
-            members = np.flatnonzero(labels == label)
-            if len(members):
-                away = np.linalg.norm(scores[members] - scores[members].mean(axis=0), axis=1)
-                nearest[label] = int(members[away.argmin()])
-        return nearest
+        found = medoids(self.scores, self.clusters)
+        last = found[found["snapshot"] == self.scores.rows["snapshot"].iloc[-1]]
+        return {int(label): int(place) for label, place in zip(last["cluster"], last["place"], strict=True)}
 
 
 def study_layer(layer: Layer, settings: Settings, *, announce: Announce, saved: Saved | None) -> Study:

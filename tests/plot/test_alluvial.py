@@ -1,7 +1,9 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.patches import PathPatch, Rectangle
@@ -17,7 +19,7 @@ def history(request, drifting):
 
 
 def bands(ax):
-    found = [patch for patch in ax.patches if isinstance(patch, PathPatch)]
+    found = [patch for patch in ax.patches if isinstance(patch, PathPatch) and patch.get_gid() != "survive"]
     return {tuple(map(int, patch.get_gid().split(","))): patch for patch in found}
 
 
@@ -89,6 +91,59 @@ def test_names_do_not_meet(n_clusters, drifting):
         assert all(lower[1] <= upper[0] + 1 for lower, upper in pairwise(boxes))
     assert all(ax.figure.bbox.x0 <= t.get_window_extent().x0 for t in ax.texts)
     assert all(t.get_window_extent().x1 <= ax.figure.bbox.x1 for t in ax.texts)
+
+
+def transitions_of(history):
+    """Add the transitions that `track` finds by the labels, and a split and a merge."""
+    steps = [
+        *[(k, k + 1, c, c, "survive", 0.9) for k in range(8) for c in range(8)],
+        *[(1, 2, 3, 0, "split", 0.4), (1, 2, 3, 5, "split", 0.4), (4, 5, 6, 2, "merge", 0.6), (4, 5, 2, 2, "merge", 1)],
+        *[(2, 3, 7, None, "vanish", 0.3), (6, 7, None, 1, "appear", np.nan)],
+    ]
+    columns = ["from_snapshot", "to_snapshot", "from_cluster", "to_cluster", "transition", "overlap"]
+    frame = pd.DataFrame(steps, columns=columns).astype({"from_cluster": "Int64", "to_cluster": "Int64"})
+    return replace(history, transitions=frame)
+
+
+def test_transitions_are_marked_beside_their_nodes(history):
+    ax = plot.flow(transitions_of(history))
+    drawn = nodes(ax)
+    marks = {curve.get_gid(): curve.get_xydata() for curve in ax.lines}
+    beside = {"split": ((1, 3), 1), "vanish": ((2, 7), 1), "merge": ((5, 2), -1), "appear": ((7, 1), -1)}
+    assert marks.keys() == beside.keys()
+    for what, (place, side) in beside.items():
+        ((x, y),) = marks[what]
+        assert y == pytest.approx(drawn[place].get_y() + drawn[place].get_height() / 2)
+        assert NODE / 2 < side * (x - place[0]) < 0.5
+    said = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert said == ["survives", "appears", "vanishes", "splits", "merged"]
+
+
+def test_a_line_goes_through_the_bands_in_which_clusters_survive(history):
+    ax = plot.flow(transitions_of(history))
+    survive = [patch.get_path().vertices for patch in ax.patches if patch.get_gid() == "survive"]
+    flows = bands(ax)
+    staying = {key: band.get_path().vertices for key, band in flows.items() if key[1] == key[2] != -1}
+    assert len(survive) == len(staying)
+    middles = [((v[0, 1] + v[7, 1]) / 2, (v[3, 1] + v[4, 1]) / 2) for v in staying.values()]
+    drawn = [(line[0, 1], line[3, 1]) for line in survive]
+    np.testing.assert_allclose(*(sorted(np.round(ends, 6).tolist()) for ends in (drawn, middles)))
+
+
+def test_marks_can_be_left_out_and_are_left_out_where_there_are_none(history):
+    for ax in (plot.flow(transitions_of(history), transitions=False), plot.flow(history)):
+        assert not ax.lines
+        assert ax.get_legend() is None
+        assert not [patch for patch in ax.patches if patch.get_gid() == "survive"]
+
+
+def test_the_legend_of_marks_stands_clear_of_the_title(history):
+    ax = plot.flow(transitions_of(history))
+    ax.figure.draw_without_rendering()
+    legend = ax.get_legend().get_window_extent()
+    title = next(text for text in ax.get_children() if getattr(text, "get_text", str)() == ax.get_title(loc="left"))
+    assert legend.y1 <= title.get_window_extent().y0 + 1
+    assert legend.y0 >= ax.bbox.y1 - 1
 
 
 def test_axes_given(history):

@@ -7,7 +7,7 @@ from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 
 from fmcluster import plot
-from fmcluster.analysis.results import Clusters
+from fmcluster.analysis.results import Clusters, Scores
 
 
 def panel(figure):
@@ -314,11 +314,14 @@ def test_grid_by_cluster_puts_the_members_together_noise_and_what_is_in_none_las
     figure = plot.channel_grid(layer, channels=range(8), order="cluster", clusters=clusters_of(layer, labels))
     drawn = [int(word) for word in words(figure) if word.isdigit()]
     assert drawn[:5] == [1, 4, 0, 3, 5]
-    assert sorted(drawn[5:]) == [2, 6, 7]
+    assert drawn[5:] == [2, 6, 7]
     palette = plot.cluster_palette(labels)
-    badges = [patch for patch in panel(figure).patches if not patch.get_hatch() and patch.get_width() < 0.2]
-    assert [to_hex(badge.get_facecolor()) for badge in badges] == [
-        palette[labels[channel]] for channel in drawn if channel < 6
+    badges = [patch for patch in panel(figure).patches if patch.get_gid() == "group"]
+    assert [to_hex(badge.get_facecolor()) for badge in badges] == [palette[label] for label in (0, 1, 2, -1)]
+    headings = [text.get_text() for text in panel(figure).texts if text.get_gid() == "group"]
+    assert headings == [
+        *("cluster 0: 2 channels", "cluster 1: 2 channels", "cluster 2: 1 channel", "noise: 1 channel"),
+        "in no cluster: 2 channels",
     ]
     assert "cluster by cluster" in " ".join(words(figure))
 
@@ -327,6 +330,52 @@ def test_clusters_colour_the_numbers_in_any_order(layers):
     layer = layers["conv1"]
     figure = plot.channel_grid(layer, channels=[5, 0], clusters=clusters_of(layer, [1, 0, 1, 1, 0, 2]))
     assert [word for word in words(figure) if word.isdigit()] == ["5", "0"]
+
+
+def scores_of(clusters, values):
+    """Return scores of one component of the rows of clusters."""
+    about = {"rows": clusters.rows, "layer": clusters.layer, "view": clusters.view, "fit": clusters.fit}
+    values = np.array(values, dtype=np.float64)[:, None]
+    return Scores(**about, values=values, singular_values=np.ones(1), total_variance=1.0, n_features=9, method="gram")
+
+
+def test_the_medoid_of_each_cluster_is_framed_and_comes_first(layers):
+    clusters = clusters_of(layers["conv1"], [1, 0, -1, 1, 0, 1, 2])
+    # of cluster 1 the mean of 0, 10 and 4 is nearest to channel 5; of two members both are as near, and the first leads
+    scores = scores_of(clusters, [0, 3, 0, 10, 7, 4, 5])
+    figure = plot.channel_grid(layers["conv1"], channels=range(7), order="cluster", clusters=clusters, scores=scores)
+    assert [int(word) for word in words(figure) if word.isdigit()] == [1, 4, 5, 0, 3, 6, 2]
+    frames = [patch for patch in panel(figure).patches if patch.get_gid() == "medoid"]
+    palette = plot.cluster_palette([0, 1, 2])
+    assert [to_hex(frame.get_edgecolor()) for frame in frames[1::2]] == [palette[label] for label in (0, 1, 2)]
+    bold = [text.get_text() for text in panel(figure).texts if text.get_fontweight() == "bold"]
+    assert bold == ["1", "5", "6"]
+    assert any("Framed: the medoid of its cluster" in word for word in words(figure))
+    assert not any("Framed" in word for word in words(plot.channel_grid(layers["conv1"], clusters=clusters)))
+
+
+def test_groups_stand_apart_and_within_the_sheet(layers):
+    labels = np.arange(64) % 5
+    labels[60:] = [5, 6, 7, 8]
+    clusters = clusters_of(layers["conv1"], labels)
+    figure = plot.channel_grid(layers["conv1"], order="cluster", clusters=clusters)
+    ax = panel(figure)
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in ax.texts]
+    assert all(not one.overlaps(other) for place, one in enumerate(boxes) for other in boxes[:place])
+    corners = {(round(image.get_extent()[0], 3), round(image.get_extent()[3], 3)) for image in ax.images}
+    assert len(corners) == len(ax.images) == 64 - len(hatched(figure))
+    right, low = ax.get_xlim()[1], ax.get_ylim()[0]
+    assert all(image.get_extent()[1] <= right and image.get_extent()[2] <= low + 1e-9 for image in ax.images)
+
+
+def test_scores_of_something_else_are_refused(layers):
+    clusters = clusters_of(layers["conv1"], [1, 0])
+    with pytest.raises(ValueError, match="received scores without clusters"):
+        plot.channel_grid(layers["conv1"], scores=scores_of(clusters, [0, 1]))
+    other = scores_of(clusters_of(layers["conv1"], [1, 0, 0]), [0, 1, 2])
+    with pytest.raises(ValueError, match="expected the 3 rows of 'conv1'"):
+        plot.channel_grid(layers["conv1"], clusters=clusters, scores=other)
 
 
 def test_clusters_of_something_else_are_refused(layers):
@@ -339,6 +388,17 @@ def test_clusters_of_something_else_are_refused(layers):
         plot.channel_grid(layer, clusters=clusters_of(layer, [0, 1], snapshot=2))
 
 
-def test_a_name_is_no_layer():
+@pytest.mark.parametrize(
+    "draw",
+    [
+        plot.channel_grid,
+        plot.channel_evolution,
+        plot.statistics,
+        plot.animate_grid,
+        lambda name: plot.exemplars(None, name),
+        lambda name: plot.position_clusters(None, name),
+    ],
+)
+def test_a_name_is_no_layer(draw):
     with pytest.raises(TypeError, match="received 'conv1'; expected a layer of a run"):
-        plot.channel_grid("conv1")
+        draw("conv1")

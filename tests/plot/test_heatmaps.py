@@ -1,5 +1,7 @@
 """What the heat maps draw is what they were handed."""
 
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -141,3 +143,11 @@ def test_what_there_is_not_is_refused():
         drift(found({"conv1": np.zeros((2, 2))}), "fc")
     with pytest.raises(ValueError, match="received order='size'; expected 'drift' or 'index'"):
         drift(found({"conv1": np.zeros((2, 2))}), "conv1", order="size")
+
+
+def test_each_of_64_channels_is_named_in_letters_that_fit_its_row():
+    ax = drift(found({"conv1": np.random.default_rng(0).random((64, 9))}), "conv1")
+    assert len(tick_names(ax)[0]) == 64
+    ax.figure.draw_without_rendering()
+    boxes = [tick.get_window_extent() for tick in ax.get_yticklabels()]
+    assert all(not one.overlaps(other) for one, other in pairwise(boxes))

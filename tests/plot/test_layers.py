@@ -80,6 +80,23 @@ def test_the_effective_rank_is_marked_as_a_share_of_the_channels():
     assert marks.get_ydata().tolist() == [0.5, 1.5]
 
 
+def test_a_rank_of_few_places_is_hollow_and_the_legend_says_so():
+    given = found(TWO, settled={})
+    ranks = (given.frame["measure"] == "effective_rank") & (given.frame["layer"] == "conv1")
+    given.frame.loc[ranks, "evidence"] = "10 channels at 19 places"
+    ax = channels_per_layer(given)
+    drawn = {line.get_gid(): line for line in ax.lines}
+    assert drawn["rank"].get_ydata().tolist() == [0.5]
+    assert drawn["rank of few places"].get_ydata().tolist() == [1.5]
+    assert drawn["rank of few places"].get_markerfacecolor() == "white"
+    said = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert said[-1] == "effective rank at fewer than 2 places a channel: says little"
+    whole = channels_per_layer(found(TWO, settled={}))
+    assert [text.get_text() for text in whole.get_legend().get_texts()][-1] == "effective rank"
+    given.frame.loc[ranks, "evidence"] = "10 channels at 20 places"
+    assert [line.get_gid() for line in channels_per_layer(given).lines] == ["rank"]
+
+
 def test_another_snapshot_can_be_asked_for():
     ax = channels_per_layer(found(TWO, settled={}), snapshot=0)
     assert [bars[0].get_width() for bars in ax.containers] == pytest.approx([0.3, 0.5, 0.2])

@@ -5,6 +5,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
 
 from fmcluster import plot
+from fmcluster.analysis.findings import Findings, Thresholds
 from fmcluster.plot import cluster_palette
 
 
@@ -122,6 +123,71 @@ def test_refusals(found, drifting):
         plot.trajectories(found[0], top=-1)
     with pytest.raises(ValueError, match="same scores"):
         plot.trajectories(found[0], drifting(10)[1])
+
+
+def findings_of(embedding, drift, *, threshold=0.5, layer="layer4"):
+    channels = embedding.rows[["snapshot", "channel"]].assign(layer=layer, drift=drift)
+    layers = pd.DataFrame({"layer": [layer]})
+    return Findings(pd.DataFrame(), channels, layers, (), Thresholds(drift=threshold))
+
+
+def test_a_floor_leaves_out_what_moved_less(found):
+    embedding, clusters, _ = found
+    length = lengths(embedding)
+    least = float(np.median(length))
+    ax = plot.trajectories(embedding, clusters, top=10, floor=least)
+    order = np.argsort(-length, kind="stable")[:32]
+    drawn = lines(ax)
+    np.testing.assert_array_equal(drawn["strong"].get_segments(), expected_segments(embedding, order[:10]))
+    np.testing.assert_array_equal(drawn["thin"].get_segments(), expected_segments(embedding, np.sort(order[10:])))
+    assert labels(ax)[0] == f"32 of 64 rows with\na path over {least:.3g}"
+    assert labels(ax)[3:5] == ["10 longest, 5 numbered", "22 others"]
+
+
+def test_findings_tell_which_channels_drifted(found):
+    embedding, _, _ = found
+    # each channel is farthest from its first response at another snapshot
+    drift = np.zeros((9, 64))
+    drift[np.arange(64) % 8 + 1, np.arange(64)] = np.linspace(0, 1, 64)
+    moved = np.flatnonzero(np.linspace(0, 1, 64) > 0.75)
+    ax = plot.trajectories(embedding, floor=findings_of(embedding, drift.ravel(), threshold=0.75), top=0)
+    np.testing.assert_array_equal(lines(ax)["thin"].get_segments(), expected_segments(embedding, moved))
+    assert labels(ax)[0] == "16 of 64 rows with\na drift over 0.75"
+    asked = plot.trajectories(embedding, rows=[3, 60], floor=findings_of(embedding, drift.ravel(), threshold=0.75))
+    np.testing.assert_array_equal(lines(asked)["strong"].get_segments(), expected_segments(embedding, [60]))
+    assert labels(asked)[0] == "1 of 2 rows with\na drift over 0.75"
+
+
+def test_nothing_over_the_floor_is_said(found):
+    ax = plot.trajectories(*found[:2], floor=1e9)
+    assert not lines(ax)
+    assert labels(ax)[0] == "0 of 64 rows with\na path over 1e+09"
+
+
+def test_floors_of_something_else_are_refused(found):
+    embedding = found[0]
+    other = findings_of(embedding, 0.5, layer="conv1")
+    with pytest.raises(ValueError, match=r"findings of layers \['conv1'\], and a map of the channel view of 'layer4'"):
+        plot.trajectories(embedding, floor=other)
+    with pytest.raises(TypeError, match="received floor='much'; expected a number"):
+        plot.trajectories(embedding, floor="much")
+    with pytest.raises(ValueError, match="received floor=-1"):
+        plot.trajectories(embedding, floor=-1)
+
+
+def test_arrows_point_along_the_longest_step_of_strong_paths(found):
+    embedding, clusters, _ = found
+    ax = plot.trajectories(embedding, clusters, rows=range(64))
+    arrows = [patch for patch in ax.patches if patch.get_gid() == "arrow"]
+    assert arrows
+    paths = embedding.by_snapshot(embedding.values).swapaxes(0, 1)
+    steps = np.diff(paths, axis=1)
+    size = np.linalg.norm(steps, axis=2)
+    longest = steps[np.arange(64), size.argmax(axis=1)]
+    for arrow in arrows:
+        start, end = arrow._posA_posB
+        way = (np.array(end) - np.array(start)) / 0.01
+        assert np.abs(longest - way).sum(axis=1).min() < 1e-6
 
 
 def test_frame_of_rows_is_left_alone(found):

@@ -1,0 +1,161 @@
+"""The plot command: what it writes, and what it says of what it cannot write."""
+
+import sys
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from PIL import Image
+
+from fmcluster.cli import main
+from fmcluster.store import LayerSpec, RunWriter
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two layers and three snapshots, written without a model."""
+    path = tmp_path_factory.mktemp("drawing") / "run.zarr"
+    rng = np.random.default_rng(0)
+    specs = [LayerSpec("conv1", (20, 5, 4), "float16", "Conv2d"), LayerSpec("fc", (2,), "float16", "Linear")]
+    with RunWriter(path) as writer:
+        writer.create(specs, n_samples=8, shard_samples=4, kind="probe")
+        for name, values in {"sample": np.arange(8), "label": np.arange(8) % 2}.items():
+            writer.add_static(f"samples/{name}", values, dimensions=("item",))
+        digests = rng.integers(0, 256, (8, 32)).astype(np.uint8)
+        writer.add_static("samples/digest", digests, dimensions=("item", "byte"))
+        for epoch in range(3):
+            for spec in specs:
+                for offset in (0, 4):
+                    values = rng.standard_normal((4, *spec.shape)).astype(np.float16)
+                    writer.write(spec.name, offset=offset, values=values)
+            statistics = {(spec.name, "activation"): rng.random((6, spec.n_channels)) for spec in specs}
+            metrics = {"val_accuracy": epoch / 2}
+            writer.commit(
+                epoch=epoch, step=5 * epoch, index=np.arange(8), statistics=statistics, metrics=metrics, clipped={}
+            )
+    return path
+
+
+def plot(*arguments: str | Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(sys, "argv", ["fmcluster", "plot", *map(str, arguments)])
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    return int(exit_.value.code or 0)
+
+
+@pytest.mark.parametrize("picture", ["embedding", "grid"])
+def test_a_gif_moves(picture, run, tmp_path, capsys, monkeypatch):
+    out = tmp_path / f"{picture}.gif"
+    arguments = (run, picture, "--layer", "conv1", "--clusters", "3", "--dpi", "30", "-o", out)
+    assert plot(*arguments, monkeypatch=monkeypatch) == 0
+    assert f"Drawn in {out}" in capsys.readouterr().out.replace("\n", "")
+    with Image.open(out) as image:
+        assert image.format == "GIF"
+        assert image.n_frames == 3 if picture == "grid" else image.n_frames > 3
+
+
+def test_an_mp4_moves_where_ffmpeg_is_there(run, tmp_path, monkeypatch):
+    from matplotlib.animation import writers
+
+    if not writers.is_available("ffmpeg"):
+        pytest.skip("ffmpeg is not installed")
+    out = tmp_path / "grid.mp4"
+    assert plot(run, "grid", "--layer", "conv1", "--dpi", "40", "-o", out, monkeypatch=monkeypatch) == 0
+    assert out.read_bytes()[4:8] == b"ftyp"
+
+
+def test_an_mp4_without_ffmpeg_is_one_line_that_names_it(run, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "grid.mp4"
+    with mpl.rc_context({"animation.ffmpeg_path": str(tmp_path / "no-such-program")}):
+        assert plot(run, "grid", "--layer", "conv1", "-o", out, monkeypatch=monkeypatch) == 2
+    said = capsys.readouterr().err.strip()
+    assert said == "error: cannot write grid.mp4 without ffmpeg: install ffmpeg, or write a .gif"
+    assert not out.exists()
+
+
+def test_a_picture_that_does_not_move_says_what_it_can_be_written_to(run, tmp_path, capsys, monkeypatch):
+    assert plot(run, "flow", "--layer", "conv1", "-o", tmp_path / "flow.gif", monkeypatch=monkeypatch) == 2
+    said = capsys.readouterr().err.strip()
+    assert said == (
+        "error: cannot write flow.gif; expected a file that ends in .png, .svg or .pdf: flow does not move, as "
+        "embedding and grid do"
+    )
+    assert plot(run, "grid", "--layer", "conv1", "-o", tmp_path / "grid.bmp", monkeypatch=monkeypatch) == 2
+    assert "ends in .png, .svg or .pdf, or, to see it move, in .gif or .mp4" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("grid", "--epoch", "1"), "an animation shows all: leave --epoch out"),
+        (("grid", "--order", "cluster"), "pass index or activity"),
+    ],
+)
+def test_what_makes_no_sense_of_an_animation_is_refused(arguments, said, run, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "grid.gif"
+    assert plot(run, *arguments, "--layer", "conv1", "-o", out, monkeypatch=monkeypatch) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_grid_by_cluster_frames_the_medoids(run, tmp_path, monkeypatch):
+    out = tmp_path / "grid.svg"
+    arguments = (run, "grid", "--layer", "conv1", "--order", "cluster", "--clusters", "3", "-o", out)
+    with mpl.rc_context({"svg.fonttype": "none"}):
+        assert plot(*arguments, monkeypatch=monkeypatch) == 0
+    written = out.read_text()
+    assert written.count('id="medoid') == 2 * 3
+    assert "cluster 2: " in written
+    assert "Framed: the medoid of its cluster" in written
+
+
+def test_trajectories_of_channels_that_drifted_farther_than_a_floor(run, tmp_path, capsys, monkeypatch):
+    from fmcluster import diagnose, open_run
+
+    farthest = diagnose(open_run(run), layers=["conv1"]).channels.groupby("channel")["drift"].max()
+    floor = round(min(1.0, float(farthest.median())), 4)
+    out = tmp_path / "paths.svg"
+    arguments = ("trajectories", "--layer", "conv1", "--clusters", "3", "--floor", str(floor), "-o", out)
+    with mpl.rc_context({"svg.fonttype": "none"}):
+        assert plot(run, *arguments, monkeypatch=monkeypatch) == 0
+    assert f"{(farthest > floor).sum()} of 20 rows with" in out.read_text()
+    arguments = ("trajectories", "--layer", "conv1", "--view", "sample", "--floor", "0.1", "-o", out)
+    assert plot(run, *arguments, monkeypatch=monkeypatch) == 2
+    assert "a map of the sample view of 'conv1'; expected findings of its channels" in capsys.readouterr().err
+
+
+def test_one_epoch_of_an_embedding_is_one_map(run, tmp_path, monkeypatch):
+    out = tmp_path / "map.svg"
+    arguments = (run, "embedding", "--layer", "conv1", "--epoch", "1", "--clusters", "3", "-o", out)
+    with mpl.rc_context({"svg.fonttype": "none"}):
+        assert plot(*arguments, monkeypatch=monkeypatch) == 0
+    assert "conv1: channel view, epoch 1" in out.read_text()
+
+
+def test_churn_stands_between_its_null_and_its_floor(run, tmp_path, monkeypatch):
+    out = tmp_path / "churn.svg"
+    for view, told in (("channel", True), ("map", False)):
+        arguments = (run, "churn", "--layer", "conv1", "--view", view, "--clusters", "3", "-o", out)
+        with mpl.rc_context({"svg.fonttype": "none"}):
+            assert plot(*arguments, monkeypatch=monkeypatch) == 0
+        assert "null: labels with nothing in common" in out.read_text()
+        assert ("halves of the samples" in out.read_text()) == told
+
+
+@pytest.mark.parametrize("picture", ["trajectories", "flow"])
+def test_pictures_of_a_study_are_written(picture, run, tmp_path, monkeypatch):
+    out = tmp_path / f"{picture}.png"
+    assert plot(run, picture, "--layer", "conv1", "--clusters", "3", "-o", out, monkeypatch=monkeypatch) == 0
+    assert out.read_bytes().startswith(b"\x89PNG")
+
+
+def test_every_function_that_draws_has_a_form_on_the_command_line():
+    """`picturing` calls each function of `plot` by its name."""
+    import inspect
+
+    from fmcluster import plot as drawing
+    from fmcluster.cli import picturing
+
+    source = inspect.getsource(picturing)
+    drawn = set(drawing.__all__) - {"cluster_palette"}
+    assert {name for name in drawn if f"pictures.{name}" in source} == drawn
