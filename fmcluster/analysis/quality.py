@@ -26,8 +26,10 @@ from .separation import neighbour_accuracy
 Classes = Mapping[Any, Any] | pd.Series
 NOISE = -1
 _UNKNOWN = -1
+_NULL_ROWS, _PERMUTATIONS = 1000, 5
 _MEASURES = (
     "silhouette",
+    "silhouette_null",
     "davies_bouldin",
     "calinski_harabasz",
     "nmi",
@@ -57,8 +59,9 @@ class Quality:
 
         - ``snapshot, epoch, step``;
         - ``n_rows``, ``n_clusters`` (those with a row in this snapshot), ``noise`` (share of rows in no cluster);
-        - of the rows in a cluster: ``silhouette`` (mean over rows, from -1 to 1, high is good), ``davies_bouldin``
-          (from 0, low is good), ``calinski_harabasz`` (from 0, high is good);
+        - of the rows in a cluster: ``silhouette`` (mean over rows, from -1 to 1, high is good), ``silhouette_null``
+          (the same with the labels permuted at random, of at most 1,000 rows, mean of 5 times: what clusters that mean
+          nothing would have), ``davies_bouldin`` (from 0, low is good), ``calinski_harabasz`` (from 0, high is good);
         - of the rows in a cluster whose class is known: ``nmi`` (0 to 1) and ``ami`` (the same corrected for chance: 0
           is chance, 1 the best) between clusters and classes, ``purity`` (share of rows whose class is the most
           frequent one of their cluster);
@@ -77,7 +80,7 @@ class Quality:
 
     @property
     def values(self) -> Array:
-        """The measures without the counts, ndarray of shape (n_snapshots, 8), in the order of `frame`."""
+        """The measures without the counts, ndarray of shape (n_snapshots, 9), in the order of `frame`."""
         return self.frame[list(_MEASURES)].to_numpy(dtype=np.float64)
 
 
@@ -194,9 +197,19 @@ def _measure(
             notes.append(f"of the rows drawn for silhouettes: {nothing}")
         else:
             found["silhouette"] = float(silhouette_score(values[picked], labels[picked]))
+            found["silhouette_null"] = _null_of(values[picked], labels[picked], random_state=random_state)
     if classes is not None:
         notes += _compare(found, values, labels, classes=classes, n_neighbors=n_neighbors, random_state=random_state)
     return found | {"note": "; ".join(notes)}
+
+
+def _null_of(values: Array, labels: Labels, *, random_state: int) -> float:
+    """Return the mean silhouette of rows whose labels are permuted; NaN where too few rows of a few are drawn."""
+    rng = np.random.default_rng(random_state)
+    rows = np.sort(rng.choice(len(labels), min(len(labels), _NULL_ROWS), replace=False))
+    if _nothing_to_separate(labels[rows]):
+        return float("nan")
+    return float(np.mean([silhouette_score(values[rows], rng.permutation(labels[rows])) for _ in range(_PERMUTATIONS)]))
 
 
 def _nothing_to_separate(labels: Labels) -> str:

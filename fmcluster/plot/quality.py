@@ -27,6 +27,11 @@ _MEASURES = {
     "davies_bouldin": ("Davies-Bouldin index", "from 0, low is good"),
     "calinski_harabasz": ("Calinski-Harabasz index", "from 0, high is good"),
 }
+# What a measure is held against.
+_BESIDE = {
+    "silhouette": ("silhouette_null", "null: labels permuted"),
+    "knn_accuracy": ("knn_chance", "their chance"),
+}
 _OWN_SCALE = ("davies_bouldin", "calinski_harabasz")
 _OF_CLASSES = ("nmi", "ami", "purity", "knn_accuracy")
 _MARKERS = "osD^vP"
@@ -42,7 +47,8 @@ def quality(found: "Quality", *, measures: Sequence[str] = ("silhouette",), ax: 
     measures : sequence of str
         Columns of its frame: ``"silhouette"``, ``"nmi"``, ``"ami"``, ``"purity"``, ``"knn_accuracy"`` and ``"noise"``
         go together; ``"davies_bouldin"`` and ``"calinski_harabasz"``, which have scales of their own, are drawn alone.
-        With the accuracy of the neighbours comes its chance, dashed.
+        With the accuracy of the neighbours comes its chance, and with silhouettes their null, dashed. (A floor, how
+        much they differ with no change at all, is only known of churn.)
     ax : Axes, optional
         Where to draw; by default a new figure.
 
@@ -74,9 +80,10 @@ def quality(found: "Quality", *, measures: Sequence[str] = ("silhouette",), ax: 
     for number, name in enumerate(names):
         style: dict[str, Any] = {"color": colours[number], "marker": _MARKERS[number], "ms": 5, "lw": 1.8}
         curves += ax.plot(places, frame[name], **style, label=_MEASURES[name][0], gid=name)
-        if name == "knn_accuracy":
-            chance: dict[str, Any] = {"color": colours[number], "ls": "--", "lw": 1.4, "label": "their chance"}
-            curves += ax.plot(places, frame["knn_chance"], **chance, gid="knn_chance")
+        if name in _BESIDE:
+            column, label = _BESIDE[name]
+            beside: dict[str, Any] = {"color": colours[number], "ls": "--", "lw": 1.4, "label": label}
+            curves += ax.plot(places, frame[column], **beside, gid=column)
     _scale(ax, curves, own=names[0] in _OWN_SCALE)
     unit = f"{_MEASURES[names[0]][0]} ({_MEASURES[names[0]][1]})" if len(names) == 1 else "measure (at most 1)"
     if names == ["noise"] or names == ["knn_accuracy"]:

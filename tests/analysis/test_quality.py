@@ -20,7 +20,7 @@ from fmcluster.analysis import Clusters, Scores, cluster, pca
 from fmcluster.analysis.quality import Quality, quality
 
 N_SNAPSHOTS, N_SAMPLES = 4, 40
-SEPARATION = ["silhouette", "davies_bouldin", "calinski_harabasz"]
+SEPARATION = ["silhouette", "silhouette_null", "davies_bouldin", "calinski_harabasz"]
 AGAINST_CLASSES = ["nmi", "ami", "purity", "knn_accuracy", "knn_chance"]
 
 
@@ -112,6 +112,11 @@ def test_each_snapshot_is_what_scikit_learn_says_of_it(clusterer, scores, classe
         assert row["note"] == ""
         assert row["silhouette_rows"] == of.sum()
         assert row["silhouette"] == pytest.approx(metrics.silhouette_samples(values[of], labels[of]).mean())
+        # permuted labels: the mean over all permutations is below 0, as the own cluster is a row smaller
+        permuted = np.random.default_rng(5)
+        null = [metrics.silhouette_score(values[of], permuted.permutation(labels[of])) for _ in range(40)]
+        assert row["silhouette_null"] == pytest.approx(np.mean(null), abs=5 * np.std(null) / 5**0.5)
+        assert row["silhouette_null"] < row["silhouette"]
         assert row["davies_bouldin"] == pytest.approx(metrics.davies_bouldin_score(values[of], labels[of]))
         assert row["calinski_harabasz"] == pytest.approx(metrics.calinski_harabasz_score(values[of], labels[of]))
         both = of & known
@@ -120,7 +125,7 @@ def test_each_snapshot_is_what_scikit_learn_says_of_it(clusterer, scores, classe
         right = sum(np.unique(truth[both & (labels == c)], return_counts=True)[1].max() for c in set(labels[both]))
         assert row["purity"] == pytest.approx(right / both.sum())
     assert defined > 0
-    assert found.values.shape == (N_SNAPSHOTS, 8)
+    assert found.values.shape == (N_SNAPSHOTS, 9)
     np.testing.assert_array_equal(found.values, frame[SEPARATION + AGAINST_CLASSES].to_numpy())
 
 

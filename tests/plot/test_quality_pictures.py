@@ -46,7 +46,10 @@ def test_the_silhouette_of_each_snapshot_is_drawn(found):
     assert ax.get_title(loc="left") == "layer4: sample view, silhouette of the clusters of HDBSCAN"
     assert ax.get_ylabel() == "silhouette (from -1 to 1, high is good)"
     assert [tick.get_text() for tick in ax.get_xticklabels()][:2] == ["epoch 0", "epoch 1\nstep 2"]
-    assert ax.get_legend() is None
+    null = curve(ax, "silhouette_null")
+    np.testing.assert_array_equal(null.get_ydata(), found.frame["silhouette_null"])
+    assert (line.get_linestyle(), null.get_linestyle()) == ("-", "--")
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["silhouette", "null: labels permuted"]
 
 
 def test_the_chance_of_the_neighbours_is_dashed_beside_their_accuracy(found):
@@ -68,7 +71,7 @@ def test_measures_that_go_together_differ_in_colour_and_marker(found):
         np.testing.assert_array_equal(line.get_ydata(), found.frame[name])
     assert len({to_hex(line.get_color()) for line in curves}) == 6
     assert len({line.get_marker() for line in curves}) == 6
-    assert len(ax.get_legend().get_texts()) == 7
+    assert len(ax.get_legend().get_texts()) == 8
 
 
 def test_a_measure_asked_for_twice_is_drawn_once(found):
