@@ -19,7 +19,7 @@ from fmcluster.vectors import Vectors
 
 Announce = Callable[[str], None]
 
-ROWS_PER_SNAPSHOT = 2048
+ROWS_PER_SNAPSHOT, ROWS_IN_ALL = 2048, 20_480
 STAGES = 5
 
 
@@ -170,6 +170,8 @@ def study_layer(layer: Layer, settings: Settings, *, announce: Announce, saved: 
 def _drawn(layer: Layer, whole: Vectors, settings: Settings) -> Vectors:
     """Return the vectors, or so many of their rows, drawn at random, as the page and the memory can take."""
     fits = ROWS_PER_SNAPSHOT
+    if whole.view != "channel":  # channels are all there; of other rows, what the page can take
+        fits = max(256, min(fits, ROWS_IN_ALL // len(whole.snapshots)))
     if min(whole.shape) ** 2 * 16 > settings.max_bytes // 2:
         fits = min(fits, math.isqrt(settings.max_bytes // 32) // len(whole.snapshots))
     if whole.rows_per_snapshot <= fits:

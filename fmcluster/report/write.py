@@ -50,7 +50,8 @@ def write_report(
         and blocks rather than normalisation, activation and pooling), coarse blocks first.
     view : str
         What a point in the maps is: ``"channel"``, or another view of `Layer.vectors`. Of more than 2,048 rows in a
-        snapshot as many are drawn at random.
+        snapshot as many are drawn at random; in other views than that of channels, of more than 20,480 in all (but at
+        least 256 of each snapshot).
     n_clusters : int
         How many clusters k-means looks for in each layer; fewer where there are fewer rows.
     sample : int, optional

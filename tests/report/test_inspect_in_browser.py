@@ -116,9 +116,10 @@ def test_all_channels_follow_the_slider_and_a_click_shows_one_closely(opened: Op
         drawn = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB")).astype(int)
         for row in range(10):
             tile = tiles_of(written, row, 0)[snapshot][::4, ::4]  # as it is in the sheet, 16 x 16
-            here = drawn[:24, 26 * row : 26 * row + 24]
-            np.testing.assert_array_equal(here[1::3, 1::3], tile[0::2, 0::2])
-    mosaic.click(position={"x": 26 * 7 + 12, "y": 12})
+            middles = (3.5 * np.arange(16) + 1.75).astype(int)
+            here = drawn[:56, 58 * row : 58 * row + 56]
+            np.testing.assert_array_equal(here[middles][:, middles], tile)
+    mosaic.click(position={"x": 58 * 7 + 28, "y": 28})
     assert_shows(opened, written, 7)
 
 

@@ -158,6 +158,17 @@ def test_wide_views_are_drawn_from(written: Written, tmp_path: Path) -> None:
     assert "2048 of 3072, drawn at random" in parsed.text
 
 
+def test_of_many_snapshots_fewer_rows_are_drawn_but_never_fewer_channels(
+    written: Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fmcluster.report.assemble.ROWS_IN_ALL", 900)
+    monkeypatch.setattr("fmcluster.report.assemble.ROWS_PER_SNAPSHOT", 400)
+    for view, expected in (("position", 300), ("channel", 10)):
+        path = fm.write_report(written.run, tmp_path / "r.html", layers=["conv1"], view=view, reducer=FAST)
+        frames = Parsed(path.read_text(encoding="utf-8")).data["layers"][0]["embedding"]["frames"]
+        assert [len(frame["x"]) for frame in frames] == [expected] * 3
+
+
 def test_fewer_rows_make_fewer_clusters(written: Written, tmp_path: Path) -> None:
     path = fm.write_report(written.run, tmp_path / "r.html", layers=["fc"], n_clusters=8, reducer=FAST)
     parsed = Parsed(path.read_text(encoding="utf-8"))

@@ -136,7 +136,8 @@
       if (pressed) showCluster(pressed);
       if (mosaic) showAll();
     });
-    const mosaic = at(".mosaic"), pitch = 26, tile = 24;
+    const mosaic = at(".mosaic");
+    const tile = names.length > 256 ? 24 : names.length > 64 ? 36 : 56, pitch = tile + 2;
     const across = Math.min(names.length, Math.floor(960 / pitch));
     const showAll = async () => {
       const place = nearest(now()), { places, height, width } = sprites;
