@@ -125,10 +125,10 @@ class Findings:
         of its group, missing where it is in none), ``drift, drift_step, settled`` (at this snapshot or before),
         ``noise``, ``permuted_from`` (the channel whose place it took, missing where it is its own).
     layers : DataFrame
-        One row per layer: ``layer, module, channels`` (how many), ``counts`` (whether it has parameters of its own and
-        is not the head, so that freezing, narrowing and shortening are considered), ``floor``, ``level`` (of the CKA,
-        from which on it has settled), ``settled, settled_epoch, separated, separated_epoch`` (snapshot and epoch;
-        missing where it has not, or this is not known).
+        One row per layer: ``layer, module, channels`` (how many), ``places`` (of all images, at which they are seen),
+        ``counts`` (whether it has parameters of its own and is not the head, so that freezing, narrowing and shortening
+        are considered), ``floor``, ``level`` (of the CKA, from which on it has settled), ``settled, settled_epoch,
+        separated, separated_epoch`` (snapshot and epoch; missing where it has not, or this is not known).
     advice : tuple of Advice
         What follows; empty where nothing does.
     thresholds : Thresholds

@@ -132,6 +132,7 @@ def layer_table(judged: Sequence[Judged], *, time: pd.DataFrame) -> pd.DataFrame
             "layer": [each.name for each in judged],
             "module": [each.evidence.module for each in judged],
             "channels": [len(each.evidence.numbers) for each in judged],
+            "places": [each.evidence.n_places for each in judged],
             "counts": [each.counts for each in judged],
             "floor": [each.evidence.floor for each in judged],
             "level": [each.level for each in judged],

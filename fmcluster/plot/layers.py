@@ -1,6 +1,5 @@
 """What each layer's channels are worth, and when each layer has settled."""
 
-import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -79,7 +78,8 @@ def channels_per_layer(
         share = counts[column].to_numpy(dtype=np.float64) / width
         ax.barh(places, share, left=begun, height=0.72, color=colour, label=column)
         begun = begun + share
-    enough = np.array([_places_of(said) for said in ranks["evidence"]]) >= ENOUGH_PLACES * width
+    seen = findings.layers["places"].to_numpy(dtype=np.float64)
+    enough = seen >= ENOUGH_PLACES * width
     for which, colour, gid in ((enough, RANK, "rank"), (~enough, "white", "rank of few places")):
         if which.any():
             style: dict[str, Any] = {"marker": "D", "ms": 0.75 * size, "mfc": colour, "mec": INK, "mew": 0.8}
@@ -200,12 +200,6 @@ def _counts(findings: "Findings", *, snapshot: int) -> pd.DataFrame:
         channels=("channel", "size"), grouped=("grouped", "sum"), groups=("group", "nunique"), dead=("dead", "sum")
     )
     return counts.assign(distinct=counts["channels"] - counts["grouped"] - counts["dead"])
-
-
-def _places_of(evidence: str) -> float:
-    """Return how many places a rank was measured at, from ``"64 channels at 128 places"``; NaN where it is not said."""
-    found = re.search(r"at (\d+) places", evidence)
-    return float(found[1]) if found else float("nan")
 
 
 def _grouped(channels: int, groups: int) -> str:

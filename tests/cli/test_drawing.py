@@ -4,37 +4,16 @@ import sys
 from pathlib import Path
 
 import matplotlib as mpl
-import numpy as np
 import pytest
 from PIL import Image
+from small_cli_run import write_run
 
 from fmcluster.cli import main
-from fmcluster.store import LayerSpec, RunWriter
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two layers and three snapshots, written without a model."""
-    path = tmp_path_factory.mktemp("drawing") / "run.zarr"
-    rng = np.random.default_rng(0)
-    specs = [LayerSpec("conv1", (20, 5, 4), "float16", "Conv2d"), LayerSpec("fc", (2,), "float16", "Linear")]
-    with RunWriter(path) as writer:
-        writer.create(specs, n_samples=8, shard_samples=4, kind="probe")
-        for name, values in {"sample": np.arange(8), "label": np.arange(8) % 2}.items():
-            writer.add_static(f"samples/{name}", values, dimensions=("item",))
-        digests = rng.integers(0, 256, (8, 32)).astype(np.uint8)
-        writer.add_static("samples/digest", digests, dimensions=("item", "byte"))
-        for epoch in range(3):
-            for spec in specs:
-                for offset in (0, 4):
-                    values = rng.standard_normal((4, *spec.shape)).astype(np.float16)
-                    writer.write(spec.name, offset=offset, values=values)
-            statistics = {(spec.name, "activation"): rng.random((6, spec.n_channels)) for spec in specs}
-            metrics = {"val_accuracy": epoch / 2}
-            writer.commit(
-                epoch=epoch, step=5 * epoch, index=np.arange(8), statistics=statistics, metrics=metrics, clipped={}
-            )
-    return path
+    return write_run(tmp_path_factory.mktemp("drawing") / "run.zarr", channels=20)
 
 
 def plot(*arguments: str | Path, monkeypatch: pytest.MonkeyPatch) -> int:

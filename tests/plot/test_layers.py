@@ -34,6 +34,7 @@ def found(cka: dict[str, list[float]], *, settled: dict[str, int], floor: float 
             {
                 "layer": list(cka),
                 "channels": width,
+                "places": 42,
                 "floor": floor,
                 "level": 0.98,
                 "settled": pd.array([settled.get(layer, MISSING) for layer in cka], dtype="Int64"),
@@ -82,8 +83,7 @@ def test_the_effective_rank_is_marked_as_a_share_of_the_channels():
 
 def test_a_rank_of_few_places_is_hollow_and_the_legend_says_so():
     given = found(TWO, settled={})
-    ranks = (given.frame["measure"] == "effective_rank") & (given.frame["layer"] == "conv1")
-    given.frame.loc[ranks, "evidence"] = "10 channels at 19 places"
+    given.layers["places"] = [42, 19]
     ax = channels_per_layer(given)
     drawn = {line.get_gid(): line for line in ax.lines}
     assert drawn["rank"].get_ydata().tolist() == [0.5]
@@ -93,7 +93,7 @@ def test_a_rank_of_few_places_is_hollow_and_the_legend_says_so():
     assert said[-1] == "effective rank at fewer than 2 places a channel: says little"
     whole = channels_per_layer(found(TWO, settled={}))
     assert [text.get_text() for text in whole.get_legend().get_texts()][-1] == "effective rank"
-    given.frame.loc[ranks, "evidence"] = "10 channels at 20 places"
+    given.layers["places"] = [42, 20]
     assert [line.get_gid() for line in channels_per_layer(given).lines] == ["rank"]
 
 
