@@ -4,7 +4,6 @@ import re
 from collections import OrderedDict
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import pytest
 import torch
 from matplotlib.animation import FuncAnimation
@@ -18,12 +17,6 @@ import fmcluster as fm
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 NAMED = re.compile(r"^from \.(\w+) import (\w+)", re.MULTILINE)
-
-
-@pytest.fixture(autouse=True)
-def _no_figures_left():
-    yield
-    plt.close("all")
 
 
 @pytest.fixture

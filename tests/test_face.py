@@ -4,7 +4,6 @@ import re
 from collections import OrderedDict
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -66,12 +65,6 @@ def loop(tmp_path, monkeypatch):
         "fm": fm,
         "torch": torch,
     }
-
-
-@pytest.fixture(autouse=True)
-def _no_figures_left():
-    yield
-    plt.close("all")
 
 
 @pytest.fixture(autouse=True)

@@ -138,8 +138,9 @@ def test_progress_counts_every_stage(events, stages):
     assert names[0] == "metrics and statistics"
 
 
-def test_results_are_saved_beside_the_run_and_no_figure_is_left_in_pyplot(events, run):
+def test_results_are_saved_beside_the_run_and_no_figure_is_left_in_pyplot(events, run, tmp_path):
     assert list(Path(f"{run.path}.results").iterdir())
+    quick(run, tmp_path)
     assert plt.get_fignums() == []
 
 

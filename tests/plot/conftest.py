@@ -1,6 +1,6 @@
 """What the pictures are drawn from: a layer and results that look like those of a real run."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
@@ -9,7 +9,6 @@ import matplotlib as mpl
 
 mpl.use("agg")
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -184,9 +183,3 @@ def scores() -> Scores:
 def run_metrics() -> pd.DataFrame:
     accuracy = [0.458, np.nan, 0.61, 0.72, 0.84, 0.91, 0.935, 0.941, 0.948]
     return snapshot_frame().assign(val_accuracy=accuracy, loss=np.linspace(1.2, 0.1, 9))
-
-
-@pytest.fixture(autouse=True)
-def _no_figures_left() -> Iterator[None]:
-    yield
-    plt.close("all")
