@@ -55,7 +55,6 @@ Item = namedtuple("Item", "image label")
         ("ant", (2, "ant")),
         ({"image": "ant", "label": 0}, {"index": 2, "image": "ant", "label": 0}),
     ],
-    ids=str,
 )
 def test_items_begin_with_their_index(item: Any, expected: Any) -> None:
     indexed = fm.with_index([None, None, item])
@@ -147,7 +146,6 @@ def test_what_lies_under_subsets_and_indices() -> None:
         ({"targets": None}, None),
         ({}, None),
     ],
-    ids=str,
 )
 def test_labels_where_a_data_set_lists_whole_numbers(listed: dict, expected: list[int] | None) -> None:
     found = labels(Unloadable(**listed))

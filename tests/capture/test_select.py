@@ -32,7 +32,6 @@ def resnet() -> nn.Module:
         (("bn1",), ["bn1"]),
         ((name for name in ["bn1", "relu"]), ["bn1", "relu"]),
     ],
-    ids=str,
 )
 def test_selection(layers: object, expected: list[str], resnet: nn.Module) -> None:
     chosen = select_modules(resnet, layers)
@@ -69,7 +68,6 @@ def test_wildcards_stop_at_dots(layers: str, resnet: nn.Module) -> None:
         ([], "chooses no module of ResNet"),
         (lambda name, module: False, "chooses no module of ResNet"),
     ],
-    ids=str,
 )
 def test_what_matches_nothing(layers: object, message: str, resnet: nn.Module) -> None:
     with pytest.raises(ValueError, match=message):
