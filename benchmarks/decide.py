@@ -39,7 +39,7 @@ from torchvision.datasets import ImageFolder
 
 import fmcluster as fm
 from fmcluster.recipes import DigitImages, evaluate, load_digit_splits, train_one_epoch
-from fmcluster.recipes.demo import pretrain, replace_head
+from fmcluster.recipes._demo import pretrain, replace_head
 
 CPU = torch.device("cpu")
 INNER = ".conv1"

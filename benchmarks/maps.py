@@ -33,9 +33,9 @@ from torchvision.datasets import ImageFolder
 from torchvision.models import resnet18
 
 from fmcluster import Recorder, embed, open_run, pca
-from fmcluster.analysis.faithfulness import measure_faithfulness
-from fmcluster.analysis.fused import FusedMap
-from fmcluster.analysis.results import Embedding, Scores
+from fmcluster.analysis.embedding._preservation import measure_faithfulness
+from fmcluster.analysis.embedding._fused_embedding import FusedMap
+from fmcluster.analysis._results import Embedding, Scores
 
 Method = Callable[[Scores, int], Embedding]
 

@@ -11,7 +11,7 @@ from time import perf_counter
 import numpy as np
 from results import machine, write
 
-from fmcluster.analysis.algebra import slices
+from fmcluster.analysis.components._gram import slices
 
 
 def gram(rows: np.ndarray, dtype: type) -> np.ndarray:

@@ -1,5 +1,5 @@
-from .datasets import with_index as with_index
-from .estimating import Estimate as Estimate
-from .estimating import estimate as estimate
-from .recorder import Recorder as Recorder
-from .replaying import replay as replay
+from ._datasets import with_index as with_index
+from ._estimate import estimate as estimate
+from ._estimate import Estimate as Estimate
+from ._recorder import Recorder as Recorder
+from ._replay import replay as replay

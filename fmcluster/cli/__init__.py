@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
-from .app import app, console, errors
-from .drawing import plot
-from .exploring import explore
-from .exporting import export
-from .reading import info, verify
-from .studying import analyze, diagnose, report
-from .training import demo, estimate, train
+from ._app import app, console, errors
+from ._plot import plot
+from ._explore import explore
+from ._export import export
+from ._info import info, verify
+from ._analyze import analyze, diagnose, report
+from ._train import demo, estimate, train
 
 for command in (demo, train, estimate, info, verify, analyze, diagnose, plot, report, explore, export):
     app.command()(command)

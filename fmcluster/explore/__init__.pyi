@@ -1,2 +1,3 @@
-from .serving import build_app as build_app
-from .serving import serve as serve
+from ._serve import build_app as build_app
+from ._serve import LOOPBACK as LOOPBACK
+from ._serve import serve as serve

@@ -1,3 +1,5 @@
-from .projector import to_projector as to_projector
-from .tensorboard import to_tensorboard as to_tensorboard
-from .weights_biases import to_wandb as to_wandb
+from ._projector import to_projector as to_projector
+from ._tensorboard import summary_writer as summary_writer
+from ._tensorboard import to_tensorboard as to_tensorboard
+from ._wandb import to_wandb as to_wandb
+from ._wandb import wandb_module as wandb_module

@@ -1,1 +1,1 @@
-from .write import write_report as write_report
+from ._write_report import write_report as write_report

@@ -6,9 +6,9 @@ from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from array_source import ArraySource
+from tests.analysis.array_source import ArraySource
 
-from fmcluster.vectors import Vectors, make_vectors
+from fmcluster.vectors._vectors import Vectors, make_vectors
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from torch import nn
 
 import fmcluster as fm
 from fmcluster.analysis import quality
-from fmcluster.analysis.studying import study
+from fmcluster.analysis._analyze import study
 from fmcluster.store import Run
 
 

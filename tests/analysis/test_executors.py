@@ -8,7 +8,7 @@ from torch import manual_seed, nn, optim, randn
 
 import fmcluster as fm
 from fmcluster import analysis
-from fmcluster.analysis.results import Scores
+from fmcluster.analysis._results import Scores
 from fmcluster.store import Run
 
 VERBS = {

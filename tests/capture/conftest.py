@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_net import SmallNet
+from tests.capture.small_net import SmallNet
 from torch import nn
 
 import fmcluster as fm

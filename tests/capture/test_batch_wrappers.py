@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from live_reference import Reference
+from tests.capture.live_reference import Reference
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torchvision.models.vision_transformer import VisionTransformer

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fmcluster.capture.budget import check_budget
-from fmcluster.capture.reductions import Keep, spec_of
+from fmcluster.capture._budget import check_budget
+from fmcluster.capture._options import Keep, spec_of
 from fmcluster.store import LayerSpec
 
 CONV = LayerSpec("conv1", (64, 112, 112), "float16", "Conv2d")

@@ -14,7 +14,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 import fmcluster as fm
-from fmcluster.capture.datasets import base, check_numbered, classes, labels, normalization, paths
+from fmcluster.capture._datasets import base, check_numbered, classes, labels, normalization, paths
 
 
 class Endless(IterableDataset):

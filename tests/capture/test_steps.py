@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import fmcluster as fm
-from fmcluster.capture.steps import StepCounter
+from fmcluster.capture._steps import StepCounter
 
 
 @pytest.fixture

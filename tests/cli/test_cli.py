@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from small_cli_run import write_run
+from tests.cli.small_cli_run import write_run
 
 from fmcluster import open_run
 from fmcluster.cli import main
@@ -128,7 +128,7 @@ def test_an_empty_run_and_a_newer_format_are_one_line(run, tmp_path, capsys, mon
 
 
 def test_more_rows_than_a_map_takes_are_refused_before_the_work(run, capsys, monkeypatch):
-    monkeypatch.setattr("fmcluster.analysis.embedding.MOST_ROWS", 10)
+    monkeypatch.setattr("fmcluster.analysis.embedding._embed.MOST_ROWS", 10)
     assert call("analyze", run, "--layer", "conv1", monkeypatch=monkeypatch) == 2
     assert "18 rows, and a map takes 10 at most; draw some with --rows, up to 3" in capsys.readouterr().err
 

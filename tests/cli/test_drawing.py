@@ -6,7 +6,7 @@ from pathlib import Path
 import matplotlib as mpl
 import pytest
 from PIL import Image
-from small_cli_run import write_run
+from tests.cli.small_cli_run import write_run
 
 from fmcluster.cli import main
 
@@ -133,7 +133,7 @@ def test_every_function_that_draws_has_a_form_on_the_command_line():
     import inspect
 
     from fmcluster import plot as drawing
-    from fmcluster.cli import picturing
+    from fmcluster.cli import _pictures as picturing
 
     source = inspect.getsource(picturing)
     drawn = set(drawing.__all__) - {"cluster_palette"}

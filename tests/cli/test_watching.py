@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import fmcluster as fm
-from fmcluster.cli.watching import follow
+from fmcluster.cli._watch import follow
 
 
 class Slowly:

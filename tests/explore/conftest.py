@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from explored_run import record
+from tests.explore.explored_run import record
 
 from fmcluster.store import Run
 

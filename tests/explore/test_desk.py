@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from explored_run import record
+from tests.explore.explored_run import record
 from sklearn.cluster import AgglomerativeClustering
 
 import fmcluster as fm
-from fmcluster.explore.desk import Desk
-from fmcluster.explore.questions import CLUSTERERS, Likeness, MapOf, StrongestOf
+from fmcluster.explore._worker import Desk
+from fmcluster.explore._questions import CLUSTERERS, Likeness, MapOf, StrongestOf
 from fmcluster.store import Run
 
 LONG = 120

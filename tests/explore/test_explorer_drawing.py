@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fmcluster.explore.drawing import grid_figure, input_image, map_figure, row_image, row_strip, sample_names
-from fmcluster.explore.questions import MapOf
-from fmcluster.plot.tiles import scale_of
-from fmcluster.report.assemble import Study
+from fmcluster.explore._figures import grid_figure, input_image, map_figure, row_image, row_strip, sample_names
+from fmcluster.explore._questions import MapOf
+from fmcluster.plot.drawing._tiles import scale_of
+from fmcluster.report.content._layer_content import Study
 from fmcluster.store import Run
 
 

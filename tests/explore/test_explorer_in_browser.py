@@ -12,7 +12,7 @@ from PIL import Image
 from werkzeug.serving import make_server
 
 from fmcluster.explore import build_app
-from fmcluster.plot.tiles import scale_of
+from fmcluster.plot.drawing._tiles import scale_of
 from fmcluster.store import Run
 
 pytestmark = pytest.mark.browser

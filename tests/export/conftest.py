@@ -1,7 +1,7 @@
 """Two small runs for all tests of the exports."""
 
 import pytest
-from exported_run import record
+from tests.export.exported_run import record
 
 from fmcluster.store import Run
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import wandb
-from exported_run import HOSTILE_LAYER
+from tests.export.exported_run import HOSTILE_LAYER
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fmcluster.cli import main

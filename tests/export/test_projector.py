@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
-from exported_run import HOSTILE_LAYER, record
+from tests.export.exported_run import HOSTILE_LAYER, record
 from google.protobuf import text_format
 from matplotlib import colormaps
 from PIL import Image
@@ -25,9 +25,9 @@ from werkzeug.test import Client
 import fmcluster as fm
 from fmcluster.analysis import Scores
 from fmcluster.export import to_projector
-from fmcluster.export.projector import MOST_ROWS
-from fmcluster.export.thumbnails import CONSTANT, LARGEST, MOST_PIXELS, sheet_of, thumbnails
-from fmcluster.plot.tiles import as_tiles, scale_of
+from fmcluster.export._projector import MOST_ROWS
+from fmcluster.export._thumbnails import CONSTANT, LARGEST, MOST_PIXELS, sheet_of, thumbnails
+from fmcluster.plot.drawing._tiles import as_tiles, scale_of
 from fmcluster.store import Run
 
 with warnings.catch_warnings():  # of the sanitizer of HTML that TensorBoard brings along

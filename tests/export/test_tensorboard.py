@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from exported_run import HOSTILE_LAYER, record
+from tests.export.exported_run import HOSTILE_LAYER, record
 from matplotlib import pyplot as plt
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -19,7 +19,7 @@ from tensorboard.util import tensor_util
 from fmcluster import diagnose, export, open_run, plot
 from fmcluster.errors import StoreError
 from fmcluster.export import to_tensorboard
-from fmcluster.export.drawing import DPI, pixels_of
+from fmcluster.export._rasterize import DPI, pixels_of
 from fmcluster.store import Run
 
 
@@ -203,7 +203,7 @@ def test_a_run_of_one_snapshot_has_no_pictures_of_motion(short, tmp_path):
 
 
 def test_without_layers_the_statistics_of_all_are_logged(run, tmp_path):
-    from fmcluster.export.collect import choose
+    from fmcluster.export._collect import choose
 
     arguments = {"view": "channel", "n_clusters": 3, "reducer": None, "random_state": 0, "max_bytes": 1 << 30}
     wanted = choose(run, layers=None, samples=None, **arguments, diagnosis=False, save=False)

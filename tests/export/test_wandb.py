@@ -14,17 +14,17 @@ from typing import Any
 import numpy as np
 import pytest
 import wandb
-from exported_run import HOSTILE_LAYER
+from tests.export.exported_run import HOSTILE_LAYER
 from PIL import Image
 from wandb.proto.wandb_internal_pb2 import Record
 
 from fmcluster import diagnose, plot
 from fmcluster.export import to_wandb
-from fmcluster.export.collect import table_of
-from fmcluster.export.drawing import pixels_of
-from fmcluster.export.entries import Moment, Scalar
-from fmcluster.export.weights_biases import _rows
-from fmcluster.report.assemble import Settings, study_layer
+from fmcluster.export._collect import table_of
+from fmcluster.export._rasterize import pixels_of
+from fmcluster.export._entries import Moment, Scalar
+from fmcluster.export._wandb import _rows
+from fmcluster.report.content._layer_content import Settings, study_layer
 from fmcluster.store import Run
 
 BLOCK = 32768
@@ -190,7 +190,7 @@ def test_of_a_very_long_run_a_table_has_the_rows_of_some_snapshots(run, monkeypa
     found = study_layer(layer, settings, announce=lambda _: None, saved=None)
     whole = table_of(found)
     assert whole["class_name"].tolist() == layer.samples["class_name"].tolist() * 3
-    monkeypatch.setattr("fmcluster.export.collect.MOST_ROWS", 35)
+    monkeypatch.setattr("fmcluster.export._collect.MOST_ROWS", 35)
     few = table_of(found)
     assert few["snapshot"].unique().tolist() == [0, 2]
     assert len(few) == 24

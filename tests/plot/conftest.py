@@ -16,7 +16,7 @@ import torch
 import torchvision
 from sklearn.datasets import load_digits
 
-from fmcluster.analysis.results import Clusters, Embedding, Faithfulness, History, Scores
+from fmcluster.analysis._results import Clusters, Embedding, Faithfulness, History, Scores
 
 EPOCHS = [0, 1, 1, 1, 2, 3, 4, 5, 6]
 STEPS = [0, 2, 4, 8, 16, 24, 32, 40, 48]

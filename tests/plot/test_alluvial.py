@@ -10,7 +10,8 @@ from matplotlib.patches import PathPatch, Rectangle
 
 from fmcluster import plot
 from fmcluster.plot import cluster_palette
-from fmcluster.plot.alluvial import NODE, spread
+from fmcluster.plot._flow import NODE
+from fmcluster.plot.drawing._figures import spread
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["all clustered", "with noise"])

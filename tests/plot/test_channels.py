@@ -7,7 +7,7 @@ from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 
 from fmcluster import plot
-from fmcluster.analysis.results import Clusters, Scores
+from fmcluster.analysis._results import Clusters, Scores
 
 
 def panel(figure):

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from matplotlib.patches import Rectangle
 
-from fmcluster.analysis.exemplars import Exemplars
-from fmcluster.plot.exemplars import exemplars
+from fmcluster.analysis._top_images import Exemplars
+from fmcluster.plot._top_images import exemplars
 
 
 @dataclass(frozen=True)

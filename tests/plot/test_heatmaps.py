@@ -8,9 +8,9 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 
-from fmcluster.analysis.findings import Findings, Thresholds
-from fmcluster.analysis.similarity import Similarity
-from fmcluster.plot.heatmaps import drift, similarity
+from fmcluster.analysis.diagnosis._findings import Findings, Thresholds
+from fmcluster.analysis.representation._similarity import Similarity
+from fmcluster.plot._heatmaps import drift, similarity
 
 
 def alike(layers: list[str], epochs: list[int], *, seed: int = 0) -> Similarity:

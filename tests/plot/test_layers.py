@@ -7,8 +7,8 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 
-from fmcluster.analysis.findings import Findings, Thresholds
-from fmcluster.plot.layers import channels_per_layer, settling
+from fmcluster.analysis.diagnosis._findings import Findings, Thresholds
+from fmcluster.plot._channels_per_layer import channels_per_layer, settling
 
 MISSING = pd.NA
 

@@ -8,9 +8,9 @@ from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_hex
 
 from fmcluster import track
-from fmcluster.analysis.results import Clusters
+from fmcluster.analysis._results import Clusters
 from fmcluster.plot import cluster_palette
-from fmcluster.plot.lives import lifelines
+from fmcluster.plot._lifelines import lifelines
 
 END = 0.18
 

@@ -5,7 +5,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
 
 from fmcluster import plot
-from fmcluster.analysis.findings import Findings, Thresholds
+from fmcluster.analysis.diagnosis._findings import Findings, Thresholds
 from fmcluster.plot import cluster_palette
 
 

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgba
 
-from fmcluster.analysis.results import Clusters
-from fmcluster.plot.overlays import position_clusters
-from fmcluster.plot.palette import cluster_palette
+from fmcluster.analysis._results import Clusters
+from fmcluster.plot._position_clusters import position_clusters
+from fmcluster.plot.drawing._palette import cluster_palette
 
 
 @dataclass(frozen=True)

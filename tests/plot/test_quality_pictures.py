@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from fmcluster.analysis.quality import quality as measure
-from fmcluster.analysis.results import Clusters, Scores
-from fmcluster.plot.quality import quality
+from fmcluster.analysis.clustering._quality import quality as measure
+from fmcluster.analysis._results import Clusters, Scores
+from fmcluster.plot._quality import quality
 
 
 @pytest.fixture(scope="module")

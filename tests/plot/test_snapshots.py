@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from fmcluster.plot.snapshots import brief, find_snapshot, snapshot_table, snapshot_titles, span
+from fmcluster.plot.drawing._snapshots import brief, find_snapshot, snapshot_table, snapshot_titles, span
 
 
 def table(epochs, steps):

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.patches import StepPatch
 
-from fmcluster.plot.statistics import RIDGE, statistics
+from fmcluster.plot._statistics import RIDGE, statistics
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from fmcluster.recipes import (
     PhaseStarted,
     SnapshotTaken,
     StepDone,
-    demo,
+    _demo as demo,
     load_digit_splits,
     run_demo,
 )
-from fmcluster.recipes.digits import NEW_DIGITS, OLD_DIGITS
+from fmcluster.recipes._digits import NEW_DIGITS, OLD_DIGITS
 
 LAYERS = ["conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4", "avgpool", "fc"]
 

@@ -9,7 +9,7 @@ from PIL import Image
 from torch.utils.data import Subset
 
 from fmcluster.recipes import load_image_folder
-from fmcluster.recipes.images import draw_evenly
+from fmcluster.recipes._images import draw_evenly
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from fmcluster.recipes import PhaseStarted, SnapshotTaken, StepDone, evaluate, train_one_epoch
-from fmcluster.recipes.devices import choose_device, seeded
-from fmcluster.recipes.training import make_loader, snapshot_steps, train_with_snapshots
+from fmcluster.recipes._devices import choose_device, seeded
+from fmcluster.recipes._training import make_loader, snapshot_steps, train_with_snapshots
 
 CPU = torch.device("cpu")
 

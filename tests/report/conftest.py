@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
-from small_report import Parsed, Written, record
+from tests.report.small_report import Parsed, Written, record
 
 import fmcluster as fm
 

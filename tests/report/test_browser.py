@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_report import HOSTILE, Written
+from tests.report.small_report import HOSTILE, Written
 
 import fmcluster as fm
 

@@ -4,13 +4,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from small_report import Written
+from tests.report.small_report import Written
 
 import fmcluster as fm
 from fmcluster.analysis import Faithfulness
 from fmcluster.plot import cluster_palette
-from fmcluster.report.charts import metric_chart
-from fmcluster.report.words import faithfulness_line
+from fmcluster.report.charts._charts import metric_chart
+from fmcluster.report.content._words import faithfulness_line
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from sklearn.decomposition import PCA
-from small_report import Written
+from tests.report.small_report import Written
 
 import fmcluster as fm
-from fmcluster.report.assemble import Settings, study_layer
-from fmcluster.report.exhibits import Exhibit, find_exhibits, make_thumbnails
+from fmcluster.report.content._layer_content import Settings, study_layer
+from fmcluster.report.content._top_images import Exhibit, find_exhibits, make_thumbnails
 
 
 def test_the_page_has_the_strongest_images_of_each_channel_then_and_now(written: Written) -> None:

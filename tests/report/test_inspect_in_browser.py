@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from sklearn.decomposition import PCA
-from small_report import Parsed, Written
+from tests.report.small_report import Parsed, Written
 from test_browser import MAP, Opened, open_report
 
 import fmcluster as fm

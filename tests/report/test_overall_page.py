@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
-from small_report import HOSTILE_LAYER, Parsed, Written, record
+from tests.report.small_report import HOSTILE_LAYER, Parsed, Written, record
 
 import fmcluster as fm
 from fmcluster.analysis import Findings, Thresholds
-from fmcluster.report.judgements import layer_evidence, told
+from fmcluster.report.content._diagnosis import layer_evidence, told
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
-from small_report import Parsed
+from tests.report.small_report import Parsed
 
 import fmcluster as fm
 from fmcluster.store import LayerSpec, Run, RunWriter

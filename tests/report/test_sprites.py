@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from sklearn.decomposition import PCA
-from small_report import Written
+from tests.report.small_report import Written
 
-from fmcluster.plot.tiles import NOT_FINITE_COLOUR, scale_of
-from fmcluster.report.assemble import Settings, Study, study_layer
-from fmcluster.report.sprites import SHEETS_BYTES, _shade, choose_images, make_sprites
+from fmcluster.plot.drawing._tiles import NOT_FINITE_COLOUR, scale_of
+from fmcluster.report.content._layer_content import Settings, Study, study_layer
+from fmcluster.report.content._sprites import SHEETS_BYTES, _shade, choose_images, make_sprites
 
 COLOURS = scale_of(np.array([-1.0, 1.0], np.float32), signed=True).colours
 SETTINGS = Settings(view="channel", n_clusters=3, reducer=PCA(2, random_state=0), random_state=0, max_bytes=1 << 30)

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
-from small_report import HOSTILE, HOSTILE_LAYER, Parsed, Written, record
+from tests.report.small_report import HOSTILE, HOSTILE_LAYER, Parsed, Written, record
 
 import fmcluster as fm
-from fmcluster.report import choose
+from fmcluster.report.content import _choose_layers as choose
 
 FAST = PCA(2, random_state=0)
 
@@ -161,8 +161,8 @@ def test_wide_views_are_drawn_from(written: Written, tmp_path: Path) -> None:
 def test_of_many_snapshots_fewer_rows_are_drawn_but_never_fewer_channels(
     written: Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fmcluster.report.assemble.ROWS_IN_ALL", 900)
-    monkeypatch.setattr("fmcluster.report.assemble.ROWS_PER_SNAPSHOT", 400)
+    monkeypatch.setattr("fmcluster.report.content._layer_content.ROWS_IN_ALL", 900)
+    monkeypatch.setattr("fmcluster.report.content._layer_content.ROWS_PER_SNAPSHOT", 400)
     for view, expected in (("position", 300), ("channel", 10)):
         path = fm.write_report(written.run, tmp_path / "r.html", layers=["conv1"], view=view, reducer=FAST)
         frames = Parsed(path.read_text(encoding="utf-8")).data["layers"][0]["embedding"]["frames"]
@@ -213,7 +213,7 @@ def test_pictures_show_the_stored_maps(written: Written) -> None:
 
     from PIL import Image
 
-    from fmcluster.plot.tiles import scale_of
+    from fmcluster.plot.drawing._tiles import scale_of
 
     strips = [a for tag, a in written.parsed.tags if tag == "img" and "Feature maps of channel" in (a["alt"] or "")]
     first = strips[0]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fmcluster import StoreError
-from fmcluster.store import LayerSpec, Run, RunWriter, arrays, format, open_run, verify
+from fmcluster.store import LayerSpec, Run, RunWriter, _arrays as arrays, _format as format, open_run, verify
 
 SHAPES = {"conv": ((5, 2, 3), (2, 2, 3)), "tokens": ((3, 7), (3, 4)), "fc": ((6,), (6,))}
 KEPT = {"conv": (4, 1), "tokens": (0, 6, 2, 3), "fc": None}

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fmcluster.store import LayerSpec, RunWriter, open_run, verify
-from fmcluster.store.names import escape
+from fmcluster.store._escape import escape
 
 WINDOWS = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9]|conin\$|conout\$)(\..*)?", re.IGNORECASE)
 names = st.text(max_size=40) | st.text(alphabet="aAbB~./_c0 ", max_size=8) | st.from_regex(WINDOWS, fullmatch=True)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fmcluster.store.shards import ShardLayout, read_shard, write_shard
+from fmcluster.store._shards import ShardLayout, read_shard, write_shard
 
 CHUNKS, SHARD = (2, 3), (4, 6)
 LAYOUT = ShardLayout(shape=(4, 6), shard=SHARD, chunks=CHUNKS, dtype="float16", level=-7)

@@ -19,8 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fmcluster import StoreError
-from fmcluster.store.format import codecs
-from fmcluster.store.shards import shard_layout, write_shard
+from fmcluster.store._format import codecs
+from fmcluster.store._shards import shard_layout, write_shard
 
 PIPELINES = ["zarr.core.codec_pipeline.BatchedCodecPipeline", "zarrs.ZarrsCodecPipeline"]
 LEVEL = -7

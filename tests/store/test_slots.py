@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fmcluster.store.slots import boxes, last_slots, ranges
+from fmcluster.store._slots import boxes, last_slots, ranges
 
 
 @given(index=st.lists(st.integers(-1, 6), min_size=1, max_size=12), samples=st.lists(st.integers(-3, 9), max_size=9))

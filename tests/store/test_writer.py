@@ -15,7 +15,7 @@ import pytest
 import zarr
 
 from fmcluster import StoreError
-from fmcluster.store import LayerSpec, RunWriter, disk, open_run, verify
+from fmcluster.store import LayerSpec, RunWriter, _disk as disk, open_run, verify
 
 
 def test_a_second_writer_of_this_process_is_refused(stored: Path) -> None:
@@ -166,7 +166,7 @@ def test_a_commit_is_whole_though_the_arrays_own_metadata_could_not_be_written(
         replace(path, content)
 
     with RunWriter(stored, mode="a") as writer:
-        monkeypatch.setattr("fmcluster.store.writer.replace_file", full)
+        monkeypatch.setattr("fmcluster.store._writer.replace_file", full)
         contents.write_snapshot(writer, 1)
         assert writer.n_snapshots == 2
         assert len(open_run(stored)) == 2

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import zarr
 
-from fmcluster.store import LayerSpec, RunWriter, underway
+from fmcluster.store import LayerSpec, RunWriter, _pending as underway
 
 N_SAMPLES, SHARD, N_SNAPSHOTS = 5, 2, 3
 EPOCHS, STEPS = (0, 1, 1), (0, 4, 8)

@@ -12,8 +12,8 @@ import math
 from types import TracebackType
 from typing import Any
 
-from ..recorder import Recorder
-from .schedule import Schedule
+from .._recorder import Recorder
+from ._schedule import Schedule
 
 try:
     from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments

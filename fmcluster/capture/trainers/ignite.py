@@ -9,8 +9,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ..recorder import Recorder
-from .schedule import Schedule
+from .._recorder import Recorder
+from ._schedule import Schedule
 
 try:
     import ignite.distributed as idist

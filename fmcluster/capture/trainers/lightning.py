@@ -11,8 +11,8 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from ..recorder import Recorder
-from .schedule import Schedule
+from .._recorder import Recorder
+from ._schedule import Schedule
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer

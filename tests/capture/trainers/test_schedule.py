@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import fmcluster as fm
-from fmcluster.capture.trainers.schedule import Schedule
+from fmcluster.capture.trainers._schedule import Schedule
 
 
 @pytest.mark.parametrize("every", [0, -1, 1.5, True, "2"])

@@ -1,0 +1,120 @@
+"""The whole way from vectors to who moves: components, map, clusters, history."""
+
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.cluster import KMeans
+
+from ..vectors import Vectors
+from .components import plan_pass
+from .clustering import cluster
+from .components import MAX_BYTES, pca
+from .embedding import Reducer, embed
+from ._estimators import name_of
+from ._results import Clusters, Embedding, History, Scores
+from ._cache import Saved
+from .tracking import track
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """What `study` found.
+
+    Attributes
+    ----------
+    vectors : Vectors
+        Of what.
+    scores, embedding, clusters, history
+        Made by `pca`, `embed`, `cluster` and `track`.
+    """
+
+    vectors: Vectors
+    scores: Scores
+    embedding: Embedding
+    clusters: Clusters
+    history: History
+
+
+def study(
+    vectors: Vectors,
+    *,
+    n_clusters: int = 8,
+    n_components: int = 50,
+    reducer: Reducer | None = None,
+    random_state: int = 0,
+    max_bytes: int = MAX_BYTES,
+    executor: Executor | None = None,
+    saved: Saved | None = None,
+    announce: Callable[[str], None] | None = None,
+) -> Study:
+    """Reduce, map, cluster (by k-means) and track rows, over all their snapshots at once.
+
+    Parameters
+    ----------
+    vectors : Vectors
+        Made by `Layer.vectors`.
+    n_clusters : int
+        How many clusters; fewer where fewer rows are distinct.
+    n_components : int
+        How many principal components the rest works on.
+    reducer : scikit-learn style reducer, optional
+        Makes the map; by default that of `embed`.
+    random_state : int
+        Seed of map and clusters.
+    max_bytes : int
+        Memory that the principal components may take.
+    executor : concurrent.futures.Executor, optional
+        Where parts of the passes are done.
+    saved : Saved, optional
+        Results that are used again where they were made of the same vectors with the same parameters.
+    announce : callable, optional
+        Told in words what comes next.
+
+    Returns
+    -------
+    Study
+
+    Raises
+    ------
+    ValueError
+        For fewer than one cluster; for what `pca`, `embed` and `cluster` refuse.
+    """
+    if n_clusters < 1:
+        raise ValueError(f"n_clusters is {n_clusters}; expected at least 1")
+    say = announce or (lambda _what: None)
+    plan = plan_pass(vectors, n_components=min(n_components, *vectors.shape), max_bytes=max_bytes)
+    parameters: dict[str, Any] = {"n_components": n_components, "method": plan.method, "random_state": random_state}
+
+    def use(make: Callable[[], Any], kind: type, verb: str) -> Any:
+        if saved is None or (reducer is not None and _parameters_of(reducer) is None):
+            return make()
+        return saved.use(make, kind, verb=verb, vectors=vectors, parameters=parameters)
+
+    say("principal components")
+    scores: Scores = use(
+        lambda: pca(
+            vectors, n_components=n_components, max_bytes=max_bytes, random_state=random_state, executor=executor
+        ),
+        Scores,
+        "pca",
+    )
+    say("map")
+    parameters["reducer"] = None if reducer is None else f"{name_of(reducer)} {_parameters_of(reducer)}"
+    embedding: Embedding = use(lambda: embed(scores, reducer, random_state=random_state), Embedding, "embed")
+    say("clusters")
+    # Rows that are equal, such as dead channels, can only be in one cluster; a cluster for each row says nothing.
+    distinct = len(np.unique(scores.values, axis=0))
+    count = max(1, min(n_clusters, vectors.rows_per_snapshot, distinct))
+    parameters["reducer"], parameters["n_clusters"] = None, count
+    clusters: Clusters = use(
+        lambda: cluster(scores, KMeans(count, random_state=random_state, n_init=4)), Clusters, "cluster"
+    )
+    return Study(vectors, scores, embedding, clusters, track(clusters))
+
+
+def _parameters_of(estimator: object) -> str | None:
+    """Return all parameters of a scikit-learn style estimator in words; None of what does not tell them."""
+    return repr(sorted(estimator.get_params().items())) if hasattr(estimator, "get_params") else None

@@ -1,0 +1,245 @@
+"""Several runs on one probe set: a shared basis, how alike their layers are, and which channels do the same work."""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import partial, reduce
+
+import numpy as np
+import pandas as pd
+
+from ..store import Layer, Run
+from ._validation import require
+from .diagnosis import NONE, correlate_channels, match_channels
+from .components import pca
+from .diagnosis import chosen_layers
+from .diagnosis import draw_samples
+from .diagnosis import Thresholds
+from ._parallel import run_each
+from ._results import Labels, Scores
+from .representation import similarity
+from ._stacked import StackedLayers
+
+MAX_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What `compare` found. The runs are numbered in the order they were handed over, from 0.
+
+    Attributes
+    ----------
+    runs : DataFrame
+        One row per run: ``run, path, snapshots`` (how many).
+    samples : ndarray of shape (n_samples,), int64
+        Dataset indices of the samples that all snapshots of all runs hold.
+    scores : mapping of str to Scores
+        Per layer, the principal component scores of all runs' rows on one basis. Their rows have a column ``run``, and
+        ``snapshot`` counts through the runs: first those of run 0, then those of run 1. What is made of them can be
+        taken apart: ``cluster(scores["fc"], clusterer).of_run(1)``. A map takes the seam between two runs for a step.
+    frame : DataFrame
+        Debiased CKA between run 0 and each other run, of each layer, for all pairs of snapshots: ``layer, run,
+        snapshot, epoch, step, other_run, other_snapshot, other_epoch, other_step, cka``.
+    matches : DataFrame
+        Per layer, the channels of run 0 at its last snapshot, and the ones of each other run at its last that do the
+        same work: ``layer, other_run, channel, other_channel`` (missing where one of them is dead), ``correlation``
+        (of the centred responses).
+    metrics : DataFrame
+        What was recorded beside the snapshots: ``run, snapshot, epoch, step``, and a column per metric, NaN where a run
+        has none.
+    """
+
+    runs: pd.DataFrame
+    samples: Labels
+    scores: Mapping[str, Scores]
+    frame: pd.DataFrame
+    matches: pd.DataFrame
+    metrics: pd.DataFrame
+
+
+def compare(
+    run: Run,
+    other: Run | Sequence[Run],
+    *,
+    layers: Sequence[str] | None = None,
+    view: str = "channel",
+    n_components: int = 50,
+    max_bytes: int = MAX_BYTES,
+    random_state: int = 0,
+    executor: Executor | None = None,
+) -> Comparison:
+    """Compare runs on one probe set: a frozen backbone with a full fine-tuning, or two seeds.
+
+    Samples are aligned by dataset index, and must be the same images where both runs know their digests.
+
+    Parameters
+    ----------
+    run : Run
+        Made by `open_run`: what the others are compared with.
+    other : Run or sequence of Run
+        One run or several.
+    layers : sequence of str, optional
+        Names of layers; by default all that every run has. Those that differ in shape or in the channels kept have no
+        shared basis and no matched channels, only CKA.
+    view : str
+        What a row of the shared basis is: see `Layer.vectors`.
+    n_components : int
+        Of the shared basis.
+    max_bytes : int
+        Memory that may be taken above what is in use; of each worker, where there is an executor.
+    random_state : int
+        Seed of the samples drawn for CKA, where there are more than 2,000 (or than the budget has room for), and of
+        `pca`.
+    executor : concurrent.futures.Executor, optional
+        Where the parts are worked on; by default here, one after the other.
+
+    Returns
+    -------
+    Comparison
+        Shared scores, CKA, matched channels, and the metrics side by side.
+
+    Raises
+    ------
+    TypeError
+        For what is not a run.
+    KeyError
+        For a layer that a run does not have.
+    ValueError
+        Where the runs have no layer or fewer than 4 samples in common, or one dataset index stands for two images.
+    MemoryError
+        Where the products of a layer's channels do not fit into `max_bytes`.
+
+    References
+    ----------
+    S. Kornblith, M. Norouzi, H. Lee, G. Hinton, Similarity of neural network representations revisited, ICML 2019;
+    Y. Li, J. Yosinski, J. Clune, H. Lipson, J. Hopcroft, Convergent learning, ICLR 2016 (matched channels).
+    """
+    require(run, Run, verb="compare", made_by="open_run(path)")
+    others = [other] if isinstance(other, Run) else _checked(other)
+    runs = [run, *others]
+    names = _common_layers(runs, layers)
+    samples = _common_samples(runs)
+    n_items = 2 * len(names) * max(map(len, runs))
+    drawn = draw_samples(samples, n_items=n_items, max_bytes=max_bytes, random_state=random_state)
+    frames = []
+    for number, each in enumerate(others, start=1):
+        alike = similarity(run, each, layers=names, samples=drawn, max_bytes=max_bytes, executor=executor)
+        frames += [_pairs(alike.values, alike.rows, alike.columns, name=name, number=number) for name in names]
+    stacks = {name: StackedLayers(tuple(each[name] for each in runs)) for name in names}
+    shared = {name: stack for name, stack in stacks.items() if _are_of_one_shape(stack.layers)}
+    match = partial(_match, samples=samples, max_bytes=max_bytes)
+    tasks = [(stack, number) for stack in shared.values() for number in range(1, len(runs))]
+    matches = list(run_each(match, tasks, executor=executor))
+    return Comparison(
+        runs=pd.DataFrame(
+            {"run": range(len(runs)), "path": [each.path for each in runs], "snapshots": [len(each) for each in runs]}
+        ),
+        samples=samples,
+        scores={
+            name: pca(
+                stack.vectors(view, samples=samples),
+                n_components=n_components,
+                max_bytes=max_bytes,
+                random_state=random_state,
+                executor=executor,
+            )
+            for name, stack in shared.items()
+        },
+        frame=pd.concat(frames, ignore_index=True),
+        matches=pd.concat(matches, ignore_index=True) if matches else _no_matches(),
+        metrics=_metrics(runs),
+    )
+
+
+def _checked(others: object) -> list[Run]:
+    if isinstance(others, str) or not isinstance(others, Sequence) or not others:
+        raise TypeError(f"compare received {others!r} to compare with; expected a Run, or a sequence of them")
+    for each in others:
+        require(each, Run, verb="compare", made_by="open_run(path)")
+    return [*others]
+
+
+def _common_layers(runs: Sequence[Run], layers: Sequence[str] | None) -> list[str]:
+    names = chosen_layers(runs[0], layers)
+    if layers is None:
+        names = [name for name in names if all(name in each for each in runs[1:])]
+        if not names:
+            raise ValueError(f"the runs have no layer in common: {'; '.join(', '.join(each.layers) for each in runs)}")
+    for each in runs[1:]:
+        for name in names:
+            each[name]  # a layer that is not there is an error with a hint
+    return names
+
+
+def _common_samples(runs: Sequence[Run]) -> Labels:
+    """Return what all snapshots of all runs hold, and see that an index stands for one image."""
+    held = []
+    for each in runs:
+        each.resolve(snapshot=0)
+        held.append(each.common_samples(range(len(each))))
+    common = held[0][np.isin(held[0], reduce(np.intersect1d, held))]
+    if len(common) < 4:
+        raise ValueError(f"the runs have {len(common)} samples in common; at least 4 are needed to compare them")
+    for number, each in enumerate(runs[1:], start=1):
+        if "digest" not in runs[0].samples or "digest" not in each.samples:
+            continue
+        differ = (
+            runs[0].samples["digest"].reindex(common).to_numpy() != each.samples["digest"].reindex(common).to_numpy()
+        )
+        if differ.any():
+            raise ValueError(
+                f"sample {common[differ][0]} is one image in {runs[0].path} and another in {each.path} (run {number}), "
+                f"by their digests, and {int(differ.sum()) - 1} more are. Compare runs that were recorded on one probe "
+                f"set with one transform."
+            )
+    return common
+
+
+def _pairs(values: np.ndarray, rows: pd.DataFrame, columns: pd.DataFrame, *, name: str, number: int) -> pd.DataFrame:
+    """Return the CKA of a layer at every snapshot with itself in another run at every snapshot."""
+    here, there = np.flatnonzero(rows["layer"] == name), np.flatnonzero(columns["layer"] == name)
+    left, right = np.repeat(here, len(there)), np.tile(there, len(here))
+    time = ["snapshot", "epoch", "step"]
+    before = rows.iloc[left][time].reset_index(drop=True)
+    after = columns.iloc[right][time].reset_index(drop=True).add_prefix("other_")
+    frame = pd.concat(
+        [before.assign(layer=name, run=0), after.assign(other_run=number, cka=values[left, right])], axis=1
+    )
+    return frame[["layer", "run", *time, "other_run", *(f"other_{column}" for column in time), "cka"]]
+
+
+def _are_of_one_shape(layers: Sequence[Layer]) -> bool:
+    first = layers[0]
+    return all(
+        each.map_shape == first.map_shape and np.array_equal(each.channels, first.channels) for each in layers[1:]
+    )
+
+
+def _match(task: tuple[StackedLayers, int], *, samples: Labels, max_bytes: int) -> pd.DataFrame:
+    """Match a layer's channels in the first run with those in another, both at their last snapshots."""
+    stack, number = task
+    pair = StackedLayers((stack.layers[0], stack.layers[number]))
+    ends = np.cumsum([len(layer.snapshots) for layer in pair.layers]) - 1
+    vectors = pair.vectors("channel", snapshots=ends.tolist(), samples=samples)
+    correlation = correlate_channels(vectors, dead=Thresholds().dead, max_bytes=max_bytes)
+    to = match_channels(correlation)
+    found = to != NONE
+    return pd.DataFrame(
+        {
+            "layer": stack.layers[0].name,
+            "other_run": number,
+            "channel": stack.channels,
+            "other_channel": pd.arrays.IntegerArray(stack.channels[np.where(found, to, 0)], ~found),
+            "correlation": np.where(found, correlation[np.arange(len(to)), to], np.nan),
+        }
+    )
+
+
+def _no_matches() -> pd.DataFrame:
+    frame = pd.DataFrame(columns=["layer", "other_run", "channel", "other_channel", "correlation"])
+    return frame.astype({"other_run": "int64", "channel": "int64", "other_channel": "Int64", "correlation": float})
+
+
+def _metrics(runs: Sequence[Run]) -> pd.DataFrame:
+    frame = pd.concat([each.metrics.assign(run=number) for number, each in enumerate(runs)], ignore_index=True)
+    return frame[["run", *(column for column in frame if column != "run")]]

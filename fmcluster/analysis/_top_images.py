@@ -1,0 +1,377 @@
+"""The images, and the places in them, that drive each channel most; and whether these stay the same."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ..store import Layer
+from ..vectors import Vectors
+from ..vectors import split_box
+from ._validation import require
+from ._parallel import run_each
+from ._results import Array, Labels
+
+By = Literal["max", "mean"]
+
+NONE = -1
+_HELD_BYTES = 200  # of each exemplar, until all are found
+_BLOCK_BYTES = 16 << 20
+_LEAST_BLOCK_BYTES = 1 << 20  # about what a chunk has: smaller blocks would decode the same chunk again and again
+# A block is held as stored, as read, in order, and in float32; and of each map there are a few numbers.
+_COPIES = 4
+_MAP_BYTES = 30
+
+
+@dataclass(frozen=True, eq=False)
+class Exemplars:
+    """The images that drive each channel of a layer most, strongest first.
+
+    Where a channel has fewer exemplars than `k`, the last ones are missing: NaN, and -1 for integers.
+
+    Attributes
+    ----------
+    layer : str
+        What the layer is called.
+    by : {"max", "mean"}
+        What images are ranked by: the highest activation in the channel's map of an image, or the mean of the map.
+    k : int
+        Exemplars of a channel at most: as many as were asked for, or as there are images.
+    snapshots : DataFrame
+        One row per snapshot: snapshot, epoch, step.
+    samples : ndarray of shape (n_snapshots, n_channels, k), int64
+        Dataset indices of the images.
+    values : ndarray of shape (n_snapshots, n_channels, k), float64
+        What the images were ranked by, in the units of the activations.
+    places : ndarray of shape (n_snapshots, n_channels, k, 2), int64
+        Row and column of the highest activation in the stored map; of several, the first. Of a layer of tokens, the
+        token and 0; of a layer without places, 0 and 0.
+    fractions : ndarray of shape (n_snapshots, n_channels, k, 2), float64
+        Where the centre of that place lies in the module's whole output, from 0 (top, left) to 1 (bottom, right): a
+        crop and averaging down are taken into account. NaN for layers without height and width.
+    channels : DataFrame
+        One row per snapshot and channel: ``snapshot, epoch, step, channel, n_exemplars, nonfinite`` (images whose map
+        holds NaN or infinite values), ``constant`` (whether all finite maps hold one and the same value), ``tied``
+        (whether another image has the value of the last exemplar, so that their order alone decided).
+    n_samples : int
+        Number of images that were looked at.
+    left_out : ndarray of int64
+        Dataset indices of the images that some of the snapshots hold and some do not, which were not looked at.
+    """
+
+    layer: str
+    by: By
+    k: int
+    snapshots: pd.DataFrame
+    samples: Labels
+    values: Array
+    places: Labels
+    fractions: Array
+    channels: pd.DataFrame
+    n_samples: int
+    left_out: Labels
+
+    def __repr__(self) -> str:
+        count, channels, k = self.values.shape
+        return (
+            f"<Exemplars of {self.layer} by {self.by}: {count} snapshots, {channels} channels, up to {k} images each>"
+        )
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """One row per exemplar.
+
+        Columns ``snapshot, epoch, step, channel, rank`` (0 for the strongest), ``sample, y, x, fraction_y, fraction_x,
+        value``.
+        """
+        held = self.samples != NONE
+        snapshot, channel, rank = np.nonzero(held)
+        names = self.channels[["snapshot", "epoch", "step", "channel"]]
+        return (
+            names.take(snapshot * self.samples.shape[1] + channel)
+            .reset_index(drop=True)
+            .assign(
+                rank=rank,
+                sample=self.samples[held],
+                y=self.places[held][:, 0],
+                x=self.places[held][:, 1],
+                fraction_y=self.fractions[held][:, 0],
+                fraction_x=self.fractions[held][:, 1],
+                value=self.values[held],
+            )
+        )
+
+    @cached_property
+    def turnover(self) -> pd.DataFrame:
+        """How far exemplars stay the same, one row per channel and step from one snapshot to the next.
+
+        Columns ``from_snapshot, to_snapshot, from_epoch, to_epoch, channel``; ``kept``, the share of the exemplars
+        before the step that are exemplars after it, and ``jaccard``, the share of both in either; the same towards the
+        last snapshot, ``kept_at_last`` and ``jaccard_at_last``; and ``chance``, which ``kept`` would be of images drawn
+        at random. NaN where there are no exemplars to be kept. Which place in an image it is does not count.
+        """
+        before, after = self.samples[:-1], self.samples[1:]
+        kept, jaccard = _shared(before, after)
+        kept_at_last, jaccard_at_last = _shared(before, np.broadcast_to(self.samples[-1], before.shape))
+        steps, channels = kept.shape
+        per_step = {
+            f"{side}_{name}": np.repeat(self.snapshots[name].to_numpy()[part], channels)
+            for name in ("snapshot", "epoch")
+            for side, part in (("from", slice(None, -1)), ("to", slice(1, None)))
+        }
+        chance = np.where(np.isnan(kept), np.nan, (after != NONE).sum(axis=2) / self.n_samples)
+        return pd.DataFrame(
+            {
+                **per_step,
+                "channel": self.channels["channel"].to_numpy()[: steps * channels],
+                "kept": kept.ravel(),
+                "jaccard": jaccard.ravel(),
+                "kept_at_last": kept_at_last.ravel(),
+                "jaccard_at_last": jaccard_at_last.ravel(),
+                "chance": chance.ravel(),
+            }
+        )
+
+
+def exemplars(
+    layer: Layer,
+    *,
+    k: int = 9,
+    by: By = "max",
+    snapshots: Sequence[int] | None = None,
+    samples: Sequence[int] | None = None,
+    channels: Sequence[int] | None = None,
+    max_bytes: int = 1 << 30,
+    executor: Executor | None = None,
+) -> Exemplars:
+    """Find the images that drive each channel most, at every snapshot, and where in them it answers most.
+
+    The maps are read once, in blocks of images. Images of the same value are taken in their order, whatever the blocks.
+
+    An image is no exemplar of a channel where the map holds NaN or infinite values, or where it is nowhere above the
+    lowest value that the channel has over all images: nothing in it drives the channel. A constant (dead) channel
+    therefore has no exemplars, and one that is zero but for three images has three.
+
+    Parameters
+    ----------
+    layer : Layer
+        A layer of a run, or its `gradient`.
+    k : int
+        How many exemplars of each channel and snapshot; fewer where there are fewer images.
+    by : {"max", "mean"}
+        Whether images are ranked by the highest activation in the map, or by the mean of the map. The place is that of
+        the highest activation either way.
+    snapshots : sequence of int, optional
+        Numbers of the snapshots; all by default.
+    samples : sequence of int, optional
+        Dataset indices; by default all that every one of the snapshots holds.
+    channels : sequence of int, optional
+        The module's numbers of channels, in the order wanted; all that were kept by default.
+    max_bytes : int
+        Memory that may be taken, above what is in use; at least one map is read at a time. The exemplars are held
+        here, and each worker of an `executor` may take as much for blocks.
+    executor : concurrent.futures.Executor, optional
+        Where blocks are read and searched; by default here, one after the other.
+
+    Returns
+    -------
+    Exemplars
+        ``samples``, ``values`` of shape (n_snapshots, n_channels, k), and ``frame``; how they change is in
+        ``turnover``.
+
+    Raises
+    ------
+    TypeError
+        For what is not a layer, or `k` or channels that are not integers.
+    ValueError
+        For `k` under 1, an unknown `by`, snapshots, samples or channels that do not exist, or one given twice.
+    MemoryError
+        Where the exemplars, 200 bytes each and one more of each channel, and a block of 4 MiB do not fit into
+        `max_bytes`.
+
+    References
+    ----------
+    B. Zhou, A. Khosla, A. Lapedriza, A. Oliva and A. Torralba, "Object Detectors Emerge in Deep Scene CNNs", ICLR 2015
+    (the images that activate a unit most, and where in them).
+    """
+    require(layer, Layer, verb="exemplars", made_by="open_run(path)[name]")
+    if by not in ("max", "mean"):
+        raise ValueError(f"by is {by!r}; expected 'max' or 'mean'")
+    if isinstance(k, bool) or not isinstance(k, int | np.integer):
+        raise TypeError(f"k is {k!r}; expected an integer")
+    if k < 1:
+        raise ValueError(f"k is {k}; expected at least 1")
+    vectors = layer.vectors("sample", snapshots=snapshots, samples=samples)
+    _refuse_twice(vectors.samples, "samples")
+    wanted = _find_channels(layer, channels)
+    ordered, back = np.unique(wanted, return_inverse=True)
+    count, k = len(vectors.snapshots), min(int(k), len(vectors.samples))
+
+    # the best of each channel, one more than asked for to see ties: value, highest activation, image, place
+    shape = (count, len(wanted))
+    limit = _block_bytes(max_bytes, held=_HELD_BYTES * count * len(wanted) * (k + 1))
+    best = np.full((4, *shape, k + 1), -np.inf)
+    low, high, nonfinite = np.full(shape, np.inf), np.full(shape, -np.inf), np.zeros(shape, np.int64)
+    search = partial(_search, layer, by, k + 1)
+    for found in run_each(search, _cut(layer, vectors, ordered, limit=limit), executor=executor):
+        at = found.at
+        best[:, *at] = _strongest(np.concatenate([best[:, *at], found.best], axis=2), k + 1)
+        low[at], high[at] = np.minimum(low[at], found.low), np.maximum(high[at], found.high)
+        nonfinite[at] += found.nonfinite
+    best, low, high, nonfinite = best[:, :, back], low[:, back], high[:, back], nonfinite[:, back]
+
+    values, peaks = best[:2]
+    held = (peaks > low[..., None]) & np.isfinite(peaks)
+    tied = held[..., k] & (values[..., k] == values[..., k - 1])
+    held, values = held[..., :k], values[..., :k]
+    sample, place = np.where(held, best[2:, ..., :k], NONE).astype(np.int64)
+    places = np.stack(np.divmod(place, layer.map_shape[2]), axis=-1)
+    centres = [axis[np.where(held, places[..., i], 0)] for i, axis in enumerate(centres_of(layer))]
+    table = vectors.source.snapshots.set_index("snapshot").loc[list(vectors.snapshots)].reset_index()
+    summary = table.loc[table.index.repeat(len(wanted))].reset_index(drop=True)
+    return Exemplars(
+        layer=layer.label,
+        by=by,
+        k=k,
+        snapshots=table,
+        samples=np.where(held, vectors.samples[sample], NONE),
+        values=np.where(held, values, np.nan),
+        places=np.where(held[..., None], places, NONE),
+        fractions=np.where(held[..., None], np.stack(centres, axis=-1), np.nan),
+        channels=summary.assign(
+            channel=np.tile(layer.channels[wanted], count),
+            n_exemplars=held.sum(axis=2).ravel(),
+            nonfinite=nonfinite.ravel(),
+            constant=(low == high).ravel(),
+            tied=tied.ravel(),
+        ),
+        n_samples=len(vectors.samples),
+        left_out=vectors.left_out,
+    )
+
+
+class _Block(NamedTuple):
+    """Some channels of some images at one snapshot."""
+
+    at: tuple[int, slice]  # the snapshot and the channels, as places among those asked for
+    snapshot: int
+    start: int  # of the first of the images among those asked for
+    samples: Labels
+    channels: slice  # what is read of the layer
+    picked: Labels  # which of these are wanted
+
+
+class _Found(NamedTuple):
+    """What was found in a block: (4, n_channels, count) of the best, and (n_channels,) of all images."""
+
+    at: tuple[int, slice]
+    best: Array
+    low: Array
+    high: Array
+    nonfinite: Labels
+
+
+def _cut(layer: Layer, vectors: Vectors, places: Labels, *, limit: int) -> Iterator[_Block]:
+    """Cut what is to be read into blocks: by images, and by channels where one image is too large."""
+    _, height, width = layer.map_shape
+    first, last = int(places[0]), int(places[-1]) + 1
+    sizes = {"n": len(vectors.samples), "c": last - first}
+    size = (4 * height * width + _MAP_BYTES) * sizes["n"] * sizes["c"]
+    for order, snapshot in enumerate(vectors.snapshots):
+        for box in split_box({}, ["n", "c"], sizes=sizes, size=size, limit=limit):
+            inner = box.get("c", slice(0, sizes["c"]))
+            read = slice(first + inner.start, first + inner.stop)
+            into = slice(*(int(edge) for edge in np.searchsorted(places, [read.start, read.stop])))
+            if into.stop > into.start:
+                images = box.get("n", slice(0, sizes["n"]))
+                samples, picked = vectors.samples[images], places[into] - read.start
+                yield _Block((order, into), snapshot, images.start, samples, read, picked)
+
+
+def _search(layer: Layer, by: By, count: int, block: _Block) -> _Found:
+    """Read a block, and find the best images in it."""
+    maps = layer.read_maps(snapshot=block.snapshot, samples=block.samples, channels=block.channels, rows=slice(None))
+    if len(block.picked) < maps.shape[1]:
+        maps = maps[:, block.picked]
+    flat = np.ascontiguousarray(maps, np.float32).reshape(*maps.shape[:2], -1)
+    place = flat.argmax(axis=2)  # of a map with NaN, the NaN
+    peak = np.take_along_axis(flat, place[..., None], axis=2)[..., 0].astype(np.float64)
+    floor = flat.min(axis=2).astype(np.float64)
+    finite = np.isfinite(peak) & np.isfinite(floor)
+    with np.errstate(invalid="ignore"):
+        value = flat.mean(axis=2, dtype=np.float64) if by == "mean" else peak
+    image = np.broadcast_to(block.start + np.arange(len(flat))[:, None], peak.shape)
+    found = np.stack([np.where(finite, value, -np.inf), np.where(finite, peak, -np.inf), image, place])
+    return _Found(
+        at=block.at,
+        best=_strongest(found.transpose(0, 2, 1), count),
+        low=np.where(finite, floor, np.inf).min(axis=0),
+        high=np.where(finite, peak, -np.inf).max(axis=0),
+        nonfinite=(~finite).sum(axis=0),
+    )
+
+
+def _strongest(found: Array, count: int) -> Array:
+    """Return the `count` of greatest value, ndarray of shape (4, n_channels, count); of equal ones, the first."""
+    order = np.argsort(-found[0], axis=1, kind="stable")[:, :count]
+    return np.take_along_axis(found, order[None], axis=2)
+
+
+def _block_bytes(max_bytes: int, *, held: int) -> int:
+    if max_bytes < held + _COPIES * _LEAST_BLOCK_BYTES:
+        raise MemoryError(
+            f"the exemplars take {held / 2**20:,.1f} MiB and a block {_COPIES * _LEAST_BLOCK_BYTES >> 20} MiB, the "
+            f"budget is {max_bytes / 2**20:,.1f} MiB; ask for fewer (k, snapshots, channels), or raise max_bytes"
+        )
+    return min(_BLOCK_BYTES, (max_bytes - held) // _COPIES)
+
+
+def _find_channels(layer: Layer, channels: Sequence[int] | None) -> Labels:
+    """Return where the channels asked for lie among those kept; at least one, and each once."""
+    places = layer.channel_places(channels)
+    if not places.size:
+        raise ValueError(f"channels is {channels!r}; expected the numbers of one or more channels, or None for all")
+    _refuse_twice(layer.channels[places], "channels")
+    return places
+
+
+def _refuse_twice(numbers: npt.NDArray[np.integer], what: str) -> None:
+    values, counts = np.unique(numbers, return_counts=True)
+    if (counts > 1).any():
+        raise ValueError(f"{what} holds {values[counts > 1][0]} more than once; expected each once")
+
+
+def centres_of(layer: Layer) -> tuple[Array, Array]:
+    """Return the centres of a map's rows and columns, as fractions of the module's whole output.
+
+    Two ndarrays of shapes (height,) and (width,), float64: NaN where the layer has no places.
+    """
+    _, height, width = layer.map_shape
+    if "height" not in layer.dimensions:
+        return np.full(height, np.nan), np.full(width, np.nan)
+    full = layer.output_shape[1:]
+    centres = []
+    for (start, stop), length, whole in zip(layer.crop or [(0, n) for n in full], (height, width), full, strict=True):
+        # as adaptive average pooling divides what was kept; without any, each is one pixel
+        place, kept = np.arange(length), stop - start
+        top, bottom = place * kept // length, -(-(place + 1) * kept // length)
+        centres.append((start + (top + bottom) / 2) / whole)
+    return centres[0], centres[1]
+
+
+def _shared(before: Labels, after: Labels) -> tuple[Array, Array]:
+    """Return the share of the exemplars before that are exemplars after, and the share of both in either.
+
+    Arrays of shape (n_steps, n_channels, k) give two of shape (n_steps, n_channels).
+    """
+    span = int(max(before.max(initial=0), after.max(initial=0))) + 2
+    whose = np.arange(before[..., 0].size).reshape(*before.shape[:-1], 1) * span
+    common = (np.isin(before + whose, after + whose) & (before != NONE)).sum(axis=-1)
+    size, other = ((each != NONE).sum(axis=-1) for each in (before, after))
+    either = size + other - common
+    return common / np.where(size, size, np.nan), common / np.where(either, either, np.nan)

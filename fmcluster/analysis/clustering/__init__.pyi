@@ -1,0 +1,14 @@
+from ._choose_k import choose_k as choose_k
+from ._choose_k import NumberOfClusters as NumberOfClusters
+from ._cluster import cluster as cluster
+from ._cluster import Clusterer as Clusterer
+from ._matching import name_alike as name_alike
+from ._matching import NOISE as NOISE
+from ._matching import shared_members as shared_members
+from ._quality import quality as quality
+from ._quality import Quality as Quality
+from ._representatives import medoids as medoids
+from ._stability import sc3 as sc3
+from ._stability import Stability as Stability
+from ._stability import stability as stability
+from ._stability import StabilityAcrossK as StabilityAcrossK

@@ -1,0 +1,61 @@
+"""The row that stands for each cluster."""
+
+import numpy as np
+import pandas as pd
+
+from .._validation import require
+from ._matching import NOISE
+from .._results import TIME_COLUMNS, Clusters, Scores
+
+
+def medoids(scores: Scores, clusters: Clusters) -> pd.DataFrame:
+    """Find, of each cluster at each snapshot, the member that is nearest to the mean of its members there.
+
+    Parameters
+    ----------
+    scores : Scores
+        Made by `pca`.
+    clusters : Clusters
+        Made by `cluster` of these scores.
+
+    Returns
+    -------
+    DataFrame
+        One row per snapshot and cluster that has members at it, noise left out: ``snapshot, epoch, step`` (and ``run``
+        where there are several), ``cluster``, ``members`` (how many), the identity of the medoid, such as ``channel``,
+        ``place`` (of the medoid among the rows of the snapshot, from 0) and ``distance`` (Euclidean, of the medoid to
+        the mean, in the units of the scores). Of members that are equally near, the first.
+
+    Raises
+    ------
+    TypeError
+        For what is no scores or no clusters.
+    ValueError
+        Where the two are not of the same rows.
+    """
+    require(scores, Scores, verb="medoids", made_by='pca(layer.vectors("channel"))')
+    require(clusters, Clusters, verb="medoids", made_by="cluster(scores, clusterer)")
+    same = (scores.layer, scores.view) == (clusters.layer, clusters.view) and scores.rows.equals(clusters.rows)
+    if not same:
+        raise ValueError(
+            f"received clusters of {len(clusters.rows)} rows of {clusters.layer!r}, {clusters.view} view; expected "
+            f"the {len(scores.rows)} rows of {scores.layer!r}, {scores.view} view: cluster these scores"
+        )
+    by_snapshot = scores.by_snapshot(scores.values)
+    size = by_snapshot.shape[1]
+    found = []
+    for order, (values, labels) in enumerate(zip(by_snapshot, clusters.by_snapshot(clusters.labels), strict=True)):
+        for name in np.unique(labels[labels != NOISE]).tolist():
+            members = np.flatnonzero(labels == name)
+            away = np.linalg.norm(values[members] - values[members].mean(axis=0), axis=1)
+            nearest = int(away.argmin())
+            place = int(members[nearest])
+            found.append((order * size + place, name, len(members), place, float(away[nearest])))
+    columns = ["row", "cluster", "members", "place", "distance"]
+    table = pd.DataFrame(found, columns=columns).astype(dict.fromkeys(columns[:4], "int64") | {"distance": "float64"})
+    rows = clusters.rows.iloc[table["row"]].reset_index(drop=True)
+    # `run` is of the time, though not a name of a row
+    time = [name for name in rows.columns if name in TIME_COLUMNS]
+    return pd.concat(
+        [rows[time], table[["cluster", "members"]], rows[clusters.identity], table[["place", "distance"]]], axis=1
+    )

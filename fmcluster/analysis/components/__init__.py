@@ -1,0 +1,5 @@
+"""Principal components of rows that may exceed memory: Gram and covariance matrices, rank."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,5 @@
+"""Findings about layers and channels, and the advice that follows."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

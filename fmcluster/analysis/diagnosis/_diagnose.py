@@ -1,0 +1,148 @@
+"""What a run says of each layer: dead, duplicate, drifting, settled; and what follows."""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from functools import partial
+
+import numpy as np
+
+from ...store import Run
+from ._advice import advise
+from .._validation import require
+from ._measures import draw_samples, examine_layer
+from ._findings import Findings, Thresholds
+from ._modules import next_layers
+from .._parallel import own_threads, run_each
+from ..representation import all_pairs
+from ._judge import Judged, channel_table, judge, layer_table, measure_table
+
+MAX_BYTES = 1 << 30
+
+_BYTES_OF_A_WORKER = 1 << 29  # with less, products of wide layers are taken in more passes
+
+
+def diagnose(
+    run: Run,
+    *,
+    layers: Sequence[str] | None = None,
+    snapshots: Sequence[int] | None = None,
+    samples: Sequence[int] | None = None,
+    thresholds: Thresholds | None = None,
+    max_bytes: int = MAX_BYTES,
+    random_state: int = 0,
+    executor: Executor | None = None,
+) -> Findings:
+    """Judge every layer at every snapshot, and say what follows, never without the numbers.
+
+    A layer's channels are read once (in parts where their products exceed the budget), and its samples once, for CKA
+    and the accuracy of nearest neighbours. What compares samples takes 2,000 at most, drawn once, or as many as the
+    products of all layers and snapshots leave room for.
+
+    Freezing, narrowing and shortening are considered for layers with parameters of their own: not for the head (the
+    last layer of the run, unless it gives maps or tokens), and not for activations, pooling, dropout or normalization,
+    which are seen as part of what comes before. What no change looks like is measured, too: the **floor** of a layer is
+    the mean debiased CKA between two random halves of its own channels at the last snapshot. A layer has settled at
+    the first snapshot after which its CKA to the last stays at or above ``thresholds.cka`` and above that floor; where
+    the last snapshot alone reaches that, it has not.
+
+    Parameters
+    ----------
+    run : Run
+        Made by `open_run`.
+    layers : sequence of str, optional
+        Names of layers; all by default.
+    snapshots : sequence of int, optional
+        Numbers of the snapshots, in order; all by default.
+    samples : sequence of int, optional
+        Dataset indices; by default all that every one of the snapshots holds.
+    thresholds : Thresholds, optional
+        What counts as what; by default ``Thresholds()``.
+    max_bytes : int
+        Memory that may be taken above what is in use; of each worker, where there is an executor.
+    random_state : int
+        Seed of the halves, of the permuted labels, and of the samples drawn.
+    executor : concurrent.futures.Executor, optional
+        Where layers are examined; by default in threads, one for a core as far as memory goes.
+
+    Returns
+    -------
+    Findings
+        The measures, the channels, the layers, and the advice; ``print(findings)`` shows the advice.
+
+    Raises
+    ------
+    TypeError
+        For what is not a run, or a string for `layers`.
+    KeyError
+        For a layer that the run does not have.
+    ValueError
+        For snapshots or samples that do not exist, fewer than 4 samples, or activations that are not finite.
+    MemoryError
+        Where a layer's channels have too many products for `max_bytes`.
+
+    References
+    ----------
+    S. Kornblith, M. Norouzi, H. Lee, G. Hinton, Similarity of neural network representations revisited, ICML 2019;
+    T. Nguyen, M. Raghu, S. Kornblith, Do wide and deep networks learn the same things?, ICLR 2021 (the debiased CKA);
+    O. Roy, M. Vetterli, The effective rank, EUSIPCO 2007.
+    """
+    require(run, Run, verb="diagnose", made_by="open_run(path)")
+    thresholds = Thresholds() if thresholds is None else thresholds
+    require(thresholds, Thresholds, verb="diagnose", made_by="Thresholds(...)")
+    names = chosen_layers(run, layers)
+    first = run[names[0]].vectors("sample", snapshots=snapshots, samples=samples)
+    if len(first.samples) < 4:
+        raise ValueError(f"diagnose received {len(first.samples)} samples; debiased CKA needs at least 4")
+    numbers = list(first.snapshots)
+    n_items = len(names) * len(numbers)
+    drawn = draw_samples(first.samples, n_items=n_items, max_bytes=max_bytes, random_state=random_state)
+    n_workers = 1 if executor else max(1, min(os.cpu_count() or 1, max_bytes // _BYTES_OF_A_WORKER))
+    examine = partial(
+        examine_layer,
+        snapshots=numbers,
+        samples=first.samples,
+        drawn=drawn,
+        thresholds=thresholds,
+        max_bytes=max_bytes // n_workers,
+        random_state=random_state,
+    )
+    with own_threads(executor, most=n_workers) as workers:
+        evidence = list(run_each(examine, [run[name] for name in names], executor=workers))
+    kernels = [kernel for each in evidence for kernel in each.kernels]
+    cka = all_pairs(kernels, kernels).reshape(len(names), len(numbers), len(names), len(numbers))
+    following = next_layers(run, names)
+    judged: list[Judged] = []
+    for place, each in enumerate(evidence):
+        other = following.get(each.name)
+        to_next = None if other is None else np.diag(cka[place, :, names.index(other)])
+        to_last = cka[place, :, place, -1]
+        judged.append(
+            judge(
+                run,
+                each,
+                cka_to_last=to_last,
+                cka_to_next=to_next,
+                following=None if other is None else evidence[names.index(other)],
+                thresholds=thresholds,
+            )
+        )
+    time = run.snapshots.set_index("snapshot").loc[numbers].reset_index()
+    frame = measure_table(judged, time=time, thresholds=thresholds)
+    return Findings(
+        frame=frame,
+        channels=channel_table(judged, time=time),
+        layers=layer_table(judged, time=time),
+        advice=advise(run, judged, frame=frame, time=time, thresholds=thresholds),
+        thresholds=thresholds,
+    )
+
+
+def chosen_layers(run: Run, layers: Sequence[str] | None) -> list[str]:
+    """Return names of layers, each once, in forward order."""
+    if isinstance(layers, str):
+        raise TypeError(f"layers is the string {layers!r}; expected a sequence of names: [{layers!r}]")
+    wanted = run.layers if layers is None else [run[name].name for name in layers]
+    if not wanted:
+        raise ValueError("layers is empty; pass at least one, or None for all")
+    return [name for name in run.layers if name in wanted]

@@ -1,0 +1,271 @@
+"""What was measured, judged by the thresholds, as tidy tables."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from ...store import Run
+from ...store import ranges
+from ._channels import NONE, Mask, first_to_stay, is_noise, settled_at
+from ._measures import LayerEvidence
+from ._findings import Thresholds
+from ._modules import head_of, passes_on
+from .._results import Array
+
+Row = tuple[str, float, float, float, str]  # measure, value, threshold, floor, evidence
+NAN = float("nan")
+SIGMAS = 3
+HIGHEST_FLOOR = 0.999  # what is over it is rounding, as of a layer whose channels are all alike
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """A layer's evidence, judged.
+
+    Attributes
+    ----------
+    evidence : LayerEvidence
+        What was measured.
+    counts : bool
+        Whether it has parameters of its own and is not the head.
+    cka_to_last : ndarray of shape (n_snapshots,)
+        Debiased CKA to the last snapshot.
+    cka_to_next : ndarray of shape (n_snapshots,) or None
+        Debiased CKA to the neighbouring layer; None where there is none.
+    next : str or None
+        The neighbouring layer.
+    next_level : float
+        CKA to it from which on the two are a candidate to shorten.
+    level : float
+        CKA from which on the layer has settled.
+    settled, separated : int or None
+        Places of the snapshots at which the layer has settled, and its classes separated; None where they have not.
+    unchanged : bool
+        Whether no channel ever drifted, over two snapshots at least.
+    noise : ndarray of shape (n_channels,), bool
+        Channels that are noise.
+    settled_channels : ndarray of shape (n_snapshots, n_channels), bool
+        Whether each has settled by then.
+    """
+
+    evidence: LayerEvidence
+    counts: bool
+    cka_to_last: Array
+    cka_to_next: Array | None
+    next: str | None
+    next_level: float
+    level: float
+    settled: int | None
+    separated: int | None
+    unchanged: bool
+    noise: Mask
+    settled_channels: Mask
+
+    @property
+    def name(self) -> str:
+        """The layer's name."""
+        return self.evidence.name
+
+    @property
+    def surplus(self) -> int:
+        """How many channels could be left out at the last snapshot: dead, or a duplicate of an earlier one."""
+        group = self.evidence.channels.group[-1]
+        extra = (group != NONE) & (group != np.arange(len(group)))
+        return int((self.evidence.channels.dead[-1] | extra).sum())
+
+
+def judge(
+    run: Run,
+    evidence: LayerEvidence,
+    *,
+    cka_to_last: Array,
+    cka_to_next: Array | None,
+    following: LayerEvidence | None,
+    thresholds: Thresholds,
+) -> Judged:
+    """Apply the thresholds to what was measured of a layer."""
+    channels = evidence.channels
+    count = len(channels.dead)
+    level = _level(thresholds.cka, evidence.floor)
+    since = settled_at(channels.step, drift=thresholds.drift)
+    begun = np.array([count if place is None else place for place in since])
+    return Judged(
+        evidence=evidence,
+        counts=evidence.name != head_of(run) and not passes_on(evidence.module),
+        cka_to_last=cka_to_last,
+        cka_to_next=cka_to_next,
+        next=None if following is None else following.name,
+        next_level=NAN if following is None else _level(thresholds.shorten, evidence.floor, following.floor),
+        level=level,
+        settled=first_to_stay(cka_to_last >= level),
+        separated=_separated(evidence, thresholds.separated),
+        unchanged=count > 1 and bool((channels.drift <= thresholds.unchanged).all()),
+        noise=is_noise(channels, noise=thresholds.noise),
+        settled_channels=np.arange(count)[:, None] >= begun,
+    )
+
+
+def measure_table(judged: Sequence[Judged], *, time: pd.DataFrame, thresholds: Thresholds) -> pd.DataFrame:
+    """Return a row per layer, snapshot and measure: see `Findings.frame`."""
+    stamps = list(time[["snapshot", "epoch", "step"]].itertuples(index=False, name=None))
+    rows = [
+        (each.name, *stamp, *row)
+        for each in judged
+        for place, stamp in enumerate(stamps)
+        for row in _measures(each, place, time, thresholds)
+    ]
+    columns = ["layer", "snapshot", "epoch", "step", "measure", "value", "threshold", "floor", "evidence"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def channel_table(judged: Sequence[Judged], *, time: pd.DataFrame) -> pd.DataFrame:
+    """Return a row per layer, snapshot and channel: see `Findings.channels`."""
+    return pd.concat([_channels(each, time) for each in judged], ignore_index=True)
+
+
+def layer_table(judged: Sequence[Judged], *, time: pd.DataFrame) -> pd.DataFrame:
+    """Return a row per layer: see `Findings.layers`."""
+    frame = pd.DataFrame(
+        {
+            "layer": [each.name for each in judged],
+            "module": [each.evidence.module for each in judged],
+            "channels": [len(each.evidence.numbers) for each in judged],
+            "places": [each.evidence.n_places for each in judged],
+            "counts": [each.counts for each in judged],
+            "floor": [each.evidence.floor for each in judged],
+            "level": [each.level for each in judged],
+        }
+    )
+    for name in ("settled", "separated"):
+        places = [getattr(each, name) for each in judged]
+        for column, source in ((name, "snapshot"), (f"{name}_epoch", "epoch")):
+            values = [pd.NA if place is None else int(time[source].iloc[place]) for place in places]
+            frame[column] = pd.array(values, dtype="Int64")
+    return frame
+
+
+def when(time: pd.DataFrame, place: int) -> str:
+    """Name a snapshot by its epoch, and by its step where the epoch has several.
+
+    Examples
+    --------
+    >>> time = pd.DataFrame({"epoch": [0, 1, 1], "step": [0, 4, 8]})
+    >>> when(time, 0), when(time, 2)
+    ('epoch 0', 'epoch 1 (step 8)')
+    """
+    epoch, step = int(time["epoch"].iloc[place]), int(time["step"].iloc[place])
+    return f"epoch {epoch}" + (f" (step {step})" if (time["epoch"] == epoch).sum() > 1 else "")
+
+
+def listed(evidence: LayerEvidence, chosen: Mask) -> str:
+    """Name channels by the module's numbers: ``"channels 0 to 3, 5"``; nothing for none."""
+    numbers = evidence.numbers[chosen]
+    return f"channel{'s' if len(numbers) > 1 else ''} {ranges(numbers)}" if len(numbers) else ""
+
+
+def groups_listed(evidence: LayerEvidence, place: int) -> str:
+    """Name the groups of duplicates: ``"0 = 4 = 7; 2 = 3"``."""
+    group = evidence.channels.group[place]
+    members = [evidence.numbers[group == first] for first in np.unique(group[group != NONE])]
+    return "; ".join(" = ".join(map(str, each)) for each in members)
+
+
+def _measures(judged: Judged, place: int, time: pd.DataFrame, thresholds: Thresholds) -> Iterator[Row]:
+    evidence, channels = judged.evidence, judged.evidence.channels
+    dead, group, moved = channels.dead[place], channels.group[place], channels.moved_from[place]
+    revived = channels.dead[place - 1] & ~dead if place else np.zeros_like(dead)
+    width = len(dead)
+    yield "dead", float(dead.sum()), thresholds.dead, NAN, listed(evidence, dead)
+    yield "revived", float(revived.sum()), thresholds.dead, NAN, listed(evidence, revived)
+    count = len(np.unique(group[group != NONE]))
+    yield "duplicates", float(count), thresholds.duplicate, NAN, groups_listed(evidence, place)
+    rank = f"{width} channels at {evidence.n_places} places"
+    yield "effective_rank", float(channels.effective_rank[place]), thresholds.rank * width, NAN, rank
+    yield "drift", float(np.median(channels.drift[place])), thresholds.unchanged, NAN, _range(channels.drift[place])
+    late = channels.step[place] >= thresholds.drift
+    far = listed(evidence, late) if late.sum() <= width // 2 else f"{late.sum()} of {width} channels"
+    yield "drift_step", float(np.median(channels.step[place])), thresholds.drift, NAN, far and f"over it: {far}"
+    settled = judged.settled_channels[place]
+    yield "settled_channels", float(settled.mean()), thresholds.drift, NAN, f"{settled.sum()} of {width} channels"
+    taken = moved != NONE
+    pairs = [f"{evidence.numbers[moved[c]]} to {evidence.numbers[c]}" for c in np.flatnonzero(taken)]
+    yield "permuted", float(taken.sum()) if place else NAN, thresholds.permuted, NAN, ", ".join(pairs)
+    yield "noise", float(judged.noise.sum()), thresholds.noise, NAN, listed(evidence, judged.noise)
+    last = float(judged.cka_to_last[place])
+    yield "cka_to_last", last, judged.level, evidence.floor, _settling(judged, place, time)
+    next_one = NAN if judged.cka_to_next is None else float(judged.cka_to_next[place])
+    yield "cka_to_next", next_one, judged.next_level, evidence.floor, judged.next or "no neighbour that counts"
+    yield _accuracy(judged, place, time, thresholds)
+
+
+def _accuracy(judged: Judged, place: int, time: pd.DataFrame, thresholds: Thresholds) -> Row:
+    accuracy, chance = judged.evidence.accuracy, judged.evidence.chance
+    if np.isnan(accuracy).all():
+        return "knn_accuracy", NAN, NAN, NAN, "not available: fewer than two classes are known"
+    best = int(accuracy.argmax())
+    text = f"best {accuracy[best]:.2f} at {when(time, best)}"
+    text += f"; separated at {when(time, judged.separated)}" if judged.separated is not None else "; not separated"
+    return (
+        "knn_accuracy",
+        float(accuracy[place]),
+        float(accuracy[best] - thresholds.separated),
+        float(chance[place]),
+        text,
+    )
+
+
+def _settling(judged: Judged, place: int, time: pd.DataFrame) -> str:
+    if len(judged.cka_to_last) == 1:
+        return "not available: one snapshot"
+    if judged.settled is None:
+        return "not settled: only the last snapshot itself reaches the threshold"
+    if judged.unchanged:
+        return "did not change"
+    return f"{'settled' if place >= judged.settled else 'settles'} at {when(time, judged.settled)}"
+
+
+def _level(threshold: float, *floors: float) -> float:
+    """Return the threshold, or the lowest of the known floors where that is higher."""
+    known = [floor for floor in floors if not np.isnan(floor)]
+    return max(threshold, min([HIGHEST_FLOOR, *known])) if known else threshold
+
+
+def _separated(evidence: LayerEvidence, tolerance: float) -> int | None:
+    """Return the first place within the tolerance of the best accuracy, if that is clearly over chance."""
+    accuracy = evidence.accuracy
+    if np.isnan(accuracy).all():
+        return None
+    best = int(accuracy.argmax())
+    if accuracy[best] - evidence.chance[best] <= max(tolerance, SIGMAS * evidence.spread[best]):
+        return None
+    return int(np.argmax(accuracy >= accuracy[best] - tolerance))
+
+
+def _range(values: Array) -> str:
+    return f"{values.min():.3f} to {values.max():.3f} over the channels"
+
+
+def _channels(judged: Judged, time: pd.DataFrame) -> pd.DataFrame:
+    evidence, channels = judged.evidence, judged.evidence.channels
+    count, width = channels.dead.shape
+
+    def numbered(places: np.ndarray) -> pd.arrays.IntegerArray:
+        flat = places.ravel()
+        return pd.arrays.IntegerArray(evidence.numbers[np.maximum(flat, 0)], flat == NONE)
+
+    return pd.DataFrame(
+        {
+            "layer": evidence.name,
+            "snapshot": np.repeat(time["snapshot"].to_numpy(), width),
+            "channel": np.tile(evidence.numbers, count),
+            "dead": channels.dead.ravel(),
+            "duplicate_group": numbered(channels.group),
+            "drift": channels.drift.ravel(),
+            "drift_step": channels.step.ravel(),
+            "settled": judged.settled_channels.ravel(),
+            "noise": np.tile(judged.noise, count),
+            "permuted_from": numbered(channels.moved_from),
+        }
+    )

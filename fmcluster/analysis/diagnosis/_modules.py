@@ -1,0 +1,81 @@
+"""Which layers of a run have parameters that one could freeze, narrow or leave out."""
+
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import nn
+
+from ...store import Run
+
+# the modules of torch.nn whose outputs are what came in, scaled, masked, averaged or put in another order
+_PASSING = frozenset(
+    {"activation", "batchnorm", "channelshuffle", "dropout", "flatten", "fold", "instancenorm", "normalization"}
+    | {"padding", "pixelshuffle", "pooling", "upsampling"}
+)
+_PASSING_NAMES = re.compile(r"Norm|Pool|Drop|ReLU|StochasticDepth|Identity|Flatten")
+
+
+def passes_on(module: str) -> bool:
+    """Say whether a module of this class only scales, masks, averages or reorders what it is given.
+
+    Normalization has parameters, but no channel of its own: it counts as part of what comes before it.
+
+    Examples
+    --------
+    >>> [passes_on(name) for name in ("BatchNorm2d", "GELU", "AdaptiveAvgPool2d", "LayerNorm2d", "DropPath")]
+    [True, True, True, True, True]
+    >>> [passes_on(name) for name in ("Conv2d", "Sequential", "BasicBlock", "MultiheadAttention", "Linear")]
+    [False, False, False, False, False]
+    """
+    found = getattr(nn, module, None)
+    if module == "MultiheadAttention" or not found:
+        return module != "MultiheadAttention" and bool(_PASSING_NAMES.search(module))
+    return module == "Identity" or found.__module__.rsplit(".", 1)[-1] in _PASSING
+
+
+def head_of(run: Run) -> str | None:
+    """Return the network's head: the last layer recorded, unless it gives maps or tokens."""
+    last = run.layers[-1]
+    return last if len(run[last].shape) == 3 else None
+
+
+def next_layers(run: Run, layers: Sequence[str]) -> dict[str, str]:
+    """Return for each layer that counts the next one that does, at the same depth of the module tree.
+
+    A module is no neighbour of what it is made of; neither is the head.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    layers : sequence of str
+        The layers to choose from, in forward order.
+    """
+    head = head_of(run)
+    counting = [name for name in layers if name != head and not passes_on(run[name].module)]
+    out = {}
+    for place, name in enumerate(counting):
+        for other in counting[place + 1 :]:
+            if _depth(other) == _depth(name) and _parts(other) != _parts(name):
+                out[name] = other
+                break
+    return out
+
+
+def made_by(run: Run, layers: Sequence[str]) -> dict[str, str]:
+    """Return for each layer that only passes on, the layer right before it, where that has as many channels."""
+    pairs = pairwise(layers)
+    return {
+        name: before
+        for before, name in pairs
+        if passes_on(run[name].module) and run[before].n_channels == run[name].n_channels
+    }
+
+
+def _parts(name: str) -> list[str]:
+    return re.sub(r"\.call\d+$", "", name).split(".")
+
+
+def _depth(name: str) -> int:
+    return len(_parts(name))

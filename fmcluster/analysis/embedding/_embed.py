@@ -1,0 +1,196 @@
+"""Maps of the rows of all snapshots: of all together, of one after the other, or by the map of one epoch."""
+
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+from scipy.linalg import orthogonal_procrustes
+
+from .._validation import require
+from .._estimators import fresh, name_of
+from ._preservation import measure_faithfulness
+from ._fused_embedding import FusedMap
+from .._parallel import run_each
+from .._results import Array, Embedding, Scores, snapshot_of_epoch
+
+MOST_ROWS = 100_000
+
+
+class Reducer(Protocol):
+    """A scikit-learn style reducer."""
+
+    def fit_transform(self, X: Any) -> Any:
+        """Return positions of the rows of X."""
+
+
+def embed(
+    scores: Scores,
+    reducer: Reducer | None = None,
+    *,
+    fit: str | int = "pooled",
+    random_state: int = 0,
+    executor: Executor | None = None,
+) -> Embedding:
+    """Map the rows of all snapshots into one plane.
+
+    Parameters
+    ----------
+    scores : Scores
+        Made by `pca`.
+    reducer : scikit-learn style reducer, optional
+        Anything with ``fit_transform`` to two dimensions, such as ``UMAP()``, ``TSNE()`` or ``PCA(2)``; it is cloned
+        where it can be. umap-learn's ``AlignedUMAP()`` is told which rows are the same. By default `FusedMap`, made for
+        several snapshots of the same rows.
+    fit : "pooled", "each" or int
+        ``"pooled"``: the rows of all snapshots together, so that a place means the same in each. ``"each"``: a reducer
+        for each snapshot; then each map is turned, mirrored and moved (not scaled) onto the one before, as well as the
+        positions of the same rows allow. An epoch: the rows of its last snapshot, and all others are put into that map
+        by ``transform``.
+    random_state : int
+        Seed of the default reducer; a reducer that is passed has its own.
+    executor : concurrent.futures.Executor, optional
+        Where the snapshots are mapped, unless they are together.
+
+    Returns
+    -------
+    Embedding
+        ``values`` of shape (n_rows, 2), float64, and how faithful they are; ``fit`` says which of the three it is.
+
+    Raises
+    ------
+    TypeError
+        Where `reducer` has no ``fit_transform``, or no ``transform`` and is fitted on one epoch.
+    ValueError
+        Where there are too few rows (or, for the default, too many), scores are not finite, there is no such epoch, or
+        the reducer's output is not finite or not of two columns.
+
+    References
+    ----------
+    P. H. Schönemann, "A generalized solution of the orthogonal Procrustes problem", Psychometrika 31, 1966.
+    """
+    require(scores, Scores, verb="embed", made_by="pca(vectors)")
+    if isinstance(fit, str) and fit not in ("pooled", "each"):
+        raise ValueError(f'fit is {fit!r}; expected "pooled", "each", or an epoch')
+    if not np.isfinite(scores.values).all():
+        raise ValueError("the scores hold NaN or infinite values; leave such rows out with vectors.without_nonfinite()")
+    blocks = scores.by_snapshot(scores.values)
+    fitted = len(scores.rows) if fit == "pooled" else blocks.shape[1]
+    if fitted < 4:
+        where = "" if fit == "pooled" else " of a snapshot"
+        raise ValueError(f"{fitted} rows{where} make no map; expected at least 4 (take more snapshots or rows)")
+    if reducer is None:
+        if fitted > MOST_ROWS:
+            raise ValueError(
+                f"the default map takes at most {MOST_ROWS:,} rows, this is {fitted:,}; draw fewer rows of each "
+                f"snapshot (vectors(..., n_rows=...)), or pass a reducer that takes as many"
+            )
+        reducer = FusedMap(random_state=random_state)
+    _require_reducer(reducer, fit=fit)
+    if fit == "pooled":
+        values = _map_together(reducer, blocks)
+    elif fit == "each":
+        found = run_each(partial(_map_alone, reducer), blocks, executor=executor)
+        values = np.stack(list(_follow(found)))
+    else:
+        at = scores.rows["snapshot"].unique().tolist().index(snapshot_of_epoch(scores.rows, fit))
+        values = _map_into(reducer, blocks, at, executor=executor)
+    return Embedding(
+        rows=scores.rows,
+        layer=scores.layer,
+        view=scores.view,
+        fit=fit,
+        values=values.reshape(-1, 2),
+        method=name_of(reducer),
+        faithfulness=measure_faithfulness(blocks, values),
+    )
+
+
+def _require_reducer(reducer: object, *, fit: str | int) -> None:
+    if isinstance(reducer, type):
+        raise TypeError(f"embed received the class {reducer.__name__}; expected one of it: {reducer.__name__}(...)")
+    if not hasattr(reducer, "fit_transform"):
+        raise TypeError(f"{name_of(reducer)} has no fit_transform; expected a scikit-learn style reducer")
+    if fit == "pooled":
+        return
+    if _is_aligned(reducer):
+        raise TypeError(f'AlignedUMAP maps all snapshots at once; expected fit="pooled", received {fit!r}')
+    if fit != "each" and not hasattr(reducer, "transform"):
+        raise TypeError(
+            f"{name_of(reducer)} has no transform, so that other rows cannot be put into the map of epoch {fit}; pass "
+            f'a reducer that has one, such as PCA(2) or UMAP(), or use fit="pooled"'
+        )
+
+
+def _is_aligned(reducer: object) -> bool:
+    """Tell whether this is umap-learn's AlignedUMAP, without importing umap-learn, which takes seconds."""
+    return any(kind.__name__ == "AlignedUMAP" and kind.__module__.startswith("umap") for kind in type(reducer).__mro__)
+
+
+def _map_together(reducer: Any, blocks: Array) -> Array:
+    """Map all snapshots at once: ndarray of shape (n_snapshots, rows per snapshot, 2)."""
+    n_snapshots, n_rows = blocks.shape[:2]
+    chosen = fresh(reducer)
+    rows = blocks.reshape(n_snapshots * n_rows, -1)
+    if _is_aligned(chosen):
+        if n_snapshots < 2:
+            raise ValueError("AlignedUMAP aligns snapshots, and there is only one; pass UMAP() instead")
+        same = {row: row for row in range(n_rows)}
+        found = np.concatenate(chosen.fit_transform(list(blocks), relations=[same] * (n_snapshots - 1)))
+        nowhere = ~np.isfinite(found).all(axis=1)
+        if nowhere.any():
+            row = int(np.flatnonzero(nowhere)[0])
+            raise ValueError(
+                f"AlignedUMAP gave no position to {nowhere.sum()} of {len(nowhere)} rows (the first: row "
+                f"{row % n_rows} of snapshot {row // n_rows}): it has none for rows that are nobody's neighbour; raise "
+                f"its n_neighbors, or use another reducer"
+            )
+    elif isinstance(chosen, FusedMap):
+        found = chosen.fit_transform(rows, np.repeat(np.arange(n_snapshots), n_rows))
+    else:
+        found = chosen.fit_transform(rows)
+    return _positions(found, len(rows), reducer).reshape(n_snapshots, n_rows, 2)
+
+
+def _map_alone(reducer: Any, rows: Array) -> Array:
+    return _positions(fresh(reducer).fit_transform(rows), len(rows), reducer)
+
+
+def _follow(maps: Iterator[Array]) -> Iterator[Array]:
+    """Turn, mirror and move each map onto the one before."""
+    before: Array | None = None
+    for positions in maps:
+        if before is None:
+            before = positions
+        else:
+            middle, centred = before.mean(axis=0), positions - positions.mean(axis=0)
+            turn, _ = orthogonal_procrustes(centred, before - middle)
+            before = centred @ turn + middle
+        yield before
+
+
+def _map_into(reducer: Any, blocks: Array, at: int, *, executor: Executor | None) -> Array:
+    """Map one snapshot, and put the others into its map."""
+    fitted = fresh(reducer)
+    own = _positions(fitted.fit_transform(blocks[at]), blocks.shape[1], reducer)
+    others = np.delete(blocks, at, axis=0)
+    found = list(run_each(partial(_put, fitted), others, executor=executor))
+    found.insert(at, own)
+    return np.stack(found)
+
+
+def _put(fitted: Any, rows: Array) -> Array:
+    return _positions(fitted.transform(rows), len(rows), fitted)
+
+
+def _positions(found: Any, n_rows: int, reducer: object) -> Array:
+    """Check what a reducer returned."""
+    values = np.asarray(found, dtype=np.float64)
+    if values.shape != (n_rows, 2):
+        raise ValueError(f"{name_of(reducer)} gave shape {values.shape}; expected ({n_rows}, 2): two dimensions")
+    if not np.isfinite(values).all():
+        raise ValueError(
+            f"{name_of(reducer)} gave positions that are not finite; try another reducer or other parameters"
+        )
+    return values

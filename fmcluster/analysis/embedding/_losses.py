@@ -1,0 +1,259 @@
+"""Layouts of all snapshots at once, by the losses of t-SNE and of UMAP.
+
+In both, rows attract and repel one another within their snapshot only. Snapshots are held together by links, which
+only attract, and by what `Paths` asks of each row.
+"""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from ._motion import Paths
+from ._neighbors import Links, Neighbourhood, kernel
+from .._results import Array
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What is laid out.
+
+    Attributes
+    ----------
+    values : ndarray of shape (n_snapshots, n_rows, n_features)
+        The vectors.
+    places : sequence of Neighbourhood
+        Of each snapshot.
+    links : Links
+        Between snapshots.
+    paths : Paths
+        Of the rows.
+    n_neighbors : int
+        How many neighbours within its snapshot a row has.
+    link, motion : float
+        Weights of the links, and of the paths.
+    n_iter : int
+        How many steps are taken.
+    random_state : int
+        A seed.
+    """
+
+    values: Array
+    places: Sequence[Neighbourhood]
+    links: Links
+    paths: Paths
+    n_neighbors: int
+    link: float
+    motion: float
+    n_iter: int
+    random_state: int
+
+    def start(self, *, scale: float) -> Array:
+        """Return the first two features, ndarray of shape (n_snapshots, n_rows, 2), with `scale` as deviation."""
+        widest = self.values[:, :, :2] - self.values[:, :, :2].mean(axis=(0, 1))
+        spread = widest[:, :, 0].std()
+        # rows at one place are told apart
+        start = 0.01 * np.random.default_rng(self.random_state).standard_normal((*self.values.shape[:2], 2))
+        if spread > 0:
+            start[:, :, : widest.shape[2]] += widest / spread
+        start *= scale
+        return start
+
+
+def lay_out_tsne(task: Task) -> Array:
+    """Lay out by t-SNE's loss in each snapshot, from a PCA start; openTSNE takes the steps.
+
+    Returns
+    -------
+    ndarray of shape (n_snapshots, n_rows, 2), float64
+    """
+    from openTSNE import TSNEEmbedding
+    from openTSNE.affinity import PrecomputedAffinities
+
+    loss = TsneLoss(task)
+    layout = TSNEEmbedding(
+        task.start(scale=1e-4).reshape(-1, 2),
+        PrecomputedAffinities(loss.links, normalize=False),
+        negative_gradient_method=loss,
+        n_jobs=1,
+        random_state=task.random_state,
+    )
+    # Each snapshot is a t-SNE of its own, and takes the step that suits its number of rows (Belkina et al., 2019).
+    n_rows = task.values.shape[1]
+    layout.optimize(n_iter=task.n_iter, exaggeration=1, momentum=0.8, learning_rate=n_rows, inplace=True)
+    return np.array(layout, dtype=np.float64).reshape(*task.values.shape[:2], 2)
+
+
+class TsneLoss:
+    """t-SNE's loss summed over snapshots, plus links and paths, in the form that openTSNE calls.
+
+    Parameters
+    ----------
+    task : Task
+        What is laid out.
+
+    Attributes
+    ----------
+    within : list of csr_matrix of shape (n_rows, n_rows)
+        Symmetric affinities in each snapshot, which sum up to 1: Gaussian, of the perplexity asked for.
+    links : csr_matrix of shape (n_snapshots * n_rows, n_snapshots * n_rows)
+        Symmetric affinities between snapshots: of each row to its nearest elsewhere, by its own Gaussian.
+    """
+
+    def __init__(self, task: Task) -> None:
+        n_snapshots, n_rows = task.values.shape[:2]
+        self.shape = (n_snapshots, n_rows, 2)
+        self.task = task
+        self.within, nearest, total = [], [], []
+        for place in task.places:
+            if place.near.shape[1] == 0:
+                nearest.append(np.zeros(n_rows))
+                total.append(np.ones(n_rows))
+                continue
+            weights = kernel(place.squares, place.precision)
+            nearest.append(place.squares[:, 0])
+            total.append(weights.sum(axis=1))
+            ends = np.arange(n_rows + 1) * place.near.shape[1]
+            share = (weights / total[-1][:, None]).ravel()
+            directed = sparse.csr_matrix((share, place.near.ravel(), ends), shape=(n_rows, n_rows))
+            self.within.append(sparse.csr_matrix((directed + directed.T) / (2 * n_rows)))
+        rows, columns = task.links.rows, task.links.columns
+        # relative to the nearest within, as the kernel is; what is nearer than that weighs the same
+        excess = np.maximum(task.links.distances**2 - np.concatenate(nearest)[rows], 0)
+        precision = np.concatenate([place.precision for place in task.places])[rows]
+        weights = task.link * np.exp(-precision * excess) / np.concatenate(total)[rows]
+        size = n_snapshots * n_rows
+        directed = sparse.csr_matrix((weights, (rows, columns)), shape=(size, size))
+        self.links = sparse.csr_matrix((directed + directed.T) / (2 * n_rows))
+        self._heads = np.repeat(np.arange(size), np.diff(self.links.indptr))
+
+    def __call__(
+        self,
+        embedding: npt.NDArray[np.float64],
+        P: sparse.csr_matrix,
+        *,
+        dof: float,
+        bh_params: dict[str, Any],
+        fft_params: dict[str, Any],
+        reference_embedding: None,
+        n_jobs: int,
+        should_eval_error: bool,
+    ) -> tuple[float, Array]:
+        """Return the divergences' sum, where it is asked for, and the gradient, for positions one below the other."""
+        from openTSNE.tsne import kl_divergence_bh
+
+        flat = np.asarray(embedding)
+        positions = flat.reshape(self.shape)
+        gradient = np.zeros(self.shape)
+        error = 0.0
+        for now, affinities in enumerate(self.within):
+            part, slope = kl_divergence_bh(
+                positions[now], affinities, dof, bh_params, n_jobs=n_jobs, should_eval_error=should_eval_error
+            )
+            gradient[now] = 4 * slope  # openTSNE leaves this factor to the learning rate
+            error += part or 0.0
+        gradient += self.task.motion / self.shape[1] * self.task.paths.pull(positions)
+        return error, gradient.reshape(-1, 2) + self._attract(flat)
+
+    def _attract(self, flat: Array) -> Array:
+        """Return t-SNE's attraction along the links."""
+        tails = self.links.indices
+        squares = ((flat[self._heads] - flat[tails]) ** 2).sum(axis=1)
+        pulls = sparse.csr_matrix((self.links.data / (1 + squares), tails, self.links.indptr), shape=self.links.shape)
+        attraction: Array = 4 * (np.asarray(pulls.sum(axis=1)) * flat - pulls @ flat)
+        return attraction
+
+
+def lay_out_umap(task: Task) -> Array:
+    """Lay out by UMAP's loss in each snapshot, from a PCA start; umap-learn takes the steps.
+
+    In each pass every edge is drawn with its membership as probability, and the alternation with the paths comes after.
+
+    Returns
+    -------
+    ndarray of shape (n_snapshots, n_rows, 2), float64
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what umap-learn has to say when it is imported (of TensorFlow) is not ours
+        from umap.umap_ import find_ab_params
+
+    graphs, links = fuzzy_graphs(task)
+    a, b = find_ab_params(1.0, 0.1)  # UMAP's own spread and min_dist
+    rng = np.random.default_rng(task.random_state)
+    # umap-learn spreads a start over 10 in either direction
+    positions = task.start(scale=4.0).astype(np.float32)
+    flat = positions.reshape(-1, 2)
+    for step in range(task.n_iter):
+        rate = 1 - step / task.n_iter
+        for now, graph in enumerate(graphs):
+            _pass(positions[now], graph, a=a, b=b, rate=rate, repel=5.0, rng=rng)
+        _pass(flat, links, a=a, b=b, rate=rate, repel=_NEVER, rng=rng)
+        positions -= (task.motion * task.paths.pull(positions.astype(np.float64))).astype(np.float32)
+    return positions.astype(np.float64)
+
+
+_NEVER = 1e-9  # repelling samples to an attracting one
+
+
+def fuzzy_graphs(task: Task) -> tuple[list[sparse.coo_matrix], sparse.coo_matrix]:
+    """Return UMAP's fuzzy graph of each snapshot, and that of the links between them: symmetric memberships."""
+    from umap.umap_ import fuzzy_simplicial_set
+
+    n_snapshots, n_rows = task.values.shape[:2]
+    size = n_snapshots * n_rows
+    graphs, scales, nearest = [], [np.empty(0)], [np.empty(0)]
+    count = min(task.n_neighbors, n_rows)  # itself among them
+    if count < 2:
+        return [sparse.coo_matrix((n_rows, n_rows))] * n_snapshots, sparse.coo_matrix((size, size))
+    for values, place in zip(task.values, task.places, strict=True):
+        itself = np.arange(n_rows)[:, None]
+        near = np.hstack([itself, place.near[:, : count - 1]])
+        distances = np.hstack([np.zeros((n_rows, 1)), np.sqrt(place.squares[:, : count - 1])]).astype(np.float32)
+        graph, scale, closest = fuzzy_simplicial_set(
+            values, count, None, "euclidean", knn_indices=near, knn_dists=distances
+        )
+        graphs.append(graph.tocoo())
+        scales.append(scale)
+        nearest.append(closest)
+    rows, columns = task.links.rows, task.links.columns
+    excess = np.maximum(task.links.distances - np.concatenate(nearest)[rows], 0)
+    weights = task.link * np.exp(-excess / np.maximum(np.concatenate(scales)[rows], np.finfo(np.float32).tiny))
+    directed = sparse.csr_matrix((weights, (rows, columns)), shape=(size, size))
+    return graphs, sparse.coo_matrix(directed + directed.T - directed.multiply(directed.T))
+
+
+def _pass(
+    positions: npt.NDArray[np.float32],
+    graph: sparse.coo_matrix,
+    *,
+    a: float,
+    b: float,
+    rate: float,
+    repel: float,
+    rng: np.random.Generator,
+) -> None:
+    """Take one step along each of the edges drawn, in place."""
+    from umap.layouts import optimize_layout_euclidean
+
+    drawn = rng.random(graph.nnz) < graph.data
+    if not drawn.any():
+        return
+    optimize_layout_euclidean(
+        positions,
+        positions,
+        graph.row[drawn],
+        graph.col[drawn],
+        2,  # the first of its epochs only counts
+        len(positions),
+        np.ones(np.count_nonzero(drawn)),
+        a,
+        b,
+        rng.integers(-(2**31), 2**31 - 1, 3),
+        initial_alpha=rate,
+        negative_sample_rate=repel,
+        move_other=True,
+    )

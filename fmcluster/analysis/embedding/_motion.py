@@ -1,0 +1,108 @@
+"""How far rows move in a map: as far, in proportion, as their vectors do; and in a direction that means something."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ._neighbors import LAGS, Neighbourhood
+from .._results import Array
+
+N_NEIGHBORS = 30
+# Rows at a time, whose neighbours' vectors are held: 100 MB with 50 features.
+BLOCK = 8192
+_NOWHERE = 1e-9  # two positions closer than this say nothing of a direction
+
+
+class Paths:
+    """What pulls the path of each row through a map towards the lengths of its true path.
+
+    For snapshots 1, 2, 4 and 8 apart, the distance between a row's two positions should be proportional to that
+    between its two vectors. The scale is that of the map as it is: of each pair of snapshots, the mean distance stays
+    as it is, so that snapshots with a huge step cannot swallow the others. Steps alone would leave it open whether a
+    row goes somewhere or wavers; with the longer distances, a straight path is straight and a return is a return.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_snapshots, n_rows, n_features)
+        The vectors.
+    """
+
+    def __init__(self, values: Array) -> None:
+        lags = [lag for lag in LAGS if lag < len(values)]
+        self.lengths = [(lag, np.linalg.norm(values[lag:] - values[:-lag], axis=2)) for lag in lags]
+
+    def pull(self, positions: Array) -> Array:
+        """Return the gradient of the stress: half the squared error of all distances, mean over the pairs of lags.
+
+        Parameters
+        ----------
+        positions : ndarray of shape (n_snapshots, n_rows, 2)
+            A map.
+
+        Returns
+        -------
+        ndarray of shape (n_snapshots, n_rows, 2)
+            What to subtract, times a weight below 1/2.
+        """
+        gradient = np.zeros_like(positions)
+        for lag, true in self.lengths:
+            step = positions[lag:] - positions[:-lag]
+            length = np.maximum(np.linalg.norm(step, axis=2), _NOWHERE)
+            total = true.sum(axis=1, keepdims=True)
+            scale = np.divide(length.sum(axis=1, keepdims=True), total, out=np.zeros_like(total), where=total > 0)
+            pull = (1 - scale * true / length)[:, :, None] * step / len(self.lengths)
+            gradient[lag:] += pull
+            gradient[:-lag] -= pull
+        return gradient
+
+
+def draw_drift(values: Array, positions: Array, *, neighbourhoods: Sequence[Neighbourhood]) -> Array:
+    """Let rows move in a map as they truly move, where they move less than their neighbours are away.
+
+    A layout by neighbours knows nothing of a movement that changes no neighbours: it puts the snapshots of such a row
+    into one clump, in no order. Here each row's snapshots are averaged, weighted by a Gaussian of their distance to the
+    one at hand at the row's own bandwidth, in the vectors and in the map alike; the row is put at that average in the
+    map, moved by what it truly is away from the average, through the linear map that best takes its neighbours' vectors
+    to their positions (a ridge regression). A row that moved farther than its bandwidth averages over itself alone, and
+    stays where the layout put it.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_snapshots, n_rows, n_features)
+        The vectors.
+    positions : ndarray of shape (n_snapshots, n_rows, 2)
+        A layout.
+    neighbourhoods : sequence of Neighbourhood
+        Of each snapshot.
+
+    Returns
+    -------
+    ndarray of shape (n_snapshots, n_rows, 2)
+        New positions.
+    """
+    out = np.empty_like(positions)
+    for now, place in enumerate(neighbourhoods):
+        mean, middle = _smooth(values, positions, now, place.precision)
+        near = place.near[:, :N_NEIGHBORS]
+        if near.shape[1] == 0:
+            out[now] = positions[now]
+            continue
+        for start in range(0, len(near), BLOCK):
+            rows = slice(start, start + BLOCK)
+            vectors = mean[near[rows]] - mean[rows, None]
+            places = middle[near[rows]] - middle[rows, None]
+            products = vectors @ vectors.transpose(0, 2, 1)
+            ridge = np.trace(products, axis1=1, axis2=2) / near.shape[1]
+            ridge[ridge == 0] = 1
+            weights = np.linalg.solve(products + ridge[:, None, None] * np.eye(near.shape[1]), places)
+            along = np.einsum("nd,nkd->nk", values[now, rows] - mean[rows], vectors)
+            out[now, rows] = middle[rows] + np.einsum("nk,nke->ne", along, weights)
+    return out
+
+
+def _smooth(values: Array, positions: Array, now: int, precision: Array) -> tuple[Array, Array]:
+    """Average each row's snapshots, as seen from one of them: its vectors, and its positions."""
+    squares = np.stack([((other - values[now]) ** 2).sum(axis=1) for other in values])
+    weights = np.exp(-precision * squares)
+    weights /= weights.sum(axis=0)
+    return np.einsum("tn,tnd->nd", weights, values), np.einsum("tn,tne->ne", weights, positions)

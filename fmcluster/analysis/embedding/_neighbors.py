@@ -1,0 +1,126 @@
+"""Who is near whom: within a snapshot, on what scale, and in other snapshots."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.neighbors import NearestNeighbors
+
+from .._results import Array
+
+# How many snapshots apart those are that a map of all of them ties together. With distances doubling, the last
+# snapshot is few ties away from the first, and the number of ties grows with that of snapshots, not with its square.
+LAGS = (1, 2, 4, 8)
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbourhood:
+    """The nearest rows of each row of a snapshot.
+
+    Attributes
+    ----------
+    finder : NearestNeighbors
+        Fitted on the snapshot.
+    near : ndarray of shape (n_rows, n_neighbors), int64
+        Positions of the nearest rows, nearest first.
+    squares : ndarray of shape (n_rows, n_neighbors), float64
+        Squared distances to them.
+    precision : ndarray of shape (n_rows,), float64
+        One over the squared bandwidth at which a Gaussian has the perplexity asked for.
+    """
+
+    finder: NearestNeighbors
+    near: npt.NDArray[np.int64]
+    squares: Array
+    precision: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Links:
+    """The nearest row of each row in other snapshots, `LAGS` before and after its own.
+
+    Rows are counted through all snapshots.
+
+    Attributes
+    ----------
+    rows, columns : ndarray of shape (n_links,), int64
+        A row, and its nearest in another snapshot.
+    distances : ndarray of shape (n_links,), float64
+        How far apart they are.
+    """
+
+    rows: npt.NDArray[np.int64]
+    columns: npt.NDArray[np.int64]
+    distances: Array
+
+
+def find_neighbourhood(values: Array, *, perplexity: float) -> Neighbourhood:
+    """Find the neighbours of rows, and the bandwidth of each.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_rows, n_features)
+        Rows of one snapshot.
+    perplexity : float
+        How many neighbours a row effectively has; three times as many are looked at.
+    """
+    finder = NearestNeighbors().fit(values)
+    count = min(len(values) - 1, int(3 * perplexity))
+    if count < 1:
+        nobody = np.empty((len(values), 0))
+        return Neighbourhood(finder, nobody.astype(np.int64), nobody, np.zeros(len(values)))
+    distances, near = finder.kneighbors(n_neighbors=count)
+    squares = distances**2
+    wanted = min(perplexity, count / 3 + 2 / 3)  # with few neighbours, a third of them, and one at least
+    return Neighbourhood(finder, near, squares, find_precisions(squares, perplexity=wanted))
+
+
+def find_links(values: Array, places: Sequence[Neighbourhood]) -> Links:
+    """Find the nearest row of each row in the snapshots that lie `LAGS` before and after its own.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_snapshots, n_rows, n_features)
+        Rows of all snapshots.
+    places : sequence of Neighbourhood
+        Of each snapshot.
+    """
+    n_snapshots, n_rows = values.shape[:2]
+    rows, columns, distances = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0)]
+    for now in range(n_snapshots):
+        for other in (now + sign * lag for lag in LAGS for sign in (-1, 1)):
+            if 0 <= other < n_snapshots:
+                distance, nearest = places[other].finder.kneighbors(values[now], n_neighbors=1)
+                rows.append(now * n_rows + np.arange(n_rows))
+                columns.append(other * n_rows + nearest[:, 0])
+                distances.append(distance[:, 0])
+    return Links(np.concatenate(rows), np.concatenate(columns), np.concatenate(distances))
+
+
+def kernel(squares: Array, precision: Array) -> Array:
+    """Return Gaussian weights relative to each row's nearest neighbour, which is always 1."""
+    weights: Array = np.exp(-precision[:, None] * (squares - squares[:, :1]))
+    return weights
+
+
+def find_precisions(squares: Array, *, perplexity: float) -> Array:
+    """Find each row's precision, by bisection, so that its weights have the perplexity asked for.
+
+    Parameters
+    ----------
+    squares : ndarray of shape (n_rows, n_neighbors)
+        Squared distances, ascending.
+    """
+    tiny = np.finfo(float).tiny
+    scale = squares.mean(axis=1)
+    scale[scale == 0] = 1
+    low, high = np.full(len(squares), -40.0), np.full(len(squares), 60.0)
+    for _ in range(50):
+        middle = (low + high) / 2
+        weights = kernel(squares, np.exp2(middle) / scale)
+        share = weights / weights.sum(axis=1, keepdims=True)
+        entropy = -(share * np.log(np.maximum(share, tiny))).sum(axis=1)
+        wide = entropy > np.log(perplexity)
+        low, high = np.where(wide, middle, low), np.where(wide, high, middle)
+    return np.asarray(np.exp2((low + high) / 2) / scale)

@@ -1,0 +1,72 @@
+"""How far a map of many snapshots can be believed: in space, and in motion."""
+
+import numpy as np
+from scipy.stats import rankdata, spearmanr
+from sklearn.manifold import trustworthiness
+from sklearn.neighbors import NearestNeighbors
+
+from .._results import Array, Faithfulness
+
+N_NEIGHBORS = 15
+# All pairs of so many rows are 32 MB; more of them hardly change a mean.
+MOST_ROWS = 2000
+
+
+def measure_faithfulness(vectors: Array, positions: Array) -> Faithfulness:
+    """Compare a map with what it maps.
+
+    Parameters
+    ----------
+    vectors : ndarray of shape (n_snapshots, n_rows, n_features)
+        True vectors, or scores that keep their distances.
+    positions : ndarray of shape (n_snapshots, n_rows, 2)
+        Where the map puts them.
+
+    Of more than 2,000 rows a snapshot, 2,000 are drawn (with a fixed seed), and compared among themselves.
+
+    Returns
+    -------
+    Faithfulness
+        Neighbours kept and trustworthiness within each snapshot, Spearman correlation of movements within each step.
+
+    References
+    ----------
+    J. Venna and S. Kaski, "Neighborhood preservation in nonlinear projection methods: an experimental study",
+    ICANN 2001 (trustworthiness).
+    """
+    if vectors.shape[1] > MOST_ROWS:
+        drawn = np.sort(np.random.default_rng(0).choice(vectors.shape[1], MOST_ROWS, replace=False))
+        vectors, positions = vectors[:, drawn], positions[:, drawn]
+    n_rows = vectors.shape[1]
+    # scikit-learn's trustworthiness needs fewer neighbours than half of the rows
+    k = min(N_NEIGHBORS, max(1, (n_rows - 1) // 2))
+    if n_rows < 3:
+        kept = chance = trust = float("nan")
+    else:
+        kept = float(np.mean([_kept(a, b, k) for a, b in zip(vectors, positions, strict=True)]))
+        chance = k * k / (n_rows - 1)
+        trust = float(np.mean([trustworthiness(a, b, n_neighbors=k) for a, b in zip(vectors, positions, strict=True)]))
+    true = np.linalg.norm(np.diff(vectors, axis=0), axis=2)
+    drawn = np.linalg.norm(np.diff(positions, axis=0), axis=2)
+    steps = [_spearman(a, b) for a, b in zip(true, drawn, strict=True)]
+    known = [step for step in steps if not np.isnan(step)]
+    return Faithfulness(
+        neighbours_kept=kept,
+        neighbours_chance=chance,
+        n_neighbors=k,
+        n_rows=n_rows,
+        trustworthiness=trust,
+        motion=float(np.mean(known)) if known else float("nan"),
+        motion_pooled=_spearman(true.ravel(), drawn.ravel()),
+    )
+
+
+def _kept(vectors: Array, positions: Array, k: int) -> float:
+    near = [NearestNeighbors(n_neighbors=k).fit(a).kneighbors(return_distance=False) for a in (vectors, positions)]
+    return float(np.mean([len(np.intersect1d(a, b)) for a, b in zip(*near, strict=True)]))
+
+
+def _spearman(true: Array, drawn: Array) -> float:
+    if true.size < 3 or np.ptp(rankdata(true)) == 0 or np.ptp(rankdata(drawn)) == 0:
+        return float("nan")
+    return float(spearmanr(true, drawn).statistic)

@@ -1,0 +1,351 @@
+"""How alike layers are, to one another and over snapshots."""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ...store import Run
+from ...vectors import Vectors
+from ..components import BLOCK_BYTES, accumulate_gram
+from .._validation import require
+from .._parallel import own_threads, run_each
+from ._channel_cca import compare_places
+from ..metrics import FEWEST_SAMPLES, flatten_kernel, rbf_kernel, warn_of_bias
+from .._results import Array
+
+Metric = Literal["cka", "rbf_cka", "procrustes", "svcca", "pwcca"]
+METRICS: tuple[Metric, ...] = ("cka", "rbf_cka", "procrustes", "svcca", "pwcca")
+
+
+@dataclass(frozen=True, eq=False)
+class Similarity:
+    """Layers at snapshots against layers at snapshots.
+
+    Attributes
+    ----------
+    values : ndarray of shape (n_rows, n_columns), float64
+        1 is alike. NaN where a layer is constant over the samples (of a debiased alignment also where they are all
+        equally far from one another).
+    rows, columns : DataFrame
+        ``layer, snapshot, epoch, step`` of each row and column: layers in forward order, snapshots within.
+    metric : str
+        What was measured.
+    debiased : bool
+        Whether a kernel alignment is the unbiased estimate.
+    n_samples : int
+        Over how many samples.
+    left_out : ndarray of int64
+        Dataset indices of samples that some snapshot, or one of two runs, does not hold.
+    """
+
+    values: Array
+    rows: pd.DataFrame
+    columns: pd.DataFrame
+    metric: str
+    debiased: bool
+    n_samples: int
+    left_out: npt.NDArray[np.int64]
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """A row for each pair: ``layer_a, snapshot_a, epoch_a, layer_b, snapshot_b, epoch_b, value``."""
+        first, second = np.indices(self.values.shape).reshape(2, -1)
+        named = ["layer", "snapshot", "epoch"]
+        sides = [
+            side[named].iloc[places].add_suffix(end).reset_index(drop=True)
+            for side, places, end in ((self.rows, first, "_a"), (self.columns, second, "_b"))
+        ]
+        return pd.concat([*sides, pd.Series(self.values.ravel(), name="value")], axis=1)
+
+    def between_layers(self, snapshot: int) -> pd.DataFrame:
+        """Return layer against layer at one snapshot, by its number."""
+        return self._part("snapshot", snapshot, label="layer")
+
+    def between_snapshots(self, layer: str) -> pd.DataFrame:
+        """Return snapshot against snapshot of one layer."""
+        return self._part("layer", layer, label="snapshot")
+
+    def to_last(self) -> pd.DataFrame:
+        """Return each layer at each snapshot against itself at the last (of the other run): snapshots x layers."""
+        last = self.columns["snapshot"].max()
+        return pd.DataFrame({name: self.between_snapshots(name)[last] for name in dict.fromkeys(self.rows["layer"])})
+
+    def _part(self, column: str, value: str | int, *, label: str) -> pd.DataFrame:
+        places = [np.flatnonzero(side[column] == value) for side in (self.rows, self.columns)]
+        if not all(map(len, places)):
+            known = [name for name in self.rows[column].unique() if (self.columns[column] == name).any()]
+            raise ValueError(f"there is no {column} {value!r}; expected one of {', '.join(map(str, known))}")
+        return pd.DataFrame(
+            self.values[np.ix_(*places)],
+            index=pd.Index(self.rows[label].iloc[places[0]], name=label),
+            columns=pd.Index(self.columns[label].iloc[places[1]], name=label),
+        )
+
+
+def similarity(
+    run: Run,
+    other: Run | None = None,
+    *,
+    metric: Metric = "cka",
+    layers: Sequence[str] | None = None,
+    snapshots: Sequence[int] | None = None,
+    samples: Sequence[int] | npt.NDArray[np.int64] | None = None,
+    debiased: bool = True,
+    bandwidth: float = 0.5,
+    n_directions: int | None = None,
+    max_bytes: int = 1 << 30,
+    executor: Executor | None = None,
+) -> Similarity:
+    """Compare every layer at every snapshot with every other, or with those of another run.
+
+    The alignments (``"cka"``, ``"rbf_cka"``) and ``"procrustes"`` compare what a layer makes of whole samples. Each
+    layer and snapshot is read once, for the inner products of its samples; all pairs come from these.
+
+    The canonical correlations (``"svcca"``, ``"pwcca"``) compare channels over places of samples: where two layers
+    differ in size, both are averaged to the smaller height and width. Each pair is read by itself, so choose layers and
+    snapshots.
+
+    Parameters
+    ----------
+    run : Run
+        Its layers at its snapshots are the rows.
+    other : Run, optional
+        Whose are the columns; by default the same.
+    metric : {"cka", "rbf_cka", "procrustes", "svcca", "pwcca"}
+        See `representations`.
+    layers : sequence of str, optional
+        Names; all by default, of two runs those that both have.
+    snapshots : sequence of int, optional
+        Numbers of snapshots; all by default, of both runs.
+    samples : sequence of int, optional
+        Dataset indices, each once; by default all that every snapshot holds, of both runs.
+    debiased : bool
+        Whether an alignment is the unbiased estimate, which is 0 of independent noise.
+    bandwidth : float
+        Of ``"rbf_cka"``, as a share of the median distance.
+    n_directions : int, optional
+        Of ``"svcca"`` and ``"pwcca"``, the directions of largest variance kept of each layer; by default ``"svcca"``
+        keeps those that hold 99 % of the variance, and ``"pwcca"`` all.
+    max_bytes : int
+        Memory that may be taken, above what is in use; of each worker, where there is an executor.
+    executor : concurrent.futures.Executor, optional
+        Where layers and snapshots, or pairs of them, are worked on; by default in threads, one for a core as far as
+        memory goes.
+
+    Returns
+    -------
+    Similarity
+        Symmetric for one run, but for ``"pwcca"``: that weighs by the layer of the row.
+
+    Raises
+    ------
+    TypeError
+        For what is not a run, or a string for `layers`.
+    KeyError
+        For a layer that a run does not have.
+    ValueError
+        For an unknown metric, snapshot or sample, a sample named twice, fewer than 4 samples, activations that are not
+        finite, or canonical correlations of no more points than the directions of both layers.
+    MemoryError
+        Where the products of all layers and snapshots do not fit into `max_bytes`.
+
+    Warns
+    -----
+    UserWarning
+        Of a biased alignment where features outnumber samples.
+
+    References
+    ----------
+    S. Kornblith, M. Norouzi, H. Lee and G. Hinton, "Similarity of Neural Network Representations Revisited", ICML 2019;
+    `representations` has those of each metric.
+    """
+    if metric not in METRICS:
+        raise ValueError(f"metric is {metric!r}; expected one of {', '.join(METRICS)}")
+    runs = [run] if other is None else [run, other]
+    for each in runs:
+        require(each, Run, verb="similarity", made_by="open_run(path)")
+    names = _shared_layers(runs, layers)
+    chosen, left_out = _shared_samples(runs, names, snapshots, samples)
+    sides = [_vectors(each, names, snapshots, chosen) for each in runs]
+    if len(chosen) < FEWEST_SAMPLES:
+        raise ValueError(f"{len(chosen)} samples are too few to compare layers by; expected at least {FEWEST_SAMPLES}")
+    if metric in ("svcca", "pwcca"):
+        values = _correlate(sides, metric, n_directions=n_directions, max_bytes=max_bytes, executor=executor)
+    else:
+        everything = [vectors for side in sides for vectors in side]
+        if metric != "procrustes" and not debiased:
+            widest = [max(vectors.n_features for vectors in side) for side in sides]
+            warn_of_bias(len(chosen), (widest[0], widest[-1]))
+        workers, block_bytes = _plan_blocks(everything, metric, max_bytes, alone=executor is not None)
+        make = partial(_prepare, metric=metric, debiased=debiased, bandwidth=bandwidth, block_bytes=block_bytes)
+        with own_threads(executor, most=workers) as threads:
+            prepared = list(run_each(make, everything, executor=threads))
+            rows = prepared[: len(sides[0])]
+            columns = rows if other is None else prepared[len(sides[0]) :]
+            values = _nuclear(rows, columns, threads) if metric == "procrustes" else all_pairs(rows, columns)
+    labels = [_labels(side) for side in sides]
+    return Similarity(
+        values=values,
+        rows=labels[0],
+        columns=labels[-1],
+        metric=metric,
+        debiased=debiased and metric in ("cka", "rbf_cka"),
+        n_samples=len(chosen),
+        left_out=left_out,
+    )
+
+
+def _shared_layers(runs: Sequence[Run], layers: Sequence[str] | None) -> list[str]:
+    if isinstance(layers, str):
+        raise TypeError(f"layers is the string {layers!r}; expected a sequence of names: [{layers!r}]")
+    if layers is None:
+        names = [name for name in runs[0].layers if all(name in run.layers for run in runs)]
+        if not names:
+            raise ValueError(f"the runs have no layer in common: {'; '.join(', '.join(run.layers) for run in runs)}")
+        return names
+    for name in layers:
+        for run in runs:
+            run[name]
+    if not len(layers):
+        raise ValueError("layers is empty; pass at least one, or None for all")
+    return list(layers)
+
+
+def _shared_samples(
+    runs: Sequence[Run],
+    names: Sequence[str],
+    snapshots: Sequence[int] | None,
+    samples: Sequence[int] | npt.NDArray[np.int64] | None,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return the samples that all snapshots of all runs hold, in the first one's order, and those that some do not."""
+    held = [run[names[0]].vectors("sample", snapshots=snapshots, samples=samples) for run in runs]
+    if samples is not None:
+        ids, counts = np.unique(held[0].samples, return_counts=True)
+        if (counts > 1).any():
+            raise ValueError(f"samples names {ids[counts > 1][0]} twice; expected each once")
+        return held[0].samples, np.empty(0, np.int64)
+    common = held[0].samples[np.isin(held[0].samples, held[-1].samples)]
+    if not len(common):
+        raise ValueError("the runs have no sample in common; they have to be of one probe set")
+    anywhere = np.unique(np.concatenate([np.concatenate([each.samples, each.left_out]) for each in held]))
+    return common, np.setdiff1d(anywhere, common)
+
+
+def _vectors(
+    run: Run, names: Sequence[str], snapshots: Sequence[int] | None, samples: npt.NDArray[np.int64]
+) -> list[Vectors]:
+    """Return the sample view of each layer at each snapshot."""
+    whole = [run[name].vectors("sample", snapshots=snapshots, samples=samples) for name in names]
+    return [vectors.at([number]) for vectors in whole for number in vectors.snapshots]
+
+
+def _labels(side: Sequence[Vectors]) -> pd.DataFrame:
+    tables = [
+        vectors.source.snapshots.set_index("snapshot", drop=False).loc[list(vectors.snapshots)] for vectors in side
+    ]
+    return pd.concat(tables, ignore_index=True).assign(layer=[vectors.layer for vectors in side])[
+        ["layer", "snapshot", "epoch", "step"]
+    ]
+
+
+def _plan_blocks(everything: Sequence[Vectors], metric: str, max_bytes: int, *, alone: bool) -> tuple[int, int]:
+    """Return how many layers and snapshots may be at work, `alone` one, and how large a block of each may be."""
+    # what is kept of each layer and snapshot, in float32, half of what is symmetric; of each that is at work a matrix
+    # and its temporary copies, which are gone when pairs are compared; a block read, one waiting, one worked on
+    count, n_samples = len(everything), len(everything[0].samples)
+    kept = 4 * count * (n_samples**2 if metric == "procrustes" else n_samples * (n_samples + 1) // 2)
+    largest = max(4 * n_samples * vectors.n_features for vectors in everything)
+    for workers in range(1 if alone else os.cpu_count() or 1, 0, -1):
+        block_bytes = min(largest, ((max_bytes - kept) // workers - 6 * n_samples**2 * 8) // 6)
+        if block_bytes >= (4 * n_samples if workers == 1 else min(largest, BLOCK_BYTES)):
+            return workers, block_bytes
+    needed = kept + 6 * n_samples**2 * 8 + 16 * n_samples
+    raise MemoryError(
+        f"the inner products of {n_samples} samples at {count} layers and snapshots, and the blocks they are made "
+        f"from, take {needed >> 20:,} MiB, the budget is {max_bytes >> 20:,} MiB; take fewer samples, snapshots or "
+        f"layers, or raise max_bytes"
+    )
+
+
+def _prepare(
+    vectors: Vectors, *, metric: str, debiased: bool, bandwidth: float, block_bytes: int
+) -> npt.NDArray[np.float32]:
+    """Return what is kept of one layer at one snapshot."""
+    gram = accumulate_gram(vectors, block_bytes=block_bytes)
+    if metric == "procrustes":
+        values, axes = np.linalg.eigh(gram)
+        trace = max(values.sum(), 0)
+        root = (axes * np.sqrt(np.maximum(values, 0))) @ axes.T
+        gram = root / np.sqrt(trace) if trace > 0 else np.zeros_like(root)
+        return np.asarray(gram, dtype=np.float32)
+    if metric == "rbf_cka":
+        norms = np.diag(gram)
+        squares = np.maximum(norms[:, None] + norms - 2 * gram, 0)
+        gram = rbf_kernel(squares, bandwidth=bandwidth)
+    return np.asarray(flatten_kernel(gram, debiased=debiased), dtype=np.float32)
+
+
+def all_pairs(rows: Sequence[npt.NDArray[np.float32]], columns: Sequence[npt.NDArray[np.float32]]) -> Array:
+    """Return the products of all pairs of vectors of unit length, summed in float64; NaN of those that are zero."""
+    values = np.zeros((len(rows), len(columns)))
+    step = min(1 << 16, max(1, 8 * rows[0].size // (len(rows) + len(columns))))  # in what one matrix at work took
+    for start in range(0, rows[0].size, step):
+        part = np.stack([each[start : start + step] for each in rows], dtype=np.float64)
+        other = part if columns is rows else np.stack([each[start : start + step] for each in columns])
+        values += part @ other.T
+    return _without_constants(values, rows, columns)
+
+
+def _nuclear(
+    rows: Sequence[npt.NDArray[np.float32]], columns: Sequence[npt.NDArray[np.float32]], executor: Executor | None
+) -> Array:
+    """Return the nuclear norms of the products of all pairs of square roots: those of the features' products."""
+    alone = columns is rows
+    values = np.empty((len(rows), len(columns)))
+    tasks = ((first, columns[i if alone else 0 :]) for i, first in enumerate(rows))
+    for i, found in enumerate(run_each(_nuclear_norms, tasks, executor=executor)):
+        values[i, len(columns) - len(found) :] = found
+        if alone:
+            values[i:, i] = found
+    return _without_constants(values, rows, columns)
+
+
+def _nuclear_norms(task: tuple[npt.NDArray[np.float32], Sequence[npt.NDArray[np.float32]]]) -> list[float]:
+    first = task[0].astype(np.float64)
+    return [float(np.linalg.norm(first @ second, "nuc")) for second in task[1]]
+
+
+def _without_constants(values: Array, rows: Sequence[npt.NDArray[np.float32]], columns: object) -> Array:
+    np.minimum(values, 1, out=values)  # more is rounding
+    for axis, side in enumerate((rows, columns)):
+        constant = [not each.any() for each in side]  # type: ignore[attr-defined]
+        values[(slice(None),) * axis + (constant,)] = np.nan
+    return values
+
+
+def _correlate(
+    sides: Sequence[Sequence[Vectors]],
+    metric: str,
+    *,
+    n_directions: int | None,
+    max_bytes: int,
+    executor: Executor | None,
+) -> Array:
+    rows, columns = sides[0], sides[-1]
+    alone = len(sides) == 1
+    pairs = [(i, j) for i in range(len(rows)) for j in range(i if alone else 0, len(columns))]
+    compare = partial(compare_places, metric=metric, n_directions=n_directions, max_bytes=max_bytes)
+    found = run_each(compare, [(rows[i], columns[j]) for i, j in pairs], executor=executor)
+    values = np.empty((len(rows), len(columns)))
+    for (i, j), (there, back) in zip(pairs, found, strict=True):
+        values[i, j] = there
+        if alone:
+            values[j, i] = back
+    return values

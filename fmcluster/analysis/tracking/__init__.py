@@ -1,0 +1,5 @@
+"""Clusters followed over snapshots: transitions, agreement, noise floors."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

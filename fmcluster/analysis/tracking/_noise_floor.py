@@ -1,0 +1,263 @@
+"""How much clusters differ where nothing has changed."""
+
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ...vectors import Source, Vectors
+from ._agreement import MEASURES, agree, tabulate
+from .._validation import require
+from ..clustering import Clusterer, cluster
+from ..components import MAX_BYTES, pca
+from ..clustering import name_alike
+from .._parallel import run_each
+from .._results import Clusters, Labels
+
+
+@dataclass(frozen=True, eq=False)
+class Floor:
+    """How far two clusterings of the same rows agree at the same snapshot, where nothing but chance differs.
+
+    Attributes
+    ----------
+    frame : DataFrame
+        ``snapshot, epoch, step, split`` (which pair of clusterings), ``n_rows`` (in a cluster in both), ``churn, ari,
+        ami``.
+    source : str
+        What the two were made from.
+    layer, view : str
+        Where the rows come from.
+    fit : str or int
+        What the clusterer was fitted on.
+    method : str
+        Name of the clusterer.
+    n_asked : int or None
+        How many clusters it was told to make; None for one that finds out.
+    rows_per_snapshot : int
+        Number of rows in each snapshot.
+    """
+
+    frame: pd.DataFrame
+    source: str
+    layer: str
+    view: str
+    fit: str | int
+    method: str
+    n_asked: int | None
+    rows_per_snapshot: int
+
+    def check(self, clusters: Clusters) -> None:
+        """Raise `ValueError` where this is not the floor of such clusters."""
+        count = len(clusters.rows) // clusters.n_snapshots
+        mine = (self.layer, self.view, self.fit, self.method, self.n_asked, self.rows_per_snapshot)
+        theirs = (clusters.layer, clusters.view, clusters.fit, clusters.method, clusters.n_asked, count)
+        if mine != theirs:
+            raise ValueError(
+                f"the floor is of {_in_words(*mine)}; expected one of the clusters, {_in_words(*theirs)}: make it with "
+                f"the same vectors, clusterer and fit"
+            )
+        missing = sorted(set(clusters.rows["snapshot"]) - set(self.frame["snapshot"]))
+        if missing:
+            raise ValueError(f"the floor has no snapshots {missing}; make it of all that the clusters are of")
+
+
+def split_floor(
+    vectors: Vectors,
+    clusterer: Clusterer,
+    *,
+    fit: str | int = "pooled",
+    n_components: int = 50,
+    n_splits: int = 5,
+    max_bytes: int = MAX_BYTES,
+    random_state: int = 0,
+    executor: Executor | None = None,
+) -> Floor:
+    """Cluster the same rows twice, from two halves of the probe, and see how far they agree within each snapshot.
+
+    Nothing has changed between the two but what was looked at, so that this is what the choice of the probe and
+    clustering alone account for. Of the `channel` view, the samples are halved; of the `sample` and `position` views,
+    the channels. Each clustering sees half of the data, and the two share none of it, while two snapshots share the
+    whole probe: the floor is cautious, and a step with less churn than its floor has changed less than a change of
+    the probe would.
+
+    Parameters
+    ----------
+    vectors : Vectors
+        Made by `Layer.vectors`.
+    clusterer : scikit-learn style clusterer
+        As of `cluster`.
+    fit : "pooled", "each" or int
+        As of `cluster`.
+    n_components : int
+        As of `pca`.
+    n_splits : int
+        How many times the probe is halved.
+    max_bytes : int
+        Memory that may be taken by each of the passes, above what is in use.
+    random_state : int
+        Seed of the halves.
+    executor : concurrent.futures.Executor, optional
+        Where the halves are read and clustered.
+
+    Returns
+    -------
+    Floor
+
+    Raises
+    ------
+    TypeError
+        For what is not vectors, or no clusterer.
+    ValueError
+        For a view that cannot be halved: of the `map` view, features are places, of which each depends on the next.
+
+    References
+    ----------
+    T. Lange, V. Roth, M. L. Braun and J. M. Buhmann, "Stability-Based Validation of Clustering Solutions", Neural
+    Computation 16, 2004.
+    """
+    require(vectors, Vectors, verb="split_floor", made_by='layer.vectors("channel")')
+    if n_splits < 1:
+        raise ValueError(f"n_splits is {n_splits}; expected at least 1")
+    halve, count, what = _way_to_halve(vectors)
+    if count < 2:
+        raise ValueError(f"{vectors.layer} has {count} of the {what} that are to be halved; expected at least 2")
+    rng = np.random.default_rng(random_state)
+    orders = [rng.permutation(count) for _ in range(n_splits)]
+    halves = [halve(np.sort(part)) for order in orders for part in (order[: count // 2], order[count // 2 :])]
+    find = partial(
+        _cluster_half,
+        clusterer=clusterer,
+        fit=fit,
+        n_components=n_components,
+        max_bytes=max_bytes // 2 if what == "channels" else max_bytes,
+        random_state=random_state,
+    )
+    found = list(run_each(find, halves, executor=executor))
+    frames = [_compare(found[2 * split], found[2 * split + 1], split=split) for split in range(n_splits)]
+    return _floor(found[0], pd.concat(frames, ignore_index=True), source=f"halves of the {what}")
+
+
+def floor_between(clusters: Clusters, other: Clusters) -> Floor:
+    """Compare two clusterings of the same rows within each snapshot.
+
+    Parameters
+    ----------
+    clusters, other : Clusters
+        Of the same rows and snapshots, such as by a clusterer with another seed, or of another run.
+
+    Raises
+    ------
+    ValueError
+        Where they are of other rows.
+    """
+    labels = ["snapshot", *clusters.identity]
+    if clusters.identity != other.identity or not np.array_equal(clusters.rows[labels], other.rows[labels]):
+        raise ValueError(
+            f"the floor is of {len(other.rows)} rows of the {other.view} view over {other.n_snapshots} snapshots; "
+            f"expected the same rows as the clusters: {len(clusters.rows)} of the {clusters.view} view over "
+            f"{clusters.n_snapshots}"
+        )
+    return _floor(clusters, _compare(clusters, other, split=0), source="another clustering")
+
+
+@dataclass(frozen=True, eq=False)
+class SomeChannels:
+    """A source of vectors with some of the channels of another.
+
+    Attributes
+    ----------
+    source : Source
+        The whole.
+    places : ndarray of int64
+        Which of its channels, by their places, in order. Whatever lies between them is read, too.
+    """
+
+    source: Source
+    places: Labels
+
+    @property
+    def label(self) -> str:
+        """What the layer is called."""
+        return self.source.label
+
+    @property
+    def snapshots(self) -> pd.DataFrame:
+        """One row per snapshot: snapshot, epoch, step."""
+        return self.source.snapshots
+
+    @property
+    def map_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of one sample's feature maps."""
+        return len(self.places), *self.source.map_shape[1:]
+
+    @property
+    def channels(self) -> Labels:
+        """The channels' numbers."""
+        return self.source.channels[self.places]
+
+    def read_maps(self, *, snapshot: int, samples: Labels, channels: slice, rows: slice) -> npt.NDArray[np.floating]:
+        """Read ndarray of shape (n_samples, n_channels, height, width)."""
+        wanted = self.places[channels]
+        box = slice(int(wanted[0]), int(wanted[-1]) + 1)
+        maps = self.source.read_maps(snapshot=snapshot, samples=samples, channels=box, rows=rows)
+        return maps[:, wanted - box.start]
+
+
+def _way_to_halve(vectors: Vectors) -> tuple[Callable[[Labels], Vectors], int, str]:
+    """Return what makes vectors of some samples, or channels, by their places; how many there are; what they are."""
+    if "n" in vectors.feature_axes:
+        return lambda places: replace(vectors, samples=vectors.samples[places]), len(vectors.samples), "samples"
+    if "c" in vectors.feature_axes:
+        source = vectors.source
+        return (
+            lambda places: replace(vectors, source=SomeChannels(source, places)),
+            source.map_shape[0],
+            "channels",
+        )
+    raise ValueError(
+        f"the features of the {vectors.view} view are neither samples nor channels, and places of a map are no "
+        f"independent halves: not available; pass clusters with another seed as a floor, track(clusters, floor=others)"
+    )
+
+
+def _cluster_half(
+    half: Vectors, *, clusterer: Any, fit: str | int, n_components: int, max_bytes: int, random_state: int
+) -> Clusters:
+    scores = pca(half, n_components=n_components, max_bytes=max_bytes, random_state=random_state)
+    return cluster(scores, clusterer, fit=fit)
+
+
+def _compare(one: Clusters, other: Clusters, *, split: int) -> pd.DataFrame:
+    """Return the agreement at each snapshot, names matched at each, or over all of them where they mean the same."""
+    apart = one.fit == "each"
+    labels = other.labels if apart else name_alike(one.labels, other.labels, unused=int(one.labels.max()) + 1)
+    time = one.rows[["snapshot", "epoch", "step"]].drop_duplicates(ignore_index=True)
+    pairs = zip(one.by_snapshot(one.labels), other.by_snapshot(labels), strict=True)
+    tables = [tabulate(*pair) for pair in pairs]
+    values = np.concatenate([agree(table[None], matched=apart) for table in tables])
+    found = dict(zip(MEASURES, values.T, strict=True))
+    return time.assign(split=split, n_rows=[int(table.sum()) for table in tables], **found)
+
+
+def _floor(clusters: Clusters, frame: pd.DataFrame, *, source: str) -> Floor:
+    return Floor(
+        frame=frame,
+        source=source,
+        layer=clusters.layer,
+        view=clusters.view,
+        fit=clusters.fit,
+        method=clusters.method,
+        n_asked=clusters.n_asked,
+        rows_per_snapshot=len(clusters.rows) // clusters.n_snapshots,
+    )
+
+
+def _in_words(layer: str, view: str, fit: str | int, method: str, n_asked: int | None, count: int) -> str:
+    found = "" if n_asked is None else f"{n_asked} clusters, "
+    return f"{method} ({found}fit={fit!r}) of {count} rows of the {view} view of {layer}"

@@ -1,0 +1,184 @@
+"""What a run will take, before it is recorded."""
+
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+
+import pandas as pd
+import torch
+from torch import nn
+
+from ..store import RunWriter, open_run
+from ._budget import check_budget
+from .transfer import Copier, Copy
+from ._hooks import Firing, hooked
+from ._layout import Planned, discover
+from ._models import device_of, plain_model
+from ._options import Channels, Crop, Keep, PerLayer, Size
+from ._select import Layers, select_modules
+from ._isolation import undisturbed
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """What a run will take.
+
+    Attributes
+    ----------
+    layers : DataFrame
+        One row per layer: ``layer``, ``shape`` (of a sample), ``bytes`` (uncompressed, all snapshots) and
+        ``bytes_stored`` (compressed as one batch was).
+    n_samples, n_snapshots : int
+        For how many.
+    seconds : float
+        For all snapshots: forward passes, capture and compression, as one batch took, and nothing else going on.
+    """
+
+    layers: pd.DataFrame
+    n_samples: int
+    n_snapshots: int
+    seconds: float
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in all, uncompressed."""
+        return int(self.layers["bytes"].sum())
+
+    @property
+    def nbytes_stored(self) -> int:
+        """Bytes in all, compressed."""
+        return int(self.layers["bytes_stored"].sum())
+
+
+def estimate(
+    model: nn.Module,
+    images: torch.Tensor,
+    *,
+    n_samples: int,
+    n_snapshots: int,
+    layers: Layers = "children",
+    dtype: PerLayer[str] = "float16",
+    channels: PerLayer[Channels] | None = None,
+    crop: PerLayer[Crop] | None = None,
+    max_size: PerLayer[Size] | None = None,
+    max_bytes: int | None = None,
+) -> Estimate:
+    """Show a model one batch, twice, and extrapolate.
+
+    Parameters
+    ----------
+    model : Module
+        The model; it is left as it was.
+    images : Tensor of shape (n, ...)
+        A batch of the probe. How well maps compress depends on the images and the weights: noise and random weights
+        compress worse than what a trained network makes of photographs.
+    n_samples, n_snapshots : int
+        Size of the probe, and how often it will be shown.
+    layers, dtype, channels, crop, max_size, max_bytes
+        As for `Recorder`.
+
+    Returns
+    -------
+    Estimate
+        Bytes and seconds. The statistics, and what describes the samples, are not counted.
+
+    Raises
+    ------
+    ValueError
+        For counts below one, layers that the model does not have, or more than `max_bytes`.
+    CaptureError
+        Where a layer does not fire or returns no maps.
+    """
+    keep = Keep(dtype, channels, crop, max_size)
+    return estimate_kept(
+        model, images, n_samples=n_samples, n_snapshots=n_snapshots, layers=layers, keep=keep, max_bytes=max_bytes
+    )
+
+
+def estimate_kept(
+    model: nn.Module,
+    images: torch.Tensor,
+    *,
+    n_samples: int,
+    n_snapshots: int,
+    layers: Layers,
+    keep: Keep,
+    max_bytes: int | None = None,
+) -> Estimate:
+    """Do the same; gradients are counted as large as they are, uncompressed, and their time is not."""
+    if n_samples < 1 or n_snapshots < 1 or len(images) < 1:
+        raise ValueError(
+            f"received {len(images)} images, n_samples={n_samples}, n_snapshots={n_snapshots}; expected one at least"
+        )
+    plain = plain_model(model)
+    modules = select_modules(plain, layers)
+    images = images.to(device_of(plain))
+    with undisturbed(plain), tempfile.TemporaryDirectory() as folder:
+        planned = discover(plain, modules, sample=images[:1], keep=keep)
+        if max_bytes is not None:
+            specs = [layer.spec for layer in planned.values()]
+            check_budget(specs, max_bytes=max_bytes, n_samples=n_samples, n_snapshots=n_snapshots)
+        with _copies(plain, modules, images=images, planned=planned):
+            pass  # the first pass warms up
+        start = perf_counter()
+        with _copies(plain, modules, images=images, planned=planned) as copies:
+            stored = _store(Path(folder) / "run.zarr", planned, copies)
+        seconds = perf_counter() - start
+    share = n_samples * n_snapshots / len(images)
+    rows = []
+    for spec in (layer.spec for layer in planned.values()):
+        gradient = spec.sample_bytes - replace(spec, gradient=False).sample_bytes
+        rows.append(
+            {
+                "layer": spec.name,
+                "shape": spec.shape,
+                "bytes": spec.sample_bytes * n_samples * n_snapshots,
+                "bytes_stored": round(stored[spec.name] * share) + gradient * n_samples * n_snapshots,
+            }
+        )
+    return Estimate(pd.DataFrame(rows), n_samples, n_snapshots, seconds * share)
+
+
+@contextmanager
+def _copies(
+    model: nn.Module, modules: dict[str, nn.Module], *, images: torch.Tensor, planned: dict[Firing, Planned]
+) -> Iterator[dict[str, Copy]]:
+    """Show the model a batch; what is kept of it is there within the block."""
+    copier = Copier(max_bytes=1, clips=True, threads=max(1, torch.get_num_threads()))
+    copies: dict[str, Copy] = {}
+
+    def keep(firing: Firing, output: torch.Tensor, *, module: nn.Module) -> None:
+        if (layer := planned.get(firing)) is not None:
+            copies[layer.spec.name] = copier.copy(output, layer.reduction, waits=False)
+
+    try:
+        with hooked(modules, keep):
+            model(images)
+        yield copies
+    finally:
+        for copy in copies.values():
+            copy.release()
+        copier.close()
+
+
+def _store(path: Path, planned: dict[Firing, Planned], copies: dict[str, Copy]) -> dict[str, int]:
+    """Write the batch as a run would hold it; return the bytes of each layer."""
+    specs = [replace(layer.spec, gradient=False) for layer in planned.values()]
+    arrays = {name: copy.result()[0] for name, copy in copies.items()}
+    count = len(next(iter(arrays.values())))
+    with RunWriter(path) as writer:
+        writer.create(specs, n_samples=count, shard_samples=count, kind="probe")
+        with ThreadPoolExecutor(2) as pool:
+            for done in [pool.submit(writer.write, name, offset=0, values=batch) for name, batch in arrays.items()]:
+                done.result()
+        run = open_run(path)
+        return {
+            spec.name: sum(
+                file.stat().st_size for file in (path / run.layer_path(spec.name) / "activation").glob("c.*")
+            )
+            for spec in specs
+        }

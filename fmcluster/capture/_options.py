@@ -1,0 +1,237 @@
+"""What is kept of a layer's output: which channels, which part of the picture, how finely, in which dtype."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import index
+from typing import Any, Literal, TypeAlias, TypeVar
+
+import torch
+from torch.nn import functional
+
+from ..store import Kind, LayerSpec
+from ._select import expression, known_names
+
+T = TypeVar("T")
+PerLayer: TypeAlias = T | Mapping[str, T]
+Channels = slice | Sequence[int]
+Crop = tuple[slice, slice]
+Size = int | tuple[int, int]
+Overflow = Literal["error", "clip"]
+
+DTYPES = ("float16", "float32")
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """What is kept of one layer.
+
+    Attributes
+    ----------
+    dtype : {"float16", "float32"}
+        Stored dtype.
+    channels : tuple of int, or None
+        Numbers of the channels kept; None: all.
+    crop : ((top, bottom), (left, right)), or None
+        Part of the maps kept, in their own pixels.
+    size : (int, int), or None
+        Height and width to which the maps are averaged down; None: as they are.
+    """
+
+    dtype: str
+    channels: tuple[int, ...] | None = None
+    crop: tuple[tuple[int, int], tuple[int, int]] | None = None
+    size: tuple[int, int] | None = None
+
+    def of_channels(self, output: torch.Tensor) -> torch.Tensor:
+        """Return the channels kept of a batch of outputs; a view where they are neighbours."""
+        if self.channels is None:
+            return output
+        axis = output.ndim - 1 if output.ndim < 4 else 1
+        first, count = self.channels[0], len(self.channels)
+        if self.channels == tuple(range(first, first + count)):
+            return output.narrow(axis, first, count)
+        return output.index_select(axis, _index(self.channels, output.device))
+
+    def of_places(self, maps: torch.Tensor) -> torch.Tensor:
+        """Return the part of a batch of maps that is kept, averaged down: adaptive average pooling in float32."""
+        if self.crop is not None:
+            (top, bottom), (left, right) = self.crop
+            maps = maps[:, :, top:bottom, left:right]
+        if self.size is not None:
+            wide = maps if maps.dtype == torch.float64 else maps.float()
+            maps = functional.adaptive_avg_pool2d(wide, self.size)
+        return maps
+
+
+@dataclass(frozen=True)
+class Keep:
+    """What is kept of the layers: a recorder's options, each for all layers or by pattern of their names.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For what cannot be meant.
+    """
+
+    dtype: PerLayer[str] = "float16"
+    channels: PerLayer[Channels] | None = None
+    crop: PerLayer[Crop] | None = None
+    max_size: PerLayer[Size] | None = None
+    overflow: Overflow = "error"
+    record: tuple[Kind, ...] = ("activation",)
+
+    def __post_init__(self) -> None:
+        if "activation" not in self.record or not set(self.record) <= {"activation", "gradient"}:
+            raise ValueError(f"record is {self.record!r}; expected ('activation',) or ('activation', 'gradient')")
+        for dtype in _values(self.dtype):
+            if dtype not in DTYPES:
+                raise ValueError(f"dtype is {dtype!r}; expected one of {', '.join(DTYPES)}, or those by layer")
+        if self.overflow not in ("error", "clip"):
+            raise ValueError(f"overflow is {self.overflow!r}; expected 'error' or 'clip'")
+        for size in _values(self.max_size):
+            sides = (size, size) if isinstance(size, int) else size
+            whole = isinstance(sides, tuple | list) and all(type(n) is int and n > 0 for n in sides)
+            if not whole or len(sides) != 2:
+                raise ValueError(f"max_size is {size!r}; expected a positive number of pixels, or (height, width)")
+        for crop in _values(self.crop):
+            if not (isinstance(crop, tuple) and len(crop) == 2 and all(isinstance(part, slice) for part in crop)):
+                raise TypeError(f"crop is {crop!r}; expected (slice of rows, slice of columns)")
+
+    @property
+    def gradient(self) -> bool:
+        """Whether gradients are recorded."""
+        return "gradient" in self.record
+
+    def of(self, names: Sequence[str], shape: tuple[int, ...]) -> Reduction:
+        """Return what is kept of a layer that goes by these names and returns this for a sample."""
+        dtype = _find(self.dtype, names) or "float16"
+        axis = -1 if len(shape) < 3 else 0
+        channels = _positions(_find(self.channels, names), shape[axis], f"channels of layer {names[1]!r}")
+        if len(shape) < 3:
+            return Reduction(dtype, channels)
+        crop = _find(self.crop, names)
+        box = None
+        if crop is not None:
+            sides = [part.indices(n) for part, n in zip(crop, shape[1:], strict=True)]
+            if any(step != 1 or stop <= start for start, stop, step in sides):
+                raise ValueError(
+                    f"crop of layer {names[1]!r} is {crop}, of maps of {shape[1]} x {shape[2]} pixels; expected "
+                    f"two slices without steps that leave something"
+                )
+            (top, bottom, _), (left, right, _) = sides
+            box = (top, bottom), (left, right)
+        height, width = shape[1:] if box is None else (box[0][1] - box[0][0], box[1][1] - box[1][0])
+        limit = _find(self.max_size, names)
+        if limit is None:
+            return Reduction(dtype, channels, box)
+        most = (limit, limit) if isinstance(limit, int) else limit
+        size = min(height, most[0]), min(width, most[1])
+        return Reduction(dtype, channels, box, None if size == (height, width) else size)
+
+    def check_names(self, names: Iterable[str]) -> None:
+        """Raise `ValueError` where a pattern is of no layer."""
+        names = list(dict.fromkeys(names))
+        for option in (self.dtype, self.channels, self.crop, self.max_size):
+            for pattern in option if isinstance(option, Mapping) else ():
+                if not any(expression(pattern).fullmatch(name) for name in names):
+                    raise ValueError(f"no recorded layer is called {pattern!r}; {known_names(names)}")
+
+    def told(self) -> dict[str, Any]:
+        """Return the options as JSON can hold them."""
+        return {
+            "record": list(self.record),
+            "dtype": _told(self.dtype),
+            "overflow": self.overflow,
+            "channels": _told(self.channels),
+            "crop": _told(self.crop),
+            "max_size": _told(self.max_size),
+        }
+
+
+def spec_of(name: str, reduction: Reduction, *, shape: tuple[int, ...], module: str, gradient: bool) -> LayerSpec:
+    """Describe a layer as it is stored.
+
+    Parameters
+    ----------
+    name : str
+        Of the layer.
+    reduction : Reduction
+        What is kept of it.
+    shape : tuple of int
+        Of one sample's output.
+    module : str
+        The module's class.
+    gradient : bool
+        Whether gradients are stored as well.
+    """
+    stored = list(shape)
+    if reduction.channels is not None:
+        stored[-1 if len(shape) < 3 else 0] = len(reduction.channels)
+    if reduction.crop is not None:
+        stored[1:] = [stop - start for start, stop in reduction.crop]
+    if reduction.size is not None:
+        stored[1:] = reduction.size
+    return LayerSpec(
+        name,
+        tuple(stored),
+        reduction.dtype,
+        module,
+        output=shape,
+        channels=reduction.channels,
+        crop=reduction.crop,
+        gradient=gradient,
+    )
+
+
+def _index(channels: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    """Return channel numbers on a device, without waiting for it."""
+    aside = device.type == "cuda"
+    return torch.tensor(channels, pin_memory=aside).to(device, non_blocking=aside)
+
+
+def _values(option: Any) -> list[Any]:
+    if option is None:
+        return []
+    return list(option.values()) if isinstance(option, Mapping) else [option]
+
+
+def _find(option: Any, names: Sequence[str]) -> Any:
+    """Return what is said of a layer: the first pattern that one of its names matches."""
+    if not isinstance(option, Mapping):
+        return option
+    for pattern, value in option.items():
+        if any(expression(pattern).fullmatch(name) for name in names):
+            return value
+    return None
+
+
+def _positions(channels: Channels | None, count: int, what: str) -> tuple[int, ...] | None:
+    if channels is None:
+        return None
+    if isinstance(channels, slice):
+        chosen = tuple(range(count)[channels])
+    else:
+        try:
+            chosen = tuple(_number(c) for c in channels)
+        except TypeError:
+            raise TypeError(f"{what} are to be {channels!r}; expected a slice, or numbers of channels") from None
+    if not chosen or len(set(chosen)) < len(chosen) or min(chosen) < 0 or max(chosen) >= count:
+        raise ValueError(f"{what} are to be {channels!r}; expected some of 0 to {count - 1}, each once")
+    return None if chosen == tuple(range(count)) else chosen
+
+
+def _told(option: Any) -> Any:
+    if isinstance(option, Mapping):
+        return {pattern: _told(value) for pattern, value in option.items()}
+    if isinstance(option, slice):
+        return [_told(part) for part in (option.start, option.stop, option.step)]
+    plain = option.tolist() if hasattr(option, "tolist") else option  # of NumPy or torch
+    return [_told(value) for value in plain] if isinstance(plain, Iterable) and not isinstance(plain, str) else plain
+
+
+def _number(value: Any) -> int:
+    """Return a whole number as Python's own; raise `TypeError` for anything else, also for one of a mask."""
+    plain = value.tolist() if hasattr(value, "tolist") else value
+    if isinstance(plain, bool):
+        raise TypeError("a mask is no list of numbers")
+    return index(plain)

@@ -1,0 +1,162 @@
+"""The probe: the same samples, seen the same way, at every snapshot."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional
+from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSampler
+
+from ._datasets import check_numbered, normalization
+
+DISPLAY_PIXELS = 224
+
+
+@dataclass(frozen=True)
+class ProbeBatch:
+    """A batch of the probe.
+
+    Attributes
+    ----------
+    offset : int
+        Slot of its first sample.
+    images : Tensor of shape (n, ...)
+        What the model is shown.
+    labels : ndarray of shape (n,), int64
+        -1 where the data set has none.
+    targets : Any
+        What the items hold second, as the loader put it together; None where they hold nothing else.
+    digests : ndarray of shape (n, 32), uint8
+        SHA-256 of each sample: of its dtype, its shape and its bytes.
+    """
+
+    offset: int
+    images: torch.Tensor
+    labels: npt.NDArray[np.int64]
+    targets: Any
+    digests: npt.NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.digests)
+
+    def without_images(self) -> "ProbeBatch":
+        """Return the batch without what takes memory."""
+        return replace(self, images=self.images[:0], targets=None)
+
+
+class Probe:
+    """A data set, batch by batch in its own order.
+
+    Parameters
+    ----------
+    data : Dataset or DataLoader
+        Items are an image tensor, or start with one; a second element is taken for the label if it is an integer. A
+        loader has to go through its data set in order, and to the end.
+    batch_size : int
+        For a data set; a loader has its own.
+
+    Raises
+    ------
+    ValueError
+        For an empty or iterable data set, or a loader that shuffles or drops samples.
+    """
+
+    def __init__(self, data: Dataset[Any] | DataLoader[Any], *, batch_size: int) -> None:
+        if isinstance(data, DataLoader):
+            self._loader = _checked_loader(data)
+            assert data.batch_size is not None
+            batch_size = data.batch_size
+        else:
+            check_numbered(data, what="the probe")
+            self._loader = DataLoader(data, batch_size=batch_size, shuffle=False)
+        self.dataset: Dataset[Any] = self._loader.dataset
+        self.batch_size = batch_size
+        self.n_samples = len(self.dataset)  # type: ignore[arg-type]
+        if self.n_samples == 0:
+            raise ValueError("the probe is empty; pass a data set with at least one image")
+
+    def __iter__(self) -> Iterator[ProbeBatch]:
+        offset = 0
+        for item in self._loader:
+            parts = item if isinstance(item, (tuple, list)) else (item,)
+            images = parts[0]
+            if not isinstance(images, torch.Tensor):
+                raise ValueError(
+                    f"the probe's items start with {type(images).__name__}; expected an image tensor, or a tuple that "
+                    f"starts with one (does the data set lack its ToTensor transform?)"
+                )
+            targets = parts[1] if len(parts) > 1 else None
+            yield ProbeBatch(offset, images, _labels(parts[1:], len(images)), targets, _digests(images))
+            offset += len(images)
+
+    def first(self) -> torch.Tensor:
+        """Return the first sample, as a batch of one."""
+        return next(iter(self)).images[:1]
+
+    def display(self, images: torch.Tensor) -> npt.NDArray[np.uint8] | None:
+        """Make pictures of inputs.
+
+        The data set's ``Normalize`` is undone where it has one; otherwise images outside 0 to 1 are stretched, each
+        by its own extremes.
+
+        Returns
+        -------
+        ndarray of shape (n, height, width, 3), uint8, or None
+            At most 224 pixels a side. None where the inputs are not images of one or three channels.
+        """
+        if images.ndim != 4 or images.shape[1] not in (1, 3):
+            return None
+        pictures = images.detach().cpu().float()
+        if images.dtype == torch.uint8:
+            pictures = pictures / 255
+        normalize = normalization(self.dataset)
+        if normalize is not None:
+            mean, std = (torch.as_tensor(v, dtype=torch.float32).view(1, -1, 1, 1) for v in normalize)
+            pictures = pictures * std + mean
+        elif pictures.amin() < 0 or pictures.amax() > 1:
+            low, high = pictures.amin((1, 2, 3), keepdim=True), pictures.amax((1, 2, 3), keepdim=True)
+            pictures = (pictures - low) / (high - low).clamp_min(1e-12)
+        longest = max(pictures.shape[2:])
+        if longest > DISPLAY_PIXELS:
+            size = [max(1, round(side * DISPLAY_PIXELS / longest)) for side in pictures.shape[2:]]
+            pictures = functional.interpolate(pictures, size=size, mode="bilinear", antialias=True)
+        pictures = pictures.expand(-1, 3, -1, -1).clamp(0, 1).mul(255).round().to(torch.uint8)
+        out: npt.NDArray[np.uint8] = pictures.permute(0, 2, 3, 1).contiguous().numpy()
+        return out
+
+
+def _checked_loader(loader: DataLoader[Any]) -> DataLoader[Any]:
+    check_numbered(loader.dataset, what="the probe's data set")
+    if loader.batch_size is None:
+        raise ValueError(
+            "the probe's DataLoader has no batch_size (it has a batch_sampler, or leaves batches to its data set); "
+            "pass batch_size and shuffle=False, or the data set itself"
+        )
+    if not isinstance(loader.sampler, SequentialSampler) or type(loader.batch_sampler) is not BatchSampler:
+        raise ValueError(
+            f"the probe's DataLoader goes through its data in the order of a {type(loader.sampler).__name__}; every "
+            f"snapshot has to see the same samples in the same order. Pass shuffle=False, or the data set itself."
+        )
+    if loader.drop_last:
+        raise ValueError("the probe's DataLoader has drop_last=True; pass drop_last=False, or the data set itself")
+    return loader
+
+
+def _labels(rest: Sequence[Any], count: int) -> npt.NDArray[np.int64]:
+    if rest and isinstance(rest[0], torch.Tensor) and rest[0].shape == (count,) and not rest[0].is_floating_point():
+        return rest[0].cpu().numpy().astype(np.int64)
+    return np.full(count, -1, np.int64)
+
+
+def _digests(images: torch.Tensor) -> npt.NDArray[np.uint8]:
+    return np.frombuffer(b"".join(map(_digest, images)), np.uint8).reshape(len(images), 32)
+
+
+def _digest(image: torch.Tensor) -> bytes:
+    digest = sha256(f"{str(image.dtype).removeprefix('torch.')}{tuple(image.shape)}".encode())
+    digest.update(image.detach().cpu().contiguous().view(torch.uint8).numpy().data)  # no copy of it
+    return digest.digest()

@@ -1,0 +1,145 @@
+"""The same run, from checkpoints that were saved earlier."""
+
+import copy
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from ..store import Kind, Mode
+from ._models import plain_model
+from ._probing import Loss
+from ._recorder import Recorder
+from ._options import Channels, Crop, Overflow, PerLayer, Size
+from ._select import Layers
+
+Checkpoint = str | os.PathLike[str] | Mapping[str, Any]
+_WRAPPINGS = ("state_dict", "model_state_dict", "model")
+
+
+def replay(
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    checkpoints: Mapping[int, Checkpoint] | Mapping[tuple[int, int], Checkpoint],
+    layers: Layers = "children",
+    probe: Dataset[Any] | DataLoader[Any],
+    metrics: Mapping[Any, Mapping[str, float]] | None = None,
+    record: Sequence[Kind] = ("activation",),
+    loss: Loss | None = None,
+    batch_size: int = 32,
+    dtype: PerLayer[str] = "float16",
+    channels: PerLayer[Channels] | None = None,
+    crop: PerLayer[Crop] | None = None,
+    max_size: PerLayer[Size] | None = None,
+    overflow: Overflow = "error",
+    mode: Mode = "x",
+    max_bytes: int | None = None,
+    max_pending_bytes: int = 512 << 20,
+    notes: Mapping[str, Any] | None = None,
+) -> None:
+    """Record the run that a `Recorder` would have recorded, had it been there.
+
+    With the same weights, probe, batch size, software, device and precision flags, the stored maps are the same bit for
+    bit. Another batch size, device or number of threads rounds differently; the run's provenance says which were used.
+
+    Parameters
+    ----------
+    model : Module
+        The architecture. Its own weights and buffers are put back at the end.
+    path : path-like
+        Where the run goes.
+    checkpoints : mapping of int, or of (int, int), to path or state dict
+        By epoch, or by epoch and optimizer step. A file is read without running code from it (``weights_only=True``);
+        it holds a state dict, or a dict with one under ``state_dict``, ``model_state_dict`` or ``model``. Names may
+        start with ``module.``, as DistributedDataParallel writes them.
+    metrics : mapping, optional
+        By the same keys, numbers to keep beside a snapshot.
+    loss : callable, optional
+        As for `Recorder.snapshot`, where gradients are recorded.
+    layers, probe, record, batch_size, dtype, channels, crop, max_size, overflow, mode, max_bytes, max_pending_bytes, \
+    notes
+        As for `Recorder`.
+
+    Raises
+    ------
+    FileNotFoundError
+        Where a checkpoint is missing: before anything is recorded.
+    ValueError
+        Where there is no checkpoint, or one does not hold this model's weights. Snapshots before it stay.
+    StoreError, CaptureError, FileExistsError
+        As `Recorder`.
+    """
+    if not checkpoints:
+        raise ValueError("checkpoints is empty; pass at least one, by epoch")
+    for checkpoint in checkpoints.values():
+        if not isinstance(checkpoint, Mapping) and not os.path.isfile(checkpoint):  # noqa: PTH113
+            raise FileNotFoundError(f"there is no checkpoint at {os.fspath(checkpoint)}; nothing was recorded")
+    ordered = sorted((_coordinates(key), key) for key in checkpoints)
+    plain = plain_model(model)
+    with (
+        _own_weights(plain),
+        Recorder(
+            plain,
+            path,
+            layers=layers,
+            probe=probe,
+            record=record,
+            batch_size=batch_size,
+            dtype=dtype,
+            channels=channels,
+            crop=crop,
+            max_size=max_size,
+            overflow=overflow,
+            mode=mode,
+            max_bytes=max_bytes,
+            n_snapshots=len(ordered),
+            max_pending_bytes=max_pending_bytes,
+            notes=notes,
+        ) as recorder,
+    ):
+        for (epoch, step), key in ordered:
+            _load(plain, checkpoints[key], what=f"the checkpoint of epoch {epoch}")  # type: ignore[index]
+            recorder.snapshot(epoch=epoch, step=step, metrics=(metrics or {}).get(key), loss=loss)
+
+
+def _coordinates(key: object) -> tuple[int, int]:
+    pair = key if isinstance(key, tuple) else (key, 0)
+    if len(pair) != 2 or not all(isinstance(part, int) and not isinstance(part, bool) for part in pair):
+        raise ValueError(f"checkpoints has the key {key!r}; expected an epoch, or (epoch, step)")
+    return pair
+
+
+@contextmanager
+def _own_weights(model: nn.Module) -> Iterator[None]:
+    before = copy.deepcopy(model.state_dict())
+    try:
+        yield
+    finally:
+        model.load_state_dict(before)
+
+
+def _load(model: nn.Module, checkpoint: Checkpoint, *, what: str) -> None:
+    if isinstance(checkpoint, Mapping):
+        state: Any = checkpoint
+    else:
+        what = f"{what} ({os.fspath(checkpoint)})"
+        try:
+            state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        except Exception as error:  # unpickling raises whatever it likes
+            raise ValueError(f"{what} cannot be read as weights: {str(error).splitlines()[0]}") from error
+    for key in _WRAPPINGS:
+        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
+            state = state[key]
+    if not isinstance(state, Mapping):
+        raise ValueError(f"{what} holds a {type(state).__name__}; expected a state dict")
+    names = {str(name).removeprefix("module."): value for name, value in state.items()}
+    try:
+        model.load_state_dict(names)
+    except (RuntimeError, TypeError) as error:
+        lines = [line.strip() for line in str(error).splitlines()[1:4]] or [str(error)]
+        raise ValueError(f"{what} does not hold this model's weights: {' '.join(lines)}") from error

@@ -1,0 +1,5 @@
+"""The background write of a snapshot: session, queue, pending snapshot, resume."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

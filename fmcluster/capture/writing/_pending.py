@@ -1,0 +1,129 @@
+"""A snapshot on its way from the model to the disk."""
+
+from collections.abc import Mapping
+from threading import Lock
+
+import numpy as np
+import numpy.typing as npt
+
+from ...errors import CaptureError
+from ...store import Kind, LayerSpec
+from ..transfer import Moments, no_statistics
+
+
+class Taken:
+    """A snapshot that is being taken, or is taken and not yet committed.
+
+    Attributes
+    ----------
+    epoch, step : int
+        Its coordinates.
+    metrics : dict of str to float
+        Numbers to keep beside it.
+    failed : bool
+        Whether something went wrong, so that it is to be left out.
+    """
+
+    def __init__(self, *, epoch: int, step: int, metrics: dict[str, float]) -> None:
+        self.epoch = int(epoch)
+        self.step = int(step)
+        self.metrics = metrics
+        self.failed = False
+        self._moments: dict[tuple[str, Kind], dict[int, Moments]] = {}
+        self._lock = Lock()
+
+    def add(self, layer: str, kind: Kind, *, slot: int, moments: Moments) -> None:
+        """Add what the samples from a slot on sum up to."""
+        with self._lock:
+            self._moments.setdefault((layer, kind), {})[slot] = moments
+
+    def add_up(self, slot: int) -> None:
+        """Keep one sum of all samples before a slot, in place of one of each batch."""
+        with self._lock:
+            for parts in self._moments.values():
+                early = sorted(start for start in parts if start < slot)
+                for start in early[1:]:
+                    parts[early[0]] += parts.pop(start)
+
+    def forget(self, slot: int) -> None:
+        """Forget the samples from a slot on."""
+        with self._lock:
+            for parts in self._moments.values():
+                for late in [start for start in parts if start >= slot]:
+                    del parts[late]
+
+    def total(self, layer: str, kind: Kind) -> Moments | None:
+        """Return what all samples so far sum up to, added in the order of their slots; None where there is none."""
+        with self._lock:
+            parts = [moments for _, moments in sorted(self._moments.get((layer, kind), {}).items())]
+        if not parts:
+            return None
+        total = parts[0]
+        for moments in parts[1:]:
+            total += moments
+        return total
+
+    def statistics(self, specs: list[LayerSpec]) -> dict[tuple[str, Kind], npt.NDArray[np.float64]]:
+        """Return the statistics of layers, by name and kind."""
+        kinds: dict[bool, tuple[Kind, ...]] = {False: ("activation",), True: ("activation", "gradient")}
+        out = {}
+        for spec in specs:
+            for kind in kinds[spec.gradient]:
+                total = self.total(spec.name, kind)
+                out[spec.name, kind] = no_statistics(spec.n_channels) if total is None else total.statistics()
+        return out
+
+    def clipped(self) -> dict[str, int]:
+        """Return how many values of each layer were clipped."""
+        counts: dict[str, int] = {}
+        for layer, kind in list(self._moments):
+            total = self.total(layer, kind)
+            counts[layer] = counts.get(layer, 0) + (total.n_overflow if total is not None else 0)
+        return counts
+
+    def check_overflow(self, dtypes: Mapping[tuple[str, Kind], str]) -> None:
+        """Raise `CaptureError` where a value does not fit the dtype that it is stored in."""
+        for layer, kind in list(self._moments):
+            total = self.total(layer, kind)
+            if total is not None and total.n_overflow:
+                dtype = dtypes[layer, kind]
+                advice = 'Record with dtype="float32", or with' if dtype == "float16" else "Record with"
+                raise CaptureError(
+                    f"layer {layer!r}, epoch {self.epoch}, step {self.step}: {total.n_overflow} values of its {kind} "
+                    f"are beyond what {dtype} can hold ({'65504' if dtype == 'float16' else '3.4e38'}), the largest "
+                    f'{total.overflow:g}. The snapshot was left out. {advice} overflow="clip".'
+                )
+
+
+def check_order(epoch: int, step: int, *, last: tuple[int, int]) -> None:
+    """Raise `ValueError` where a snapshot does not come after the last one, an (epoch, step)."""
+    check_epoch(epoch, last=last[0])
+    if isinstance(step, bool) or not isinstance(step, (int, np.integer)) or step < max(0, last[1]):
+        raise ValueError(f"step is {step!r}; expected an integer from {max(0, last[1])} on: steps so far")
+    if (epoch, step) == last:
+        raise ValueError(
+            f"epoch {epoch}, step {step} was recorded already; inside an epoch, take one snapshot per optimizer "
+            f"step (pass step= where the optimizer is not one of torch.optim)"
+        )
+
+
+def check_epoch(epoch: int, *, last: int) -> None:
+    """Raise `ValueError` where an epoch comes before the last one."""
+    if isinstance(epoch, bool) or not isinstance(epoch, (int, np.integer)) or epoch < 0:
+        raise ValueError(f"epoch is {epoch!r}; expected an integer from 0 on")
+    if epoch < last:
+        raise ValueError(
+            f"epoch {epoch} comes after epoch {last} was recorded; snapshots are taken in order "
+            f"(a resumed training loop starts at the epoch after the last)"
+        )
+
+
+def as_numbers(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return metrics as floats; raise `TypeError` naming one that is no number."""
+    numbers = {}
+    for name, value in metrics.items():
+        try:
+            numbers[str(name)] = float(value.item() if hasattr(value, "item") else value)
+        except (TypeError, ValueError, RuntimeError):  # the last of a tensor of several numbers
+            raise TypeError(f"the metric {name!r} is {value!r}; expected a number") from None
+    return numbers

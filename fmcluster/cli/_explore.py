@@ -1,0 +1,36 @@
+"""The command that shows a whole run in the browser."""
+
+from typing import Annotated
+
+import typer
+
+from ._app import say
+from ._info import RunPath
+
+
+def explore(
+    run: RunPath,
+    host: Annotated[
+        str, typer.Option(help="Where to listen; others than this machine only where you say so.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8050,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")] = True,
+) -> None:
+    """Explore a whole run in the browser: what is asked for is computed then. Ctrl-C ends it."""
+    from ..store import open_run
+
+    opened = open_run(run)
+    opened.resolve(snapshot=0)
+    say("loading the explorer")
+    from ..explore import serve
+    from ..explore import LOOPBACK
+
+    def ready(address: str) -> None:
+        if host not in LOOPBACK:
+            say(f"Everybody who can reach {host} can read this run.", style="yellow")
+        say(f"Exploring {opened.path} at {address}; end with Ctrl-C.")
+
+    try:
+        serve(opened, host=host, port=port, open_browser=browser, ready=ready)
+    except KeyboardInterrupt:
+        say("Stopped.")

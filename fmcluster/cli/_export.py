@@ -1,0 +1,147 @@
+"""The command that writes a run for other tools: `export`."""
+
+from enum import StrEnum
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ._app import say
+from ._info import RunPath
+from ._analyze import NumberOfClusters, Rows, Seed, View, report_progress, study_layer
+
+if TYPE_CHECKING:
+    from ..store import Run
+
+
+class Target(StrEnum):
+    """What `export` can write for."""
+
+    tensorboard = "tensorboard"
+    wandb = "wandb"
+    projector = "projector"
+
+
+def export(
+    run: RunPath,
+    target: Annotated[Target, typer.Argument(help="For which tool; projector: the rows of layers, for TensorBoard's.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder with all logs, such as logs/.")],
+    layers: Annotated[
+        list[str] | None, typer.Option("--layer", help="A layer; may be repeated. About five of the run by default.")
+    ] = None,
+    samples: Annotated[
+        list[int] | None,
+        typer.Option("--sample", help="An image for feature maps, by index; may be repeated. By default the first."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="What the run is called there; by default as its folder.")] = None,
+    project: Annotated[str, typer.Option(help="The project in Weights & Biases.")] = "fmcluster",
+    view: View = "channel",
+    clusters: NumberOfClusters = 8,
+    rows: Rows = None,
+    diagnosis: Annotated[
+        bool, typer.Option("--diagnosis/--no-diagnosis", help="Judge all layers, too: reads all of the run.")
+    ] = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export of the same name.")] = False,
+    seed: Seed = 0,
+) -> None:
+    """Write metrics, pictures, maps and findings for TensorBoard or Weights & Biases (offline)."""
+    from ..store import open_run
+
+    opened = open_run(run)
+    opened.resolve(snapshot=0)
+    _check_installed(target)
+    called = name or Path(opened.path.rstrip("/")).stem
+    if called in ("", ".", "..") or Path(called).name != called:
+        raise ValueError(f"--name is {called!r}; expected the name of a folder to be made in {output}")
+    if target is Target.projector:
+        if samples is not None and len(samples) > 1:
+            raise ValueError(f"--sample was given {len(samples)} times; the projector shows channels on one image")
+        sample = samples[0] if samples else None
+        folder = output / called
+        _to_projector(
+            opened,
+            folder,
+            layers=layers,
+            sample=sample,
+            view=view,
+            clusters=clusters,
+            rows=rows,
+            overwrite=overwrite,
+            seed=seed,
+        )
+        say(f"Written to {folder}. Look at it, under Projector, with:\n  tensorboard --logdir {quote(str(output))}")
+        return
+    if rows is not None:
+        raise ValueError("--rows is for the projector; maps of other exports draw 2,048 rows of more by themselves")
+    from ..export import to_tensorboard, to_wandb
+
+    with report_progress() as on_stage:
+        if target is Target.tensorboard:
+            written = to_tensorboard(
+                opened,
+                output / called,
+                layers=layers,
+                samples=samples,
+                view=view,
+                n_clusters=clusters,
+                diagnosis=diagnosis,
+                random_state=seed,
+                overwrite=overwrite,
+                progress=on_stage,
+            )
+        else:
+            written = to_wandb(
+                opened,
+                output,
+                project=project,
+                name=called,
+                layers=layers,
+                samples=samples,
+                view=view,
+                n_clusters=clusters,
+                diagnosis=diagnosis,
+                random_state=seed,
+                progress=on_stage,
+            )
+    if target is Target.wandb:
+        say(f"Written to {written}. Send it with:\n  wandb sync {quote(str(written))}")
+        return
+    more = f" --samples_per_plugin images={len(opened)}" if len(opened) > 10 else ""
+    say(f"Written to {written}. Look at it with:\n  tensorboard --logdir {quote(str(output))}{more}")
+
+
+def _check_installed(target: Target) -> None:
+    """Raise ValueError, which is one line here, where an extra is missing."""
+    from ..export import summary_writer
+    from ..export import wandb_module
+
+    try:
+        if target is Target.wandb:
+            wandb_module()
+        else:
+            summary_writer()
+    except ImportError as error:
+        raise ValueError(str(error)) from error
+
+
+def _to_projector(
+    run: "Run",
+    folder: Path,
+    *,
+    layers: list[str] | None,
+    sample: int | None,
+    view: str,
+    clusters: int,
+    rows: int | None,
+    overwrite: bool,
+    seed: int,
+) -> None:
+    from ..export import to_projector
+    from ..report.content import choose_layers
+
+    for layer in layers or choose_layers(run):
+        found = study_layer(run, layer, view=view, clusters=clusters, components=50, rows=rows, seed=seed)
+        to_projector(
+            found.scores, folder, clusters=found.clusters, layer=run[layer], sample=sample, overwrite=overwrite
+        )

@@ -1,0 +1,140 @@
+"""Commands that read a run: `info` and `verify`."""
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.filesize import decimal as size
+from rich.table import Table
+
+from ._app import bars, cell, console, say
+
+if TYPE_CHECKING:
+    from ..store import Layer, Run
+
+RunPath = Annotated[str, typer.Argument(help="A run's folder, or its URL.")]
+
+
+def info(
+    run: RunPath,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Say what is in a run: layers, shapes, snapshots, samples, bytes, and what is missing."""
+    from ..store import missing_files, open_run
+
+    opened = open_run(run)
+    missing = missing_files(opened)
+    if as_json:
+        typer.echo(json.dumps(_as_dict(opened, missing), indent=2, allow_nan=False))
+        return
+    classes = f" of {len(opened.classes)} classes ({', '.join(opened.classes)})" if opened.classes else ""
+    held = "the same" if opened.kind == "probe" else "up to"
+    say(f"{opened.path}: {opened.kind} run, {held} {opened.n_samples} samples{classes} in every snapshot")
+    console.print(_layer_table(opened))
+    if reduced := [layer for layer in map(opened.__getitem__, opened.layers) if _kept(layer)]:
+        console.print(_kept_table(reduced))
+    if len(opened):
+        console.print(_snapshot_table(opened))
+    else:
+        say("No whole snapshot yet.")
+    stored = size(opened.nbytes_stored) if opened.is_local else "unknown, as it is remote"
+    say(f"{size(opened.nbytes)} of maps; on disk {stored}.")
+    for line in missing[:10]:
+        say(f"missing: {line}", style="red")
+    say(f"{len(missing)} files are missing." if missing else "Nothing is missing.")
+
+
+def verify(run: RunPath) -> None:
+    """Read every chunk of a run, its checksum included; exit code 1 where anything is damaged."""
+    from ..store import open_run
+    from ..store import verify as check
+
+    opened = open_run(run)
+    with bars() as progress:
+        task = progress.add_task("reading")
+        damage = check(opened, progress=lambda done, total: progress.update(task, completed=done, total=total))
+    for line in damage:
+        say(line, style="red")
+    if damage:
+        say(f"{len(damage)} of the run's files are damaged.")
+        raise typer.Exit(1)
+    say(f"{opened.path}: {len(opened)} snapshots, every checksum is right.")
+
+
+def _layer_table(run: "Run") -> Table:
+    layers = [run[name] for name in run.layers]
+    graded = any("gradient" in layer.kinds for layer in layers)
+    table = Table(title="Layers", title_justify="left")
+    for name in ("layer", "module", "shape of a sample", "dtype"):
+        table.add_column(name, no_wrap=True)
+    for name in ("activations", *(["gradients"] if graded else [])):
+        table.add_column(name, justify="right", no_wrap=True)
+    for layer in layers:
+        sizes = [size(layer.nbytes), *([size(layer.gradient.nbytes)] if "gradient" in layer.kinds else [])]
+        table.add_row(layer.name, layer.module, str(layer.shape[2:]), str(layer.dtype), *sizes)
+    return table
+
+
+def _kept_table(layers: "list[Layer]") -> Table:
+    table = Table(title="Kept of the outputs", title_justify="left")
+    for name in ("layer", "output", "kept"):
+        table.add_column(name, no_wrap=name != "kept")
+    for layer in layers:
+        table.add_row(layer.name, str(layer.output_shape), _kept(layer))
+    return table
+
+
+def _kept(layer: "Layer") -> str:
+    """Say what is kept of a layer's outputs; nothing where all is."""
+    said = []
+    whole = layer.output_shape[0] if len(layer.output_shape) == 3 else layer.output_shape[-1]
+    if layer.n_channels < whole:
+        said.append(f"{layer.n_channels} of {whole} channels")
+    if layer.crop is not None:
+        (top, bottom), (left, right) = layer.crop
+        said.append(f"rows {top}:{bottom}, columns {left}:{right}")
+    if layer.pooled:
+        said.append(f"averaged to {layer.shape[-2]} x {layer.shape[-1]}")
+    return "; ".join(said)
+
+
+def _snapshot_table(run: "Run") -> Table:
+    table = Table(title="Snapshots", title_justify="left")
+    for name in run.metrics.columns:
+        table.add_column(str(name), justify="right", no_wrap=True)
+    for row in run.metrics.itertuples(index=False):
+        table.add_row(*map(cell, row))
+    return table
+
+
+def _as_dict(run: "Run", missing: list[str]) -> dict[str, Any]:
+    metrics = run.metrics.astype(object).where(run.metrics.notna(), None)
+    return {
+        "path": run.path,
+        "kind": run.kind,
+        "layers": [_layer_as_dict(run[name]) for name in run.layers],
+        "snapshots": metrics.to_dict(orient="records"),
+        "samples": run.n_samples,
+        "classes": list(run.classes),
+        "bytes": run.nbytes,
+        "bytes_stored": run.nbytes_stored if run.is_local else None,
+        "missing": missing,
+        "provenance": run.provenance,
+    }
+
+
+def _layer_as_dict(layer: "Layer") -> dict[str, Any]:
+    gradient = layer.gradient if "gradient" in layer.kinds else None
+    return {
+        "name": layer.name,
+        "module": layer.module,
+        "shape": list(layer.shape),
+        "dimensions": list(layer.dimensions),
+        "dtype": str(layer.dtype),
+        "bytes": layer.nbytes,
+        "gradient": None if gradient is None else {"dtype": str(gradient.dtype), "bytes": gradient.nbytes},
+        "output": list(layer.output_shape),
+        "channels": layer.channels.tolist(),
+        "crop": layer.crop,
+        "pooled": layer.pooled,
+    }

@@ -1,0 +1,277 @@
+"""What the `plot` command draws: from what was asked for to a figure or an animation."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Literal, cast
+
+from ._app import console
+from ._analyze import study_layer
+
+if TYPE_CHECKING:
+    from matplotlib.animation import FuncAnimation
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from ..analysis import Clusters, Findings, Scores
+    from ..analysis import Study
+    from ..store import Layer, Run
+
+
+class Picture(StrEnum):
+    """What `plot` can draw."""
+
+    grid = "grid"
+    evolution = "evolution"
+    statistics = "statistics"
+    exemplars = "exemplars"
+    embedding = "embedding"
+    trajectories = "trajectories"
+    flow = "flow"
+    lifelines = "lifelines"
+    churn = "churn"
+    quality = "quality"
+    places = "places"
+    variance = "variance"
+    drift = "drift"
+    similarity = "similarity"
+    settling = "settling"
+    channels = "channels"
+    metrics = "metrics"
+
+
+OF_THE_RUN = (Picture.metrics, Picture.similarity, Picture.settling, Picture.channels)
+PLAIN = (Picture.grid, Picture.evolution, Picture.statistics, Picture.exemplars)
+WITHOUT_MAP = (Picture.places, Picture.variance, Picture.drift)
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What the caller wants to see.
+
+    Attributes
+    ----------
+    run : Run
+        An open run.
+    picture : Picture
+        What of it.
+    layer : str or None
+        None only where the picture is of the whole run.
+    epoch : int or None
+        None for the last one, or all.
+    sample : int
+        Index of an image.
+    channels : list of int or None
+        None for all, or the picture's own choice.
+    order : str
+        ``"index"``, ``"activity"`` or ``"cluster"``.
+    floor : float or None
+        Least drift of the channels of trajectories.
+    view : str
+        What a row is.
+    clusters : int
+        How many.
+    rows : int or None
+        How many of each snapshot; None for all.
+    seed : int
+        Of map and clusters.
+    """
+
+    run: "Run"
+    picture: Picture
+    layer: str | None
+    epoch: int | None
+    sample: int
+    channels: list[int] | None
+    order: str
+    floor: float | None
+    view: str
+    clusters: int
+    rows: int | None
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """The name of the layer, of a picture that needs one."""
+        assert self.layer is not None
+        return self.layer
+
+    @property
+    def pictured(self) -> "Layer":
+        """The layer."""
+        return self.run[self.name]
+
+    def study(self, *, view: str | None = None) -> "Study":
+        """Reduce, map, cluster and track the rows asked for, or all of another view."""
+        rows = self.rows if view is None else None
+        return study_layer(
+            self.run,
+            self.name,
+            view=view or self.view,
+            clusters=self.clusters,
+            components=50,
+            rows=rows,
+            seed=self.seed,
+        )
+
+    def diagnose(self, *, drift: float | None = None) -> "Findings":
+        """Judge the layer asked for, or all."""
+        from .. import analysis
+
+        layers = list(self.run.layers) if self.picture in OF_THE_RUN else [self.name]
+        with console.status(f"reading {len(self.run)} snapshots of {', '.join(layers)}"):
+            judged_by = analysis.Thresholds() if drift is None else analysis.Thresholds(drift=drift)
+            return analysis.diagnose(self.run, layers=layers, thresholds=judged_by, random_state=self.seed)
+
+
+def draw_still(asked: Asked) -> "Figure":
+    """Draw a picture that does not move."""
+    if asked.picture in OF_THE_RUN:
+        return _figure_of(_draw_run(asked))
+    if asked.picture in PLAIN:
+        return _draw_maps(asked)
+    if asked.picture in WITHOUT_MAP:
+        return _draw_layer(asked)
+    return _draw_study(asked)
+
+
+def draw_animation(asked: Asked) -> "FuncAnimation":
+    """Draw a picture that moves from snapshot to snapshot: of the embedding or of the grid."""
+    from .. import plot as pictures
+
+    if asked.picture is Picture.embedding:
+        found = asked.study()
+        return pictures.animate_embedding(found.embedding, found.clusters)
+    if asked.order == "cluster":
+        raise ValueError(
+            "received --order cluster for an animation; channels keep their places: pass index or activity"
+        )
+    with console.status(f"reading {len(asked.run)} snapshots of {asked.name}"):
+        order = cast(Literal["index", "activity"], asked.order)
+        return pictures.animate_grid(asked.pictured, sample=asked.sample, channels=asked.channels, order=order)
+
+
+def _draw_run(asked: Asked) -> "Axes":
+    """Draw what is of all layers, or of one against itself."""
+    from .. import plot as pictures
+
+    if asked.picture is Picture.metrics:
+        return pictures.metrics(asked.run.metrics)
+    if asked.picture is Picture.similarity:
+        with console.status(f"reading {len(asked.run.layers)} layers"):
+            from .. import analysis
+
+            found = analysis.similarity(asked.run, layers=None if asked.layer is None else [asked.layer])
+        at = None if asked.epoch is None else asked.run.resolve(epoch=asked.epoch)
+        return pictures.similarity(found, layer=asked.layer, snapshot=at)
+    findings = asked.diagnose()
+    if asked.picture is Picture.settling:
+        return pictures.settling(findings)
+    return pictures.channels_per_layer(findings, epoch=asked.epoch)
+
+
+def _draw_maps(asked: Asked) -> "Figure":
+    """Draw maps, what their statistics are, or which images they answer to."""
+    from .. import plot as pictures
+
+    if asked.picture is Picture.statistics:
+        return pictures.statistics(asked.pictured)
+    if asked.picture is Picture.evolution:
+        return pictures.channel_evolution(asked.pictured, sample=asked.sample, channels=asked.channels)
+    if asked.picture is Picture.exemplars:
+        with console.status(f"searching the images that drive {asked.name}"):
+            from .. import analysis
+
+            seen = analysis.exemplars(asked.pictured, channels=asked.channels)
+        return pictures.exemplars(seen, asked.pictured, channels=asked.channels)
+    groups: Clusters | None = None
+    scores: Scores | None = None
+    if asked.order == "cluster":
+        found = asked.study(view="channel")
+        groups, scores = found.clusters, found.scores
+    return pictures.channel_grid(
+        asked.pictured,
+        epoch=asked.epoch,
+        sample=asked.sample,
+        channels=asked.channels,
+        order=cast(Literal["index", "activity", "cluster"], asked.order),
+        clusters=groups,
+        scores=scores,
+    )
+
+
+def _draw_layer(asked: Asked) -> "Figure":
+    """Draw what is of the vectors of one layer, and needs no map."""
+    from .. import plot as pictures
+
+    if asked.picture is Picture.drift:
+        return _figure_of(pictures.drift(asked.diagnose(), asked.name))
+    view = "position" if asked.picture is Picture.places else asked.view
+    with console.status(f"principal components of {asked.name}"):
+        from .. import analysis
+
+        rows = None if asked.picture is Picture.places else asked.rows
+        scores = analysis.pca(asked.pictured.vectors(view, n_rows=rows, random_state=asked.seed))
+        if asked.picture is Picture.variance:
+            return _figure_of(pictures.explained_variance(scores))
+        from sklearn.cluster import KMeans
+
+        found = analysis.cluster(scores, KMeans(asked.clusters, random_state=asked.seed))
+    return pictures.position_clusters(found, asked.pictured, sample=asked.sample)
+
+
+def _draw_study(asked: Asked) -> "Figure":
+    """Draw the map, the clusters or the history of one layer."""
+    from .. import plot as pictures
+
+    found = asked.study()
+    if asked.picture is Picture.embedding:
+        if asked.epoch is not None:
+            return _figure_of(pictures.embedding(found.embedding, found.clusters, epoch=asked.epoch))
+        return pictures.embedding_grid(found.embedding, found.clusters)
+    if asked.picture is Picture.trajectories:
+        floor = None if asked.floor is None else asked.diagnose(drift=asked.floor)
+        return _figure_of(pictures.trajectories(found.embedding, found.clusters, floor=floor))
+    if asked.picture is Picture.quality:
+        return _figure_of(_draw_quality(asked, found))
+    if asked.picture is Picture.churn:
+        return _figure_of(_draw_churn(asked, found))
+    draw = pictures.flow if asked.picture is Picture.flow else pictures.lifelines
+    return _figure_of(draw(found.history))
+
+
+def _draw_churn(asked: Asked, found: "Study") -> "Axes":
+    """Draw churn between its null and its floor, where the view has halves that tell of one."""
+    from .. import analysis
+    from .. import plot as pictures
+
+    count = found.clusters.n_asked
+    if count is None or not {"n", "c"} & set(found.vectors.feature_axes):
+        return pictures.churn(found.history)
+    with console.status("clustering halves of the data, for the floor"):
+        from sklearn.cluster import KMeans
+
+        clusterer = KMeans(count, random_state=asked.seed, n_init=4)
+        floor = analysis.split_floor(found.vectors, clusterer, n_splits=3, random_state=asked.seed)
+        return pictures.churn(analysis.track(found.clusters, floor=floor, random_state=asked.seed))
+
+
+def _draw_quality(asked: Asked, found: "Study") -> "Axes":
+    from .. import analysis
+    from .. import plot as pictures
+
+    known = "label" in asked.run.samples and found.clusters.identity == ["sample"]
+    with console.status("measuring the clusters"):
+        measured = analysis.quality(
+            found.clusters,
+            found.scores,
+            classes=asked.run.samples["label"] if known else None,
+            random_state=asked.seed,
+        )
+    measures = ("silhouette", "nmi", "knn_accuracy") if known else ("silhouette",)
+    return pictures.quality(measured, measures=measures)
+
+
+def _figure_of(ax: "Axes") -> "Figure":
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    return figure

@@ -1,0 +1,310 @@
+"""What follows when something on the page is changed."""
+
+from typing import Any
+
+from dash import Dash, Input, Output, State, ctx, html, no_update
+
+from ..plot.drawing import cluster_name
+from ..plot.drawing import snapshot_titles
+from ..report.content import Study
+from ..report.charts import flow_chart
+from ..report.charts import likeness_charts
+from ..report.content import faithfulness_line
+
+from ._worker import Desk
+from ._figures import grid_figure, heat_map, input_image, map_figure, row_image, row_strip, sample_names
+from ._page import about
+from ._questions import Likeness, MapOf, Question, StrongestOf, layer_of
+
+ASKED = ("layer", "kind", "view", "clusterer", "n_clusters", "fit", "n_rows", "random_state")
+
+
+def question_of(values: tuple[Any, ...]) -> MapOf:
+    """Return what the controls ask for."""
+    asked = dict(zip(ASKED, values, strict=True))
+    for name, least in (("n_clusters", 1), ("n_rows", 4), ("random_state", 0)):
+        if not isinstance(asked[name], int) or asked[name] < least:
+            raise ValueError(f"{name} is {asked[name]}; expected an integer from {least}")
+    if asked["fit"] not in ("pooled", "each"):
+        asked["fit"] = int(asked["fit"])
+    return MapOf(**asked)
+
+
+def connect(app: Dash, desk: Desk) -> None:
+    """Let the page of an app follow its controls."""
+    controls = [Input(name, "value") for name in ASKED]
+    states = [State(name, "value") for name in ASKED]
+
+    def study_now(values: tuple[Any, ...]) -> Study | None:
+        return desk.answer(question_of(values))
+
+    @app.callback(
+        Output("status", "children"),
+        Output("ready", "data"),
+        Output("alike", "data"),
+        Output("strongest", "data"),
+        Input("tick", "n_intervals"),
+        State("ready", "data"),
+        State("alike", "data"),
+        State("strongest", "data"),
+        *controls,
+    )
+    def follow(_tick: int, ready: Any, alike: Any, strongest: Any, *values: Any) -> tuple[Any, ...]:
+        try:
+            question = question_of(values)
+        except ValueError as error:
+            return str(error), no_update, no_update, no_update
+        desk.ask(question)
+        questions: list[Question] = [question, Likeness(), StrongestOf(question.layer, question.kind)]
+        refused = next(filter(None, [desk.refusal(each) for each in questions]), "")
+        doing = desk.doing()
+        # A number of snapshots and a question have one answer: when they change, everything is drawn again.
+        new = [_name(desk, each) for each in questions]
+        changed = [no_update if now == old else now for now, old in zip(new, (ready, alike, strongest), strict=True)]
+        return refused or (f"{doing} …" if doing else ""), *(no_update if now is None else now for now in changed)
+
+    @app.callback(
+        Output("row", "options"),
+        Output("row", "value"),
+        Output("legend", "children"),
+        Output("faithful", "children"),
+        Output("flow", "figure"),
+        Output("members", "data"),
+        Input("ready", "data"),
+        *states,
+        prevent_initial_call=True,
+    )
+    def show_study(_ready: str, *values: Any) -> tuple[Any, ...]:
+        study = study_now(values)
+        if study is None:
+            return (no_update,) * 6
+        options = [{"value": row, "label": name} for row, name in enumerate(study.row_names)]
+        drawn = (
+            f" {study.n_rows} of {study.rows_in_view} rows, drawn at random."
+            if study.n_rows < study.rows_in_view
+            else ""
+        )
+        faithful = f"This map {faithfulness_line(study.embedding.faithfulness)}.{drawn}"
+        flow = flow_chart(study)["figure"] if study.scores.n_snapshots > 1 else no_update
+        return options, int(study.change.argmax()), _legend(study), faithful, flow, None
+
+    @app.callback(
+        Output("members", "data", allow_duplicate=True),
+        Input("flow", "clickData"),
+        Input({"cluster": "all"}, "n_clicks", allow_optional=True),
+        *states,
+        prevent_initial_call=True,
+    )
+    def choose_band(clicked: Any, _clear: Any, *values: Any) -> Any:
+        study = study_now(values)
+        if study is None or ctx.triggered_id != "flow" or not clicked or "source" not in clicked["points"][0]:
+            return None
+        source, target, here, there = flow_chart(study)["moves"][clicked["points"][0]["pointNumber"]]
+        labels = study.labels
+        return [row for row in range(study.n_rows) if labels[source, row] == here and labels[target, row] == there]
+
+    @app.callback(
+        Output("map", "figure"),
+        Output("when", "children"),
+        Input("ready", "data"),
+        Input("snapshot", "value"),
+        Input("row", "value"),
+        Input("members", "data"),
+        *states,
+        prevent_initial_call=True,
+    )
+    def draw_map(
+        _ready: Any, snapshot: int, row: int | None, members: list[int] | None, *values: Any
+    ) -> tuple[Any, str]:
+        study = study_now(values)
+        if study is None:
+            return no_update, snapshot_titles(desk.run.snapshots)[snapshot]
+        row = row if row is not None and row < study.n_rows else None
+        return map_figure(study, snapshot=snapshot, row=row, members=members), study.titles[snapshot]
+
+    @app.callback(
+        Output("row", "value", allow_duplicate=True),
+        Input("map", "clickData"),
+        Input("grid", "clickData"),
+        *states,
+        prevent_initial_call=True,
+    )
+    def choose_row(on_map: Any, on_grid: Any, *values: Any) -> Any:
+        study = study_now(values)
+        if study is None:
+            return no_update
+        if ctx.triggered_id == "map":
+            point = on_map["points"][0]
+            return point["pointNumber"] if point["curveNumber"] == 0 else no_update
+        if study.scores.identity != ["channel"]:
+            return no_update
+        channel = int(study.layer.channels[on_grid["points"][0]["pointNumber"]])
+        rows = study.scores.rows["channel"].iloc[: study.n_rows].tolist()
+        return rows.index(channel) if channel in rows else no_update
+
+    @app.callback(
+        Output("closely", "children"),
+        Input("ready", "data"),
+        Input("row", "value"),
+        Input("sample", "value"),
+        *states,
+        prevent_initial_call=True,
+    )
+    def show_row(_ready: Any, row: int | None, sample: int | None, *values: Any) -> Any:
+        study = study_now(values)
+        if study is None or row is None or row >= study.n_rows:
+            return no_update
+        return _closely(study, desk, row=row, sample=sample)
+
+    @app.callback(
+        Output("grid", "figure"),
+        Output("input", "children"),
+        Input("layer", "value"),
+        Input("kind", "value"),
+        Input("sample", "value"),
+        Input("snapshot", "value"),
+        Input("row", "value"),
+        State("ready", "data"),
+        *states,
+    )
+    def draw_grid(
+        name: str, kind: str, sample: int | None, snapshot: int, row: int | None, _ready: Any, *values: Any
+    ) -> Any:
+        if sample is None or (kind == "gradient" and "gradient" not in desk.run[name].kinds):
+            return no_update, no_update
+        layer, study = layer_of(desk.run, name, kind=kind), study_now(values)
+        chosen = None
+        if study is not None and row is not None and row < study.n_rows and study.scores.identity == ["channel"]:
+            chosen = int(study.scores.rows["channel"].iloc[row])
+        number = int(layer.snapshots["snapshot"].iloc[snapshot])
+        picture = input_image(desk.run, sample)
+        shown = [] if picture is None else [html.Img(src=picture, alt="The image that the network saw")]
+        return grid_figure(layer, snapshot=number, sample=sample, chosen=chosen), shown
+
+    _connect_likeness(app, desk)
+    _connect_strongest(app, desk, study_now, states)
+    _connect_time(app, desk)
+
+
+def _connect_likeness(app: Dash, desk: Desk) -> None:
+    @app.callback(Output("compare", "disabled"), Input("compare", "n_clicks"), prevent_initial_call=True)
+    def compare(_clicks: int) -> bool:
+        desk.ask(Likeness())
+        return True
+
+    @app.callback(
+        Output("layers", "figure"),
+        Output("snapshots", "figure"),
+        Output("heat", "hidden"),
+        Input("alike", "data"),
+        Input("snapshot", "value"),
+        Input("layer", "value"),
+        prevent_initial_call=True,
+    )
+    def show_likeness(_alike: Any, snapshot: int, layer: str) -> tuple[Any, ...]:
+        found = desk.answer(Likeness())
+        if found is None:
+            return no_update, no_update, True
+        charts = likeness_charts(found, titles=snapshot_titles(desk.run.snapshots))
+        whole = heat_map(charts["layers"], stage=snapshot)
+        if "snapshots" not in charts:
+            return whole, no_update, False
+        return whole, heat_map(charts["snapshots"], stage=desk.run.layers.index(layer)), False
+
+
+def _connect_strongest(app: Dash, desk: Desk, study_now: Any, states: list[State]) -> None:
+    @app.callback(
+        Output("find", "hidden"), Input("find", "n_clicks"), Input("ready", "data"), *states, prevent_initial_call=True
+    )
+    def find(_clicks: int | None, _ready: Any, *values: Any) -> bool:
+        study = study_now(values)
+        if ctx.triggered_id == "find":
+            desk.ask(StrongestOf(values[0], values[1]))
+        return study is not None and study.scores.identity != ["channel"]
+
+    @app.callback(
+        Output("found", "children"),
+        Input("strongest", "data"),
+        Input("row", "value"),
+        Input("ready", "data"),
+        *states,
+        prevent_initial_call=True,
+    )
+    def show_strongest(_strongest: Any, row: int | None, _ready: Any, *values: Any) -> Any:
+        study, found = study_now(values), desk.answer(StrongestOf(values[0], values[1]))
+        if study is None or found is None or row is None or study.scores.identity != ["channel"] or row >= study.n_rows:
+            return []
+        channel = int(study.scores.rows["channel"].iloc[row])
+        place = study.layer.channels.tolist().index(channel)
+        shown = []
+        for end, title in enumerate(snapshot_titles(found.snapshots)):
+            images = []
+            for sample, at in zip(found.samples[end, place], found.fractions[end, place], strict=True):
+                picture = input_image(desk.run, int(sample), at=(at[0], at[1]), side=80) if sample >= 0 else None
+                name = f"sample {sample}"
+                images.append(html.Span(name) if picture is None else html.Img(src=picture, alt=name, title=name))
+            shown.append(html.Figure([html.Figcaption(f"strongest at {title}"), html.Div(images, className="strip")]))
+        return shown
+
+
+def _connect_time(app: Dash, desk: Desk) -> None:
+    @app.callback(
+        Output("beat", "disabled"),
+        Output("play", "children"),
+        Output("snapshot", "value", allow_duplicate=True),
+        Input("play", "n_clicks"),
+        Input("beat", "n_intervals"),
+        State("snapshot", "value"),
+        State("beat", "disabled"),
+        prevent_initial_call=True,
+    )
+    def play(_clicks: int, _beats: int, snapshot: int, still: bool) -> tuple[bool, str, Any]:
+        last = len(desk.run) - 1
+        if ctx.triggered_id == "play":
+            if not still:
+                return True, "Play", no_update
+            return False, "Pause", 0 if snapshot == last else min(snapshot + 1, last)
+        following = min(snapshot + 1, last)
+        return following == last, "Play" if following == last else "Pause", following
+
+    @app.callback(
+        Output("about", "children"),
+        Output("snapshot", "max"),
+        Output("sample", "options"),
+        Input("look", "n_intervals"),
+        Input({"refresh": 0}, "n_clicks", allow_optional=True),
+    )
+    def look(_looks: int | None, refresh: int | None) -> tuple[Any, Any, Any]:
+        if ctx.triggered_id == {"refresh": 0} and refresh:
+            desk.reopen()
+        newer = desk.newer()
+        more = [f"; {newer} more by now ", html.Button("Show them", id={"refresh": 0}, type="button")] if newer else []
+        return [about(desk.run), *more], len(desk.run) - 1, sample_names(desk.run)
+
+
+def _name(desk: Desk, question: Question) -> str | None:
+    """Return what tells an answer from others, or None while there is none."""
+    return f"{len(desk.run)} {question}" if desk.answer(question) is not None else None
+
+
+def _legend(study: Study) -> list[Any]:
+    sizes = study.history.sizes.iloc[-1]
+    shown = [
+        html.Span([html.I(style={"background": study.palette[label]}), f"{cluster_name(label)} ({sizes[label]})"])
+        for label in sorted(int(label) for label in study.history.sizes.columns)
+    ]
+    return [*shown, html.Button("All points", id={"cluster": "all"}, type="button")]
+
+
+def _closely(study: Study, desk: Desk, *, row: int, sample: int | None) -> list[Any]:
+    name, labels = study.row_names[row], study.labels[:, row].tolist()
+    pictures = row_strip(study, row=row, sample=sample)
+    columns = []
+    for place, (title, label) in enumerate(zip(study.titles, labels, strict=True)):
+        what = f"{title}: {cluster_name(label)}"
+        shown = [html.Img(src=pictures[place], alt=f"{name}, {what}", className="tile")] if pictures else []
+        mark = html.I(style={"background": study.palette[label]})
+        columns.append(html.Figure([*shown, html.Figcaption([mark, what])]))
+    own = row_image(study, desk.run, row=row)
+    beside = [] if own is None else [html.Img(src=own, alt=name)]
+    return [html.H3(name), *beside, html.Div(columns, className="strip")]

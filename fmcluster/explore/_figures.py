@@ -1,0 +1,184 @@
+"""The explorer's charts and pictures: those of the report where it has them, of one snapshot at a time."""
+
+import base64
+import io
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+
+from ..analysis import centres_of
+from ..plot.drawing import Map, Scale, as_tiles, scale_of
+from ..report.content import Study
+from ..report.charts import layout_of
+from ..report.charts import embedding_chart
+from ..store import Layer, Run
+
+TILE, GAP = 40, 2
+Json = dict[str, Any]
+Pixels = npt.NDArray[np.uint8]
+
+
+def map_figure(study: Study, *, snapshot: int, row: int | None, members: list[int] | None) -> Json:
+    """Return the map at one snapshot: the same axes at all, members strong, and the path of one row."""
+    chart = embedding_chart(study)
+    frame = chart["frames"][snapshot]
+    points, path = chart["figure"]["data"]
+    chosen = range(study.n_rows) if members is None else set(members)
+    points |= {"x": frame["x"], "y": frame["y"]}
+    points["marker"] |= {
+        "color": [chart["palette"][str(label)] for label in frame["cluster"]],
+        "opacity": [0.9 if place in chosen else 0.12 for place in range(study.n_rows)],
+    }
+    points["customdata"] = [
+        [name, chart["clusters"][str(label)], study.titles[snapshot]]
+        for name, label in zip(chart["names"], frame["cluster"], strict=True)
+    ]
+    at = study.embedding.by_snapshot(study.embedding.values)
+    way = at[:, row] if row is not None else np.empty((0, 2))
+    path |= {"x": way[:, 0].tolist(), "y": way[:, 1].tolist()}
+    here = {
+        "type": "scatter",
+        "mode": "markers",
+        "x": [] if row is None else [float(at[snapshot, row, 0])],
+        "y": [] if row is None else [float(at[snapshot, row, 1])],
+        "hoverinfo": "skip",
+        "marker": {"symbol": "circle-open", "size": 18, "color": "#808080", "line": {"width": 2.5}},
+    }
+    layout = chart["figure"]["layout"] | {"uirevision": f"{study.layer.label} {study.scores.view}"}
+    layout |= {"transition": {"duration": 400, "easing": "cubic-in-out"}}
+    return {"data": [points, path, here], "layout": layout}
+
+
+def grid_figure(layer: Layer, *, snapshot: int, sample: int, chosen: int | None) -> Json:
+    """Draw all channels, on one scale, as a picture that can be pointed at."""
+    tiles = as_tiles(layer.read(snapshot=snapshot, samples=sample))
+    scale = scale_of(tiles, signed=_is_signed(layer))
+    across = max(1, round(np.sqrt(len(tiles) * 1.6)))
+    pitch = TILE + GAP
+    sheet = np.zeros((-(-len(tiles) // across) * pitch - GAP, across * pitch - GAP, 4), np.uint8)
+    for place, tile in enumerate(tiles):
+        top, left = place // across * pitch, place % across * pitch
+        sheet[top : top + TILE, left : left + TILE] = coloured(tile, scale, side=TILE)
+    height, width = sheet.shape[:2]
+    centres = [
+        [place % across * pitch + TILE / 2 - 0.5, place // across * pitch + TILE / 2 - 0.5]
+        for place in range(len(tiles))
+    ]
+    points = {
+        "type": "scatter",
+        "mode": "markers",
+        "x": [x for x, _ in centres],
+        "y": [y for _, y in centres],
+        "text": [f"channel {channel}" for channel in layer.channels],
+        "hovertemplate": "%{text}<extra></extra>",
+        "marker": {"symbol": "square", "size": 14, "opacity": 0},
+    }
+    ring: list[Json] = []
+    for place in [] if chosen is None else np.flatnonzero(layer.channels == chosen).tolist():
+        x, y = centres[place]
+        half = TILE / 2 + 1
+        box = {"x0": x - half, "x1": x + half, "y0": y - half, "y1": y + half}
+        ring.append({"type": "rect", "line": {"color": "#0b9e73", "width": 3}} | box)
+    layout = layout_of(margin={"l": 4, "r": 4, "t": 4, "b": 4})
+    bare = {"visible": False, "fixedrange": True}
+    layout["xaxis"] = bare | {"range": [-0.5, width - 0.5], "constrain": "domain"}
+    layout["yaxis"] = bare | {"range": [height - 0.5, -0.5], "scaleanchor": "x", "constrain": "domain"}
+    layout |= {"shapes": ring}
+    layout["images"] = [
+        {
+            "source": as_uri(sheet),
+            "xref": "x",
+            "yref": "y",
+            "x": -0.5,
+            "y": -0.5,
+            "sizex": width,
+            "sizey": height,
+            "sizing": "stretch",
+            "layer": "below",
+        }
+    ]
+    return {"data": [points], "layout": layout}
+
+
+def row_strip(study: Study, *, row: int, sample: int | None) -> list[str]:
+    """Return what one row looks like at each snapshot, as pictures: a channel's map on an image, or a map itself.
+
+    Rows that are neither (images, places) have none, and channels have none without an image.
+    """
+    about, identity, layer = study.scores.rows.iloc[row], study.scores.identity, study.layer
+    shown = int(about["sample"]) if "sample" in identity else sample
+    if "channel" not in identity or shown is None:
+        return []
+    tiles = np.stack(
+        [
+            as_tiles(layer.read(snapshot=int(number), samples=shown, channels=[int(about["channel"])]))[0]
+            for number in layer.snapshots["snapshot"]
+        ]
+    )
+    scale = scale_of(tiles, signed=_is_signed(layer))
+    return [as_uri(coloured(tile, scale, side=64)) for tile in tiles]
+
+
+def row_image(study: Study, run: Run, *, row: int) -> str | None:
+    """Return the image a row is of, as a picture with a ring where in it the row is."""
+    identity, about = study.scores.identity, study.scores.rows.iloc[row]
+    if "sample" not in identity:
+        return None
+    at = None
+    if {"y", "x"} <= set(identity):
+        down, along = centres_of(study.layer)
+        at = (float(down[int(about["y"])]), float(along[int(about["x"])]))
+    return input_image(run, int(about["sample"]), at=at)
+
+
+def input_image(run: Run, sample: int, *, at: tuple[float, float] | None = None, side: int = 160) -> str | None:
+    """Return the image that the network saw, with a ring at a place given as shares of height and width."""
+    pixels = run.display(sample)
+    if pixels is None:
+        return None
+    image = Image.fromarray(pixels)
+    factor = side / max(image.size)
+    how = Image.Resampling.NEAREST if factor > 2 else Image.Resampling.BOX
+    image = image.resize((max(1, round(image.width * factor)), max(1, round(image.height * factor))), how)
+    if at is not None and not np.isnan(at).any():
+        y, x = at[0] * image.height, at[1] * image.width
+        pen, reach = ImageDraw.Draw(image), side / 10
+        for colour, width in (("black", 5), ("white", 2)):
+            pen.ellipse((x - reach, y - reach, x + reach, y + reach), outline=colour, width=width)
+    return as_uri(np.asarray(image))
+
+
+def sample_names(run: Run) -> list[Json]:
+    """Return the samples that every snapshot holds, as options."""
+    classes = run.samples.get("class_name")
+    return [
+        {"value": int(sample), "label": f"{sample} ({classes.loc[sample]})" if classes is not None else str(sample)}
+        for sample in run.common_samples(range(len(run)))
+    ]
+
+
+def heat_map(chart: Json, *, stage: int) -> Json:
+    """Return one of the stages that a chart of `likeness_charts` has."""
+    mesh = chart["figure"]["data"][0] | {"z": chart["stages"][stage]}
+    return {"data": [mesh], "layout": chart["figure"]["layout"]}
+
+
+def coloured(tile: Map, scale: Scale, *, side: int) -> Pixels:
+    """Return one map as a square of pixels, (side, side, 4)."""
+    shades = scale.colours(scale.norm(np.ma.masked_invalid(tile)), bytes=True)
+    image = Image.fromarray(np.asarray(shades, dtype=np.uint8))
+    how = Image.Resampling.NEAREST if max(tile.shape) <= side else Image.Resampling.BOX
+    return np.asarray(image.resize((side, side), how))
+
+
+def as_uri(pixels: Pixels) -> str:
+    """Return a picture as a ``data:`` URI, without loss."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format="png")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def _is_signed(layer: Layer) -> bool:
+    return bool((layer.statistics["min"] < 0).any())

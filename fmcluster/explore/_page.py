@@ -1,0 +1,177 @@
+"""What stands on the explorer's page."""
+
+from typing import Any
+
+from dash import dcc, html
+
+from ..plot.drawing import snapshot_titles
+from ..report.charts import layout_of, metric_chart
+from ..report.content import choose_layers
+from ..store import Run
+
+from ._figures import sample_names
+from ._questions import CLUSTERERS, KINDS, VIEWS
+
+TICK, LOOK = 400, 10_000  # milliseconds between two looks at the answer, and at the run
+
+
+def page(run: Run) -> html.Div:
+    """Return the page: the controls, and the panels that follow them."""
+    return html.Div(
+        [
+            html.Header([html.H1(run.path.rstrip("/").rpartition("/")[2]), html.P(id="about")]),
+            html.Div([_controls(run), html.P(id="status", role="status")], className="controls"),
+            html.Main(
+                [
+                    _map(run),
+                    _row(),
+                    _flow(run),
+                    _grid(),
+                    _likeness(),
+                    _metrics(run),
+                ]
+            ),
+            dcc.Store(id="ready"),
+            dcc.Store(id="members"),
+            dcc.Store(id="alike"),
+            dcc.Store(id="strongest"),
+            dcc.Interval(id="tick", interval=TICK),
+            dcc.Interval(id="look", interval=LOOK),
+            dcc.Interval(id="beat", interval=1100, disabled=True),
+        ]
+    )
+
+
+def _controls(run: Run) -> html.Div:
+    epochs = [{"value": str(epoch), "label": f"found at epoch {epoch}"} for epoch in dict.fromkeys(run.epochs)]
+    fits = [
+        {"value": "pooled", "label": "all snapshots together"},
+        {"value": "each", "label": "each snapshot by itself"},
+        *epochs,
+    ]
+    samples = sample_names(run)
+    return html.Div(
+        [
+            _choice("layer", "layer", run.layers, choose_layers(run)[-1]),
+            _choice("kind", "of its", KINDS, "activation"),
+            _choice("view", "a point is a", VIEWS, "channel"),
+            _choice("clusterer", "clusters by", CLUSTERERS, "KMeans"),
+            _number("n_clusters", "how many", 8, least=1),
+            _choice("fit", "clusters of", fits, "pooled"),
+            _number("n_rows", "points, at most", 1000, least=4),
+            _number("random_state", "seed", 0, least=0),
+            _choice("sample", "image", samples, samples[0]["value"] if samples else None),
+        ],
+        className="choices",
+    )
+
+
+def _map(run: Run) -> html.Section:
+    last = len(run) - 1
+    return _panel(
+        "The map",
+        html.Div(
+            [
+                html.Button("Play", id="play", type="button"),
+                dcc.Slider(
+                    min=0,
+                    max=last,
+                    step=1,
+                    value=last,
+                    marks=None,
+                    id="snapshot",
+                    allow_direct_input=False,
+                    included=False,
+                ),
+                html.Output(id="when"),
+            ],
+            className="player",
+        ),
+        _graph("map", 470),
+        html.Div(id="legend", className="legend"),
+        html.P(id="faithful", className="note"),
+    )
+
+
+def _row() -> html.Section:
+    return _panel(
+        "One point, closely",
+        dcc.Dropdown(id="row", clearable=False, placeholder="which", labels={"search": "Search"}),
+        html.Div(id="closely"),
+        html.Button("Find its strongest images", id="find", type="button"),
+        html.Div(id="found"),
+        note="Click a point of the map, or a channel in the grid, or choose one here.",
+    )
+
+
+def _grid() -> html.Section:
+    return _panel(
+        "All channels on this image",
+        html.Div([html.Div(id="input"), _graph("grid", 520)], className="beside"),
+        note="At the snapshot of the slider; one scale for all. Click a channel to look at it closely.",
+        wide=True,
+    )
+
+
+def _flow(run: Run) -> html.Section:
+    chart = html.Div(_graph("flow", 430), style={"minWidth": max(640, 88 * len(run) + 180)})
+    return _panel(
+        "Flow between clusters",
+        html.Div(chart, className="scroll"),
+        note="Click a band: the map then shows who goes that way.",
+        wide=True,
+    )
+
+
+def _likeness() -> html.Section:
+    return _panel(
+        "How alike the layers are",
+        html.Button("Compare all layers", id="compare", type="button"),
+        html.Div([_graph("layers", 400), _graph("snapshots", 400)], id="heat", className="beside", hidden=True),
+        note="Debiased CKA: layer against layer at the snapshot of the slider, and the chosen layer against itself. "
+        "It reads the whole run once.",
+        wide=True,
+    )
+
+
+def _metrics(run: Run) -> html.Section | None:
+    metrics = run.metrics
+    measured = metrics.columns.drop(["snapshot", "epoch", "step"])
+    names = sorted((name for name in measured if metrics[name].nunique() > 1), key=lambda name: "accuracy" not in name)
+    if not names:
+        return None
+    charts = []
+    for place, name in enumerate(names[:4]):
+        chart = metric_chart(metrics, column=name)["figure"]
+        charts.append(html.Figure([html.Figcaption(name), _graph(f"metric-{place}", 230, chart)]))
+    return _panel("The training", html.Div(charts, className="charts"), wide=True)
+
+
+def _panel(title: str, *children: Any, note: str = "", wide: bool = False) -> html.Section:
+    head = [html.H2(title), *([html.P(note, className="note")] if note else [])]
+    return html.Section([*head, *children], className="card wide" if wide else "card")
+
+
+def _graph(name: str, height: int, figure: dict[str, Any] | None = None) -> dcc.Graph:
+    bare = layout_of(margin={"l": 0, "r": 0, "t": 0, "b": 0})
+    empty = {"data": [], "layout": bare | {"xaxis": {"visible": False}, "yaxis": {"visible": False}}}
+    config: Any = {"displayModeBar": False, "responsive": True}
+    return dcc.Graph(
+        id=name, figure=figure or empty, config=config, className="chart", responsive=True, style={"height": height}
+    )
+
+
+def _choice(name: str, label: str, options: Any, value: Any) -> html.Label:
+    return html.Label([html.Span(label), dcc.Dropdown(id=name, options=list(options), value=value, clearable=False)])
+
+
+def _number(name: str, label: str, value: int, *, least: int) -> html.Label:
+    return html.Label(
+        [html.Span(label), dcc.Input(id=name, type="number", value=value, min=least, step=1, debounce=True)]
+    )
+
+
+def about(run: Run) -> str:
+    """Say what the run is."""
+    titles = snapshot_titles(run.snapshots)
+    return f"{len(run.layers)} layers, {len(run)} snapshots ({titles[0]} to {titles[-1]}), {run.n_samples} images"

@@ -1,0 +1,129 @@
+"""What can be asked of a run, and how it is answered."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sklearn.cluster import HDBSCAN, AgglomerativeClustering, KMeans
+from sklearn.mixture import GaussianMixture
+
+from ..analysis import Exemplars, Similarity, cluster, exemplars, similarity, track
+from ..analysis import Saved
+from ..analysis import study
+from ..report.content import Study
+from ..store import Layer, Run
+
+VIEWS = ("channel", "map", "sample", "position")
+CLUSTERERS = ("KMeans", "AgglomerativeClustering", "GaussianMixture", "HDBSCAN")
+KINDS = ("activation", "gradient")
+MAX_BYTES = 1 << 30
+
+Announce = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class MapOf:
+    """A layer's rows on a map, in clusters.
+
+    Attributes
+    ----------
+    layer, kind, view : str
+        Which layer, whether its activation or its gradient, and what a row is.
+    clusterer : str
+        One of `CLUSTERERS`.
+    n_clusters : int
+        How many; HDBSCAN finds out by itself.
+    fit : str or int
+        ``"pooled"``, ``"each"``, or an epoch.
+    n_rows : int
+        How many rows of each snapshot at most; more are drawn from.
+    random_state : int
+        Seed.
+    """
+
+    layer: str
+    kind: str = "activation"
+    view: str = "channel"
+    clusterer: str = "KMeans"
+    n_clusters: int = 8
+    fit: str | int = "pooled"
+    n_rows: int = 1000
+    random_state: int = 0
+
+    def answer(self, run: Run, announce: Announce) -> Study:
+        """Compute it, or take what is saved beside the run."""
+        layer = layer_of(run, self.layer, kind=self.kind)
+        whole = layer.vectors(self.view)
+        vectors = whole
+        if whole.rows_per_snapshot > self.n_rows:
+            vectors = layer.vectors(self.view, n_rows=self.n_rows, random_state=self.random_state)
+        found = study(
+            vectors,
+            n_clusters=self.n_clusters,
+            random_state=self.random_state,
+            max_bytes=MAX_BYTES,
+            saved=Saved.beside(run),
+            announce=announce,
+        )
+        clusters, history = found.clusters, found.history
+        if (self.clusterer, self.fit) != ("KMeans", "pooled"):
+            announce(f"clusters by {self.clusterer}, {self.fit}")
+            count = min(self.n_clusters, vectors.rows_per_snapshot)
+            # of all snapshots together, a row is there once for each, and those lie together
+            fewest = 5 * (len(run) if self.fit == "pooled" else 1)
+            clusters = cluster(found.scores, self._clusterer(count, fewest=fewest), fit=self.fit)
+            history = track(clusters)
+        return Study(
+            layer=layer,
+            rows_in_view=whole.rows_per_snapshot,
+            vectors=vectors,
+            scores=found.scores,
+            embedding=found.embedding,
+            clusters=clusters,
+            history=history,
+        )
+
+    def _clusterer(self, count: int, *, fewest: int) -> Any:
+        made = {
+            "KMeans": lambda: KMeans(count, random_state=self.random_state, n_init=4),
+            "AgglomerativeClustering": lambda: AgglomerativeClustering(count),
+            "GaussianMixture": lambda: GaussianMixture(count, random_state=self.random_state, reg_covar=1e-3),
+            "HDBSCAN": lambda: HDBSCAN(min_cluster_size=fewest, copy=True),
+        }
+        if self.clusterer not in made:
+            raise ValueError(f"received the clusterer {self.clusterer!r}; expected one of {', '.join(CLUSTERERS)}")
+        return made[self.clusterer]()
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How alike all layers are, at all snapshots."""
+
+    def answer(self, run: Run, announce: Announce) -> Similarity:
+        """Compute it: reads all of the run."""
+        announce(f"comparing {len(run.layers)} layers at {len(run)} snapshots")
+        return similarity(run, max_bytes=MAX_BYTES)
+
+
+@dataclass(frozen=True)
+class StrongestOf:
+    """The images that drive each channel of a layer most, at the first and at the last snapshot."""
+
+    layer: str
+    kind: str = "activation"
+
+    def answer(self, run: Run, announce: Announce) -> Exemplars:
+        """Compute it: reads two snapshots of the layer."""
+        announce(f"the strongest images of {self.layer}")
+        layer = layer_of(run, self.layer, kind=self.kind)
+        every = layer.snapshots["snapshot"]
+        return exemplars(layer, k=5, snapshots=sorted({int(every.iloc[0]), int(every.iloc[-1])}), max_bytes=MAX_BYTES)
+
+
+Question = MapOf | Likeness | StrongestOf
+
+
+def layer_of(run: Run, name: str, *, kind: str) -> Layer:
+    """Return a layer's activation or gradient."""
+    layer = run[name]
+    return layer.gradient if kind == "gradient" else layer

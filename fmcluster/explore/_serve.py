@@ -1,0 +1,130 @@
+"""The page, served to this machine."""
+
+import errno
+import os
+import socket
+import threading
+import webbrowser
+from collections.abc import Callable
+from pathlib import Path
+
+from dash import Dash
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+from ..store import Run, open_run
+
+from ._callbacks import connect
+from ._worker import Desk
+from ._page import page
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def build_app(run: Run) -> Dash:
+    """Return the explorer of a run as a Dash application, which any WSGI server can serve (its `server`).
+
+    Parameters
+    ----------
+    run : Run
+        Made by `open_run`, with one snapshot at least.
+
+    Returns
+    -------
+    dash.Dash
+        Its page loads nothing from elsewhere.
+
+    Raises
+    ------
+    TypeError
+        If `run` is something else.
+    StoreError
+        If the run has no snapshot yet.
+    """
+    if not isinstance(run, Run):
+        raise TypeError(f"build_app received a {type(run).__name__}; expected a Run, made by open_run(path)")
+    run.resolve(snapshot=0)
+    app = Dash(
+        __name__,
+        assets_folder=str(Path(__file__).parent / "assets"),
+        title=f"{run.path.rstrip('/').rpartition('/')[2]} - fmcluster",
+        update_title="",
+        serve_locally=True,
+        compress=False,
+        on_error=None,
+    )
+    desk = Desk(run)
+    app.layout = lambda: page(desk.run)
+    connect(app, desk)
+    return app
+
+
+def _check_free(host: str, port: int) -> None:
+    """Refuse a port that somebody listens at; werkzeug would end the process."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((host, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                why = f"port {port} of {host} is in use; choose another with --port (0: any that is free)"
+            else:
+                why = f"cannot listen at {host}: {error.strerror}; expected an address of this machine"
+            raise OSError(why) from error
+
+
+class _Quiet(WSGIRequestHandler):
+    """Says what went wrong, and not that a page was asked for."""
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Say nothing."""
+
+
+def serve(
+    run: Run | str | os.PathLike[str],
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8050,
+    open_browser: bool = False,
+    ready: Callable[[str], None] | None = None,
+) -> None:
+    """Serve the explorer of a run until the process is interrupted.
+
+    Parameters
+    ----------
+    run : Run or path-like
+        The run, or where it is.
+    host : str
+        The address to listen at. Everybody who reaches it can read the run: leave it at the loopback address unless
+        that is what you want.
+    port : int
+        Its port; 0 for any that is free.
+    open_browser : bool
+        Whether to show the page in the browser of this machine.
+    ready : callable, optional
+        Told the page's address once it is served.
+
+    Raises
+    ------
+    OSError
+        If the port is in use, or the address is not this machine's.
+    ValueError
+        If there is no such port.
+    """
+    if not 0 <= port <= 65535:
+        raise ValueError(f"port is {port}; expected a number from 0 to 65535")
+    app = build_app(run if isinstance(run, Run) else open_run(run))
+    if host in LOOPBACK:
+        # a page elsewhere that has its own name lead here is refused
+        app.server.config["TRUSTED_HOSTS"] = [*LOOPBACK]
+    _check_free(host, port)
+    server = make_server(host, port, app.server, threaded=True, request_handler=_Quiet)
+    address = f"http://{f'[{host}]' if ':' in host else host}:{server.server_port}/"
+    if ready is not None:
+        ready(address)
+    if open_browser:
+        threading.Timer(0.5, webbrowser.open, [address]).start()
+    try:
+        server.serve_forever()
+    finally:
+        server.server_close()

@@ -1,0 +1,160 @@
+"""PyTorch's transfer-learning tutorial on a folder of images, with capture."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from torch import nn
+from torch.optim import SGD
+from torch.optim.lr_scheduler import StepLR
+
+from ..capture import Recorder
+from ._devices import choose_device, seeded
+from ._events import Progress, SnapshotTaken
+from ._images import load_image_folder
+from ._models import freeze_backbone, load_resnet
+from ._training import make_loader, snapshot_steps, train_with_snapshots
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """A fine-tuned model and the run that recorded it.
+
+    Attributes
+    ----------
+    run : Path
+        The run; open it with `fmcluster.open_run`.
+    model : nn.Module
+        After the last epoch, on the training device.
+    classes : tuple of str
+        The names of its outputs.
+    snapshots : tuple of SnapshotTaken
+        Epoch, step, validation accuracy and loss of each snapshot.
+    """
+
+    run: Path
+    model: nn.Module
+    classes: tuple[str, ...]
+    snapshots: tuple[SnapshotTaken, ...]
+
+
+def finetune(
+    data: str | Path,
+    *,
+    output: str | Path,
+    model: str = "resnet18",
+    weights: str = "DEFAULT",
+    epochs: int = 5,
+    freeze: bool = False,
+    snapshots_per_epoch: int = 1,
+    layers: str | Sequence[str] = "children",
+    max_size: int | None = None,
+    max_bytes: int | None = None,
+    batch_size: int = 4,
+    probe_size: int | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    mode: Literal["x", "w"] = "x",
+    workers: int = 0,
+    progress: Progress | None = None,
+) -> FinetuneResult:
+    """Fine-tune a ResNet as the tutorial does, and record its feature maps on validation images.
+
+    SGD (learning rate 0.001, momentum 0.9), a tenth of the rate after every seventh epoch, cross-entropy.
+
+    Parameters
+    ----------
+    data : str or Path
+        A folder with ``train/<class>/`` and ``val/<class>/``.
+    output : str or Path
+        Where the run is written.
+    model, weights : str
+        As in `load_resnet`.
+    epochs : int
+        Passes over the training images.
+    freeze : bool
+        Train the head only.
+    snapshots_per_epoch : int
+        Evenly spaced in optimizer steps, the last at the epoch's end; one more before the first update.
+        They do not change what is learnt.
+    layers, max_size, max_bytes
+        As in `fmcluster.Recorder`; `max_bytes` is for all snapshots.
+    batch_size : int
+        Training images in a batch.
+    probe_size : int, optional
+        How many validation images to record, evenly over the classes; all by default.
+    seed : int
+        Of the fresh weights, the order and the crops of the images, and the probe.
+    device : str, optional
+        CUDA where there is one, else the CPU.
+    mode : str
+        ``"x"``: the run must not exist; ``"w"``: it is replaced.
+    workers : int
+        Processes that load images; 0 loads in this one.
+    progress : callable, optional
+        Receives `PhaseStarted`, `StepDone` and `SnapshotTaken`.
+
+    Returns
+    -------
+    FinetuneResult
+        On a CPU the same arguments, software and thread count give the same weights, bit for bit.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError, ConnectionError
+        As `load_image_folder` and `load_resnet`; ValueError also for counts out of range and unknown devices.
+
+    References
+    ----------
+    .. [1] S. Chilamkurthy. Transfer Learning for Computer Vision Tutorial.
+       https://docs.pytorch.org/tutorials/beginner/transfer_learning_tutorial.html
+    """
+    if epochs < 1:
+        raise ValueError(f"epochs is {epochs}: expected at least 1")
+    if mode not in ("x", "w"):
+        raise ValueError(f"mode is {mode!r}: expected x (a new run) or w (replace it); training starts from epoch 0")
+    chosen = choose_device(device)
+    images = load_image_folder(data, probe_size=probe_size, seed=seed)
+    train_loader = make_loader(images.train, batch_size=batch_size, shuffle=True, seed=seed, workers=workers)
+    val_loader = make_loader(images.val, batch_size=32, shuffle=False, workers=workers)
+    snapshot_steps(snapshots_per_epoch, steps_per_epoch=len(train_loader))
+    # The crops draw from torch's global random state, so all of the training needs the seeded one.
+    with seeded(seed, device=chosen):
+        network = load_resnet(model, weights=weights, n_classes=len(images.classes)).to(chosen)
+        if freeze:
+            freeze_backbone(network)
+        trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        optimizer = SGD(trained, lr=0.001, momentum=0.9)
+        notes = {
+            "recipe": "tutorial",
+            "model": model,
+            "weights": weights,
+            "epochs": epochs,
+            "freeze": freeze,
+            "batch_size": batch_size,
+            "seed": seed,
+        }
+        with Recorder(
+            network,
+            output,
+            layers=layers,
+            probe=images.probe,
+            max_size=max_size,
+            max_bytes=max_bytes,
+            n_snapshots=1 + epochs * snapshots_per_epoch,
+            mode=mode,
+            notes=notes,
+        ) as recorder:
+            snapshots = train_with_snapshots(
+                network,
+                recorder,
+                train_loader=train_loader,
+                val_loader=val_loader,
+                optimizer=optimizer,
+                scheduler=StepLR(optimizer, step_size=7, gamma=0.1),
+                snapshots_per_epoch=[snapshots_per_epoch] * epochs,
+                device=chosen,
+                progress=progress,
+            )
+    return FinetuneResult(run=Path(output), model=network, classes=images.classes, snapshots=snapshots)

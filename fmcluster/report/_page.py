@@ -1,0 +1,252 @@
+"""The page: everything put into the template."""
+
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from ..plot.drawing import snapshot_titles
+from ..store import Layer, Run
+
+from .content import how_it_was_made, one_row, row_meaning, row_noun, faithfulness_line
+from .content import Settings, Study
+from .charts import metric_chart
+from .content import Exhibit, make_thumbnails, thumbnails_data
+from .charts import flow_chart
+from .content import layer_evidence, told
+from .charts import likeness_charts
+from .charts import STRONG, embedding_chart, trajectories_chart
+from .content import Overall
+from .content import Grid, Strips, gradient, make_grid, make_strips
+from .content import Sprites, make_sprites
+from .content import ClusterRow, Step, cluster_rows, moved_overall, steps, where_it_moved
+
+MOST_METRICS = 4
+
+
+@dataclass(frozen=True)
+class LayerSection:
+    """All that the page says of one layer; texts are not escaped yet.
+
+    Attributes
+    ----------
+    anchor : str
+        Its id in the page.
+    name, module, shape : str
+        What the layer is.
+    noun, one : str
+        What its rows are called, and one of them.
+    n_rows : int
+        Rows in a snapshot.
+    charts : dict of str to dict
+        ``embedding``, and with two or more snapshots ``trajectories`` and ``flow``.
+    faithfulness, made, asked : str
+        How far the map can be believed, how it was made, and why there are fewer clusters than asked for, if so.
+    titles : list of str
+        The snapshots' names.
+    palette : dict of int to str
+        The colour of each cluster.
+    ratio : float
+        Width over height of the maps.
+    clusters, steps, moved
+        The tables, and the share of rows that are in another cluster at the last snapshot.
+    n_strong : int
+        How many trajectories are drawn strong.
+    row_names : list of str
+        What each row is.
+    most_moved : int
+        The row that changed most.
+    strips, grid, sprites
+        The pictures; None where the run knows no samples, and sprites where rows have no feature maps, too.
+    exhibits : list of Exhibit
+        The images of each row.
+    """
+
+    anchor: str
+    name: str
+    module: str
+    shape: str
+    noun: str
+    one: str
+    n_rows: int
+    charts: dict[str, Any]
+    faithfulness: str
+    made: str
+    asked: str
+    titles: list[str]
+    palette: dict[int, str]
+    ratio: float
+    clusters: list[ClusterRow]
+    steps: list[Step]
+    moved: float
+    n_strong: int
+    strips: Strips | None
+    grid: Grid | None
+    row_names: list[str]
+    most_moved: int
+    sprites: Sprites | None
+    exhibits: list[Exhibit]
+
+
+def layer_section(
+    study: Study,
+    *,
+    number: int,
+    samples: list[int],
+    sprites_bytes: int,
+    exhibits: list[Exhibit],
+    settings: Settings,
+) -> LayerSection:
+    """Draw everything the page shows of one layer, on some images."""
+    layer, found = study.layer, study.clusters.n_clusters
+    charts = {"embedding": embedding_chart(study)}
+    if study.scores.n_snapshots > 1:
+        charts |= {"trajectories": trajectories_chart(study), "flow": flow_chart(study)}
+    fewer = f"{found} clusters rather than {settings.n_clusters}: there are not enough different rows for more."
+    return LayerSection(
+        anchor=f"layer-{number}",
+        name=layer.name,
+        module=layer.module,
+        shape=_shape(layer),
+        noun=row_noun(settings.view),
+        one=one_row(settings.view),
+        n_rows=study.n_rows,
+        charts=charts,
+        faithfulness=faithfulness_line(study.embedding.faithfulness),
+        made=how_it_was_made(study),
+        asked=fewer if found < settings.n_clusters else "",
+        titles=study.titles,
+        palette=study.palette,
+        ratio=round(study.ratio, 3),
+        clusters=cluster_rows(study),
+        steps=steps(study),
+        moved=moved_overall(study),
+        n_strong=min(STRONG, study.n_rows),
+        strips=make_strips(study, sample=samples[0]) if samples else None,
+        grid=make_grid(layer, sample=samples[0]) if samples else None,
+        row_names=study.row_names,
+        most_moved=int(study.change.argmax()),
+        sprites=make_sprites(study, samples=samples, max_bytes=sprites_bytes),
+        exhibits=exhibits,
+    )
+
+
+def render_page(
+    run: Run, sections: list[LayerSection], *, overall: Overall, refresh: int | None, settings: Settings
+) -> str:
+    """Return the page, one HTML document that loads nothing."""
+    metrics = run.metrics
+    names = [name for name in metrics.columns if name not in ("snapshot", "epoch", "step")]
+    names = [name for name in names if metrics[name].notna().any()]
+    names.sort(key=lambda name: "accuracy" not in name)
+    drawn = [name for name in names if metrics[name].nunique() > 1 or "accuracy" in name][:MOST_METRICS]
+    titles = snapshot_titles(run.snapshots)
+    exhibits = [exhibit for section in sections for exhibit in section.exhibits]
+    data = {
+        "metrics": [metric_chart(metrics, column=name) for name in drawn],
+        "layers": [section.charts for section in sections],
+        "alike": {} if overall.alike is None else likeness_charts(overall.alike, titles=titles),
+        "titles": titles,
+        "sprites": [_sprites_data(section) for section in sections],
+        "exhibits": [[{"title": each.title, "rows": each.rows} for each in section.exhibits] for section in sections],
+        "thumbnails": thumbnails_data(make_thumbnails(run, exhibits)),
+        "most_moved": [section.most_moved for section in sections],
+    }
+    session = run.provenance[-1]
+    environment = Environment(
+        loader=PackageLoader("fmcluster", "report/templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
+    environment.filters |= {"bytes": _bytes, "gradient": gradient, "metric": _metric, "share": _share}
+    moved = [(section.name, section.moved) for section in sections]
+    return environment.get_template("report.html.j2").render(
+        run=run,
+        run_name=PurePosixPath(run.path.rstrip("/")).name,
+        model=str(session["model"]).rpartition(".")[2],
+        session=session,
+        titles=titles,
+        refresh=refresh,
+        overall=overall,
+        advice=[] if overall.findings is None else told(overall.findings),
+        evidence=[] if overall.findings is None else layer_evidence(overall.findings),
+        snapshots=metrics.to_dict("records"),
+        metric_names=names,
+        drawn_metrics=drawn,
+        accuracy=_gain(run, names),
+        most_moved=_most_moved(sections),
+        where=where_it_moved(moved),
+        sections=sections,
+        settings=settings,
+        noun=row_noun(settings.view),
+        meaning=row_meaning(settings.view),
+        fused=settings.reducer is None,
+        data=data,
+        plotly=Markup(get_plotlyjs()),
+    )
+
+
+def _sprites_data(section: LayerSection) -> dict[str, Any] | None:
+    """Return what cuts the sheets of a layer into tiles."""
+    sprites = section.sprites
+    if sprites is None:
+        return None
+    return {
+        "sheets": [sheet.uri for sheet in sprites.sheets],
+        "titles": [sheet.title for sheet in sprites.sheets],
+        "height": sprites.height,
+        "width": sprites.width,
+        "across": sprites.across,
+        "places": sprites.places,
+    }
+
+
+def _most_moved(sections: list[LayerSection]) -> float:
+    """Return the greatest share in the table of churn, at least 5 %: the darkest shade."""
+    shares = [step.churn or 0.0 for section in sections for step in section.steps]
+    return max(0.05, *shares, *(section.moved for section in sections))
+
+
+def _gain(run: Run, names: list[str]) -> str:
+    """Say what became of the accuracy, or nothing."""
+    column = next((name for name in names if "accuracy" in name), None)
+    if column is None:
+        return ""
+    values = run.metrics[column].dropna()
+    what = column.replace("val_", "validation ").replace("_", " ")
+    if len(values) < 2:
+        return f"{what} {values.iloc[-1]:.1%}"
+    return f"{what} went from {values.iloc[0]:.1%} to {values.iloc[-1]:.1%}"
+
+
+def _shape(layer: Layer) -> str:
+    channels, height, width = layer.map_shape
+    maps = f", maps of {height} × {width}" if height * width > 1 else ""
+    whole = layer.output_shape[0] if len(layer.output_shape) == 3 else layer.output_shape[-1]
+    return f"{channels} channels{f' of {whole}' if channels < whole else ''}{maps}"
+
+
+def _bytes(count: int) -> str:
+    size = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.3g} {unit}"
+        size /= 1024
+    return f"{size:.3g} TiB"
+
+
+def _metric(value: float, name: str) -> str:
+    if np.isnan(value):
+        return "–"
+    return f"{value:.1%}" if "accuracy" in name else f"{value:.4g}"
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0%}"

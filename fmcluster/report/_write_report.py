@@ -1,0 +1,169 @@
+"""Writing the report."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ..analysis import Reducer
+from ..analysis import Saved
+from ..store import Run
+
+from .content import STAGES, Settings, study_layer
+from .content import choose_layers
+from .content import find_exhibits
+from .content import OVERALL_STAGES, Overall, study_run
+from ._page import layer_section, render_page
+from .content import SHEETS_BYTES, choose_images
+
+Progress = Callable[[str, int, int], None]
+
+
+def write_report(
+    run: Run,
+    path: str | os.PathLike[str],
+    *,
+    layers: Sequence[str] | None = None,
+    view: str = "channel",
+    n_clusters: int = 8,
+    sample: int | None = None,
+    reducer: Reducer | None = None,
+    random_state: int = 0,
+    max_bytes: int = 1 << 30,
+    diagnosis: bool = True,
+    refresh: int | None = None,
+    save: bool = True,
+    progress: Progress | None = None,
+) -> Path:
+    """Analyse some layers of a run and write what was found to one HTML file, which needs no network.
+
+    What was found is saved beside the run (``<run>.results``), and used again by the next report or `fmcluster analyze`
+    as long as arguments and snapshots are the same.
+
+    Parameters
+    ----------
+    run : Run
+        Made by `open_run`.
+    path : path-like
+        The file to write; it is replaced once the new one is whole. Its folder has to exist.
+    layers : sequence of str, optional
+        Which layers. By default up to five, spread over the depth: those that make new feature maps (convolutions
+        and blocks rather than normalisation, activation and pooling), coarse blocks first.
+    view : str
+        What a point in the maps is: ``"channel"``, or another view of `Layer.vectors`. Of more than 2,048 rows in a
+        snapshot as many are drawn at random; in other views than that of channels, of more than 20,480 in all (but at
+        least 256 of each snapshot).
+    n_clusters : int
+        How many clusters k-means looks for in each layer; fewer where there are fewer rows.
+    sample : int, optional
+        The image on which feature maps are shown, by its index in the data set; by default the first. Beside it, the
+        first ones of up to two other classes are.
+    reducer : scikit-learn style reducer, optional
+        Makes the maps; by default that of `embed`.
+    random_state : int
+        Seed. The same run, arguments and library versions give the same file.
+    max_bytes : int
+        Memory that each step of the analysis may take.
+    diagnosis : bool
+        Whether to `diagnose` the run and to compare all of its layers, which reads all of it. A run that cannot be
+        diagnosed (fewer than four images in every snapshot, activations that are not finite) gets a page that says why.
+    refresh : int, optional
+        Seconds after which a browser loads the page again, for one that is written again while training goes on.
+    save : bool
+        Whether to save results and to use saved ones.
+    progress : callable, optional
+        Called before each stage with what it is, how many stages are done, and how many there are.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    StoreError
+        Where the run has no snapshot yet, or is damaged.
+    KeyError
+        Where it has no such layer.
+    ValueError
+        Where it has no such sample, the view is unknown, or a layer has too few rows for a map.
+    FileNotFoundError
+        Where the folder of `path` does not exist.
+    IsADirectoryError
+        Where `path` is a folder.
+    """
+    if not isinstance(run, Run):
+        raise TypeError(f"write_report received a {type(run).__name__}; expected a Run, made by open_run(path)")
+    run.resolve(snapshot=0)
+    target = _checked_target(Path(path))
+    chosen = [run[name] for name in dict.fromkeys(choose_layers(run) if layers is None else layers)]
+    if not chosen:
+        raise ValueError(f"no layer was asked for; expected one or more of {', '.join(run.layers)}")
+    for layer in chosen:
+        layer.vectors(view)
+    if n_clusters < 1:
+        raise ValueError(f"n_clusters is {n_clusters}; expected at least 1")
+    if refresh is not None and refresh < 1:
+        raise ValueError(f"refresh is {refresh}; expected seconds, at least 1, or None for never")
+    images = choose_images(run, sample=_checked_sample(run, sample))
+    settings = Settings(
+        view=view, n_clusters=n_clusters, reducer=reducer, random_state=random_state, max_bytes=max_bytes
+    )
+    done, total = 0, len(chosen) * STAGES + OVERALL_STAGES * diagnosis + 1
+
+    def announce(stage: str) -> None:
+        nonlocal done
+        if progress is not None:
+            progress(stage, done, total)
+        done += 1
+
+    saved = Saved.beside(run) if save else None
+    sections = []
+    for number, layer in enumerate(chosen):
+        study = study_layer(layer, settings, announce=announce, saved=saved)
+        announce(f"{layer.name}: exemplars")
+        exhibits = find_exhibits(study, saved=saved, max_bytes=max_bytes) if images else []
+        announce(f"{layer.name}: pictures")
+        sections.append(
+            layer_section(
+                study,
+                number=number,
+                samples=images,
+                sprites_bytes=SHEETS_BYTES // len(chosen),
+                exhibits=exhibits,
+                settings=settings,
+            )
+        )
+    overall = study_run(run, settings, announce=announce, saved=saved) if diagnosis else Overall(None, None)
+    announce("page")
+    _replace(target, render_page(run, sections, overall=overall, refresh=refresh, settings=settings))
+    return target
+
+
+def _checked_target(target: Path) -> Path:
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"the report cannot be written to {target}: there is no folder {target.parent}")
+    if target.is_dir():
+        raise IsADirectoryError(f"the report cannot be written to {target}: it is a folder; pass the path of a file")
+    return target
+
+
+def _checked_sample(run: Run, sample: int | None) -> int | None:
+    known = run.common_samples(range(len(run)))
+    if sample is None:
+        return int(known[0]) if len(known) else None
+    if sample not in known:
+        raise ValueError(
+            f"received sample={sample}; expected one of the {len(known)} samples that every snapshot holds"
+            + (f" ({known.min()} to {known.max()})" if len(known) else "")
+        )
+    return int(sample)
+
+
+def _replace(target: Path, page: str) -> None:
+    """Write the page beside its target, then put it there: a reader sees the old file or the new one."""
+    beside = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        beside.write_text(page, encoding="utf-8")
+        beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)

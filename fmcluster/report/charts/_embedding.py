@@ -1,0 +1,131 @@
+"""The map of a layer's rows: as it changes, and as paths."""
+
+import numpy as np
+import numpy.typing as npt
+
+from ...plot.drawing import cluster_name
+
+from ..content import Study
+from ._charts import Json, layout_of, literal, short
+
+STRONG, NAMED = 24, 5
+ABOUT = "<b>%{customdata[0]}</b><br>%{customdata[1]}<br>%{customdata[2]}<extra></extra>"
+
+
+def embedding_chart(study: Study) -> Json:
+    """Return the map with one point a row, and what it shows at each snapshot; over it the path of what changed most.
+
+    Returns
+    -------
+    dict
+        ``figure`` (drawn at the last snapshot), ``frames`` (per snapshot the lists ``x``, ``y`` and ``cluster``),
+        ``titles`` of the snapshots, ``names`` of the rows (escaped), ``palette`` and ``clusters`` (names) by label.
+    """
+    positions = study.embedding.by_snapshot(study.embedding.values)
+    frames = [
+        {"x": short(at[:, 0]), "y": short(at[:, 1]), "cluster": labels.tolist()}
+        for at, labels in zip(positions, study.labels, strict=True)
+    ]
+    size = float(np.clip(170 / np.sqrt(study.n_rows), 5, 11))
+    points = {
+        "type": "scatter",
+        "mode": "markers",
+        "ids": [str(row) for row in range(study.n_rows)],
+        "marker": {"size": size, "opacity": 0.9, "line": {"width": 0.6}},
+        "hovertemplate": ABOUT,
+    }
+    path = positions[:, int(study.change.argmax())]
+    line = {
+        "type": "scatter",
+        "mode": "lines",
+        "x": short(path[:, 0]),
+        "y": short(path[:, 1]),
+        "hoverinfo": "skip",
+        "line": {"color": "#808080", "width": 2.5},
+    }
+    return {
+        "figure": {"data": [points, line], "layout": _map_layout(study)},
+        "frames": frames,
+        "titles": study.titles,
+        "names": [literal(name) for name in study.row_names],
+        "palette": {str(label): colour for label, colour in study.palette.items()},
+        "clusters": {str(label): cluster_name(label) for label in study.palette},
+    }
+
+
+def trajectories_chart(study: Study) -> Json:
+    """Return the path of every row through the map, coloured by its last cluster; the longest are strong and named.
+
+    Returns
+    -------
+    dict
+        ``figure``, and ``traced``: of each of its traces, ``rows`` and the snapshot ``at`` which they stand, None for
+        their whole paths. The page takes positions and names from the frames of `embedding_chart`.
+    """
+    paths = study.embedding.by_snapshot(study.embedding.values).swapaxes(0, 1)
+    length = np.linalg.norm(np.diff(paths, axis=1), axis=2).sum(axis=1)
+    furthest = np.argsort(-length, kind="stable")
+    strong = furthest[:STRONG]
+    thin = np.setdiff1d(np.arange(len(paths)), strong)
+    data, traced = [], []
+    for rows, style in ((thin, "thin"), (strong, "strong")):
+        for label in sorted({int(label) for label in study.labels[-1, rows]}):
+            data.append(_lines(study.palette[label], style=style))
+            traced.append({"rows": rows[study.labels[-1, rows] == label].tolist(), "at": None})
+        for at in (0, len(study.titles) - 1) if len(rows) else ():
+            data.append(_marks([study.palette[int(label)] for label in study.labels[-1, rows]], at=at, style=style))
+            traced.append({"rows": rows.tolist(), "at": at})
+    named = _apart(paths[strong, -1], reach=0.09 * float(np.ptp(study.embedding.values, axis=0).max()))
+    names = [
+        literal(study.row_names[row].removeprefix("channel ")) if place in named else ""
+        for place, row in enumerate(strong)
+    ]
+    if data:
+        data[-1] |= {"mode": "markers+text", "text": names, "textposition": "top center", "textfont": {"size": 12}}
+    return {"figure": {"data": data, "layout": _map_layout(study)}, "traced": traced}
+
+
+def _apart(ends: npt.NDArray[np.float64], *, reach: float) -> list[int]:
+    """Return the first few places whose names would not cover one another."""
+    named: list[int] = []
+    for place, end in enumerate(ends):
+        if len(named) < NAMED and (np.linalg.norm(ends[named] - end, axis=1) > reach).all():
+            named.append(place)
+    return named
+
+
+def _map_layout(study: Study) -> Json:
+    values = study.embedding.values
+    low, high = values.min(axis=0), values.max(axis=0)
+    margin = max(0.06 * float((high - low).max()), 1e-9)
+    bare = {"zeroline": False, "showgrid": False, "showticklabels": False, "ticks": ""}
+    layout = layout_of(margin={"l": 6, "r": 6, "t": 6, "b": 6})
+    layout["xaxis"] = bare | {"range": short(np.array([low[0] - margin, high[0] + margin]))}
+    layout["yaxis"] = bare | {"range": short(np.array([low[1] - margin, high[1] + margin])), "scaleanchor": "x"}
+    return layout
+
+
+def _lines(colour: str, *, style: str) -> Json:
+    """Return paths as one line with gaps."""
+    width, strength = (2.4, 0.95) if style == "strong" else (1, 0.35)
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "line": {"color": colour, "width": width},
+        "opacity": strength,
+        "meta": style,
+        "hovertemplate": ABOUT,
+    }
+
+
+def _marks(colours: list[str], *, at: int, style: str) -> Json:
+    """Return the hollow starts, or the filled ends, of paths."""
+    size, strength = (8, 1.0) if style == "strong" else (4, 0.45)
+    symbol = "circle" if at else "circle-open"
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "marker": {"symbol": symbol, "size": size, "color": colours, "opacity": strength},
+        "meta": f"{style} {'end' if at else 'start'}",
+        "hovertemplate": ABOUT,
+    }

@@ -1,0 +1,151 @@
+"""The flow of rows between clusters."""
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ...plot.drawing import spread
+from ...plot.drawing import cluster_name
+from ...plot.drawing import brief
+
+from ..content import Study
+from ._charts import Json, layout_of
+
+
+def flow_chart(study: Study) -> Json:
+    """Return the flow of rows between clusters: a column for each snapshot, clusters in the same order in each.
+
+    Nodes are placed exactly: plotly would order them by itself. ``moves`` has, of each band, the places of its two
+    snapshots and the labels of its two clusters.
+    """
+    table = study.history.sizes
+    labels = sorted((int(label) for label in table.columns), key=lambda label: (label < 0, label))
+    sizes = table[labels].to_numpy(dtype=np.float64)
+    columns, most = len(sizes), int((sizes > 0).sum(axis=1).max())
+    height, top, bottom, pad = 420, 46, 34, 7
+    inner = height - top - bottom
+    per_row = (inner - (most - 1) * pad) / sizes[0].sum()
+    nodes: dict[tuple[int, int], int] = {}
+    across, down = [], []
+    for column in range(columns):
+        upper = 0.0
+        for place, label in enumerate(labels):
+            if members := sizes[column, place]:
+                nodes[column, label] = len(nodes)
+                # plotly takes a place of exactly 0 for none
+                across.append(float(np.clip(column / max(columns - 1, 1), 1e-4, 1)))
+                down.append(round((upper + members * per_row / 2) / inner, 6))
+                upper += members * per_row + pad
+    flow = study.history.flow
+    place_of = {int(snapshot): place for place, snapshot in enumerate(table.index)}
+    moves = [
+        (place_of[source], place_of[target], here, there, count)
+        for source, target, here, there, count in _integers(
+            flow, ["from_snapshot", "to_snapshot", "from_cluster", "to_cluster", "count"]
+        )
+    ]
+    link = {
+        "source": [nodes[source, here] for source, _, here, _, _ in moves],
+        "target": [nodes[target, there] for _, target, _, there, _ in moves],
+        "value": [count for *_, count in moves],
+        "color": [_rgba(study.palette[here], 0.28 if here == there else 0.62) for _, _, here, there, _ in moves],
+        "customdata": [
+            [
+                f"{count} of {study.n_rows}",
+                ("stay in " if here == there else f"{cluster_name(here)} to ") + cluster_name(there),
+                f"{study.titles[source]} to {study.titles[target]}",
+            ]
+            for source, target, here, there, count in moves
+        ],
+        "hovertemplate": "<b>%{customdata[0]}</b> %{customdata[1]}<br>%{customdata[2]}<extra></extra>",
+    }
+    node = {
+        "x": across,
+        "y": down,
+        "pad": pad,
+        "thickness": 12,
+        "line": {"width": 0},
+        "label": [""] * len(nodes),
+        "color": [study.palette[label] for _, label in nodes],
+        "customdata": [
+            [cluster_name(label), f"{int(sizes[column, labels.index(label)])} of {study.n_rows}", study.titles[column]]
+            for column, label in nodes
+        ],
+        "hovertemplate": "<b>%{customdata[0]}</b>: %{customdata[1]}<br>%{customdata[2]}<extra></extra>",
+    }
+    side = 92
+    layout = layout_of(margin={"l": side, "r": side, "t": top, "b": bottom})
+    layout["annotations"] = _flow_names(study, nodes, across=across, down=down, sizes=sizes, labels=labels)
+    layout["annotations"] += _flow_heads(study, columns)
+    sankey = {"type": "sankey", "arrangement": "fixed", "node": node, "link": link}
+    return {
+        "figure": {"data": [sankey], "layout": layout},
+        "moves": [list(move[:4]) for move in moves],
+        "min_width": max(640, 88 * columns + 2 * side),
+    }
+
+
+def _flow_names(
+    study: Study,
+    nodes: dict[tuple[int, int], int],
+    *,
+    across: list[float],
+    down: list[float],
+    sizes: npt.NDArray[np.float64],
+    labels: list[int],
+) -> list[Json]:
+    """Return the names and sizes beside the nodes of the first and the last column, apart enough to be read."""
+    names = []
+    for column, anchor, shift in ((0, "right", -10), (len(sizes) - 1, "left", 10)):
+        here = [(label, number) for (at, label), number in nodes.items() if at == column]
+        for (label, number), y in zip(here, spread(np.array([down[n] for _, n in here]), apart=0.042), strict=True):
+            text = f"{cluster_name(label)} ({int(sizes[column, labels.index(label)])})"
+            names.append(_note(text=text, x=round(across[number]), y=1 - float(y), xanchor=anchor, xshift=shift))
+    return names
+
+
+def _flow_heads(study: Study, columns: int) -> list[Json]:
+    """Return the snapshots' names above the columns, and the share of rows that moved under the steps."""
+    heads = []
+    for column in brief(columns, at_most=14):
+        text = study.titles[column].replace(", ", "<br>")
+        heads.append(_note(text=text, x=column / max(columns - 1, 1), y=1, yanchor="bottom", yshift=8))
+    for step, share in enumerate(study.history.steps["churn"]):
+        if columns <= 14 and not np.isnan(share):
+            middle = (step + 0.5) / (columns - 1)
+            heads.append(_note(text=f"{share:.0%} moved", x=middle, y=0, yanchor="top", yshift=-10))
+    return heads
+
+
+def _note(
+    *,
+    text: str,
+    x: float,
+    y: float,
+    xanchor: str = "center",
+    yanchor: str = "middle",
+    xshift: int = 0,
+    yshift: int = 0,
+) -> Json:
+    return {
+        "text": text,
+        "x": x,
+        "y": y,
+        "xref": "paper",
+        "yref": "paper",
+        "xanchor": xanchor,
+        "yanchor": yanchor,
+        "xshift": xshift,
+        "yshift": yshift,
+        "showarrow": False,
+        "font": {"size": 11},
+    }
+
+
+def _integers(table: pd.DataFrame, columns: list[str]) -> list[tuple[int, ...]]:
+    return [tuple(int(value) for value in row) for row in table[columns].itertuples(index=False)]
+
+
+def _rgba(colour: str, alpha: float) -> str:
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{alpha})"

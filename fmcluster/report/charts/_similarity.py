@@ -1,0 +1,81 @@
+"""How alike layers are, as heat maps with a control each."""
+
+import numpy as np
+import numpy.typing as npt
+
+from ...analysis import Similarity
+from ...plot.drawing import colour_map
+
+from ._charts import Json, layout_of, literal
+
+WITH_NUMBERS = 12
+
+
+def likeness_charts(alike: Similarity, *, titles: list[str]) -> dict[str, Json]:
+    """Return layers against layers at each snapshot, and snapshots against snapshots of each layer.
+
+    Parameters
+    ----------
+    alike : Similarity
+        Of all layers at all snapshots of one run.
+    titles : list of str
+        The snapshots' names.
+
+    Returns
+    -------
+    dict
+        ``layers`` and, with two or more snapshots, ``snapshots``: the ``figure`` as it is at first, and ``stages``, a
+        matrix for each place of the control.
+    """
+    names = list(dict.fromkeys(alike.rows["layer"]))
+    numbers = list(dict.fromkeys(alike.rows["snapshot"].tolist()))
+    layers = [alike.between_layers(number).to_numpy() for number in numbers]
+    charts = {"layers": _chart(layers, [literal(name) for name in names], first=len(numbers) - 1)}
+    if len(numbers) > 1:
+        snapshots = [alike.between_snapshots(name).to_numpy() for name in names]
+        charts["snapshots"] = _chart(snapshots, titles, first=0)
+    return charts
+
+
+def _chart(stages: list[npt.NDArray[np.float64]], names: list[str], *, first: int) -> Json:
+    matrices = [[[_plain(value) for value in row] for row in stage] for stage in stages]
+    shades = colour_map("mako")(np.linspace(0, 1, 11))
+    mesh = {
+        "type": "heatmap",
+        "z": matrices[first],
+        "zmin": 0,
+        "zmax": 1,
+        "xgap": 1,
+        "ygap": 1,
+        "colorscale": [
+            [place / 10, "#" + bytes(np.round(255 * shade[:3]).astype(np.uint8)).hex()]
+            for place, shade in enumerate(shades)
+        ],
+        "colorbar": {
+            "thickness": 12,
+            "title": {"text": "CKA", "side": "right"},
+            "outlinewidth": 0,
+            "tickvals": [0, 0.5, 1],
+        },
+        "hovertemplate": "%{y}<br>%{x}<br><b>CKA %{z:.3f}</b><extra></extra>",
+        "hoverongaps": False,
+    }
+    if len(names) <= WITH_NUMBERS:
+        mesh |= {"texttemplate": "%{z:.2f}", "textfont": {"size": 11}}
+    layout = layout_of(margin={"l": 8, "r": 8, "t": 8, "b": 8})
+    axis = {
+        "tickmode": "array",
+        "showgrid": False,
+        "zeroline": False,
+        "ticks": "",
+        "automargin": True,
+        "fixedrange": True,
+    }
+    axis |= {"tickvals": list(range(len(names))), "ticktext": names}
+    layout["xaxis"] = axis | {"tickangle": -45}
+    layout["yaxis"] = axis | {"autorange": "reversed"}
+    return {"figure": {"data": [mesh], "layout": layout}, "stages": matrices, "first": first}
+
+
+def _plain(value: float) -> float | None:
+    return None if np.isnan(value) else round(float(value), 3)

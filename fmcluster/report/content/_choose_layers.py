@@ -1,0 +1,71 @@
+"""Which layers a report shows when it is not told."""
+
+import numpy as np
+
+from ...store import Layer, Run
+
+AT_LEAST, AT_MOST = 4, 5
+
+# Parts of the class names of modules that pass on what the layer before them made.
+_PASSING = (
+    "Norm",
+    "LU",
+    "Hardswish",
+    "Sigmoid",
+    "Tanh",
+    "Softmax",
+    "Pool",
+    "Dropout",
+    "Identity",
+    "Flatten",
+    "Upsample",
+)
+
+
+def choose_layers(run: Run) -> list[str]:
+    """Choose up to five layers spread over the depth: those that make new feature maps, coarse blocks first.
+
+    Where fewer than four layers of the run are such, others fill up: those that make something new before those that
+    pass it on.
+
+    Parameters
+    ----------
+    run : Run
+        A run with at least one snapshot.
+
+    Returns
+    -------
+    list of str
+        Names in forward order; for a torchvision ResNet's children ``conv1`` and ``layer1`` to ``layer4``.
+    """
+    layers = {name: run[name] for name in run.layers}
+    drawable = [name for name in run.layers if layers[name].n_channels * layers[name].shape[0] >= AT_LEAST]
+    chosen: list[str] = []
+    for rank in range(4):
+        if len(chosen) < AT_LEAST:
+            chosen += [name for name in drawable if _rank(layers[name]) == rank]
+    return _spread(_coarsest([name for name in drawable if name in chosen]))
+
+
+def _rank(layer: Layer) -> int:
+    """Return how little a layer is worth a section: 0 for new maps, then other new outputs, maps passed on, others."""
+    _, height, width = layer.map_shape
+    passing = any(part in layer.module for part in _PASSING)
+    return 2 * passing + (height * width == 1)
+
+
+def _coarsest(names: list[str]) -> list[str]:
+    """Return the names nested least, of so many levels that there are enough."""
+    for depth in sorted({name.count(".") for name in names}):
+        coarse = [name for name in names if name.count(".") <= depth]
+        if len(coarse) >= AT_LEAST:
+            return coarse
+    return names
+
+
+def _spread(names: list[str]) -> list[str]:
+    """Return at most five of the names, evenly spread, first and last among them."""
+    if len(names) <= AT_MOST:
+        return names
+    places = np.linspace(0, len(names) - 1, AT_MOST).round().astype(int)
+    return [names[place] for place in places]

@@ -1,0 +1,182 @@
+"""What `diagnose` found, as the page tells it: the advice, and the evidence that each rests on."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from ...analysis import Findings
+
+# Actions in the order in which they are told: what one would do, then what one should know.
+_ACTIONS = {
+    "freeze": "freeze",
+    "narrow": "narrow",
+    "shorten": "shorten",
+    "unchanged": "unchanged",
+    "dead": "dead channels",
+    "noise": "noise",
+    "permuted": "permuted",
+}
+
+
+def _count(value: float) -> str:
+    return f"{value:.0f}"
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.2f}"
+
+
+def _fine(value: float) -> str:
+    return f"{value:.3f}"
+
+
+def _share(value: float) -> str:
+    return f"{value:.0%}"
+
+
+# Of each measure: its name, how its values are written, and how its threshold is; None: of other things than the value.
+_MEASURES: dict[str, tuple[str, Callable[[float], str], Callable[[float], str] | None]] = {
+    "dead": ("dead channels", _count, None),
+    "revived": ("revived", _count, None),
+    "duplicates": ("duplicate groups", _count, None),
+    "effective_rank": ("effective rank", _count, _count),
+    "drift": ("drift from the first", _fine, _fine),
+    "drift_step": ("drift in this step", _fine, _fine),
+    "settled_channels": ("channels settled", _share, None),
+    "permuted": ("permuted channels", _count, None),
+    "noise": ("noise channels", _count, None),
+    "cka_to_last": ("CKA to the last snapshot", _ratio, _ratio),
+    "cka_to_next": ("CKA to the next layer", _ratio, _ratio),
+    "knn_accuracy": ("accuracy of neighbours", _share, _share),
+}
+
+
+@dataclass(frozen=True)
+class Told:
+    """One piece of advice.
+
+    Attributes
+    ----------
+    action : str
+        What is advised, or found, in a word or two.
+    text : str
+        The sentence, with its numbers; not escaped.
+    anchor : str
+        The id of its evidence in the page.
+    """
+
+    action: str
+    text: str
+    anchor: str
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One measure of a layer over the snapshots, as text; empty where there is none.
+
+    Attributes
+    ----------
+    name : str
+        What is measured.
+    values : tuple of str
+        At each snapshot.
+    threshold, floor : str
+        What it is judged by, and what no change or chance looks like (at the last snapshot).
+    cited : bool
+        Whether advice rests on it.
+    """
+
+    name: str
+    values: tuple[str, ...]
+    threshold: str
+    floor: str
+    cited: bool
+
+
+@dataclass(frozen=True)
+class LayerEvidence:
+    """All measures of a layer.
+
+    Attributes
+    ----------
+    anchor, name, module : str
+        Its id in the page, and what the layer is; not escaped.
+    n_channels : int
+        How many were recorded.
+    settled, separated : str
+        The epochs, or a dash.
+    measured : tuple of Measured
+        Those that are known at some snapshot.
+    advised : bool
+        Whether there is advice on it.
+    """
+
+    anchor: str
+    name: str
+    module: str
+    n_channels: int
+    settled: str
+    separated: str
+    measured: tuple[Measured, ...]
+    advised: bool
+
+    def last(self, name: str) -> str:
+        """Return what a measure is at the last snapshot, or a dash."""
+        return next((each.values[-1] or "–" for each in self.measured if each.name == name), "–")
+
+
+def told(findings: Findings) -> list[Told]:
+    """Return the advice: what one would do first."""
+    place = {name: number for number, name in enumerate(findings.layers["layer"])}
+    order = list(_ACTIONS)
+    advice = sorted(findings.advice, key=lambda each: order.index(each.action))
+    return [Told(_ACTIONS[each.action], each.text, _anchor(place[each.layer])) for each in advice]
+
+
+def layer_evidence(findings: Findings) -> list[LayerEvidence]:
+    """Return the measures of each layer, in forward order."""
+    cited = {
+        (each.layer, measure) for each in findings.advice for measure in each.evidence["measure"].unique().tolist()
+    }
+    rows = []
+    for place, layer in enumerate(findings.layers.itertuples(index=False)):
+        here = findings.frame[findings.frame["layer"] == layer.layer]
+        measured = [
+            _measured(here[here["measure"] == measure], measure, cited=(layer.layer, measure) in cited)
+            for measure in _MEASURES
+        ]
+        rows.append(
+            LayerEvidence(
+                anchor=_anchor(place),
+                name=str(layer.layer),
+                module=str(layer.module),
+                n_channels=int(layer.channels),  # type: ignore[arg-type]
+                settled=_epoch(layer.settled_epoch),
+                separated=_epoch(layer.separated_epoch),
+                measured=tuple(each for each in measured if any(each.values)),
+                advised=any(name == layer.layer for name, _ in cited),
+            )
+        )
+    return rows
+
+
+def _measured(rows: pd.DataFrame, measure: str, *, cited: bool) -> Measured:
+    name, write, judge = _MEASURES[measure]
+    last = rows.iloc[-1]
+    return Measured(
+        name=name,
+        values=tuple("" if np.isnan(value) else write(value) for value in rows["value"]),
+        threshold="" if judge is None or np.isnan(last["threshold"]) else judge(float(last["threshold"])),
+        floor="" if np.isnan(last["floor"]) else write(float(last["floor"])),
+        cited=cited,
+    )
+
+
+def _anchor(place: int) -> str:
+    return f"evidence-{place}"
+
+
+def _epoch(epoch: object) -> str:
+    return "–" if pd.isna(epoch) else f"epoch {epoch}"  # type: ignore[call-overload]

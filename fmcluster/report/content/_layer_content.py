@@ -1,0 +1,179 @@
+"""What a report shows of one layer: computed once, then drawn by several panels."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from ...analysis import Clusters, Embedding, History, Scores, medoids
+from ...analysis import Reducer
+from ...analysis import Saved
+from ...analysis import study
+from ...plot.drawing import cluster_palette
+from ...plot.drawing import snapshot_table, snapshot_titles
+from ...store import Layer
+from ...vectors import Vectors
+
+Announce = Callable[[str], None]
+
+ROWS_PER_SNAPSHOT, ROWS_IN_ALL = 2048, 20_480
+STAGES = 5
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the layers of a report are analysed.
+
+    Attributes
+    ----------
+    view : str
+        What a row is.
+    n_clusters : int
+        How many clusters are asked for.
+    reducer : scikit-learn style reducer or None
+        Makes the map; None is the default of `embed`.
+    random_state : int
+        Seed of clusters, map and drawn rows.
+    max_bytes : int
+        Memory that the principal components may take.
+    """
+
+    view: str
+    n_clusters: int
+    reducer: Reducer | None
+    random_state: int
+    max_bytes: int
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """The results for one layer.
+
+    Attributes
+    ----------
+    layer : Layer
+        The layer.
+    rows_in_view : int
+        How many rows the view has in a snapshot; more than were analysed where rows were drawn.
+    vectors : Vectors
+        The rows that were analysed.
+    scores, embedding, clusters, history
+        What the analysis returned.
+    """
+
+    layer: Layer
+    rows_in_view: int
+    vectors: Vectors
+    scores: Scores
+    embedding: Embedding
+    clusters: Clusters
+    history: History
+
+    @property
+    def n_rows(self) -> int:
+        """Rows analysed in each snapshot."""
+        return len(self.scores.rows) // self.scores.n_snapshots
+
+    @cached_property
+    def titles(self) -> list[str]:
+        """A name for each snapshot, such as ``"epoch 1, step 4"``."""
+        return snapshot_titles(snapshot_table(self.scores.rows))
+
+    @cached_property
+    def palette(self) -> dict[int, str]:
+        """The colour of each cluster, in all panels."""
+        return cluster_palette(self.clusters.labels)
+
+    @cached_property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """The cluster of each row, ndarray of shape (n_snapshots, n_rows), int64."""
+        labels: npt.NDArray[np.int64] = self.clusters.by_snapshot(self.clusters.labels)
+        return labels
+
+    @cached_property
+    def row_names(self) -> list[str]:
+        """What each row of a snapshot is, such as ``"channel 12"`` or ``"sample 3 (bees)"``; not escaped."""
+        first = self.scores.rows[self.scores.identity].iloc[: self.n_rows]
+        classes = self.layer.samples.get("class_name")
+        names = []
+        for row in first.itertuples(index=False):
+            parts = []
+            for what, value in zip(self.scores.identity, row, strict=True):
+                known = classes is not None and what == "sample" and classes.loc[value]
+                parts.append(f"{what} {value} ({classes.loc[value]})" if known else f"{what} {value}")  # type: ignore[union-attr]
+            names.append(", ".join(parts))
+        return names
+
+    @cached_property
+    def ratio(self) -> float:
+        """Width over height of the map, within what a panel can take."""
+        width, height = np.ptp(self.embedding.values, axis=0)
+        return float(np.clip(width / max(height, 1e-9), 1.1, 2.4))
+
+    @cached_property
+    def change(self) -> npt.NDArray[np.float64]:
+        """How far each row's vector is at the last snapshot from where it was at the first, ndarray of (n_rows,)."""
+        scores = self.scores.by_snapshot(self.scores.values)
+        distance: npt.NDArray[np.float64] = np.linalg.norm(scores[-1] - scores[0], axis=1)
+        return distance
+
+    @cached_property
+    def medoids(self) -> dict[int, int]:
+        """Of each cluster with members at the last snapshot, the row nearest to their mean; no noise."""
+        found = medoids(self.scores, self.clusters)
+        last = found[found["snapshot"] == self.scores.rows["snapshot"].iloc[-1]]
+        return {int(label): int(place) for label, place in zip(last["cluster"], last["place"], strict=True)}
+
+
+def study_layer(layer: Layer, settings: Settings, *, announce: Announce, saved: Saved | None) -> Study:
+    """Reduce, map, cluster and track one layer.
+
+    Parameters
+    ----------
+    layer : Layer
+        The layer.
+    settings : Settings
+        How.
+    announce : callable
+        Told in words what comes next, `STAGES` times (exemplars and pictures, which come last, among them).
+    saved : Saved or None
+        Results that are used again.
+
+    Returns
+    -------
+    Study
+    """
+    whole = layer.vectors(settings.view)
+    found = study(
+        _drawn(layer, whole, settings),
+        n_clusters=settings.n_clusters,
+        reducer=settings.reducer,
+        random_state=settings.random_state,
+        max_bytes=settings.max_bytes,
+        saved=saved,
+        announce=lambda what: announce(f"{layer.name}: {what}"),
+    )
+    return Study(
+        layer=layer,
+        rows_in_view=whole.rows_per_snapshot,
+        vectors=found.vectors,
+        scores=found.scores,
+        embedding=found.embedding,
+        clusters=found.clusters,
+        history=found.history,
+    )
+
+
+def _drawn(layer: Layer, whole: Vectors, settings: Settings) -> Vectors:
+    """Return the vectors, or so many of their rows, drawn at random, as the page and the memory can take."""
+    fits = ROWS_PER_SNAPSHOT
+    if whole.view != "channel":  # channels are all there; of other rows, what the page can take
+        fits = max(256, min(fits, ROWS_IN_ALL // len(whole.snapshots)))
+    if min(whole.shape) ** 2 * 16 > settings.max_bytes // 2:
+        fits = min(fits, math.isqrt(settings.max_bytes // 32) // len(whole.snapshots))
+    if whole.rows_per_snapshot <= fits:
+        return whole
+    return layer.vectors(settings.view, n_rows=max(4, fits), random_state=settings.random_state)

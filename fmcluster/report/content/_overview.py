@@ -1,0 +1,61 @@
+"""What a report says of the whole run: what `diagnose` finds, and how alike its layers are."""
+
+from dataclasses import dataclass
+
+from ...analysis import Findings, Similarity, diagnose, similarity
+from ...analysis import Saved
+from ...store import Run
+
+from ._layer_content import Announce, Settings
+
+OVERALL_STAGES = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Overall:
+    """What is known of all layers together.
+
+    Attributes
+    ----------
+    findings : Findings or None
+        What `diagnose` returned.
+    alike : Similarity or None
+        Debiased linear CKA of all layers at all snapshots.
+    refused : str
+        Why there is neither, in words; empty where there is.
+    """
+
+    findings: Findings | None
+    alike: Similarity | None
+    refused: str = ""
+
+
+def study_run(run: Run, settings: Settings, *, announce: Announce, saved: Saved | None) -> Overall:
+    """Diagnose a run and compare its layers, or take what is saved of that.
+
+    Where the run cannot be judged (fewer than four images in every snapshot, activations that are not finite), the
+    result says why.
+    """
+    announce("diagnosis of all layers")
+    parameters = {"random_state": settings.random_state, "max_bytes": settings.max_bytes}
+    try:
+        vectors = [run[name].vectors("sample") for name in run.layers]
+
+        def find() -> Findings:
+            return diagnose(run, random_state=settings.random_state, max_bytes=settings.max_bytes)
+
+        def compare() -> Similarity:
+            return similarity(run, max_bytes=settings.max_bytes)
+
+        if saved is None:
+            findings = find()
+        else:
+            findings = saved.use(find, Findings, verb="diagnose", vectors=vectors, parameters=parameters)
+        announce("similarity of all layers")
+        if saved is None:
+            alike = compare()
+        else:
+            alike = saved.use(compare, Similarity, verb="similarity", vectors=vectors, parameters={})
+    except (ValueError, MemoryError) as error:  # what both refuse
+        return Overall(None, None, str(error))
+    return Overall(findings, alike)

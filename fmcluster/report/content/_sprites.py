@@ -1,0 +1,202 @@
+"""Sheets of small feature maps, from which the page shows any channel, or map, at every snapshot."""
+
+import base64
+import io
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from ...plot.drawing import brief
+from ...plot.drawing import as_tiles, scale_of
+from ...store import Run
+
+from ._layer_content import Study
+from ._feature_maps import Picture, input_picture, name_sample
+
+MOST_IMAGES, MOST_COLUMNS = 3, 20
+SHADES = 32
+SHEETS_BYTES = 4 << 20  # of all sheets of a page: with plotly and the rest, it stays under 15 MB
+_LARGEST, _SMALLEST = 32, 4
+_WEBP_SIDE = 16383
+
+Pixels = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """The maps of all channels on one image, or of all rows that are maps themselves.
+
+    Attributes
+    ----------
+    title : str
+        The image's name, or what is on the sheet; not escaped.
+    image : Picture or None
+        The image, where there is one and the run has it.
+    uri : str
+        The sheet.
+    """
+
+    title: str
+    image: Picture | None
+    uri: str
+
+
+@dataclass(frozen=True)
+class Sprites:
+    """The feature maps of a layer as pictures that are cut into tiles: tile ``row * columns + column``, line by line.
+
+    Attributes
+    ----------
+    sheets : tuple of Sheet
+        One for each image; one, where rows are maps.
+    height, width : int
+        Of a tile, in pixels.
+    across : int
+        Tiles in a line of a sheet.
+    places : tuple of int
+        The snapshots that are columns, by their place.
+    """
+
+    sheets: tuple[Sheet, ...]
+    height: int
+    width: int
+    across: int
+    places: tuple[int, ...]
+
+
+def choose_images(run: Run, *, sample: int | None) -> list[int]:
+    """Return up to three images that every snapshot holds, by dataset index: the one asked for, then other classes."""
+    known = run.common_samples(range(len(run)))
+    if sample is None or not len(known):
+        return []
+    labels = run.samples["label"].reindex(known).to_numpy() if "label" in run.samples else np.zeros(len(known))
+    chosen = [sample]
+    seen = {labels[known.tolist().index(sample)]}
+    for index, label in zip(known.tolist(), labels, strict=True):
+        if len(chosen) < MOST_IMAGES and label not in seen:
+            chosen.append(index)
+            seen.add(label)
+    rest = [index for index in known.tolist() if index not in chosen]
+    return chosen + rest[: MOST_IMAGES - len(chosen)]
+
+
+def make_sprites(study: Study, *, samples: list[int], max_bytes: int) -> Sprites | None:
+    """Draw every row at every snapshot (at most twenty), as small as the budget asks.
+
+    A channel is drawn on some images, a row that is a feature map on its own. Every row has a scale of its own, the
+    same at all snapshots and on all images.
+
+    Parameters
+    ----------
+    study : Study
+        The results.
+    samples : list of int
+        The images for channels, by dataset index.
+    max_bytes : int
+        How many bytes the sheets may take in the page. Tiles are made smaller until they fit.
+
+    Returns
+    -------
+    Sprites or None
+        None where rows have no feature maps, there is no image, or not even the smallest tiles fit.
+    """
+    of_channels = study.scores.identity == ["channel"]
+    if not samples or not (of_channels or study.scores.identity == ["sample", "channel"]):
+        return None
+    layer, count = study.layer, study.scores.n_snapshots
+    places = brief(count, at_most=MOST_COLUMNS) if count > 1 else [0]
+    maps = _read_channels(study, places, samples) if of_channels else _read_rows(study, places)
+    shades, palette = _shade(maps, signed=bool((layer.statistics["min"] < 0).any()))
+    height, width = shades.shape[-2:]
+    side = _LARGEST
+    while True:
+        tile = (min(height, side), min(width, side))
+        across = max(1, _WEBP_SIDE // (tile[1] * len(places))) * len(places)
+        if -(-study.n_rows * len(places) // across) * tile[0] <= _WEBP_SIDE:
+            sheets = [_encode(_lay(each, tile, across), palette) for each in shades]
+            if sum(map(len, sheets)) <= max_bytes:
+                break
+        if side <= _SMALLEST:
+            return None
+        side = max(_SMALLEST, side * 3 // 4)
+    about = [(name_sample(layer, sample), input_picture(layer, sample)) for sample in samples]
+    if not of_channels:
+        about = [("the map", None)]
+    return Sprites(
+        sheets=tuple(Sheet(title, image, uri) for (title, image), uri in zip(about, sheets, strict=True)),
+        height=tile[0],
+        width=tile[1],
+        across=across,
+        places=tuple(places),
+    )
+
+
+def _read_channels(study: Study, places: list[int], samples: list[int]) -> Floats:
+    """Return maps of shape (n_samples, n_rows, n_places, height, width), float32."""
+    channels = study.scores.rows["channel"].to_numpy()[: study.n_rows].tolist()
+    numbers = [int(study.layer.snapshots["snapshot"].iloc[place]) for place in places]
+    reads = [
+        [as_tiles(study.layer.read(snapshot=number, samples=sample, channels=channels)) for number in numbers]
+        for sample in samples
+    ]
+    return np.stack([np.stack(each, axis=1) for each in reads])
+
+
+def _read_rows(study: Study, places: list[int]) -> Floats:
+    """Return rows that are maps, no larger than a tile, of shape (1, n_rows, n_places, height, width), float32."""
+    vectors = study.vectors
+    height, width = vectors.feature_shape
+    down, along = (_nearest(length) for length in (height, width))
+    maps = np.empty((1, study.n_rows, len(places), len(down), len(along)), np.float32)
+    for column, place in enumerate(places):
+        for start, block in vectors.at([vectors.snapshots[place]]).row_blocks(max_bytes=1 << 26):
+            tiles = block.reshape(-1, height, width)[:, down[:, None], along]
+            maps[0, start : start + len(tiles), column] = tiles
+    return maps
+
+
+def _nearest(length: int) -> npt.NDArray[np.int64]:
+    """Return which lines of a map are kept, where it is larger than a tile."""
+    side = min(length, _LARGEST)
+    return ((np.arange(side) + 0.5) * length / side).astype(np.int64)
+
+
+def _shade(maps: Floats, *, signed: bool) -> tuple[Pixels, list[tuple[int, int, int]]]:
+    """Return shades of the shape of the maps, and the colours they stand for.
+
+    The last colour is that of values which are not finite.
+    """
+    shades = np.empty(maps.shape, np.uint8)
+    for row in range(maps.shape[1]):
+        here = maps[:, row]
+        scale = scale_of(here, signed=signed)
+        along = np.clip(np.asarray(scale.norm(np.nan_to_num(here)), dtype=np.float64), 0, 1)
+        shades[:, row] = np.where(np.isfinite(here), np.round((SHADES - 1) * along), SHADES)
+    colours = scale_of(maps[:0], signed=signed).colours
+    ramp = np.round(255 * colours(np.linspace(0, 1, SHADES))[:, :3]).astype(int)
+    bad = np.round(255 * np.array(colours.get_bad()[:3])).astype(int)
+    palette = [(int(red), int(green), int(blue)) for red, green, blue in [*ramp, bad]]
+    return shades, palette
+
+
+def _lay(shades: Pixels, tile: tuple[int, int], across: int) -> Pixels:
+    """Return tiles of shape (n_channels, n_places, height, width) side by side, line by line."""
+    flat = shades.reshape(-1, *shades.shape[2:])
+    if flat.shape[1:] != tile:
+        size = tile[::-1]
+        flat = np.stack([np.asarray(Image.fromarray(each).resize(size, Image.Resampling.NEAREST)) for each in flat])
+    lines = -(-len(flat) // across)
+    sheet = np.zeros((lines * across, *tile), np.uint8)
+    sheet[: len(flat)] = flat
+    return sheet.reshape(lines, across, *tile).transpose(0, 2, 1, 3).reshape(lines * tile[0], across * tile[1])
+
+
+def _encode(sheet: Pixels, palette: list[tuple[int, int, int]]) -> str:
+    """Return a sheet without loss: tiles of a few pixels would run into one another."""
+    image = Image.fromarray(np.asarray(palette, np.uint8)[sheet])
+    file = io.BytesIO()
+    image.save(file, format="webp", lossless=True, quality=50, method=3)
+    return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode("ascii")

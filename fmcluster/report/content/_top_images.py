@@ -1,0 +1,150 @@
+"""The images that a row stands for, or that drive a channel most, then and now, as thumbnails."""
+
+import base64
+import io
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ...analysis import Exemplars, exemplars
+from ...analysis import centres_of
+from ...analysis import Saved
+from ...store import Run
+
+from ._layer_content import Study
+
+PER_CHANNEL = 4
+SIDE, ACROSS, MOST = 56, 16, 800
+
+Shown = list[list[list[float | int | None]]]  # row, rank: sample, and where in it
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """Images that belong to each row.
+
+    Attributes
+    ----------
+    title : str
+        Why they do.
+    rows : list
+        Of each row and rank: dataset index, and the place as shares of height and width (None where it is the whole).
+    """
+
+    title: str
+    rows: Shown
+
+
+@dataclass(frozen=True)
+class Thumbnails:
+    """Small pictures of inputs: squares of `side` pixels on one sheet, `across` in a line.
+
+    Attributes
+    ----------
+    uri : str
+        The sheet.
+    side, across : int
+        Pixels of a square, and squares in a line.
+    places : dict of int to int
+        By dataset index, which square is its.
+    """
+
+    uri: str
+    side: int
+    across: int
+    places: dict[int, int]
+
+
+def find_exhibits(study: Study, *, saved: Saved | None, max_bytes: int) -> list[Exhibit]:
+    """Return the images of each row.
+
+    Of a channel, the strongest four at the first and at the last snapshot; of a row that is of one image, that image,
+    and where in it the row is.
+    """
+    identity = study.scores.identity
+    if identity == ["channel"]:
+        return _find_exemplars(study, saved=saved, max_bytes=max_bytes)
+    if "sample" not in identity:
+        return []
+    first = study.scores.rows[identity].iloc[: study.n_rows]
+    rows: Shown = [[[int(sample), None, None]] for sample in first["sample"]]
+    if {"y", "x"} <= set(identity):
+        down, along = centres_of(study.layer)
+        for row, y, x in zip(rows, first["y"], first["x"], strict=True):
+            row[0][1:] = [_share(down[y]), _share(along[x])]
+    return [Exhibit("the image", rows)]
+
+
+def _find_exemplars(study: Study, *, saved: Saved | None, max_bytes: int) -> list[Exhibit]:
+    layer = study.layer
+    every = layer.snapshots["snapshot"].tolist()
+    ends = sorted({int(every[0]), int(every[-1])})
+
+    def find() -> Exemplars:
+        return exemplars(layer, k=PER_CHANNEL, snapshots=ends, max_bytes=max_bytes)
+
+    found = (
+        find()
+        if saved is None
+        else saved.use(
+            find,
+            Exemplars,
+            verb="exemplars",
+            vectors=layer.vectors("sample", snapshots=ends),
+            parameters={"k": PER_CHANNEL},
+        )
+    )
+    # rows of the study are all channels, or some of them drawn
+    rows = study.scores.rows["channel"].to_numpy()[: study.n_rows]
+    places = [layer.channels.tolist().index(channel) for channel in rows.tolist()]
+    titles = [study.titles[0], study.titles[-1]]
+    return [
+        Exhibit(
+            f"strongest at {title}",
+            [
+                [
+                    [int(sample), *map(_share, at)]
+                    for sample, at in zip(samples[place], fractions[place], strict=True)
+                    if sample >= 0
+                ]
+                for place in places
+            ],
+        )
+        for title, samples, fractions in zip(titles, found.samples, found.fractions, strict=False)
+    ]
+
+
+def _share(value: float) -> float | None:
+    return None if np.isnan(value) else round(float(value), 3)
+
+
+def make_thumbnails(run: Run, exhibits: Sequence[Exhibit]) -> Thumbnails | None:
+    """Draw the images that are in exhibits, 800 at most, the most frequent ones first.
+
+    None where the run has no pictures of its inputs, or there are no exhibits.
+    """
+    counts = Counter(int(image[0] or 0) for each in exhibits for row in each.rows for image in row)
+    wanted = [sample for sample, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MOST]]
+    if not wanted or run.display(wanted[0]) is None:
+        return None
+    sheet = np.zeros((-(-len(wanted) // ACROSS) * SIDE, min(len(wanted), ACROSS) * SIDE, 3), np.uint8)
+    for place, sample in enumerate(wanted):
+        picture = Image.fromarray(np.asarray(run.display(sample))).resize((SIDE, SIDE), Image.Resampling.BOX)
+        top, left = place // ACROSS * SIDE, place % ACROSS * SIDE
+        sheet[top : top + SIDE, left : left + SIDE] = np.asarray(picture)
+    file = io.BytesIO()
+    Image.fromarray(sheet).save(file, format="webp", quality=72, method=4)
+    uri = "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+    return Thumbnails(uri, SIDE, ACROSS, {sample: place for place, sample in enumerate(wanted)})
+
+
+def thumbnails_data(thumbnails: Thumbnails | None) -> dict[str, Any] | None:
+    """Return thumbnails as JSON."""
+    if thumbnails is None:
+        return None
+    places = {str(sample): place for sample, place in thumbnails.places.items()}
+    return {"uri": thumbnails.uri, "side": thumbnails.side, "across": thumbnails.across, "places": places}

@@ -1,0 +1,318 @@
+"""Reading a run: whole snapshots only, never a silent zero."""
+
+import os
+from collections.abc import Sequence
+from difflib import get_close_matches
+from functools import cached_property, reduce
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import zarr
+from zarr.errors import ContainsArrayError, GroupNotFoundError
+
+from ..errors import StoreError
+from ._arrays import StoredArray, shard_shape
+from ._format import RunKind, array_path, layer_path
+from ._layer import Layer
+from ._compat import careful_pipeline, open_store
+from ._metadata import checked_attributes
+from ._slots import last_slots, ranges
+
+if TYPE_CHECKING:
+    import xarray
+
+
+def open_run(path: str | os.PathLike[str]) -> "Run":
+    """Open a run for reading.
+
+    Parameters
+    ----------
+    path : path-like
+        The run's folder, or its URL (``s3://...``, with fsspec and its backend installed).
+
+    Returns
+    -------
+    Run
+        The snapshots that were whole when the run was opened.
+
+    Raises
+    ------
+    FileNotFoundError
+        Where there is nothing at `path`.
+    StoreError
+        Where what is there is not a run, or is of a newer format.
+    """
+    return Run(os.fspath(path))
+
+
+class Run:
+    """The snapshots of one training run, as they were when it was opened.
+
+    Made by `open_run`. `run[name]` is a `Layer`.
+
+    Attributes
+    ----------
+    path : str
+        Where the run lies.
+    kind : {"probe", "live"}
+        Whether every snapshot holds the same samples in the same slots, or training samples as they arrived.
+    layers : list of str
+        Names of the layers, in forward order.
+    epochs : list of int
+        The epochs that have a snapshot, in order, each once.
+    snapshots : DataFrame
+        One row per snapshot: ``snapshot`` (its number), ``epoch``, ``step`` (optimizer steps so far).
+    samples : DataFrame
+        One row per sample, indexed by ``sample``, its index in the data set: ``label`` (-1 where it is not known),
+        and where they are known ``class_name``, ``path`` and ``digest`` (SHA-256, hexadecimal).
+    metrics : DataFrame
+        One row per snapshot: ``snapshot``, ``epoch``, ``step``, and a column per metric, NaN where it has none.
+    classes : tuple of str
+        Class names by label, where the data set had any.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._group = _open_group(path)
+        self._attributes = checked_attributes(path, self._group.attrs.asdict())
+        self._indices: dict[int, npt.NDArray[np.int64]] = {}
+        self.kind: RunKind = self._attributes.get("kind", "probe")
+        self.layers: list[str] = list(self._attributes["layers"])
+        self.classes: tuple[str, ...] = tuple(self._attributes.get("classes", ()))
+
+    @cached_property
+    def snapshots(self) -> pd.DataFrame:
+        """The snapshots' numbers, epochs and steps."""
+        epoch, step = (self.stored(name).read() for name in ("epoch", "step"))
+        return pd.DataFrame({"snapshot": np.arange(len(epoch)), "epoch": epoch, "step": step})
+
+    @property
+    def epochs(self) -> list[int]:
+        """The epochs that have a snapshot."""
+        return [int(epoch) for epoch in self.snapshots["epoch"].unique()]
+
+    @cached_property
+    def samples(self) -> pd.DataFrame:
+        """What is known of each sample, by its index in the data set."""
+        columns: dict[str, Any] = {
+            name.rsplit("/", 1)[-1]: self.stored(name).read()
+            for name in ("samples/sample", "samples/label", "samples/path", "samples/digest")
+            if self.holds(name)
+        }
+        if not columns:  # of a data set that was not at hand: what was seen of it
+            seen = np.unique(np.concatenate([np.empty(0, np.int64), *map(self.sample_ids, range(len(self)))]))
+            columns = {"sample": seen, "label": np.full(len(seen), -1)}
+        if "digest" in columns:
+            columns["digest"] = [bytes(row).hex() for row in columns["digest"]]
+        frame = pd.DataFrame(columns).set_index("sample")
+        if self.classes and "label" in frame:
+            names = [self.classes[k] if 0 <= k < len(self.classes) else "" for k in frame["label"]]
+            frame.insert(1, "class_name", names)
+        return frame
+
+    @cached_property
+    def metrics(self) -> pd.DataFrame:
+        """The numbers recorded beside the snapshots."""
+        frame = self.snapshots.copy()
+        if self.holds("metrics"):
+            for name, array in sorted(self._group["metrics"].arrays()):  # type: ignore[union-attr]
+                frame[array.attrs["name"]] = self.stored(f"metrics/{name}").read()
+        return frame
+
+    @property
+    def provenance(self) -> list[dict[str, Any]]:
+        """What made the snapshots: one record per recording session, with its ``first_snapshot``."""
+        return list(self._attributes["sessions"])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all activations and gradients, uncompressed."""
+        layers = [self[name] for name in self.layers]
+        return sum(Layer(self, layer.name, kind=kind).nbytes for layer in layers for kind in layer.kinds)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the run lies in a folder of this machine, rather than at a URL."""
+        return "://" not in self.path
+
+    @property
+    def nbytes_stored(self) -> int:
+        """Bytes the run takes where it lies (a local run only)."""
+        return sum(file.stat().st_size for file in Path(self.path).rglob("*") if file.is_file())
+
+    def __getitem__(self, name: str) -> Layer:
+        if name not in self.layers:
+            near = get_close_matches(str(name), self.layers, n=3, cutoff=0.5)
+            hint = f"did you mean {', '.join(near)}?" if near else f"it has: {', '.join(self.layers)}"
+            raise KeyError(f"{self.path} has no layer {name!r}; {hint}")
+        return Layer(self, name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.layers
+
+    def __len__(self) -> int:
+        return len(self.snapshots)
+
+    def __repr__(self) -> str:
+        return f"<Run {self.path}: {len(self)} snapshots of {len(self.layers)} layers, {self.n_samples} samples>"
+
+    @property
+    def n_samples(self) -> int:
+        """Number of sample slots in a snapshot."""
+        return int(self.stored("index").shape[1])
+
+    @property
+    def shard_samples(self) -> int:
+        """How many samples lie in one file."""
+        array = self.stored(array_path(self.layers[0], "activation")).array
+        return shard_shape(array)[1]
+
+    def to_xarray(self) -> "xarray.DataTree":
+        """Return the run as a DataTree, named dimensions and lazily read.
+
+        `xarray.open_datatree(path, engine="zarr")` gives the same without this package.
+        """
+        import xarray
+
+        with careful_pipeline():
+            return xarray.open_datatree(self.path, engine="zarr", chunks=None)
+
+    def resolve(self, *, epoch: int | None = None, snapshot: int | None = None) -> int:
+        """Return the number of the snapshot asked for; of an epoch, the last one.
+
+        Raises
+        ------
+        ValueError
+            Where the run has no such epoch or snapshot, both were given, or neither.
+        TypeError
+            Where it is no integer.
+        """
+        if not len(self):
+            raise StoreError(f"{self.path} holds no whole snapshot yet; record one with Recorder.snapshot")
+        if (epoch is None) == (snapshot is None):
+            raise ValueError(f"pass either an epoch or a snapshot; received epoch={epoch}, snapshot={snapshot}")
+        for name, number in (("epoch", epoch), ("snapshot", snapshot)):
+            if number is not None and (isinstance(number, bool) or not isinstance(number, int | np.integer)):
+                raise TypeError(f"{name} is {number!r}; expected an integer")
+        if snapshot is not None:
+            if not 0 <= snapshot < len(self):
+                raise ValueError(f"snapshot {snapshot} is not in the run; it has 0 to {len(self) - 1}")
+            return int(snapshot)
+        found = self.snapshots.loc[self.snapshots["epoch"] == epoch, "snapshot"]
+        if found.empty:
+            raise ValueError(f"no snapshot was taken in epoch {epoch}; the run has epochs {ranges(self.epochs)}")
+        return int(found.iloc[-1])
+
+    def slots(self, snapshot: int, samples: npt.NDArray[np.int64] | None = None) -> npt.NDArray[np.int64]:
+        """Return the slots in which a snapshot holds samples, ndarray of shape (n_samples,), int64.
+
+        Those of all its samples by default. Of a sample that it holds several times, the last.
+
+        Raises
+        ------
+        ValueError
+            Where the snapshot has no such sample.
+        """
+        index = self._index(snapshot)
+        if samples is None:
+            return np.flatnonzero(index >= 0)
+        slots = last_slots(index, samples)
+        if (slots < 0).any():
+            raise ValueError(f"snapshot {snapshot} has no sample {samples[slots < 0][0]}; it {self._held(snapshot)}")
+        return slots
+
+    def common_samples(self, snapshots: Sequence[int]) -> npt.NDArray[np.int64]:
+        """Return the dataset indices that all the snapshots hold: in slot order, in a live run ascending.
+
+        Raises
+        ------
+        ValueError
+            Where there are none.
+        """
+        if self.kind == "probe":
+            return self.sample_ids(snapshots[0])
+        common = reduce(np.intersect1d, [self.sample_ids(snapshot) for snapshot in snapshots])
+        if not len(common):
+            held = [f"snapshot {snapshot} {self._held(snapshot)}" for snapshot in snapshots[:4]]
+            raise ValueError(
+                f"the snapshots have no sample in common: {'; '.join(held)}{'; ...' if len(snapshots) > 4 else ''}. "
+                f"Choose snapshots that have"
+            )
+        return np.unique(common)
+
+    def left_out(self, snapshots: Sequence[int]) -> npt.NDArray[np.int64]:
+        """Return the dataset indices that some of the snapshots hold, but not all: ndarray of int64, ascending."""
+        if self.kind == "probe":
+            return np.empty(0, np.int64)
+        held = np.unique(np.concatenate([self.sample_ids(snapshot) for snapshot in snapshots]))
+        return np.setdiff1d(held, self.common_samples(snapshots))
+
+    def _held(self, snapshot: int) -> str:
+        known = np.unique(self.sample_ids(snapshot))
+        return f"holds {len(known)} samples{f' from {known[0]} to {known[-1]}' if len(known) else ''}"
+
+    def _index(self, snapshot: int) -> npt.NDArray[np.int64]:
+        """Return a snapshot's row of `index`, read once: every read of maps asks for it."""
+        if snapshot not in self._indices:
+            self._indices[snapshot] = self.stored("index").read(snapshot)
+        return self._indices[snapshot]
+
+    def sample_ids(self, snapshot: int) -> npt.NDArray[np.int64]:
+        """Return the dataset indices of a snapshot's samples, in slot order."""
+        index = self._index(snapshot)
+        return index[index >= 0]
+
+    def display(self, sample: int) -> npt.NDArray[np.uint8] | None:
+        """Return a picture of a sample's input, ndarray (height, width, 3), uint8; None where there is none."""
+        if not self.holds("inputs/display"):
+            return None
+        where = np.flatnonzero(self.samples.index == sample)
+        if not len(where):
+            raise ValueError(f"the run has no sample {sample}; it holds {len(self.samples)}")
+        return self.stored("inputs/display").read(int(where[0]))
+
+    @property
+    def array_paths(self) -> list[str]:
+        """The paths of all arrays in the hierarchy."""
+        return sorted(path for path, node in self._group.members(max_depth=None) if isinstance(node, zarr.Array))
+
+    def holds(self, path: str) -> bool:
+        """Whether there is an array or group at a path in the hierarchy."""
+        return path in self._group
+
+    def group_attributes(self, path: str) -> dict[str, Any]:
+        """Return the attributes of one of the run's groups."""
+        return self._group[path].attrs.asdict()
+
+    def stored(self, path: str) -> StoredArray:
+        """Return one of the run's arrays, by its path in the hierarchy."""
+        try:
+            with careful_pipeline():
+                array = self._group[path]
+        except KeyError:
+            raise StoreError(f"{self.path} has lost {path}: its metadata does not name it") from None
+        assert isinstance(array, zarr.Array)
+        return StoredArray(array, run=self.path, absent=tuple(c["absent"] for c in self._attributes["commits"]))
+
+    def layer_path(self, name: str) -> str:
+        """Return where a layer's arrays lie in the hierarchy."""
+        return layer_path(name)
+
+
+def _open_group(path: str) -> zarr.Group:
+    if "://" not in path and not Path(path).is_dir():
+        raise FileNotFoundError(f"there is no run at {path}. Pass the folder that Recorder wrote.")
+    store = open_store(path)
+    try:
+        return zarr.open_group(store, mode="r")
+    except (GroupNotFoundError, FileNotFoundError):
+        raise FileNotFoundError(
+            f"there is no run at {path}: the folder holds no zarr.json. Pass the folder that Recorder wrote."
+        ) from None
+    except ContainsArrayError:
+        raise StoreError(f"{path} is a Zarr array by itself, not a run. Pass the folder that Recorder wrote.") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # of JSON that is not a group's
+        raise StoreError(f"{path} cannot be opened, its zarr.json is damaged: {error}") from error

@@ -1,0 +1,374 @@
+"""The commit protocol: a snapshot's data, flushed; then the root's consolidated metadata, replaced atomically."""
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+from filelock import FileLock, Timeout
+
+from ..errors import StoreError
+from ._arrays import chunk_key, chunk_keys
+from ._disk import flush, replace_file
+from ._format import (
+    STATISTICS,
+    VERSION,
+    Kind,
+    LayerSpec,
+    RunKind,
+    array_path,
+    create_array,
+    create_layer,
+    holds_maps,
+    layer_path,
+    statistics_path,
+)
+from ._escape import escape
+from ._compat import array_from_metadata
+from ._create import UNFINISHED, Mode, make_room, read_root
+from ._metadata import checked_attributes, root_metadata
+from ._shards import ShardLayout, shard_layout
+from ._pending import ShardsUnderWay
+
+Node = dict[str, Any]
+
+
+class RunWriter:
+    """The one writer of a run.
+
+    Snapshots are written one after the other: `write` for every batch of every layer, then `commit`, or `discard`.
+    Nothing of a snapshot is visible to a reader before `commit` has returned.
+
+    Parameters
+    ----------
+    path : path-like
+        The run's folder, on a local file system.
+    mode : {"x", "a", "w"}
+        "x" makes a new run and refuses an existing one, "a" goes on after the last whole snapshot of an existing
+        one (or makes a new one), "w" replaces an existing one.
+
+    Raises
+    ------
+    FileExistsError
+        With "x", where something exists at `path`; with "w", where it is not a run.
+    StoreError
+        Where another writer is at work on the run, or the run to go on with is damaged.
+    """
+
+    def __init__(self, path: str | Path, *, mode: Mode = "x") -> None:
+        self.path = Path(path)
+        self._lock = FileLock(f"{self.path}.lock", thread_local=False)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise StoreError(
+                f"{self.path} is being written by another process or recorder. A run has one writer at a time: "
+                f"wait until it has finished, or record into another path."
+            ) from None
+        try:
+            self._nodes: dict[str, Node] = {}
+            self._visible: set[str] = set()
+            self._arrays: dict[str, zarr.Array[Any]] = {}
+            self._shards = ShardsUnderWay(self.path)
+            self.attributes: dict[str, Any] = {}
+            if make_room(self.path, mode=mode):
+                self._resume()
+        except BaseException:
+            self.close()
+            raise
+
+    def _resume(self) -> None:
+        root = read_root(self.path)
+        self.attributes = checked_attributes(str(self.path), root["attributes"])
+        self._nodes = root["consolidated_metadata"]["metadata"]
+        self._visible = set(self._nodes)
+        for file in self.path.rglob("*.partial"):
+            if file.is_file():
+                file.unlink()
+        self._forget_uncommitted()
+        self._catch_up()
+
+    @property
+    def n_snapshots(self) -> int:
+        """Number of committed snapshots."""
+        return len(self.attributes.get("commits", []))
+
+    @property
+    def is_new(self) -> bool:
+        """Whether `create` has still to be called."""
+        return not self.attributes
+
+    def create(self, specs: Sequence[LayerSpec], *, n_samples: int, shard_samples: int, kind: RunKind) -> None:
+        """Lay out a new run: its layers, without snapshots.
+
+        Parameters
+        ----------
+        specs : sequence of LayerSpec
+            The layers, in forward order.
+        n_samples : int
+            Slots for samples in a snapshot.
+        shard_samples : int
+            How many of them lie in one file.
+        kind : {"probe", "live"}
+            Whether every snapshot holds the same samples in the same slots, or samples as they arrive.
+        """
+        if kind not in ("probe", "live"):
+            raise ValueError(f"kind is {kind!r}; expected 'probe' or 'live'")
+        if n_samples < 1 or shard_samples < 1:
+            raise ValueError(f"n_samples={n_samples} and shard_samples={shard_samples} have to be positive")
+        self.path.mkdir(parents=True, exist_ok=True)
+        replace_file(self.path / "zarr.json", UNFINISHED)
+        root = self._root()
+        for name, shape in (("epoch", (0,)), ("step", (0,)), ("index", (0, n_samples))):
+            create_array(root, name, dimensions=("snapshot", "sample")[: len(shape)], shape=shape, dtype="int64")
+        names = np.array(STATISTICS)
+        create_array(root, "statistic", dimensions=("statistic",), shape=names.shape, dtype=str)[...] = names
+        nodes = ["epoch", "step", "index", "statistic", "layers"]
+        for spec in specs:
+            path = layer_path(spec.name)
+            group = root.create_group(path, attributes=spec.attributes())
+            leaves = create_layer(group, spec, n_samples=n_samples, shard_samples=shard_samples)
+            nodes += [path, *(f"{path}/{leaf}" for leaf in leaves)]
+        self._adopt(nodes)
+        self.attributes = {
+            "format": VERSION,
+            "kind": kind,
+            "layers": [spec.name for spec in specs],
+            "commits": [],
+            "sessions": [],
+        }
+        self._replace_root()
+
+    def describe_session(self, provenance: Mapping[str, Any]) -> None:
+        """Record what made the snapshots from here on."""
+        record = {"first_snapshot": self.n_snapshots, **provenance}
+        self.attributes["sessions"].append(record)
+
+    def add_static(
+        self,
+        path: str,
+        values: npt.NDArray[Any],
+        *,
+        dimensions: tuple[str, ...],
+        offset: int = 0,
+        length: int | None = None,
+    ) -> None:
+        """Write (a batch of) an array that does not change with time; visible from the next commit on.
+
+        Parameters
+        ----------
+        path : str
+            Where it lies in the hierarchy: a group's name, a slash, and its own.
+        values : ndarray of shape (n_items, ...)
+            What to write.
+        dimensions : tuple of str
+            Names of the axes.
+        offset : int
+            Position of the first item; a multiple of the first batch's length.
+        length : int, optional
+            Items in all; by default those of `values`.
+        """
+        parent, name = path.rsplit("/", 1)
+        group = self._root().require_group(parent)
+        if offset == 0:
+            create_array(
+                group,
+                name,
+                dimensions=dimensions,
+                shape=(len(values) if length is None else length, *values.shape[1:]),
+                dtype=str if values.dtype.kind in "OU" else values.dtype,
+                chunks=tuple(max(1, n) for n in values.shape),
+            )
+            self._adopt([parent, path])
+        array = group[name]
+        assert isinstance(array, zarr.Array)
+        # black pictures and missing labels are all fill value; they are written, so that absent means damaged
+        box = slice(offset, offset + len(values))
+        array.with_config({"write_empty_chunks": True})[box] = values
+        flush([*(self.path / path / key for key in chunk_keys(array, box)), self.path / path])
+
+    def write(self, layer: str, *, offset: int, values: npt.NDArray[Any] | None, kind: Kind = "activation") -> None:
+        """Write a shard of a layer into the snapshot under way, and flush it to the disk.
+
+        Several threads may do so at once, each another shard. A shard that is written again is replaced.
+
+        Parameters
+        ----------
+        layer : str
+            The layer's name.
+        offset : int
+            Slot of the first sample; a multiple of the shard's samples.
+        values : ndarray of shape (n_samples, ...), or None
+            In the stored dtype, at most a shard of them; the slots left over hold NaN. None: all do, and there is no
+            file.
+        kind : {"activation", "gradient"}
+            What they are.
+
+        Raises
+        ------
+        ValueError
+            For maps that the layer cannot hold.
+        OSError
+            Where they cannot be written.
+        """
+        path = array_path(layer, kind)
+        if path not in self._nodes:
+            raise ValueError(f"{self.path} has no place for the {kind} of layer {layer!r}: create lays it out")
+        self._shards.write(path, values, snapshot=self.n_snapshots, offset=offset, layout=self._layout(path))
+
+    def commit(
+        self,
+        *,
+        epoch: int,
+        step: int,
+        index: npt.NDArray[np.int64],
+        statistics: Mapping[tuple[str, Kind], npt.NDArray[np.float64]],
+        metrics: Mapping[str, float],
+        clipped: Mapping[str, int],
+    ) -> None:
+        """Make the snapshot under way visible, all of it at once.
+
+        Parameters
+        ----------
+        epoch, step : int
+            Its coordinates: the epoch, and the optimizer steps so far.
+        index : ndarray of shape (n_samples,), int64
+            The dataset index of the sample in each slot; -1 where there is none.
+        statistics : mapping of (str, str) to ndarray of shape (6, n_channels), float64
+            Per layer and kind, in the order of `STATISTICS`.
+        metrics : mapping of str to float
+            Numbers to keep beside the snapshot.
+        clipped : mapping of str to int
+            How many values of a layer were clipped to what its dtype can hold.
+
+        Raises
+        ------
+        StoreError
+            Where a shard was neither written nor left blank, though there are samples in its slots.
+        """
+        now = self.n_snapshots
+        n_slots = self._nodes["index"]["shape"][1]
+        if index.shape != (n_slots,) or index.dtype.kind != "i":
+            raise ValueError(f"index is of {index.dtype} and shape {index.shape}; expected integers of ({n_slots},)")
+        for path, value in (("epoch", epoch), ("step", step), ("index", index)):
+            self._growing(path)[now] = value
+        for (layer, kind), values in statistics.items():
+            self._growing(statistics_path(layer, kind))[now] = values
+        for name, number in metrics.items():
+            self._growing(self._metric(name))[now] = number
+        record: dict[str, Any] = {"absent": self._flush_snapshot(now, index)}
+        if any(clipped.values()):
+            record["clipped"] = {layer: count for layer, count in clipped.items() if count}
+        self.attributes["commits"].append(record)
+        self._resize(now + 1)
+        try:
+            self._replace_root()
+        except BaseException:
+            self.attributes["commits"].pop()
+            self._resize(now)
+            raise
+        self._arrays.clear()
+        self._shards.clear()
+        with suppress(OSError):  # the snapshot is whole; the next commit, or who goes on, tries again
+            self._catch_up()
+
+    def discard(self) -> None:
+        """Remove what was written of the snapshot under way."""
+        self._arrays.clear()
+        self._nodes = {path: node for path, node in self._nodes.items() if path in self._visible}
+        self._shards.clear()
+        self._forget_uncommitted()
+
+    def close(self) -> None:
+        """Release the lock; another writer may go on."""
+        self._lock.release()
+
+    def __enter__(self) -> "RunWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _root(self) -> zarr.Group:
+        return zarr.open_group(self.path, mode="r+", use_consolidated=False)
+
+    def _growing(self, path: str) -> zarr.Array[Any]:
+        """Return an array as it will be once the snapshot under way is committed; nothing of this is on the disk."""
+        if path not in self._arrays:
+            node = self._nodes[path]
+            shape = [self.n_snapshots + 1, *node["shape"][1:]]
+            self._arrays[path] = array_from_metadata(self.path, path, metadata={**node, "shape": shape})
+        return self._arrays[path]
+
+    def _layout(self, path: str) -> ShardLayout:
+        return shard_layout(self._nodes[path], path=f"{self.path}/{path}")
+
+    def _metric(self, name: str) -> str:
+        path = f"metrics/{escape(name)}"
+        if path not in self._nodes:
+            create_array(
+                self._root().require_group("metrics"),
+                escape(name),
+                dimensions=("snapshot",),
+                shape=(0,),
+                dtype="float64",
+                attributes={"name": name},
+            )
+            self._adopt(["metrics", path])
+            for snapshot, commit in enumerate(self.attributes["commits"]):
+                commit["absent"][path] = [chunk_key(snapshot)]
+        return path
+
+    def _adopt(self, paths: Sequence[str]) -> None:
+        """Take nodes that were just created into what the next commit shows."""
+        for path in paths:
+            self._nodes[path] = json.loads((self.path / path / "zarr.json").read_bytes())
+            folder = self.path / path
+            flush([*folder.glob("c.*"), folder / "zarr.json", folder])
+
+    def _over_time(self) -> dict[str, Node]:
+        return {
+            path: node
+            for path, node in self._nodes.items()
+            if node["node_type"] == "array" and node["dimension_names"][0] == "snapshot"
+        }
+
+    def _resize(self, n_snapshots: int) -> None:
+        for node in self._over_time().values():
+            node["shape"][0] = n_snapshots
+
+    def _flush_snapshot(self, snapshot: int, index: npt.NDArray[np.int64]) -> dict[str, list[str]]:
+        """Flush a snapshot's files; return, for each array, the keys of those that hold nothing but fill values."""
+        absent: dict[str, list[str]] = {}
+        for path in self._over_time():
+            folder = self.path / path
+            if holds_maps(path):
+                missing = self._shards.blank(path, snapshot=snapshot, index=index, layout=self._layout(path))
+            else:
+                expected = chunk_keys(self._growing(path), slice(snapshot, snapshot + 1))
+                missing = [key for key in expected if not (folder / key).exists()]
+                flush(folder / key for key in expected if key not in missing)
+            flush([folder])
+            if missing:
+                absent[path] = sorted(missing)
+        return absent
+
+    def _replace_root(self) -> None:
+        replace_file(self.path / "zarr.json", root_metadata(self.attributes, self._nodes))
+        self._visible = set(self._nodes)
+
+    def _catch_up(self) -> None:
+        """Bring each array's own metadata to the committed number of snapshots, for who opens it by itself."""
+        for path, node in self._over_time().items():
+            replace_file(self.path / path / "zarr.json", json.dumps(node, indent=1).encode())
+
+    def _forget_uncommitted(self) -> None:
+        for path in self._over_time():
+            for chunk in (self.path / path).glob("c.*"):
+                if int(chunk.name.split(".")[1]) >= self.n_snapshots:
+                    chunk.unlink()

@@ -1,0 +1,398 @@
+"""Views: which axes of the feature maps are rows, and which are features.
+
+A view is an einops pattern over ``n c h w`` (sample, channel, height, width). The rows of all snapshots are stacked,
+snapshot by snapshot. Nothing is read before a block is asked for.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from math import prod
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ._blocks import copy_block, new_block
+from ._views import Box, parse_view, split_box
+
+Matrix = npt.NDArray[np.float32]
+Scaling = Literal["none", "centred", "unit"]
+Scale = tuple[Matrix | None, Matrix | None]  # of each row: what is subtracted, and what it is multiplied with
+
+_DECODED_BYTES = 16 << 20
+_AXES = {"n": "sample", "c": "channel", "h": "y", "w": "x"}
+
+
+class Source(Protocol):
+    """What vectors are drawn from: a stored layer."""
+
+    @property
+    def label(self) -> str:
+        """What the layer is called: its name, and of what it is where that is not its activations."""
+
+    @property
+    def snapshots(self) -> pd.DataFrame:
+        """One row per snapshot: snapshot, epoch, step."""
+
+    @property
+    def map_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of one sample's feature maps."""
+
+    @property
+    def channels(self) -> npt.NDArray[np.int64]:
+        """The channels' numbers."""
+
+    def read_maps(
+        self, *, snapshot: int, samples: npt.NDArray[np.int64], channels: slice, rows: slice
+    ) -> npt.NDArray[np.floating]:
+        """Read ndarray of shape (n_samples, n_channels, height, width).
+
+        `channels` cuts what there is of them, whatever their numbers; `rows` cuts the height.
+        """
+
+
+@dataclass(frozen=True, eq=False)
+class RowPart:
+    """Some rows of one snapshot.
+
+    Attributes
+    ----------
+    snapshot : int
+        Its number.
+    start : int
+        Position of the first of the rows among those of all snapshots.
+    box : dict
+        Which samples, channels and lines they are.
+    picked : ndarray of int64 or None
+        Which of the rows of the box, by position; None: all.
+    """
+
+    snapshot: int
+    start: int
+    box: Box
+    picked: npt.NDArray[np.int64] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Vectors:
+    """The rows of a view over the snapshots of a layer, not yet read.
+
+    Made by `Layer.vectors`.
+
+    Attributes
+    ----------
+    view : str
+        A name in `views.VIEWS`, or an einops pattern.
+    snapshots : tuple of int
+        Numbers of the snapshots, in order.
+    samples : ndarray of shape (n_samples,), int64
+        Dataset indices of the samples.
+    drawn : ndarray of int64 or None
+        The rows drawn, as positions in the view; the same in every snapshot. None: all.
+    scaling : {"none", "centred", "unit"}
+        What is done to each row: nothing, its mean subtracted, or divided by its Euclidean norm. A row of zeros stays
+        one.
+    left_out : ndarray of int64
+        Dataset indices of the samples that some of the snapshots hold and some do not, which no row is made of.
+    excluded : DataFrame or None
+        The rows that `without_nonfinite` left out: one line for each snapshot in which such a row is not finite.
+    checked : bool
+        Whether values that are not finite are an error.
+    """
+
+    source: Source
+    view: str
+    snapshots: tuple[int, ...]
+    samples: npt.NDArray[np.int64]
+    drawn: npt.NDArray[np.int64] | None = None
+    scaling: Scaling = "none"
+    left_out: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    excluded: pd.DataFrame | None = None
+    checked: bool = True
+
+    @property
+    def layer(self) -> str:
+        """What the layer is called."""
+        return self.source.label
+
+    @property
+    def rows_per_snapshot(self) -> int:
+        """Number of rows in each snapshot."""
+        return len(self.drawn) if self.drawn is not None else self._size(self.row_axes)
+
+    @property
+    def n_features(self) -> int:
+        """Length of a row."""
+        return self._size(self.feature_axes)
+
+    @property
+    def feature_shape(self) -> tuple[int, ...]:
+        """Lengths of the axes that the features are, in their order."""
+        return tuple(self._sizes[axis] for axis in self.feature_axes)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows over all snapshots, and features."""
+        return len(self.snapshots) * self.rows_per_snapshot, self.n_features
+
+    def __repr__(self) -> str:
+        missing = (
+            f"; {len(self.left_out)} samples are not in every snapshot, and left out" if len(self.left_out) else ""
+        )
+        return f"<Vectors {self.view} of {self.layer}: {self.shape[0]} rows of {self.shape[1]} features{missing}>"
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        """Labels of the rows: snapshot, epoch, step, then sample, channel, y, x as the view has them."""
+        places = {axis: np.arange(self._sizes[axis]) for axis in "hw"}
+        ids = {"n": self.samples, "c": self.source.channels, **places}
+        grid = np.meshgrid(*(ids[axis] for axis in self.row_axes), indexing="ij")
+        within = {_AXES[axis]: values.ravel() for axis, values in zip(self.row_axes, grid, strict=True)}
+        if self.drawn is not None:
+            within = {name: values[self.drawn] for name, values in within.items()}
+        time = self.source.snapshots.set_index("snapshot").loc[list(self.snapshots)].reset_index()
+        count = len(self.snapshots)
+        return pd.DataFrame(
+            {name: np.repeat(column.to_numpy(), self.rows_per_snapshot) for name, column in time.items()}
+            | {name: np.tile(values, count) for name, values in within.items()}
+        )
+
+    def feature_parts(self, *, max_bytes: int) -> list[Box]:
+        """Cut the features into parts that can be read by themselves, by `read_features`.
+
+        Parameters
+        ----------
+        max_bytes : int
+            About how large a block of all rows may be. At least one line of one map of all rows is read.
+        """
+        return list(self._boxes(self.feature_axes, max_bytes, copies=len(self.snapshots)))
+
+    def read_features(self, part: Box, scale: Scale = (None, None)) -> Matrix:
+        """Read some features of all rows: ndarray of shape (n_rows, n_features of the part), float32.
+
+        `scale` is what `scale_rows` makes of the moments of all parts.
+        """
+        block = new_block((self.shape[0], self._size_in(part, self.feature_axes)))
+        for order, snapshot in enumerate(self.snapshots):
+            here = block[order * self.rows_per_snapshot :][: self.rows_per_snapshot]
+            if self.drawn is None:
+                self._read(snapshot, part, out=here)
+            else:
+                here[:] = self._read(snapshot, part)[self.drawn]
+        return _apply(self._finite(block, 0), *scale)
+
+    def row_moments(self, part: Box) -> npt.NDArray[np.float64]:
+        """Return each row's sum and sum of squares over a part of the features: ndarray of shape (2, n_rows)."""
+        return np.stack(_moments(self.read_features(part)))
+
+    def scale_rows(self, moments: npt.NDArray[np.float64]) -> Scale:
+        """Return what is subtracted from each row and what it is multiplied with, by its moments over all features."""
+        return _scale_of(moments[0], moments[1], self.n_features, self.scaling)
+
+    def feature_blocks(self, *, max_bytes: int) -> Iterator[Matrix]:
+        """Yield all rows, a block of the features at a time: ndarray (n_rows, n_features of the block), float32."""
+        parts = self.feature_parts(max_bytes=max_bytes)
+        scale: Scale = (None, None)
+        if self.scaling != "none":
+            moments = np.zeros((2, self.shape[0]))
+            for part in parts:
+                moments += self.row_moments(part)
+            scale = self.scale_rows(moments)
+        for part in parts:
+            yield self.read_features(part, scale)
+
+    def row_parts(self, *, max_bytes: int) -> list[RowPart]:
+        """Cut the rows into parts that can be read by themselves, by `read_rows`.
+
+        Parameters
+        ----------
+        max_bytes : int
+            About how large a block of whole rows may be.
+        """
+        parts = []
+        for order, snapshot in enumerate(self.snapshots):
+            start, seen = order * self.rows_per_snapshot, 0
+            for box in self._boxes(self.row_axes, max_bytes):
+                count, picked = self._size_in(box, self.row_axes), None
+                if self.drawn is not None:
+                    picked = self.drawn[(self.drawn >= seen) & (self.drawn < seen + count)] - seen
+                    seen += count
+                    count = len(picked)
+                if count:
+                    parts.append(RowPart(snapshot, start, box, picked))
+                    start += count
+        return parts
+
+    def read_rows(self, part: RowPart) -> Matrix:
+        """Read some rows whole: ndarray of shape (n_rows of the part, n_features), float32."""
+        block = self._read(part.snapshot, part.box)
+        if part.picked is not None:
+            block = block[part.picked]
+        block = self._finite(block, part.start)
+        if self.scaling == "none":
+            return block
+        return _apply(block, *_scale_of(*_moments(block), self.n_features, self.scaling))
+
+    def row_blocks(self, *, max_bytes: int) -> Iterator[tuple[int, Matrix]]:
+        """Yield whole rows, a block of them at a time: the position of its first row, and the block, float32."""
+        for part in self.row_parts(max_bytes=max_bytes):
+            yield part.start, self.read_rows(part)
+
+    def at(self, snapshots: Sequence[int]) -> "Vectors":
+        """Return the same rows at some of the snapshots, by their numbers."""
+        unknown = [number for number in snapshots if number not in self.snapshots]
+        if unknown or not len(snapshots):
+            raise ValueError(f"snapshots is {list(snapshots)}; expected some of {list(self.snapshots)}")
+        return replace(self, snapshots=tuple(snapshots))
+
+    def without_nonfinite(self, *, max_bytes: int = 1 << 26) -> "Vectors":
+        """Leave out, in all snapshots, the rows that are not finite in one of them. Reads everything once.
+
+        Returns
+        -------
+        Vectors
+            Its `excluded` names the rows that were left out, and where they are not finite.
+
+        Raises
+        ------
+        ValueError
+            Where no row is left.
+        """
+        bad = np.zeros((len(self.snapshots), self.rows_per_snapshot), dtype=bool)
+        for order, snapshot in enumerate(self.snapshots):
+            here = replace(self, snapshots=(snapshot,), scaling="none", checked=False)
+            if self.rows_per_snapshot > self.n_features:
+                for start, block in here.row_blocks(max_bytes=max_bytes):
+                    bad[order, start : start + len(block)] |= ~np.isfinite(block).all(axis=1)
+            else:
+                for block in here.feature_blocks(max_bytes=max_bytes):
+                    bad[order] |= ~np.isfinite(block).all(axis=1)
+        if not bad.any():
+            return self
+        some = bad.any(axis=0)
+        if some.all():
+            raise ValueError(
+                f"every row of the {self.view} view of {self.layer} holds NaN or infinite values somewhere"
+            )
+        drawn = np.arange(self.rows_per_snapshot) if self.drawn is None else self.drawn
+        return replace(self, drawn=drawn[~some], excluded=self.rows[bad.ravel()].reset_index(drop=True))
+
+    def to_numpy(self) -> Matrix:
+        """Read everything: ndarray of shape (n_rows, n_features), float32."""
+        out = np.empty(self.shape, np.float32)
+        for start, block in self.row_blocks(max_bytes=1 << 26):
+            out[start : start + len(block)] = block
+        return out
+
+    @property
+    def row_axes(self) -> str:
+        """Which of the axes n, c, h, w the rows are."""
+        return parse_view(self.view)[0]
+
+    @property
+    def feature_axes(self) -> str:
+        """Which of the axes n, c, h, w the features are."""
+        return parse_view(self.view)[1]
+
+    @property
+    def _sizes(self) -> dict[str, int]:
+        return dict(zip("nchw", (len(self.samples), *self.source.map_shape), strict=True))
+
+    def _size(self, axes: str) -> int:
+        return prod(self._sizes[axis] for axis in axes)
+
+    def _size_in(self, box: Box, axes: str) -> int:
+        return int(np.prod([len(range(*box.get(axis, slice(None)).indices(self._sizes[axis]))) for axis in axes]))
+
+    def _boxes(self, axes: str, max_bytes: int, copies: int = 1) -> Iterator[dict[str, slice]]:
+        """Cut `axes`, the first of them first, so that `copies` boxes of float32 stay under `max_bytes`.
+
+        The width is never cut: less than a line of a map is not worth a read. Neither are axes that come after it,
+        or the boxes would not follow one another.
+        """
+        sizes = {axis: self._sizes[axis] for axis in "nchw"}
+        bytes_of_one = 4 * copies * int(np.prod(list(sizes.values())))
+        return split_box({}, list(axes.partition("w")[0]), sizes=sizes, size=bytes_of_one, limit=max_bytes)
+
+    def _read(self, snapshot: int, box: Box, *, out: Matrix | None = None) -> Matrix:
+        samples = self.samples[box.get("n", slice(None))]
+        lengths = {axis: len(range(*box.get(axis, slice(None)).indices(n))) for axis, n in self._sizes.items()}
+        order = self.row_axes + self.feature_axes
+        if out is None:
+            rows = prod(lengths[axis] for axis in self.row_axes)
+            out = new_block((rows, prod(lengths.values()) // rows))
+        blocks = np.moveaxis(out.reshape([lengths[axis] for axis in order]), order.index("n"), 0)
+        # whole chunks are decoded, of all that is read at once
+        step = max(1, _DECODED_BYTES // (2 * prod(self.source.map_shape)))
+        for start in range(0, len(samples), step):
+            maps = self.source.read_maps(
+                snapshot=snapshot,
+                samples=samples[start : start + step],
+                channels=box.get("c", slice(None)),
+                rows=box.get("h", slice(None)),
+            )
+            turned = maps.transpose(["nchw".index(axis) for axis in "n" + order.replace("n", "")])
+            copy_block(turned, blocks[start : start + step])
+        return out
+
+    def _finite(self, block: Matrix, start: int) -> Matrix:
+        if self.checked and not np.isfinite(block).all():
+            row = start + int(np.flatnonzero(~np.isfinite(block).all(axis=1))[0])
+            labels = ", ".join(f"{name} {value}" for name, value in self.rows.iloc[row].items())
+            raise ValueError(
+                f"{self.layer} holds NaN or infinite values, first at {labels}. The network itself produced them "
+                f"(see `statistics`, column nonfinite), or gave nothing there; leave out such rows with "
+                f"vectors.without_nonfinite(), their snapshots with snapshots=[...], or their "
+                f"samples with samples=[...]."
+            )
+        return block
+
+
+def make_vectors(
+    source: Source,
+    view: str,
+    *,
+    snapshots: Sequence[int],
+    samples: npt.NDArray[np.int64],
+    n_rows: int | None,
+    scaling: Scaling,
+    random_state: int,
+    left_out: npt.NDArray[np.int64] | None = None,
+) -> Vectors:
+    """Check the arguments of `Layer.vectors` and draw its rows."""
+    parse_view(view)
+    if scaling not in ("none", "centred", "unit"):
+        raise ValueError(f"scaling is {scaling!r}; expected 'none', 'centred' or 'unit'")
+    missing = np.empty(0, np.int64) if left_out is None else left_out
+    vectors = Vectors(source, view, tuple(snapshots), samples, None, scaling, missing)
+    if n_rows is None or n_rows >= vectors.rows_per_snapshot:
+        return vectors
+    if n_rows < 1:
+        raise ValueError(f"n_rows is {n_rows}; expected at least 1")
+    drawn = np.random.default_rng(random_state).choice(vectors.rows_per_snapshot, n_rows, replace=False)
+    return replace(vectors, drawn=np.sort(drawn))
+
+
+def _moments(block: Matrix) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    return block.sum(axis=1, dtype=np.float64), np.einsum("ij,ij->i", block, block, dtype=np.float64)
+
+
+def _scale_of(
+    total: npt.NDArray[np.float64], squares: npt.NDArray[np.float64], n_features: int, scaling: Scaling
+) -> Scale:
+    if scaling == "centred":
+        return (total / n_features).astype(np.float32)[:, None], None
+    if scaling == "unit":
+        norm = np.sqrt(squares)
+        return None, np.divide(1, norm, out=np.zeros_like(norm), where=norm > 0).astype(np.float32)[:, None]
+    return None, None
+
+
+def _apply(block: Matrix, offset: Matrix | None, factor: Matrix | None) -> Matrix:
+    if offset is not None:
+        block = block - offset
+    if factor is not None:
+        block = block * factor
+    return block

@@ -1,0 +1,438 @@
+"""Faults planted in small runs are found, with their numbers; a run without any yields no advice."""
+
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+from tests.analysis.planted_runs import N_CHANNELS, N_SAMPLES, N_SNAPSHOTS, head, moving, write_run
+
+from fmcluster.analysis.diagnosis._diagnose import diagnose
+from fmcluster.analysis.diagnosis._findings import Thresholds
+
+MEASURES = [
+    *("dead", "revived", "duplicates", "effective_rank", "drift", "drift_step", "settled_channels", "permuted"),
+    *("noise", "cka_to_last", "cka_to_next", "knn_accuracy"),
+]
+SETTLES = (0, 0.6, 1.1, 1.12, 1.11, 1.1)  # at snapshot 2
+
+
+def actions(findings):
+    return [(each.layer, each.action) for each in findings.advice]
+
+
+def only_text(findings, action):
+    (found,) = [each.text for each in findings.advice if each.action == action]
+    return found
+
+
+def values(findings, measure, layer="conv1"):
+    return findings.rows(measure, layer=layer)["value"].to_numpy()
+
+
+def flagged(findings, column, *, snapshot, layer="conv1"):
+    frame = findings.channels
+    return frame[(frame["layer"] == layer) & (frame["snapshot"] == snapshot) & frame[column]]["channel"].tolist()
+
+
+@pytest.fixture
+def planted(tmp_path):
+    """A function that writes a run of one planted layer, between or before ones without fault, and diagnoses it."""
+
+    def make(maps, *, thresholds=None, module="Conv2d", **options):
+        other = moving(1, side=maps.shape[-1])
+        run = write_run(
+            tmp_path / "run.zarr",
+            {"conv1": (module, maps), "layer1": ("Sequential", other), "fc": ("Linear", head(other))},
+            **options,
+        )
+        return diagnose(run, thresholds=thresholds)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def control(tmp_path_factory):
+    """Two layers that move to the end, and a head."""
+    first, second = moving(0), moving(1)
+    path = tmp_path_factory.mktemp("control") / "run.zarr"
+    layers = {
+        "conv1": ("Conv2d", first),
+        "relu": ("ReLU", first.clip(0)),
+        "layer1": ("Sequential", second),
+        "fc": ("Linear", head(second)),
+    }
+    return write_run(path, layers, labels=np.arange(N_SAMPLES) % 3)
+
+
+def test_a_control_run_yields_no_advice_and_says_so(control):
+    findings = diagnose(control)
+    assert findings.advice == ()
+    assert str(findings) == "There is nothing to advise: no measure passes its threshold."
+
+
+def test_there_is_a_row_for_every_layer_snapshot_and_measure_with_its_threshold(control):
+    frame = diagnose(control).frame
+    columns = ["layer", "snapshot", "epoch", "step", "measure", "value", "threshold", "floor", "evidence"]
+    assert list(frame) == columns
+    expected = [(layer, k, name) for layer in control.layers for k in range(N_SNAPSHOTS) for name in MEASURES]
+    assert list(frame[["layer", "snapshot", "measure"]].itertuples(index=False, name=None)) == expected
+    assert (frame["step"] == 10 * frame["snapshot"]).all()
+    no_neighbour = (frame["measure"] == "cka_to_next") & (frame["layer"] != "conv1")
+    assert frame["threshold"].notna().equals(~no_neighbour)
+    assert frame["evidence"].map(type).eq(str).all()
+
+
+def test_there_is_a_row_for_every_layer_snapshot_and_channel(control):
+    channels = diagnose(control).channels
+    assert len(channels) == N_SNAPSHOTS * (3 * N_CHANNELS + 3)
+    assert not channels[["dead", "noise"]].any().any()
+    assert channels["duplicate_group"].isna().all()
+    assert channels["permuted_from"].isna().all()
+    first = channels["snapshot"] == 0
+    assert (channels.loc[first, "drift"] == 0).all()
+    assert channels["drift_step"].isna().equals(first)
+    assert not channels[channels["layer"] == "conv1"]["settled"].any()
+
+
+def test_dead_and_revived_channels_are_found_and_named(planted):
+    maps = moving()
+    maps[:, :, 3] = 0
+    maps[:, :, 5] = -2.5
+    maps[3:, :, 8] = 1
+    maps[:2, :, 11] = 0
+    findings = planted(maps)
+    assert flagged(findings, "dead", snapshot=0) == [3, 5, 11]
+    assert flagged(findings, "dead", snapshot=5) == [3, 5, 8]
+    assert values(findings, "dead").tolist() == [3, 3, 2, 3, 3, 3]
+    assert values(findings, "revived").tolist() == [0, 0, 1, 0, 0, 0]
+    assert findings.rows("revived", layer="conv1")["evidence"].tolist()[2] == "channel 11"
+    assert only_text(findings, "dead") == (
+        "conv1: 3 of 16 channels are dead (constant over the probe) at epoch 5: channels 3, 5, 8"
+    )
+    assert "3 dead (3 channels to spare)" in only_text(findings, "narrow")
+    assert set(actions(findings)) == {("conv1", "dead"), ("conv1", "narrow")}
+
+
+def test_dead_channels_are_reported_once_of_the_layer_that_they_come_from(tmp_path):
+    maps = moving()
+    maps[:, :, 3] = -1
+    after = maps.clip(0)
+    after[:, :, 7] = 0  # as a ReLU does that never fires
+    layers = {"conv1": ("Conv2d", maps), "relu": ("ReLU", after), "pool": ("MaxPool2d", after[..., :4, :4])}
+    findings = diagnose(write_run(tmp_path / "run.zarr", layers))
+    dead = [each.text for each in findings.advice if each.action == "dead"]
+    assert dead == [
+        "conv1: 1 of 16 channels is dead (constant over the probe) from the first snapshot on: channel 3",
+        "relu: 1 of 16 channels is dead (constant over the probe) from the first snapshot on: channel 7",
+    ]
+    assert values(findings, "dead", "pool").tolist() == [2] * N_SNAPSHOTS  # the measures say it of every layer
+
+
+def test_duplicates_are_grouped_and_lead_to_narrowing_with_all_numbers(planted):
+    maps = moving()
+    maps[:, :, 4] = 2 * maps[:, :, 0] + 1
+    maps[:, :, 7] = 0.5 * maps[:, :, 0]
+    maps[:, :, 9] = maps[:, :, 2] + 0.05 * maps[:, :, 9]
+    maps[:, :, 10] = -maps[:, :, 1]  # opposite, not a duplicate
+    findings = planted(maps)
+    last = findings.channels[(findings.channels["layer"] == "conv1") & (findings.channels["snapshot"] == 5)]
+    groups = last.dropna(subset="duplicate_group").groupby("duplicate_group")["channel"].apply(list)
+    assert groups.to_dict() == {0: [0, 4, 7], 2: [2, 9]}
+    assert findings.rows("duplicates", layer="conv1")["evidence"].tolist() == ["0 = 4 = 7; 2 = 9"] * N_SNAPSHOTS
+    rows = maps[-1].transpose(1, 0, 2, 3).reshape(N_CHANNELS, -1)
+    spectrum = np.linalg.eigvalsh(np.cov(rows)).clip(0)
+    share = spectrum / spectrum.sum()
+    rank = np.exp(-(share * np.log(share.clip(1e-300))).sum())
+    assert values(findings, "effective_rank")[-1] == pytest.approx(rank, rel=1e-5)
+    assert only_text(findings, "narrow") == (
+        f"conv1: 16 channels, effective rank {rank:.0f}, 2 duplicate groups, 0 dead (3 channels to spare): "
+        f"a candidate to narrow"
+    )
+    assert actions(findings) == [("conv1", "narrow")]
+    evidence = findings.advice[0].evidence
+    assert set(evidence["measure"]) == {"effective_rank", "duplicates", "dead"}
+    assert set(evidence["layer"]) == {"conv1"}
+
+
+def test_few_duplicates_of_many_channels_are_found_but_are_no_reason_to_narrow(planted):
+    maps = moving(n_channels=40)
+    maps[:, :, 9] = maps[:, :, 2]
+    findings = planted(maps)
+    assert values(findings, "duplicates").tolist() == [1] * N_SNAPSHOTS
+    assert findings.advice == ()
+
+
+def test_a_layer_of_low_rank_is_a_candidate_to_narrow_where_that_was_measured_at_enough_places(planted):
+    mixing = np.random.default_rng(5).normal(size=(30, 2))
+    mixed = np.einsum("ck,tnkhw->tnchw", mixing, moving(n_channels=2))
+    findings = planted(mixed, thresholds=Thresholds(duplicate=1.0))
+    assert values(findings, "effective_rank")[-1] < 2.1
+    assert only_text(findings, "narrow").startswith("conv1: 30 channels, effective rank 2, 0 duplicate groups, 0 dead")
+
+
+def test_a_low_rank_for_lack_of_places_is_no_reason_to_narrow(planted):
+    findings = planted(moving(n_channels=60, side=1, n_latent=2), thresholds=Thresholds(duplicate=1.0))
+    assert values(findings, "effective_rank")[-1] < 6
+    assert ("conv1", "narrow") not in actions(findings)  # 24 places for 60 channels
+
+
+def test_a_frozen_layer_did_not_change_and_is_no_candidate_to_freeze(planted):
+    findings = planted(moving(angles=np.zeros(N_SNAPSHOTS)))
+    assert str(findings) == (
+        "conv1 did not change (largest drift of a channel 0.0000, over 6 snapshots): frozen, or learning rate 0"
+    )
+    assert values(findings, "drift").tolist() == [0] * N_SNAPSHOTS
+    assert set(findings.rows("cka_to_last", layer="conv1")["evidence"]) == {"did not change"}
+
+
+def test_a_layer_that_settled_early_is_a_candidate_to_freeze_from_then_on(planted):
+    findings = planted(moving(angles=SETTLES))
+    row = findings.layers.set_index("layer").loc["conv1"]
+    assert (row["settled"], row["settled_epoch"]) == (2, 2)
+    cka = values(findings, "cka_to_last")
+    assert cka[1] < row["level"] <= cka[2:].min()
+    assert str(findings) == (
+        f"conv1 settled at epoch 2 (CKA to the last snapshot {cka[2:-1].min():.2f}, floor {row['floor']:.2f}): "
+        f"a candidate to freeze from then on"
+    )
+    words = findings.rows("cka_to_last", layer="conv1")["evidence"].tolist()
+    assert words == ["settles at epoch 2"] * 2 + ["settled at epoch 2"] * 4
+
+
+def test_a_layer_that_settled_late_or_with_the_last_snapshot_alone_is_no_candidate(planted):
+    findings = planted(moving(angles=[0, 0.4, 0.8, 1.2, 1.21, 1.2]))
+    assert findings.layers.set_index("layer").loc["conv1", "settled"] == 3
+    assert findings.advice == ()
+    only_last = findings.rows("cka_to_last", layer="layer1")
+    assert findings.layers.set_index("layer")["settled"].isna()["layer1"]
+    assert set(only_last["evidence"]) == {"not settled: only the last snapshot itself reaches the threshold"}
+
+
+def test_half_of_training_is_counted_in_steps_where_they_are_known(planted):
+    angles = [0, 0.4, 0.8, 1.2, 1.21, 1.2]  # settled at snapshot 3 of 0 to 5
+    assert actions(planted(moving(angles=angles), steps=[0, 1, 2, 3, 50, 100])) == [("conv1", "freeze")]
+
+
+def test_without_steps_half_of_training_is_counted_in_snapshots(planted):
+    assert actions(planted(moving(angles=SETTLES), steps=[0] * N_SNAPSHOTS)) == [("conv1", "freeze")]
+
+
+def test_an_epoch_with_several_snapshots_is_named_with_its_step(planted):
+    text = only_text(planted(moving(angles=SETTLES), epochs=[0, 1, 1, 1, 2, 3]), "freeze")
+    assert text.startswith("conv1 settled at epoch 1 (step 20) (CKA")
+
+
+def test_a_layer_that_hardly_changed_is_a_candidate_to_freeze_throughout(planted):
+    text = only_text(planted(moving(angles=np.linspace(0, 0.1, N_SNAPSHOTS))), "freeze")
+    assert text.startswith("conv1 hardly changed from the start (CKA to the last snapshot ")
+    assert text.endswith("): a candidate to freeze throughout")
+
+
+def test_the_floor_raises_the_level_at_which_a_layer_has_settled(planted):
+    rng = np.random.default_rng(3)
+    patterns = np.einsum("ck,tnkhw->tnchw", rng.normal(size=(64, 3)), moving(angles=SETTLES, n_channels=3))
+    findings = planted(patterns, thresholds=Thresholds(cka=0.05))
+    cka = values(findings, "cka_to_last")
+    row = findings.layers.set_index("layer").loc["conv1"]
+    assert row["floor"] > 0.9  # any half of 64 mixtures of 3 patterns shows nearly the same
+    assert row["level"] == row["floor"]
+    assert 0.05 < cka[1] < row["floor"] < cka[2:].min()
+    assert row["settled"] == 2
+    assert (findings.rows("cka_to_last", layer="conv1")["floor"] == row["floor"]).all()
+
+
+def test_a_permuted_layer_is_told_from_one_that_changed(planted):
+    maps = moving(angles=np.linspace(0, 0.1, N_SNAPSHOTS))
+    to = np.roll(np.arange(N_CHANNELS), 5)
+    maps[3:] = maps[3:][:, :, to]
+    findings = planted(maps)
+    assert values(findings, "permuted").tolist()[1:] == [0, 0, 16, 0, 0]
+    at_three = findings.channels[(findings.channels["layer"] == "conv1") & (findings.channels["snapshot"] == 3)]
+    assert at_three["permuted_from"].tolist() == to.tolist()
+    assert values(findings, "drift_step")[3] > 1
+    assert values(findings, "cka_to_last").min() > 0.98
+    assert actions(findings) == [("conv1", "permuted")]
+    text = only_text(findings, "permuted")
+    assert "16 of 16 channels are in another's place since epoch 3" in text
+    assert "CKA to the last snapshot 1.00 before and 1.00 after" in text
+
+
+def test_noise_channels_are_found_and_no_others(planted):
+    maps = moving(angles=np.linspace(0, 1.2, N_SNAPSHOTS))
+    maps[:, :, [2, 13]] = np.random.default_rng(8).normal(size=maps[:, :, [2, 13]].shape)
+    findings = planted(maps)
+    assert flagged(findings, "noise", snapshot=0) == [2, 13]
+    text = only_text(findings, "noise")
+    assert text.startswith("conv1: 2 of 16 channels are noise, unrelated to themselves from each snapshot to the next")
+    assert text.endswith(": channels 2, 13")
+    assert actions(findings) == [("conv1", "noise")]
+
+
+def test_neighbours_that_see_the_same_are_a_candidate_to_shorten(tmp_path):
+    maps = moving()
+    rotation = np.linalg.qr(np.random.default_rng(2).normal(size=(N_CHANNELS, N_CHANNELS)))[0]
+    layers = {
+        "layer3": ("Sequential", maps),
+        "relu": ("ReLU", maps.clip(0)),
+        "layer4": ("Sequential", np.einsum("dc,tnchw->tndhw", rotation, maps)),
+        "fc": ("Linear", head(maps)),
+    }
+    findings = diagnose(write_run(tmp_path / "run.zarr", layers))
+    floors = findings.layers.set_index("layer")["floor"]
+    assert str(findings) == (
+        f"layer3 and layer4: CKA 1.00 at the last snapshot (floors {floors['layer3']:.2f} and "
+        f"{floors['layer4']:.2f}): a candidate to shorten"
+    )
+    assert set(findings.rows("cka_to_next", layer="layer3")["evidence"]) == {"layer4"}
+    np.testing.assert_allclose(values(findings, "cka_to_next", "layer3"), 1, atol=1e-5)
+
+
+def test_what_only_rescales_and_the_head_are_never_advised_on(tmp_path):
+    still = moving(angles=np.linspace(0, 0.1, N_SNAPSHOTS))
+    layers = {
+        "bn": ("BatchNorm2d", still),
+        "relu": ("ReLU", still),
+        "pool": ("AvgPool2d", still),
+        "fc": ("Linear", head(still)),
+    }
+    findings = diagnose(write_run(tmp_path / "run.zarr", layers))
+    assert findings.layers["settled"].tolist() == [0, 0, 0, 0]  # it is measured all the same
+    assert not findings.layers["counts"].any()
+    assert findings.advice == ()
+
+
+def test_classes_separate_at_the_first_snapshot_close_to_the_best(tmp_path):
+    labels = np.arange(N_SAMPLES) % 2
+    maps = moving()
+    maps[2:, labels == 1, :4] += 4
+    run = write_run(tmp_path / "run.zarr", {"conv1": ("Conv2d", maps)}, labels=labels)
+    findings = diagnose(run, thresholds=Thresholds(n_neighbors=5))
+    row = findings.layers.iloc[0]
+    assert (row["separated"], row["separated_epoch"]) == (2, 2)
+    table = findings.rows("knn_accuracy")
+    assert (table["value"].to_numpy()[2:] == 1).all()
+    assert (table["value"].to_numpy()[:2] < 0.8).all()
+    assert table["threshold"].tolist() == [0.98] * N_SNAPSHOTS
+    assert table["floor"].between(0.35, 0.65).all()
+    assert table["evidence"].iloc[0] == "best 1.00 at epoch 2; separated at epoch 2"
+
+
+def test_classes_that_are_as_mixed_as_by_chance_have_not_separated(control):
+    findings = diagnose(control, layers=["conv1"])
+    assert findings.layers["separated"].isna().all()
+    assert findings.rows("knn_accuracy")["evidence"].str.endswith("; not separated").all()
+
+
+def test_without_labels_separation_is_not_available(planted):
+    table = planted(moving()).rows("knn_accuracy")
+    assert table["value"].isna().all()
+    assert set(table["evidence"]) == {"not available: fewer than two classes are known"}
+
+
+def test_samples_of_unknown_class_are_left_out_of_the_accuracy_alone(tmp_path):
+    labels = np.arange(N_SAMPLES) % 2
+    maps = moving()
+    maps[:, labels == 1, :4] += 4
+    unknown = np.where(np.arange(N_SAMPLES) < 6, -1, labels)
+    run = write_run(tmp_path / "run.zarr", {"conv1": ("Conv2d", maps)}, labels=unknown)
+    assert (diagnose(run).rows("knn_accuracy")["value"] == 1).all()
+
+
+def test_a_part_of_the_snapshots_and_samples_is_diagnosed_as_a_run_of_these(control, tmp_path):
+    found = diagnose(control, layers=["conv1"], snapshots=[1, 3, 4], samples=range(4, 20))
+    maps = moving(0)[[1, 3, 4], 4:20]
+    labels = np.arange(N_SAMPLES)[4:20] % 3
+    same = write_run(tmp_path / "run.zarr", {"conv1": ("Conv2d", maps)}, labels=labels)
+    expected = diagnose(same)
+    assert found.frame["snapshot"].unique().tolist() == [1, 3, 4]
+    pd.testing.assert_series_equal(found.frame["value"], expected.frame["value"])
+
+
+@pytest.mark.parametrize("kind", ["threads", pytest.param("processes", marks=pytest.mark.slow)])
+def test_an_executor_gives_the_same_numbers(control, kind):
+    spawned = partial(ProcessPoolExecutor, mp_context=multiprocessing.get_context("spawn"))
+    with (ThreadPoolExecutor if kind == "threads" else spawned)(2) as executor:
+        found = diagnose(control, executor=executor)
+    expected = diagnose(control)
+    pd.testing.assert_frame_equal(found.frame, expected.frame, rtol=1e-6)
+    pd.testing.assert_frame_equal(found.channels, expected.channels, rtol=1e-6)
+
+
+def test_a_small_budget_gives_the_same_numbers_and_too_small_a_one_is_refused(control):
+    expected, found = diagnose(control), diagnose(control, max_bytes=400_000)
+    pd.testing.assert_frame_equal(found.frame, expected.frame, rtol=1e-6)
+    with pytest.raises(MemoryError, match="budget"):
+        diagnose(control, max_bytes=20_000)
+
+
+def test_layers_come_in_forward_order_each_once(control):
+    assert diagnose(control, layers=["layer1", "conv1", "conv1"]).layers["layer"].tolist() == ["conv1", "layer1"]
+
+
+def test_one_snapshot_says_nothing_of_time(tmp_path):
+    run = write_run(tmp_path / "run.zarr", {"conv1": ("Conv2d", moving()[:1])})
+    findings = diagnose(run)
+    assert findings.advice == ()
+    assert findings.layers["settled"].isna().all()
+    assert findings.rows("cka_to_last")["evidence"].tolist() == ["not available: one snapshot"]
+    assert not findings.channels["settled"].any()
+
+
+def test_a_layer_of_one_channel_has_no_floor(tmp_path):
+    run = write_run(tmp_path / "run.zarr", {"conv1": ("Conv2d", moving(n_channels=1))})
+    findings = diagnose(run)
+    assert findings.layers["floor"].isna().all()
+    assert findings.layers["level"].tolist() == [0.95]
+    assert findings.advice == ()
+
+
+def test_a_layer_that_is_dead_as_a_whole_is_reported_as_that(planted):
+    findings = planted(np.zeros((N_SNAPSHOTS, N_SAMPLES, N_CHANNELS, 5, 5)))
+    assert values(findings, "effective_rank").tolist() == [0] * N_SNAPSHOTS
+    assert np.isnan(values(findings, "cka_to_last")).all()
+    assert actions(findings) == [("conv1", "dead")]
+    assert "conv1: 16 of 16 channels are dead" in str(findings)
+
+
+def test_values_that_are_not_finite_are_an_error_that_names_them(tmp_path):
+    maps = moving()
+    maps[2, 7, 1] = np.nan
+    run = write_run(tmp_path / "run.zarr", {"conv1": ("Conv2d", maps)})
+    with pytest.raises(ValueError, match=r"conv1 holds NaN or infinite values, first at snapshot 2"):
+        diagnose(run)
+
+
+def test_what_is_no_run_no_thresholds_or_no_layer_is_refused(control):
+    with pytest.raises(TypeError, match="received a str; expected Run, made by open_run"):
+        diagnose("run.zarr")
+    with pytest.raises(TypeError, match="expected Thresholds"):
+        diagnose(control, thresholds={"dead": 0.1})
+    with pytest.raises(TypeError, match=r"layers is the string 'conv1'; expected .* \['conv1'\]"):
+        diagnose(control, layers="conv1")
+    with pytest.raises(KeyError, match="did you mean conv1"):
+        diagnose(control, layers=["conv11"])
+    with pytest.raises(ValueError, match="layers is empty"):
+        diagnose(control, layers=[])
+    with pytest.raises(ValueError, match="3 samples; debiased CKA needs at least 4"):
+        diagnose(control, samples=[0, 1, 2])
+    with pytest.raises(ValueError, match="there is no measure 'deat'; expected one of dead, revived"):
+        diagnose(control, layers=["fc"]).rows("deat")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dead": -0.1}, "the threshold dead is -0.1; expected a number from 0 to 1"),
+        ({"cka": 95}, "the threshold cka is 95; expected a number from 0 to 1"),
+        ({"drift": "0.1"}, "the threshold drift is '0.1'"),
+        ({"noise": float("nan")}, "the threshold noise is nan"),
+        ({"n_neighbors": 0}, "n_neighbors is 0; expected an integer of at least 1"),
+        ({"n_neighbors": 2.5}, "n_neighbors is 2.5"),
+    ],
+)
+def test_thresholds_that_make_no_sense_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Thresholds(**options)

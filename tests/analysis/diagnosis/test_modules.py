@@ -1,0 +1,72 @@
+"""Which layers count, and which are neighbours, by names and classes alone."""
+
+import pytest
+from tests.analysis.planted_runs import head, moving, write_run
+
+from fmcluster.analysis.diagnosis._modules import head_of, made_by, next_layers, passes_on
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The layers of a small residual network, at several depths, in forward order."""
+    maps = moving(n_channels=4, side=2)[:1]
+    wide = moving(n_channels=6, side=2)[:1]
+    layers = {
+        "conv1": ("Conv2d", maps),
+        "bn1": ("BatchNorm2d", maps),
+        "relu": ("ReLU", maps),
+        "layer1.0.conv": ("Conv2d", maps),
+        "layer1.0": ("BasicBlock", maps),
+        "layer1.1.act.call0": ("SiLU", maps),
+        "layer1.1": ("BasicBlock", maps),
+        "layer1": ("Sequential", maps),
+        "layer2.0": ("BasicBlock", wide),
+        "layer2": ("Sequential", wide),
+        "pool": ("AdaptiveAvgPool2d", wide),
+        "fc": ("Linear", head(wide)),
+    }
+    return write_run(tmp_path_factory.mktemp("modules") / "run.zarr", layers)
+
+
+@pytest.mark.parametrize(
+    ("module", "expected"),
+    [
+        *((name, True) for name in ("ReLU", "BatchNorm2d", "GroupNorm", "MaxPool2d", "Dropout", "Identity", "Flatten")),
+        *((name, True) for name in ("FrozenBatchNorm2d", "LayerNorm2d", "DropPath", "StochasticDepth")),
+        *((name, False) for name in ("Conv2d", "Linear", "Sequential", "Bottleneck", "MultiheadAttention", "LSTM")),
+    ],
+)
+def test_only_modules_with_channels_of_their_own_count(module, expected):
+    assert passes_on(module) is expected
+
+
+def test_neighbours_are_of_one_depth_and_not_made_of_one_another(run):
+    assert next_layers(run, run.layers) == {
+        "conv1": "layer1",
+        "layer1": "layer2",
+        "layer1.0": "layer1.1",
+        "layer1.1": "layer2.0",
+    }
+
+
+def test_a_module_that_fires_twice_is_no_neighbour_of_itself(tmp_path):
+    maps = moving(n_channels=4, side=2)[:1]
+    layers = dict.fromkeys(("mix.call0", "mix.call1", "out"), ("Conv2d", maps))
+    run = write_run(tmp_path / "run.zarr", layers)
+    assert next_layers(run, run.layers) == {"mix.call0": "out", "mix.call1": "out"}
+
+
+def test_the_head_is_the_last_layer_unless_it_gives_maps(run, tmp_path):
+    assert head_of(run) == "fc"
+    maps = moving(n_channels=4, side=2)[:1]
+    assert head_of(write_run(tmp_path / "run.zarr", {"a": ("Conv2d", maps), "b": ("Conv2d", maps)})) is None
+
+
+def test_what_passes_on_is_made_by_the_layer_before_if_that_has_as_many_channels(run):
+    assert made_by(run, run.layers) == {
+        "bn1": "conv1",
+        "relu": "bn1",
+        "layer1.1.act.call0": "layer1.0",
+        "pool": "layer2",
+    }
+    assert made_by(run, ["relu", "fc"]) == {}

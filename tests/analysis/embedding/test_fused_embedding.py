@@ -1,0 +1,296 @@
+"""The default map: neighbours within snapshots, links and paths between them."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist
+from scipy.stats import spearmanr
+from sklearn.base import clone
+from sklearn.manifold import TSNE
+
+from fmcluster.analysis.embedding._motion import Paths, draw_drift
+from fmcluster.analysis.embedding._preservation import measure_faithfulness
+from fmcluster.analysis.embedding._fused_embedding import FusedMap
+from fmcluster.analysis.embedding._losses import Task, TsneLoss, fuzzy_graphs, lay_out_tsne, lay_out_umap
+from fmcluster.analysis.embedding._neighbors import LAGS, find_links, find_neighbourhood, find_precisions, kernel
+
+
+def moving_groups(seed: int) -> np.ndarray:
+    """Rows in four groups, (snapshot, row, feature): they hardly move but for the first ten, which change group."""
+    rng = np.random.default_rng(seed)
+    centres = 6 * rng.standard_normal((4, 8))
+    rows = centres[np.arange(80) % 4] + rng.standard_normal((80, 8))
+    drift = np.cumsum(0.02 * rng.standard_normal((12, 80, 8)), axis=0)
+    values = rows + drift
+    values[6:, :10] += (centres[(np.arange(10) + 1) % 4] - centres[np.arange(10) % 4])[None]
+    flat = values.reshape(-1, 8)
+    flat = (flat - flat.mean(axis=0)) @ np.linalg.svd(flat - flat.mean(axis=0), full_matrices=False)[2].T
+    return flat.reshape(values.shape)
+
+
+def draw(values: np.ndarray, fused: FusedMap) -> np.ndarray:
+    """Map vectors of shape (snapshot, row, feature)."""
+    flat = values.reshape(-1, values.shape[2])
+    return fused.fit_transform(flat, np.repeat(np.arange(len(values)), values.shape[1])).reshape(*values.shape[:2], 2)
+
+
+def task_of(values: np.ndarray, *, n_neighbors: int = 10, link: float = 0.6, motion: float = 0.05) -> Task:
+    places = [find_neighbourhood(snapshot, perplexity=n_neighbors) for snapshot in values]
+    return Task(values, places, find_links(values, places), Paths(values), n_neighbors, link, motion, 10, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["tsne", "umap"])
+def test_it_keeps_neighbours_that_a_joint_tsne_loses_and_shows_who_moves(loss):
+    values = moving_groups(0)
+    positions = draw(values, FusedMap(loss=loss))
+    told = measure_faithfulness(values, positions)
+    joint = TSNE(random_state=0, init="pca", perplexity=15).fit_transform(values.reshape(-1, 8))
+    other = measure_faithfulness(values, joint.reshape(12, 80, 2))
+    assert told.neighbours_kept > other.neighbours_kept + 1
+    assert told.motion > other.motion
+    moved = np.linalg.norm(np.diff(positions, axis=0), axis=2)
+    assert np.median(moved[5, :10]) > 5 * np.median(moved[5, 10:])
+
+
+@pytest.mark.parametrize("loss", ["tsne", "umap"])
+def test_the_same_seed_gives_the_same_map(loss):
+    values = moving_groups(1)[:3]
+    np.testing.assert_array_equal(*(draw(values, FusedMap(loss=loss, n_iter=20, random_state=4)) for _ in range(2)))
+
+
+def test_a_place_means_the_same_in_every_snapshot():
+    """Groups are where they were; without links, snapshots laid out by themselves need not agree."""
+    values = moving_groups(2)
+    positions = draw(values, FusedMap())
+    middles = np.stack([[snapshot[group::4][5:].mean(axis=0) for group in range(4)] for snapshot in positions])
+    apart = cdist(middles[0], middles[0])[np.triu_indices(4, 1)].min()
+    assert np.linalg.norm(middles - middles[0], axis=2).max() < apart / 2
+
+
+@pytest.mark.parametrize("lay_out", [lay_out_tsne, pytest.param(lay_out_umap, marks=pytest.mark.slow)])
+def test_more_weight_on_paths_makes_movements_truer(lay_out):
+    gained = []
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        rows = rng.standard_normal((60, 5)) * [3, 1, 1, 1, 1]
+        jumps = rng.lognormal(sigma=1, size=(6, 60, 1)) * rng.standard_normal((6, 60, 5))
+        values = rows + jumps * (np.arange(6) % 2)[:, None, None]
+        free, bound = (replace(task_of(values, motion=weight), n_iter=250) for weight in (0, 0.4))
+        gained.append(np.subtract(*(measure_faithfulness(values, lay_out(task)).motion for task in (bound, free))))
+    assert np.mean(gained) > 0.03
+
+
+def test_movements_too_small_to_change_neighbours_are_drawn_to_scale():
+    """Rows drift a little, each at its own speed: the map has to show who drifts faster."""
+    rng = np.random.default_rng(0)
+    speed = rng.lognormal(sigma=1, size=(60, 1)) * 0.01
+    rows, direction = rng.standard_normal((2, 60, 6))
+    values = np.stack([rows + t * speed * direction for t in range(6)])
+    assert measure_faithfulness(values, draw(values, FusedMap())).motion > 0.7
+
+
+def test_snapshots_may_come_in_any_order_of_rows():
+    values = moving_groups(4)[:4]
+    flat, snapshots = values.reshape(-1, 8), np.repeat(np.arange(4), 80)
+    mixed = np.argsort(np.tile(np.arange(80), 4), kind="stable")  # row by row, instead of snapshot by snapshot
+    expected = FusedMap(n_iter=30).fit_transform(flat, snapshots)
+    fused = FusedMap(n_iter=30)
+    np.testing.assert_array_equal(fused.fit_transform(flat[mixed], snapshots[mixed]), expected[mixed])
+    np.testing.assert_array_equal(fused.embedding_, expected[mixed])
+
+
+def test_it_is_a_scikit_learn_estimator():
+    fused = FusedMap(loss="umap", n_neighbors=7, motion=0.1)
+    assert clone(fused).get_params() == fused.get_params()
+    assert fused.set_params(loss="tsne").loss == "tsne"
+    one = FusedMap(n_iter=50).fit_transform(moving_groups(5)[0])
+    assert one.shape == (80, 2)
+
+
+BOTH = pytest.mark.parametrize("loss", ["tsne", pytest.param("umap", marks=pytest.mark.slow)])
+
+
+@BOTH
+@pytest.mark.parametrize(("count", "per"), [(1, 4), (4, 1), (3, 2), (2, 3), (6, 16)])
+def test_few_rows_or_snapshots_work(loss, count, per):
+    values = np.random.default_rng(0).standard_normal((count, per, 3))
+    assert np.isfinite(draw(values, FusedMap(loss=loss))).all()
+
+
+@BOTH
+@pytest.mark.parametrize("values", [np.ones((3, 20, 3)), np.tile(np.arange(60.0).reshape(20, 3) ** 2, (3, 1, 1))])
+def test_rows_that_are_all_the_same_or_never_move_are_put_somewhere(loss, values):
+    assert np.isfinite(draw(values, FusedMap(loss=loss, n_iter=50))).all()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"loss": "sne"}, 'loss is \'sne\'; expected "tsne" or "umap"'),
+        ({"n_neighbors": 1}, "n_neighbors is 1; expected at least 2"),
+        ({"n_iter": 0}, "n_iter is 0; expected at least 1"),
+        ({"link": -1.0}, "link is -1.0; expected a weight of 0"),
+        ({"motion": 0.5}, "motion is 0.5; expected a weight from 0 to below 0.5"),
+    ],
+)
+def test_parameters_out_of_range_are_refused(parameters, message):
+    with pytest.raises(ValueError, match=message):
+        FusedMap(**parameters).fit_transform(np.eye(6))
+
+
+def test_rows_that_are_no_snapshots_of_one_another_are_refused():
+    with pytest.raises(ValueError, match="snapshots have 2 to 4 rows; expected the same rows in each"):
+        FusedMap().fit_transform(np.eye(6), [0, 0, 1, 1, 1, 1])
+    with pytest.raises(ValueError, match=r"snapshots has shape \(3,\); expected \(6,\)"):
+        FusedMap().fit_transform(np.eye(6), [0, 0, 1])
+    with pytest.raises(ValueError, match="NaN"):
+        FusedMap().fit_transform(np.full((6, 2), np.nan))
+
+
+def test_links_go_to_the_nearest_row_of_snapshots_a_few_apart():
+    values = np.random.default_rng(6).standard_normal((11, 12, 4))
+    links = find_links(values, [find_neighbourhood(snapshot, perplexity=3) for snapshot in values])
+    expected = {}
+    for now in range(11):
+        for other in range(11):
+            if abs(now - other) in LAGS:
+                apart = cdist(values[now], values[other])
+                for row, nearest in enumerate(apart.argmin(axis=1)):
+                    expected[12 * now + row, 12 * other + nearest] = apart[row, nearest]
+    found = dict(zip(zip(links.rows.tolist(), links.columns.tolist(), strict=True), links.distances, strict=True))
+    assert found.keys() == expected.keys()
+    np.testing.assert_allclose([found[pair] for pair in expected], list(expected.values()))
+
+
+def test_affinities_have_the_perplexity_asked_for():
+    """Within a snapshot, each row's affinities have the entropy of so many equal neighbours."""
+    squares = np.sort(np.random.default_rng(0).random((50, 45)), axis=1)
+    weights = kernel(squares, find_precisions(squares, perplexity=15))
+    share = weights / weights.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(np.exp(-(share * np.log(share)).sum(axis=1)), 15, rtol=1e-6)
+
+
+def energy(task: Task, loss: TsneLoss, positions: np.ndarray) -> float:
+    """t-SNE's divergence in each snapshot, by the book."""
+    total = 0.0
+    for now, affinities in enumerate(loss.within):
+        p = affinities.toarray()
+        q = 1 / (1 + cdist(positions[now], positions[now]) ** 2)
+        np.fill_diagonal(q, 0)
+        q /= q.sum()
+        total += (p[p > 0] * np.log(p[p > 0] / q[p > 0])).sum()
+    links, flat = loss.links.toarray(), positions.reshape(-1, 2)
+    return total + (links * np.log(1 + cdist(flat, flat) ** 2)).sum()
+
+
+def slopes(function, positions: np.ndarray) -> Iterator[float]:
+    for place in range(0, positions.size, 7):
+        step = np.zeros(positions.size)
+        step[place] = 1e-5
+        step = step.reshape(positions.shape)
+        yield (function(positions + step) - function(positions - step)) / 2e-5
+
+
+def test_the_gradient_is_that_of_the_divergences_and_the_links():
+    task = task_of(np.random.default_rng(7).standard_normal((3, 14, 4)), motion=0)
+    loss = TsneLoss(task)
+    positions = np.random.default_rng(8).standard_normal((3, 14, 2))
+    _, gradient = loss(
+        positions.reshape(-1, 2),
+        loss.links,
+        dof=1,
+        bh_params={"theta": 0},
+        fft_params={},
+        reference_embedding=None,
+        n_jobs=1,
+        should_eval_error=False,
+    )
+    found = gradient.ravel()[::7]
+    np.testing.assert_allclose(found, list(slopes(lambda y: energy(task, loss, y), positions)), atol=1e-7)
+    for affinities in loss.within:
+        assert affinities.sum() == pytest.approx(1)
+
+
+def test_paths_pull_towards_lengths_in_proportion_to_the_true_ones():
+    rng = np.random.default_rng(9)
+    values = rng.standard_normal((5, 6, 3))
+    positions = rng.standard_normal((5, 6, 2))
+    expected = np.zeros_like(positions)
+    for lag in (1, 2, 4):
+        for now in range(5 - lag):
+            steps = positions[now + lag] - positions[now]
+            lengths = np.linalg.norm(steps, axis=1)
+            true = np.linalg.norm(values[now + lag] - values[now], axis=1)
+            wanted = true * lengths.mean() / true.mean()
+            for row in range(6):
+                excess = (lengths[row] - wanted[row]) * steps[row] / lengths[row] / 3
+                expected[now + lag, row] += excess
+                expected[now, row] -= excess
+    np.testing.assert_allclose(Paths(values).pull(positions), expected, atol=1e-12)
+
+
+def test_following_the_pull_alone_gives_a_true_path():
+    """In the plane, paths can be drawn exactly: lengths between snapshots 1, 2 and 4 apart end up in proportion."""
+    rng = np.random.default_rng(10)
+    values = np.cumsum(rng.standard_normal((5, 20, 2)), axis=0)
+    positions = values + 0.3 * rng.standard_normal(values.shape)
+    paths = Paths(values)
+    for _ in range(2000):
+        positions = positions - 0.2 * paths.pull(positions)
+    for lag in (1, 2, 4):
+        true = np.linalg.norm(values[lag:] - values[:-lag], axis=2)
+        drawn = np.linalg.norm(positions[lag:] - positions[:-lag], axis=2)
+        assert min(spearmanr(a, b).statistic for a, b in zip(true, drawn, strict=True)) > 0.99
+
+
+def test_the_fuzzy_graph_of_a_snapshot_is_umaps_own():
+    from umap import UMAP
+
+    values = np.random.default_rng(11).standard_normal((2, 60, 4)).astype(np.float32).astype(np.float64)
+    graphs, links = fuzzy_graphs(task_of(values))
+    for snapshot, graph in zip(values, graphs, strict=True):
+        own = UMAP(n_neighbors=10, random_state=0, n_jobs=1, n_epochs=1).fit(snapshot).graph_
+        np.testing.assert_allclose(graph.toarray(), own.toarray(), atol=1e-5)
+    dense = links.toarray()
+    np.testing.assert_array_equal(dense, dense.T)
+    assert 0 < dense[:60, 60:].max() <= 0.6 + 0.6 - 0.36
+    assert not dense[:60, :60].any()
+
+
+def test_a_linear_map_draws_drift_exactly():
+    """Where the layout is a linear map of the vectors, so is what is drawn of a small movement, up to the ridge."""
+    rng = np.random.default_rng(1)
+    rows = rng.standard_normal((200, 2))
+    values = np.stack([rows, rows + 0.001 * rng.standard_normal((200, 2))])
+    layout = np.stack([rows, rows]) * [10, 4]
+    places = [find_neighbourhood(snapshot, perplexity=15) for snapshot in values]
+    drawn = draw_drift(values, layout, neighbourhoods=places)
+    true = (values[1] - values[0]) * [10, 4]
+    assert np.corrcoef((drawn[1] - drawn[0]).ravel(), true.ravel())[0, 1] > 0.95
+    np.testing.assert_allclose(drawn.mean(axis=0), rows * [10, 4], atol=0.02)
+
+
+def test_rows_that_moved_far_stay_where_the_layout_put_them():
+    rng = np.random.default_rng(2)
+    values = np.stack([rng.standard_normal((50, 4)), 100 + rng.standard_normal((50, 4))])
+    layout = rng.standard_normal((2, 50, 2))
+    places = [find_neighbourhood(snapshot, perplexity=15) for snapshot in values]
+    np.testing.assert_allclose(draw_drift(values, layout, neighbourhoods=places), layout, atol=1e-9)
+
+
+@pytest.mark.slow
+def test_twenty_snapshots_of_two_thousand_rows_take_less_than_two_minutes():
+    from time import perf_counter
+
+    rng = np.random.default_rng(12)
+    centres = 4 * rng.standard_normal((30, 20))
+    rows = centres[rng.integers(30, size=2048)] + rng.standard_normal((2048, 20))
+    values = rows + np.cumsum(0.3 * rng.standard_normal((20, 2048, 20)), axis=0)
+    start = perf_counter()
+    positions = draw(values, FusedMap())
+    assert perf_counter() - start < 120
+    told = measure_faithfulness(values, positions)
+    assert told.neighbours_kept > 20 * told.neighbours_chance

@@ -1,0 +1,204 @@
+"""Results beside a run: used again only where what made them is the same."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.decomposition import PCA
+from torch import nn
+
+import fmcluster as fm
+from fmcluster.analysis import Clusters, Embedding, Findings, Scores, Thresholds
+from fmcluster.analysis._cache import Saved
+from fmcluster.analysis._analyze import study
+from fmcluster.store import Run
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Callable[..., Run]:
+    """Record a small network at two or more moments; weights by seed."""
+
+    def make(*, seed: int = 0, snapshots: int = 2, mode: str = "w") -> Run:
+        torch.manual_seed(seed)
+        model = nn.Sequential(nn.Conv2d(3, 12, 3), nn.ReLU(), nn.Conv2d(12, 10, 3))
+        images = torch.randn(9, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+        with fm.Recorder(model, tmp_path / "run.zarr", probe=[(image, 0) for image in images], mode=mode) as recorder:
+            for epoch in range(snapshots):
+                recorder.snapshot(epoch=epoch)
+                for parameter in model.parameters():
+                    parameter.data += 0.1 * torch.randn_like(parameter)
+        return fm.open_run(tmp_path / "run.zarr")
+
+    return make
+
+
+def files(run: Run) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in Path(f"{run.path}.results").iterdir()}
+
+
+def verbs(run: Run) -> list[str]:
+    return sorted(name.rsplit("-", 2)[1] for name in files(run))
+
+
+def same(one: object, other: object) -> None:
+    assert type(one) is type(other)
+    for field in dataclasses.fields(one):
+        a, b = getattr(one, field.name), getattr(other, field.name)
+        if isinstance(a, pd.DataFrame):
+            pd.testing.assert_frame_equal(a, b)
+        elif isinstance(a, np.ndarray):
+            np.testing.assert_array_equal(a, b)
+            assert a.dtype == b.dtype
+        else:
+            assert a == b or (a != a and b != b), field.name
+
+
+def test_the_same_study_twice_is_made_once(record) -> None:
+    run = record()
+    first = study(run["2"].vectors("channel"), n_clusters=3, saved=Saved.beside(run))
+    assert verbs(run) == ["cluster", "embed", "pca"]
+    before = files(run)
+    again = study(fm.open_run(run.path)["2"].vectors("channel"), n_clusters=3, saved=Saved.beside(run))
+    assert files(run) == before
+    fresh = study(run["2"].vectors("channel"), n_clusters=3)
+    for name, kind in (("scores", Scores), ("embedding", Embedding), ("clusters", Clusters)):
+        assert isinstance(getattr(again, name), kind)
+        same(getattr(first, name), getattr(again, name))
+        same(getattr(first, name), getattr(fresh, name))
+    pd.testing.assert_frame_equal(again.history.frame, first.history.frame)
+
+
+@pytest.mark.parametrize(
+    ("change", "made"),
+    [
+        ({"n_clusters": 4}, ["cluster"]),
+        ({"random_state": 1}, ["cluster", "embed", "pca"]),
+        ({"n_components": 5}, ["cluster", "embed", "pca"]),
+        ({"reducer": PCA(2)}, ["embed"]),
+        ({"reducer": PCA(2, whiten=True)}, ["embed"]),
+    ],
+)
+def test_other_parameters_are_another_result(change, made, record) -> None:
+    run = record()
+    study(run["2"].vectors("channel"), n_clusters=3, saved=Saved.beside(run))
+    if isinstance(change.get("reducer"), PCA):
+        study(run["2"].vectors("channel"), n_clusters=3, saved=Saved.beside(run), reducer=PCA(2, tol=0.1))
+    before = files(run)
+    study(run["2"].vectors("channel"), saved=Saved.beside(run), **({"n_clusters": 3} | change))
+    assert sorted(name.rsplit("-", 2)[1] for name in files(run).keys() - before.keys()) == made
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"samples": [0, 1, 2, 3]}, {"samples": [3, 2, 1, 0, 4, 5, 6, 7, 8]}, {"snapshots": [0]}, {"scaling": "unit"}],
+)
+def test_other_vectors_are_another_result(options, record) -> None:
+    run = record()
+    for arguments in ({}, options):
+        study(run["2"].vectors("channel", **arguments), n_clusters=3, saved=Saved.beside(run))
+    assert verbs(run) == ["cluster", "cluster", "embed", "embed", "pca", "pca"]
+
+
+def test_other_rows_drawn_are_another_result(record) -> None:
+    run = record()
+    for seed in (0, 1):
+        vectors = run["2"].vectors("channel", n_rows=5, random_state=seed)
+        study(vectors, n_clusters=3, saved=Saved.beside(run))
+    assert verbs(run).count("pca") == 2
+
+
+def test_other_snapshots_or_activations_are_another_result(record) -> None:
+    saved = Saved.beside(record())
+    for options in ({}, {"snapshots": 3}, {"seed": 1}):
+        run = record(**options)
+        values = study(run["2"].vectors("channel"), n_clusters=3).scores.values
+        np.testing.assert_array_equal(study(run["2"].vectors("channel"), saved=saved).scores.values, values)
+    assert verbs(run).count("pca") == 3
+
+
+def test_the_file_says_what_made_it(record) -> None:
+    run = record()
+    study(run["2"].vectors("channel"), n_clusters=3, saved=Saved.beside(run))
+    [path] = Path(f"{run.path}.results").glob("*-pca-*.npz")
+    with np.load(path, allow_pickle=False) as file:
+        key = json.loads(str(file["about"]))["key"]
+    assert key["verb"] == "pca"
+    assert key["parameters"]["n_components"] == 50
+    assert key["of"][0]["snapshots"]["epoch"] == [0, 1]
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a zip file", None])
+def test_a_damaged_file_is_made_again_with_a_warning(damage, record) -> None:
+    run = record()
+    saved = Saved.beside(run)
+    first = study(run["2"].vectors("channel"), n_clusters=3, saved=saved)
+    [path] = Path(f"{run.path}.results").glob("*-pca-*.npz")
+    path.write_bytes(path.read_bytes()[:-40] if damage is None else damage)
+    with pytest.warns(UserWarning, match="cannot be read .* the result is computed again"):
+        again = study(run["2"].vectors("channel"), n_clusters=3, saved=saved)
+    same(first.scores, again.scores)
+    study(run["2"].vectors("channel"), n_clusters=3, saved=saved)  # is whole again: no warning
+
+
+def test_a_folder_that_cannot_be_written_is_a_warning(record) -> None:
+    run = record()
+    Path(f"{run.path}.results").write_text("a file is in the way")
+    with pytest.warns(UserWarning, match="the result is not saved in"):
+        found = study(run["2"].vectors("channel"), n_clusters=3, saved=Saved.beside(run))
+    assert found.clusters.n_clusters == 3
+
+
+def test_a_remote_run_has_no_folder_beside_it(record) -> None:
+    run = record()
+    run.path = "s3://bucket/run.zarr"
+    assert Saved.beside(run) is None
+
+
+def test_a_reducer_that_does_not_tell_its_parameters_is_not_saved(record) -> None:
+    class Flat:
+        def fit_transform(self, X: np.ndarray) -> np.ndarray:
+            return X[:, :2]
+
+    run = record()
+    study(run["2"].vectors("channel"), reducer=Flat(), saved=Saved.beside(run))
+    assert not Path(f"{run.path}.results").exists()
+
+
+def test_no_cluster_is_refused(record) -> None:
+    with pytest.raises(ValueError, match="n_clusters is 0; expected at least 1"):
+        study(record()["2"].vectors("channel"), n_clusters=0)
+
+
+def test_findings_are_read_back_with_their_advice_thresholds_and_gaps(record) -> None:
+    run = record()
+    saved = Saved.beside(run)
+    vectors = [run[name].vectors("sample") for name in run.layers]
+    made = fm.diagnose(run, thresholds=Thresholds(cka=0.0, settled_by=1.0))
+    assert made.advice
+
+    def refuse() -> Findings:
+        raise AssertionError("computed again")
+
+    def use(make: Callable[[], Findings], parameters: dict[str, int]) -> Findings:
+        return saved.use(make, Findings, verb="diagnose", vectors=vectors, parameters=parameters)
+
+    assert use(lambda: made, {"seed": 0}) is made
+    found = use(refuse, {"seed": 0})
+    assert found.thresholds == made.thresholds
+    for name in ("frame", "channels", "layers"):
+        pd.testing.assert_frame_equal(getattr(found, name), getattr(made, name))
+    assert [(each.layer, each.action, each.text) for each in found.advice] == [
+        (each.layer, each.action, each.text) for each in made.advice
+    ]
+    for one, other in zip(found.advice, made.advice, strict=True):
+        pd.testing.assert_frame_equal(one.evidence, other.evidence)
+    with pytest.raises(AssertionError, match="computed again"):
+        use(refuse, {"seed": 1})
+    nothing = dataclasses.replace(made, advice=())
+    use(lambda: nothing, {"seed": 2})
+    assert use(refuse, {"seed": 2}).advice == ()

@@ -1,0 +1,102 @@
+"""Passes over parts, on executors; and what a pass leaves out."""
+
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from fmcluster.analysis import pca
+from fmcluster.analysis._parallel import own_threads, run_each
+
+
+def maps_of(seed: int, shape: tuple[int, ...]) -> np.ndarray:
+    return np.maximum(np.random.default_rng(seed).standard_normal(shape), 0).astype(np.float16)
+
+
+def halve(number: int) -> float:
+    return number / 2
+
+
+def test_parts_come_in_order_and_are_taken_as_they_are_needed(executor: Executor) -> None:
+    taken = []
+
+    def items() -> Iterator[int]:
+        for number in range(200):
+            taken.append(number)
+            yield number
+
+    parts = run_each(halve, items(), executor=executor)
+    assert next(parts) == 0
+    assert len(taken) < 100
+    assert list(parts) == [number / 2 for number in range(1, 200)]
+
+
+def test_an_error_in_a_part_is_raised(executor: Executor) -> None:
+    with pytest.raises(TypeError):
+        list(run_each(halve, [1, "two"], executor=executor))
+
+
+@pytest.mark.parametrize(
+    ("view", "options", "method"),
+    [
+        ("channel", {}, "gram"),
+        ("channel", {"scaling": "unit"}, "gram"),
+        ("channel", {"scaling": "centred", "n_rows": 5}, "gram"),
+        ("map", {}, "covariance"),
+        ("map", {"max_bytes": 640_000}, "randomized"),
+    ],
+)
+def test_numbers_do_not_depend_on_the_executor(view, options, method, executor, vectors_of, monkeypatch) -> None:
+    monkeypatch.setattr("fmcluster.analysis.components._gram.BLOCK_BYTES", 20_000)
+    options = dict(options)
+    max_bytes = options.pop("max_bytes", 1 << 30)
+    shape = (3, 16, 10, 12, 12) if method != "randomized" else (1, 14, 30, 20, 20)
+    vectors = vectors_of(maps_of(0, shape), view, **options)
+    here = pca(vectors, n_components=4, components=True, max_bytes=max_bytes)
+    there = pca(vectors, n_components=4, components=True, max_bytes=max_bytes, executor=executor)
+    assert here.method == there.method == method
+    np.testing.assert_allclose(there.singular_values, here.singular_values, rtol=1e-6)
+    np.testing.assert_allclose(there.values, here.values, rtol=1e-6, atol=1e-6 * np.abs(here.values).max())
+    np.testing.assert_allclose(there.components, here.components, atol=1e-5)
+    assert there.error == pytest.approx(here.error, rel=1e-3)
+
+
+def threads_of_blas(_item: int) -> int:
+    return max(each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas")
+
+
+def test_workers_multiply_with_one_thread_each_and_give_the_others_back(executor: Executor) -> None:
+    np.ones((2, 2)) @ np.ones((2, 2))
+    with threadpool_limits(2, user_api="blas"):
+        assert set(run_each(threads_of_blas, range(6), executor=executor)) == {1}
+        assert threads_of_blas(0) == 2
+        unfinished = run_each(threads_of_blas, range(6), executor=executor)
+        next(unfinished)
+        unfinished.close()
+        assert threads_of_blas(0) == 2
+
+
+@pytest.mark.parametrize(("cores", "most", "expected"), [(4, 3, 3), (2, 3, 2), (4, 1, None), (1, 3, None)])
+def test_own_threads_are_as_many_as_cores_and_memory_allow(monkeypatch, cores, most, expected) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    with own_threads(None, most=most) as threads:
+        assert (threads is None) == (expected is None)
+        if threads is not None:
+            assert threads._max_workers == expected
+            assert list(run_each(halve, range(20), executor=threads)) == [number / 2 for number in range(20)]
+
+
+def test_the_users_executor_comes_before_own_threads() -> None:
+    with ThreadPoolExecutor(1) as mine, own_threads(mine, most=8) as used:
+        assert used is mine
+
+
+def test_forked_processes_are_refused() -> None:
+    with (
+        ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as forked,
+        pytest.raises(ValueError, match=r"forks its processes.*get_context\(\"spawn\"\)"),
+    ):
+        list(run_each(halve, [1], executor=forked))
