@@ -32,7 +32,13 @@ from tasks import LARGEST, measure
 SAMPLES = {"0.5 GB": 9, "1 GB": 17, "2 GB": 34, "4 GB": 68}
 SMALL = {"tiny": 4, "small": 6}
 BUDGETS = (1 << 30, 1 << 28)
-CASES = [("conv1", "channel"), ("conv1", "sample"), ("layer1", "map"), ("layer3", "map"), ("layer4", "position")]
+CASES = [
+    ("conv1", "channel"),
+    ("conv1", "sample"),
+    ("layer1", "feature_map"),
+    ("layer3", "feature_map"),
+    ("layer4", "position"),
+]
 N_SNAPSHOTS = 10
 
 
@@ -185,7 +191,7 @@ def verbs(path: Path) -> list[dict[str, Any]]:
     """What works on whole runs, or keeps more than scores."""
     table = []
     print("\nother verbs")
-    for verb in ("similarity", "diagnose", "exemplars"):
+    for verb in ("similarity", "diagnose", "top_images"):
         for max_bytes in BUDGETS:
             table.append(
                 {"verb": verb, "max_bytes": max_bytes, **measure("verb", path, view=verb, max_bytes=max_bytes)}

@@ -5,7 +5,7 @@
 
 One fine-tuning is recorded and diagnosed. What it names is then done, and the network trained again from that start:
 
-freeze   a layer, from the epoch at which it had settled, which is 0 where it hardly changed;
+freeze   a layer, from the epoch at which it had converged, which is 0 where it hardly changed;
 narrow   the inner convolution of a residual block to half of its channels, those whose response varied most.
 
 At random is the same number of layers, with the same epochs, drawn anew for each seed. Costs are counted: multiply-adds
@@ -185,8 +185,8 @@ def plans(run: Any, findings: Any, seeds: range) -> dict[tuple[str, str, int], P
     blocks = [name for name in run.layers if name.startswith("layer") and not name.endswith(INNER)]
     units = ["conv1", *blocks]
     advised = {(advice.action, advice.layer) for advice in findings.advice}
-    settled = findings.layers.set_index("layer")["settled_epoch"]
-    calendar = {unit: int(settled[unit]) for unit in units if ("freeze", unit) in advised}
+    converged = findings.layers.set_index("layer")["converged_epoch"]
+    calendar = {unit: int(converged[unit]) for unit in units if ("freeze", unit) in advised}
     narrow = [block for block in blocks if ("narrow", block + INNER) in advised]
     out = {}
     for seed in seeds:

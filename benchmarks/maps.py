@@ -33,9 +33,9 @@ from torchvision.datasets import ImageFolder
 from torchvision.models import resnet18
 
 from fmcluster import Recorder, embed, open_run, pca
-from fmcluster.analysis.embedding._preservation import measure_faithfulness
-from fmcluster.analysis.embedding._fused_embedding import FusedMap
 from fmcluster.analysis._results import Embedding, Scores
+from fmcluster.analysis.embedding._fused_embedding import FusedEmbedding
+from fmcluster.analysis.embedding._preservation import measure_faithfulness
 
 Method = Callable[[Scores, int], Embedding]
 
@@ -67,7 +67,7 @@ def aligned_umap(scores: Scores, seed: int) -> Embedding:
 
 
 def fused(**parameters: Any) -> Method:
-    return lambda scores, seed: embed(scores, FusedMap(random_state=seed, **parameters))
+    return lambda scores, seed: embed(scores, FusedEmbedding(random_state=seed, **parameters))
 
 
 METHODS: dict[str, Method] = {
@@ -76,12 +76,12 @@ METHODS: dict[str, Method] = {
     "joint UMAP": umap,
     "joint t-SNE": lambda scores, seed: embed(scores, TSNE(random_state=seed, init="pca", perplexity=30)),
     "PCA": lambda scores, _seed: embed(scores, PCA(2)),
-    "FusedMap (default)": fused(),
-    "FusedMap umap": fused(loss="umap"),
-    "FusedMap motion 0": fused(motion=0),
-    "FusedMap motion 0.1": fused(motion=0.1),
-    "FusedMap motion 0.2": fused(motion=0.2),
-    "FusedMap motion 0.4": fused(motion=0.4),
+    "FusedEmbedding (default)": fused(),
+    "FusedEmbedding umap": fused(loss="umap"),
+    "FusedEmbedding motion 0": fused(motion=0),
+    "FusedEmbedding motion 0.1": fused(motion=0.1),
+    "FusedEmbedding motion 0.2": fused(motion=0.2),
+    "FusedEmbedding motion 0.4": fused(motion=0.4),
 }
 if find_spec("m_phate"):
     METHODS["M-PHATE"] = lambda scores, seed: embed(scores, MPhate(scores.n_snapshots, seed))
@@ -123,16 +123,16 @@ def measure(name: str, scores: Scores, *, view: str, seeds: int) -> dict[str, An
         seconds.append(2 * drawn - start - perf_counter())  # embed has measured it, too
         told.append(embedding.faithfulness)
     print(
-        f"{name:20s} {view:16s} kept {median(t.neighbours_kept for t in told):5.2f} (chance "
-        f"{told[0].neighbours_chance:.2f})  motion {median(t.motion for t in told):5.2f}  {median(seconds):5.1f} s",
+        f"{name:20s} {view:16s} kept {median(t.neighbor_recall for t in told):5.2f} (chance "
+        f"{told[0].neighbor_recall_chance:.2f})  motion {median(t.motion for t in told):5.2f}  {median(seconds):5.1f} s",
         flush=True,
     )
     return {
         "method": name,
         "view": view,
         "shape": [scores.n_snapshots, *vectors.shape[1:]],
-        "kept": [t.neighbours_kept for t in told],
-        "chance": told[0].neighbours_chance,
+        "kept": [t.neighbor_recall for t in told],
+        "chance": told[0].neighbor_recall_chance,
         "trustworthiness": [t.trustworthiness for t in told],
         "motion": [t.motion for t in told],
         "motion_pooled": [t.motion_pooled for t in told],
@@ -150,7 +150,7 @@ def scale() -> list[dict[str, Any]]:
         entry: dict[str, Any] = {"rows": n_rows, "snapshots": 20}
         for loss in ("tsne", "umap"):
             start = perf_counter()
-            FusedMap(loss=loss).fit_transform(values, np.repeat(np.arange(20), n_rows))
+            FusedEmbedding(loss=loss).fit_transform(values, np.repeat(np.arange(20), n_rows))
             entry[loss] = perf_counter() - start
         print(f"20 x {n_rows:4d} rows: t-SNE {entry['tsne']:5.1f} s, UMAP {entry['umap']:5.1f} s", flush=True)
         table.append(entry)

@@ -36,8 +36,8 @@ def task_pca(run: Any, layer: str, view: str, max_bytes: int) -> Callable[[], An
 
 def task_read(run: Any, layer: str, view: str, max_bytes: int) -> Callable[[], Any]:
     """Every block that `pca` reads, by as many threads, and nothing done with it."""
-    from fmcluster.analysis.components._gram import plan_pass
     from fmcluster.analysis._parallel import own_threads, run_each
+    from fmcluster.analysis.components._gram import plan_pass
 
     def work() -> dict[str, Any]:
         vectors = run[layer].vectors(view)
@@ -60,14 +60,14 @@ def task_maps(run: Any, layer: str, view: str, max_bytes: int) -> Callable[[], A
 
     def work() -> dict[str, Any]:
         numbers = run.snapshots["snapshot"]
-        read = (maps.read_maps(snapshot=k, samples=samples, channels=every, rows=every).size for k in numbers)
+        read = (maps.read_feature_maps(snapshot=k, samples=samples, channels=every, rows=every).size for k in numbers)
         return {"values": sum(read)}
 
     return work
 
 
 def task_products(run: Any, layer: str, view: str, max_bytes: int) -> Callable[[], Any]:
-    """The matrix products of that pass alone, of values that a cache holds: nothing read, nothing centred."""
+    """The matrix products of that pass alone, of values that a cache holds: nothing read, nothing centered."""
     from fmcluster.analysis.components._gram import plan_pass, product_dtype, slices
 
     vectors = run[layer].vectors(view)
@@ -115,7 +115,7 @@ def task_verb(run: Any, layer: str, view: str, max_bytes: int) -> Callable[[], A
     verb, of = {
         "similarity": (fm.similarity, run),
         "diagnose": (fm.diagnose, run),
-        "exemplars": (fm.exemplars, run[layer]),
+        "top_images": (fm.top_images, run[layer]),
     }[view]
     return partial(verb, of, max_bytes=max_bytes)
 

@@ -3,9 +3,9 @@ from .analysis import cluster as cluster
 from .analysis import compare as compare
 from .analysis import diagnose as diagnose
 from .analysis import embed as embed
-from .analysis import exemplars as exemplars
 from .analysis import pca as pca
 from .analysis import similarity as similarity
+from .analysis import top_images as top_images
 from .analysis import track as track
 from .capture import Recorder as Recorder
 from .capture import replay as replay

@@ -104,7 +104,7 @@ def test_the_face_of_the_design(loop):
 
     cka = fm.similarity(run, metric="cka")
     assert cka.values.shape == (7 * 6, 7 * 6)
-    assert fm.exemplars(layer, k=9).values.shape == (6, 16, 9)
+    assert fm.top_images(layer, k=9).values.shape == (6, 16, 9)
     assert set(fm.diagnose(run).layers["layer"]) == set(run.layers)
 
     assert isinstance(plot.channel_grid(layer, epoch=5, sample=0), Figure)

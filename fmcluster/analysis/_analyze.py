@@ -9,13 +9,12 @@ import numpy as np
 from sklearn.cluster import KMeans
 
 from ..vectors import Vectors
-from .components import plan_pass
-from .clustering import cluster
-from .components import MAX_BYTES, pca
-from .embedding import Reducer, embed
+from ._cache import ResultCache
 from ._estimators import name_of
 from ._results import Clusters, Embedding, History, Scores
-from ._cache import Saved
+from .clustering import cluster
+from .components import MAX_BYTES, pca, plan_pass
+from .embedding import Reducer, embed
 from .tracking import track
 
 
@@ -47,7 +46,7 @@ def study(
     random_state: int = 0,
     max_bytes: int = MAX_BYTES,
     executor: Executor | None = None,
-    saved: Saved | None = None,
+    saved: ResultCache | None = None,
     announce: Callable[[str], None] | None = None,
 ) -> Study:
     """Reduce, map, cluster (by k-means) and track rows, over all their snapshots at once.

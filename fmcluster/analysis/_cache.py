@@ -25,7 +25,7 @@ _VERSIONS = ("fmcluster", "numpy", "scipy", "scikit-learn", "openTSNE", "umap-le
 
 
 @dataclass(frozen=True)
-class Saved:
+class ResultCache:
     """The results saved in a folder.
 
     Attributes
@@ -37,7 +37,7 @@ class Saved:
     folder: Path
 
     @classmethod
-    def beside(cls, run: Run) -> "Saved | None":
+    def beside(cls, run: Run) -> "ResultCache | None":
         """Return the results of a run; None where there can be none, because it is not on this machine's disk."""
         return None if "://" in run.path else cls(Path(f"{run.path.rstrip('/')}.results"))
 

@@ -9,16 +9,13 @@ import numpy as np
 import pandas as pd
 
 from ..store import Layer, Run
-from ._validation import require
-from .diagnosis import NONE, correlate_channels, match_channels
-from .components import pca
-from .diagnosis import chosen_layers
-from .diagnosis import draw_samples
-from .diagnosis import Thresholds
 from ._parallel import run_each
 from ._results import Labels, Scores
-from .representation import similarity
 from ._stacked import StackedLayers
+from ._validation import require
+from .components import pca
+from .diagnosis import NONE, Thresholds, chosen_layers, correlate_channels, draw_samples, match_channels
+from .representation import similarity
 
 MAX_BYTES = 1 << 30
 
@@ -43,7 +40,7 @@ class Comparison:
     matches : DataFrame
         Per layer, the channels of run 0 at its last snapshot, and the ones of each other run at its last that do the
         same work: ``layer, other_run, channel, other_channel`` (missing where one of them is dead), ``correlation``
-        (of the centred responses).
+        (of the centered responses).
     metrics : DataFrame
         What was recorded beside the snapshots: ``run, snapshot, epoch, step``, and a column per metric, NaN where a run
         has none.
@@ -211,7 +208,8 @@ def _pairs(values: np.ndarray, rows: pd.DataFrame, columns: pd.DataFrame, *, nam
 def _are_of_one_shape(layers: Sequence[Layer]) -> bool:
     first = layers[0]
     return all(
-        each.map_shape == first.map_shape and np.array_equal(each.channels, first.channels) for each in layers[1:]
+        each.feature_map_shape == first.feature_map_shape and np.array_equal(each.channels, first.channels)
+        for each in layers[1:]
     )
 
 

@@ -102,7 +102,7 @@ class Scores(Rowwise):
     values : ndarray of shape (n_rows, n_components), float64
         The scores, in the units of the activations.
     singular_values : ndarray of shape (n_components,)
-        Singular values of the centred matrix of the rows that were fitted, largest first.
+        Singular values of the centered matrix of the rows that were fitted, largest first.
     total_variance : float
         Sum of the variances of all features over those rows.
     n_features : int
@@ -116,7 +116,7 @@ class Scores(Rowwise):
         the largest. 0 where the method is exact.
     components : ndarray or None
         On request, the components: float32 of shape (n_components, ...), the rest as the view's features (for the
-        `map` view, height and width).
+        `feature_map` view, height and width).
     """
 
     values: Array
@@ -153,10 +153,10 @@ class Faithfulness:
 
     Attributes
     ----------
-    neighbours_kept : float
+    neighbor_recall : float
         In space: of the `n_neighbors` nearest rows of a row within its snapshot, how many are among its
         `n_neighbors` nearest in the map; mean over rows and snapshots.
-    neighbours_chance : float
+    neighbor_recall_chance : float
         What a map drawn at random would keep.
     n_neighbors : int
         15, or fewer where a snapshot has fewer rows.
@@ -171,8 +171,8 @@ class Faithfulness:
         The same correlation over the rows of all steps at once.
     """
 
-    neighbours_kept: float
-    neighbours_chance: float
+    neighbor_recall: float
+    neighbor_recall_chance: float
     n_neighbors: int
     n_rows: int
     trustworthiness: float
@@ -182,8 +182,8 @@ class Faithfulness:
     def __str__(self) -> str:
         motion = "not available (one snapshot)" if np.isnan(self.motion) else f"{self.motion:.2f}"
         return (
-            f"{self.neighbours_kept:.1f} of {self.n_neighbors} neighbours kept "
-            f"(chance {self.neighbours_chance:.1f}), motion {motion}"
+            f"{self.neighbor_recall:.1f} of {self.n_neighbors} neighbors kept "
+            f"(chance {self.neighbor_recall_chance:.1f}), motion {motion}"
         )
 
 
@@ -198,7 +198,7 @@ class Embedding(Rowwise):
     method : str
         Name of the reducer.
     faithfulness : Faithfulness
-        How far the map keeps neighbours and movements.
+        How far the map keeps neighbors and movements.
     """
 
     values: Array
@@ -282,7 +282,7 @@ class History:
         share of the members went there; of a cluster that vanishes, the most that stayed together.
     rows : DataFrame
         The life of each row of the view: its identity, ``first_cluster, last_cluster, n_clusters`` (that it was in),
-        ``n_moves``, ``n_noise`` (snapshots as noise), ``settled`` (the snapshot from which on it is in its last
+        ``n_moves``, ``n_noise`` (snapshots as noise), ``converged`` (the snapshot from which on it is in its last
         cluster; missing where it ends as noise).
     floor : str or None
         What the floors were made from; None: not available.

@@ -38,20 +38,22 @@ class StackedLayers:
         return frame.assign(snapshot=np.arange(len(frame)))
 
     @property
-    def map_shape(self) -> tuple[int, int, int]:
+    def feature_map_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of one sample's feature maps."""
-        return self.layers[0].map_shape
+        return self.layers[0].feature_map_shape
 
     @property
     def channels(self) -> Labels:
         """The channels' numbers."""
         return self.layers[0].channels
 
-    def read_maps(self, *, snapshot: int, samples: Labels, channels: slice, rows: slice) -> npt.NDArray[np.floating]:
+    def read_feature_maps(
+        self, *, snapshot: int, samples: Labels, channels: slice, rows: slice
+    ) -> npt.NDArray[np.floating]:
         """Read from the run that the snapshot is of: ndarray of shape (n_samples, n_channels, height, width)."""
         for layer in self.layers:
             if snapshot < len(layer.snapshots):
-                return layer.read_maps(snapshot=snapshot, samples=samples, channels=channels, rows=rows)
+                return layer.read_feature_maps(snapshot=snapshot, samples=samples, channels=channels, rows=rows)
             snapshot -= len(layer.snapshots)
         raise ValueError(f"the runs have {len(self.snapshots)} snapshots; there are {snapshot + 1} more asked for")
 

@@ -11,16 +11,15 @@ import numpy.typing as npt
 import pandas as pd
 
 from ..store import Layer
-from ..vectors import Vectors
-from ..vectors import split_box
-from ._validation import require
+from ..vectors import Vectors, split_box
 from ._parallel import run_each
 from ._results import Array, Labels
+from ._validation import require
 
 By = Literal["max", "mean"]
 
 NONE = -1
-_HELD_BYTES = 200  # of each exemplar, until all are found
+_HELD_BYTES = 200  # of each top image, until all are found
 _BLOCK_BYTES = 16 << 20
 _LEAST_BLOCK_BYTES = 1 << 20  # about what a chunk has: smaller blocks would decode the same chunk again and again
 # A block is held as stored, as read, in order, and in float32; and of each map there are a few numbers.
@@ -29,10 +28,10 @@ _MAP_BYTES = 30
 
 
 @dataclass(frozen=True, eq=False)
-class Exemplars:
+class TopImages:
     """The images that drive each channel of a layer most, strongest first.
 
-    Where a channel has fewer exemplars than `k`, the last ones are missing: NaN, and -1 for integers.
+    Where a channel has fewer top images than `k`, the last ones are missing: NaN, and -1 for integers.
 
     Attributes
     ----------
@@ -41,7 +40,7 @@ class Exemplars:
     by : {"max", "mean"}
         What images are ranked by: the highest activation in the channel's map of an image, or the mean of the map.
     k : int
-        Exemplars of a channel at most: as many as were asked for, or as there are images.
+        TopImages of a channel at most: as many as were asked for, or as there are images.
     snapshots : DataFrame
         One row per snapshot: snapshot, epoch, step.
     samples : ndarray of shape (n_snapshots, n_channels, k), int64
@@ -52,12 +51,12 @@ class Exemplars:
         Row and column of the highest activation in the stored map; of several, the first. Of a layer of tokens, the
         token and 0; of a layer without places, 0 and 0.
     fractions : ndarray of shape (n_snapshots, n_channels, k, 2), float64
-        Where the centre of that place lies in the module's whole output, from 0 (top, left) to 1 (bottom, right): a
+        Where the center of that place lies in the module's whole output, from 0 (top, left) to 1 (bottom, right): a
         crop and averaging down are taken into account. NaN for layers without height and width.
     channels : DataFrame
-        One row per snapshot and channel: ``snapshot, epoch, step, channel, n_exemplars, nonfinite`` (images whose map
+        One row per snapshot and channel: ``snapshot, epoch, step, channel, n_top_images, nonfinite`` (images whose map
         holds NaN or infinite values), ``constant`` (whether all finite maps hold one and the same value), ``tied``
-        (whether another image has the value of the last exemplar, so that their order alone decided).
+        (whether another image has the value of the last top image, so that their order alone decided).
     n_samples : int
         Number of images that were looked at.
     left_out : ndarray of int64
@@ -79,12 +78,12 @@ class Exemplars:
     def __repr__(self) -> str:
         count, channels, k = self.values.shape
         return (
-            f"<Exemplars of {self.layer} by {self.by}: {count} snapshots, {channels} channels, up to {k} images each>"
+            f"<TopImages of {self.layer} by {self.by}: {count} snapshots, {channels} channels, up to {k} images each>"
         )
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """One row per exemplar.
+        """One row per top image.
 
         Columns ``snapshot, epoch, step, channel, rank`` (0 for the strongest), ``sample, y, x, fraction_y, fraction_x,
         value``.
@@ -108,12 +107,12 @@ class Exemplars:
 
     @cached_property
     def turnover(self) -> pd.DataFrame:
-        """How far exemplars stay the same, one row per channel and step from one snapshot to the next.
+        """How far top images stay the same, one row per channel and step from one snapshot to the next.
 
-        Columns ``from_snapshot, to_snapshot, from_epoch, to_epoch, channel``; ``kept``, the share of the exemplars
-        before the step that are exemplars after it, and ``jaccard``, the share of both in either; the same towards the
+        Columns ``from_snapshot, to_snapshot, from_epoch, to_epoch, channel``; ``kept``, the share of the top images
+        before the step that are top images after it, and ``jaccard``, the share of both in either; the same towards the
         last snapshot, ``kept_at_last`` and ``jaccard_at_last``; and ``chance``, which ``kept`` would be of images drawn
-        at random. NaN where there are no exemplars to be kept. Which place in an image it is does not count.
+        at random. NaN where there are no top images to be kept. Which place in an image it is does not count.
         """
         before, after = self.samples[:-1], self.samples[1:]
         kept, jaccard = _shared(before, after)
@@ -138,7 +137,7 @@ class Exemplars:
         )
 
 
-def exemplars(
+def top_images(
     layer: Layer,
     *,
     k: int = 9,
@@ -148,21 +147,21 @@ def exemplars(
     channels: Sequence[int] | None = None,
     max_bytes: int = 1 << 30,
     executor: Executor | None = None,
-) -> Exemplars:
+) -> TopImages:
     """Find the images that drive each channel most, at every snapshot, and where in them it answers most.
 
     The maps are read once, in blocks of images. Images of the same value are taken in their order, whatever the blocks.
 
-    An image is no exemplar of a channel where the map holds NaN or infinite values, or where it is nowhere above the
+    An image is no top image of a channel where the map holds NaN or infinite values, or where it is nowhere above the
     lowest value that the channel has over all images: nothing in it drives the channel. A constant (dead) channel
-    therefore has no exemplars, and one that is zero but for three images has three.
+    therefore has no top images, and one that is zero but for three images has three.
 
     Parameters
     ----------
     layer : Layer
         A layer of a run, or its `gradient`.
     k : int
-        How many exemplars of each channel and snapshot; fewer where there are fewer images.
+        How many top images of each channel and snapshot; fewer where there are fewer images.
     by : {"max", "mean"}
         Whether images are ranked by the highest activation in the map, or by the mean of the map. The place is that of
         the highest activation either way.
@@ -173,14 +172,14 @@ def exemplars(
     channels : sequence of int, optional
         The module's numbers of channels, in the order wanted; all that were kept by default.
     max_bytes : int
-        Memory that may be taken, above what is in use; at least one map is read at a time. The exemplars are held
+        Memory that may be taken, above what is in use; at least one map is read at a time. The top images are held
         here, and each worker of an `executor` may take as much for blocks.
     executor : concurrent.futures.Executor, optional
         Where blocks are read and searched; by default here, one after the other.
 
     Returns
     -------
-    Exemplars
+    TopImages
         ``samples``, ``values`` of shape (n_snapshots, n_channels, k), and ``frame``; how they change is in
         ``turnover``.
 
@@ -191,7 +190,7 @@ def exemplars(
     ValueError
         For `k` under 1, an unknown `by`, snapshots, samples or channels that do not exist, or one given twice.
     MemoryError
-        Where the exemplars, 200 bytes each and one more of each channel, and a block of 4 MiB do not fit into
+        Where the top images, 200 bytes each and one more of each channel, and a block of 4 MiB do not fit into
         `max_bytes`.
 
     References
@@ -199,7 +198,7 @@ def exemplars(
     B. Zhou, A. Khosla, A. Lapedriza, A. Oliva and A. Torralba, "Object Detectors Emerge in Deep Scene CNNs", ICLR 2015
     (the images that activate a unit most, and where in them).
     """
-    require(layer, Layer, verb="exemplars", made_by="open_run(path)[name]")
+    require(layer, Layer, verb="top_images", made_by="open_run(path)[name]")
     if by not in ("max", "mean"):
         raise ValueError(f"by is {by!r}; expected 'max' or 'mean'")
     if isinstance(k, bool) or not isinstance(k, int | np.integer):
@@ -230,11 +229,11 @@ def exemplars(
     tied = held[..., k] & (values[..., k] == values[..., k - 1])
     held, values = held[..., :k], values[..., :k]
     sample, place = np.where(held, best[2:, ..., :k], NONE).astype(np.int64)
-    places = np.stack(np.divmod(place, layer.map_shape[2]), axis=-1)
-    centres = [axis[np.where(held, places[..., i], 0)] for i, axis in enumerate(centres_of(layer))]
+    places = np.stack(np.divmod(place, layer.feature_map_shape[2]), axis=-1)
+    centers = [axis[np.where(held, places[..., i], 0)] for i, axis in enumerate(relative_centers(layer))]
     table = vectors.source.snapshots.set_index("snapshot").loc[list(vectors.snapshots)].reset_index()
     summary = table.loc[table.index.repeat(len(wanted))].reset_index(drop=True)
-    return Exemplars(
+    return TopImages(
         layer=layer.label,
         by=by,
         k=k,
@@ -242,10 +241,10 @@ def exemplars(
         samples=np.where(held, vectors.samples[sample], NONE),
         values=np.where(held, values, np.nan),
         places=np.where(held[..., None], places, NONE),
-        fractions=np.where(held[..., None], np.stack(centres, axis=-1), np.nan),
+        fractions=np.where(held[..., None], np.stack(centers, axis=-1), np.nan),
         channels=summary.assign(
             channel=np.tile(layer.channels[wanted], count),
-            n_exemplars=held.sum(axis=2).ravel(),
+            n_top_images=held.sum(axis=2).ravel(),
             nonfinite=nonfinite.ravel(),
             constant=(low == high).ravel(),
             tied=tied.ravel(),
@@ -278,7 +277,7 @@ class _Found(NamedTuple):
 
 def _cut(layer: Layer, vectors: Vectors, places: Labels, *, limit: int) -> Iterator[_Block]:
     """Cut what is to be read into blocks: by images, and by channels where one image is too large."""
-    _, height, width = layer.map_shape
+    _, height, width = layer.feature_map_shape
     first, last = int(places[0]), int(places[-1]) + 1
     sizes = {"n": len(vectors.samples), "c": last - first}
     size = (4 * height * width + _MAP_BYTES) * sizes["n"] * sizes["c"]
@@ -295,7 +294,9 @@ def _cut(layer: Layer, vectors: Vectors, places: Labels, *, limit: int) -> Itera
 
 def _search(layer: Layer, by: By, count: int, block: _Block) -> _Found:
     """Read a block, and find the best images in it."""
-    maps = layer.read_maps(snapshot=block.snapshot, samples=block.samples, channels=block.channels, rows=slice(None))
+    maps = layer.read_feature_maps(
+        snapshot=block.snapshot, samples=block.samples, channels=block.channels, rows=slice(None)
+    )
     if len(block.picked) < maps.shape[1]:
         maps = maps[:, block.picked]
     flat = np.ascontiguousarray(maps, np.float32).reshape(*maps.shape[:2], -1)
@@ -325,7 +326,7 @@ def _strongest(found: Array, count: int) -> Array:
 def _block_bytes(max_bytes: int, *, held: int) -> int:
     if max_bytes < held + _COPIES * _LEAST_BLOCK_BYTES:
         raise MemoryError(
-            f"the exemplars take {held / 2**20:,.1f} MiB and a block {_COPIES * _LEAST_BLOCK_BYTES >> 20} MiB, the "
+            f"the top images take {held / 2**20:,.1f} MiB and a block {_COPIES * _LEAST_BLOCK_BYTES >> 20} MiB, the "
             f"budget is {max_bytes / 2**20:,.1f} MiB; ask for fewer (k, snapshots, channels), or raise max_bytes"
         )
     return min(_BLOCK_BYTES, (max_bytes - held) // _COPIES)
@@ -346,26 +347,26 @@ def _refuse_twice(numbers: npt.NDArray[np.integer], what: str) -> None:
         raise ValueError(f"{what} holds {values[counts > 1][0]} more than once; expected each once")
 
 
-def centres_of(layer: Layer) -> tuple[Array, Array]:
-    """Return the centres of a map's rows and columns, as fractions of the module's whole output.
+def relative_centers(layer: Layer) -> tuple[Array, Array]:
+    """Return the centers of a map's rows and columns, as fractions of the module's whole output.
 
     Two ndarrays of shapes (height,) and (width,), float64: NaN where the layer has no places.
     """
-    _, height, width = layer.map_shape
+    _, height, width = layer.feature_map_shape
     if "height" not in layer.dimensions:
         return np.full(height, np.nan), np.full(width, np.nan)
     full = layer.output_shape[1:]
-    centres = []
+    centers = []
     for (start, stop), length, whole in zip(layer.crop or [(0, n) for n in full], (height, width), full, strict=True):
         # as adaptive average pooling divides what was kept; without any, each is one pixel
         place, kept = np.arange(length), stop - start
         top, bottom = place * kept // length, -(-(place + 1) * kept // length)
-        centres.append((start + (top + bottom) / 2) / whole)
-    return centres[0], centres[1]
+        centers.append((start + (top + bottom) / 2) / whole)
+    return centers[0], centers[1]
 
 
 def _shared(before: Labels, after: Labels) -> tuple[Array, Array]:
-    """Return the share of the exemplars before that are exemplars after, and the share of both in either.
+    """Return the share of the top images before that are top images after, and the share of both in either.
 
     Arrays of shape (n_steps, n_channels, k) give two of shape (n_steps, n_channels).
     """

@@ -20,7 +20,7 @@ _RANK = 1e-10  # a direction with less than this share of the largest variance i
 
 
 def linear_cka(x: npt.ArrayLike, y: npt.ArrayLike, *, debiased: bool = True) -> float:
-    """Return the linear centred kernel alignment of two representations.
+    """Return the linear centered kernel alignment of two representations.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def linear_cka(x: npt.ArrayLike, y: npt.ArrayLike, *, debiased: bool = True) -> 
 
 
 def rbf_cka(x: npt.ArrayLike, y: npt.ArrayLike, *, bandwidth: float = 0.5, debiased: bool = True) -> float:
-    """Return the centred kernel alignment of two representations under Gaussian kernels.
+    """Return the centered kernel alignment of two representations under Gaussian kernels.
 
     Parameters
     ----------
@@ -181,7 +181,7 @@ def pwcca(x: npt.ArrayLike, y: npt.ArrayLike, *, n_directions: int | None = None
 
 
 def procrustes(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
-    """Return how well one representation, centred and of unit norm, is turned onto the other.
+    """Return how well one representation, centered and of unit norm, is turned onto the other.
 
     Parameters
     ----------
@@ -235,18 +235,18 @@ def rbf_kernel(squares: Array, *, bandwidth: float) -> Array:
 
 
 def flatten_kernel(kernel: Array, *, debiased: bool) -> Array:
-    """Return a centred kernel as a vector of unit length: products of such vectors are alignments.
+    """Return a centered kernel as a vector of unit length: products of such vectors are alignments.
 
-    The debiased one is U-centred: without its diagonal, so that its products are unbiased (Song et al. 2012; G. J.
+    The debiased one is U-centered: without its diagonal, so that its products are unbiased (Song et al. 2012; G. J.
     Székely and M. L. Rizzo, "Partial Distance Correlation with Methods for Dissimilarities", Annals of Statistics 42,
     2014). Of a constant, the vector is zero.
     """
     n = len(kernel)
     rows = kernel.sum(axis=1) - (np.diag(kernel) if debiased else 0)
     lost = (n - 2, (n - 1) * (n - 2)) if debiased else (n, n * n)
-    centred = kernel - rows[:, None] / lost[0] - rows / lost[0] + rows.sum() / lost[1]
-    upper = np.sqrt(2) * centred[np.triu_indices(n, 1)]
-    values = upper if debiased else np.concatenate([np.diag(centred), upper])
+    centered = kernel - rows[:, None] / lost[0] - rows / lost[0] + rows.sum() / lost[1]
+    upper = np.sqrt(2) * centered[np.triu_indices(n, 1)]
+    values = upper if debiased else np.concatenate([np.diag(centered), upper])
     norm = np.linalg.norm(values)
     scale = np.abs(kernel).max(initial=0)
     return values / norm if norm > 1e-10 * scale * n else np.zeros_like(values)
@@ -255,12 +255,12 @@ def flatten_kernel(kernel: Array, *, debiased: bool) -> Array:
 def canonical(
     xx: Array, yy: Array, *, xy: Array, n_points: int, n_directions: int | None, variance: float
 ) -> tuple[Array, Array]:
-    """Return canonical correlations from centred products, and the weights of `x` on them (Morcos et al. 2018).
+    """Return canonical correlations from centered products, and the weights of `x` on them (Morcos et al. 2018).
 
     Parameters
     ----------
     xx, yy, xy : ndarray of shape (n_features, n_features), float64
-        Inner products of the centred features of x, of y, and of x with y.
+        Inner products of the centered features of x, of y, and of x with y.
     n_points : int
         Over how many points they were summed.
     n_directions : int or None
@@ -271,7 +271,7 @@ def canonical(
     Raises
     ------
     ValueError
-        Where the directions of both are more than centred points have: then they share some, whatever they are.
+        Where the directions of both are more than centered points have: then they share some, whatever they are.
     """
     if n_directions is not None and n_directions < 1:
         raise ValueError(f"n_directions is {n_directions}; expected at least 1")
@@ -279,7 +279,7 @@ def canonical(
         raise ValueError(f"variance is {variance}; expected a share, above 0 and up to 1")
     white = [_whiten(each, n_directions, variance) for each in (xx, yy)]
     counts = [each.shape[1] for each in white]
-    forced = sum(counts) - (n_points - 1)  # centred, the points have one direction fewer
+    forced = sum(counts) - (n_points - 1)  # centered, the points have one direction fewer
     if forced > 0 and min(counts) > 0:
         raise ValueError(
             f"of canonical correlations of {n_points} points on {counts[0]} and {counts[1]} directions, at least "
@@ -335,12 +335,12 @@ def _pair(x: npt.ArrayLike, y: npt.ArrayLike, *, fewest: int) -> tuple[Array, Ar
         raise ValueError(f"x has {len(pair[0])} rows and y {len(pair[1])}; expected the same samples in the same order")
     if len(pair[0]) < fewest:
         raise ValueError(f"{len(pair[0])} samples are too few; expected at least {fewest}")
-    first, second = (_centre(array) for array in pair)
+    first, second = (_center(array) for array in pair)
     return first, second
 
 
-def _centre(array: Array) -> Array:
+def _center(array: Array) -> Array:
     """Subtract each feature's mean; of a constant, exactly zero is left."""
     constant = (array == array[0]).all(axis=0)
-    centred: Array = np.where(constant, 0, array - array.mean(axis=0))
-    return centred
+    centered: Array = np.where(constant, 0, array - array.mean(axis=0))
+    return centered

@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from ..errors import CaptureError
-from ..store import Kind
-from .transfer import Copy
+from ..store import Quantity
 from ._hooks import Firing, GradientHooks
 from ._layout import Planned, Seen, is_kept, names_of
 from ._options import spec_of
+from .transfer import Copy
 
 if TYPE_CHECKING:
     from ._live import LiveCapture
@@ -24,7 +24,7 @@ class _Piece:
     """A copy of some of a batch's rows, kept until the run is laid out."""
 
     firing: Firing
-    kind: Kind
+    quantity: Quantity
     start: int
     count: int
     copy: Copy
@@ -129,7 +129,7 @@ class Batch:
         """Hand over what had to wait for the run to be laid out."""
         held, self._held = self._held, []
         for piece in held:
-            self._deliver(self.capture.layers[piece.firing], piece.kind, piece.start, piece.count, piece.copy)
+            self._deliver(self.capture.layers[piece.firing], piece.quantity, piece.start, piece.count, piece.copy)
         if held and self.capture.keep.gradient:
             for firing in self.capture.layers:
                 self._leave_blank(firing)
@@ -206,23 +206,23 @@ class Batch:
         parts[start] = gradient.shape[0]
         self._keep(firing, planned, "gradient", start, gradient)
 
-    def _keep(self, firing: Firing, planned: Planned, kind: Kind, start: int, tensor: torch.Tensor) -> None:
-        reduction = planned.gradient if kind == "gradient" else planned.reduction
+    def _keep(self, firing: Firing, planned: Planned, quantity: Quantity, start: int, tensor: torch.Tensor) -> None:
+        reduction = planned.gradient if quantity == "gradient" else planned.reduction
         laid_out = bool(self.capture.layers)
         copy = self.capture.copier.copy(tensor, reduction, waits=laid_out)
         if laid_out:
-            self._deliver(planned, kind, start, tensor.shape[0], copy)
+            self._deliver(planned, quantity, start, tensor.shape[0], copy)
         else:
-            self._held.append(_Piece(firing, kind, start, tensor.shape[0], copy))
+            self._held.append(_Piece(firing, quantity, start, tensor.shape[0], copy))
 
-    def _deliver(self, planned: Planned, kind: Kind, start: int, count: int, copy: Copy) -> None:
+    def _deliver(self, planned: Planned, quantity: Quantity, start: int, count: int, copy: Copy) -> None:
         capture, slot = self.capture, self.slot + start
         taken, filling, name = capture.taken, capture.filling(), planned.spec.name
         assert taken is not None
         deliver: Callable[[Any], None] = lambda values: filling.place(  # noqa: E731
-            name, kind, slot=slot, count=count, values=values
+            name, quantity, slot=slot, count=count, values=values
         )
-        capture.session.put_copy(taken, copy, layer=name, kind=kind, slot=slot, deliver=deliver)
+        capture.session.put_copy(taken, copy, layer=name, quantity=quantity, slot=slot, deliver=deliver)
 
     def _leave_blank(self, firing: Firing) -> None:
         """Leave the rows without a gradient blank: of a frozen layer, or one that the loss does not depend on."""

@@ -14,13 +14,13 @@ from torch import nn
 
 from ..store import RunWriter, open_run
 from ._budget import check_budget
-from .transfer import Copier, Copy
 from ._hooks import Firing, hooked
+from ._isolation import isolated
 from ._layout import Planned, discover
 from ._models import device_of, plain_model
 from ._options import Channels, Crop, Keep, PerLayer, Size
 from ._select import Layers, select_modules
-from ._isolation import undisturbed
+from .transfer import Copier, Copy
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +117,7 @@ def estimate_kept(
     plain = plain_model(model)
     modules = select_modules(plain, layers)
     images = images.to(device_of(plain))
-    with undisturbed(plain), tempfile.TemporaryDirectory() as folder:
+    with isolated(plain), tempfile.TemporaryDirectory() as folder:
         planned = discover(plain, modules, sample=images[:1], keep=keep)
         if max_bytes is not None:
             specs = [layer.spec for layer in planned.values()]

@@ -10,7 +10,7 @@ from torch import nn
 
 
 @contextmanager
-def undisturbed(model: nn.Module, *, gradients: bool = False) -> Iterator[None]:
+def isolated(model: nn.Module, *, gradients: bool = False) -> Iterator[None]:
     """Within the block the model is in evaluation mode, without autocast or compilation.
 
     And without gradients, unless they are asked for; then whoever asks sees to it that they reach no parameter.

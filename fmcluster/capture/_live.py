@@ -14,14 +14,12 @@ from torch.utils.data import Dataset
 from ..errors import CaptureError
 from ..store import LayerSpec, open_run
 from ._batch import Batch
-from .transfer import Copier
 from ._datasets import check_numbered, classes, labels, paths
-from .writing import Filling
 from ._hooks import CallCounts, Firing, hooked
 from ._layout import Planned, plan
 from ._options import Keep
-from .writing import Session
-from .writing import Taken
+from .transfer import Copier
+from .writing import Filling, Session, Taken
 
 Index = npt.NDArray[np.int64]
 _BATCHES_A_SUM = 8  # sums of so many batches are kept apart, before they are added up in the order of their slots

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 import torch
 from torch.nn import functional
 
-from ..store import Kind, LayerSpec
+from ..store import LayerSpec, Quantity
 from ._select import expression, known_names
 
 T = TypeVar("T")
@@ -43,7 +43,7 @@ class Reduction:
     size: tuple[int, int] | None = None
 
     def of_channels(self, output: torch.Tensor) -> torch.Tensor:
-        """Return the channels kept of a batch of outputs; a view where they are neighbours."""
+        """Return the channels kept of a batch of outputs; a view where they are neighbors."""
         if self.channels is None:
             return output
         axis = output.ndim - 1 if output.ndim < 4 else 1
@@ -78,7 +78,7 @@ class Keep:
     crop: PerLayer[Crop] | None = None
     max_size: PerLayer[Size] | None = None
     overflow: Overflow = "error"
-    record: tuple[Kind, ...] = ("activation",)
+    record: tuple[Quantity, ...] = ("activation",)
 
     def __post_init__(self) -> None:
         if "activation" not in self.record or not set(self.record) <= {"activation", "gradient"}:

@@ -10,19 +10,17 @@ from torch import nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from ..errors import CaptureError
-from ..store import Kind, open_run
-from .transfer import Copier
+from ..store import Quantity, open_run
 from ._datasets import classes
 from ._hooks import Firing, GradientHooks, hooked
 from ._identity import Identity
+from ._isolation import isolated
 from ._layout import Planned, discover
 from ._models import device_of
-from ._probe_set import Probe, ProbeBatch
 from ._options import Keep
-from .writing import stored_digests
-from .writing import Session
-from .writing import Taken
-from ._isolation import undisturbed
+from ._probe_set import Probe, ProbeBatch
+from .transfer import Copier
+from .writing import Session, Taken, stored_digests
 
 Loss = Callable[[Any, Any], torch.Tensor]
 
@@ -52,7 +50,7 @@ class ProbeCapture:
     def discover(self) -> None:
         """Show the model one sample, to see what the layers return."""
         self._device = device_of(self._model)
-        with undisturbed(self._model):
+        with isolated(self._model):
             sample = self.probe.first().to(self._device)
             self.layers = discover(self._model, self._modules, sample=sample, keep=self._keep)
 
@@ -78,7 +76,7 @@ class ProbeCapture:
         brings_samples = not self._identity.stored
         batches = []
         inference = loss is None and torch.is_inference_mode_enabled()  # which allows of no gradients
-        with torch.inference_mode(inference), undisturbed(self._model, gradients=loss is not None):
+        with torch.inference_mode(inference), isolated(self._model, gradients=loss is not None):
             for batch in self.probe:
                 self._check_whole(batch)
                 self._identity.check(batch)
@@ -126,7 +124,7 @@ class _Pass:
         self._capture = capture
         self._taken = taken
         self._batch = batch
-        self._seen: set[tuple[Firing, Kind]] = set()
+        self._seen: set[tuple[Firing, Quantity]] = set()
         self._hooks = GradientHooks()
         self._edges: dict[Firing, GradientEdge] = {}
         layers = capture.layers
@@ -183,16 +181,18 @@ class _Pass:
             self._edges[firing] = get_gradient_edge(output)
             self._hooks.follow(output, partial(self._copy, firing, planned, "gradient"), layer=planned.spec.name)
 
-    def _copy(self, firing: Firing, planned: Planned, kind: Kind, tensor: torch.Tensor | None) -> None:
-        if tensor is None or (firing, kind) in self._seen:  # nothing came back through it, or the same once more
+    def _copy(self, firing: Firing, planned: Planned, quantity: Quantity, tensor: torch.Tensor | None) -> None:
+        if tensor is None or (firing, quantity) in self._seen:  # nothing came back through it, or the same once more
             return
         capture = self._capture
-        copy = capture._copier.copy(tensor, planned.gradient if kind == "gradient" else planned.reduction)
-        self._seen.add((firing, kind))
-        deliver = partial(self._write, planned, kind)
+        copy = capture._copier.copy(tensor, planned.gradient if quantity == "gradient" else planned.reduction)
+        self._seen.add((firing, quantity))
+        deliver = partial(self._write, planned, quantity)
         capture._session.put_copy(
-            self._taken, copy, layer=planned.spec.name, kind=kind, slot=self._batch.offset, deliver=deliver
+            self._taken, copy, layer=planned.spec.name, quantity=quantity, slot=self._batch.offset, deliver=deliver
         )
 
-    def _write(self, planned: Planned, kind: Kind, values: Any) -> None:
-        self._capture._session.writer.write(planned.spec.name, offset=self._batch.offset, values=values, kind=kind)
+    def _write(self, planned: Planned, quantity: Quantity, values: Any) -> None:
+        self._capture._session.writer.write(
+            planned.spec.name, offset=self._batch.offset, values=values, quantity=quantity
+        )

@@ -11,22 +11,20 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from ..store import Kind, LayerSpec, Mode, RunWriter, open_run
+from ..store import LayerSpec, Mode, Quantity, RunWriter, open_run
 from ._budget import check_budget
-from .transfer import Copier
 from ._estimate import Estimate, estimate_kept
+from ._isolation import isolated
 from ._live import LiveCapture, count_slots
 from ._models import device_of, plain_model
+from ._options import Channels, Crop, Keep, Overflow, PerLayer, Size
 from ._probe_set import Probe
 from ._probing import Loss, ProbeCapture
 from ._provenance import provenance
-from ._options import Channels, Crop, Keep, Overflow, PerLayer, Size
-from .writing import last_snapshot
 from ._select import Layers, select_modules
-from .writing import Session
 from ._steps import StepCounter
-from .writing import Taken, as_numbers, check_epoch, check_order
-from ._isolation import undisturbed
+from .transfer import Copier
+from .writing import Session, Taken, as_numbers, check_epoch, check_order, last_snapshot
 
 
 class Recorder:
@@ -112,7 +110,7 @@ class Recorder:
         probe: Dataset[Any] | DataLoader[Any] | None = None,
         n_samples: int | None = None,
         dataset: Dataset[Any] | None = None,
-        record: Sequence[Kind] = ("activation",),
+        record: Sequence[Quantity] = ("activation",),
         batch_size: int = 32,
         dtype: PerLayer[str] = "float16",
         channels: PerLayer[Channels] | None = None,
@@ -348,7 +346,7 @@ class Recorder:
         """
         if not isinstance(self._capture, ProbeCapture):
             raise ValueError("without a probe there is nothing to measure with; call fmcluster.capture.estimate")
-        with undisturbed(self._model):  # a loader draws from the random generators
+        with isolated(self._model):  # a loader draws from the random generators
             images = next(iter(self._capture.probe)).images
         chosen: Layers = lambda name, _module: name in self._modules  # noqa: E731
         counts = {"n_samples": self._n_samples, "n_snapshots": n_snapshots}

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from ..store import Kind, Mode
+from ..store import Mode, Quantity
 from ._models import plain_model
+from ._options import Channels, Crop, Overflow, PerLayer, Size
 from ._probing import Loss
 from ._recorder import Recorder
-from ._options import Channels, Crop, Overflow, PerLayer, Size
 from ._select import Layers
 
 Checkpoint = str | os.PathLike[str] | Mapping[str, Any]
@@ -29,7 +29,7 @@ def replay(
     layers: Layers = "children",
     probe: Dataset[Any] | DataLoader[Any],
     metrics: Mapping[Any, Mapping[str, float]] | None = None,
-    record: Sequence[Kind] = ("activation",),
+    record: Sequence[Quantity] = ("activation",),
     loss: Loss | None = None,
     batch_size: int = 32,
     dtype: PerLayer[str] = "float16",

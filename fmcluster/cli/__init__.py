@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
+from ._analyze import analyze, diagnose, report
 from ._app import app, console, errors
-from ._plot import plot
 from ._explore import explore
 from ._export import export
 from ._info import info, verify
-from ._analyze import analyze, diagnose, report
+from ._plot import plot
 from ._train import demo, estimate, train
 
 for command in (demo, train, estimate, info, verify, analyze, diagnose, plot, report, explore, export):

@@ -154,7 +154,7 @@ def diagnose(
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of what is drawn at random.")] = 0,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for the tables, as CSV.")] = None,
 ) -> None:
-    """Say which layers settled, narrowed, doubled or died, with the numbers, and what follows."""
+    """Say which layers converged, narrowed, doubled or died, with the numbers, and what follows."""
     from ..store import open_run
 
     opened = open_run(run)
@@ -169,10 +169,19 @@ def diagnose(
     last = findings.frame[findings.frame["snapshot"] == findings.frame["snapshot"].max()]
     measured = last.pivot(index="layer", columns="measure", values="value").reset_index()
     table = findings.layers.merge(measured, on="layer", how="left", sort=False)
-    wanted = ["layer", "channels", "dead", "duplicates", "effective_rank", "drift", "settled_epoch", "separated_epoch"]
+    wanted = [
+        "layer",
+        "channels",
+        "dead",
+        "duplicates",
+        "effective_rank",
+        "drift",
+        "converged_epoch",
+        "separated_epoch",
+    ]
     table = table[[name for name in wanted if name in table]].round(2)
     table.columns = [name.removeprefix("effective_").removesuffix("_epoch") for name in table.columns]
-    console.print(_table("Each layer at the last snapshot; settled and separated are epochs", table))
+    console.print(_table("Each layer at the last snapshot; converged and separated are epochs", table))
     say(str(findings))
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
@@ -197,9 +206,7 @@ def study_layer(
     if clusters < 1:
         raise ValueError(f"--clusters is {clusters}; expected at least 1")
     with console.status("loading the analysis") as status:
-        from ..analysis import MOST_ROWS
-        from ..analysis import Saved
-        from ..analysis import study
+        from ..analysis import MOST_ROWS, ResultCache, study
 
         if vectors.shape[0] > MOST_ROWS:
             raise ValueError(
@@ -211,7 +218,7 @@ def study_layer(
             n_clusters=clusters,
             n_components=components,
             random_state=seed,
-            saved=Saved.beside(run),
+            saved=ResultCache.beside(run),
             announce=lambda what: status.update(f"{what} of {vectors.shape[0]:,} rows"),
         )
 

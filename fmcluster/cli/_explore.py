@@ -22,8 +22,7 @@ def explore(
     opened = open_run(run)
     opened.resolve(snapshot=0)
     say("loading the explorer")
-    from ..explore import serve
-    from ..explore import LOOPBACK
+    from ..explore import LOOPBACK, serve
 
     def ready(address: str) -> None:
         if host not in LOOPBACK:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ._analyze import NumberOfClusters, Rows, Seed, View, report_progress, study_layer
 from ._app import say
 from ._info import RunPath
-from ._analyze import NumberOfClusters, Rows, Seed, View, report_progress, study_layer
 
 if TYPE_CHECKING:
     from ..store import Run
@@ -113,8 +113,7 @@ def export(
 
 def _check_installed(target: Target) -> None:
     """Raise ValueError, which is one line here, where an extra is missing."""
-    from ..export import summary_writer
-    from ..export import wandb_module
+    from ..export import summary_writer, wandb_module
 
     try:
         if target is Target.wandb:

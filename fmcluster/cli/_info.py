@@ -63,14 +63,14 @@ def verify(run: RunPath) -> None:
 
 def _layer_table(run: "Run") -> Table:
     layers = [run[name] for name in run.layers]
-    graded = any("gradient" in layer.kinds for layer in layers)
+    graded = any("gradient" in layer.quantities for layer in layers)
     table = Table(title="Layers", title_justify="left")
     for name in ("layer", "module", "shape of a sample", "dtype"):
         table.add_column(name, no_wrap=True)
     for name in ("activations", *(["gradients"] if graded else [])):
         table.add_column(name, justify="right", no_wrap=True)
     for layer in layers:
-        sizes = [size(layer.nbytes), *([size(layer.gradient.nbytes)] if "gradient" in layer.kinds else [])]
+        sizes = [size(layer.nbytes), *([size(layer.gradient.nbytes)] if "gradient" in layer.quantities else [])]
         table.add_row(layer.name, layer.module, str(layer.shape[2:]), str(layer.dtype), *sizes)
     return table
 
@@ -93,7 +93,7 @@ def _kept(layer: "Layer") -> str:
     if layer.crop is not None:
         (top, bottom), (left, right) = layer.crop
         said.append(f"rows {top}:{bottom}, columns {left}:{right}")
-    if layer.pooled:
+    if layer.average_pooled:
         said.append(f"averaged to {layer.shape[-2]} x {layer.shape[-1]}")
     return "; ".join(said)
 
@@ -124,7 +124,7 @@ def _as_dict(run: "Run", missing: list[str]) -> dict[str, Any]:
 
 
 def _layer_as_dict(layer: "Layer") -> dict[str, Any]:
-    gradient = layer.gradient if "gradient" in layer.kinds else None
+    gradient = layer.gradient if "gradient" in layer.quantities else None
     return {
         "name": layer.name,
         "module": layer.module,
@@ -136,5 +136,5 @@ def _layer_as_dict(layer: "Layer") -> dict[str, Any]:
         "output": list(layer.output_shape),
         "channels": layer.channels.tolist(),
         "crop": layer.crop,
-        "pooled": layer.pooled,
+        "average_pooled": layer.average_pooled,
     }

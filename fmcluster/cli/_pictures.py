@@ -4,16 +4,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal, cast
 
-from ._app import console
 from ._analyze import study_layer
+from ._app import console
 
 if TYPE_CHECKING:
     from matplotlib.animation import FuncAnimation
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from ..analysis import Clusters, Findings, Scores
-    from ..analysis import Study
+    from ..analysis import Clusters, Findings, Scores, Study
     from ..store import Layer, Run
 
 
@@ -23,7 +22,7 @@ class Picture(StrEnum):
     grid = "grid"
     evolution = "evolution"
     statistics = "statistics"
-    exemplars = "exemplars"
+    top_images = "top_images"
     embedding = "embedding"
     trajectories = "trajectories"
     flow = "flow"
@@ -34,13 +33,13 @@ class Picture(StrEnum):
     variance = "variance"
     drift = "drift"
     similarity = "similarity"
-    settling = "settling"
+    convergence = "convergence"
     channels = "channels"
     metrics = "metrics"
 
 
-OF_THE_RUN = (Picture.metrics, Picture.similarity, Picture.settling, Picture.channels)
-PLAIN = (Picture.grid, Picture.evolution, Picture.statistics, Picture.exemplars)
+OF_THE_RUN = (Picture.metrics, Picture.similarity, Picture.convergence, Picture.channels)
+PLAIN = (Picture.grid, Picture.evolution, Picture.statistics, Picture.top_images)
 WITHOUT_MAP = (Picture.places, Picture.variance, Picture.drift)
 
 
@@ -164,8 +163,8 @@ def _draw_run(asked: Asked) -> "Axes":
         at = None if asked.epoch is None else asked.run.resolve(epoch=asked.epoch)
         return pictures.similarity(found, layer=asked.layer, snapshot=at)
     findings = asked.diagnose()
-    if asked.picture is Picture.settling:
-        return pictures.settling(findings)
+    if asked.picture is Picture.convergence:
+        return pictures.convergence(findings)
     return pictures.channels_per_layer(findings, epoch=asked.epoch)
 
 
@@ -177,12 +176,12 @@ def _draw_maps(asked: Asked) -> "Figure":
         return pictures.statistics(asked.pictured)
     if asked.picture is Picture.evolution:
         return pictures.channel_evolution(asked.pictured, sample=asked.sample, channels=asked.channels)
-    if asked.picture is Picture.exemplars:
+    if asked.picture is Picture.top_images:
         with console.status(f"searching the images that drive {asked.name}"):
             from .. import analysis
 
-            seen = analysis.exemplars(asked.pictured, channels=asked.channels)
-        return pictures.exemplars(seen, asked.pictured, channels=asked.channels)
+            seen = analysis.top_images(asked.pictured, channels=asked.channels)
+        return pictures.top_images(seen, asked.pictured, channels=asked.channels)
     groups: Clusters | None = None
     scores: Scores | None = None
     if asked.order == "cluster":
@@ -251,7 +250,7 @@ def _draw_churn(asked: Asked, found: "Study") -> "Axes":
         from sklearn.cluster import KMeans
 
         clusterer = KMeans(count, random_state=asked.seed, n_init=4)
-        floor = analysis.split_floor(found.vectors, clusterer, n_splits=3, random_state=asked.seed)
+        floor = analysis.noise_floor(found.vectors, clusterer, n_splits=3, random_state=asked.seed)
         return pictures.churn(analysis.track(found.clusters, floor=floor, random_state=asked.seed))
 
 

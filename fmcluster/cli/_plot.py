@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ._app import bars, console, say
-from ._pictures import OF_THE_RUN, Asked, Picture, draw_animation, draw_still
-from ._info import RunPath
 from ._analyze import NumberOfClusters, Rows, Seed, View
+from ._app import bars, console, say
+from ._info import RunPath
+from ._pictures import OF_THE_RUN, Asked, Picture, draw_animation, draw_still
 
 if TYPE_CHECKING:
     from matplotlib.animation import FuncAnimation

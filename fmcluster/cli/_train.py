@@ -9,8 +9,8 @@ import typer
 from rich.filesize import decimal as size
 from rich.table import Table
 
-from ._app import bars, console, number_of_bytes, say, when
 from ._analyze import report_progress
+from ._app import bars, console, number_of_bytes, say, when
 
 if TYPE_CHECKING:
     from ..recipes import Event
@@ -25,7 +25,7 @@ def demo(
     ),
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the weights and the order of the images.")] = 0,
 ) -> None:
-    """Fine-tune a ResNet-18 on real digits, capture it, analyse it, and write a report: the whole path, offline."""
+    """Fine-tune a ResNet-18 on real digits, capture it, analyze it, and write a report: the whole path, offline."""
     if output.exists() and not output.is_dir():
         raise FileExistsError(f"{output} is a file; the demo writes into a folder")
     with console.status("loading torch"):
@@ -38,7 +38,7 @@ def demo(
     )
     with _training() as on_event:
         result = run_demo(output, seed=seed, progress=on_event)
-    say(f"The run is in {result.run}; now it is analysed.")
+    say(f"The run is in {result.run}; now it is analyzed.")
     with report_progress() as on_stage:
         page = write_report(open_run(result.run), output / "report.html", progress=on_stage)
     say(f"\nThe report is in {page.resolve()}: open it in a browser.")

@@ -4,19 +4,15 @@ from typing import Any
 
 from dash import Dash, Input, Output, State, ctx, html, no_update
 
-from ..plot.drawing import cluster_name
-from ..plot.drawing import snapshot_titles
-from ..report.content import Study
-from ..report.charts import flow_chart
-from ..report.charts import likeness_charts
-from ..report.content import faithfulness_line
-
-from ._worker import Desk
+from ..plot.drawing import cluster_name, snapshot_titles
+from ..report.charts import flow_chart, likeness_charts
+from ..report.content import Study, faithfulness_line
 from ._figures import grid_figure, heat_map, input_image, map_figure, row_image, row_strip, sample_names
 from ._page import about
 from ._questions import Likeness, MapOf, Question, StrongestOf, layer_of
+from ._worker import Desk
 
-ASKED = ("layer", "kind", "view", "clusterer", "n_clusters", "fit", "n_rows", "random_state")
+ASKED = ("layer", "quantity", "view", "clusterer", "n_clusters", "fit", "n_rows", "random_state")
 
 
 def question_of(values: tuple[Any, ...]) -> MapOf:
@@ -55,7 +51,7 @@ def connect(app: Dash, desk: Desk) -> None:
         except ValueError as error:
             return str(error), no_update, no_update, no_update
         desk.ask(question)
-        questions: list[Question] = [question, Likeness(), StrongestOf(question.layer, question.kind)]
+        questions: list[Question] = [question, Likeness(), StrongestOf(question.layer, question.quantity)]
         refused = next(filter(None, [desk.refusal(each) for each in questions]), "")
         doing = desk.doing()
         # A number of snapshots and a question have one answer: when they change, everything is drawn again.
@@ -160,7 +156,7 @@ def connect(app: Dash, desk: Desk) -> None:
         Output("grid", "figure"),
         Output("input", "children"),
         Input("layer", "value"),
-        Input("kind", "value"),
+        Input("quantity", "value"),
         Input("sample", "value"),
         Input("snapshot", "value"),
         Input("row", "value"),
@@ -168,11 +164,11 @@ def connect(app: Dash, desk: Desk) -> None:
         *states,
     )
     def draw_grid(
-        name: str, kind: str, sample: int | None, snapshot: int, row: int | None, _ready: Any, *values: Any
+        name: str, quantity: str, sample: int | None, snapshot: int, row: int | None, _ready: Any, *values: Any
     ) -> Any:
-        if sample is None or (kind == "gradient" and "gradient" not in desk.run[name].kinds):
+        if sample is None or (quantity == "gradient" and "gradient" not in desk.run[name].quantities):
             return no_update, no_update
-        layer, study = layer_of(desk.run, name, kind=kind), study_now(values)
+        layer, study = layer_of(desk.run, name, quantity=quantity), study_now(values)
         chosen = None
         if study is not None and row is not None and row < study.n_rows and study.scores.identity == ["channel"]:
             chosen = int(study.scores.rows["channel"].iloc[row])

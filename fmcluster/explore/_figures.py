@@ -8,11 +8,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from ..analysis import centres_of
+from ..analysis import relative_centers
 from ..plot.drawing import Map, Scale, as_tiles, scale_of
+from ..report.charts import embedding_chart, layout_of
 from ..report.content import Study
-from ..report.charts import layout_of
-from ..report.charts import embedding_chart
 from ..store import Layer, Run
 
 TILE, GAP = 40, 2
@@ -60,24 +59,24 @@ def grid_figure(layer: Layer, *, snapshot: int, sample: int, chosen: int | None)
     sheet = np.zeros((-(-len(tiles) // across) * pitch - GAP, across * pitch - GAP, 4), np.uint8)
     for place, tile in enumerate(tiles):
         top, left = place // across * pitch, place % across * pitch
-        sheet[top : top + TILE, left : left + TILE] = coloured(tile, scale, side=TILE)
+        sheet[top : top + TILE, left : left + TILE] = colored(tile, scale, side=TILE)
     height, width = sheet.shape[:2]
-    centres = [
+    centers = [
         [place % across * pitch + TILE / 2 - 0.5, place // across * pitch + TILE / 2 - 0.5]
         for place in range(len(tiles))
     ]
     points = {
         "type": "scatter",
         "mode": "markers",
-        "x": [x for x, _ in centres],
-        "y": [y for _, y in centres],
+        "x": [x for x, _ in centers],
+        "y": [y for _, y in centers],
         "text": [f"channel {channel}" for channel in layer.channels],
         "hovertemplate": "%{text}<extra></extra>",
         "marker": {"symbol": "square", "size": 14, "opacity": 0},
     }
     ring: list[Json] = []
     for place in [] if chosen is None else np.flatnonzero(layer.channels == chosen).tolist():
-        x, y = centres[place]
+        x, y = centers[place]
         half = TILE / 2 + 1
         box = {"x0": x - half, "x1": x + half, "y0": y - half, "y1": y + half}
         ring.append({"type": "rect", "line": {"color": "#0b9e73", "width": 3}} | box)
@@ -118,7 +117,7 @@ def row_strip(study: Study, *, row: int, sample: int | None) -> list[str]:
         ]
     )
     scale = scale_of(tiles, signed=_is_signed(layer))
-    return [as_uri(coloured(tile, scale, side=64)) for tile in tiles]
+    return [as_uri(colored(tile, scale, side=64)) for tile in tiles]
 
 
 def row_image(study: Study, run: Run, *, row: int) -> str | None:
@@ -128,7 +127,7 @@ def row_image(study: Study, run: Run, *, row: int) -> str | None:
         return None
     at = None
     if {"y", "x"} <= set(identity):
-        down, along = centres_of(study.layer)
+        down, along = relative_centers(study.layer)
         at = (float(down[int(about["y"])]), float(along[int(about["x"])]))
     return input_image(run, int(about["sample"]), at=at)
 
@@ -145,8 +144,8 @@ def input_image(run: Run, sample: int, *, at: tuple[float, float] | None = None,
     if at is not None and not np.isnan(at).any():
         y, x = at[0] * image.height, at[1] * image.width
         pen, reach = ImageDraw.Draw(image), side / 10
-        for colour, width in (("black", 5), ("white", 2)):
-            pen.ellipse((x - reach, y - reach, x + reach, y + reach), outline=colour, width=width)
+        for color, width in (("black", 5), ("white", 2)):
+            pen.ellipse((x - reach, y - reach, x + reach, y + reach), outline=color, width=width)
     return as_uri(np.asarray(image))
 
 
@@ -165,9 +164,9 @@ def heat_map(chart: Json, *, stage: int) -> Json:
     return {"data": [mesh], "layout": chart["figure"]["layout"]}
 
 
-def coloured(tile: Map, scale: Scale, *, side: int) -> Pixels:
+def colored(tile: Map, scale: Scale, *, side: int) -> Pixels:
     """Return one map as a square of pixels, (side, side, 4)."""
-    shades = scale.colours(scale.norm(np.ma.masked_invalid(tile)), bytes=True)
+    shades = scale.colors(scale.norm(np.ma.masked_invalid(tile)), bytes=True)
     image = Image.fromarray(np.asarray(shades, dtype=np.uint8))
     how = Image.Resampling.NEAREST if max(tile.shape) <= side else Image.Resampling.BOX
     return np.asarray(image.resize((side, side), how))

@@ -8,9 +8,8 @@ from ..plot.drawing import snapshot_titles
 from ..report.charts import layout_of, metric_chart
 from ..report.content import choose_layers
 from ..store import Run
-
 from ._figures import sample_names
-from ._questions import CLUSTERERS, KINDS, VIEWS
+from ._questions import CLUSTERERS, QUANTITIES, VIEWS
 
 TICK, LOOK = 400, 10_000  # milliseconds between two looks at the answer, and at the run
 
@@ -53,7 +52,7 @@ def _controls(run: Run) -> html.Div:
     return html.Div(
         [
             _choice("layer", "layer", run.layers, choose_layers(run)[-1]),
-            _choice("kind", "of its", KINDS, "activation"),
+            _choice("quantity", "of its", QUANTITIES, "activation"),
             _choice("view", "a point is a", VIEWS, "channel"),
             _choice("clusterer", "clusters by", CLUSTERERS, "KMeans"),
             _number("n_clusters", "how many", 8, least=1),

@@ -7,15 +7,13 @@ from typing import Any
 from sklearn.cluster import HDBSCAN, AgglomerativeClustering, KMeans
 from sklearn.mixture import GaussianMixture
 
-from ..analysis import Exemplars, Similarity, cluster, exemplars, similarity, track
-from ..analysis import Saved
-from ..analysis import study
+from ..analysis import ResultCache, Similarity, TopImages, cluster, similarity, study, top_images, track
 from ..report.content import Study
 from ..store import Layer, Run
 
-VIEWS = ("channel", "map", "sample", "position")
+VIEWS = ("channel", "feature_map", "sample", "position")
 CLUSTERERS = ("KMeans", "AgglomerativeClustering", "GaussianMixture", "HDBSCAN")
-KINDS = ("activation", "gradient")
+QUANTITIES = ("activation", "gradient")
 MAX_BYTES = 1 << 30
 
 Announce = Callable[[str], None]
@@ -27,7 +25,7 @@ class MapOf:
 
     Attributes
     ----------
-    layer, kind, view : str
+    layer, quantity, view : str
         Which layer, whether its activation or its gradient, and what a row is.
     clusterer : str
         One of `CLUSTERERS`.
@@ -42,7 +40,7 @@ class MapOf:
     """
 
     layer: str
-    kind: str = "activation"
+    quantity: str = "activation"
     view: str = "channel"
     clusterer: str = "KMeans"
     n_clusters: int = 8
@@ -52,7 +50,7 @@ class MapOf:
 
     def answer(self, run: Run, announce: Announce) -> Study:
         """Compute it, or take what is saved beside the run."""
-        layer = layer_of(run, self.layer, kind=self.kind)
+        layer = layer_of(run, self.layer, quantity=self.quantity)
         whole = layer.vectors(self.view)
         vectors = whole
         if whole.rows_per_snapshot > self.n_rows:
@@ -62,7 +60,7 @@ class MapOf:
             n_clusters=self.n_clusters,
             random_state=self.random_state,
             max_bytes=MAX_BYTES,
-            saved=Saved.beside(run),
+            saved=ResultCache.beside(run),
             announce=announce,
         )
         clusters, history = found.clusters, found.history
@@ -110,20 +108,20 @@ class StrongestOf:
     """The images that drive each channel of a layer most, at the first and at the last snapshot."""
 
     layer: str
-    kind: str = "activation"
+    quantity: str = "activation"
 
-    def answer(self, run: Run, announce: Announce) -> Exemplars:
+    def answer(self, run: Run, announce: Announce) -> TopImages:
         """Compute it: reads two snapshots of the layer."""
         announce(f"the strongest images of {self.layer}")
-        layer = layer_of(run, self.layer, kind=self.kind)
+        layer = layer_of(run, self.layer, quantity=self.quantity)
         every = layer.snapshots["snapshot"]
-        return exemplars(layer, k=5, snapshots=sorted({int(every.iloc[0]), int(every.iloc[-1])}), max_bytes=MAX_BYTES)
+        return top_images(layer, k=5, snapshots=sorted({int(every.iloc[0]), int(every.iloc[-1])}), max_bytes=MAX_BYTES)
 
 
 Question = MapOf | Likeness | StrongestOf
 
 
-def layer_of(run: Run, name: str, *, kind: str) -> Layer:
+def layer_of(run: Run, name: str, *, quantity: str) -> Layer:
     """Return a layer's activation or gradient."""
     layer = run[name]
-    return layer.gradient if kind == "gradient" else layer
+    return layer.gradient if quantity == "gradient" else layer

@@ -12,10 +12,9 @@ from dash import Dash
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from ..store import Run, open_run
-
 from ._callbacks import connect
-from ._worker import Desk
 from ._page import page
+from ._worker import Desk
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 

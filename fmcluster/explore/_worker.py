@@ -5,7 +5,6 @@ from threading import Condition, Thread
 from typing import Any
 
 from ..store import Run, open_run
-
 from ._questions import Question
 
 KEPT = 12

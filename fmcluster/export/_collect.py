@@ -6,16 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ..analysis import Findings, Similarity
-from ..analysis import Reducer
-from ..analysis import Saved
+from ..analysis import Findings, Reducer, ResultCache, Similarity
 from ..plot.drawing import brief
-from ..report.content import Settings, Study, study_layer
-from ..report.content import choose_layers
-from ..report.content import OVERALL_STAGES, study_run
-from ..report.content import name_sample
+from ..report.content import OVERALL_STAGES, Settings, Study, choose_layers, name_sample, study_layer, study_run
 from ..store import Layer, Run
-
 from ._entries import Distribution, Entry, Moment, Picture, Scalar, Table, Text, moments, steps_are_known
 
 Progress = Callable[[str, int, int], None]
@@ -36,11 +30,11 @@ class Wanted:
     run : Run
         With at least one snapshot.
     measured, drawn : tuple of str
-        The layers whose statistics are logged, and those that are analysed and drawn.
+        The layers whose statistics are logged, and those that are analyzed and drawn.
     samples : tuple of int
         The images on which feature maps are shown, by dataset index.
     settings : Settings
-        How layers are analysed.
+        How layers are analyzed.
     diagnosis : bool
         Whether the run is judged.
     save : bool
@@ -140,7 +134,7 @@ def collect(wanted: Wanted, *, progress: Progress | None = None) -> Iterator[Ent
     yield from _numbers(run, when)
     for name in wanted.measured:
         yield from _statistics(run[name], when)
-    saved = Saved.beside(run) if wanted.save else None
+    saved = ResultCache.beside(run) if wanted.save else None
     for name in wanted.drawn:
         layer = run[name]
         study = study_layer(layer, wanted.settings, announce=announce, saved=saved)
@@ -188,7 +182,6 @@ def _statistics(layer: Layer, when: list[Moment]) -> Iterator[Entry]:
 def _feature_maps(layer: Layer, when: list[Moment], *, samples: Sequence[int]) -> Iterator[Entry]:
     """Yield the channel grid of each snapshot at its step, and the channels over all snapshots."""
     from .. import plot
-
     from ._rasterize import pixels_of
 
     channels = layer.channels[:MOST_CHANNELS].tolist()
@@ -210,7 +203,6 @@ def _feature_maps(layer: Layer, when: list[Moment], *, samples: Sequence[int]) -
 def _studied(study: Study, when: list[Moment]) -> Iterator[Entry]:
     """Yield the map at each snapshot, as a picture and as a table, and pictures of what moved."""
     from .. import plot
-
     from ._rasterize import pixels_of
 
     name, embedding, clusters = study.layer.name, study.embedding, study.clusters
@@ -239,7 +231,6 @@ def _studied(study: Study, when: list[Moment]) -> Iterator[Entry]:
 def _judged(findings: Findings, when: list[Moment], *, layers: Sequence[str]) -> Iterator[Entry]:
     """Yield what `diagnose` measured of some layers, what it says, and pictures of all layers."""
     from .. import plot
-
     from ._rasterize import pixels_of
 
     last = when[-1]
@@ -253,8 +244,8 @@ def _judged(findings: Findings, when: list[Moment], *, layers: Sequence[str]) ->
     yield Table("diagnosis/advice", last, pd.DataFrame(advice, columns=["layer", "action", "text"]))
     yield Table("diagnosis/layers", last, findings.layers)
     if len(when) > 1:
-        axes = plot.settling(findings)
-        yield Picture("diagnosis/settling", last, pixels_of(axes), "When each layer settled")
+        axes = plot.convergence(findings)
+        yield Picture("diagnosis/convergence", last, pixels_of(axes), "When each layer converged")
     axes = plot.channels_per_layer(findings)
     yield Picture("diagnosis/channels", last, pixels_of(axes), "Dead and duplicate channels of each layer")
 
@@ -262,7 +253,6 @@ def _judged(findings: Findings, when: list[Moment], *, layers: Sequence[str]) ->
 def _alike(found: Similarity, when: list[Moment], *, layers: Sequence[str]) -> Iterator[Entry]:
     """Yield how alike all layers are at each snapshot, and the snapshots of some layers."""
     from .. import plot
-
     from ._rasterize import pixels_of
 
     for moment in when if found.rows["layer"].nunique() > 1 else ():

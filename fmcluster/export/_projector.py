@@ -12,10 +12,8 @@ import pandas as pd
 from PIL import Image
 
 from ..analysis import Clusters, Embedding, Scores
-from ..plot.drawing import cluster_name
-from ..plot.drawing import snapshot_table, snapshot_titles
+from ..plot.drawing import cluster_name, snapshot_table, snapshot_titles
 from ..store import Layer, escape
-
 from ._tensorboard import as_markdown, check_folder, summary_writer
 from ._thumbnails import sheet_of, thumbnails
 
@@ -39,7 +37,7 @@ def to_projector(
 ) -> Path:
     """Write the rows of a view for TensorBoard's Embedding Projector, which turns and maps them itself.
 
-    Each row has the columns of its result (snapshot, epoch, step, and what it is) by which the projector colours,
+    Each row has the columns of its result (snapshot, epoch, step, and what it is) by which the projector colors,
     labels and searches, and a small picture where there is one. All snapshots are one tensor, as the projector makes
     its map of one tensor at a time: only so do the rows of all snapshots share a map, in which they can be seen to
     move. A search for an epoch or a channel then picks some of them out.
@@ -196,7 +194,7 @@ def _read_config(folder: Path) -> "ProjectorConfig":
 
 
 def _metadata(rows: Scores | Embedding, *, clusters: Clusters | None, layer: Layer | None) -> pd.DataFrame:
-    """Return what is known of each row: first its name, by which the projector labels; then what it colours by."""
+    """Return what is known of each row: first its name, by which the projector labels; then what it colors by."""
     known = rows.rows
     table = snapshot_table(known)
     titles = known["snapshot"].map(dict(zip(table["snapshot"], snapshot_titles(table), strict=True)))

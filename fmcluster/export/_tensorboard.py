@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from ..analysis import Reducer
 from ..store import Run
-
 from ._collect import Progress, choose, collect
 from ._entries import Distribution, Entry, Picture, Scalar, Text
 

@@ -8,12 +8,12 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import Image
 
-from ..plot.drawing import NOT_FINITE_COLOUR, as_tiles, is_dead, scale_of
+from ..plot.drawing import NOT_FINITE_COLOR, as_tiles, is_dead, scale_of
 from ..store import Layer
 
 LARGEST, SMALLEST = 48, 4
 MOST_PIXELS = 8192  # a side of a sheet, more of which the projector refuses
-CONSTANT = 128  # the grey of a constant map
+CONSTANT = 128  # the gray of a constant map
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -34,8 +34,8 @@ def thumbnails(layer: Layer, rows: pd.DataFrame, *, sample: int | None) -> Pixel
     -------
     ndarray of shape (n_rows, height, width, 3), uint8, or None
         Maps keep their proportions, and every channel has a scale of its own, the same at all snapshots. Zero is light,
-        unlike in other pictures: the projector multiplies a picture with the colour of its row. A map that is constant
-        is grey. Images are padded to squares. None where a row is neither a channel, a map, nor of an image
+        unlike in other pictures: the projector multiplies a picture with the color of its row. A map that is constant
+        is gray. Images are padded to squares. None where a row is neither a channel, a map, nor of an image
         of which the run has a picture, or there are more rows than fit on a sheet.
     """
     side = min(LARGEST, MOST_PIXELS // (isqrt(max(len(rows), 1) - 1) + 1))
@@ -51,20 +51,20 @@ def thumbnails(layer: Layer, rows: pd.DataFrame, *, sample: int | None) -> Pixel
 
 def sheet_of(tiles: Pixels) -> Pixels:
     """Lay tiles of shape (n, height, width, 3) line by line on a sheet with as many lines as columns; the rest is 0."""
-    count, height, width, colours = tiles.shape
+    count, height, width, colors = tiles.shape
     across = isqrt(count - 1) + 1
-    whole = np.zeros((across * across, height, width, colours), np.uint8)
+    whole = np.zeros((across * across, height, width, colors), np.uint8)
     whole[:count] = tiles
-    lined = whole.reshape(across, across, height, width, colours).swapaxes(1, 2)
-    return lined.reshape(across * height, across * width, colours)
+    lined = whole.reshape(across, across, height, width, colors).swapaxes(1, 2)
+    return lined.reshape(across * height, across * width, colors)
 
 
 def _channels(layer: Layer, rows: pd.DataFrame, *, sample: int | None, side: int) -> Pixels:
-    """Return the map of each row in colours, (n_rows, height, width, 3), at most `side` pixels a side."""
-    _, height, width = layer.map_shape
+    """Return the map of each row in colors, (n_rows, height, width, 3), at most `side` pixels a side."""
+    _, height, width = layer.feature_map_shape
     tall, wide = (max(1, round(length * side / max(height, width))) for length in (height, width))
     size = (tall, wide)
-    held = min((height, width), size)  # large maps are averaged down first, small ones are coloured first
+    held = min((height, width), size)  # large maps are averaged down first, small ones are colored first
     shown = rows["sample"].to_numpy() if "sample" in rows else np.full(len(rows), sample)
     numbers, whens = rows["channel"].to_numpy(), rows["snapshot"].to_numpy()
     maps = np.empty((len(rows), *held), np.float32)
@@ -76,12 +76,12 @@ def _channels(layer: Layer, rows: pd.DataFrame, *, sample: int | None, side: int
             alive[place] = not is_dead(tile)
             maps[place] = np.asarray(Image.fromarray(tile).resize((held[1], held[0]), Image.Resampling.BOX))
     signed = bool((layer.statistics["min"] < 0).any())
-    colours = mpl.colormaps["vlag" if signed else "rocket_r"].with_extremes(bad=NOT_FINITE_COLOUR)
+    colors = mpl.colormaps["vlag" if signed else "rocket_r"].with_extremes(bad=NOT_FINITE_COLOR)
     pixels = np.full((*maps.shape, 3), CONSTANT, np.uint8)
     for channel in np.unique(numbers):
         here = np.flatnonzero(numbers == channel)
         norm = scale_of(maps[here], signed=signed).norm
-        shades = np.asarray(colours(norm(np.ma.masked_invalid(maps[here])), bytes=True), dtype=np.uint8)
+        shades = np.asarray(colors(norm(np.ma.masked_invalid(maps[here])), bytes=True), dtype=np.uint8)
         pixels[here[alive[here]]] = shades[alive[here], ..., :3]
     down, across = (np.arange(long) * short // long for long, short in zip(size, held, strict=True))
     return pixels[:, down][:, :, across]

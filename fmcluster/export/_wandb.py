@@ -12,7 +12,6 @@ from PIL import Image
 
 from ..analysis import Reducer
 from ..store import Run
-
 from ._collect import Progress, choose, collect
 from ._entries import Distribution, Entry, Picture, Scalar, Table, Text
 from ._tensorboard import check_folder

@@ -3,7 +3,7 @@ from ._animation import animate_grid as animate_grid
 from ._channel_grid import channel_evolution as channel_evolution
 from ._channel_grid import channel_grid as channel_grid
 from ._channels_per_layer import channels_per_layer as channels_per_layer
-from ._channels_per_layer import settling as settling
+from ._channels_per_layer import convergence as convergence
 from ._curves import churn as churn
 from ._curves import explained_variance as explained_variance
 from ._curves import metrics as metrics
@@ -16,6 +16,6 @@ from ._lifelines import lifelines as lifelines
 from ._position_clusters import position_clusters as position_clusters
 from ._quality import quality as quality
 from ._statistics import statistics as statistics
-from ._top_images import exemplars as exemplars
+from ._top_images import top_images as top_images
 from ._trajectories import trajectories as trajectories
 from .drawing import cluster_palette as cluster_palette

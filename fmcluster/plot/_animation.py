@@ -12,14 +12,30 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from .drawing import FAINT, INK, RULE, inch_axes, new_figure, text_width
 from ._channel_grid import channel_activity, describe_grid, labels_at, scales_of
 from ._embedding import check_same_rows, cluster_marks, dress, place_legend, point_area, ratio_of
-from .drawing import cluster_palette
-from .drawing import PicturedLayer, check_choice, check_sample, chosen_channels, snapshots_of
-from .drawing import aspect_of, draw_sheet, page, plan_sheet
-from .drawing import snapshot_table, snapshot_titles
-from .drawing import as_tiles, notes
+from .drawing import (
+    FAINT,
+    INK,
+    RULE,
+    PicturedLayer,
+    as_tiles,
+    aspect_of,
+    check_choice,
+    check_sample,
+    chosen_channels,
+    cluster_palette,
+    draw_sheet,
+    inch_axes,
+    new_figure,
+    notes,
+    page,
+    plan_sheet,
+    snapshot_table,
+    snapshot_titles,
+    snapshots_of,
+    text_width,
+)
 
 if TYPE_CHECKING:
     from ..analysis import Clusters, Embedding
@@ -55,7 +71,7 @@ def animate_embedding(
     embedding : Embedding
         A map of two or more snapshots.
     clusters : Clusters, optional
-        Colours each row by its cluster; on its way to another one it goes over to that one's colour.
+        Colors each row by its cluster; on its way to another one it goes over to that one's color.
     between : int, default 10
         Frames from one snapshot to the next.
 
@@ -78,7 +94,7 @@ def animate_embedding(
         raise ValueError(f"received between={between}; expected 0 or more frames from one snapshot to the next")
     titles = snapshot_titles(table)
     places = embedding.by_snapshot(embedding.values)
-    colours, marks = _colours(embedding, clusters)
+    colors, marks = _colors(embedding, clusters)
 
     what = f"{embedding.layer}: {embedding.view} view, "
     longest = max(text_width(what + title, size=11) for title in titles)
@@ -89,7 +105,7 @@ def animate_embedding(
     ax = inch_axes(figure, left=0.4, top=0.45, width=wide, height=tall)
     dress(ax, embedding)
     points = ax.scatter(
-        places[0][:, 0], places[0][:, 1], s=point_area(len(places[0])), c=colours[0], linewidths=0, alpha=0.85
+        places[0][:, 0], places[0][:, 1], s=point_area(len(places[0])), c=colors[0], linewidths=0, alpha=0.85
     )
     title = ax.set_title(what + titles[0], fontsize=11, color=INK, loc="left", parse_math=False)
     if marks:
@@ -101,7 +117,7 @@ def animate_embedding(
         share = frame - before
         share = share * share * (3 - 2 * share)  # starts and stops gently
         points.set_offsets((1 - share) * places[before] + share * places[before + 1])
-        points.set_facecolor([tuple(row) for row in (1 - share) * colours[before] + share * colours[before + 1]])
+        points.set_facecolor([tuple(row) for row in (1 - share) * colors[before] + share * colors[before + 1]])
         title.set_text(what + titles[round(frame)])
         cursor.set_xdata([frame])
         return [points, title, cursor]
@@ -133,7 +149,7 @@ def animate_grid(
         Draw the channels as given, or by their root mean square over all images and snapshots, greatest first. They
         keep their places.
     clusters : Clusters, optional
-        Made by `fmcluster.cluster` of the `channel` view and all snapshots: each number gets the colour of its
+        Made by `fmcluster.cluster` of the `channel` view and all snapshots: each number gets the color of its
         channel's cluster.
     columns : int, optional
         Maps in a row; by default as many as make the grid about square.
@@ -209,14 +225,14 @@ def _frames(count: int, between: int) -> list[float]:
     return frames + [float(count - 1)] * 2 * RESTING
 
 
-def _colours(embedding: "Embedding", clusters: "Clusters | None") -> tuple[Positions, list[Line2D]]:
-    """Return colours of shape (n_snapshots, n_rows, 3), and the entries of a legend."""
+def _colors(embedding: "Embedding", clusters: "Clusters | None") -> tuple[Positions, list[Line2D]]:
+    """Return colors of shape (n_snapshots, n_rows, 3), and the entries of a legend."""
     size = len(embedding.rows) // embedding.n_snapshots
     if clusters is None:
         return np.tile(to_rgb(PLAIN), (embedding.n_snapshots, size, 1)), []
     palette = cluster_palette(clusters.labels)
-    colours = np.array([to_rgb(palette[int(label)]) for label in clusters.labels])
-    shaped: Positions = embedding.by_snapshot(colours)
+    colors = np.array([to_rgb(palette[int(label)]) for label in clusters.labels])
+    shaped: Positions = embedding.by_snapshot(colors)
     return shaped, cluster_marks(clusters.labels, palette=palette)
 
 

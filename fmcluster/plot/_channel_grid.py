@@ -7,12 +7,30 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .drawing import INK
-from .drawing import NOISE
-from .drawing import PicturedLayer, check_choice, check_sample, chosen_channels, sample_name, snapshots_of
-from .drawing import aspect_of, draw_sheet, page, plan_sheet
-from .drawing import brief, find_snapshot, snapshot_titles, span
-from .drawing import Map, Scale, as_tiles, draw_tile, notes, scale_of
+from .drawing import (
+    INK,
+    NOISE,
+    Map,
+    PicturedLayer,
+    Scale,
+    as_tiles,
+    aspect_of,
+    brief,
+    check_choice,
+    check_sample,
+    chosen_channels,
+    draw_sheet,
+    draw_tile,
+    find_snapshot,
+    notes,
+    page,
+    plan_sheet,
+    sample_name,
+    scale_of,
+    snapshot_titles,
+    snapshots_of,
+    span,
+)
 
 if TYPE_CHECKING:
     from ..analysis import Clusters, Scores
@@ -33,7 +51,7 @@ def channel_grid(
 ) -> Figure:
     """Draw the feature maps of one image side by side, beside the image.
 
-    Black is zero, warm colours are positive and cold colours negative. Maps that are constant are hatched.
+    Black is zero, warm colors are positive and cold colors negative. Maps that are constant are hatched.
 
     Parameters
     ----------
@@ -49,10 +67,10 @@ def channel_grid(
         Draw the channels as given; by their root mean square over all images, greatest first; or cluster by cluster,
         each with its number and size.
     clusters : Clusters, optional
-        Made by `fmcluster.cluster` of the `channel` view: each number gets the colour of its channel's cluster at the
+        Made by `fmcluster.cluster` of the `channel` view: each number gets the color of its channel's cluster at the
         snapshot. What is in none comes last.
     scores : Scores, optional
-        What was clustered: the medoid of each cluster, the channel nearest to the mean of its members at the
+        What was clustered: the representative of each cluster, the channel nearest to the mean of its members at the
         snapshot, is framed, and comes first in its group.
     columns : int, optional
         Maps in a row; by default as many as make the grid about square.
@@ -84,9 +102,9 @@ def channel_grid(
     if scores is not None and clusters is None:
         raise ValueError("received scores without clusters; pass clusters=fmcluster.cluster(scores, ...) of them")
     labels = {} if clusters is None else labels_at(clusters, layer, snapshot=number)
-    medoids = {} if scores is None else _medoids_at(scores, clusters, snapshot=number)
+    representatives = {} if scores is None else _representatives_at(scores, clusters, snapshot=number)
     if order == "cluster":
-        standing = set(medoids.values())
+        standing = set(representatives.values())
         chosen.sort(key=lambda channel: (_rank_of(labels.get(channel)), channel not in standing))
     if order == "activity":
         activity = channel_activity(layer, [number])
@@ -95,10 +113,10 @@ def channel_grid(
     drawn = as_tiles(layer.read(snapshot=number, samples=sample, channels=chosen))
     sheet = plan_sheet(chosen, columns=columns, aspect=aspect_of(drawn), labels=labels if order == "cluster" else None)
     scales = scales_of(layer, drawn, scale=scale)
-    framed = [channel for channel in chosen if channel in medoids.values()]
+    framed = [channel for channel in chosen if channel in representatives.values()]
     note = [notes(drawn, scales)]
     if framed:
-        note.append("Framed: the medoid of its cluster, the channel nearest to the mean of its members.")
+        note.append("Framed: the representative of its cluster, the channel nearest to the mean of its members.")
     figure, panel, _ = page(
         layer,
         sample=sample,
@@ -172,7 +190,7 @@ def channel_evolution(
         layer,
         sample=sample,
         headline=f"{layer.label} over {span(table)}{part}",
-        subtitle=f"{layer.kind.capitalize()} of {which}, on {sample_name(layer, sample)}",
+        subtitle=f"{layer.quantity.capitalize()} of {which}, on {sample_name(layer, sample)}",
         note=notes(maps.reshape(-1, *maps.shape[2:]), scales),
         panel=(naming + len(numbers) * pitch_x, heading + len(chosen) * pitch_y),
         scale=scales[0],
@@ -199,7 +217,7 @@ def channel_evolution(
 
 def scales_of(layer: PicturedLayer, maps: Map, *, scale: str) -> list[Scale]:
     """Return a scale for each entry of the first axis of `maps`; with ``"shared"`` the same one for all."""
-    # The whole layer decides on the sign, so that all pictures of one layer have the same colours.
+    # The whole layer decides on the sign, so that all pictures of one layer have the same colors.
     signed = bool((layer.statistics["min"] < 0).any())
     if scale == "shared":
         return [scale_of(maps, signed=signed)] * len(maps)
@@ -218,7 +236,7 @@ def describe_grid(layer: PicturedLayer, channels: list[int], *, sample: int, ord
     """Say what a grid shows: ``"Activation of 64 channels, on sample 0; numbers are channels"``."""
     count = "1 channel" if len(channels) == 1 else f"{len(channels)} channels"
     most = {"activity": ", most active first", "cluster": ", cluster by cluster"}.get(order, "")
-    return f"{layer.kind.capitalize()} of {count}{most}, on {sample_name(layer, sample)}; numbers are channels"
+    return f"{layer.quantity.capitalize()} of {count}{most}, on {sample_name(layer, sample)}; numbers are channels"
 
 
 def _rank_of(label: int | None) -> tuple[int, int]:
@@ -226,13 +244,13 @@ def _rank_of(label: int | None) -> tuple[int, int]:
     return (2, 0) if label is None else (1, 0) if label == NOISE else (0, label)
 
 
-def _medoids_at(scores: "Scores", clusters: "Clusters | None", *, snapshot: int) -> dict[int, int]:
+def _representatives_at(scores: "Scores", clusters: "Clusters | None", *, snapshot: int) -> dict[int, int]:
     """Return the channel that stands for each cluster at a snapshot."""
     # What computes costs time to load, and most grids need none of it.
-    from ..analysis import medoids
+    from ..analysis import representatives
 
     assert clusters is not None
-    found = medoids(scores, clusters)
+    found = representatives(clusters, scores)
     here = found[found["snapshot"] == snapshot]
     return dict(zip(here["cluster"].tolist(), here["channel"].astype(int).tolist(), strict=True))
 

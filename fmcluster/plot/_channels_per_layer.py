@@ -1,4 +1,4 @@
-"""What each layer's channels are worth, and when each layer has settled."""
+"""What each layer's channels are worth, and when each layer has converged."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -11,23 +11,35 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 from matplotlib.transforms import ScaledTranslation, Transform
 
-from .drawing import FAINT, INK, RULE, axes_or_new, inches, points_per_unit, text_width
 from ._curves import LINE, dress_curve
 from ._heatmaps import name_columns, write_values
-from .drawing import MISSING, colour_map
-from .drawing import find_snapshot, snapshot_table, snapshot_titles, span
+from .drawing import (
+    FAINT,
+    INK,
+    MISSING,
+    RULE,
+    axes_or_new,
+    color_map,
+    find_snapshot,
+    inches,
+    points_per_unit,
+    snapshot_table,
+    snapshot_titles,
+    span,
+    text_width,
+)
 
 if TYPE_CHECKING:
     from ..analysis import Findings
 
-# (column, colour, name in the legend)
+# (column, color, name in the legend)
 SHARES = (
     ("distinct", LINE, "distinct"),
     ("grouped", "#de8f05", "in groups that respond alike"),
     ("dead", "#4d4d4d", "dead: constant over the probe"),
 )
 RANK = "#ece133"
-SETTLED = "#d55e00"
+CONVERGED = "#d55e00"
 ROW = 0.3
 WRITTEN = 14
 ENOUGH_PLACES = 2  # for each channel, as `diagnose` has it before it judges by the rank
@@ -74,15 +86,15 @@ def channels_per_layer(
     ax = _rows(ax, names, width=8.4, foot=1.9)
     size = _size(ax)
     places, begun = np.arange(len(names)) + 0.5, np.zeros(len(names))
-    for column, colour, _ in SHARES:
+    for column, color, _ in SHARES:
         share = counts[column].to_numpy(dtype=np.float64) / width
-        ax.barh(places, share, left=begun, height=0.72, color=colour, label=column)
+        ax.barh(places, share, left=begun, height=0.72, color=color, label=column)
         begun = begun + share
     seen = findings.layers["places"].to_numpy(dtype=np.float64)
     enough = seen >= ENOUGH_PLACES * width
-    for which, colour, gid in ((enough, RANK, "rank"), (~enough, "white", "rank of few places")):
+    for which, color, gid in ((enough, RANK, "rank"), (~enough, "white", "rank of few places")):
         if which.any():
-            style: dict[str, Any] = {"marker": "D", "ms": 0.75 * size, "mfc": colour, "mec": INK, "mew": 0.8}
+            style: dict[str, Any] = {"marker": "D", "ms": 0.75 * size, "mfc": color, "mec": INK, "mew": 0.8}
             ax.plot((rank / width)[which], places[which], ls="", **style, clip_on=False, gid=gid)
     groups = [_grouped(*pair) for pair in zip(counts["grouped"], counts["groups"], strict=True)]
     _write_column(ax, "distinct", counts["distinct"].map(str).tolist(), at=46)
@@ -92,7 +104,7 @@ def channels_per_layer(
     _write_column(ax, "of", ranks["evidence"].map(str).tolist(), at=190, align="left")
     ax.set_xlim(0, 1)
     ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    marks: list[Patch | Line2D] = [Patch(color=colour, label=label) for _, colour, label in SHARES]
+    marks: list[Patch | Line2D] = [Patch(color=color, label=label) for _, color, label in SHARES]
     diamond: dict[str, Any] = {"ls": "", "marker": "D", "ms": 6, "mec": INK, "mew": 0.8}
     marks.append(Line2D([], [], **diamond, mfc=RANK, label="effective rank"))
     if not enough.all():
@@ -120,8 +132,8 @@ def channels_per_layer(
     return ax
 
 
-def settling(findings: "Findings", *, ax: Axes | None = None) -> Axes:
-    """Draw how alike each layer is to its own last snapshot, and from when on it has settled.
+def convergence(findings: "Findings", *, ax: Axes | None = None) -> Axes:
+    """Draw how alike each layer is to its own last snapshot, and from when on it has converged.
 
     Parameters
     ----------
@@ -134,9 +146,9 @@ def settling(findings: "Findings", *, ax: Axes | None = None) -> Axes:
     Returns
     -------
     Axes
-        With a mesh of layers x snapshots, the first layer at the top. Right of the thick line a layer has settled: its
+        With a mesh of layers x snapshots, the first layer at the top. Right of the thick line a layer has converged: its
         CKA stays at or above its level. Beside it stand when that is, the level, and the floor: the CKA of two random
-        halves of its channels. Grey is what is not defined.
+        halves of its channels. Gray is what is not defined.
 
     Raises
     ------
@@ -150,7 +162,7 @@ def settling(findings: "Findings", *, ax: Axes | None = None) -> Axes:
     numbers = table["snapshot"].tolist()
     values = findings.rows("cka_to_last").set_index(["layer", "snapshot"])["value"].unstack()
     drawn = values.reindex(index=layers.index, columns=numbers).to_numpy(dtype=np.float64)
-    since = [None if pd.isna(one) else numbers.index(int(one)) for one in layers["settled"]]
+    since = [None if pd.isna(one) else numbers.index(int(one)) for one in layers["converged"]]
 
     ax = _rows(ax, layers.index.tolist(), width=float(np.clip(0.55 * len(numbers), 3.6, 9.0)) + 3.4, foot=2.0)
     size = _size(ax)
@@ -158,7 +170,7 @@ def settling(findings: "Findings", *, ax: Axes | None = None) -> Axes:
     mesh = ax.pcolormesh(
         np.ma.masked_invalid(drawn),
         norm=Normalize(lowest, 1),
-        cmap=colour_map("mako"),
+        cmap=color_map("mako"),
         rasterized=drawn.size > 5000,
     )
     ax.set_facecolor(MISSING)
@@ -166,11 +178,11 @@ def settling(findings: "Findings", *, ax: Axes | None = None) -> Axes:
         write_values(ax, drawn, dark_below=lowest + 0.6 * (1 - lowest))
     edge = np.repeat([len(numbers) if place is None else place for place in since], 2)
     along = np.repeat(np.arange(len(since) + 1), 2)[1:-1]
-    for colour, weight in (("white", 5.0), (SETTLED, 2.5)):
-        ax.plot(edge, along, color=colour, lw=weight, clip_on=False, solid_joinstyle="miter")
+    for color, weight in (("white", 5.0), (CONVERGED, 2.5)):
+        ax.plot(edge, along, color=color, lw=weight, clip_on=False, solid_joinstyle="miter")
     titles = snapshot_titles(table)
-    dates = ["not settled" if place is None else titles[place] for place in since]
-    _write_column(ax, "settled from", dates, at=10, align="left")
+    dates = ["not converged" if place is None else titles[place] for place in since]
+    _write_column(ax, "converged from", dates, at=10, align="left")
     reach = max(135.0, 45 + 72 * max(text_width(date, size=size) for date in dates))
     _write_column(ax, "at CKA of", [f"{level:.3f}" for level in layers["level"]], at=reach)
     _write_column(ax, "floor", ["none" if np.isnan(f) else f"{f:.3f}" for f in layers["floor"]], at=reach + 35)
@@ -185,7 +197,7 @@ def settling(findings: "Findings", *, ax: Axes | None = None) -> Axes:
     # A layout engine adds the room that the names of snapshots take up; without one it must be asked for.
     room = 0.1 if figure.get_layout_engine() is not None else 0.65
     scale = figure.colorbar(mesh, ax=ax, location="bottom", aspect=40, shrink=0.8, pad=room / max(inches(ax)[1], 1.0))
-    scale.set_label("CKA to the last snapshot (1: alike); settled right of the thick line", fontsize=8, color=FAINT)
+    scale.set_label("CKA to the last snapshot (1: alike); converged right of the thick line", fontsize=8, color=FAINT)
     scale.ax.tick_params(labelsize=8, color=RULE, labelcolor=INK)
     scale.outline.set_visible(False)
     return ax

@@ -14,8 +14,18 @@ from matplotlib.collections import LineCollection
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from .drawing import FAINT, INK, RULE, axes_or_new, inches, points_per_unit, text_width
-from .drawing import brief, snapshot_table, snapshot_titles
+from .drawing import (
+    FAINT,
+    INK,
+    RULE,
+    axes_or_new,
+    brief,
+    inches,
+    points_per_unit,
+    snapshot_table,
+    snapshot_titles,
+    text_width,
+)
 
 if TYPE_CHECKING:
     from ..analysis import History, Scores
@@ -83,7 +93,7 @@ def _mark_limits(
     """Draw floor and null across the bars, where they are known; return the marks and all values, a column each."""
     marks = []
     values = np.full((len(steps), len(_LIMITS)), np.nan)
-    for number, (column, (colour, style, label)) in enumerate(_LIMITS.items()):
+    for number, (column, (color, style, label)) in enumerate(_LIMITS.items()):
         if column not in steps or bool(steps[column].isna().all()):
             continue
         values[:, number] = steps[column].to_numpy(dtype=np.float64)
@@ -91,7 +101,7 @@ def _mark_limits(
             label += f" ({source})"
         known = np.flatnonzero(np.isfinite(values[:, number]))
         heights = values[known, number]
-        line = ax.hlines(heights, known - 0.4, known + 0.4, color=colour, ls=style, lw=2.2, label=label, gid=column)
+        line = ax.hlines(heights, known - 0.4, known + 0.4, color=color, ls=style, lw=2.2, label=label, gid=column)
         marks.append(line)
     return marks, values
 

@@ -1,4 +1,4 @@
-"""Maps of the rows of a view, coloured by cluster or by time."""
+"""Maps of the rows of a view, colored by cluster or by time."""
 
 from collections.abc import Sequence
 from math import ceil
@@ -7,15 +7,28 @@ from typing import TYPE_CHECKING
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
-import seaborn  # noqa: F401  (registers the colour map "crest")
+import seaborn  # noqa: F401  (registers the color map "crest")
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from .drawing import FAINT, INK, RULE, axes_or_new, new_figure, text_width
-from .drawing import NOISE, cluster_palette
-from .drawing import brief, find_snapshot, snapshot_table, snapshot_titles, span
+from .drawing import (
+    FAINT,
+    INK,
+    NOISE,
+    RULE,
+    axes_or_new,
+    brief,
+    cluster_name,
+    cluster_palette,
+    find_snapshot,
+    new_figure,
+    snapshot_table,
+    snapshot_titles,
+    span,
+    text_width,
+)
 
 if TYPE_CHECKING:
     from ..analysis import Clusters, Embedding
@@ -36,7 +49,7 @@ def embedding(
     embedding : Embedding
         The map.
     clusters : Clusters, optional
-        Colours the rows by cluster; without them rows are coloured by snapshot.
+        Colors the rows by cluster; without them rows are colored by snapshot.
     snapshot, epoch : int, optional
         A snapshot by its number, or the last one of an epoch. By default the rows of all snapshots are drawn.
     ax : Axes, optional
@@ -55,9 +68,9 @@ def embedding(
     table = snapshot_table(embedding.rows)
     every = epoch is None and snapshot is None
     position = None if every else find_snapshot(table, epoch=epoch, snapshot=snapshot)
-    colours = row_colours(embedding, clusters)
+    colors = row_colors(embedding, clusters)
     ax = map_axes(ax, embedding)
-    _scatter(ax, embedding, colours=colours, position=position)
+    _scatter(ax, embedding, colors=colors, position=position)
     when = span(table) if position is None else snapshot_titles(table)[position]
     ax.set_title(
         f"{embedding.layer}: {embedding.view} view, {when}", fontsize=11, color=INK, loc="left", parse_math=False
@@ -68,14 +81,14 @@ def embedding(
 
 
 def embedding_grid(embedding: "Embedding", clusters: "Clusters | None" = None) -> Figure:
-    """Draw one map per snapshot, all on the same axes and in the same colours.
+    """Draw one map per snapshot, all on the same axes and in the same colors.
 
     Parameters
     ----------
     embedding : Embedding
         The map.
     clusters : Clusters, optional
-        Colours the rows by cluster; without them rows are coloured by snapshot.
+        Colors the rows by cluster; without them rows are colored by snapshot.
 
     Returns
     -------
@@ -94,7 +107,7 @@ def embedding_grid(embedding: "Embedding", clusters: "Clusters | None" = None) -
     shown = brief(len(table), at_most=20)
     columns = min(len(shown), 5 if len(shown) > 9 else 3)
     rows = ceil(len(shown) / columns)
-    colours = row_colours(embedding, clusters)
+    colors = row_colors(embedding, clusters)
     part = "" if len(shown) == len(table) else f" ({len(shown)} of them drawn)"
     title = f"{embedding.layer}: {embedding.view} view in {embedding.method}, {span(table)}{part}"
     # Without clusters the titles of the panels say all that a legend would.
@@ -107,7 +120,7 @@ def embedding_grid(embedding: "Embedding", clusters: "Clusters | None" = None) -
     figure.set_layout_engine("constrained")
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for panel, position in zip(panels, shown, strict=False):
-        _scatter(panel, embedding, colours=colours, position=position, shrink=0.5)
+        _scatter(panel, embedding, colors=colors, position=position, shrink=0.5)
         panel.set_title(titles[position], fontsize=9, color=INK, loc="left", pad=3)
         dress(panel, embedding)
         panel.set_xlabel("")
@@ -138,8 +151,8 @@ def place_legend(ax: Axes, marks: list[Line2D]) -> None:
     ax.legend(handles=marks, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8, ncols=columns)
 
 
-def row_colours(embedding: "Embedding", clusters: "Clusters | None") -> list[str]:
-    """Return a colour for every row: its cluster's, or its snapshot's."""
+def row_colors(embedding: "Embedding", clusters: "Clusters | None") -> list[str]:
+    """Return a color for every row: its cluster's, or its snapshot's."""
     if clusters is None:
         ages = age_palette(embedding.n_snapshots)
         return [ages[i] for i in np.repeat(np.arange(len(ages)), len(embedding.rows) // len(ages))]
@@ -148,7 +161,7 @@ def row_colours(embedding: "Embedding", clusters: "Clusters | None") -> list[str
 
 
 def legend_marks(embedding: "Embedding", clusters: "Clusters | None") -> list[Line2D]:
-    """Return the entries of a legend that says what the colours of `row_colours` stand for."""
+    """Return the entries of a legend that says what the colors of `row_colors` stand for."""
     if clusters is None:
         titles = snapshot_titles(snapshot_table(embedding.rows))
         ages = age_palette(len(titles))
@@ -196,17 +209,15 @@ def dress(ax: Axes, embedding: "Embedding") -> None:
     ax.set_ylabel(f"{embedding.method} 2", fontsize=8, color=FAINT)
 
 
-def _scatter(
-    ax: Axes, embedding: "Embedding", *, colours: list[str], position: int | None, shrink: float = 1.0
-) -> None:
+def _scatter(ax: Axes, embedding: "Embedding", *, colors: list[str], position: int | None, shrink: float = 1.0) -> None:
     """Draw the rows of one snapshot, or of all, in their own order."""
     points = embedding.values
     if position is not None:
         size = len(points) // embedding.n_snapshots
         part = slice(position * size, (position + 1) * size)
-        points, colours = points[part], colours[part]
+        points, colors = points[part], colors[part]
     area = point_area(len(points), shrink=shrink)
-    ax.scatter(points[:, 0], points[:, 1], s=area, c=colours, linewidths=0, alpha=0.85)
+    ax.scatter(points[:, 0], points[:, 1], s=area, c=colors, linewidths=0, alpha=0.85)
 
 
 def point_area(count: int, *, shrink: float = 1.0) -> float:
@@ -215,9 +226,9 @@ def point_area(count: int, *, shrink: float = 1.0) -> float:
 
 
 def age_palette(count: int) -> list[str]:
-    """Return one colour per snapshot, from light (early) to dark (late)."""
-    return [to_hex(colour) for colour in mpl.colormaps["crest"](np.linspace(0, 1, count))]
+    """Return one color per snapshot, from light (early) to dark (late)."""
+    return [to_hex(color) for color in mpl.colormaps["crest"](np.linspace(0, 1, count))]
 
 
-def _dot(colour: str, label: str) -> Line2D:
-    return Line2D([], [], ls="", marker="o", ms=6, mec="none", color=colour, label=label)
+def _dot(color: str, label: str) -> Line2D:
+    return Line2D([], [], ls="", marker="o", ms=6, mec="none", color=color, label=label)

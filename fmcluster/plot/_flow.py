@@ -10,11 +10,21 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path
 
-from .drawing import FAINT, INK, axes_or_new, inches, points_per_unit, text_width
-from .drawing import cluster_name
-from .drawing import NOISE, cluster_palette
-from .drawing import brief, snapshot_titles
 from ._transitions import Counts, count_members, mark_transitions
+from .drawing import (
+    FAINT,
+    INK,
+    NOISE,
+    axes_or_new,
+    brief,
+    cluster_name,
+    cluster_palette,
+    inches,
+    points_per_unit,
+    snapshot_titles,
+    spread,
+    text_width,
+)
 
 if TYPE_CHECKING:
     from ..analysis import History
@@ -29,7 +39,7 @@ def flow(history: "History", *, transitions: bool = True, ax: Axes | None = None
     """Draw the flow of members between clusters as bands between snapshots.
 
     The height of a node is the number of its members, and that of a band the number of rows that take it. Bands
-    have the colour of the cluster they come from; those of rows that moved are stronger (to become noise, or to
+    have the color of the cluster they come from; those of rows that moved are stronger (to become noise, or to
     cease to be, is no move). Clusters keep their order, from the lowest label at the top to noise at the bottom.
 
     Parameters
@@ -64,13 +74,13 @@ def flow(history: "History", *, transitions: bool = True, ax: Axes | None = None
     ax = axes_or_new(ax, width=width, height=float(np.clip(0.3 * len(labels), 4.6, 12.0)))
     ax.set_xlim(-0.1, len(snapshots) - 0.9)
     ax.set_ylim(float((tops + sizes).max()) + gap, -gap)
-    colours = cluster_palette(clusters.labels)
+    colors = cluster_palette(clusters.labels)
     upper = pd.DataFrame(tops, index=snapshots, columns=labels)
-    middles = _draw_bands(ax, history.flow, tops=upper, colours=colours)
+    middles = _draw_bands(ax, history.flow, tops=upper, colors=colors)
     for (column, place), members in np.ndenumerate(sizes):
         if members:
             corner, gid = (column - NODE / 2, tops[column, place]), f"{snapshots[column]},{labels[place]}"
-            node = Rectangle(corner, NODE, members, fc=colours[labels[place]], ec="none", zorder=3, gid=gid)
+            node = Rectangle(corner, NODE, members, fc=colors[labels[place]], ec="none", zorder=3, gid=gid)
             ax.add_patch(node)
     marks = _mark(ax, history.transitions, upper=upper, counts=counts, middles=middles) if transitions else []
     count = len(clusters.rows) // len(snapshots)
@@ -83,7 +93,7 @@ def flow(history: "History", *, transitions: bool = True, ax: Axes | None = None
     return ax
 
 
-def _draw_bands(ax: Axes, moves: pd.DataFrame, *, tops: pd.DataFrame, colours: dict[int, str]) -> Middles:
+def _draw_bands(ax: Axes, moves: pd.DataFrame, *, tops: pd.DataFrame, colors: dict[int, str]) -> Middles:
     """Draw a band for each row of `moves`; `tops` has the upper end of each node, by snapshot and cluster.
 
     Return where the middle of each band begins and ends, by snapshot and both clusters.
@@ -105,7 +115,7 @@ def _draw_bands(ax: Axes, moves: pd.DataFrame, *, tops: pd.DataFrame, colours: d
         arriving[left + 1, end] += count
         moved = source != target and NOISE not in (source, target)
         alpha, gid = 0.6 if moved else 0.28, f"{snapshot},{source},{target}"
-        ax.add_patch(PathPatch(band, fc=colours[source], ec="none", alpha=alpha, gid=gid, zorder=1 + alpha))
+        ax.add_patch(PathPatch(band, fc=colors[source], ec="none", alpha=alpha, gid=gid, zorder=1 + alpha))
     return middles
 
 
@@ -125,12 +135,12 @@ def _mark(
             line = _curve(order[snapshot], *middles[snapshot, before, after])
             ax.add_patch(PathPatch(line, fc="none", ec=INK, lw=0.8, alpha=0.75, zorder=2.5, gid="survive"))
             found = [Line2D([], [], color=INK, lw=0.8, alpha=0.75, label="survives")]
-    centres = (upper + counts.sizes / 2).stack().to_dict()
+    centers = (upper + counts.sizes / 2).stack().to_dict()
     step = inches(ax)[0] * 72 / len(order)
     return found + mark_transitions(
         ax,
         transitions,
-        across=lambda snapshot, label: float(centres[snapshot, label]),
+        across=lambda snapshot, label: float(centers[snapshot, label]),
         order=order,
         end=NODE / 2 + 0.06,
         size=float(np.clip(0.09 * step, 4.0, 6.5)),
@@ -168,7 +178,7 @@ def _dress(ax: Axes, *, title: str, moments: list[str]) -> None:
     ax.tick_params(length=0)
     ax.set_yticks([])
     ax.spines[:].set_visible(False)
-    how = "a node is as high as its cluster has members; bands have the colour they come from"
+    how = "a node is as high as its cluster has members; bands have the color they come from"
     ax.set_xlabel(how, fontsize=8, color=FAINT)
 
 

@@ -8,13 +8,24 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.patches import Rectangle
 
-from .drawing import FAINT, INK, RULE, axes_or_new, inches, points_per_unit, text_width
-from .drawing import MISSING, colour_map
-from .drawing import brief, find_snapshot, snapshot_table, snapshot_titles
+from .drawing import (
+    FAINT,
+    INK,
+    MISSING,
+    RULE,
+    axes_or_new,
+    brief,
+    color_map,
+    find_snapshot,
+    inches,
+    points_per_unit,
+    snapshot_table,
+    snapshot_titles,
+    text_width,
+)
 
 if TYPE_CHECKING:
-    from ..analysis import Findings
-    from ..analysis import Similarity
+    from ..analysis import Findings, Similarity
 
 ROWS_WITH_NAMES = 40
 MOST_HATCHED = 64
@@ -49,7 +60,7 @@ def similarity(
     Returns
     -------
     Axes
-        With a mesh of the values, the first row at the top. Grey is what is not defined.
+        With a mesh of the values, the first row at the top. Gray is what is not defined.
 
     Raises
     ------
@@ -106,7 +117,7 @@ def drift(findings: "Findings", layer: str, *, order: str = "drift", ax: Axes | 
     Returns
     -------
     Axes
-        With a mesh of channels x snapshots, the first channel at the top; where a channel is dead, it is grey.
+        With a mesh of channels x snapshots, the first channel at the top; where a channel is dead, it is gray.
 
     Raises
     ------
@@ -151,7 +162,7 @@ def drift(findings: "Findings", layer: str, *, order: str = "drift", ax: Axes | 
     _dress(
         ax,
         title=f"{layer}: drift of {count} channels, {ended}"
-        + (f", {n_dead} dead ({'hatched' if hatched else 'grey'})" if n_dead else ""),
+        + (f", {n_dead} dead ({'hatched' if hatched else 'gray'})" if n_dead else ""),
         x="snapshot",
         y="channel" + (", by drift" if order == "drift" else ""),
     )
@@ -161,7 +172,7 @@ def drift(findings: "Findings", layer: str, *, order: str = "drift", ax: Axes | 
 
 def _mesh(ax: Axes, values: npt.NDArray[np.float64], *, norm: Normalize, bar: str, palette: str) -> None:
     mesh = ax.pcolormesh(
-        np.ma.masked_invalid(values), norm=norm, cmap=colour_map(palette), rasterized=values.size > 5000
+        np.ma.masked_invalid(values), norm=norm, cmap=color_map(palette), rasterized=values.size > 5000
     )
     ax.set_ylim(len(values), 0)
     ax.set_facecolor(MISSING)
@@ -177,8 +188,8 @@ def write_values(ax: Axes, values: npt.NDArray[np.float64], *, dark_below: float
     """Write each value into its cell, in white where it is below `dark_below`."""
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
-            colour = "white" if value < dark_below else INK
-            ax.text(column + 0.5, row + 0.5, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)
+            color = "white" if value < dark_below else INK
+            ax.text(column + 0.5, row + 0.5, f"{value:.2f}", ha="center", va="center", fontsize=7, color=color)
 
 
 def _name_rows(ax: Axes, names: list[str]) -> None:

@@ -9,12 +9,19 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from .drawing import INK, axes_or_new, inches, points_per_unit, text_width
 from ._curves import brief_ticks, dress_curve
-from .drawing import cluster_name
-from .drawing import NOISE, cluster_palette
-from .drawing import snapshot_titles
 from ._transitions import count_members, mark_transitions
+from .drawing import (
+    INK,
+    NOISE,
+    axes_or_new,
+    cluster_name,
+    cluster_palette,
+    inches,
+    points_per_unit,
+    snapshot_titles,
+    text_width,
+)
 
 if TYPE_CHECKING:
     from ..analysis import History
@@ -27,7 +34,7 @@ Place = tuple[int, int]  # snapshot and label
 def lifelines(history: "History", *, ax: Axes | None = None) -> Axes:
     """Draw a line for each cluster, from the snapshot where it comes to be to the one where it ends.
 
-    A line is as thick as the cluster has members. Lines keep to the lane of their label, and have its colour; noise,
+    A line is as thick as the cluster has members. Lines keep to the lane of their label, and have its color; noise,
     which is no cluster, is the lowest, and has no marks. Clusters of all snapshots at once, or of one epoch, are there
     as long as their label has members; between, where it has none for a time, they are dotted. Clusters of each
     snapshot are followed by their members: a line ends where most of them do not go on together, even where the next
@@ -66,16 +73,16 @@ def lifelines(history: "History", *, ax: Axes | None = None) -> Axes:
     ax.set_xlim(-2 * END, len(snapshots) - 1 + 2 * END)
 
     order = {snapshot: place for place, snapshot in enumerate(snapshots)}
-    colours = cluster_palette(clusters.labels)
+    colors = cluster_palette(clusters.labels)
     lines = list(_lines(history.transitions, sizes=sizes))
     if clusters.fit != "each":
-        _draw_gaps(ax, lines, lanes=lanes, order=order, colours=colours)
+        _draw_gaps(ax, lines, lanes=lanes, order=order, colors=colors)
     for line in lines:
-        _draw_line(ax, line, sizes=sizes, lanes=lanes, order=order, colours=colours)
+        _draw_line(ax, line, sizes=sizes, lanes=lanes, order=order, colors=colors)
     if NOISE in counts.labels:
         noise = [(snapshot, NOISE) for snapshot in snapshots]
-        _draw_line(ax, noise, sizes=sizes, lanes=lanes, order=order, colours=colours)
-    marks = _draw_marks(ax, history.transitions, lanes=lanes, order=order, colours=colours)
+        _draw_line(ax, noise, sizes=sizes, lanes=lanes, order=order, colors=colors)
+    marks = _draw_marks(ax, history.transitions, lanes=lanes, order=order, colors=colors)
 
     named = _apart(lanes, by=0.99 * LINE_OF_TEXT / points_per_unit(ax))
     for label in named:
@@ -146,7 +153,7 @@ def _draw_line(
     sizes: pd.DataFrame,
     lanes: dict[int, float],
     order: dict[int, int],
-    colours: dict[int, str],
+    colors: dict[int, str],
 ) -> None:
     """Draw one line, as thick as it has members; where it changes its label, it goes over to that lane."""
     gid = "noise" if line[0][1] == NOISE else "{},{}".format(*line[0])
@@ -167,8 +174,8 @@ def _draw_line(
             middle.append(lanes[following[1]])
         lower, upper = np.subtract(middle, half), np.add(middle, half)
         # An edge keeps a cluster of few members in sight; noise may have none.
-        colour, edge = colours[label], 0.0 if label == NOISE else 0.8
-        ax.fill_between(along, lower, upper, facecolor=colour, edgecolor=colour, lw=edge, zorder=2, gid=gid)
+        color, edge = colors[label], 0.0 if label == NOISE else 0.8
+        ax.fill_between(along, lower, upper, facecolor=color, edgecolor=color, lw=edge, zorder=2, gid=gid)
 
 
 def _members(sizes: pd.DataFrame, place: Place) -> float:
@@ -177,7 +184,7 @@ def _members(sizes: pd.DataFrame, place: Place) -> float:
 
 
 def _draw_gaps(
-    ax: Axes, lines: list[list[Place]], *, lanes: dict[int, float], order: dict[int, int], colours: dict[int, str]
+    ax: Axes, lines: list[list[Place]], *, lanes: dict[int, float], order: dict[int, int], colors: dict[int, str]
 ) -> None:
     """Dot the lane of a label between its lines."""
     ended: dict[int, int] = {}
@@ -185,12 +192,12 @@ def _draw_gaps(
         start, label = line[0]
         if label in ended:
             span = [order[ended[label]] + END, order[start] - END]
-            ax.plot(span, [lanes[label]] * 2, ls=":", lw=1.2, color=colours[label], gid="gap", zorder=1)
+            ax.plot(span, [lanes[label]] * 2, ls=":", lw=1.2, color=colors[label], gid="gap", zorder=1)
         ended[label] = line[-1][0]
 
 
 def _draw_marks(
-    ax: Axes, transitions: pd.DataFrame, *, lanes: dict[int, float], order: dict[int, int], colours: dict[int, str]
+    ax: Axes, transitions: pd.DataFrame, *, lanes: dict[int, float], order: dict[int, int], colors: dict[int, str]
 ) -> list[Line2D]:
     """Mark what is no survival, link what splits to its parts and what merges to its heir; return legend entries."""
     step = inches(ax)[0] * 72 / len(order)
@@ -202,5 +209,5 @@ def _draw_marks(
         for start, before, end, after in rows[columns].itertuples(index=False):
             ends = [order[int(start)] + END, order[int(end)] - END]
             lane = [lanes[int(before)], lanes[int(after)]]
-            ax.plot(ends, lane, lw=1.3, color=colours[int(before)], zorder=1.5, gid=what)
+            ax.plot(ends, lane, lw=1.3, color=colors[int(before)], zorder=1.5, gid=what)
     return mark_transitions(ax, transitions, across=lambda _, cluster: lanes[cluster], order=order, end=END, size=size)

@@ -11,11 +11,25 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
-from .drawing import FAINT, INK, RULE, inch_axes, inch_text, new_figure, text_width
 from ._embedding import cluster_marks
-from .drawing import NOISE, cluster_palette
-from .drawing import PicturedSamples, require_layer, sample_name
-from .drawing import brief, snapshot_table, snapshot_titles, span
+from .drawing import (
+    FAINT,
+    INK,
+    NOISE,
+    RULE,
+    PicturedSamples,
+    brief,
+    cluster_palette,
+    inch_axes,
+    inch_text,
+    new_figure,
+    require_layer,
+    sample_name,
+    snapshot_table,
+    snapshot_titles,
+    span,
+    text_width,
+)
 
 if TYPE_CHECKING:
     from ..analysis import Clusters
@@ -40,11 +54,11 @@ def position_clusters(
     layer: PicturedSamples,
     *,
     sample: int = 0,
-    opacity: float = 0.55,
+    alpha: float = 0.55,
 ) -> Figure:
     """Draw the cluster of each place of an image over the image, at each snapshot, beside the plain image.
 
-    Under the colours the image is grey and pale, so that a colour is that of a cluster alone. Under each picture stands
+    Under the colors the image is gray and pale, so that a color is that of a cluster alone. Under each picture stands
     which share of its places changed cluster since the picture before.
 
     Parameters
@@ -55,8 +69,8 @@ def position_clusters(
         The layer that they are of.
     sample : int, default 0
         Index of the image in the data set.
-    opacity : float, default 0.55
-        How far the colours cover the image, above 0 and up to 1.
+    alpha : float, default 0.55
+        How far the colors cover the image, above 0 and up to 1.
 
     Returns
     -------
@@ -71,10 +85,10 @@ def position_clusters(
         For what is not a layer.
     ValueError
         If `clusters` are of another view or layer or of several runs, have no place of the sample, the layer has no
-        height and width, or `opacity` is out of its range.
+        height and width, or `alpha` is out of its range.
     """
-    if not 0 < opacity <= 1:
-        raise ValueError(f"received opacity={opacity}; expected above 0 and up to 1, such as 0.55")
+    if not 0 < alpha <= 1:
+        raise ValueError(f"received alpha={alpha}; expected above 0 and up to 1, such as 0.55")
     require_layer(layer)
     _check(clusters, layer)
     rows, labels = clusters.rows, clusters.labels
@@ -88,7 +102,7 @@ def position_clusters(
     table = snapshot_table(rows)
     shown = brief(len(table), at_most=AT_MOST)
     numbers = [int(table["snapshot"].iloc[position]) for position in shown]
-    _, height, width = layer.map_shape
+    _, height, width = layer.feature_map_shape
     grids = [_grid(rows[mine], labels[mine], snapshot=number, shape=(height, width)) for number in numbers]
     palette = cluster_palette(labels)
     present = np.unique(np.concatenate([grid[np.isfinite(grid)] for grid in grids])).astype(np.int64)
@@ -113,7 +127,7 @@ def position_clusters(
     total = max(columns * (wide + GAP) - GAP + legend, words) + 2 * MARGIN
     figure = new_figure(width=total, height=HEAD + body + FOOT)
     inch_text(figure, headline, left=MARGIN, top=0.15, size=13)
-    inch_text(figure, subtitle, left=MARGIN, top=0.42, size=9.5, colour=FAINT)
+    inch_text(figure, subtitle, left=MARGIN, top=0.42, size=9.5, color=FAINT)
 
     axes = []
     for place in range(panels):
@@ -127,8 +141,8 @@ def position_clusters(
     titles = snapshot_titles(table, separator="\n")
     for ax, grid, position, change in zip(axes[panels - len(shown) :], grids, shown, changes, strict=True):
         if picture is not None:
-            grey = picture[..., :3] @ np.array([0.299, 0.587, 0.114])
-            ax.imshow(grey, cmap="gray", vmin=PALER, vmax=255, extent=(0, 1, 1, 0), aspect="auto", gid="grey")
+            gray = picture[..., :3] @ np.array([0.299, 0.587, 0.114])
+            ax.imshow(gray, cmap="gray", vmin=PALER, vmax=255, extent=(0, 1, 1, 0), aspect="auto", gid="gray")
         ax.imshow(
             np.ma.masked_invalid(grid),
             cmap=ListedColormap([palette[label] for label in sorted(palette)]),
@@ -137,7 +151,7 @@ def position_clusters(
             extent=_extent(layer),
             interpolation="nearest",
             aspect="auto",
-            alpha=opacity if picture is not None else None,
+            alpha=alpha if picture is not None else None,
             gid="overlay",
         )
         ax.set_xlim(0, 1)

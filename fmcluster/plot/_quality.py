@@ -8,10 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
-from .drawing import FAINT, axes_or_new, text_width
 from ._curves import brief_ticks, dress_curve
-from .drawing import cluster_palette
-from .drawing import snapshot_table, snapshot_titles
+from .drawing import FAINT, axes_or_new, cluster_palette, snapshot_table, snapshot_titles, text_width
 
 if TYPE_CHECKING:
     from ..analysis import Quality
@@ -22,7 +20,7 @@ _MEASURES = {
     "nmi": ("NMI with the classes", "from 0 to 1, high is good"),
     "ami": ("AMI with the classes", "0 is chance, 1 the best"),
     "purity": ("purity of classes", "from 0 to 1, high is good"),
-    "knn_accuracy": ("neighbours' accuracy", "share of rows whose class their neighbours name"),
+    "knn_accuracy": ("neighbors' accuracy", "share of rows whose class their neighbors name"),
     "noise": ("noise", "share of rows in no cluster"),
     "davies_bouldin": ("Davies-Bouldin index", "from 0, low is good"),
     "calinski_harabasz": ("Calinski-Harabasz index", "from 0, high is good"),
@@ -47,7 +45,7 @@ def quality(found: "Quality", *, measures: Sequence[str] = ("silhouette",), ax: 
     measures : sequence of str
         Columns of its frame: ``"silhouette"``, ``"nmi"``, ``"ami"``, ``"purity"``, ``"knn_accuracy"`` and ``"noise"``
         go together; ``"davies_bouldin"`` and ``"calinski_harabasz"``, which have scales of their own, are drawn alone.
-        With the accuracy of the neighbours comes its chance, and with silhouettes their null, dashed. (A floor, how
+        With the accuracy of the neighbors comes its chance, and with silhouettes their null, dashed. (A floor, how
         much they differ with no change at all, is only known of churn.)
     ax : Axes, optional
         Where to draw; by default a new figure.
@@ -75,14 +73,14 @@ def quality(found: "Quality", *, measures: Sequence[str] = ("silhouette",), ax: 
     width = max(float(np.clip(0.6 * len(table) + 1.5, 6.4, 14.0)), min(text_width(title, size=11) + 0.6, 16.0))
     ax = axes_or_new(ax, width=width, height=3.8)
     places = np.arange(len(table))
-    colours = cluster_palette(len(names))
+    colors = cluster_palette(len(names))
     curves: list[Line2D] = []
     for number, name in enumerate(names):
-        style: dict[str, Any] = {"color": colours[number], "marker": _MARKERS[number], "ms": 5, "lw": 1.8}
+        style: dict[str, Any] = {"color": colors[number], "marker": _MARKERS[number], "ms": 5, "lw": 1.8}
         curves += ax.plot(places, frame[name], **style, label=_MEASURES[name][0], gid=name)
         if name in _BESIDE:
             column, label = _BESIDE[name]
-            beside: dict[str, Any] = {"color": colours[number], "ls": "--", "lw": 1.4, "label": label}
+            beside: dict[str, Any] = {"color": colors[number], "ls": "--", "lw": 1.4, "label": label}
             curves += ax.plot(places, frame[column], **beside, gid=column)
     _scale(ax, curves, own=names[0] in _OWN_SCALE)
     unit = f"{_MEASURES[names[0]][0]} ({_MEASURES[names[0]][1]})" if len(names) == 1 else "measure (at most 1)"

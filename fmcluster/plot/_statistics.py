@@ -8,11 +8,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from .drawing import FAINT, INK, RULE, new_figure, text_width
 from ._curves import dress_curve
 from ._embedding import age_palette
-from .drawing import MeasuredLayer, require_layer
-from .drawing import brief, snapshot_table, snapshot_titles, span
+from .drawing import (
+    FAINT,
+    INK,
+    RULE,
+    MeasuredLayer,
+    brief,
+    new_figure,
+    require_layer,
+    snapshot_table,
+    snapshot_titles,
+    span,
+    text_width,
+)
 
 Values = npt.NDArray[np.float64]
 
@@ -81,25 +91,27 @@ def statistics(layer: MeasuredLayer, *, what: str | Iterable[str] = "mean") -> F
     panels = figure.subplots(1, len(chosen), sharey=True, squeeze=False).ravel()
     for panel, name in zip(panels, chosen, strict=True):
         by_snapshot = {number: part[name].to_numpy(dtype=np.float64) for number, part in frame.groupby("snapshot")}
-        _draw(panel, [by_snapshot[table["snapshot"].iloc[place]] for place in shown], name=name, kind=layer.kind)
+        _draw(
+            panel, [by_snapshot[table["snapshot"].iloc[place]] for place in shown], name=name, quantity=layer.quantity
+        )
     panels[0].set_yticks(-np.arange(len(shown)), [titles[place] for place in shown])
     figure.suptitle(title, fontsize=12, color=INK, x=0.01, ha="left", parse_math=False)
     return figure
 
 
-def _draw(ax: Axes, values: list[Values], *, name: str, kind: str) -> None:
+def _draw(ax: Axes, values: list[Values], *, name: str, quantity: str) -> None:
     finite = [each[np.isfinite(each)] for each in values]
     edges = np.linspace(0.0, 1.0, 41) if name == "zeros" else _edges(finite, whole=name == "nonfinite")
     heights = [np.histogram(each, edges)[0] for each in finite]
     highest = max(1, *(int(each.max()) for each in heights))
-    colours = age_palette(len(values))
+    colors = age_palette(len(values))
     for row, (every, each, height) in enumerate(zip(values, finite, heights, strict=True)):
         ax.stairs(
             height * (RIDGE / highest) - row,
             edges,
             baseline=-row,
             fill=True,
-            fc=colours[row],
+            fc=colors[row],
             ec="white",
             lw=0.6,
             alpha=0.92,
@@ -120,7 +132,7 @@ def _draw(ax: Axes, values: list[Values], *, name: str, kind: str) -> None:
     dress_curve(
         ax,
         title="",
-        x=f"{NAMES[name]} of a channel's {kind}\nhighest bin: {highest} channel{'s' * (highest > 1)}; tick: median",
+        x=f"{NAMES[name]} of a channel's {quantity}\nhighest bin: {highest} channel{'s' * (highest > 1)}; tick: median",
         y="",
     )
     ax.grid(visible=False)

@@ -10,12 +10,23 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from .drawing import FAINT, INK, RULE, inch_panel, inch_text, new_figure, text_width
-from .drawing import PicturedSamples, require_layer
-from .drawing import find_snapshot, snapshot_table, snapshot_titles
+from .drawing import (
+    FAINT,
+    INK,
+    RULE,
+    PicturedSamples,
+    find_snapshot,
+    inch_panel,
+    inch_text,
+    new_figure,
+    require_layer,
+    snapshot_table,
+    snapshot_titles,
+    text_width,
+)
 
 if TYPE_CHECKING:
-    from ..analysis import Exemplars
+    from ..analysis import TopImages
 
 STAYED = "#d55e00"
 MARGIN = 0.2
@@ -33,8 +44,8 @@ DEFAULT_ROWS = 6
 NOBODY = -1
 
 
-def exemplars(
-    found: "Exemplars",
+def top_images(
+    found: "TopImages",
     layer: PicturedSamples,
     *,
     channels: Iterable[int] | None = None,
@@ -49,8 +60,8 @@ def exemplars(
 
     Parameters
     ----------
-    found : Exemplars
-        What ``fmcluster.exemplars(layer)`` returned.
+    found : TopImages
+        What ``fmcluster.top_images(layer)`` returned.
     layer : Layer
         The layer that was searched.
     channels : iterable of int, optional
@@ -85,7 +96,7 @@ def exemplars(
     require_layer(layer)
     if found.layer != layer.label:
         raise ValueError(
-            f"received exemplars of {found.layer!r} and layer {layer.label!r}; expected both of one layer: pass the "
+            f"received top images of {found.layer!r} and layer {layer.label!r}; expected both of one layer: pass the "
             f"layer that was searched"
         )
     if k < 1:
@@ -115,9 +126,9 @@ def exemplars(
     foot = FOOT + 0.16 * len(notes)
     figure = new_figure(width=max(width, words) + 2 * MARGIN, height=HEAD + height + foot)
     inch_text(figure, headline, left=MARGIN, top=0.15, size=13)
-    inch_text(figure, subtitle, left=MARGIN, top=0.42, size=9.5, colour=FAINT)
+    inch_text(figure, subtitle, left=MARGIN, top=0.42, size=9.5, color=FAINT)
     for line, note in enumerate(notes):
-        inch_text(figure, note, left=MARGIN, top=HEAD + height + 0.08 + 0.16 * line, size=8, colour=FAINT)
+        inch_text(figure, note, left=MARGIN, top=HEAD + height + 0.08 + 0.16 * line, size=8, color=FAINT)
     for column, title in enumerate(titles):
         left = MARGIN + NAMING + column * (block + BETWEEN)
         inch_text(figure, title, left=left, top=HEAD - 0.25, size=9.5)
@@ -130,8 +141,8 @@ def exemplars(
         panel.text(0, top + 0.3, f"ch {numbers[place]}", fontsize=9.5, color=INK, ha="left", va="center")
         if len(shown) == 2 and all(lists):
             stayed = f"{len(both)} of {len(lists[0])}\nstayed"
-            colour = STAYED if both else FAINT
-            panel.text(0, top + 0.43, stayed, fontsize=8, color=colour, ha="left", va="top")
+            color = STAYED if both else FAINT
+            panel.text(0, top + 0.43, stayed, fontsize=8, color=color, ha="left", va="top")
         for column, position in enumerate(shown):
             left = NAMING + column * (block + BETWEEN)
             if not lists[column]:
@@ -146,12 +157,12 @@ def exemplars(
                 if box is not None and np.isfinite(fraction).all():
                     _draw_place(panel, extent, fraction=fraction, box=box)
                 value = float(found.values[position, place, rank])
-                _caption(panel, layer, sample, value, at=at, colour=STAYED if sample in both else INK)
+                _caption(panel, layer, sample, value, at=at, color=STAYED if sample in both else INK)
     return figure
 
 
 def _places(
-    found: "Exemplars", numbers: npt.NDArray[np.int64], channels: Iterable[int] | None, *, late: int, k: int
+    found: "TopImages", numbers: npt.NDArray[np.int64], channels: Iterable[int] | None, *, late: int, k: int
 ) -> list[int]:
     """Return where the channels to draw lie in the result, or raise ValueError."""
     if channels is None:
@@ -189,9 +200,9 @@ def _pictures(layer: PicturedSamples, samples: npt.NDArray[np.int64]) -> dict[in
     return pictures
 
 
-def _box(layer: PicturedSamples, found: "Exemplars") -> tuple[float, float] | None:
+def _box(layer: PicturedSamples, found: "TopImages") -> tuple[float, float] | None:
     """Return height and width of a place as shares of the image; None where there is but one place."""
-    _, height, width = layer.map_shape
+    _, height, width = layer.feature_map_shape
     if height * width == 1 or np.isnan(found.fractions).all():
         return None
     whole = layer.output_shape[1:]
@@ -199,7 +210,7 @@ def _box(layer: PicturedSamples, found: "Exemplars") -> tuple[float, float] | No
     return (bottom - top) / whole[0] / height, (right - left) / whole[1] / width
 
 
-def _notes(found: "Exemplars", shown: list[int], *, k: int, boxed: bool) -> list[str]:
+def _notes(found: "TopImages", shown: list[int], *, k: int, boxed: bool) -> list[str]:
     said = ["White box: the place of the highest activation; the unit sees beyond it."] if boxed else []
     if len(shown) == 1:
         return said
@@ -231,8 +242,8 @@ def _draw_picture(
     left, top = at[0] + (SIDE - wide) / 2, at[1] + (SIDE - tall) / 2
     extent = (left, left + wide, top + tall, top)
     panel.imshow(picture, extent=extent, aspect="auto", gid="image")
-    colour, line, gid = (STAYED, 2.6, "stayed") if framed else (RULE, 0.5, "edge")
-    panel.add_patch(Rectangle((left, top), wide, tall, fill=False, ec=colour, lw=line, gid=gid, clip_on=False))
+    color, line, gid = (STAYED, 2.6, "stayed") if framed else (RULE, 0.5, "edge")
+    panel.add_patch(Rectangle((left, top), wide, tall, fill=False, ec=color, lw=line, gid=gid, clip_on=False))
     return extent
 
 
@@ -255,7 +266,7 @@ def _draw_place(
 
 
 def _caption(
-    panel: Axes, layer: PicturedSamples, sample: int, value: float, *, at: tuple[float, float], colour: str
+    panel: Axes, layer: PicturedSamples, sample: int, value: float, *, at: tuple[float, float], color: str
 ) -> None:
     """Write number and class of a sample, cut to the width of a picture, and its value under it."""
     words = str(sample)
@@ -265,4 +276,4 @@ def _caption(
     words = words if len(words) <= room else words[: room - 1] + "…"
     left, top = at[0], at[1] + SIDE + 0.045
     for line, said in enumerate((words, f"{value:.3g}")):
-        panel.text(left, top + 0.125 * line, said, fontsize=6.5, color=colour, ha="left", va="top", parse_math=False)
+        panel.text(left, top + 0.125 * line, said, fontsize=6.5, color=color, ha="left", va="top", parse_math=False)

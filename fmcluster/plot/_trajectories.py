@@ -12,14 +12,11 @@ from matplotlib.colors import to_rgba
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch
 
-from .drawing import INK, inches, pixels_per_inch
 from ._embedding import check_same_rows, cluster_marks, dress, map_axes, place_legend
-from .drawing import cluster_palette
-from .drawing import snapshot_table, snapshot_titles, span
+from .drawing import INK, cluster_palette, inches, pixels_per_inch, snapshot_table, snapshot_titles, span
 
 if TYPE_CHECKING:
-    from ..analysis import Findings
-    from ..analysis import Clusters, Embedding
+    from ..analysis import Clusters, Embedding, Findings
 
 PLAIN = "#0173b2"
 NUMBERED = 5
@@ -46,7 +43,7 @@ def trajectories(
     embedding : Embedding
         A map of two or more snapshots.
     clusters : Clusters, optional
-        Colours a path by the cluster its row is in at the last snapshot.
+        Colors a path by the cluster its row is in at the last snapshot.
     rows : iterable of int, optional
         Which rows to draw, all of them strong: channels in the ``"channel"`` view, samples in the ``"sample"``
         view, places within a snapshot (from 0) in the others. By default all.
@@ -97,19 +94,19 @@ def trajectories(
     strong = furthest[:top] if rows is None else furthest
     thin = np.setdiff1d(furthest, strong)
 
-    colours = [PLAIN] * len(paths)
+    colors = [PLAIN] * len(paths)
     ends: list[Line2D] = []
     if clusters is not None:
         palette, labels = cluster_palette(clusters.labels), clusters.by_snapshot(clusters.labels)[-1]
-        colours = [palette[int(label)] for label in labels]
+        colors = [palette[int(label)] for label in labels]
         drawn = labels[np.concatenate([thin, strong])]
         ends = [Line2D([], [], ls="", label="at the last snapshot:"), *cluster_marks(drawn, palette=palette)]
 
     ax = map_axes(ax, embedding)
-    _draw_paths(ax, paths[thin], colours=[colours[i] for i in thin], style="thin")
-    _draw_paths(ax, paths[strong], colours=[colours[i] for i in strong], style="strong")
+    _draw_paths(ax, paths[thin], colors=[colors[i] for i in thin], style="thin")
+    _draw_paths(ax, paths[strong], colors=[colors[i] for i in strong], style="strong")
     dress(ax, embedding)
-    _point(ax, paths[strong], colours=[colours[i] for i in strong])
+    _point(ax, paths[strong], colors=[colors[i] for i in strong])
     _number(ax, paths[strong[:NUMBERED]], names=[names[i] for i in strong[:NUMBERED]])
     what = f"{embedding.layer}: paths in the {embedding.view} view, {span(table)}"
     ax.set_title(what, fontsize=11, color=INK, loc="left", parse_math=False)
@@ -156,7 +153,7 @@ def _draw_paths(
     ax: Axes,
     paths: npt.NDArray[np.float64],
     *,
-    colours: list[str],
+    colors: list[str],
     style: Literal["thin", "strong"],
 ) -> None:
     """Draw paths of shape (n_paths, n_snapshots, 2) as one collection of segments, with dots at both ends."""
@@ -166,27 +163,27 @@ def _draw_paths(
     steps = paths.shape[1] - 1
     segments = np.stack([paths[:, :-1], paths[:, 1:]], axis=2).reshape(-1, 2, 2)
     fade = strength * np.linspace(0.25, 1.0, steps) if steps > 1 else np.array([strength])
-    shades = np.array([to_rgba(colour) for colour in colours]).reshape(-1, 4).repeat(steps, axis=0)
+    shades = np.array([to_rgba(color) for color in colors]).reshape(-1, 4).repeat(steps, axis=0)
     shades[:, 3] = np.tile(fade, len(paths))
     ax.add_collection(
         LineCollection(list(segments), colors=shades, linewidths=width, capstyle="round", zorder=over, gid=style),
         autolim=False,
     )
-    ends = [to_rgba(colour, strength) for colour in colours]
+    ends = [to_rgba(color, strength) for color in colors]
     first, last = paths[:, 0], paths[:, -1]
     edge, over = 0.9 * width, over + 0.5
     ax.scatter(first[:, 0], first[:, 1], s=mark**2, fc="white", ec=ends, linewidths=edge, zorder=over)
     ax.scatter(last[:, 0], last[:, 1], s=mark**2, fc=ends, linewidths=0, zorder=over)
 
 
-def _point(ax: Axes, paths: npt.NDArray[np.float64], *, colours: list[str]) -> None:
+def _point(ax: Axes, paths: npt.NDArray[np.float64], *, colors: list[str]) -> None:
     """Put an arrow head on the middle of the longest step of each path, where that is long enough to carry one."""
     # Both axes will have the same scale, whatever it is before the picture is laid out.
     (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
     wide, tall = inches(ax)
     scale = 72 * min(wide / abs(right - left), tall / abs(top - bottom))
     lengths = scale * np.linalg.norm(np.diff(paths, axis=1), axis=2)
-    for path, length, colour in zip(paths, lengths, colours, strict=True):
+    for path, length, color in zip(paths, lengths, colors, strict=True):
         longest = int(length.argmax())
         if length[longest] >= SHORTEST:
             start, end = path[longest], path[longest + 1]
@@ -197,7 +194,7 @@ def _point(ax: Axes, paths: npt.NDArray[np.float64], *, colours: list[str]) -> N
                 mutation_scale=15,
                 shrinkA=0,
                 shrinkB=0,
-                color=colour,
+                color=color,
                 lw=0,
                 zorder=2.2,
                 gid="arrow",

@@ -8,9 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from .drawing import INK
-from .drawing import NOISE
-from .drawing import snapshot_table
+from .drawing import INK, NOISE, snapshot_table
 
 if TYPE_CHECKING:
     from ..analysis import History

@@ -8,12 +8,12 @@ from ._events import PhaseStarted as PhaseStarted
 from ._events import Progress as Progress
 from ._events import SnapshotTaken as SnapshotTaken
 from ._events import StepDone as StepDone
-from ._finetune import finetune as finetune
 from ._finetune import FinetuneResult as FinetuneResult
+from ._finetune import finetune as finetune
 from ._images import ImageData as ImageData
 from ._images import load_image_folder as load_image_folder
 from ._models import freeze_backbone as freeze_backbone
 from ._models import load_resnet as load_resnet
-from ._training import evaluate as evaluate
 from ._training import Evaluation as Evaluation
+from ._training import evaluate as evaluate
 from ._training import train_one_epoch as train_one_epoch

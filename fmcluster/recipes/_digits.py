@@ -24,7 +24,7 @@ _STD = 0.35
 class DigitImages(Dataset[tuple[Tensor, int]]):
     """Some of the 1,797 scans of 8 x 8 pixels, enlarged to 64 x 64 with three equal channels.
 
-    Items are (image, label): float32 of shape (3, 64, 64), normalised, and an int.
+    Items are (image, label): float32 of shape (3, 64, 64), normalized, and an int.
 
     Parameters
     ----------

@@ -18,7 +18,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class ImageData:
     """The images of one folder.
 
-    Items are (image, label): float32 of shape (3, 224, 224), normalised with ImageNet's mean and standard
+    Items are (image, label): float32 of shape (3, 224, 224), normalized with ImageNet's mean and standard
     deviation, and an int.
 
     Attributes
@@ -26,7 +26,7 @@ class ImageData:
     train : Dataset
         ``train/``, randomly cropped and flipped.
     val : Dataset
-        ``val/``, centre-cropped.
+        ``val/``, center-cropped.
     probe : Dataset
         The images whose feature maps are recorded: `val`, or a `torch.utils.data.Subset` of it.
     classes : tuple of str

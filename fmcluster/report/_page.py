@@ -11,19 +11,35 @@ from plotly.offline import get_plotlyjs
 
 from ..plot.drawing import snapshot_titles
 from ..store import Layer, Run
-
-from .content import how_it_was_made, one_row, row_meaning, row_noun, faithfulness_line
-from .content import Settings, Study
-from .charts import metric_chart
-from .content import Exhibit, make_thumbnails, thumbnails_data
-from .charts import flow_chart
-from .content import layer_evidence, told
-from .charts import likeness_charts
-from .charts import STRONG, embedding_chart, trajectories_chart
-from .content import Overall
-from .content import Grid, Strips, gradient, make_grid, make_strips
-from .content import Sprites, make_sprites
-from .content import ClusterRow, Step, cluster_rows, moved_overall, steps, where_it_moved
+from .charts import STRONG, embedding_chart, flow_chart, likeness_charts, metric_chart, trajectories_chart
+from .content import (
+    ClusterRow,
+    Exhibit,
+    Grid,
+    Overall,
+    Settings,
+    Sprites,
+    Step,
+    Strips,
+    Study,
+    cluster_rows,
+    faithfulness_line,
+    gradient,
+    how_it_was_made,
+    layer_evidence,
+    make_grid,
+    make_sprites,
+    make_strips,
+    make_thumbnails,
+    moved_overall,
+    one_row,
+    row_meaning,
+    row_noun,
+    steps,
+    thumbnails_data,
+    told,
+    where_it_moved,
+)
 
 MOST_METRICS = 4
 
@@ -49,7 +65,7 @@ class LayerSection:
     titles : list of str
         The snapshots' names.
     palette : dict of int to str
-        The colour of each cluster.
+        The color of each cluster.
     ratio : float
         Width over height of the maps.
     clusters, steps, moved
@@ -227,7 +243,7 @@ def _gain(run: Run, names: list[str]) -> str:
 
 
 def _shape(layer: Layer) -> str:
-    channels, height, width = layer.map_shape
+    channels, height, width = layer.feature_map_shape
     maps = f", maps of {height} × {width}" if height * width > 1 else ""
     whole = layer.output_shape[0] if len(layer.output_shape) == 3 else layer.output_shape[-1]
     return f"{channels} channels{f' of {whole}' if channels < whole else ''}{maps}"

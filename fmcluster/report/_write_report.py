@@ -4,16 +4,21 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..analysis import Reducer
-from ..analysis import Saved
+from ..analysis import Reducer, ResultCache
 from ..store import Run
-
-from .content import STAGES, Settings, study_layer
-from .content import choose_layers
-from .content import find_exhibits
-from .content import OVERALL_STAGES, Overall, study_run
 from ._page import layer_section, render_page
-from .content import SHEETS_BYTES, choose_images
+from .content import (
+    OVERALL_STAGES,
+    SHEETS_BYTES,
+    STAGES,
+    Overall,
+    Settings,
+    choose_images,
+    choose_layers,
+    find_exhibits,
+    study_layer,
+    study_run,
+)
 
 Progress = Callable[[str, int, int], None]
 
@@ -34,7 +39,7 @@ def write_report(
     save: bool = True,
     progress: Progress | None = None,
 ) -> Path:
-    """Analyse some layers of a run and write what was found to one HTML file, which needs no network.
+    """Analyze some layers of a run and write what was found to one HTML file, which needs no network.
 
     What was found is saved beside the run (``<run>.results``), and used again by the next report or `fmcluster analyze`
     as long as arguments and snapshots are the same.
@@ -47,7 +52,7 @@ def write_report(
         The file to write; it is replaced once the new one is whole. Its folder has to exist.
     layers : sequence of str, optional
         Which layers. By default up to five, spread over the depth: those that make new feature maps (convolutions
-        and blocks rather than normalisation, activation and pooling), coarse blocks first.
+        and blocks rather than normalization, activation and pooling), coarse blocks first.
     view : str
         What a point in the maps is: ``"channel"``, or another view of `Layer.vectors`. Of more than 2,048 rows in a
         snapshot as many are drawn at random; in other views than that of channels, of more than 20,480 in all (but at
@@ -116,11 +121,11 @@ def write_report(
             progress(stage, done, total)
         done += 1
 
-    saved = Saved.beside(run) if save else None
+    saved = ResultCache.beside(run) if save else None
     sections = []
     for number, layer in enumerate(chosen):
         study = study_layer(layer, settings, announce=announce, saved=saved)
-        announce(f"{layer.name}: exemplars")
+        announce(f"{layer.name}: top_images")
         exhibits = find_exhibits(study, saved=saved, max_bytes=max_bytes) if images else []
         announce(f"{layer.name}: pictures")
         sections.append(

@@ -1,12 +1,12 @@
 from ._create import Mode as Mode
 from ._escape import escape as escape
-from ._format import Kind as Kind
-from ._format import LayerSpec as LayerSpec
-from ._format import RunKind as RunKind
 from ._format import STATISTICS as STATISTICS
+from ._format import LayerSpec as LayerSpec
+from ._format import Quantity as Quantity
+from ._format import RunKind as RunKind
 from ._layer import Layer as Layer
-from ._run import open_run as open_run
 from ._run import Run as Run
+from ._run import open_run as open_run
 from ._slots import ranges as ranges
 from ._verify import missing_files as missing_files
 from ._verify import verify as verify

@@ -12,8 +12,8 @@ import numpy.typing as npt
 import zarr
 from zarr.storage import LocalStore
 
-from ..vectors import new_block
 from ..errors import StoreError
+from ..vectors import new_block
 from ._compat import padded_array, stored_bytes
 from ._shards import ShardLayout, read_shard, shard_layout
 

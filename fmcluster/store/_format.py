@@ -14,7 +14,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from ._escape import escape
 
-Kind = Literal["activation", "gradient"]
+Quantity = Literal["activation", "gradient"]
 RunKind = Literal["probe", "live"]
 Pair = tuple[int, int]
 
@@ -23,7 +23,7 @@ KEY = "fmcluster"
 LEVEL = -7  # of Zstandard: feature maps are nearly incompressible, so that a slower level buys little
 
 STATISTICS = ("mean", "std", "min", "max", "zeros", "nonfinite")
-STATISTICS_OF: Mapping[Kind, str] = {"activation": "statistics", "gradient": "gradient_statistics"}
+STATISTICS_OF: Mapping[Quantity, str] = {"activation": "statistics", "gradient": "gradient_statistics"}
 
 DIMENSIONS = {
     2: ("sample", "channel"),
@@ -79,7 +79,7 @@ class LayerSpec:
             fits = fits and all(0 <= number < returned[self._channel_axis] for number in self.channels)
         if fits and self.crop is not None:
             fits = all(0 <= start < stop <= n for (start, stop), n in zip(self.crop, returned[1:], strict=True))
-        if fits and self.pooled:
+        if fits and self.average_pooled:
             whole, axis = self._unpooled, self._channel_axis
             fits = len(self.shape) == 3 and self.shape[axis] == whole[axis]
             fits = fits and all(n <= full for n, full in zip(self.shape, whole, strict=True))
@@ -105,27 +105,27 @@ class LayerSpec:
         return self.shape if self.output is None else self.output
 
     @property
-    def pooled(self) -> bool:
+    def average_pooled(self) -> bool:
         """Whether the maps, once cropped, were averaged down."""
         return self.shape != self._unpooled
 
     @property
-    def kinds(self) -> tuple[Kind, ...]:
+    def quantities(self) -> tuple[Quantity, ...]:
         """What is stored: activations, and gradients where they are wanted."""
         return ("activation", "gradient") if self.gradient else ("activation",)
 
     @property
     def sample_bytes(self) -> int:
-        """Bytes of what is stored of one sample, of all kinds, uncompressed."""
-        return sum(self.bytes_of(kind) for kind in self.kinds)
+        """Bytes of what is stored of one sample, of all quantities, uncompressed."""
+        return sum(self.bytes_of(quantity) for quantity in self.quantities)
 
-    def dtype_of(self, kind: Kind) -> str:
-        """Return the stored dtype of a kind: gradients are too small for float16."""
-        return self.dtype if kind == "activation" else "float32"
+    def dtype_of(self, quantity: Quantity) -> str:
+        """Return the stored dtype of a quantity: gradients are too small for float16."""
+        return self.dtype if quantity == "activation" else "float32"
 
-    def bytes_of(self, kind: Kind) -> int:
-        """Return the bytes of one sample of a kind, uncompressed."""
-        return int(np.prod(self.shape)) * np.dtype(self.dtype_of(kind)).itemsize
+    def bytes_of(self, quantity: Quantity) -> int:
+        """Return the bytes of one sample of a quantity, uncompressed."""
+        return int(np.prod(self.shape)) * np.dtype(self.dtype_of(quantity)).itemsize
 
     @property
     def _channel_axis(self) -> int:
@@ -146,8 +146,8 @@ class LayerSpec:
         told: dict[str, Any] = {"name": self.name, "module": self.module, "output": list(self.output_shape)}
         if self.crop is not None:
             told["crop"] = [list(side) for side in self.crop]
-        if self.pooled:
-            told["pooled"] = True
+        if self.average_pooled:
+            told["average_pooled"] = True
         return told
 
 
@@ -168,7 +168,7 @@ def create_array(
     attributes: Mapping[str, Any] | None = None,
 ) -> zarr.Array[Any]:
     """Create an array of the format; along `snapshot`, a chunk holds one snapshot, so that none is ever rewritten."""
-    kind = "U" if dtype is str else np.dtype(dtype).kind
+    code = "U" if dtype is str else np.dtype(dtype).kind
     if chunks is None:
         chunks = tuple(1 if axis == "snapshot" else max(1, n) for axis, n in zip(dimensions, shape, strict=True))
     return group.create_array(
@@ -177,7 +177,7 @@ def create_array(
         dtype=dtype,
         chunks=chunks,
         shards=shards,
-        fill_value={"f": float("nan"), "i": -1, "u": 0, "U": ""}[kind],
+        fill_value={"f": float("nan"), "i": -1, "u": 0, "U": ""}[code],
         compressors=codecs(),
         chunk_key_encoding={"name": "default", "configuration": {"separator": "."}},
         dimension_names=dimensions,
@@ -194,24 +194,24 @@ def create_layer(group: zarr.Group, spec: LayerSpec, *, n_samples: int, shard_sa
     """
     shard_samples = min(shard_samples, n_samples)
     names = []
-    for kind in spec.kinds:
+    for quantity in spec.quantities:
         create_array(
             group,
-            kind,
+            quantity,
             dimensions=("snapshot", *spec.dimensions),
             shape=(0, n_samples, *spec.shape),
-            dtype=spec.dtype_of(kind),
-            chunks=(1, *_chunk_shape(spec, kind, shard_samples)),
+            dtype=spec.dtype_of(quantity),
+            chunks=(1, *_chunk_shape(spec, quantity, shard_samples)),
             shards=(1, shard_samples, *spec.shape),
         )
         create_array(
             group,
-            STATISTICS_OF[kind],
+            STATISTICS_OF[quantity],
             dimensions=("snapshot", "statistic", "channel"),
             shape=(0, len(STATISTICS), spec.n_channels),
             dtype="float64",
         )
-        names += [kind, STATISTICS_OF[kind]]
+        names += [quantity, STATISTICS_OF[quantity]]
     if spec.channels is not None:
         numbers = np.array(spec.channels, dtype=np.int64)
         create_array(group, "channel", dimensions=("channel",), shape=numbers.shape, dtype="int64")[...] = numbers
@@ -224,24 +224,24 @@ def layer_path(layer: str) -> str:
     return f"layers/{escape(layer)}"
 
 
-def array_path(layer: str, kind: Kind) -> str:
+def array_path(layer: str, quantity: Quantity) -> str:
     """Return where a layer's maps lie in the hierarchy."""
-    return f"{layer_path(layer)}/{kind}"
+    return f"{layer_path(layer)}/{quantity}"
 
 
-def statistics_path(layer: str, kind: Kind) -> str:
+def statistics_path(layer: str, quantity: Quantity) -> str:
     """Return where a layer's statistics lie in the hierarchy."""
-    return f"{layer_path(layer)}/{STATISTICS_OF[kind]}"
+    return f"{layer_path(layer)}/{STATISTICS_OF[quantity]}"
 
 
-def holds_maps(path: str) -> bool:
+def holds_feature_maps(path: str) -> bool:
     """Whether the array at a path is of a layer's activations or gradients."""
     parent, _, name = path.rpartition("/")
     return parent.startswith("layers/") and name in STATISTICS_OF
 
 
-def _chunk_shape(spec: LayerSpec, kind: Kind, shard_samples: int) -> tuple[int, ...]:
-    shape, sample_bytes = list(spec.shape), spec.bytes_of(kind)
+def _chunk_shape(spec: LayerSpec, quantity: Quantity, shard_samples: int) -> tuple[int, ...]:
+    shape, sample_bytes = list(spec.shape), spec.bytes_of(quantity)
     if sample_bytes > CHUNK_BYTES:
         axis = spec.dimensions.index("channel") - 1
         shape[axis] = _divisor(shape[axis], CHUNK_BYTES * shape[axis] // sample_bytes)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from ..vectors import Scaling, Vectors, make_vectors
 from ._arrays import shard_shape
-from ._format import STATISTICS, STATISTICS_OF, Kind, Pair, array_path, statistics_path
+from ._format import STATISTICS, STATISTICS_OF, Pair, Quantity, array_path, statistics_path
 from ._slots import boxes, ranges
 
 if TYPE_CHECKING:
@@ -27,26 +27,26 @@ class Layer:
     ----------
     name : str
         The module's name in the model.
-    kind : {"activation", "gradient"}
+    quantity : {"activation", "gradient"}
         Whether these are the layer's outputs, or the gradients of the loss with respect to them.
     """
 
-    def __init__(self, run: "Run", name: str, *, kind: Kind = "activation") -> None:
+    def __init__(self, run: "Run", name: str, *, quantity: Quantity = "activation") -> None:
         self.name = name
-        self.kind = kind
+        self.quantity = quantity
         self._run = run
         self._path = run.layer_path(name)
-        self._array = run.stored(array_path(name, kind))
+        self._array = run.stored(array_path(name, quantity))
 
     @property
     def label(self) -> str:
         """What the layer is called in titles: ``"conv1"``, or ``"conv1 gradient"``."""
-        return self.name if self.kind == "activation" else f"{self.name} {self.kind}"
+        return self.name if self.quantity == "activation" else f"{self.name} {self.quantity}"
 
     @property
-    def kinds(self) -> tuple[Kind, ...]:
+    def quantities(self) -> tuple[Quantity, ...]:
         """What the run holds of this layer: ``"activation"``, and maybe ``"gradient"``."""
-        return tuple(kind for kind in STATISTICS_OF if self._run.holds(array_path(self.name, kind)))
+        return tuple(quantity for quantity in STATISTICS_OF if self._run.holds(array_path(self.name, quantity)))
 
     @property
     def gradient(self) -> "Layer":
@@ -57,12 +57,12 @@ class Layer:
         ValueError
             Where the run holds none.
         """
-        if "gradient" not in self.kinds:
+        if "gradient" not in self.quantities:
             raise ValueError(
                 f"{self._run.path} holds no gradients of layer {self.name!r}; "
                 f'record them with Recorder(..., record=("activation", "gradient"))'
             )
-        return Layer(self._run, self.name, kind="gradient")
+        return Layer(self._run, self.name, quantity="gradient")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -112,12 +112,12 @@ class Layer:
         return None if found is None else tuple((start, stop) for start, stop in found)  # type: ignore[return-value]
 
     @property
-    def pooled(self) -> bool:
+    def average_pooled(self) -> bool:
         """Whether the maps, once cropped, were averaged down."""
-        return bool(self._attributes.get("pooled"))
+        return bool(self._attributes.get("average_pooled"))
 
     @property
-    def map_shape(self) -> tuple[int, int, int]:
+    def feature_map_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of one sample's feature maps; tokens count as height."""
         if len(self.shape) == 5:
             return self.shape[2], self.shape[3], self.shape[4]
@@ -139,7 +139,7 @@ class Layer:
 
         Columns ``snapshot, epoch, step, channel, mean, std, min, max, zeros`` (share, 0 to 1), ``nonfinite`` (count).
         """
-        values = self._run.stored(statistics_path(self.name, self.kind)).read()
+        values = self._run.stored(statistics_path(self.name, self.quantity)).read()
         channel = np.tile(self.channels, len(values))
         frame = self.snapshots.loc[self.snapshots.index.repeat(self.n_channels)].reset_index(drop=True)
         columns = dict(zip(STATISTICS, values.transpose(1, 0, 2).reshape(len(STATISTICS), -1), strict=True))
@@ -197,7 +197,7 @@ class Layer:
             return self._read_part(number, self._run.slots(number)[samples or slice(None)], picked)
         return self._read_part(number, self._run.slots(number, _integers(samples, "samples")), picked)
 
-    def read_maps(
+    def read_feature_maps(
         self, *, snapshot: int, samples: npt.NDArray[np.int64], channels: slice, rows: slice
     ) -> npt.NDArray[np.floating]:
         """Read maps of shape (n_samples, n_channels, height, width), whatever axes the layer has."""
@@ -228,7 +228,7 @@ class Layer:
 
         Parameters
         ----------
-        view : {"channel", "map", "sample", "position"} or str
+        view : {"channel", "feature_map", "sample", "position"} or str
             What a row is: a channel's response to all samples, one feature map, one sample, or one place of one
             sample. Or an einops pattern from ``n c h w`` to rows and features.
         snapshots : sequence of int, optional
@@ -238,7 +238,7 @@ class Layer:
             by index.
         n_rows : int, optional
             Draw so many rows of each snapshot, once, the same in every snapshot. All by default.
-        scaling : {"none", "centred", "unit"}
+        scaling : {"none", "centered", "unit"}
             What is done to each row.
         random_state : int
             Seed of the draw.

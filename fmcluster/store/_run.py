@@ -15,9 +15,9 @@ from zarr.errors import ContainsArrayError, GroupNotFoundError
 
 from ..errors import StoreError
 from ._arrays import StoredArray, shard_shape
+from ._compat import careful_pipeline, open_store
 from ._format import RunKind, array_path, layer_path
 from ._layer import Layer
-from ._compat import careful_pipeline, open_store
 from ._metadata import checked_attributes
 from ._slots import last_slots, ranges
 
@@ -131,7 +131,9 @@ class Run:
     def nbytes(self) -> int:
         """Bytes of all activations and gradients, uncompressed."""
         layers = [self[name] for name in self.layers]
-        return sum(Layer(self, layer.name, kind=kind).nbytes for layer in layers for kind in layer.kinds)
+        return sum(
+            Layer(self, layer.name, quantity=quantity).nbytes for layer in layers for quantity in layer.quantities
+        )
 
     @property
     def is_local(self) -> bool:

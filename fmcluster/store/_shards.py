@@ -247,9 +247,9 @@ class _File:
     def __enter__(self) -> "_File":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, _error: object, _trace: TracebackType | None) -> None:
+    def __exit__(self, failure: type[BaseException] | None, _error: object, _trace: TracebackType | None) -> None:
         try:
-            if kind is None:
+            if failure is None:
                 self._put(-(-self._filled // _BLOCK) * _BLOCK if self._direct else self._filled)
                 os.ftruncate(self._handle, self._length)
                 os.fsync(self._handle)

@@ -24,7 +24,7 @@ def last_slots(index: Numbers, samples: Numbers) -> Numbers:
 def boxes(slots: Numbers, *, n_slots: int, chunk: int, shard: int, widen: bool) -> Iterator[slice]:
     """Cover slots with boxes to be read one by one: no chunk is in two of them, and few are without need.
 
-    Neighbouring shards that are wanted whole are one box; otherwise a box is within a shard.
+    Neighboring shards that are wanted whole are one box; otherwise a box is within a shard.
 
     Parameters
     ----------

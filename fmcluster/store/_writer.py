@@ -13,26 +13,26 @@ from filelock import FileLock, Timeout
 
 from ..errors import StoreError
 from ._arrays import chunk_key, chunk_keys
+from ._compat import array_from_metadata
+from ._create import UNFINISHED, Mode, make_room, read_root
 from ._disk import flush, replace_file
+from ._escape import escape
 from ._format import (
     STATISTICS,
     VERSION,
-    Kind,
     LayerSpec,
+    Quantity,
     RunKind,
     array_path,
     create_array,
     create_layer,
-    holds_maps,
+    holds_feature_maps,
     layer_path,
     statistics_path,
 )
-from ._escape import escape
-from ._compat import array_from_metadata
-from ._create import UNFINISHED, Mode, make_room, read_root
 from ._metadata import checked_attributes, root_metadata
-from ._shards import ShardLayout, shard_layout
 from ._pending import ShardsUnderWay
+from ._shards import ShardLayout, shard_layout
 
 Node = dict[str, Any]
 
@@ -192,7 +192,9 @@ class RunWriter:
         array.with_config({"write_empty_chunks": True})[box] = values
         flush([*(self.path / path / key for key in chunk_keys(array, box)), self.path / path])
 
-    def write(self, layer: str, *, offset: int, values: npt.NDArray[Any] | None, kind: Kind = "activation") -> None:
+    def write(
+        self, layer: str, *, offset: int, values: npt.NDArray[Any] | None, quantity: Quantity = "activation"
+    ) -> None:
         """Write a shard of a layer into the snapshot under way, and flush it to the disk.
 
         Several threads may do so at once, each another shard. A shard that is written again is replaced.
@@ -206,7 +208,7 @@ class RunWriter:
         values : ndarray of shape (n_samples, ...), or None
             In the stored dtype, at most a shard of them; the slots left over hold NaN. None: all do, and there is no
             file.
-        kind : {"activation", "gradient"}
+        quantity : {"activation", "gradient"}
             What they are.
 
         Raises
@@ -216,9 +218,9 @@ class RunWriter:
         OSError
             Where they cannot be written.
         """
-        path = array_path(layer, kind)
+        path = array_path(layer, quantity)
         if path not in self._nodes:
-            raise ValueError(f"{self.path} has no place for the {kind} of layer {layer!r}: create lays it out")
+            raise ValueError(f"{self.path} has no place for the {quantity} of layer {layer!r}: create lays it out")
         self._shards.write(path, values, snapshot=self.n_snapshots, offset=offset, layout=self._layout(path))
 
     def commit(
@@ -227,7 +229,7 @@ class RunWriter:
         epoch: int,
         step: int,
         index: npt.NDArray[np.int64],
-        statistics: Mapping[tuple[str, Kind], npt.NDArray[np.float64]],
+        statistics: Mapping[tuple[str, Quantity], npt.NDArray[np.float64]],
         metrics: Mapping[str, float],
         clipped: Mapping[str, int],
     ) -> None:
@@ -240,7 +242,7 @@ class RunWriter:
         index : ndarray of shape (n_samples,), int64
             The dataset index of the sample in each slot; -1 where there is none.
         statistics : mapping of (str, str) to ndarray of shape (6, n_channels), float64
-            Per layer and kind, in the order of `STATISTICS`.
+            Per layer and quantity, in the order of `STATISTICS`.
         metrics : mapping of str to float
             Numbers to keep beside the snapshot.
         clipped : mapping of str to int
@@ -257,8 +259,8 @@ class RunWriter:
             raise ValueError(f"index is of {index.dtype} and shape {index.shape}; expected integers of ({n_slots},)")
         for path, value in (("epoch", epoch), ("step", step), ("index", index)):
             self._growing(path)[now] = value
-        for (layer, kind), values in statistics.items():
-            self._growing(statistics_path(layer, kind))[now] = values
+        for (layer, quantity), values in statistics.items():
+            self._growing(statistics_path(layer, quantity))[now] = values
         for name, number in metrics.items():
             self._growing(self._metric(name))[now] = number
         record: dict[str, Any] = {"absent": self._flush_snapshot(now, index)}
@@ -347,7 +349,7 @@ class RunWriter:
         absent: dict[str, list[str]] = {}
         for path in self._over_time():
             folder = self.path / path
-            if holds_maps(path):
+            if holds_feature_maps(path):
                 missing = self._shards.blank(path, snapshot=snapshot, index=index, layout=self._layout(path))
             else:
                 expected = chunk_keys(self._growing(path), slice(snapshot, snapshot + 1))

@@ -12,7 +12,7 @@ _LEAST_BYTES = 1 << 20
 
 
 def new_block(shape: tuple[int, ...], dtype: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
-    """Return an uninitialised array; a large one in pages that go back to the system when it is freed.
+    """Return an uninitialized array; a large one in pages that go back to the system when it is freed.
 
     malloc keeps what threads free, up to 32 MiB apiece and for each thread: blocks that come and go would take several
     times what they hold.

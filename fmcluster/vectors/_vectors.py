@@ -18,7 +18,7 @@ from ._blocks import copy_block, new_block
 from ._views import Box, parse_view, split_box
 
 Matrix = npt.NDArray[np.float32]
-Scaling = Literal["none", "centred", "unit"]
+Scaling = Literal["none", "centered", "unit"]
 Scale = tuple[Matrix | None, Matrix | None]  # of each row: what is subtracted, and what it is multiplied with
 
 _DECODED_BYTES = 16 << 20
@@ -37,14 +37,14 @@ class Source(Protocol):
         """One row per snapshot: snapshot, epoch, step."""
 
     @property
-    def map_shape(self) -> tuple[int, int, int]:
+    def feature_map_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of one sample's feature maps."""
 
     @property
     def channels(self) -> npt.NDArray[np.int64]:
         """The channels' numbers."""
 
-    def read_maps(
+    def read_feature_maps(
         self, *, snapshot: int, samples: npt.NDArray[np.int64], channels: slice, rows: slice
     ) -> npt.NDArray[np.floating]:
         """Read ndarray of shape (n_samples, n_channels, height, width).
@@ -91,7 +91,7 @@ class Vectors:
         Dataset indices of the samples.
     drawn : ndarray of int64 or None
         The rows drawn, as positions in the view; the same in every snapshot. None: all.
-    scaling : {"none", "centred", "unit"}
+    scaling : {"none", "centered", "unit"}
         What is done to each row: nothing, its mean subtracted, or divided by its Euclidean norm. A row of zeros stays
         one.
     left_out : ndarray of int64
@@ -298,7 +298,7 @@ class Vectors:
 
     @property
     def _sizes(self) -> dict[str, int]:
-        return dict(zip("nchw", (len(self.samples), *self.source.map_shape), strict=True))
+        return dict(zip("nchw", (len(self.samples), *self.source.feature_map_shape), strict=True))
 
     def _size(self, axes: str) -> int:
         return prod(self._sizes[axis] for axis in axes)
@@ -325,9 +325,9 @@ class Vectors:
             out = new_block((rows, prod(lengths.values()) // rows))
         blocks = np.moveaxis(out.reshape([lengths[axis] for axis in order]), order.index("n"), 0)
         # whole chunks are decoded, of all that is read at once
-        step = max(1, _DECODED_BYTES // (2 * prod(self.source.map_shape)))
+        step = max(1, _DECODED_BYTES // (2 * prod(self.source.feature_map_shape)))
         for start in range(0, len(samples), step):
-            maps = self.source.read_maps(
+            maps = self.source.read_feature_maps(
                 snapshot=snapshot,
                 samples=samples[start : start + step],
                 channels=box.get("c", slice(None)),
@@ -363,8 +363,8 @@ def make_vectors(
 ) -> Vectors:
     """Check the arguments of `Layer.vectors` and draw its rows."""
     parse_view(view)
-    if scaling not in ("none", "centred", "unit"):
-        raise ValueError(f"scaling is {scaling!r}; expected 'none', 'centred' or 'unit'")
+    if scaling not in ("none", "centered", "unit"):
+        raise ValueError(f"scaling is {scaling!r}; expected 'none', 'centered' or 'unit'")
     missing = np.empty(0, np.int64) if left_out is None else left_out
     vectors = Vectors(source, view, tuple(snapshots), samples, None, scaling, missing)
     if n_rows is None or n_rows >= vectors.rows_per_snapshot:
@@ -382,7 +382,7 @@ def _moments(block: Matrix) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.flo
 def _scale_of(
     total: npt.NDArray[np.float64], squares: npt.NDArray[np.float64], n_features: int, scaling: Scaling
 ) -> Scale:
-    if scaling == "centred":
+    if scaling == "centered":
         return (total / n_features).astype(np.float32)[:, None], None
     if scaling == "unit":
         norm = np.sqrt(squares)

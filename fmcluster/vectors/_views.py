@@ -8,7 +8,7 @@ Box = Mapping[str, slice]  # where each of the axes n, c, h is cut; one that is 
 
 VIEWS = {
     "channel": "n c h w -> c (n h w)",
-    "map": "n c h w -> (n c) (h w)",
+    "feature_map": "n c h w -> (n c) (h w)",
     "sample": "n c h w -> n (c h w)",
     "position": "n c h w -> (n h w) c",
 }

@@ -12,10 +12,10 @@ class ArraySource:
         self.label = "conv"
         count = len(maps)
         self.snapshots = pd.DataFrame({"snapshot": range(count), "epoch": range(count), "step": range(0, 5 * count, 5)})
-        self.map_shape = maps.shape[2:]
+        self.feature_map_shape = maps.shape[2:]
         self.channels = np.arange(maps.shape[2])
         self.reads = 0
 
-    def read_maps(self, *, snapshot, samples, channels, rows):
+    def read_feature_maps(self, *, snapshot, samples, channels, rows):
         self.reads += 1
         return self.maps[snapshot][samples][:, channels, rows]

@@ -6,9 +6,9 @@ from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from tests.analysis.array_source import ArraySource
 
 from fmcluster.vectors._vectors import Vectors, make_vectors
+from tests.analysis.array_source import ArraySource
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ def write_run(path, layers, *, labels=None, index=None, steps=None, epochs=None,
 def moving(seed=0, *, angles=None, n_channels=N_CHANNELS, side=SIDE, n_latent=6):
     """Return maps of channels that mix a few patterns, each with something of its own; the patterns turn into others.
 
-    `angles` says how far at each snapshot; by default evenly, to the very end: a layer that never settles.
+    `angles` says how far at each snapshot; by default evenly, to the very end: a layer that never converges.
     """
     rng = np.random.default_rng(seed)
     angles = np.linspace(0, np.pi / 2, N_SNAPSHOTS) if angles is None else np.asarray(angles)

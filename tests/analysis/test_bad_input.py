@@ -36,7 +36,7 @@ def test_one_snapshot_has_clusters_and_no_steps(tmp_path) -> None:
     assert np.isnan(found.embedding.faithfulness.motion)
     assert "one snapshot" in str(found.embedding.faithfulness)
     assert fm.similarity(run).values.shape == (4, 4)
-    assert fm.exemplars(run["0"], k=2).turnover.empty
+    assert fm.top_images(run["0"], k=2).turnover.empty
     assert str(fm.diagnose(run))
 
 
@@ -88,7 +88,7 @@ def test_only_noise_never_moves(tmp_path) -> None:
         lambda run: fm.pca(run["0"].vectors("position")),
         lambda run: fm.similarity(run),
         lambda run: fm.similarity(run, metric="svcca", layers=["0"], n_directions=2),
-        lambda run: fm.exemplars(run["0"]),
+        lambda run: fm.top_images(run["0"]),
         lambda run: fm.diagnose(run),
     ],
 )

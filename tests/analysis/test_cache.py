@@ -14,8 +14,8 @@ from torch import nn
 
 import fmcluster as fm
 from fmcluster.analysis import Clusters, Embedding, Findings, Scores, Thresholds
-from fmcluster.analysis._cache import Saved
 from fmcluster.analysis._analyze import study
+from fmcluster.analysis._cache import ResultCache
 from fmcluster.store import Run
 
 
@@ -60,10 +60,10 @@ def same(one: object, other: object) -> None:
 
 def test_the_same_study_twice_is_made_once(record) -> None:
     run = record()
-    first = study(run["2"].vectors("channel"), n_clusters=3, saved=Saved.beside(run))
+    first = study(run["2"].vectors("channel"), n_clusters=3, saved=ResultCache.beside(run))
     assert verbs(run) == ["cluster", "embed", "pca"]
     before = files(run)
-    again = study(fm.open_run(run.path)["2"].vectors("channel"), n_clusters=3, saved=Saved.beside(run))
+    again = study(fm.open_run(run.path)["2"].vectors("channel"), n_clusters=3, saved=ResultCache.beside(run))
     assert files(run) == before
     fresh = study(run["2"].vectors("channel"), n_clusters=3)
     for name, kind in (("scores", Scores), ("embedding", Embedding), ("clusters", Clusters)):
@@ -85,11 +85,11 @@ def test_the_same_study_twice_is_made_once(record) -> None:
 )
 def test_other_parameters_are_another_result(change, made, record) -> None:
     run = record()
-    study(run["2"].vectors("channel"), n_clusters=3, saved=Saved.beside(run))
+    study(run["2"].vectors("channel"), n_clusters=3, saved=ResultCache.beside(run))
     if isinstance(change.get("reducer"), PCA):
-        study(run["2"].vectors("channel"), n_clusters=3, saved=Saved.beside(run), reducer=PCA(2, tol=0.1))
+        study(run["2"].vectors("channel"), n_clusters=3, saved=ResultCache.beside(run), reducer=PCA(2, tol=0.1))
     before = files(run)
-    study(run["2"].vectors("channel"), saved=Saved.beside(run), **({"n_clusters": 3} | change))
+    study(run["2"].vectors("channel"), saved=ResultCache.beside(run), **({"n_clusters": 3} | change))
     assert sorted(name.rsplit("-", 2)[1] for name in files(run).keys() - before.keys()) == made
 
 
@@ -100,7 +100,7 @@ def test_other_parameters_are_another_result(change, made, record) -> None:
 def test_other_vectors_are_another_result(options, record) -> None:
     run = record()
     for arguments in ({}, options):
-        study(run["2"].vectors("channel", **arguments), n_clusters=3, saved=Saved.beside(run))
+        study(run["2"].vectors("channel", **arguments), n_clusters=3, saved=ResultCache.beside(run))
     assert verbs(run) == ["cluster", "cluster", "embed", "embed", "pca", "pca"]
 
 
@@ -108,12 +108,12 @@ def test_other_rows_drawn_are_another_result(record) -> None:
     run = record()
     for seed in (0, 1):
         vectors = run["2"].vectors("channel", n_rows=5, random_state=seed)
-        study(vectors, n_clusters=3, saved=Saved.beside(run))
+        study(vectors, n_clusters=3, saved=ResultCache.beside(run))
     assert verbs(run).count("pca") == 2
 
 
 def test_other_snapshots_or_activations_are_another_result(record) -> None:
-    saved = Saved.beside(record())
+    saved = ResultCache.beside(record())
     for options in ({}, {"snapshots": 3}, {"seed": 1}):
         run = record(**options)
         values = study(run["2"].vectors("channel"), n_clusters=3).scores.values
@@ -123,7 +123,7 @@ def test_other_snapshots_or_activations_are_another_result(record) -> None:
 
 def test_the_file_says_what_made_it(record) -> None:
     run = record()
-    study(run["2"].vectors("channel"), n_clusters=3, saved=Saved.beside(run))
+    study(run["2"].vectors("channel"), n_clusters=3, saved=ResultCache.beside(run))
     [path] = Path(f"{run.path}.results").glob("*-pca-*.npz")
     with np.load(path, allow_pickle=False) as file:
         key = json.loads(str(file["about"]))["key"]
@@ -135,7 +135,7 @@ def test_the_file_says_what_made_it(record) -> None:
 @pytest.mark.parametrize("damage", [b"", b"not a zip file", None])
 def test_a_damaged_file_is_made_again_with_a_warning(damage, record) -> None:
     run = record()
-    saved = Saved.beside(run)
+    saved = ResultCache.beside(run)
     first = study(run["2"].vectors("channel"), n_clusters=3, saved=saved)
     [path] = Path(f"{run.path}.results").glob("*-pca-*.npz")
     path.write_bytes(path.read_bytes()[:-40] if damage is None else damage)
@@ -149,14 +149,14 @@ def test_a_folder_that_cannot_be_written_is_a_warning(record) -> None:
     run = record()
     Path(f"{run.path}.results").write_text("a file is in the way")
     with pytest.warns(UserWarning, match="the result is not saved in"):
-        found = study(run["2"].vectors("channel"), n_clusters=3, saved=Saved.beside(run))
+        found = study(run["2"].vectors("channel"), n_clusters=3, saved=ResultCache.beside(run))
     assert found.clusters.n_clusters == 3
 
 
 def test_a_remote_run_has_no_folder_beside_it(record) -> None:
     run = record()
     run.path = "s3://bucket/run.zarr"
-    assert Saved.beside(run) is None
+    assert ResultCache.beside(run) is None
 
 
 def test_a_reducer_that_does_not_tell_its_parameters_is_not_saved(record) -> None:
@@ -165,7 +165,7 @@ def test_a_reducer_that_does_not_tell_its_parameters_is_not_saved(record) -> Non
             return X[:, :2]
 
     run = record()
-    study(run["2"].vectors("channel"), reducer=Flat(), saved=Saved.beside(run))
+    study(run["2"].vectors("channel"), reducer=Flat(), saved=ResultCache.beside(run))
     assert not Path(f"{run.path}.results").exists()
 
 
@@ -176,9 +176,9 @@ def test_no_cluster_is_refused(record) -> None:
 
 def test_findings_are_read_back_with_their_advice_thresholds_and_gaps(record) -> None:
     run = record()
-    saved = Saved.beside(run)
+    saved = ResultCache.beside(run)
     vectors = [run[name].vectors("sample") for name in run.layers]
-    made = fm.diagnose(run, thresholds=Thresholds(cka=0.0, settled_by=1.0))
+    made = fm.diagnose(run, thresholds=Thresholds(cka=0.0, converged_by=1.0))
     assert made.advice
 
     def refuse() -> Findings:

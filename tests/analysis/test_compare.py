@@ -5,12 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pandas as pd
 import pytest
-from tests.analysis.planted_runs import N_CHANNELS, N_SAMPLES, N_SNAPSHOTS, head, moving, write_run
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 
 from fmcluster.analysis import cluster, embed, track
 from fmcluster.analysis._compare import compare
+from tests.analysis.planted_runs import N_CHANNELS, N_SAMPLES, N_SNAPSHOTS, head, moving, write_run
 
 DIGESTS = np.random.default_rng(7).integers(0, 255, (N_SAMPLES, 32), dtype=np.uint8)
 ORDER = np.random.default_rng(1).permutation(N_CHANNELS)

@@ -15,7 +15,7 @@ VERBS = {
     "similarity": lambda run, executor: fm.similarity(run, executor=executor).values,
     "procrustes": lambda run, executor: fm.similarity(run, metric="procrustes", executor=executor).values,
     "svcca": lambda run, executor: fm.similarity(run, metric="svcca", layers=["0"], executor=executor).values,
-    "exemplars": lambda run, executor: fm.exemplars(run["0"], k=3, executor=executor).frame,
+    "top_images": lambda run, executor: fm.top_images(run["0"], k=3, executor=executor).frame,
     "diagnose": lambda run, executor: fm.diagnose(run, executor=executor).frame,
     "compare": lambda run, executor: fm.compare(run, run, executor=executor).frame,
     "cluster": lambda run, executor: (
@@ -30,8 +30,8 @@ VERBS = {
     "stability": lambda run, executor: (
         analysis.stability(scores_of(run), KMeans(2, random_state=0), n_resamples=4, executor=executor).frame
     ),
-    "split_floor": lambda run, executor: (
-        analysis.split_floor(
+    "noise_floor": lambda run, executor: (
+        analysis.noise_floor(
             run["0"].vectors("channel"), KMeans(2, random_state=0), n_splits=2, executor=executor
         ).frame
     ),

@@ -44,9 +44,9 @@ def test_an_error_in_a_part_is_raised(executor: Executor) -> None:
     [
         ("channel", {}, "gram"),
         ("channel", {"scaling": "unit"}, "gram"),
-        ("channel", {"scaling": "centred", "n_rows": 5}, "gram"),
-        ("map", {}, "covariance"),
-        ("map", {"max_bytes": 640_000}, "randomized"),
+        ("channel", {"scaling": "centered", "n_rows": 5}, "gram"),
+        ("feature_map", {}, "covariance"),
+        ("feature_map", {"max_bytes": 640_000}, "randomized"),
     ],
 )
 def test_numbers_do_not_depend_on_the_executor(view, options, method, executor, vectors_of, monkeypatch) -> None:

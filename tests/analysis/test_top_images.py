@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from fmcluster import Recorder, StoreError, open_run, pca
-from fmcluster.analysis._top_images import Exemplars, exemplars
+from fmcluster.analysis._top_images import TopImages, top_images
 from fmcluster.store import Layer, LayerSpec, RunWriter
 
 MODULE = import_module("fmcluster.analysis._top_images")  # whose name is also its function's
@@ -37,14 +37,14 @@ def store(
         writer.create([written], n_samples=slots, shard_samples=4, kind="probe" if index is None else "live")
         for snapshot, maps in enumerate(values):
             for at in range(0, slots, 4):
-                for name in written.kinds:
+                for name in written.quantities:
                     part = maps[at : at + 4].astype(written.dtype_of(name))
                     writer.write("layer", offset=at, values=part if name == kind else 0 * part, kind=name)
             writer.commit(
                 epoch=snapshot // 2,
                 step=10 * snapshot,
                 index=numbers[snapshot],
-                statistics={("layer", name): np.zeros((6, written.n_channels)) for name in written.kinds},
+                statistics={("layer", name): np.zeros((6, written.n_channels)) for name in written.quantities},
                 metrics={},
                 clipped={},
             )
@@ -79,7 +79,7 @@ def searched(maps: np.ndarray, *, k: int, by: str) -> tuple[np.ndarray, np.ndarr
             {
                 "snapshot": s,
                 "channel": c,
-                "n_exemplars": min(k, len(best)),
+                "n_top_images": min(k, len(best)),
                 "nonfinite": n_samples - len(whole),
                 "constant": bool(whole) and not best,
                 "tied": len(best) > k and value[best[k]] == value[best[k - 1]],
@@ -88,7 +88,7 @@ def searched(maps: np.ndarray, *, k: int, by: str) -> tuple[np.ndarray, np.ndarr
     return *found, places, pd.DataFrame(told)
 
 
-def same(one: Exemplars, other: Exemplars) -> None:
+def same(one: TopImages, other: TopImages) -> None:
     for name in FIELDS:
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
     pd.testing.assert_frame_equal(one.channels, other.channels)
@@ -127,7 +127,7 @@ def test_any_part_in_any_blocks_is_what_a_search_of_the_whole_array_finds(values
         maps = maps[slice(None) if snapshots is None else snapshots]
         maps = maps[:, slice(None) if samples is None else samples]
         maps = maps[:, :, slice(None) if channels is None else channels]
-        found = exemplars(
+        found = top_images(
             layer,
             k=k,
             by=by,
@@ -168,7 +168,7 @@ def stored(tmp_path_factory) -> Callable[[str], Layer]:
     layers = {}
     for name, shape in shapes.items():
         values = rng.normal(size=(3, 30, *shape)) * 10 ** rng.uniform(-12, 3, (3, 30, *shape))
-        layers[name] = store(folder / name, values, kind="gradient")
+        layers[name] = store(folder / name, values, quantity="gradient")
     return layers.__getitem__
 
 
@@ -177,13 +177,13 @@ def stored(tmp_path_factory) -> Callable[[str], Layer]:
 def test_blocks_change_not_a_bit(name: str, by: str, stored, monkeypatch):
     layer = stored(name)
     assert layer.dtype == np.float32
-    whole = exemplars(layer, k=5, by=by)
+    whole = top_images(layer, k=5, by=by)
     assert not whole.channels["tied"].any()
     for block in (1, 1_000, 7_000):
         monkeypatch.setattr(MODULE, "_BLOCK_BYTES", block)
-        same(exemplars(layer, k=5, by=by), whole)
+        same(top_images(layer, k=5, by=by), whole)
         for channels in ([3], [4, 2], [5, 1, 3]):
-            part = exemplars(layer, k=5, by=by, channels=channels)
+            part = top_images(layer, k=5, by=by, channels=channels)
             for field in FIELDS:
                 np.testing.assert_array_equal(getattr(part, field), getattr(whole, field)[:, channels])
 
@@ -201,8 +201,8 @@ def executor(request) -> Iterator[Executor]:
 def test_executors_change_not_a_bit(executor, stored, monkeypatch):
     monkeypatch.setattr(MODULE, "_BLOCK_BYTES", 4_000)
     for by in ("max", "mean"):
-        here = exemplars(stored("maps"), by=by)
-        same(exemplars(stored("maps"), by=by, executor=executor), here)
+        here = top_images(stored("maps"), by=by)
+        same(top_images(stored("maps"), by=by, executor=executor), here)
 
 
 def test_ties_go_to_the_first_in_the_order_of_the_samples(tmp_path):
@@ -210,15 +210,15 @@ def test_ties_go_to_the_first_in_the_order_of_the_samples(tmp_path):
     values[0, [1, 3, 4, 6], 0, 1, 0] = 1
     values[0, [2, 7], 1] = [[[1, 5], [5, 0]]]
     layer = store(tmp_path / "run.zarr", values)
-    found = exemplars(layer, k=3)
+    found = top_images(layer, k=3)
     assert found.samples.tolist() == [[[1, 3, 4], [2, 7, -1]]]
     assert found.places.tolist() == [[[[1, 0]] * 3, [[0, 1], [0, 1], [-1, -1]]]]
     assert found.channels["tied"].tolist() == [True, False]
-    assert exemplars(layer, k=4).channels["tied"].tolist() == [False, False]
-    assert exemplars(layer, k=3, samples=[6, 5, 4, 3, 2, 1, 0]).samples.tolist() == [[[6, 4, 3], [2, -1, -1]]]
+    assert top_images(layer, k=4).channels["tied"].tolist() == [False, False]
+    assert top_images(layer, k=3, samples=[6, 5, 4, 3, 2, 1, 0]).samples.tolist() == [[[6, 4, 3], [2, -1, -1]]]
 
 
-def test_what_drives_no_channel_is_no_exemplar(tmp_path):
+def test_what_drives_no_channel_is_no_top_image(tmp_path):
     """A dead channel has none, and one that is silent but for two images two; a bias at the border is no drive."""
     values = np.zeros((1, 6, 4, 2, 2))
     values[0, :, 0] = -0.75  # dead
@@ -227,16 +227,16 @@ def test_what_drives_no_channel_is_no_exemplar(tmp_path):
     values[0, :, 3] = np.arange(6)[:, None, None]  # constant in each image
     layer = store(tmp_path / "run.zarr", values)
     for by in ("max", "mean"):
-        found = exemplars(layer, k=4, by=by)
+        found = top_images(layer, k=4, by=by)
         assert found.channels["constant"].tolist() == [True, False, False, False]
-        assert found.channels["n_exemplars"].tolist() == [0, 2, 4, 4]
+        assert found.channels["n_top_images"].tolist() == [0, 2, 4, 4]
         assert found.channels["tied"].tolist() == [False, False, True, False]
         assert found.samples[0].tolist() == [[-1] * 4, [5, 2, -1, -1], [0, 1, 2, 3], [5, 4, 3, 2]]
         assert np.isnan(found.values[0, 0]).all()
         assert 0 not in found.frame["channel"].to_numpy()
 
 
-def test_images_whose_map_is_not_finite_are_no_exemplars(tmp_path):
+def test_images_whose_map_is_not_finite_are_no_top_images(tmp_path):
     values = np.ones((1, 5, 3, 2, 2))
     values[0, :, :, 0, 1] = np.arange(5)[:, None] + 2
     values[0, 4, 0, 1, 1] = np.nan
@@ -245,54 +245,54 @@ def test_images_whose_map_is_not_finite_are_no_exemplars(tmp_path):
     values[0, :, 2] = np.nan
     layer = store(tmp_path / "run.zarr", values)
     for by in ("max", "mean"):
-        found = exemplars(layer, k=5, by=by)
+        found = top_images(layer, k=5, by=by)
         assert found.samples[0].tolist() == [[1, 0, -1, -1, -1], [4, 3, 2, 1, 0], [-1] * 5]
         assert found.channels["nonfinite"].tolist() == [3, 0, 5]
         assert not found.channels["constant"].any()
 
 
-def test_more_exemplars_than_images_are_as_many_as_there_are(tmp_path):
+def test_more_top_images_than_images_are_as_many_as_there_are(tmp_path):
     layer = store(tmp_path / "run.zarr", np.random.default_rng(0).normal(size=(2, 3, 2, 2, 2)))
-    found = exemplars(layer, k=50)
+    found = top_images(layer, k=50)
     assert found.k == 3
     assert found.values.shape == (2, 2, 3)
-    assert len(exemplars(layer, samples=[2]).frame) == 4
+    assert len(top_images(layer, samples=[2]).frame) == 4
 
 
 def test_places_are_fractions_of_the_whole_output(tmp_path):
-    """Where a pixel alone makes a place answer, the place's centre is the mean of these pixels' centres."""
+    """Where a pixel alone makes a place answer, the place's center is the mean of these pixels' centers."""
     crop, kept = ((1, 6), (2, 9)), (2, 3)
     pixels = torch.eye(7 * 10).reshape(-1, 1, 7, 10)
     pooled = nn.functional.adaptive_avg_pool2d(pixels[:, :, 1:6, 2:9], kept)
     layer = store(tmp_path / "run.zarr", 100 * pooled.numpy()[None], output=(4, 7, 10), channels=(3,), crop=crop)
-    found = exemplars(layer, k=70)
+    found = top_images(layer, k=70)
     assert found.frame["channel"].eq(3).all()
     y, x = np.divmod(found.frame["sample"].to_numpy(), 10)
     seen = set()
     for place in np.ndindex(*kept):
         answer = pooled[:, 0, *place].numpy() > 0
         rows, columns = np.divmod(np.flatnonzero(answer), 10)
-        centre = (rows.mean() + 0.5) / 7, (columns.mean() + 0.5) / 10
+        center = (rows.mean() + 0.5) / 7, (columns.mean() + 0.5) / 10
         here = (found.frame["y"] == place[0]) & (found.frame["x"] == place[1])
         assert here.any()
         assert set(zip(y[here], x[here], strict=True)) <= set(zip(rows, columns, strict=True))
         fractions = found.frame.loc[here, ["fraction_y", "fraction_x"]].to_numpy()
-        np.testing.assert_allclose(fractions, np.tile(centre, (len(fractions), 1)))
-        seen.add(centre)
+        np.testing.assert_allclose(fractions, np.tile(center, (len(fractions), 1)))
+        seen.add(center)
     assert len(seen) == 6
 
 
-def test_places_of_uncropped_maps_are_centres_of_pixels(tmp_path):
+def test_places_of_uncropped_maps_are_centers_of_pixels(tmp_path):
     values = np.zeros((1, 2, 1, 4, 5))
     values[0, 0, 0, 3, 0] = values[0, 1, 0, 0, 4] = 1
-    found = exemplars(store(tmp_path / "run.zarr", values)).frame
+    found = top_images(store(tmp_path / "run.zarr", values)).frame
     assert found[["y", "x"]].to_numpy().tolist() == [[3, 0], [0, 4]]
     np.testing.assert_allclose(found[["fraction_y", "fraction_x"]], [[7 / 8, 1 / 10], [1 / 8, 9 / 10]])
 
 
 @pytest.mark.parametrize("shape", [(5, 2), (2,)])
 def test_layers_without_maps_have_no_place_in_the_image(shape, tmp_path):
-    found = exemplars(store(tmp_path / "run.zarr", np.random.default_rng(0).normal(size=(1, 4, *shape))), k=2).frame
+    found = top_images(store(tmp_path / "run.zarr", np.random.default_rng(0).normal(size=(1, 4, *shape))), k=2).frame
     assert len(found) == 4
     assert found[["fraction_y", "fraction_x"]].isna().all(axis=None)
     assert (found["x"] == 0).all()
@@ -304,7 +304,7 @@ def test_turnover_of_a_case_by_hand(tmp_path):
     values[:, :, 0] = [[6, 5, 4, 3, 2, 1], [6, 5, 3, 4, 2, 1], [1, 2, 3, 4, 5, 6]]  # 012, 013, 543
     values[:, :, 1] = [[9, 8, 0, 0, 0, 0], [9, 8, 7, 0, 0, 0], [0, 0, 0, 0, 0, 7]]  # 01, 012, 5
     values[:, :, 2] = [[1, 1, 1, 1, 1, 1], [6, 5, 4, 3, 2, 1], [6, 5, 4, 3, 2, 1]]  # dead, 012, 012
-    found = exemplars(store(tmp_path / "run.zarr", values, channels=(4, 0, 7), output=(9,)), k=3)
+    found = top_images(store(tmp_path / "run.zarr", values, channels=(4, 0, 7), output=(9,)), k=3)
     steps = found.turnover
     assert steps[["from_snapshot", "to_snapshot"]].to_numpy().tolist() == [[0, 1]] * 3 + [[1, 2]] * 3
     assert steps[["from_epoch", "to_epoch"]].to_numpy().tolist() == [[0, 0]] * 3 + [[0, 1]] * 3
@@ -315,14 +315,14 @@ def test_turnover_of_a_case_by_hand(tmp_path):
     np.testing.assert_allclose(steps["kept_at_last"], [0, 0, nan, 1 / 3, 0, 1])
     np.testing.assert_allclose(steps["jaccard_at_last"], [0, 0, 0, 1 / 5, 0, 1])
     np.testing.assert_allclose(steps["chance"], [3 / 6, 3 / 6, nan, 3 / 6, 1 / 6, 3 / 6])
-    alone = exemplars(store(tmp_path / "one.zarr", values[:1])).turnover
+    alone = top_images(store(tmp_path / "one.zarr", values[:1])).turnover
     assert alone.empty
     assert list(alone) == list(steps)
 
 
 def test_turnover_at_random_is_the_chance_level(tmp_path):
     values = np.random.default_rng(0).normal(size=(4, 40, 60))
-    steps = exemplars(store(tmp_path / "run.zarr", values), k=10).turnover
+    steps = top_images(store(tmp_path / "run.zarr", values), k=10).turnover
     assert (steps["chance"] == 0.25).all()
     for name in ("kept", "kept_at_last"):
         chosen = steps[(steps["to_snapshot"] < 3) | (name == "kept")]
@@ -338,11 +338,11 @@ def test_live_runs_are_aligned_by_index(tmp_path):
     values[1, :, 0, 0, 1] = [8, 2, 9, 1]
     values[2, :, 0, 0, 1] = [5, 6, 7, np.nan]
     layer = store(tmp_path / "run.zarr", values, index=index)
-    found = exemplars(layer, k=4)
+    found = top_images(layer, k=4)
     assert found.samples[:, 0].tolist() == [[1, 7], [1, 7], [7, 1]]
     assert found.values[:, 0].tolist() == [[3, 2], [2, 1], [7, 5]]
     assert found.left_out.tolist() == [3, 4, 5]
-    assert exemplars(layer, snapshots=[0, 2], k=4).samples[:, 0].tolist() == [[1, 7, 4], [7, 4, 1]]
+    assert top_images(layer, snapshots=[0, 2], k=4).samples[:, 0].tolist() == [[1, 7, 4], [7, 4, 1]]
 
 
 class Detector(nn.Module):
@@ -371,7 +371,7 @@ def test_a_recorded_run_shows_what_its_channels_detect(tmp_path):
             model.conv.weight[1] *= -1
         recorder.snapshot(epoch=1)
     layer = open_run(tmp_path / "run.zarr")["conv"]
-    found = exemplars(layer, k=2)
+    found = top_images(layer, k=2)
     assert found.layer == "conv"
     assert found.samples[0].tolist() == [[9, 3], [5, found.samples[0, 1, 1]], [-1, -1]]
     assert found.samples[1].tolist() == [[9, 3], [9, 3], [-1, -1]]
@@ -390,29 +390,29 @@ def test_memory_stays_under_the_budget(tmp_path):
     path = tmp_path / "run.zarr"
     store(path, values)
     layer = open_run(path)["layer"]
-    exemplars(layer, samples=[0])
+    top_images(layer, samples=[0])
     expected = {by: searched(values[:, :, :2].astype(np.float64), k=9, by=by)[0] for by in ("max", "mean")}
     max_bytes = 8 << 20
     for by in ("max", "mean"):
         tracemalloc.start()
-        found = exemplars(layer, by=by, max_bytes=max_bytes)
+        found = top_images(layer, by=by, max_bytes=max_bytes)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < max_bytes
         np.testing.assert_array_equal(found.samples[:, :2], expected[by])
 
 
-def test_memory_of_many_exemplars_stays_under_the_budget(tmp_path):
+def test_memory_of_many_top_images_stays_under_the_budget(tmp_path):
     layer = store(tmp_path / "run.zarr", np.random.default_rng(0).normal(size=(1, 200, 900)))
-    exemplars(layer, samples=[0])
+    top_images(layer, samples=[0])
     least = 200 * 900 * 151 + (4 << 20)
     tracemalloc.start()
-    exemplars(layer, k=150, max_bytes=least)
+    top_images(layer, k=150, max_bytes=least)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < least
-    with pytest.raises(MemoryError, match=r"the exemplars take 25\.9 MiB and a block 4 MiB, the budget is 29\.9 MiB"):
-        exemplars(layer, k=150, max_bytes=least - 1)
+    with pytest.raises(MemoryError, match=r"the top images take 25\.9 MiB and a block 4 MiB, the budget is 29\.9 MiB"):
+        top_images(layer, k=150, max_bytes=least - 1)
 
 
 def test_a_damaged_chunk_is_an_error(tmp_path):
@@ -421,37 +421,37 @@ def test_a_damaged_chunk_is_an_error(tmp_path):
     for file in path.glob("layers/*/activation/c.1*"):
         file.write_bytes(file.read_bytes()[:-8])
     with pytest.raises(StoreError):
-        exemplars(layer)
-    assert exemplars(layer, snapshots=[0]).samples.shape == (1, 3, 4)
+        top_images(layer)
+    assert top_images(layer, snapshots=[0]).samples.shape == (1, 3, 4)
 
 
 def test_what_cannot_be_is_refused(tmp_path):
     layer = store(
         tmp_path / "run.zarr", np.random.default_rng(0).normal(size=(2, 4, 3)), channels=(5, 1, 8), output=(9,)
     )
-    with pytest.raises(TypeError, match="exemplars received a Scores; expected Layer, made by open_run"):
-        exemplars(pca(layer.vectors("sample")))
+    with pytest.raises(TypeError, match="top_images received a Scores; expected Layer, made by open_run"):
+        top_images(pca(layer.vectors("sample")))
     with pytest.raises(ValueError, match="by is 'median'; expected 'max' or 'mean'"):
-        exemplars(layer, by="median")
+        top_images(layer, by="median")
     with pytest.raises(ValueError, match="k is 0; expected at least 1"):
-        exemplars(layer, k=0)
+        top_images(layer, k=0)
     for k in (2.0, True):
         with pytest.raises(TypeError, match=r"k is .*; expected an integer"):
-            exemplars(layer, k=k)
+            top_images(layer, k=k)
     with pytest.raises(ValueError, match="there is no channel 2 of layer"):
-        exemplars(layer, channels=[8, 2])
+        top_images(layer, channels=[8, 2])
     with pytest.raises(ValueError, match=r"channels is \[\]; expected the numbers of one or more channels"):
-        exemplars(layer, channels=[])
+        top_images(layer, channels=[])
     for channels in ([True, False, True], [1.0]):
         with pytest.raises(TypeError, match=r"channels is of dtype .*; expected integers"):
-            exemplars(layer, channels=channels)
+            top_images(layer, channels=channels)
     with pytest.raises(ValueError, match="channels holds 8 more than once"):
-        exemplars(layer, channels=[8, 1, 8])
+        top_images(layer, channels=[8, 1, 8])
     with pytest.raises(ValueError, match="samples holds 2 more than once"):
-        exemplars(layer, samples=[2, 0, 2])
+        top_images(layer, samples=[2, 0, 2])
     with pytest.raises(ValueError, match="samples is empty"):
-        exemplars(layer, samples=[])
+        top_images(layer, samples=[])
     with pytest.raises(ValueError, match="snapshot 2 is not in the run"):
-        exemplars(layer, snapshots=[2])
+        top_images(layer, snapshots=[2])
     with pytest.raises(ValueError, match="has no sample 9"):
-        exemplars(layer, samples=[9])
+        top_images(layer, samples=[9])

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.capture.small_net import SmallNet
 from torch import nn
 
 import fmcluster as fm
 from fmcluster.store import Run
+from tests.capture.small_net import SmallNet
 
 Data = list[tuple[torch.Tensor, int]]
 

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from tests.capture.live_reference import Reference
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torchvision.models.vision_transformer import VisionTransformer
 
 import fmcluster as fm
 from fmcluster.store import Run, verify
+from tests.capture.live_reference import Reference
 
 BOTH = ("activation", "gradient")
 cross_entropy = nn.functional.cross_entropy

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.capture.live_reference import Reference
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Subset, TensorDataset
@@ -17,6 +16,7 @@ from torchvision.models import resnet18
 
 import fmcluster as fm
 from fmcluster.store import Run, RunWriter, verify
+from tests.capture.live_reference import Reference
 
 BOTH = ("activation", "gradient")
 

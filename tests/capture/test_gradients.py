@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.capture.live_reference import Reference
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import TensorDataset
 
 import fmcluster as fm
 from fmcluster.store import Run, verify
+from tests.capture.live_reference import Reference
 
 BOTH = ("activation", "gradient")
 cross_entropy = nn.functional.cross_entropy

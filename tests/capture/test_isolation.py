@@ -14,7 +14,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 import fmcluster as fm
-from fmcluster.capture._isolation import undisturbed
+from fmcluster.capture._isolation import isolated
 
 
 class Restless(nn.Module):
@@ -180,7 +180,7 @@ def test_a_buffer_that_did_not_change_is_not_touched() -> None:
     x = torch.rand(2, 3, 8, 8, requires_grad=True)
     loss = model(x).sum()
     versions = [buffer._version for buffer in model.buffers()]
-    with undisturbed(model):
+    with isolated(model):
         model(x)
     assert [buffer._version for buffer in model.buffers()] == versions
     loss.backward()

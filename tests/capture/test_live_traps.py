@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.capture.small_net import SmallNet
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, RandomSampler, Subset, TensorDataset
 
 import fmcluster as fm
 from fmcluster.store import RunWriter, verify
+from tests.capture.small_net import SmallNet
 
 BOTH = ("activation", "gradient")
 

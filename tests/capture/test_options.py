@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from fmcluster.capture.transfer._reduce import reduce_with_torch, stored_shape
 from fmcluster.capture._options import Keep, Reduction, spec_of
+from fmcluster.capture.transfer._reduce import reduce_with_torch, stored_shape
 
 NAMES = ("layer1.0", "layer1.0", "layer1.0.call0")
 MAPS = (8, 20, 30)
@@ -201,7 +201,7 @@ def test_gradients_are_asked_for() -> None:
     assert Keep(record=("gradient", "activation")).gradient
 
 
-def test_neighbouring_channels_are_taken_without_a_copy() -> None:
+def test_neighboring_channels_are_taken_without_a_copy() -> None:
     maps, tokens = torch.rand(2, 6, 3, 3), torch.rand(2, 5, 6)
     assert Reduction("float16", (2, 3, 4)).of_channels(maps).data_ptr() == maps[:, 2].data_ptr()
     assert Reduction("float16", (2, 3, 4)).of_channels(tokens).data_ptr() == tokens[..., 2].data_ptr()
@@ -250,5 +250,5 @@ def test_what_is_said_of_a_layer_is_what_is_stored_of_it(case: tuple[Keep, tuple
     assert len(sums) == 7 * spec.n_channels + 2
     assert spec.output == shape
     assert (spec.channels, spec.crop, spec.gradient) == (reduction.channels, reduction.crop, keep.gradient)
-    assert spec.pooled == (reduction.size is not None)
+    assert spec.average_pooled == (reduction.size is not None)
     assert spec.sample_bytes == stored[0].numel() * (stored.element_size() + 4 * keep.gradient)

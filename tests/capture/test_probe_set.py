@@ -86,12 +86,12 @@ def test_pictures_have_at_most_224_pixels_a_side(size: tuple, expected: tuple) -
 
 def test_pictures_of_other_inputs() -> None:
     probe = Probe([torch.rand(3, 4, 4)], batch_size=1)
-    grey = torch.linspace(0, 1, 256).view(1, 1, 16, 16)
-    picture = probe.display(grey)
+    gray = torch.linspace(0, 1, 256).view(1, 1, 16, 16)
+    picture = probe.display(gray)
     assert (picture[..., 0] == picture[..., 2]).all()
     assert picture[0, :, :, 1].ravel().tolist() == list(range(256))
-    assert probe.display((grey * 255).round().to(torch.uint8))[0, :, :, 0].ravel().tolist() == list(range(256))
-    stretched = probe.display(grey * 7 - 3)
+    assert probe.display((gray * 255).round().to(torch.uint8))[0, :, :, 0].ravel().tolist() == list(range(256))
+    stretched = probe.display(gray * 7 - 3)
     assert (stretched.min(), stretched.max()) == (0, 255)
     assert probe.display(torch.full((1, 3, 4, 4), -5.0)).max() == 0
     assert probe.display(torch.rand(1, 5, 4, 4)) is None

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from tests.cli.small_cli_run import write_run
 
 from fmcluster import open_run
 from fmcluster.cli import main
 from fmcluster.store import LayerSpec, RunWriter
+from tests.cli.small_cli_run import write_run
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_verify_tells_whole_from_damaged(run, tmp_path, capsys, monkeypatch):
         (["plot", "RUN", "grid", "--layer", "conv1", "--epoch", "9", "-o", "a.png"], "9"),
         (["plot", "RUN", "grid", "--layer", "conv1", "--channels", "a-b", "-o", "a.png"], "cannot read the channels"),
         (["plot", "RUN", "grid", "--layer", "conv1", "--sample", "99", "-o", "a.png"], "99"),
-        (["plot", "RUN", "exemplars", "--layer", "conv1", "-o", "a.png"], "a run without pictures of its inputs"),
+        (["plot", "RUN", "top_images", "--layer", "conv1", "-o", "a.png"], "a run without pictures of its inputs"),
         (["report", "RUN", "--layers", "conv9"], "did you mean conv1?"),
         (["report", "RUN", "--view", "chanel"], "did you mean 'channel'?"),
         (["report", "RUN", "--sample", "99"], "sample=99"),
@@ -190,7 +190,7 @@ def test_plot_writes_a_picture(picture, run, tmp_path, monkeypatch):
     assert out.read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("picture", ["similarity", "settling", "channels"])
+@pytest.mark.parametrize("picture", ["similarity", "convergence", "channels"])
 def test_what_is_of_the_whole_run_needs_no_layer(picture, run, tmp_path, monkeypatch):
     out = tmp_path / f"{picture}.png"
     assert call("plot", run, picture, "-o", out, monkeypatch=monkeypatch) == 0
@@ -255,7 +255,7 @@ def live_run(tmp_path: Path) -> Path:
     with RunWriter(path) as writer:
         writer.create(specs, n_samples=4, shard_samples=4, kind="live")
         for spec in specs:
-            for kind in spec.kinds:
+            for kind in spec.quantities:
                 values = np.zeros((3, *spec.shape), spec.dtype_of(kind))
                 writer.write(spec.name, offset=0, values=values, kind=kind)
         writer.commit(epoch=0, step=1, index=np.array([9, 4, 9, -1]), statistics={}, metrics={}, clipped={})

@@ -6,9 +6,9 @@ from pathlib import Path
 import matplotlib as mpl
 import pytest
 from PIL import Image
-from tests.cli.small_cli_run import write_run
 
 from fmcluster.cli import main
+from tests.cli.small_cli_run import write_run
 
 
 @pytest.fixture(scope="module")
@@ -77,15 +77,15 @@ def test_what_makes_no_sense_of_an_animation_is_refused(arguments, said, run, tm
     assert said in capsys.readouterr().err
 
 
-def test_a_grid_by_cluster_frames_the_medoids(run, tmp_path, monkeypatch):
+def test_a_grid_by_cluster_frames_the_representatives(run, tmp_path, monkeypatch):
     out = tmp_path / "grid.svg"
     arguments = (run, "grid", "--layer", "conv1", "--order", "cluster", "--clusters", "3", "-o", out)
     with mpl.rc_context({"svg.fonttype": "none"}):
         assert plot(*arguments, monkeypatch=monkeypatch) == 0
     written = out.read_text()
-    assert written.count('id="medoid') == 2 * 3
+    assert written.count('id="representative') == 2 * 3
     assert "cluster 2: " in written
-    assert "Framed: the medoid of its cluster" in written
+    assert "Framed: the representative of its cluster" in written
 
 
 def test_trajectories_of_channels_that_drifted_farther_than_a_floor(run, tmp_path, capsys, monkeypatch):
@@ -113,7 +113,7 @@ def test_one_epoch_of_an_embedding_is_one_map(run, tmp_path, monkeypatch):
 
 def test_churn_stands_between_its_null_and_its_floor(run, tmp_path, monkeypatch):
     out = tmp_path / "churn.svg"
-    for view, told in (("channel", True), ("map", False)):
+    for view, told in (("channel", True), ("feature_map", False)):
         arguments = (run, "churn", "--layer", "conv1", "--view", view, "--clusters", "3", "-o", out)
         with mpl.rc_context({"svg.fonttype": "none"}):
             assert plot(*arguments, monkeypatch=monkeypatch) == 0

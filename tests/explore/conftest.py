@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from tests.explore.explored_run import record
 
 from fmcluster.store import Run
+from tests.explore.explored_run import record
 
 
 @pytest.fixture

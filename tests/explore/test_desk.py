@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.explore.explored_run import record
 from sklearn.cluster import AgglomerativeClustering
 
 import fmcluster as fm
-from fmcluster.explore._worker import Desk
 from fmcluster.explore._questions import CLUSTERERS, Likeness, MapOf, StrongestOf
+from fmcluster.explore._worker import Desk
 from fmcluster.store import Run
+from tests.explore.explored_run import record
 
 LONG = 120
 
@@ -90,9 +90,9 @@ def test_of_those_that_wait_only_the_newest_is_answered(run: Run) -> None:
     assert not second.begun.is_set()
 
 
-def test_the_strongest_images_are_the_exemplars(run: Run) -> None:
+def test_the_strongest_images_are_the_top_images(run: Run) -> None:
     found = StrongestOf("0").answer(run, print)
-    np.testing.assert_array_equal(found.samples, fm.exemplars(run["0"], k=5, snapshots=[0, 2]).samples)
+    np.testing.assert_array_equal(found.samples, fm.top_images(run["0"], k=5, snapshots=[0, 2]).samples)
 
 
 def test_a_run_that_grows_is_opened_again_when_asked(tmp_path: Path) -> None:

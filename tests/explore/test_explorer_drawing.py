@@ -56,7 +56,7 @@ def test_the_grid_shows_each_channel_of_the_store_on_one_scale(run: Run) -> None
     assert points["text"] == [f"channel {channel}" for channel in range(12)]
     for channel, (x, y) in enumerate(zip(points["x"], points["y"], strict=True)):
         middle = maps[channel, 3, 3]  # of 7 x 7: the middle of the tile
-        expected = np.round(255 * np.array(scale.colours(scale.norm(middle))[:3]))
+        expected = np.round(255 * np.array(scale.colors(scale.norm(middle))[:3]))
         np.testing.assert_allclose(sheet[int(y), int(x)], expected, atol=1)
     (ring,) = figure["layout"]["shapes"]
     assert ring["x0"] < points["x"][7] < ring["x1"]
@@ -68,18 +68,18 @@ def test_the_strip_of_a_channel_is_its_map_at_every_snapshot(run: Run, study: St
     maps = np.stack([run["2"].read(snapshot=k, samples=3, channels=[4])[0, 0] for k in range(3)]).astype(np.float32)
     scale = scale_of(maps, signed=True)
     for picture, tile in zip(pictures, maps, strict=True):
-        expected = np.round(255 * np.asarray(scale.colours(scale.norm(tile)))[..., :3])
+        expected = np.round(255 * np.asarray(scale.colors(scale.norm(tile)))[..., :3])
         np.testing.assert_allclose(picture[4::9, 4::9][:7, :7], expected, atol=1)
     assert row_strip(study, row=4, sample=None) == []
 
 
-@pytest.mark.parametrize("view", ["sample", "map", "position"])
+@pytest.mark.parametrize("view", ["sample", "feature_map", "position"])
 def test_a_row_of_one_image_shows_it(run: Run, view: str) -> None:
     study = MapOf("2", view=view, n_rows=30, n_clusters=2).answer(run, print)
     about = study.scores.rows.iloc[7]
     shown = pixels(row_image(study, run, row=7))
     plain = pixels(input_image(run, int(about["sample"])))
-    assert bool(row_strip(study, row=7, sample=0)) == (view == "map")
+    assert bool(row_strip(study, row=7, sample=0)) == (view == "feature_map")
     if view == "position":
         ys, xs = np.nonzero((shown != plain).any(axis=-1))
         middle = np.array([ys.min() + ys.max(), xs.min() + xs.max()]) / 2 / 160

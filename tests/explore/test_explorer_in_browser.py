@@ -73,7 +73,7 @@ def shown(opened: Opened) -> list[np.ndarray]:
 def expected(run: Run, channel: int, sample: int) -> list[np.ndarray]:
     maps = np.stack([run["2"].read(snapshot=k, samples=sample, channels=[channel])[0, 0] for k in range(3)])
     scale = scale_of(maps.astype(np.float32), signed=True)
-    return [np.round(255 * np.asarray(scale.colours(scale.norm(tile)))[..., :3]) for tile in maps.astype(np.float32)]
+    return [np.round(255 * np.asarray(scale.colors(scale.norm(tile)))[..., :3]) for tile in maps.astype(np.float32)]
 
 
 def assert_shows(opened: Opened, run: Run, channel: int, sample: int) -> None:

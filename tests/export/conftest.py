@@ -1,9 +1,9 @@
 """Two small runs for all tests of the exports."""
 
 import pytest
-from tests.export.exported_run import record
 
 from fmcluster.store import Run
+from tests.export.exported_run import record
 
 
 @pytest.fixture(scope="session")

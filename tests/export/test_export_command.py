@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import wandb
-from tests.export.exported_run import HOSTILE_LAYER
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fmcluster.cli import main
 from fmcluster.store import Run
+from tests.export.exported_run import HOSTILE_LAYER
 
 
 def call(*arguments: Any, monkeypatch: pytest.MonkeyPatch) -> int:

@@ -10,7 +10,6 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
-from tests.export.exported_run import HOSTILE_LAYER, record
 from google.protobuf import text_format
 from matplotlib import colormaps
 from PIL import Image
@@ -29,6 +28,7 @@ from fmcluster.export._projector import MOST_ROWS
 from fmcluster.export._thumbnails import CONSTANT, LARGEST, MOST_PIXELS, sheet_of, thumbnails
 from fmcluster.plot.drawing._tiles import as_tiles, scale_of
 from fmcluster.store import Run
+from tests.export.exported_run import HOSTILE_LAYER, record
 
 with warnings.catch_warnings():  # of the sanitizer of HTML that TensorBoard brings along
     warnings.filterwarnings("ignore", message="html5lib's sanitizer is deprecated", category=DeprecationWarning)
@@ -105,8 +105,8 @@ def test_the_pictures_are_the_channels_maps_on_the_chosen_sample(exported, run, 
     for channel in (0, 7):
         norm = scale_of(maps[:, channel], signed=True).norm
         for snapshot in range(3):
-            colours = colormaps["vlag"](norm(maps[snapshot, channel]), bytes=True)[..., :3]
-            np.testing.assert_array_equal(drawn[snapshot * 12 + channel], colours[np.ix_(pixel, pixel)])
+            colors = colormaps["vlag"](norm(maps[snapshot, channel]), bytes=True)[..., :3]
+            np.testing.assert_array_equal(drawn[snapshot * 12 + channel], colors[np.ix_(pixel, pixel)])
     assert (drawn[[12 + 3, 24 + 3]] == CONSTANT).all()
     assert drawn[3].std() > 1
     assert (drawn[36:] == 0).all()
@@ -183,7 +183,7 @@ def test_rows_that_are_of_an_image_show_it_and_its_class(run, view, tmp_path):
 
 def test_a_row_that_is_a_map_shows_itself_and_is_averaged_down(run):
     layer = run["conv1"]
-    rows = layer.vectors("map", n_rows=5, random_state=0).rows
+    rows = layer.vectors("feature_map", n_rows=5, random_state=0).rows
     drawn = thumbnails(layer, rows, sample=None)
     assert drawn.shape == (15, LARGEST, LARGEST, 3)
     alone = thumbnails(layer, rows[["snapshot", "channel"]], sample=int(rows["sample"].iloc[0]))

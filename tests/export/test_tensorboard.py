@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.export.exported_run import HOSTILE_LAYER, record
 from matplotlib import pyplot as plt
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -21,6 +20,7 @@ from fmcluster.errors import StoreError
 from fmcluster.export import to_tensorboard
 from fmcluster.export._rasterize import DPI, pixels_of
 from fmcluster.store import Run
+from tests.export.exported_run import HOSTILE_LAYER, record
 
 
 def read(folder: Path) -> EventAccumulator:
@@ -96,7 +96,7 @@ def test_every_picture_is_there_once_at_the_last_step_or_at_each(events):
         "similarity of snapshots": [10],
     }
     names = {f"{HOSTILE_LAYER}/{picture}": steps for picture, steps in expected.items()}
-    names |= {"diagnosis/settling": [10], "diagnosis/channels": [10], "diagnosis/similarity of layers": [0, 4, 10]}
+    names |= {"diagnosis/convergence": [10], "diagnosis/channels": [10], "diagnosis/similarity of layers": [0, 4, 10]}
     assert {tag: [image.step for image in events.Images(tag)] for tag in events.Tags()["images"]} == names
     for tag in names:
         for image in events.Images(tag):

@@ -14,18 +14,18 @@ from typing import Any
 import numpy as np
 import pytest
 import wandb
-from tests.export.exported_run import HOSTILE_LAYER
 from PIL import Image
 from wandb.proto.wandb_internal_pb2 import Record
 
 from fmcluster import diagnose, plot
 from fmcluster.export import to_wandb
 from fmcluster.export._collect import table_of
-from fmcluster.export._rasterize import pixels_of
 from fmcluster.export._entries import Moment, Scalar
+from fmcluster.export._rasterize import pixels_of
 from fmcluster.export._wandb import _rows
 from fmcluster.report.content._layer_content import Settings, study_layer
 from fmcluster.store import Run
+from tests.export.exported_run import HOSTILE_LAYER
 
 BLOCK = 32768
 ARGUMENTS: dict[str, Any] = {"layers": [HOSTILE_LAYER], "samples": [2], "n_clusters": 3}

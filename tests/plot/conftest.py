@@ -36,12 +36,12 @@ class FakeLayer:
     snapshots: pd.DataFrame
     samples: pd.DataFrame
 
-    kind: str = "activation"
+    quantity: str = "activation"
     numbers: tuple[int, ...] | None = None
 
     @property
     def label(self) -> str:
-        return self.name if self.kind == "activation" else f"{self.name} {self.kind}"
+        return self.name if self.quantity == "activation" else f"{self.name} {self.quantity}"
 
     @property
     def channels(self) -> np.ndarray:
@@ -119,14 +119,14 @@ def make_drifting(per_snapshot: int, *, n_clusters: int = 8, count: int = 9, noi
     """Return an embedding, clusters and their history: rows that drift, some of them to another cluster."""
     rng = np.random.default_rng(0)
     angles = 2 * np.pi * np.arange(n_clusters) / n_clusters
-    centres = np.stack([9 * np.cos(angles), 5 * np.sin(angles)], axis=1)
+    centers = np.stack([9 * np.cos(angles), 5 * np.sin(angles)], axis=1)
     home = rng.integers(0, n_clusters, per_snapshot)
     labels, values = [], []
-    places = centres[home] * 0.5 + rng.normal(0, 1.6, (per_snapshot, 2))
+    places = centers[home] * 0.5 + rng.normal(0, 1.6, (per_snapshot, 2))
     for snapshot in range(count):
         moving = rng.random(per_snapshot) < 0.25 * np.exp(-snapshot / 2)
         home = np.where(moving, rng.integers(0, n_clusters, per_snapshot), home)
-        places = places + 0.35 * (centres[home] - places) + rng.normal(0, 0.25, (per_snapshot, 2))
+        places = places + 0.35 * (centers[home] - places) + rng.normal(0, 0.25, (per_snapshot, 2))
         values.append(places)
         labels.append(np.where(noise & (rng.random(per_snapshot) < 0.06), -1, home))
     rows = result_rows(per_snapshot, count)

@@ -57,7 +57,7 @@ def test_nodes_are_as_high_as_their_clusters_and_filled_by_their_bands(history):
     assert {node.get_x() for node in drawn.values()} == {k - NODE / 2 for k in range(9)}
 
 
-def test_colours_are_those_of_the_palette(history):
+def test_colors_are_those_of_the_palette(history):
     ax = plot.flow(history)
     palette = cluster_palette(history.clusters.labels)
     assert all(to_hex(node.get_facecolor()) == palette[key[1]] for key, node in nodes(ax).items())

@@ -70,7 +70,7 @@ def test_the_title_names_the_snapshot_and_a_mark_moves_along_the_line_of_time(fo
     assert figure.axes[0].get_title(loc="left").endswith("epoch 1, step 8")
 
 
-def test_colours_are_those_of_the_clusters_and_go_over_on_the_way(found):
+def test_colors_are_those_of_the_clusters_and_go_over_on_the_way(found):
     embedding, clusters, _ = found
     animation = plot.animate_embedding(embedding, clusters)
     palette, labels = cluster_palette(clusters.labels), clusters.by_snapshot(clusters.labels)

@@ -288,7 +288,7 @@ def test_channels_go_by_the_modules_numbers_where_some_were_kept(layers):
 
 
 def test_gradients_are_said_to_be_such(layers):
-    gradient = replace(layers["conv1"], kind="gradient")
+    gradient = replace(layers["conv1"], quantity="gradient")
     grid = plot.channel_grid(gradient)
     assert "conv1 gradient at epoch 6" in words(grid)
     assert "Gradient of 64 channels, on sample 0 (digit 0); numbers are channels" in words(grid)
@@ -326,7 +326,7 @@ def test_grid_by_cluster_puts_the_members_together_noise_and_what_is_in_none_las
     assert "cluster by cluster" in " ".join(words(figure))
 
 
-def test_clusters_colour_the_numbers_in_any_order(layers):
+def test_clusters_color_the_numbers_in_any_order(layers):
     layer = layers["conv1"]
     figure = plot.channel_grid(layer, channels=[5, 0], clusters=clusters_of(layer, [1, 0, 1, 1, 0, 2]))
     assert [word for word in words(figure) if word.isdigit()] == ["5", "0"]
@@ -339,18 +339,18 @@ def scores_of(clusters, values):
     return Scores(**about, values=values, singular_values=np.ones(1), total_variance=1.0, n_features=9, method="gram")
 
 
-def test_the_medoid_of_each_cluster_is_framed_and_comes_first(layers):
+def test_the_representative_of_each_cluster_is_framed_and_comes_first(layers):
     clusters = clusters_of(layers["conv1"], [1, 0, -1, 1, 0, 1, 2])
     # of cluster 1 the mean of 0, 10 and 4 is nearest to channel 5; of two members both are as near, and the first leads
     scores = scores_of(clusters, [0, 3, 0, 10, 7, 4, 5])
     figure = plot.channel_grid(layers["conv1"], channels=range(7), order="cluster", clusters=clusters, scores=scores)
     assert [int(word) for word in words(figure) if word.isdigit()] == [1, 4, 5, 0, 3, 6, 2]
-    frames = [patch for patch in panel(figure).patches if patch.get_gid() == "medoid"]
+    frames = [patch for patch in panel(figure).patches if patch.get_gid() == "representative"]
     palette = plot.cluster_palette([0, 1, 2])
     assert [to_hex(frame.get_edgecolor()) for frame in frames[1::2]] == [palette[label] for label in (0, 1, 2)]
     bold = [text.get_text() for text in panel(figure).texts if text.get_fontweight() == "bold"]
     assert bold == ["1", "5", "6"]
-    assert any("Framed: the medoid of its cluster" in word for word in words(figure))
+    assert any("Framed: the representative of its cluster" in word for word in words(figure))
     assert not any("Framed" in word for word in words(plot.channel_grid(layers["conv1"], clusters=clusters)))
 
 
@@ -395,7 +395,7 @@ def test_clusters_of_something_else_are_refused(layers):
         plot.channel_evolution,
         plot.statistics,
         plot.animate_grid,
-        lambda name: plot.exemplars(None, name),
+        lambda name: plot.top_images(None, name),
         lambda name: plot.position_clusters(None, name),
     ],
 )

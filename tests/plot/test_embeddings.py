@@ -13,8 +13,8 @@ def dots(ax):
     return ax.collections[0]
 
 
-def colours(ax):
-    return [to_hex(colour) for colour in dots(ax).get_facecolors()]
+def colors(ax):
+    return [to_hex(color) for color in dots(ax).get_facecolors()]
 
 
 def legend(owner):
@@ -26,12 +26,12 @@ def found(drifting):
     return drifting(64, noise=True)
 
 
-def test_all_rows_in_the_colours_of_their_clusters(found):
+def test_all_rows_in_the_colors_of_their_clusters(found):
     embedding, clusters, _ = found
     ax = plot.embedding(embedding, clusters)
     np.testing.assert_array_equal(dots(ax).get_offsets(), embedding.values)
     palette = cluster_palette(clusters.labels)
-    assert colours(ax) == [palette[label] for label in clusters.labels]
+    assert colors(ax) == [palette[label] for label in clusters.labels]
     marks = legend(ax.get_legend())
     assert marks["cluster 3"] == palette[3]
     assert list(marks)[-1] == "noise"
@@ -46,12 +46,12 @@ def test_one_snapshot(found):
     np.testing.assert_array_equal(dots(ax).get_offsets(), embedding.by_snapshot(embedding.values)[3])
     assert ax.get_title(loc="left") == "layer4: channel view, epoch 1, step 8"
     same = plot.embedding(embedding, clusters, snapshot=3)
-    assert colours(same) == colours(ax)
+    assert colors(same) == colors(ax)
 
 
-def test_without_clusters_colour_is_time(found):
+def test_without_clusters_color_is_time(found):
     ax = plot.embedding(found[0])
-    drawn = np.array(colours(ax)).reshape(9, 64)
+    drawn = np.array(colors(ax)).reshape(9, 64)
     assert all(len(set(row)) == 1 for row in drawn)
     assert len(set(drawn[:, 0])) == 9
     assert legend(ax.get_legend())["epoch 1, step 4"] == drawn[2, 0]
@@ -62,7 +62,7 @@ def test_draws_into_the_axes_given(found):
     assert plot.embedding(found[0], found[1], ax=ax) is ax
 
 
-def test_grid_shares_limits_and_colours(found):
+def test_grid_shares_limits_and_colors(found):
     embedding, clusters, _ = found
     figure = plot.embedding_grid(embedding, clusters)
     panels = figure.axes
@@ -74,7 +74,7 @@ def test_grid_shares_limits_and_colours(found):
         panels, embedding.by_snapshot(embedding.values), clusters.by_snapshot(clusters.labels), strict=True
     ):
         np.testing.assert_array_equal(dots(panel).get_offsets(), points)
-        assert colours(panel) == [palette[label] for label in labels]
+        assert colors(panel) == [palette[label] for label in labels]
     assert len(figure.legends) == 1
     assert all(panel.get_legend() is None for panel in panels)
 

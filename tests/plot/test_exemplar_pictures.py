@@ -1,4 +1,4 @@
-"""The pictures of exemplars against the result and the layer that they are drawn from."""
+"""The pictures of top images against the result and the layer that they are drawn from."""
 
 from dataclasses import dataclass, replace
 
@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from matplotlib.patches import Rectangle
 
-from fmcluster.analysis._top_images import Exemplars
-from fmcluster.plot._top_images import exemplars
+from fmcluster.analysis._top_images import TopImages
+from fmcluster.plot._top_images import top_images
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Pictured:
     samples: pd.DataFrame
     pictures: np.ndarray | None
     label: str = "layer3"
-    map_shape: tuple[int, int, int] = (12, 4, 4)
+    feature_map_shape: tuple[int, int, int] = (12, 4, 4)
     output_shape: tuple[int, ...] = (12, 4, 4)
     crop: tuple[tuple[int, int], tuple[int, int]] | None = None
 
@@ -33,8 +33,8 @@ def layer() -> Pictured:
 
 
 @pytest.fixture
-def found() -> Exemplars:
-    """Three snapshots, twelve channels with the numbers 2, 4, ..., seven exemplars each."""
+def found() -> TopImages:
+    """Three snapshots, twelve channels with the numbers 2, 4, ..., seven top images each."""
     rng = np.random.default_rng(1)
     shape = (3, 12, 7)
     samples = 100 + np.stack([rng.permutation(40)[:7] for _ in range(36)]).reshape(shape)
@@ -42,7 +42,7 @@ def found() -> Exemplars:
     samples[2, 0, 3:] = [s for s in range(100, 140) if s not in samples[0, 0]][:4]
     places = rng.integers(0, 4, (*shape, 2))
     snapshots = pd.DataFrame({"snapshot": [0, 1, 2], "epoch": [0, 1, 1], "step": [0, 4, 9]})
-    return Exemplars(
+    return TopImages(
         layer="layer3",
         by="max",
         k=7,
@@ -81,8 +81,8 @@ def words(figure):
     return [text.get_text() for text in [*figure.texts, *panel(figure).texts]]
 
 
-def test_pictures_are_those_of_the_exemplars_then_and_now_strongest_first(found, layer):
-    figure = exemplars(found, layer, channels=[8, 2], k=4)
+def test_pictures_are_those_of_the_top_images_then_and_now_strongest_first(found, layer):
+    figure = top_images(found, layer, channels=[8, 2], k=4)
     drawn = iter(images(figure))
     for place in (3, 0):
         for snapshot in (0, 2):
@@ -93,7 +93,7 @@ def test_pictures_are_those_of_the_exemplars_then_and_now_strongest_first(found,
 
 
 def test_boxes_lie_at_the_places_in_their_images(found, layer):
-    figure = exemplars(found, layer, channels=[2, 4, 6])
+    figure = top_images(found, layer, channels=[2, 4, 6])
     expected = np.concatenate([found.fractions[s, place, :5] for place in range(3) for s in (0, 2)])
     for image, box, fraction in zip(images(figure), patches(figure, "place"), expected, strict=True):
         left, right, bottom, top = image.get_extent()
@@ -105,7 +105,7 @@ def test_boxes_lie_at_the_places_in_their_images(found, layer):
 
 def test_a_box_of_a_cropped_layer_is_as_large_as_a_place_of_it(found, layer):
     cropped = replace(layer, output_shape=(12, 8, 8), crop=((0, 8), (0, 6)))
-    figure = exemplars(found, cropped)
+    figure = top_images(found, cropped)
     image, box = images(figure)[0], patches(figure, "place")[0]
     left, right, bottom, top = image.get_extent()
     assert box.get_height() == pytest.approx((bottom - top) / 4)
@@ -115,15 +115,15 @@ def test_a_box_of_a_cropped_layer_is_as_large_as_a_place_of_it(found, layer):
 @pytest.mark.parametrize("shape", [(12, 1, 1), (12,)])
 def test_a_layer_without_places_gets_no_boxes_and_no_word_about_them(found, layer, shape):
     fractions = found.fractions * np.nan if len(shape) == 1 else np.full_like(found.fractions, 0.5)
-    bare = replace(layer, output_shape=shape, map_shape=(12, 1, 1))
-    figure = exemplars(replace(found, fractions=fractions), bare)
+    bare = replace(layer, output_shape=shape, feature_map_shape=(12, 1, 1))
+    figure = top_images(replace(found, fractions=fractions), bare)
     assert len(images(figure)) == 60
     assert not patches(figure, "place")
     assert not any("box" in word for word in words(figure))
 
 
 def test_images_drawn_at_both_are_framed_at_both_and_counted(found, layer):
-    figure = exemplars(found, layer, channels=[2], k=5)
+    figure = top_images(found, layer, channels=[2], k=5)
     before, after = found.samples[0, 0, :5].tolist(), found.samples[2, 0, :5].tolist()
     shared = set(before) & set(after)
     assert len(shared) == 2
@@ -138,18 +138,18 @@ def test_what_stayed_over_all_channels_stands_beside_chance(found, layer):
         len(set(a[:5].tolist()) & set(b[:5].tolist())) for a, b in zip(found.samples[0], found.samples[2], strict=True)
     ]
     said = f"Over the 12 channels with images at both, {np.mean(kept):.1f} of 5 stayed (by chance {25 / 40:.1f})."
-    assert any(said in word for word in words(exemplars(found, layer)))
+    assert any(said in word for word in words(top_images(found, layer)))
 
 
 def test_default_channels_are_those_driven_most_now(found, layer):
-    figure = exemplars(found, layer)
+    figure = top_images(found, layer)
     strongest = np.argsort(-found.values[2, :, :5].mean(axis=1))[:6]
     assert [word for word in words(figure) if word.startswith("ch ")] == [f"ch {2 + 2 * place}" for place in strongest]
     assert any(word.startswith("6 channels driven most at epoch 1, step 9, images ranked") for word in words(figure))
 
 
 def test_samples_classes_and_values_are_written_under_the_images(found, layer):
-    said = words(exemplars(found, layer, channels=[10], k=3))
+    said = words(top_images(found, layer, channels=[10], k=3))
     for snapshot in (0, 2):
         for sample, value in zip(found.samples[snapshot, 4, :3], found.values[snapshot, 4, :3], strict=True):
             assert f"{sample} ({layer.samples.loc[sample, 'class_name']})" in said
@@ -158,21 +158,21 @@ def test_samples_classes_and_values_are_written_under_the_images(found, layer):
 
 def test_long_class_names_are_cut_and_formulas_are_names(found, layer, tmp_path):
     long = replace(layer, samples=layer.samples.assign(class_name="$\\frac$ of a very long name"))
-    figure = exemplars(found, long)
+    figure = top_images(found, long)
     assert max(len(word) for word in words(figure) if word.endswith("…")) < 20
     figure.savefig(tmp_path / "a.png")
 
 
 def test_other_snapshots_can_be_chosen_and_the_same_one_is_drawn_once(found, layer):
-    drawn = images(exemplars(found, layer, channels=[2], then=1, now=2, k=1))
+    drawn = images(top_images(found, layer, channels=[2], then=1, now=2, k=1))
     np.testing.assert_array_equal(drawn[0].get_array(), layer.display(found.samples[1, 0, 0]))
-    once = exemplars(found, layer, channels=[2], then=1, now=1, k=2)
+    once = top_images(found, layer, channels=[2], then=1, now=1, k=2)
     assert len(images(once)) == 2
     assert not any("stayed" in word for word in words(once))
 
 
 def test_a_channel_that_no_image_drives_says_so(found, layer):
-    figure = exemplars(without(found, snapshot=2, channel=0), layer, channels=[2])
+    figure = top_images(without(found, snapshot=2, channel=0), layer, channels=[2])
     assert len(images(figure)) == 5
     assert "no image drives it" in words(figure)
     assert any("Over the 11 channels" in word for word in words(figure))
@@ -180,7 +180,7 @@ def test_a_channel_that_no_image_drives_says_so(found, layer):
 
 @pytest.mark.parametrize("k", [1, 5, 50])
 def test_no_text_leaves_the_page_or_meets_another(found, layer, k):
-    figure = exemplars(found, layer, k=k)
+    figure = top_images(found, layer, k=k)
     figure.draw_without_rendering()
     texts = [text for text in [*figure.texts, *panel(figure).texts] if text.get_text()]
     edges = np.array([text.get_window_extent().extents for text in texts])
@@ -204,11 +204,11 @@ def test_no_text_leaves_the_page_or_meets_another(found, layer, k):
 )
 def test_errors_say_what_to_do(found, layer, arguments, said):
     with pytest.raises(ValueError, match=said):
-        exemplars(found, layer, **arguments)
+        top_images(found, layer, **arguments)
 
 
 def test_another_layer_or_one_without_pictures_is_refused(found, layer):
-    with pytest.raises(ValueError, match="received exemplars of 'layer3' and layer 'layer4'"):
-        exemplars(found, replace(layer, label="layer4"))
+    with pytest.raises(ValueError, match="received top images of 'layer3' and layer 'layer4'"):
+        top_images(found, replace(layer, label="layer4"))
     with pytest.raises(ValueError, match="a run without pictures of its inputs"):
-        exemplars(found, replace(layer, pictures=None))
+        top_images(found, replace(layer, pictures=None))

@@ -96,7 +96,7 @@ def test_what_is_not_defined_is_left_grey_and_unwritten():
     assert ax.collections[0].norm.vmin == -0.2
 
 
-def test_many_snapshots_are_named_in_part_and_their_values_are_left_to_colour():
+def test_many_snapshots_are_named_in_part_and_their_values_are_left_to_color():
     ax = similarity(alike(["a"], [*range(60)]), layer="a")
     assert not ax.texts
     rows, columns = tick_names(ax)

@@ -8,12 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 
 from fmcluster.analysis.diagnosis._findings import Findings, Thresholds
-from fmcluster.plot._channels_per_layer import channels_per_layer, settling
+from fmcluster.plot._channels_per_layer import channels_per_layer, convergence
 
 MISSING = pd.NA
 
 
-def found(cka: dict[str, list[float]], *, settled: dict[str, int], floor: float = 0.98, width: int = 10) -> Findings:
+def found(cka: dict[str, list[float]], *, converged: dict[str, int], floor: float = 0.98, width: int = 10) -> Findings:
     """Findings of layers: channels 0 and 1 are alike, 2, 3 and 4 too, 5 is dead (6 as well at the first snapshot)."""
     frame, channels = [], []
     for layer, values in cka.items():
@@ -37,7 +37,7 @@ def found(cka: dict[str, list[float]], *, settled: dict[str, int], floor: float 
                 "places": 42,
                 "floor": floor,
                 "level": 0.98,
-                "settled": pd.array([settled.get(layer, MISSING) for layer in cka], dtype="Int64"),
+                "converged": pd.array([converged.get(layer, MISSING) for layer in cka], dtype="Int64"),
             }
         ),
         advice=(),
@@ -58,7 +58,7 @@ TWO = {"layer2": [0.5, 0.99, 1.0], "conv1": [0.99, 0.995, 1.0]}
 
 
 def test_bars_are_the_shares_of_distinct_grouped_and_dead_channels_at_the_last_snapshot():
-    ax = channels_per_layer(found(TWO, settled={}))
+    ax = channels_per_layer(found(TWO, converged={}))
     shares = {bars.get_label(): [bar.get_width() for bar in bars] for bars in ax.containers}
     assert list(shares) == ["distinct", "grouped", "dead"]
     np.testing.assert_allclose(list(shares.values()), [[0.4, 0.4], [0.5, 0.5], [0.1, 0.1]])
@@ -69,20 +69,20 @@ def test_bars_are_the_shares_of_distinct_grouped_and_dead_channels_at_the_last_s
 
 
 def test_the_counts_stand_beside_the_bars():
-    texts = written(channels_per_layer(found({"conv1": TWO["conv1"]}, settled={})))
+    texts = written(channels_per_layer(found({"conv1": TWO["conv1"]}, converged={})))
     assert texts == [
         *("distinct", "4", "in groups", "5 in 2", "dead", "1", "rank", "4.5", "of", "10 channels at 42 places"),
     ]
 
 
 def test_the_effective_rank_is_marked_as_a_share_of_the_channels():
-    (marks,) = channels_per_layer(found(TWO, settled={})).lines
+    (marks,) = channels_per_layer(found(TWO, converged={})).lines
     np.testing.assert_allclose(marks.get_xdata(), [0.45, 0.45])
     assert marks.get_ydata().tolist() == [0.5, 1.5]
 
 
 def test_a_rank_of_few_places_is_hollow_and_the_legend_says_so():
-    given = found(TWO, settled={})
+    given = found(TWO, converged={})
     given.layers["places"] = [42, 19]
     ax = channels_per_layer(given)
     drawn = {line.get_gid(): line for line in ax.lines}
@@ -91,33 +91,33 @@ def test_a_rank_of_few_places_is_hollow_and_the_legend_says_so():
     assert drawn["rank of few places"].get_markerfacecolor() == "white"
     said = [text.get_text() for text in ax.get_legend().get_texts()]
     assert said[-1] == "effective rank at fewer than 2 places a channel: says little"
-    whole = channels_per_layer(found(TWO, settled={}))
+    whole = channels_per_layer(found(TWO, converged={}))
     assert [text.get_text() for text in whole.get_legend().get_texts()][-1] == "effective rank"
     given.layers["places"] = [42, 20]
     assert [line.get_gid() for line in channels_per_layer(given).lines] == ["rank"]
 
 
 def test_another_snapshot_can_be_asked_for():
-    ax = channels_per_layer(found(TWO, settled={}), snapshot=0)
+    ax = channels_per_layer(found(TWO, converged={}), snapshot=0)
     assert [bars[0].get_width() for bars in ax.containers] == pytest.approx([0.3, 0.5, 0.2])
     np.testing.assert_allclose(ax.lines[0].get_xdata(), 0.25)
     assert ax.get_title(loc="left").endswith("at epoch 0")
     with pytest.raises(ValueError, match="received snapshot=9; expected one of 0, 1, 2: choose one of these"):
-        channels_per_layer(found(TWO, settled={}), snapshot=9)
+        channels_per_layer(found(TWO, converged={}), snapshot=9)
     with pytest.raises(ValueError, match="received epoch=1 and snapshot=1; expected one of them"):
-        channels_per_layer(found(TWO, settled={}), epoch=1, snapshot=1)
+        channels_per_layer(found(TWO, converged={}), epoch=1, snapshot=1)
 
 
-def test_settling_is_the_cka_of_each_layer_in_its_order():
-    ax = settling(found(TWO, settled={"layer2": 1, "conv1": 0}))
+def test_convergence_is_the_cka_of_each_layer_in_its_order():
+    ax = convergence(found(TWO, converged={"layer2": 1, "conv1": 0}))
     np.testing.assert_allclose(mesh_of(ax), list(TWO.values()))
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["layer2", "conv1"]
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["epoch 0", "epoch 1\nstep 10", "epoch 1\nstep 20"]
     assert written(ax)[:6] == ["0.50", "0.99", "1.00", "0.99", "0.99", "1.00"]
 
 
-def test_the_line_stands_where_each_layer_has_settled_or_behind_the_last_snapshot():
-    ax = settling(found(TWO | {"fc": [0.1, 0.2, 1.0]}, settled={"layer2": 1, "conv1": 0}))
+def test_the_line_stands_where_each_layer_has_converged_or_behind_the_last_snapshot():
+    ax = convergence(found(TWO | {"fc": [0.1, 0.2, 1.0]}, converged={"layer2": 1, "conv1": 0}))
     line = ax.lines[-1]
     assert list(zip(line.get_xdata(), line.get_ydata(), strict=True)) == [
         (1, 0),
@@ -128,14 +128,14 @@ def test_the_line_stands_where_each_layer_has_settled_or_behind_the_last_snapsho
         (3, 3),
     ]
     assert written(ax)[9:] == [
-        *("settled from", "epoch 1, step 10", "epoch 0", "not settled"),
+        *("converged from", "epoch 1, step 10", "epoch 0", "not converged"),
         *("at CKA of", "0.980", "0.980", "0.980"),
         *("floor", "0.980", "0.980", "0.980"),
     ]
 
 
 def test_what_is_not_defined_is_grey_and_a_floor_may_be_missing():
-    ax = settling(found({"dead": [np.nan, np.nan], "low": [-0.3, 1.0]}, settled={}, floor=np.nan))
+    ax = convergence(found({"dead": [np.nan, np.nan], "low": [-0.3, 1.0]}, converged={}, floor=np.nan))
     np.testing.assert_allclose(mesh_of(ax), [[np.nan, np.nan], [-0.3, 1.0]])
     assert written(ax)[:2] == ["-0.30", "1.00"]
     assert written(ax)[-2:] == ["none", "none"]
@@ -144,8 +144,8 @@ def test_what_is_not_defined_is_grey_and_a_floor_may_be_missing():
 
 def test_a_hundred_snapshots_of_layers_with_odd_names_fit_their_figure():
     names = [f"$block{i}$.with_a_rather_long_name.conv" for i in range(20)]
-    given = found(dict.fromkeys(names, [0.5] * 99 + [1.0]), settled={})
-    for draw in (settling, channels_per_layer):
+    given = found(dict.fromkeys(names, [0.5] * 99 + [1.0]), converged={})
+    for draw in (convergence, channels_per_layer):
         ax = draw(given)
         figure = ax.figure
         figure.draw_without_rendering()
@@ -156,12 +156,12 @@ def test_a_hundred_snapshots_of_layers_with_odd_names_fit_their_figure():
         assert "0.50" not in written(ax)
 
 
-def test_settling_of_one_snapshot_is_refused():
+def test_convergence_of_one_snapshot_is_refused():
     with pytest.raises(ValueError, match="received findings of 1 snapshot; expected 2 or more: record more"):
-        settling(found({"conv1": [1.0]}, settled={}))
+        convergence(found({"conv1": [1.0]}, converged={}))
 
 
-@pytest.mark.parametrize("draw", [channels_per_layer, settling])
+@pytest.mark.parametrize("draw", [channels_per_layer, convergence])
 def test_axes_given_are_drawn_into(draw):
     _, ax = plt.subplots()
-    assert draw(found(TWO, settled={}), ax=ax) is ax
+    assert draw(found(TWO, converged={}), ax=ax) is ax

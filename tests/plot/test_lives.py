@@ -80,7 +80,7 @@ def test_every_life_is_a_line_as_long_and_as_thick_as_its_cluster(fit, drifting)
             np.testing.assert_allclose(along[snapshot], history.sizes.loc[snapshot, life.cluster])
 
 
-def test_a_line_has_the_colour_of_its_cluster_and_keeps_to_its_lane(drifting):
+def test_a_line_has_the_color_of_its_cluster_and_keeps_to_its_lane(drifting):
     history = moved_by_hand(drifting, FOLLOWED, fit="each")
     ax = lifelines(history)
     palette = cluster_palette(history.clusters.labels)

@@ -41,7 +41,7 @@ def test_segments_are_the_steps_of_the_map(found):
     np.testing.assert_array_equal(drawn["thin"].get_segments(), expected_segments(embedding, rest))
 
 
-def test_colour_is_the_last_cluster_and_older_is_fainter(found):
+def test_color_is_the_last_cluster_and_older_is_fainter(found):
     embedding, clusters, _ = found
     strong = lines(plot.trajectories(embedding, clusters))["strong"]
     shades = strong.get_colors().reshape(24, 8, 4)
@@ -63,7 +63,7 @@ def test_marks_are_explained_and_the_furthest_numbered(found):
     starts, ends = [c for c in ax.collections if not isinstance(c, LineCollection)][-2:]
     np.testing.assert_array_equal(starts.get_offsets()[:5], paths[0, furthest])
     np.testing.assert_array_equal(ends.get_offsets()[:5], paths[-1, furthest])
-    assert {to_hex(colour) for colour in starts.get_facecolors()} == {"#ffffff"}
+    assert {to_hex(color) for color in starts.get_facecolors()} == {"#ffffff"}
 
 
 def test_rows_asked_for(found):
@@ -77,7 +77,7 @@ def test_rows_asked_for(found):
     assert labels(ax)[3:] == [f"cluster {label}" for label in np.unique(last)]
 
 
-def test_colours_do_not_depend_on_the_rows_asked_for(drifting):
+def test_colors_do_not_depend_on_the_rows_asked_for(drifting):
     embedding, clusters, _ = drifting(64, n_clusters=14)
     strong = lines(plot.trajectories(embedding, clusters, rows=[5]))["strong"]
     last = clusters.by_snapshot(clusters.labels)[-1]
@@ -96,7 +96,7 @@ def test_rows_are_named_by_their_ids(found):
 def test_rows_of_two_ids_are_places(found):
     embedding, _, _ = found
     rows = embedding.rows.rename(columns={"channel": "sample"}).assign(channel=7)
-    both = type(embedding)(**(vars(embedding) | {"rows": rows, "view": "map"}))
+    both = type(embedding)(**(vars(embedding) | {"rows": rows, "view": "feature_map"}))
     ax = plot.trajectories(both, rows=[0, 12])
     assert sorted(text.get_text() for text in ax.texts) == ["0, 7", "12, 7"]
 

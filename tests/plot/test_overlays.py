@@ -18,7 +18,7 @@ class Pictured:
     samples: pd.DataFrame
     pictures: np.ndarray | None
     label: str = "layer3"
-    map_shape: tuple[int, int, int] = (12, 3, 4)
+    feature_map_shape: tuple[int, int, int] = (12, 3, 4)
     output_shape: tuple[int, ...] = (12, 3, 4)
     crop: tuple[tuple[int, int], tuple[int, int]] | None = None
 
@@ -58,22 +58,22 @@ def test_overlays_hold_the_labels_of_the_sample_in_their_places(layer):
         np.testing.assert_array_equal(overlay.get_array(), labels)
 
 
-def test_colours_are_those_of_the_palette_noise_among_them(layer):
+def test_colors_are_those_of_the_palette_noise_among_them(layer):
     clusters = clustered(lowest=-1, highest=13)
     palette = cluster_palette(clusters.labels)
-    overlay = overlays(position_clusters(clusters, layer, sample=5, opacity=0.4))[0]
-    for label, colour in palette.items():
-        assert overlay.cmap(overlay.norm(label)) == pytest.approx(to_rgba(colour))
+    overlay = overlays(position_clusters(clusters, layer, sample=5, alpha=0.4))[0]
+    for label, color in palette.items():
+        assert overlay.cmap(overlay.norm(label)) == pytest.approx(to_rgba(color))
     assert overlay.get_alpha() == 0.4
 
 
 def test_the_plain_image_stands_first_and_a_grey_one_under_every_overlay(layer):
     figure = position_clusters(clustered(), layer, sample=8)
     np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), layer.pictures[1])
-    grey = layer.pictures[1] @ np.array([0.299, 0.587, 0.114])
+    gray = layer.pictures[1] @ np.array([0.299, 0.587, 0.114])
     for ax in figure.axes[1:]:
         under, over = ax.images
-        np.testing.assert_allclose(under.get_array(), grey)
+        np.testing.assert_allclose(under.get_array(), gray)
         assert over.zorder >= under.zorder
         assert over.get_gid() == "overlay"
 
@@ -157,7 +157,7 @@ def test_names_with_dollars_are_names_not_formulas(layer, tmp_path):
     ("arguments", "said"),
     [
         ({"sample": 6}, r"received sample=6; expected one of the 2 clustered samples \(5 to 8\)"),
-        ({"sample": 8, "opacity": 0}, "received opacity=0; expected above 0"),
+        ({"sample": 8, "alpha": 0}, "received alpha=0; expected above 0"),
     ],
 )
 def test_errors_say_what_to_do(layer, arguments, said):

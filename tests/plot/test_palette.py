@@ -5,7 +5,7 @@ from fmcluster.plot import cluster_palette
 
 
 @pytest.mark.parametrize("count", [1, 8, 10, 11, 30])
-def test_colours_differ(count):
+def test_colors_differ(count):
     palette = cluster_palette(count)
     assert list(palette) == [-1, *range(count)]
     assert len(set(palette.values())) == count + 1
@@ -16,7 +16,7 @@ def test_labels_and_count_agree():
     assert cluster_palette([]) == cluster_palette(0)
 
 
-def test_up_to_ten_a_label_keeps_its_colour():
+def test_up_to_ten_a_label_keeps_its_color():
     assert all(cluster_palette(n)[1] == cluster_palette(10)[1] for n in range(2, 11))
 
 

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from fmcluster.analysis.clustering._quality import quality as measure
 from fmcluster.analysis._results import Clusters, Scores
+from fmcluster.analysis.clustering._quality import quality as measure
 from fmcluster.plot._quality import quality
 
 
@@ -52,18 +52,18 @@ def test_the_silhouette_of_each_snapshot_is_drawn(found):
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["silhouette", "null: labels permuted"]
 
 
-def test_the_chance_of_the_neighbours_is_dashed_beside_their_accuracy(found):
+def test_the_chance_of_the_neighbors_is_dashed_beside_their_accuracy(found):
     ax = quality(found, measures=["knn_accuracy"])
     accuracy, chance = curve(ax, "knn_accuracy"), curve(ax, "knn_chance")
     np.testing.assert_array_equal(accuracy.get_ydata(), found.frame["knn_accuracy"])
     np.testing.assert_array_equal(chance.get_ydata(), found.frame["knn_chance"])
     assert (accuracy.get_linestyle(), chance.get_linestyle()) == ("-", "--")
-    assert ax.get_title(loc="left") == "layer4: sample view, neighbours' accuracy"
+    assert ax.get_title(loc="left") == "layer4: sample view, neighbors' accuracy"
     assert to_hex(accuracy.get_color()) == to_hex(chance.get_color())
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["neighbours' accuracy", "their chance"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["neighbors' accuracy", "their chance"]
 
 
-def test_measures_that_go_together_differ_in_colour_and_marker(found):
+def test_measures_that_go_together_differ_in_color_and_marker(found):
     names = ["silhouette", "nmi", "ami", "purity", "knn_accuracy", "noise"]
     ax = quality(found, measures=names)
     curves = [curve(ax, name) for name in names]

@@ -15,9 +15,11 @@ from fmcluster.recipes import (
     PhaseStarted,
     SnapshotTaken,
     StepDone,
-    _demo as demo,
     load_digit_splits,
     run_demo,
+)
+from fmcluster.recipes import (
+    _demo as demo,
 )
 from fmcluster.recipes._digits import NEW_DIGITS, OLD_DIGITS
 

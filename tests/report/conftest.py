@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
-from tests.report.small_report import Parsed, Written, record
 
 import fmcluster as fm
+from tests.report.small_report import Parsed, Written, record
 
 
 @pytest.fixture(scope="session")

@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.report.small_report import HOSTILE, Written
 
 import fmcluster as fm
+from tests.report.small_report import HOSTILE, Written
 
 pytestmark = pytest.mark.browser
 
@@ -30,7 +30,7 @@ class Opened:
         )
         return np.array(places)
 
-    def settle(self) -> None:
+    def converge(self) -> None:
         self.page.wait_for_timeout(900)
 
 
@@ -94,7 +94,7 @@ def test_the_slider_moves_the_points_to_where_the_results_put_them(opened: Opene
     embedding, clusters, _ = recomputed
     before = opened.points()
     opened.page.locator(SLIDER).fill("0")
-    opened.settle()
+    opened.converge()
     after = opened.points()
     assert np.abs(after - before).max() > 5
     # Pixels are the positions up to one scale for both axes and an offset.
@@ -139,7 +139,7 @@ def test_the_arrow_keys_move_the_slider_and_the_axes_stay(opened: Opened) -> Non
     axes, before = opened.page.evaluate(ranges), opened.points()
     opened.page.locator(SLIDER).focus()
     opened.page.keyboard.press("ArrowLeft")
-    opened.settle()
+    opened.converge()
     assert opened.page.locator('.player[data-layer="0"] output').inner_text() == "epoch 1, step 4"
     assert opened.page.locator(SLIDER).get_attribute("aria-valuetext") == "epoch 1, step 4"
     assert np.abs(opened.points() - before).max() > 3
@@ -166,7 +166,7 @@ def test_pause_stops_the_play(opened: Opened) -> None:
 def test_hovering_names_the_channel_at_the_snapshot_shown(opened: Opened, recomputed: Any) -> None:
     _, clusters, _ = recomputed
     opened.page.locator(SLIDER).fill("0")
-    opened.settle()
+    opened.converge()
     places = opened.points()
     apart = np.linalg.norm(places[:, None] - places, axis=2) + 1e9 * np.eye(len(places))
     alone = int(apart.min(axis=1).argmax())

@@ -4,13 +4,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from tests.report.small_report import Written
 
 import fmcluster as fm
 from fmcluster.analysis import Faithfulness
 from fmcluster.plot import cluster_palette
 from fmcluster.report.charts._charts import metric_chart
 from fmcluster.report.content._words import faithfulness_line
+from tests.report.small_report import Written
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def charts(written: Written) -> dict[str, Any]:
     return found
 
 
-def test_the_map_has_the_positions_and_colours_of_the_results(
+def test_the_map_has_the_positions_and_colors_of_the_results(
     charts: dict[str, Any], recomputed: tuple[Any, Any, Any]
 ) -> None:
     embedding, clusters, _ = recomputed
@@ -27,7 +27,7 @@ def test_the_map_has_the_positions_and_colours_of_the_results(
     assert chart["titles"] == ["epoch 0", "epoch 1, step 4", "epoch 1, step 8"]
     assert chart["names"] == [f"channel {i}" for i in range(10)]
     palette = cluster_palette(clusters.labels)
-    assert {int(label): colour for label, colour in chart["palette"].items()} == palette
+    assert {int(label): color for label, color in chart["palette"].items()} == palette
     positions, labels = embedding.by_snapshot(embedding.values), clusters.by_snapshot(clusters.labels)
     for frame, at, of in zip(chart["frames"], positions, labels, strict=True):
         np.testing.assert_allclose(np.stack([frame["x"], frame["y"]], axis=1), at, rtol=1e-5)
@@ -39,7 +39,7 @@ def test_the_map_has_the_positions_and_colours_of_the_results(
         assert high > values.max()
 
 
-def test_each_row_has_one_path_in_the_colour_of_its_end_with_a_start_and_an_end(
+def test_each_row_has_one_path_in_the_color_of_its_end_with_a_start_and_an_end(
     charts: dict[str, Any], recomputed: tuple[Any, Any, Any]
 ) -> None:
     _, clusters, _ = recomputed
@@ -58,7 +58,7 @@ def test_each_row_has_one_path_in_the_colour_of_its_end_with_a_start_and_an_end(
     assert sorted(paths) == sorted(ends[0]) == sorted(ends[2]) == list(range(10))
 
 
-def test_the_flow_is_that_of_the_history_in_the_same_colours(
+def test_the_flow_is_that_of_the_history_in_the_same_colors(
     charts: dict[str, Any], recomputed: tuple[Any, Any, Any]
 ) -> None:
     _, clusters, history = recomputed
@@ -74,8 +74,8 @@ def test_the_flow_is_that_of_the_history_in_the_same_colours(
         for row in history.flow.rename(columns={"count": "count_"}).itertuples()
     }
     assert shown == expected
-    for (_, name), colour in zip(nodes, flow["node"]["color"], strict=True):
-        assert colour == palette[int(name.removeprefix("cluster "))]
+    for (_, name), color in zip(nodes, flow["node"]["color"], strict=True):
+        assert color == palette[int(name.removeprefix("cluster "))]
     # Clusters stand in the same order in each column, without covering one another.
     places = pd.DataFrame({"title": [t for t, _ in nodes], "name": [n for _, n in nodes], "y": flow["node"]["y"]})
     for _, column in places.groupby("title"):

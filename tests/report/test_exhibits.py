@@ -1,4 +1,4 @@
-"""The exemplars of the page: those of the verb, in the order of the rows, with thumbnails of each."""
+"""The top images of the page: those of the verb, in the order of the rows, with thumbnails of each."""
 
 import base64
 import io
@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 from PIL import Image
 from sklearn.decomposition import PCA
-from tests.report.small_report import Written
 
 import fmcluster as fm
 from fmcluster.report.content._layer_content import Settings, study_layer
 from fmcluster.report.content._top_images import Exhibit, find_exhibits, make_thumbnails
+from tests.report.small_report import Written
 
 
 def test_the_page_has_the_strongest_images_of_each_channel_then_and_now(written: Written) -> None:
     for place, name in enumerate(["conv1", written.run.layers[2]]):
-        found = fm.exemplars(written.run[name], k=4, snapshots=[0, 2])
+        found = fm.top_images(written.run[name], k=4, snapshots=[0, 2])
         shown = written.parsed.data["exhibits"][written.run.layers.index(name) if place else 0]
         assert [each["title"] for each in shown] == ["strongest at epoch 0", "strongest at epoch 1, step 8"]
         for end in range(2):
@@ -47,7 +47,7 @@ def test_each_thumbnail_is_the_image_that_the_network_saw(written: Written) -> N
         assert away.pop(sample) < 0.6 * min(away.values())
 
 
-@pytest.mark.parametrize("view", ["sample", "map", "position"])
+@pytest.mark.parametrize("view", ["sample", "feature_map", "position"])
 def test_rows_of_one_image_show_it_and_where_in_it_they_are(view: str, written: Written) -> None:
     settings = Settings(view, 3, PCA(2, random_state=0), 0, 1 << 30)
     study = study_layer(written.run["conv1"], settings, announce=lambda what: None, saved=None)
@@ -56,7 +56,7 @@ def test_rows_of_one_image_show_it_and_where_in_it_they_are(view: str, written: 
     rows = study.scores.rows.iloc[: study.n_rows]
     assert [row[0][0] for row in found.rows] == rows["sample"].tolist()
     where = [row[0][1:] for row in found.rows]
-    if view == "position":  # of 16 x 16 pixels, their centres
+    if view == "position":  # of 16 x 16 pixels, their centers
         expected = ((rows[["y", "x"]] + 0.5) / 16).to_numpy()
         np.testing.assert_allclose(np.array(where, np.float64), expected, atol=5.1e-4)
     else:

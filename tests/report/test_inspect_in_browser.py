@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from sklearn.decomposition import PCA
-from tests.report.small_report import Parsed, Written
-from test_browser import MAP, Opened, open_report
+from tests.report.test_browser import MAP, Opened, open_report
 
 import fmcluster as fm
+from tests.report.small_report import Parsed, Written
 
 pytestmark = pytest.mark.browser
 
@@ -193,10 +193,10 @@ def test_a_band_of_the_flow_shows_exactly_the_channels_that_go_that_way(opened: 
     assert heading.endswith(f"({len(members(opened))})")
 
 
-def test_the_strongest_images_are_those_of_the_exemplars_with_a_ring_where_they_answer(
+def test_the_strongest_images_are_those_of_the_top_images_with_a_ring_where_they_answer(
     opened: Opened, written: Written
 ) -> None:
-    found = fm.exemplars(written.run["conv1"], k=4, snapshots=[0, 2])
+    found = fm.top_images(written.run["conv1"], k=4, snapshots=[0, 2])
     row = written.parsed.data["most_moved"][0]
     rows = opened.page.locator(f"{PANEL} .exhibit")
     assert rows.count() == 2
@@ -218,7 +218,7 @@ def test_the_strongest_images_are_those_of_the_exemplars_with_a_ring_where_they_
             assert here[ring].mean() > 225
 
 
-@pytest.mark.parametrize("view", ["sample", "map", "position"])
+@pytest.mark.parametrize("view", ["sample", "feature_map", "position"])
 def test_in_other_views_a_row_shows_its_image(view: str, browser: Any, written: Written, tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     fm.write_report(
@@ -250,7 +250,7 @@ def test_in_other_views_a_row_shows_its_image(view: str, browser: Any, written: 
             assert drawn[:, :64][np.abs(away - 7) < 0.6].mean() > 225
             apart = apart[away > 12]
         assert apart.mean() < 25
-    assert opened.page.locator(f"{PANEL} canvas[data-sheet]").count() == (view == "map")
+    assert opened.page.locator(f"{PANEL} canvas[data-sheet]").count() == (view == "feature_map")
     opened.page.locator("#layer-0 .pick").first.click()
     frames = parsed.data["layers"][0]["embedding"]["frames"]
     label = int(opened.page.locator("#layer-0 .pick").first.get_attribute("data-cluster"))

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
-from tests.report.small_report import HOSTILE_LAYER, Parsed, Written, record
 
 import fmcluster as fm
 from fmcluster.analysis import Findings, Thresholds
 from fmcluster.report.content._diagnosis import layer_evidence, told
+from tests.report.small_report import HOSTILE_LAYER, Parsed, Written, record
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def test_each_advice_is_told_with_a_link_to_its_evidence(written: Written, findi
 
 
 def test_what_one_would_do_comes_before_what_one_should_know(written: Written) -> None:
-    findings = fm.diagnose(written.run, thresholds=Thresholds(cka=0, settled_by=1, dead=1, shorten=0, rank=1))
+    findings = fm.diagnose(written.run, thresholds=Thresholds(cka=0, converged_by=1, dead=1, shorten=0, rank=1))
     actions = [each.action for each in told(findings)]
     assert {"dead channels"} < set(actions)
     assert actions.index("dead channels") > max(i for i, name in enumerate(actions) if name in ("freeze", "shorten"))
@@ -58,7 +58,7 @@ def test_the_evidence_is_what_was_measured(written: Written, findings: Findings)
 
 
 def test_the_evidence_that_advice_rests_on_is_marked(written: Written) -> None:
-    findings = fm.diagnose(written.run, thresholds=Thresholds(cka=0, settled_by=1))
+    findings = fm.diagnose(written.run, thresholds=Thresholds(cka=0, converged_by=1))
     assert findings.advice
     expected = {(a.layer, m) for a in findings.advice for m in a.evidence["measure"]}
     names = {"cka_to_last": "CKA to the last snapshot", "drift": "drift from the first"}

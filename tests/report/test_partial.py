@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
-from tests.report.small_report import Parsed
 
 import fmcluster as fm
 from fmcluster.store import LayerSpec, Run, RunWriter
+from tests.report.small_report import Parsed
 
 CHANNELS = (31, 4, 90, 17, 63, 52)
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 from sklearn.decomposition import PCA
-from tests.report.small_report import Written
 
-from fmcluster.plot.drawing._tiles import NOT_FINITE_COLOUR, scale_of
+from fmcluster.plot.drawing._tiles import NOT_FINITE_COLOR, scale_of
 from fmcluster.report.content._layer_content import Settings, Study, study_layer
 from fmcluster.report.content._sprites import SHEETS_BYTES, _shade, choose_images, make_sprites
+from tests.report.small_report import Written
 
-COLOURS = scale_of(np.array([-1.0, 1.0], np.float32), signed=True).colours
+COLORS = scale_of(np.array([-1.0, 1.0], np.float32), signed=True).colors
 SETTINGS = Settings(view="channel", n_clusters=3, reducer=PCA(2, random_state=0), random_state=0, max_bytes=1 << 30)
 
 
@@ -50,17 +50,17 @@ def test_every_tile_is_its_map_in_the_store_on_the_scale_of_its_channel(written:
                 along = np.clip((here[column, sheet] + limit) / (2 * limit), 0, 1)
                 shades = np.round(31 * along) / 31
                 drawn = tile_of(sprites, sheet, channel, column)
-                expected = np.round(255 * COLOURS(shades)[..., :3])
+                expected = np.round(255 * COLORS(shades)[..., :3])
                 # on the border between two shades, the last digit decides
                 assert (np.abs(drawn - expected).max(axis=-1) <= 1).mean() > 0.97
 
 
-def test_values_that_are_not_finite_have_a_colour_of_their_own(written: Written, study: Study) -> None:
+def test_values_that_are_not_finite_have_a_color_of_their_own(written: Written, study: Study) -> None:
     maps = written.run["conv1"].read(snapshot=0, samples=[0])[:, :, None].astype(np.float32)
     maps[0, 0, 0, 3, 5] = np.nan
     shades, palette = _shade(maps, signed=True)
     assert np.argwhere(shades == len(palette) - 1).tolist() == [[0, 0, 0, 3, 5]]
-    expected = np.round(255 * np.array(mpl.colors.to_rgb(NOT_FINITE_COLOUR))).astype(int).tolist()
+    expected = np.round(255 * np.array(mpl.colors.to_rgb(NOT_FINITE_COLOR))).astype(int).tolist()
     assert list(palette[-1]) == expected
 
 
@@ -75,7 +75,7 @@ def test_tiles_get_smaller_until_they_fit_and_there_are_none_where_nothing_fits(
 
 
 def test_a_row_that_is_a_map_has_its_tiles_on_one_sheet(written: Written) -> None:
-    settings = Settings("map", 3, PCA(2, random_state=0), 0, 1 << 30)
+    settings = Settings("feature_map", 3, PCA(2, random_state=0), 0, 1 << 30)
     study = study_layer(written.run["conv1"], settings, announce=lambda what: None, saved=None)
     sprites = make_sprites(study, samples=[0], max_bytes=1 << 20)
     assert [sheet.title for sheet in sprites.sheets] == ["the map"]
@@ -89,7 +89,7 @@ def test_a_row_that_is_a_map_has_its_tiles_on_one_sheet(written: Written) -> Non
         for column in range(3):
             shades = np.round(31 * np.clip((here[column] + limit) / (2 * limit), 0, 1)) / 31
             drawn = tile_of(sprites, 0, row, column)
-            assert (np.abs(drawn - np.round(255 * COLOURS(shades)[..., :3])).max(axis=-1) <= 1).mean() > 0.97
+            assert (np.abs(drawn - np.round(255 * COLORS(shades)[..., :3])).max(axis=-1) <= 1).mean() > 0.97
 
 
 def test_rows_that_are_no_maps_have_no_sheets(written: Written) -> None:

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
-from tests.report.small_report import HOSTILE, HOSTILE_LAYER, Parsed, Written, record
 
 import fmcluster as fm
 from fmcluster.report.content import _choose_layers as choose
+from tests.report.small_report import HOSTILE, HOSTILE_LAYER, Parsed, Written, record
 
 FAST = PCA(2, random_state=0)
 
@@ -23,7 +23,7 @@ def test_progress_counts_every_stage_in_words(written: Written) -> None:
     names, done, totals = zip(*written.stages, strict=True)
     assert list(done) == list(range(len(names)))
     assert set(totals) == {len(names)}
-    stages = ("principal components", "map", "clusters", "exemplars", "pictures")
+    stages = ("principal components", "map", "clusters", "top_images", "pictures")
     assert names[:5] == tuple(f"conv1: {stage}" for stage in stages)
     assert names[-1] == "page"
 
@@ -111,8 +111,8 @@ def test_every_picture_has_a_text_and_every_label_its_target(written: Written) -
             assert attributes["alt"]
             assert attributes["width"]
             assert attributes["height"]
-        if "aria-labelledby" in attributes:
-            assert attributes["aria-labelledby"] in ids
+        if "aria-labeledby" in attributes:
+            assert attributes["aria-labeledby"] in ids
         if (attributes.get("href") or "").startswith("#"):
             assert (attributes["href"] or "")[1:] in ids
 
@@ -123,7 +123,7 @@ def test_the_page_says_how_the_maps_were_made_and_how_far_to_believe_them(writte
     assert text.count("fitted on all snapshots together (pooled)") == 4
     scores = fm.pca(written.run["conv1"].vectors("channel"))
     told = fm.embed(scores, FAST).faithfulness
-    assert f"keeps {told.neighbours_kept:.1f} of {told.n_neighbors} neighbours" in text
+    assert f"keeps {told.neighbor_recall:.1f} of {told.n_neighbors} neighbors" in text
     assert f"motion {told.motion:.2f}" in text
     assert "torch " in text
     assert "Sequential" in text
@@ -139,7 +139,7 @@ def test_one_snapshot_and_no_metrics_make_a_page_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("view", "name"), [("sample", f"sample 0 ({HOSTILE})"), ("map", f"sample 0 ({HOSTILE}), channel 0")]
+    ("view", "name"), [("sample", f"sample 0 ({HOSTILE})"), ("feature_map", f"sample 0 ({HOSTILE}), channel 0")]
 )
 def test_other_views_make_a_page_too(written: Written, tmp_path: Path, view: str, name: str) -> None:
     path = fm.write_report(written.run, tmp_path / "r.html", layers=["conv1"], view=view, sample=3, reducer=FAST)
@@ -180,7 +180,7 @@ def test_fewer_rows_make_fewer_clusters(written: Written, tmp_path: Path) -> Non
 class FakeLayer:
     def __init__(self, module: str, channels: int, side: int) -> None:
         self.module, self.n_channels = module, channels
-        self.map_shape = (channels, side, side)
+        self.feature_map_shape = (channels, side, side)
         self.shape = (3, 5, channels, side, side)
 
 
@@ -225,7 +225,7 @@ def test_pictures_show_the_stored_maps(written: Written) -> None:
         pixels = np.asarray(image.convert("RGB"))
     assert pixels.shape == (64, 3 * 68 - 4, 3)
     for snapshot, tile in enumerate(maps):
-        expected = scale.colours(scale.norm(tile), bytes=True)[..., :3]
+        expected = scale.colors(scale.norm(tile), bytes=True)[..., :3]
         shown = pixels[2::4, 68 * snapshot + 2 : 68 * snapshot + 64 : 4]
         np.testing.assert_array_equal(shown, expected)
 

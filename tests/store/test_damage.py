@@ -95,7 +95,7 @@ def victim(reference: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def everything(run: Run) -> list[bytes]:
     layers = [run[name] for name in run.layers]
-    layers += [layer.gradient for layer in layers if "gradient" in layer.kinds]
+    layers += [layer.gradient for layer in layers if "gradient" in layer.quantities]
     values = [layer.read().tobytes() for layer in layers]
     tables = [layer.statistics.to_csv().encode() for layer in layers]
     tables.append(run.stored("statistic").read().tobytes())

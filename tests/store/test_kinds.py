@@ -30,7 +30,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for snapshot in range(2):
             statistics = {}
             for spec in (SPEC, PLAIN):
-                for kind in spec.kinds:
+                for kind in spec.quantities:
                     for offset in (0, 3):
                         rows = maps_of(spec, kind)[snapshot, offset : offset + 3]
                         writer.write(spec.name, offset=offset, values=rows, kind=kind)
@@ -51,8 +51,8 @@ def test_gradients_are_a_layer_of_their_own(run: Run) -> None:
     layer = run["conv1"]
     gradient = layer.gradient
     assert isinstance(gradient, Layer)
-    assert (layer.kind, gradient.kind) == ("activation", "gradient")
-    assert layer.kinds == gradient.kinds == ("activation", "gradient")
+    assert (layer.quantity, gradient.kind) == ("activation", "gradient")
+    assert layer.quantities == gradient.quantities == ("activation", "gradient")
     assert (layer.name, gradient.name) == ("conv1", "conv1")
     assert (layer.label, gradient.label) == ("conv1", "conv1 gradient")
     assert (layer.dtype, gradient.dtype) == (np.float16, np.float32)
@@ -72,7 +72,7 @@ def test_gradients_are_a_layer_of_their_own(run: Run) -> None:
 
 
 def test_a_layer_without_gradients_says_so(run: Run) -> None:
-    assert run["fc"].kinds == ("activation",)
+    assert run["fc"].quantities == ("activation",)
     with pytest.raises(ValueError, match=r"holds no gradients of layer 'fc'; record them with Recorder\("):
         _ = run["fc"].gradient
 
@@ -88,7 +88,7 @@ def test_channels_go_by_the_modules_numbers(run: Run) -> None:
         np.testing.assert_array_equal(layer.read(epoch=1, channels=slice(0, 2)), maps[:, :2])
         assert layer.statistics["channel"].tolist() == [7, 0, 4, 7, 0, 4]
         assert layer.vectors("channel").rows["channel"].tolist() == [7, 0, 4, 7, 0, 4]
-        drawn = layer.vectors("map", n_rows=5, random_state=1)
+        drawn = layer.vectors("feature_map", n_rows=5, random_state=1)
         where = {7: 0, 0: 1, 4: 2}
         for row, vector in zip(drawn.rows.itertuples(), drawn.to_numpy(), strict=True):
             expected = maps_of(SPEC, kind)[row.snapshot, row.sample, where[row.channel]].ravel()
@@ -106,8 +106,8 @@ def test_a_channel_that_was_not_kept_is_said_with_those_that_were(channels: obje
 
 def test_what_was_done_to_a_layer_is_told(run: Run, path: Path) -> None:
     layer = run["conv1"]
-    assert (layer.output_shape, layer.crop, layer.pooled) == (OUTPUT, CROP, True)
-    assert (run["fc"].output_shape, run["fc"].crop, run["fc"].pooled) == ((5,), None, False)
+    assert (layer.output_shape, layer.crop, layer.average_pooled) == (OUTPUT, CROP, True)
+    assert (run["fc"].output_shape, run["fc"].crop, run["fc"].average_pooled) == ((5,), None, False)
     nodes = json.loads((path / "zarr.json").read_bytes())["consolidated_metadata"]["metadata"]
     assert nodes["layers/conv1"]["attributes"] == {
         "name": "conv1",
@@ -125,7 +125,7 @@ def test_xarray_alone_reads_gradients_and_channels_by_number(path: Path) -> None
     with xr.open_datatree(path, engine="zarr") as tree:
         node = tree["layers/conv1"]
         assert node["channel"].values.tolist() == [7, 0, 4]
-        for kind in SPEC.kinds:
+        for kind in SPEC.quantities:
             assert node[kind].dims == ("snapshot", "sample", "channel", "height", "width")
             chosen = node[kind].isel(snapshot=1).sel(channel=4)
             np.testing.assert_array_equal(chosen.values, maps_of(SPEC, kind)[1, :, 2])

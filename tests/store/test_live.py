@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fmcluster import StoreError
-from fmcluster.store import LayerSpec, Run, RunWriter, _arrays as arrays, _format as format, open_run, verify
+from fmcluster.store import LayerSpec, Run, RunWriter, open_run, verify
+from fmcluster.store import _arrays as arrays
+from fmcluster.store import _format as format
 
 SHAPES = {"conv": ((5, 2, 3), (2, 2, 3)), "tokens": ((3, 7), (3, 4)), "fc": ((6,), (6,))}
 KEPT = {"conv": (4, 1), "tokens": (0, 6, 2, 3), "fc": None}
@@ -46,7 +48,9 @@ def tellings(draw: st.DrawFn) -> Told:
     rng = np.random.default_rng(draw(st.integers(0, 99)))
     gradient = draw(st.booleans())
     spec = LayerSpec(name, shape, "float16", "M", output=output, channels=KEPT[name], gradient=gradient)
-    maps = {kind: rng.normal(size=(n_snapshots, n_slots, *shape)).astype(spec.dtype_of(kind)) for kind in spec.kinds}
+    maps = {
+        kind: rng.normal(size=(n_snapshots, n_slots, *shape)).astype(spec.dtype_of(kind)) for kind in spec.quantities
+    }
     return Told(draw(st.integers(1, 5)), [draw(arrivals) for _ in range(n_snapshots)], maps, spec)
 
 
@@ -67,7 +71,7 @@ def write(path: Path, told: Told, *, leave_out: bool) -> None:
                         writer.write(told.spec.name, offset=start, values=rows, kind=kind)
             statistics = {
                 (told.spec.name, kind): np.full((6, told.spec.n_channels), snapshot + 10.0 * (kind == "gradient"))
-                for kind in told.spec.kinds
+                for kind in told.spec.quantities
             }
             writer.commit(epoch=snapshot, step=snapshot, index=numbers, statistics=statistics, metrics={}, clipped={})
 
@@ -87,7 +91,7 @@ def test_what_is_read_by_index_is_what_was_written(
         assert run.samples.index.tolist() == seen
         assert run.samples["label"].tolist() == [-1] * len(seen)
         assert run.samples.columns.tolist() == ["label"]
-        for kind in told.spec.kinds:
+        for kind in told.spec.quantities:
             check_layer(run, told, kind, data)
 
 
@@ -139,12 +143,12 @@ def test_a_commit_without_a_shard_that_holds_samples_is_refused(tmp_path: Path) 
         writer.create([SPEC], n_samples=6, shard_samples=2, kind="live")
         for offset in (0, 2):
             writer.write("fc", offset=offset, values=rows)
-        writer.write("fc", offset=0, values=rows, kind="gradient")
+        writer.write("fc", offset=0, values=rows, quantity="gradient")
         with pytest.raises(StoreError, match=r"layers/fc/gradient/c\.0\.1\.0 was not written"):
             commit(writer, [3, 4, 5, -1, -1, -1])
         with pytest.raises(StoreError, match=r"layers/fc/activation/c\.0\.2\.0 was not written"):
             commit(writer, [3, 4, -1, -1, -1, 7])
-        writer.write("fc", offset=2, values=None, kind="gradient")
+        writer.write("fc", offset=2, values=None, quantity="gradient")
         commit(writer, [3, 4, 5, -1, -1, -1])
     run = open_run(tmp_path / "run.zarr")
     assert verify(run) == []
@@ -168,7 +172,7 @@ def test_an_epoch_without_any_sample_is_kept_and_said(tmp_path: Path) -> None:
 def test_an_index_that_does_not_fit_is_refused(index: np.ndarray, tmp_path: Path) -> None:
     with RunWriter(tmp_path / "run.zarr") as writer:
         writer.create([SPEC], n_samples=4, shard_samples=2, kind="live")
-        for kind in SPEC.kinds:
+        for kind in SPEC.quantities:
             for offset in (0, 2):
                 writer.write("fc", offset=offset, values=None, kind=kind)
         with pytest.raises(ValueError, match=r"expected integers of \(4,\)"):

@@ -141,9 +141,14 @@ def test_sizes(run: Run, contents: ModuleType) -> None:
     layer = run["conv1"]
     assert layer.shape == (3, 5, 4, 6, 6)
     assert layer.dimensions == ("snapshot", "sample", "channel", "height", "width")
-    assert (layer.n_channels, layer.map_shape, layer.module, layer.dtype) == (4, (4, 6, 6), "Conv2d", np.float16)
-    assert run["blocks.0"].map_shape == (5, 3, 1)
-    assert run["Conv1"].map_shape == (3, 1, 1)
+    assert (layer.n_channels, layer.feature_map_shape, layer.module, layer.dtype) == (
+        4,
+        (4, 6, 6),
+        "Conv2d",
+        np.float16,
+    )
+    assert run["blocks.0"].feature_map_shape == (5, 3, 1)
+    assert run["Conv1"].feature_map_shape == (3, 1, 1)
 
 
 def test_samples_out_of_order_and_gaps_are_found_by_their_index(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ import pytest
 import zarr
 
 from fmcluster import StoreError
-from fmcluster.store import LayerSpec, RunWriter, _disk as disk, open_run, verify
+from fmcluster.store import LayerSpec, RunWriter, open_run, verify
+from fmcluster.store import _disk as disk
 
 
 def test_a_second_writer_of_this_process_is_refused(stored: Path) -> None:
@@ -272,7 +273,9 @@ def test_a_shard_that_is_written_again_is_replaced(versions: list, kind: str, tm
 
 
 def test_shards_are_written_from_several_threads_at_once(tmp_path: Path) -> None:
-    values = {kind: np.random.default_rng(len(kind)).normal(size=(40, 2)).astype(np.float32) for kind in SPEC.kinds}
+    values = {
+        kind: np.random.default_rng(len(kind)).normal(size=(40, 2)).astype(np.float32) for kind in SPEC.quantities
+    }
 
     def work(writer: RunWriter, kind: str, offset: int) -> None:
         for blank in (False, True, False):
@@ -282,7 +285,7 @@ def test_shards_are_written_from_several_threads_at_once(tmp_path: Path) -> None
     with new_run(tmp_path / "run.zarr", n_samples=40) as writer:
         for snapshot in range(2):
             with ThreadPoolExecutor(8) as pool:
-                tasks = [pool.submit(work, writer, kind, at) for kind in SPEC.kinds for at in range(0, 40, 2)]
+                tasks = [pool.submit(work, writer, kind, at) for kind in SPEC.quantities for at in range(0, 40, 2)]
             assert [task.result() for task in tasks] == [None] * 40
             writer.commit(epoch=snapshot, step=0, index=np.arange(40), statistics={}, metrics={}, clipped={})
     run = open_run(tmp_path / "run.zarr")
@@ -299,7 +302,7 @@ def test_a_shard_that_could_not_be_written_is_not_committed(
     """Not what there was of it before either, and its torn file is not mistaken for a whole one."""
     path = tmp_path / "run.zarr"
     with new_run(path, n_samples=2, kind="live") as writer:
-        for kind in SPEC.kinds:
+        for kind in SPEC.quantities:
             writer.write("fc", offset=0, values=ONES, kind=kind)
         with monkeypatch.context() as patch:
             patch.setattr(os, "ftruncate", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
@@ -322,7 +325,7 @@ def test_a_discarded_snapshot_leaves_no_gradients(tmp_path: Path) -> None:
     path = tmp_path / "run.zarr"
     with new_run(path) as writer:
         before = sorted(path.rglob("*"))
-        for kind in SPEC.kinds:
+        for kind in SPEC.quantities:
             writer.write("fc", offset=0, values=ONES, kind=kind)
             writer.write("fc", offset=2, values=None, kind=kind)
         writer.discard()

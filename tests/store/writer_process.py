@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import zarr
 
-from fmcluster.store import LayerSpec, RunWriter, _pending as underway
+from fmcluster.store import LayerSpec, RunWriter
+from fmcluster.store import _pending as underway
 
 N_SAMPLES, SHARD, N_SNAPSHOTS = 5, 2, 3
 EPOCHS, STEPS = (0, 1, 1), (0, 4, 8)
@@ -47,12 +48,12 @@ def gradient(spec, snapshot):
 MAPS = {"activation": activation, "gradient": gradient}
 
 
-def statistics(spec, snapshot, kind="activation"):
+def statistics(spec, snapshot, quantity="activation"):
     return np.arange(6 * spec.n_channels, dtype=float).reshape(6, -1) + snapshot + 10 * (kind == "gradient")
 
 
 def all_statistics(snapshot):
-    return {(spec.name, kind): statistics(spec, snapshot, kind) for spec in SPECS for kind in spec.kinds}
+    return {(spec.name, kind): statistics(spec, snapshot, kind) for spec in SPECS for kind in spec.quantities}
 
 
 def metrics(snapshot):
@@ -85,7 +86,7 @@ def write_snapshot(writer, snapshot):
 def write_maps(writer, snapshot):
     for batch in BATCHES:
         for spec in SPECS:
-            for kind in spec.kinds:
+            for kind in spec.quantities:
                 values = MAPS[kind](spec, snapshot)[batch]
                 blank = np.isnan(values).all()
                 writer.write(spec.name, offset=batch.start, values=None if blank else values, kind=kind)
@@ -117,11 +118,11 @@ class Moments:
 
     def __init__(self, path, kill_at, pipe):
         self.path = path
-        self.kind, self.left = kill_at
+        self.quantity, self.left = kill_at
         self.pipe = pipe
 
     def tick(self, kind, what=""):
-        if kind == self.kind:
+        if kind == self.quantity:
             if self.left == 0:
                 if kind.startswith("torn"):
                     os.truncate(what, Path(what).stat().st_size // 2)

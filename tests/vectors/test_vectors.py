@@ -30,14 +30,16 @@ class Maps:
         return pd.DataFrame({"snapshot": numbers, "epoch": numbers // 2, "step": 10 * numbers})
 
     @property
-    def map_shape(self) -> tuple[int, int, int]:
+    def feature_map_shape(self) -> tuple[int, int, int]:
         return self.values.shape[2:]
 
     @property
     def channels(self) -> npt.NDArray[np.int64]:
         return np.arange(self.values.shape[2])
 
-    def read_maps(self, *, snapshot: int, samples: npt.NDArray[np.int64], channels: slice, rows: slice) -> np.ndarray:
+    def read_feature_maps(
+        self, *, snapshot: int, samples: npt.NDArray[np.int64], channels: slice, rows: slice
+    ) -> np.ndarray:
         out = self.values[snapshot, samples][:, channels, rows]
         self.reads.append(4 * out.size)
         return out
@@ -55,7 +57,7 @@ def matrix(maps: np.ndarray, view: str) -> np.ndarray:
 
 def expected(maps: np.ndarray, view: str, scaling: str = "none") -> np.ndarray:
     rows = np.concatenate([matrix(one, view) for one in maps]).astype(np.float64)
-    if scaling == "centred":
+    if scaling == "centered":
         rows -= rows.mean(1, keepdims=True)
     elif scaling == "unit":
         norm = np.linalg.norm(rows, axis=1, keepdims=True)
@@ -80,7 +82,7 @@ def cases(draw: st.DrawFn) -> tuple[Maps, Vectors, np.ndarray]:
     if draw(st.booleans()):
         values[:, 0] = 0
     maps = Maps(values)
-    view, scaling = draw(views), draw(st.sampled_from(["none", "centred", "unit"]))
+    view, scaling = draw(views), draw(st.sampled_from(["none", "centered", "unit"]))
     snapshots = draw(st.lists(st.integers(0, len(values) - 1), min_size=1, max_size=3, unique=True))
     samples = np.array(draw(st.permutations(range(values.shape[1]))), dtype=np.int64)
     whole = expected(values[snapshots][:, samples], view, scaling)
@@ -124,7 +126,7 @@ def test_a_block_is_no_larger_than_asked_for(case: tuple, max_bytes: int) -> Non
     maps, vectors, _ = case
     if vectors.drawn is not None:
         return
-    sizes = dict(zip("nchw", (len(vectors.samples), *maps.map_shape), strict=True))
+    sizes = dict(zip("nchw", (len(vectors.samples), *maps.feature_map_shape), strict=True))
 
     def least(axes: str, others: str) -> int:
         return 4 * int(np.prod([sizes[axis] for axis in others + "".join(axes.partition("w")[1:])], initial=1))
@@ -138,7 +140,7 @@ def test_a_block_is_no_larger_than_asked_for(case: tuple, max_bytes: int) -> Non
 
 @settings(max_examples=100, deadline=None)
 @given(case=cases())
-def test_rows_are_labelled_with_what_they_are(case: tuple) -> None:
+def test_rows_are_labeled_with_what_they_are(case: tuple) -> None:
     maps, vectors, _ = case
     table, found = vectors.rows, vectors.to_numpy()
     assert list(table.index) == list(range(len(found)))
@@ -162,7 +164,7 @@ def test_rows_are_labelled_with_what_they_are(case: tuple) -> None:
 def test_the_named_views_are_what_the_design_says() -> None:
     maps = np.arange(2 * 3 * 4 * 5, dtype=np.float32).reshape(2, 3, 4, 5)
     source = Maps(maps[None])
-    shapes = {"channel": (3, 40), "map": (6, 20), "sample": (2, 60), "position": (40, 3)}
+    shapes = {"channel": (3, 40), "feature_map": (6, 20), "sample": (2, 60), "position": (40, 3)}
     for view, shape in shapes.items():
         vectors = make_vectors(
             source, view, snapshots=[0], samples=np.arange(2), n_rows=None, scaling="none", random_state=0
@@ -170,7 +172,7 @@ def test_the_named_views_are_what_the_design_says() -> None:
         assert vectors.to_numpy().shape == shape
     by_hand = {
         "channel": [maps[:, c].ravel() for c in range(3)],
-        "map": [maps[n, c].ravel() for n in range(2) for c in range(3)],
+        "feature_map": [maps[n, c].ravel() for n in range(2) for c in range(3)],
         "sample": [maps[n].ravel() for n in range(2)],
         "position": [maps[n, :, y, x] for n in range(2) for y in range(4) for x in range(5)],
     }
@@ -181,7 +183,7 @@ def test_the_named_views_are_what_the_design_says() -> None:
         np.testing.assert_array_equal(vectors.to_numpy(), rows)
         ids = {
             "channel": ["channel"],
-            "map": ["sample", "channel"],
+            "feature_map": ["sample", "channel"],
             "sample": ["sample"],
             "position": ["sample", "y", "x"],
         }
@@ -220,7 +222,7 @@ def test_nothing_is_read_before_it_is_asked_for() -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("scaling", ["none", "centred", "unit"])
+@pytest.mark.parametrize("scaling", ["none", "centered", "unit"])
 @pytest.mark.parametrize("view", sorted(VIEWS))
 def test_a_row_that_is_not_finite_is_named(value: float, scaling: str, view: str) -> None:
     values = np.ones((3, 4, 3, 2, 2), np.float16)
@@ -230,7 +232,7 @@ def test_a_row_that_is_not_finite_is_named(value: float, scaling: str, view: str
     )
     names = {
         "channel": "channel 1",
-        "map": "sample 2, channel 1",
+        "feature_map": "sample 2, channel 1",
         "sample": "sample 2",
         "position": "sample 2, y 1, x 0",
     }
@@ -323,8 +325,8 @@ def layers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple]:
 @pytest.mark.parametrize("max_bytes", [1, 200, 10**6])
 def test_vectors_of_stored_layers(name: str, view: str, max_bytes: int, layers: Callable) -> None:
     layer, values = layers(name)
-    vectors = layer.vectors(view, samples=[3, 0, 4], snapshots=[0, 2], scaling="centred")
-    whole = expected(values[[0, 2]][:, [3, 0, 4]], view, "centred")
+    vectors = layer.vectors(view, samples=[3, 0, 4], snapshots=[0, 2], scaling="centered")
+    whole = expected(values[[0, 2]][:, [3, 0, 4]], view, "centered")
     close(np.concatenate(list(vectors.feature_blocks(max_bytes=max_bytes)), axis=1), whole)
     close(np.concatenate([block for _, block in vectors.row_blocks(max_bytes=max_bytes)]), whole)
     assert vectors.rows["snapshot"].unique().tolist() == [0, 2]
@@ -340,7 +342,7 @@ def test_vectors_of_stored_layers(name: str, view: str, max_bytes: int, layers: 
         ({"snapshots": [9]}, ValueError, "snapshot 9 is not in the run; it has 0 to 2"),
         ({"samples": [7]}, ValueError, "no sample 7"),
         ({"samples": [True, False, True, False, True]}, TypeError, "samples is of dtype bool"),
-        ({"scaling": "l2"}, ValueError, "scaling is 'l2'; expected 'none', 'centred' or 'unit'"),
+        ({"scaling": "l2"}, ValueError, "scaling is 'l2'; expected 'none', 'centered' or 'unit'"),
         ({"n_rows": 0}, ValueError, "n_rows is 0; expected at least 1"),
         ({"n_rows": -3}, ValueError, "n_rows is -3"),
     ],

@@ -12,11 +12,11 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import silhouette_score
 from sklearn.mixture import GaussianMixture
 
-from .._validation import require
-from ._cluster import Clusterer, require_clusterer, size_parameter
 from .._estimators import fresh, name_of
 from .._parallel import run_each
 from .._results import Array, Labels, Scores, snapshot_of_epoch
+from .._validation import require
+from ._cluster import Clusterer, require_clusterer, size_parameter
 
 Criterion = Literal["silhouette", "gap", "bic"]
 MOST_ROWS = 5_000
@@ -192,9 +192,9 @@ def _gap(
     clusterer: Any, values: Array, numbers: list[int], n_references: int, random_state: int, executor: Executor | None
 ) -> tuple[Array, Array]:
     """Return the gap of each number of clusters, and its standard error."""
-    centred = values - values.mean(axis=0)
-    axes = np.linalg.svd(centred, full_matrices=False)[2]
-    turned = centred @ axes.T
+    centered = values - values.mean(axis=0)
+    axes = np.linalg.svd(centered, full_matrices=False)[2]
+    turned = centered @ axes.T
     spread_evenly = partial(_reference, turned.min(axis=0), turned.max(axis=0), len(values))
     seeds = np.random.SeedSequence(random_state).spawn(n_references)
     tightness = partial(_tightness, clusterer, numbers, turned, spread_evenly)

@@ -7,11 +7,11 @@ from typing import Any, Protocol
 import numpy as np
 from sklearn.cluster import BisectingKMeans
 
-from .._validation import require
 from .._estimators import fresh, name_of
-from ._matching import NOISE, name_in_turn
 from .._parallel import run_each
 from .._results import Array, Clusters, Labels, Scores, snapshot_of_epoch
+from .._validation import require
+from ._matching import NOISE, name_in_turn
 
 
 class Clusterer(Protocol):
@@ -44,7 +44,7 @@ def cluster(
         members (those matched with none get a new name). An epoch: the rows of its last snapshot, and all others are
         given to the clusters found there by ``predict``.
     warm_start : bool
-        Of ``fit="each"``: whether to start each snapshot from the centres (of a Gaussian mixture: the components) of
+        Of ``fit="each"``: whether to start each snapshot from the centers (of a Gaussian mixture: the components) of
         the one before, where the clusterer takes a start. Clusterers with ``init`` and ``n_init``, and those with
         ``means_init``, do.
     executor : concurrent.futures.Executor, optional
@@ -124,8 +124,8 @@ def _parameters(clusterer: Any) -> dict[str, Any]:
 
 def _takes_start(clusterer: object) -> bool:
     known = _parameters(clusterer)
-    centres = {"init", "n_init"} <= set(known) and not isinstance(clusterer, BisectingKMeans)
-    return centres or "means_init" in known
+    centers = {"init", "n_init"} <= set(known) and not isinstance(clusterer, BisectingKMeans)
+    return centers or "means_init" in known
 
 
 def _start_from(estimator: Any) -> dict[str, Any]:

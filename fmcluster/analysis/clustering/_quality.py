@@ -18,10 +18,10 @@ from sklearn.metrics import (
 from sklearn.metrics.cluster import contingency_matrix
 from sklearn.neighbors import NearestNeighbors
 
-from .._validation import require
 from .._parallel import run_each
 from .._results import Array, Clusters, Labels, Scores
-from ..diagnosis import neighbour_accuracy
+from .._validation import require
+from ..diagnosis import neighbor_accuracy
 
 Classes = Mapping[Any, Any] | pd.Series
 NOISE = -1
@@ -53,7 +53,7 @@ class Quality:
     fit : str or int
         What the clusters were fitted on.
     n_neighbors : int
-        How many neighbours were asked for `knn_accuracy`; all others where there are fewer.
+        How many neighbors were asked for `knn_accuracy`; all others where there are fewer.
     frame : DataFrame
         One row per snapshot, with columns
 
@@ -65,7 +65,7 @@ class Quality:
         - of the rows in a cluster whose class is known: ``nmi`` (0 to 1) and ``ami`` (the same corrected for chance: 0
           is chance, 1 the best) between clusters and classes, ``purity`` (share of rows whose class is the most
           frequent one of their cluster);
-        - of the rows whose class is known: ``knn_accuracy``, the share that get it from their nearest neighbours,
+        - of the rows whose class is known: ``knn_accuracy``, the share that get it from their nearest neighbors,
           themselves left out, and ``knn_chance``, the same with the labels permuted at random, mean of 20 times;
         - ``silhouette_rows``, how many rows the silhouette is of;
         - ``note``: why measures are NaN; empty where none is, or only for want of `classes`.
@@ -94,7 +94,7 @@ def quality(
     random_state: int = 0,
     executor: Executor | None = None,
 ) -> Quality:
-    """Measure how well separated the clusters of each snapshot are, and how far they and the neighbours are classes.
+    """Measure how well separated the clusters of each snapshot are, and how far they and the neighbors are classes.
 
     Each snapshot is measured by itself, on the scores of its own rows. Rows that are noise are in no cluster: they are
     left out of all measures of clusters, and their share stands beside them.
@@ -113,7 +113,7 @@ def quality(
         The class of each sample by its dataset index, such as ``run.samples["label"]``; for the `sample` view only.
         Samples of class -1, "" or NaN are of unknown class, and left out of the measures against classes.
     n_neighbors : int
-        How many neighbours name a row's class, by majority; of classes with equally many, that of the nearest.
+        How many neighbors name a row's class, by majority; of classes with equally many, that of the nearest.
     max_rows : int
         Silhouettes take all pairs of rows. Of snapshots with more rows than this, so many rows are drawn, once, the
         same in every snapshot; `silhouette_rows` of them are in a cluster. The other measures are of all rows.
@@ -240,7 +240,7 @@ def _compare(
     rows, names = values[known], classes[known]
     if len(rows) > 1:
         near = NearestNeighbors(n_neighbors=min(n_neighbors, len(rows) - 1)).fit(rows).kneighbors(return_distance=False)
-        found["knn_accuracy"], found["knn_chance"], _ = neighbour_accuracy(near, names, random_state=random_state)
+        found["knn_accuracy"], found["knn_chance"], _ = neighbor_accuracy(near, names, random_state=random_state)
     else:
         notes.append("fewer than two rows are of known class")
     return notes

@@ -3,27 +3,27 @@
 import numpy as np
 import pandas as pd
 
+from .._results import TIME_COLUMNS, Clusters, Scores
 from .._validation import require
 from ._matching import NOISE
-from .._results import TIME_COLUMNS, Clusters, Scores
 
 
-def medoids(scores: Scores, clusters: Clusters) -> pd.DataFrame:
+def representatives(clusters: Clusters, scores: Scores) -> pd.DataFrame:
     """Find, of each cluster at each snapshot, the member that is nearest to the mean of its members there.
 
     Parameters
     ----------
-    scores : Scores
-        Made by `pca`.
     clusters : Clusters
-        Made by `cluster` of these scores.
+        Made by `cluster`.
+    scores : Scores
+        Made by `pca`, of the same rows.
 
     Returns
     -------
     DataFrame
         One row per snapshot and cluster that has members at it, noise left out: ``snapshot, epoch, step`` (and ``run``
-        where there are several), ``cluster``, ``members`` (how many), the identity of the medoid, such as ``channel``,
-        ``place`` (of the medoid among the rows of the snapshot, from 0) and ``distance`` (Euclidean, of the medoid to
+        where there are several), ``cluster``, ``members`` (how many), the identity of the representative, such as ``channel``,
+        ``place`` (of the representative among the rows of the snapshot, from 0) and ``distance`` (Euclidean, of the representative to
         the mean, in the units of the scores). Of members that are equally near, the first.
 
     Raises
@@ -33,8 +33,8 @@ def medoids(scores: Scores, clusters: Clusters) -> pd.DataFrame:
     ValueError
         Where the two are not of the same rows.
     """
-    require(scores, Scores, verb="medoids", made_by='pca(layer.vectors("channel"))')
-    require(clusters, Clusters, verb="medoids", made_by="cluster(scores, clusterer)")
+    require(clusters, Clusters, verb="representatives", made_by="cluster(scores, clusterer)")
+    require(scores, Scores, verb="representatives", made_by='pca(layer.vectors("channel"))')
     same = (scores.layer, scores.view) == (clusters.layer, clusters.view) and scores.rows.equals(clusters.rows)
     if not same:
         raise ValueError(

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 from sklearn.cluster import KMeans
 
+from .._parallel import run_each
+from .._results import Array, Clusters, Labels, Scores
 from .._validation import require
 from ._choose_k import check_numbers, sized
 from ._cluster import Clusterer, cluster
 from ._matching import NOISE, shared_members
-from .._parallel import run_each
-from .._results import Array, Clusters, Labels, Scores
 
 # Hennig: a cluster that is found again at most this well has dissolved, and at least this well is stable
 DISSOLVED, STABLE = 0.5, 0.75
@@ -124,7 +124,7 @@ def stability(
     return Stability(clusters=clusters, n_resamples=n_resamples, frame=frame)
 
 
-def sc3(
+def sc3_stability(
     scores: Scores,
     ks: Iterable[int] = range(2, 13),
     *,

@@ -24,7 +24,7 @@ Add = Callable[[Total, Matrix, int], None]  # to a total, a block, which is the 
 
 BLOCK_BYTES = 64 << 20
 _SMALL_BLOCK_BYTES = 24 << 20  # with smaller ones, more workers spend what they win on reading
-_SLICE_BYTES = 8 << 20  # of a block that is centred and multiplied at a time: about what a cache holds
+_SLICE_BYTES = 8 << 20  # of a block that is centered and multiplied at a time: about what a cache holds
 _KEPT_BYTES = 48 << 20  # malloc keeps about so much of what is freed
 _SHALLOWEST, _DEEPEST = 512, 4096
 # A singular value is the root of an eigenvalue: a relative error of 1e-8 in the products puts one that is zero at 1e-4
@@ -102,9 +102,9 @@ def accumulate_gram(
     executor: Executor | None = None,
     device: str = "cpu",
 ) -> Array:
-    """Return the inner products of all rows, each feature centred over the rows.
+    """Return the inner products of all rows, each feature centered over the rows.
 
-    The features of a block are complete, so they are centred before the product is taken: nothing cancels. What
+    The features of a block are complete, so they are centered before the product is taken: nothing cancels. What
     rounding left of their means is taken off the sums.
 
     Parameters
@@ -126,15 +126,15 @@ def accumulate_gram(
         executor=executor,
         device=device,
     )
-    return _centre_again(total, basis or slice(None))
+    return _center_again(total, basis or slice(None))
 
 
 def accumulate_covariance(
     vectors: Vectors, *, block_bytes: int, executor: Executor | None = None, device: str = "cpu"
 ) -> tuple[Array, Array]:
-    """Return the inner products of all features, centred over the rows, and the features' means.
+    """Return the inner products of all features, centered over the rows, and the features' means.
 
-    The blocks are centred on the mean of the first, and what this misses is corrected at the end.
+    The blocks are centered on the mean of the first, and what this misses is corrected at the end.
 
     Returns
     -------
@@ -169,7 +169,7 @@ def sketch(
     executor: Executor | None = None,
     device: str = "cpu",
 ) -> tuple[Array, Array, float]:
-    """Find an orthonormal basis of nearly all that the centred rows do, by products with random directions.
+    """Find an orthonormal basis of nearly all that the centered rows do, by products with random directions.
 
     Reads the vectors ``n_iterations + 2`` times.
 
@@ -186,7 +186,7 @@ def sketch(
     products : ndarray of shape (n_rows, width), float64
         The Gram matrix of the rows times the basis.
     total : float
-        Sum of squares of the centred vectors.
+        Sum of squares of the centered vectors.
 
     References
     ----------
@@ -290,23 +290,23 @@ def _add_covariance(total: Total, block: Matrix, _: int, *, shift: Matrix, dtype
 
 
 def _add_random(total: Total, block: Matrix, number: int, *, seed: int) -> None:
-    _centre(block)
+    _center(block)
     directions = np.random.default_rng([seed, number]).standard_normal((block.shape[1], total.shape[1]), np.float32)
     total[:-1] += _beside(total, block) @ _beside(total, directions)
     total[-1, 0] += np.einsum("ij,ij", block, block, dtype=np.float64)
 
 
 def _add_power(total: Total, block: Matrix, _: int, *, basis: Array) -> None:
-    _centre(block)
+    _center(block)
     rows = _beside(total, block)
     total += rows @ (rows.T @ _beside(total, basis.astype(np.float32)))
 
 
-def _centre(block: Matrix) -> None:
+def _center(block: Matrix) -> None:
     block -= block.mean(axis=0, dtype=np.float64).astype(np.float32)
 
 
-def _centre_again(total: Array, basis: slice) -> Array:
+def _center_again(total: Array, basis: slice) -> Array:
     """Take the means that are left off inner products of rows (n_rows, n_rows of the basis), in place."""
     here = total[basis].mean(axis=0)
     total -= total.mean(axis=1)[:, None]

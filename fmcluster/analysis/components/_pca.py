@@ -11,10 +11,10 @@ import numpy.typing as npt
 from scipy.linalg import eigh
 
 from ...vectors import Vectors
-from ._gram import Plan, accumulate_covariance, accumulate_gram, feature_reader, plan_pass, read_ahead, sketch
-from .._validation import require
 from .._parallel import own_threads, run_each
 from .._results import Array, Scores, snapshot_of_epoch
+from .._validation import require
+from ._gram import Plan, accumulate_covariance, accumulate_gram, feature_reader, plan_pass, read_ahead, sketch
 
 MAX_BYTES = 1 << 30
 N_ITERATIONS = 2
@@ -52,7 +52,7 @@ def pca(
         Whose components: those of all rows, or those of the rows of one epoch (its last snapshot), on which the others
         are projected.
     components : bool
-        Whether to return the components themselves, too: of the `map` view, principal feature maps. Takes another pass
+        Whether to return the components themselves, too: of the `feature_map` view, principal feature maps. Takes another pass
         over the disk, and memory for them all.
     max_bytes : int
         Memory that may be taken, above what is in use. It bounds this pass over the vectors; what follows works on the

@@ -7,7 +7,7 @@ from .._results import Array
 
 
 def effective_rank(covariance: Array) -> float:
-    """Return the exponential of the entropy of a covariance matrix's normalised eigenvalues.
+    """Return the exponential of the entropy of a covariance matrix's normalized eigenvalues.
 
     It is the number of channels where these are uncorrelated and of equal variance, 1 where all are multiples of one,
     and 0 where nothing varies.
@@ -15,12 +15,12 @@ def effective_rank(covariance: Array) -> float:
     Parameters
     ----------
     covariance : ndarray of shape (n_channels, n_channels)
-        Covariances, or centred inner products: the scale does not matter.
+        Covariances, or centered inner products: the scale does not matter.
 
     References
     ----------
     O. Roy, M. Vetterli, The effective rank: a measure of effective dimensionality, EUSIPCO 2007. There the singular
-    values of a matrix are normalised, of which this one, as positive semidefinite, has its eigenvalues.
+    values of a matrix are normalized, of which this one, as positive semidefinite, has its eigenvalues.
 
     Examples
     --------

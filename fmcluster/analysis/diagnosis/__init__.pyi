@@ -1,10 +1,10 @@
+from ._channels import NONE as NONE
 from ._channels import correlate_channels as correlate_channels
 from ._channels import match_channels as match_channels
-from ._channels import NONE as NONE
 from ._diagnose import chosen_layers as chosen_layers
 from ._diagnose import diagnose as diagnose
 from ._findings import Advice as Advice
 from ._findings import Findings as Findings
 from ._findings import Thresholds as Thresholds
 from ._measures import draw_samples as draw_samples
-from ._separation import neighbour_accuracy as neighbour_accuracy
+from ._separation import neighbor_accuracy as neighbor_accuracy

@@ -9,8 +9,8 @@ import pandas as pd
 from ...store import Run
 from ._channels import NONE, Mask
 from ._findings import Advice, Thresholds
-from ._modules import made_by
 from ._judge import Judged, listed, when
+from ._modules import made_by
 
 Found = tuple[str, str, tuple[str, ...]]  # action, text, measures it rests on
 
@@ -45,7 +45,7 @@ def advise(
         if before is None:
             found += [*_noise(each), *_permuted(each, time, thresholds)]
         if each.counts and not each.evidence.channels.dead[-1].all():
-            found += [*_settled(each, time, thresholds), *_narrow(each, thresholds)]
+            found += [*_converged(each, time, thresholds), *_narrow(each, thresholds)]
             found += _shorten(each, by_name)
         for action, text, measures in found:
             chosen = (frame["layer"] == each.name) & frame["measure"].isin(measures)
@@ -88,7 +88,7 @@ def _permuted(judged: Judged, time: pd.DataFrame, thresholds: Thresholds) -> Ite
         yield "permuted", text, ("permuted", "drift_step", "cka_to_last")
 
 
-def _settled(judged: Judged, time: pd.DataFrame, thresholds: Thresholds) -> Iterator[Found]:
+def _converged(judged: Judged, time: pd.DataFrame, thresholds: Thresholds) -> Iterator[Found]:
     measures = ("cka_to_last", "drift")
     if judged.unchanged:
         drift = judged.evidence.channels.drift.max()
@@ -97,14 +97,12 @@ def _settled(judged: Judged, time: pd.DataFrame, thresholds: Thresholds) -> Iter
             f"frozen, or learning rate 0"
         )
         yield "unchanged", text, measures
-    elif judged.settled is not None and not _permuted_steps(judged).any():
-        if _progress(time)[judged.settled] > thresholds.settled_by:
+    elif judged.converged is not None and not _permuted_steps(judged).any():
+        if _progress(time)[judged.converged] > thresholds.converged_by:
             return
-        numbers = f"(CKA to the last snapshot {judged.cka_to_last[judged.settled : -1].min():.2f}, {_floor(judged)})"
-        if judged.settled:
-            text = (
-                f"{judged.name} settled at {when(time, judged.settled)} {numbers}: a candidate to freeze from then on"
-            )
+        numbers = f"(CKA to the last snapshot {judged.cka_to_last[judged.converged : -1].min():.2f}, {_floor(judged)})"
+        if judged.converged:
+            text = f"{judged.name} converged at {when(time, judged.converged)} {numbers}: a candidate to freeze from then on"
         else:
             text = f"{judged.name} hardly changed from the start {numbers}: a candidate to freeze throughout"
         yield "freeze", text, measures

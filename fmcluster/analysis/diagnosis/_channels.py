@@ -1,4 +1,4 @@
-"""What one pass over a layer says of its channels: dead, duplicate, drifting, settled, permuted, noise."""
+"""What one pass over a layer says of its channels: dead, duplicate, drifting, converged, permuted, noise."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,9 +9,8 @@ from scipy.optimize import linear_sum_assignment
 from scipy.sparse.csgraph import connected_components
 
 from ...vectors import Vectors
-from ..components import BLOCK_BYTES, product_dtype, read_ahead, slices
-from ..components import effective_rank
 from .._results import Array, Labels
+from ..components import BLOCK_BYTES, effective_rank, product_dtype, read_ahead, slices
 
 Mask = npt.NDArray[np.bool_]
 
@@ -25,7 +24,7 @@ class Products:
     Attributes
     ----------
     within : ndarray of shape (n_snapshots, n_channels, n_channels), float64
-        Inner products of the centred responses within each snapshot.
+        Inner products of the centered responses within each snapshot.
     between : ndarray of shape (n_snapshots - 1, n_channels, n_channels), float64
         Those of each snapshot (rows) with the next (columns).
     norms : ndarray of shape (n_snapshots, n_channels)
@@ -117,7 +116,7 @@ def examine_channels(
 def sum_products(vectors: Vectors, *, max_bytes: int) -> Products:
     """Read the channels of a few snapshots once, and sum up what tells them apart.
 
-    Responses are centred on the mean of the first block, and what this misses is corrected at the end; distances are
+    Responses are centered on the mean of the first block, and what this misses is corrected at the end; distances are
     taken of the responses themselves, so that what did not change is at distance 0.
 
     Parameters
@@ -225,7 +224,7 @@ def match_channels(correlation: Array) -> Labels:
     return out
 
 
-def settled_at(step: Array, *, drift: float) -> list[int | None]:
+def converged_at(step: Array, *, drift: float) -> list[int | None]:
     """Return for each channel the place of the snapshot after which no step is as long as `drift`; None for none."""
     short = np.vstack([step[1:] < drift, np.ones(step.shape[1], bool)])
     return [first_to_stay(column) for column in short.T]
@@ -254,7 +253,7 @@ def first_to_stay(good: Mask) -> int | None:
 
 
 def correlate(products: Array, squares: Array, *, other_squares: Array) -> Array:
-    """Divide inner products of centred responses by the norms; NaN where one is 0.
+    """Divide inner products of centered responses by the norms; NaN where one is 0.
 
     `squares` holds the responses' products with themselves, 0 for those taken for dead.
     """

@@ -1,4 +1,4 @@
-"""What a run says of each layer: dead, duplicate, drifting, settled; and what follows."""
+"""What a run says of each layer: dead, duplicate, drifting, converged; and what follows."""
 
 import os
 from collections.abc import Sequence
@@ -8,14 +8,14 @@ from functools import partial
 import numpy as np
 
 from ...store import Run
-from ._advice import advise
-from .._validation import require
-from ._measures import draw_samples, examine_layer
-from ._findings import Findings, Thresholds
-from ._modules import next_layers
 from .._parallel import own_threads, run_each
+from .._validation import require
 from ..representation import all_pairs
+from ._advice import advise
+from ._findings import Findings, Thresholds
 from ._judge import Judged, channel_table, judge, layer_table, measure_table
+from ._measures import draw_samples, examine_layer
+from ._modules import next_layers
 
 MAX_BYTES = 1 << 30
 
@@ -36,13 +36,13 @@ def diagnose(
     """Judge every layer at every snapshot, and say what follows, never without the numbers.
 
     A layer's channels are read once (in parts where their products exceed the budget), and its samples once, for CKA
-    and the accuracy of nearest neighbours. What compares samples takes 2,000 at most, drawn once, or as many as the
+    and the accuracy of nearest neighbors. What compares samples takes 2,000 at most, drawn once, or as many as the
     products of all layers and snapshots leave room for.
 
     Freezing, narrowing and shortening are considered for layers with parameters of their own: not for the head (the
     last layer of the run, unless it gives maps or tokens), and not for activations, pooling, dropout or normalization,
     which are seen as part of what comes before. What no change looks like is measured, too: the **floor** of a layer is
-    the mean debiased CKA between two random halves of its own channels at the last snapshot. A layer has settled at
+    the mean debiased CKA between two random halves of its own channels at the last snapshot. A layer has converged at
     the first snapshot after which its CKA to the last stays at or above ``thresholds.cka`` and above that floor; where
     the last snapshot alone reaches that, it has not.
 

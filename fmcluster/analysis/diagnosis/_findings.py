@@ -15,9 +15,9 @@ class Thresholds:
         A channel is constant where its range over the probe is at most this share of its largest magnitude. The default
         is the resolution of float16.
     duplicate : float
-        Two channels are duplicates where the cosine of their centred responses is over this.
+        Two channels are duplicates where the cosine of their centered responses is over this.
     drift : float
-        A channel has settled at the first snapshot after which every step to the next is shorter than this share of its
+        A channel has converged at the first snapshot after which every step to the next is shorter than this share of its
         norm.
     unchanged : float
         A layer did not change where no channel drifts farther than this. The default is the resolution of float16.
@@ -28,10 +28,10 @@ class Thresholds:
         A channel is noise where at every step (there must be two) it correlates less than this with itself, and takes
         no other's place.
     cka : float
-        A layer has settled at the first snapshot after which its debiased CKA to the last snapshot stays at or above
+        A layer has converged at the first snapshot after which its debiased CKA to the last snapshot stays at or above
         this, and at or above the layer's floor (or 0.999, where that is higher)
-    settled_by : float
-        A layer that settled within this share of the training is a candidate to freeze. Training is counted in
+    converged_by : float
+        A layer that converged within this share of the training is a candidate to freeze. Training is counted in
         optimizer steps, or in snapshots where they are not known.
     narrow : float
         A layer of whose channels at least this share is dead, or a duplicate beyond the first of its group, at the last
@@ -40,10 +40,10 @@ class Thresholds:
         So is one with an effective rank of at most this share of its channels, where it was measured at twice as many
         places as there are channels.
     shorten : float
-        Two neighbouring layers are a candidate to shorten where their debiased CKA at the last snapshot is at least
+        Two neighboring layers are a candidate to shorten where their debiased CKA at the last snapshot is at least
         this, and at least the lower one of their floors (or 0.999).
     separated : float
-        Classes have separated at the first snapshot at which the accuracy of nearest neighbours is within this of its
+        Classes have separated at the first snapshot at which the accuracy of nearest neighbors is within this of its
         best over all snapshots, if that best is over chance by more than this and three standard deviations.
     n_neighbors : int
         How many nearest images are asked for an image's class.
@@ -56,7 +56,7 @@ class Thresholds:
     permuted: float = 0.95
     noise: float = 0.3
     cka: float = 0.95
-    settled_by: float = 0.5
+    converged_by: float = 0.5
     narrow: float = 0.05
     rank: float = 0.1
     shorten: float = 0.95
@@ -80,7 +80,7 @@ class Advice:
     Attributes
     ----------
     layer : str
-        The layer it is about; of two neighbours, the first.
+        The layer it is about; of two neighbors, the first.
     action : {"freeze", "unchanged", "narrow", "shorten", "dead", "noise", "permuted"}
         What is advised, or found.
     text : str
@@ -114,20 +114,20 @@ class Findings:
         - ``effective_rank``: of the covariance of the channels.
         - ``drift``, ``drift_step``: median over channels of the distance to their own response at the first snapshot,
           and to the one before, over the larger of the two norms: 0 to 2.
-        - ``settled_channels``: share of the channels that have settled.
+        - ``converged_channels``: share of the channels that have converged.
         - ``permuted``: channels that took another's place since the snapshot before.
         - ``noise``: channels that are unrelated to themselves at every step.
         - ``cka_to_last``: debiased CKA to the last snapshot; the floor is that of two random halves of the channels.
         - ``cka_to_next``: debiased CKA to the next layer that counts, at the same snapshot.
-        - ``knn_accuracy``: leave-one-out accuracy of nearest neighbours; the floor is chance.
+        - ``knn_accuracy``: leave-one-out accuracy of nearest neighbors; the floor is chance.
     channels : DataFrame
         One row per layer, snapshot and channel: ``layer, snapshot, channel, dead, duplicate_group`` (the lowest channel
-        of its group, missing where it is in none), ``drift, drift_step, settled`` (at this snapshot or before),
+        of its group, missing where it is in none), ``drift, drift_step, converged`` (at this snapshot or before),
         ``noise``, ``permuted_from`` (the channel whose place it took, missing where it is its own).
     layers : DataFrame
         One row per layer: ``layer, module, channels`` (how many), ``places`` (of all images, at which they are seen),
         ``counts`` (whether it has parameters of its own and is not the head, so that freezing, narrowing and shortening
-        are considered), ``floor``, ``level`` (of the CKA, from which on it has settled), ``settled, settled_epoch,
+        are considered), ``floor``, ``level`` (of the CKA, from which on it has converged), ``converged, converged_epoch,
         separated, separated_epoch`` (snapshot and epoch; missing where it has not, or this is not known).
     advice : tuple of Advice
         What follows; empty where nothing does.

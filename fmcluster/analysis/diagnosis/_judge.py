@@ -6,13 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ...store import Run
-from ...store import ranges
-from ._channels import NONE, Mask, first_to_stay, is_noise, settled_at
-from ._measures import LayerEvidence
-from ._findings import Thresholds
-from ._modules import head_of, passes_on
+from ...store import Run, ranges
 from .._results import Array
+from ._channels import NONE, Mask, converged_at, first_to_stay, is_noise
+from ._findings import Thresholds
+from ._measures import LayerEvidence
+from ._modules import head_of, passes_on
 
 Row = tuple[str, float, float, float, str]  # measure, value, threshold, floor, evidence
 NAN = float("nan")
@@ -33,21 +32,21 @@ class Judged:
     cka_to_last : ndarray of shape (n_snapshots,)
         Debiased CKA to the last snapshot.
     cka_to_next : ndarray of shape (n_snapshots,) or None
-        Debiased CKA to the neighbouring layer; None where there is none.
+        Debiased CKA to the neighboring layer; None where there is none.
     next : str or None
-        The neighbouring layer.
+        The neighboring layer.
     next_level : float
         CKA to it from which on the two are a candidate to shorten.
     level : float
-        CKA from which on the layer has settled.
-    settled, separated : int or None
-        Places of the snapshots at which the layer has settled, and its classes separated; None where they have not.
+        CKA from which on the layer has converged.
+    converged, separated : int or None
+        Places of the snapshots at which the layer has converged, and its classes separated; None where they have not.
     unchanged : bool
         Whether no channel ever drifted, over two snapshots at least.
     noise : ndarray of shape (n_channels,), bool
         Channels that are noise.
-    settled_channels : ndarray of shape (n_snapshots, n_channels), bool
-        Whether each has settled by then.
+    converged_channels : ndarray of shape (n_snapshots, n_channels), bool
+        Whether each has converged by then.
     """
 
     evidence: LayerEvidence
@@ -57,11 +56,11 @@ class Judged:
     next: str | None
     next_level: float
     level: float
-    settled: int | None
+    converged: int | None
     separated: int | None
     unchanged: bool
     noise: Mask
-    settled_channels: Mask
+    converged_channels: Mask
 
     @property
     def name(self) -> str:
@@ -89,7 +88,7 @@ def judge(
     channels = evidence.channels
     count = len(channels.dead)
     level = _level(thresholds.cka, evidence.floor)
-    since = settled_at(channels.step, drift=thresholds.drift)
+    since = converged_at(channels.step, drift=thresholds.drift)
     begun = np.array([count if place is None else place for place in since])
     return Judged(
         evidence=evidence,
@@ -99,11 +98,11 @@ def judge(
         next=None if following is None else following.name,
         next_level=NAN if following is None else _level(thresholds.shorten, evidence.floor, following.floor),
         level=level,
-        settled=first_to_stay(cka_to_last >= level),
+        converged=first_to_stay(cka_to_last >= level),
         separated=_separated(evidence, thresholds.separated),
         unchanged=count > 1 and bool((channels.drift <= thresholds.unchanged).all()),
         noise=is_noise(channels, noise=thresholds.noise),
-        settled_channels=np.arange(count)[:, None] >= begun,
+        converged_channels=np.arange(count)[:, None] >= begun,
     )
 
 
@@ -138,7 +137,7 @@ def layer_table(judged: Sequence[Judged], *, time: pd.DataFrame) -> pd.DataFrame
             "level": [each.level for each in judged],
         }
     )
-    for name in ("settled", "separated"):
+    for name in ("converged", "separated"):
         places = [getattr(each, name) for each in judged]
         for column, source in ((name, "snapshot"), (f"{name}_epoch", "epoch")):
             values = [pd.NA if place is None else int(time[source].iloc[place]) for place in places]
@@ -187,16 +186,16 @@ def _measures(judged: Judged, place: int, time: pd.DataFrame, thresholds: Thresh
     late = channels.step[place] >= thresholds.drift
     far = listed(evidence, late) if late.sum() <= width // 2 else f"{late.sum()} of {width} channels"
     yield "drift_step", float(np.median(channels.step[place])), thresholds.drift, NAN, far and f"over it: {far}"
-    settled = judged.settled_channels[place]
-    yield "settled_channels", float(settled.mean()), thresholds.drift, NAN, f"{settled.sum()} of {width} channels"
+    converged = judged.converged_channels[place]
+    yield "converged_channels", float(converged.mean()), thresholds.drift, NAN, f"{converged.sum()} of {width} channels"
     taken = moved != NONE
     pairs = [f"{evidence.numbers[moved[c]]} to {evidence.numbers[c]}" for c in np.flatnonzero(taken)]
     yield "permuted", float(taken.sum()) if place else NAN, thresholds.permuted, NAN, ", ".join(pairs)
     yield "noise", float(judged.noise.sum()), thresholds.noise, NAN, listed(evidence, judged.noise)
     last = float(judged.cka_to_last[place])
-    yield "cka_to_last", last, judged.level, evidence.floor, _settling(judged, place, time)
+    yield "cka_to_last", last, judged.level, evidence.floor, _convergence(judged, place, time)
     next_one = NAN if judged.cka_to_next is None else float(judged.cka_to_next[place])
-    yield "cka_to_next", next_one, judged.next_level, evidence.floor, judged.next or "no neighbour that counts"
+    yield "cka_to_next", next_one, judged.next_level, evidence.floor, judged.next or "no neighbor that counts"
     yield _accuracy(judged, place, time, thresholds)
 
 
@@ -216,14 +215,14 @@ def _accuracy(judged: Judged, place: int, time: pd.DataFrame, thresholds: Thresh
     )
 
 
-def _settling(judged: Judged, place: int, time: pd.DataFrame) -> str:
+def _convergence(judged: Judged, place: int, time: pd.DataFrame) -> str:
     if len(judged.cka_to_last) == 1:
         return "not available: one snapshot"
-    if judged.settled is None:
-        return "not settled: only the last snapshot itself reaches the threshold"
+    if judged.converged is None:
+        return "not converged: only the last snapshot itself reaches the threshold"
     if judged.unchanged:
         return "did not change"
-    return f"{'settled' if place >= judged.settled else 'settles'} at {when(time, judged.settled)}"
+    return f"{'converged' if place >= judged.converged else 'converges'} at {when(time, judged.converged)}"
 
 
 def _level(threshold: float, *floors: float) -> float:
@@ -264,7 +263,7 @@ def _channels(judged: Judged, time: pd.DataFrame) -> pd.DataFrame:
             "duplicate_group": numbered(channels.group),
             "drift": channels.drift.ravel(),
             "drift_step": channels.step.ravel(),
-            "settled": judged.settled_channels.ravel(),
+            "converged": judged.converged_channels.ravel(),
             "noise": np.tile(judged.noise, count),
             "permuted_from": numbered(channels.moved_from),
         }

@@ -9,11 +9,11 @@ import numpy.typing as npt
 
 from ...store import Layer
 from ...vectors import Vectors
+from .._results import Array, Labels
 from ..components import accumulate_gram
+from ..metrics import flatten_kernel
 from ._channels import ChannelEvidence, examine_channels
 from ._findings import Thresholds
-from ..metrics import flatten_kernel
-from .._results import Array, Labels
 from ._separation import half_grams, halves, leave_one_out_accuracy
 
 MOST_SAMPLES = 2000
@@ -34,7 +34,7 @@ class LayerEvidence:
     channels : ChannelEvidence
         Of each channel.
     accuracy, chance, spread : ndarray of shape (n_snapshots,)
-        Of nearest neighbours, of the same with permuted labels, and the standard deviation of this; NaN where they are
+        Of nearest neighbors, of the same with permuted labels, and the standard deviation of this; NaN where they are
         not available.
     floor : float
         Debiased CKA of two random halves of the channels at the last snapshot; NaN where fewer than two are alive.
@@ -75,7 +75,7 @@ def examine_layer(
     samples, drawn : ndarray of int64
         Dataset indices: those at whose places channels are seen, and those that are compared with one another.
     thresholds : Thresholds
-        What counts as dead, duplicate and permuted, and how many neighbours are asked.
+        What counts as dead, duplicate and permuted, and how many neighbors are asked.
     max_bytes : int
         Memory that may be taken.
     random_state : int

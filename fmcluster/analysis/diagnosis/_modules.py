@@ -43,7 +43,7 @@ def head_of(run: Run) -> str | None:
 def next_layers(run: Run, layers: Sequence[str]) -> dict[str, str]:
     """Return for each layer that counts the next one that does, at the same depth of the module tree.
 
-    A module is no neighbour of what it is made of; neither is the head.
+    A module is no neighbor of what it is made of; neither is the head.
 
     Parameters
     ----------

@@ -7,8 +7,8 @@ import numpy.typing as npt
 from sklearn.neighbors import NearestNeighbors
 
 from ...vectors import Vectors
-from ..components import read_ahead
 from .._results import Array
+from ..components import read_ahead
 
 N_PERMUTATIONS = 20
 N_GROUPS = 8
@@ -17,14 +17,14 @@ N_GROUPS = 8
 def leave_one_out_accuracy(
     gram: Array, labels: npt.NDArray[np.int64], *, n_neighbors: int, random_state: int = 0
 ) -> tuple[float, float, float]:
-    """Return the accuracy of nearest neighbours that leave out the image itself, and what chance would give.
+    """Return the accuracy of nearest neighbors that leave out the image itself, and what chance would give.
 
     Each image gets the class that most of its nearest images have; of classes with equally many, that of the nearest.
 
     Parameters
     ----------
     gram : ndarray of shape (n_samples, n_samples)
-        Inner products of the images' vectors; centred or not.
+        Inner products of the images' vectors; centered or not.
     labels : ndarray of shape (n_samples,), int64
         Their classes.
     n_neighbors : int
@@ -44,18 +44,18 @@ def leave_one_out_accuracy(
     squares = np.diag(gram)
     distances = np.sqrt(np.maximum(squares[:, None] + squares - 2 * gram, 0))
     finder = NearestNeighbors(n_neighbors=min(n_neighbors, len(labels) - 1), metric="precomputed").fit(distances)
-    return neighbour_accuracy(finder.kneighbors(return_distance=False), labels, random_state=random_state)
+    return neighbor_accuracy(finder.kneighbors(return_distance=False), labels, random_state=random_state)
 
 
-def neighbour_accuracy(
+def neighbor_accuracy(
     near: npt.NDArray[np.int64], labels: npt.NDArray[np.int64], *, random_state: int = 0
 ) -> tuple[float, float, float]:
-    """Return the accuracy of a vote of neighbours, and what chance would give: as `leave_one_out_accuracy` does.
+    """Return the accuracy of a vote of neighbors, and what chance would give: as `leave_one_out_accuracy` does.
 
     Parameters
     ----------
     near : ndarray of shape (n_samples, n_neighbors), int64
-        Each image's neighbours, the nearest first, by their places.
+        Each image's neighbors, the nearest first, by their places.
     labels : ndarray of shape (n_samples,), int64
         The images' classes.
     random_state : int

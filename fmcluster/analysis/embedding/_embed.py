@@ -8,12 +8,12 @@ from typing import Any, Protocol
 import numpy as np
 from scipy.linalg import orthogonal_procrustes
 
-from .._validation import require
 from .._estimators import fresh, name_of
-from ._preservation import measure_faithfulness
-from ._fused_embedding import FusedMap
 from .._parallel import run_each
 from .._results import Array, Embedding, Scores, snapshot_of_epoch
+from .._validation import require
+from ._fused_embedding import FusedEmbedding
+from ._preservation import measure_faithfulness
 
 MOST_ROWS = 100_000
 
@@ -41,7 +41,7 @@ def embed(
         Made by `pca`.
     reducer : scikit-learn style reducer, optional
         Anything with ``fit_transform`` to two dimensions, such as ``UMAP()``, ``TSNE()`` or ``PCA(2)``; it is cloned
-        where it can be. umap-learn's ``AlignedUMAP()`` is told which rows are the same. By default `FusedMap`, made for
+        where it can be. umap-learn's ``AlignedUMAP()`` is told which rows are the same. By default `FusedEmbedding`, made for
         several snapshots of the same rows.
     fit : "pooled", "each" or int
         ``"pooled"``: the rows of all snapshots together, so that a place means the same in each. ``"each"``: a reducer
@@ -86,7 +86,7 @@ def embed(
                 f"the default map takes at most {MOST_ROWS:,} rows, this is {fitted:,}; draw fewer rows of each "
                 f"snapshot (vectors(..., n_rows=...)), or pass a reducer that takes as many"
             )
-        reducer = FusedMap(random_state=random_state)
+        reducer = FusedEmbedding(random_state=random_state)
     _require_reducer(reducer, fit=fit)
     if fit == "pooled":
         values = _map_together(reducer, blocks)
@@ -143,10 +143,10 @@ def _map_together(reducer: Any, blocks: Array) -> Array:
             row = int(np.flatnonzero(nowhere)[0])
             raise ValueError(
                 f"AlignedUMAP gave no position to {nowhere.sum()} of {len(nowhere)} rows (the first: row "
-                f"{row % n_rows} of snapshot {row // n_rows}): it has none for rows that are nobody's neighbour; raise "
+                f"{row % n_rows} of snapshot {row // n_rows}): it has none for rows that are nobody's neighbor; raise "
                 f"its n_neighbors, or use another reducer"
             )
-    elif isinstance(chosen, FusedMap):
+    elif isinstance(chosen, FusedEmbedding):
         found = chosen.fit_transform(rows, np.repeat(np.arange(n_snapshots), n_rows))
     else:
         found = chosen.fit_transform(rows)
@@ -164,9 +164,9 @@ def _follow(maps: Iterator[Array]) -> Iterator[Array]:
         if before is None:
             before = positions
         else:
-            middle, centred = before.mean(axis=0), positions - positions.mean(axis=0)
-            turn, _ = orthogonal_procrustes(centred, before - middle)
-            before = centred @ turn + middle
+            middle, centered = before.mean(axis=0), positions - positions.mean(axis=0)
+            turn, _ = orthogonal_procrustes(centered, before - middle)
+            before = centered @ turn + middle
         yield before
 
 

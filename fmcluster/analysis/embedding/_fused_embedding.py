@@ -1,43 +1,43 @@
-"""A map of all snapshots that keeps neighbours within each and follows every row from one to the next."""
+"""A map of all snapshots that keeps neighbors within each and follows every row from one to the next."""
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_array
 
-from ._motion import Paths, draw_drift
-from ._losses import Task, lay_out_tsne, lay_out_umap
-from ._neighbors import find_links, find_neighbourhood
 from .._results import Array
+from ._losses import Task, lay_out_tsne, lay_out_umap
+from ._motion import Paths, draw_drift
+from ._neighbors import find_links, find_neighborhood
 
 N_NEIGHBORS = {"tsne": 30, "umap": 15}
 N_ITER = {"tsne": 250, "umap": 200}
 
 
-class FusedMap(BaseEstimator):  # type: ignore[misc]
+class FusedEmbedding(BaseEstimator):  # type: ignore[misc]
     """A map of several snapshots of the same rows, by t-SNE's or UMAP's loss in each and true movement between them.
 
-    A joint t-SNE or UMAP finds a row's neighbours mostly among its own other snapshots, where rows move little, and
-    loses the neighbours within a snapshot; it also pushes snapshots away from one another. Here each snapshot has a
-    layout loss of its own, over its own neighbours. What makes one map of them:
+    A joint t-SNE or UMAP finds a row's neighbors mostly among its own other snapshots, where rows move little, and
+    loses the neighbors within a snapshot; it also pushes snapshots away from one another. Here each snapshot has a
+    layout loss of its own, over its own neighbors. What makes one map of them:
 
     - a common start, the first two principal components;
-    - links: every row attracts the nearest row in the snapshots 1, 2, 4 and 8 before and after, as it does neighbours;
+    - links: every row attracts the nearest row in the snapshots 1, 2, 4 and 8 before and after, as it does neighbors;
     - paths: the distance between a row's two positions in these snapshots is pulled towards the true one, in
       proportion (`Paths`);
-    - movements too small to change a row's neighbours are drawn at last, by a local linear map (`draw_drift`).
+    - movements too small to change a row's neighbors are drawn at last, by a local linear map (`draw_drift`).
 
     Parameters
     ----------
     loss : {"tsne", "umap"}
-        Whose loss is minimised in each snapshot. t-SNE's keeps more neighbours.
+        Whose loss is minimized in each snapshot. t-SNE's keeps more neighbors.
     n_neighbors : int, optional
-        How many neighbours within its snapshot a row has: t-SNE's perplexity (30 by default, a third of a snapshot's
+        How many neighbors within its snapshot a row has: t-SNE's perplexity (30 by default, a third of a snapshot's
         rows at most), or what UMAP calls so (15, itself among them).
     link : float
-        Weight of the links, relative to the neighbours within. Without, a place means something else in each snapshot.
+        Weight of the links, relative to the neighbors within. Without, a place means something else in each snapshot.
     motion : float
-        Weight of the paths, below 0.5. More of it makes movements truer and loses neighbours.
+        Weight of the paths, below 0.5. More of it makes movements truer and loses neighbors.
     n_iter : int, optional
         Steps of t-SNE (250 by default), or passes of UMAP (200).
     random_state : int
@@ -50,13 +50,13 @@ class FusedMap(BaseEstimator):  # type: ignore[misc]
 
     Notes
     -----
-    What it costs: a snapshot laid out by itself keeps a little more of its neighbours, and two principal components
-    show movements in truer proportion (but hardly any neighbours). Lengths are proportional within a pair of snapshots
-    only: a map that shows neighbours in every snapshot cannot also show one step a hundred times as long as another.
+    What it costs: a snapshot laid out by itself keeps a little more of its neighbors, and two principal components
+    show movements in truer proportion (but hardly any neighbors). Lengths are proportional within a pair of snapshots
+    only: a map that shows neighbors in every snapshot cannot also show one step a hundred times as long as another.
     Snapshots do not repel one another, so that of two whose rows are all far apart, one may lie on the other.
 
     Time and memory grow with the number of snapshots times its logarithm, and a little faster than the number of rows
-    (neighbours are found by brute force).
+    (neighbors are found by brute force).
 
     References
     ----------
@@ -119,7 +119,7 @@ class FusedMap(BaseEstimator):  # type: ignore[misc]
         order = np.argsort(of, kind="stable")
         values = flat[order].reshape(len(counts), counts[0], -1)
         count = self.n_neighbors or N_NEIGHBORS[self.loss]
-        places = [find_neighbourhood(snapshot, perplexity=count) for snapshot in values]
+        places = [find_neighborhood(snapshot, perplexity=count) for snapshot in values]
         task = Task(
             values=values,
             places=places,
@@ -133,7 +133,7 @@ class FusedMap(BaseEstimator):  # type: ignore[misc]
         )
         positions = lay_out_tsne(task) if self.loss == "tsne" else lay_out_umap(task)
         self.embedding_: Array = np.empty((len(flat), 2))
-        self.embedding_[order] = draw_drift(values, positions, neighbourhoods=places).reshape(-1, 2)
+        self.embedding_[order] = draw_drift(values, positions, neighborhoods=places).reshape(-1, 2)
         return self.embedding_
 
     def _check(self) -> None:

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from ._motion import Paths
-from ._neighbors import Links, Neighbourhood, kernel
 from .._results import Array
+from ._motion import Paths
+from ._neighbors import Links, Neighborhood, kernel
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,14 +26,14 @@ class Task:
     ----------
     values : ndarray of shape (n_snapshots, n_rows, n_features)
         The vectors.
-    places : sequence of Neighbourhood
+    places : sequence of Neighborhood
         Of each snapshot.
     links : Links
         Between snapshots.
     paths : Paths
         Of the rows.
     n_neighbors : int
-        How many neighbours within its snapshot a row has.
+        How many neighbors within its snapshot a row has.
     link, motion : float
         Weights of the links, and of the paths.
     n_iter : int
@@ -43,7 +43,7 @@ class Task:
     """
 
     values: Array
-    places: Sequence[Neighbourhood]
+    places: Sequence[Neighborhood]
     links: Links
     paths: Paths
     n_neighbors: int

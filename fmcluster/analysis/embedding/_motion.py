@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ._neighbors import LAGS, Neighbourhood
 from .._results import Array
+from ._neighbors import LAGS, Neighborhood
 
 N_NEIGHBORS = 30
-# Rows at a time, whose neighbours' vectors are held: 100 MB with 50 features.
+# Rows at a time, whose neighbors' vectors are held: 100 MB with 50 features.
 BLOCK = 8192
 _NOWHERE = 1e-9  # two positions closer than this say nothing of a direction
 
@@ -56,13 +56,13 @@ class Paths:
         return gradient
 
 
-def draw_drift(values: Array, positions: Array, *, neighbourhoods: Sequence[Neighbourhood]) -> Array:
-    """Let rows move in a map as they truly move, where they move less than their neighbours are away.
+def draw_drift(values: Array, positions: Array, *, neighborhoods: Sequence[Neighborhood]) -> Array:
+    """Let rows move in a map as they truly move, where they move less than their neighbors are away.
 
-    A layout by neighbours knows nothing of a movement that changes no neighbours: it puts the snapshots of such a row
+    A layout by neighbors knows nothing of a movement that changes no neighbors: it puts the snapshots of such a row
     into one clump, in no order. Here each row's snapshots are averaged, weighted by a Gaussian of their distance to the
     one at hand at the row's own bandwidth, in the vectors and in the map alike; the row is put at that average in the
-    map, moved by what it truly is away from the average, through the linear map that best takes its neighbours' vectors
+    map, moved by what it truly is away from the average, through the linear map that best takes its neighbors' vectors
     to their positions (a ridge regression). A row that moved farther than its bandwidth averages over itself alone, and
     stays where the layout put it.
 
@@ -72,7 +72,7 @@ def draw_drift(values: Array, positions: Array, *, neighbourhoods: Sequence[Neig
         The vectors.
     positions : ndarray of shape (n_snapshots, n_rows, 2)
         A layout.
-    neighbourhoods : sequence of Neighbourhood
+    neighborhoods : sequence of Neighborhood
         Of each snapshot.
 
     Returns
@@ -81,7 +81,7 @@ def draw_drift(values: Array, positions: Array, *, neighbourhoods: Sequence[Neig
         New positions.
     """
     out = np.empty_like(positions)
-    for now, place in enumerate(neighbourhoods):
+    for now, place in enumerate(neighborhoods):
         mean, middle = _smooth(values, positions, now, place.precision)
         near = place.near[:, :N_NEIGHBORS]
         if near.shape[1] == 0:

@@ -15,7 +15,7 @@ LAGS = (1, 2, 4, 8)
 
 
 @dataclass(frozen=True, eq=False)
-class Neighbourhood:
+class Neighborhood:
     """The nearest rows of each row of a snapshot.
 
     Attributes
@@ -55,35 +55,35 @@ class Links:
     distances: Array
 
 
-def find_neighbourhood(values: Array, *, perplexity: float) -> Neighbourhood:
-    """Find the neighbours of rows, and the bandwidth of each.
+def find_neighborhood(values: Array, *, perplexity: float) -> Neighborhood:
+    """Find the neighbors of rows, and the bandwidth of each.
 
     Parameters
     ----------
     values : ndarray of shape (n_rows, n_features)
         Rows of one snapshot.
     perplexity : float
-        How many neighbours a row effectively has; three times as many are looked at.
+        How many neighbors a row effectively has; three times as many are looked at.
     """
     finder = NearestNeighbors().fit(values)
     count = min(len(values) - 1, int(3 * perplexity))
     if count < 1:
         nobody = np.empty((len(values), 0))
-        return Neighbourhood(finder, nobody.astype(np.int64), nobody, np.zeros(len(values)))
+        return Neighborhood(finder, nobody.astype(np.int64), nobody, np.zeros(len(values)))
     distances, near = finder.kneighbors(n_neighbors=count)
     squares = distances**2
-    wanted = min(perplexity, count / 3 + 2 / 3)  # with few neighbours, a third of them, and one at least
-    return Neighbourhood(finder, near, squares, find_precisions(squares, perplexity=wanted))
+    wanted = min(perplexity, count / 3 + 2 / 3)  # with few neighbors, a third of them, and one at least
+    return Neighborhood(finder, near, squares, find_precisions(squares, perplexity=wanted))
 
 
-def find_links(values: Array, places: Sequence[Neighbourhood]) -> Links:
+def find_links(values: Array, places: Sequence[Neighborhood]) -> Links:
     """Find the nearest row of each row in the snapshots that lie `LAGS` before and after its own.
 
     Parameters
     ----------
     values : ndarray of shape (n_snapshots, n_rows, n_features)
         Rows of all snapshots.
-    places : sequence of Neighbourhood
+    places : sequence of Neighborhood
         Of each snapshot.
     """
     n_snapshots, n_rows = values.shape[:2]
@@ -99,7 +99,7 @@ def find_links(values: Array, places: Sequence[Neighbourhood]) -> Links:
 
 
 def kernel(squares: Array, precision: Array) -> Array:
-    """Return Gaussian weights relative to each row's nearest neighbour, which is always 1."""
+    """Return Gaussian weights relative to each row's nearest neighbor, which is always 1."""
     weights: Array = np.exp(-precision[:, None] * (squares - squares[:, :1]))
     return weights
 

@@ -27,7 +27,7 @@ def measure_faithfulness(vectors: Array, positions: Array) -> Faithfulness:
     Returns
     -------
     Faithfulness
-        Neighbours kept and trustworthiness within each snapshot, Spearman correlation of movements within each step.
+        Neighbors kept and trustworthiness within each snapshot, Spearman correlation of movements within each step.
 
     References
     ----------
@@ -38,7 +38,7 @@ def measure_faithfulness(vectors: Array, positions: Array) -> Faithfulness:
         drawn = np.sort(np.random.default_rng(0).choice(vectors.shape[1], MOST_ROWS, replace=False))
         vectors, positions = vectors[:, drawn], positions[:, drawn]
     n_rows = vectors.shape[1]
-    # scikit-learn's trustworthiness needs fewer neighbours than half of the rows
+    # scikit-learn's trustworthiness needs fewer neighbors than half of the rows
     k = min(N_NEIGHBORS, max(1, (n_rows - 1) // 2))
     if n_rows < 3:
         kept = chance = trust = float("nan")
@@ -51,8 +51,8 @@ def measure_faithfulness(vectors: Array, positions: Array) -> Faithfulness:
     steps = [_spearman(a, b) for a, b in zip(true, drawn, strict=True)]
     known = [step for step in steps if not np.isnan(step)]
     return Faithfulness(
-        neighbours_kept=kept,
-        neighbours_chance=chance,
+        neighbor_recall=kept,
+        neighbor_recall_chance=chance,
         n_neighbors=k,
         n_rows=n_rows,
         trustworthiness=trust,

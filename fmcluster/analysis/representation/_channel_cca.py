@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ...vectors import Vectors
-from ..metrics import canonical, weighted
 from .._results import Array
+from ..metrics import canonical, weighted
 
 _MOST_SAMPLES = 64  # that are read at a time
 _ROUNDING = 1e-6  # averages of a constant differ by less than this share of it, where they are of unlike many places
@@ -49,8 +49,8 @@ def compare_places(
 
 
 def _sum_products(pair: tuple[Vectors, Vectors], *, max_bytes: int) -> tuple[Array, Array, Array, int]:
-    """Return the centred inner products of channels over all places of all samples, and how many places there are."""
-    shapes = [vectors.source.map_shape for vectors in pair]
+    """Return the centered inner products of channels over all places of all samples, and how many places there are."""
+    shapes = [vectors.source.feature_map_shape for vectors in pair]
     size = min(shape[1] for shape in shapes), min(shape[2] for shape in shapes)
     channels, places = sum(shape[0] for shape in shapes), size[0] * size[1]
     matrices = 8 * 4 * channels**2
@@ -87,7 +87,7 @@ def _read_places(
     """Read some samples, averaged to a size, to an array of shape (n_samples * height * width, n_channels)."""
     import torch
 
-    maps = vectors.source.read_maps(
+    maps = vectors.source.read_feature_maps(
         snapshot=vectors.snapshots[0], samples=samples, channels=slice(None), rows=slice(None)
     )
     if not np.isfinite(maps).all():

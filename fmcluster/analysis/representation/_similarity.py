@@ -13,12 +13,12 @@ import pandas as pd
 
 from ...store import Run
 from ...vectors import Vectors
-from ..components import BLOCK_BYTES, accumulate_gram
-from .._validation import require
 from .._parallel import own_threads, run_each
-from ._channel_cca import compare_places
-from ..metrics import FEWEST_SAMPLES, flatten_kernel, rbf_kernel, warn_of_bias
 from .._results import Array
+from .._validation import require
+from ..components import BLOCK_BYTES, accumulate_gram
+from ..metrics import FEWEST_SAMPLES, flatten_kernel, rbf_kernel, warn_of_bias
+from ._channel_cca import compare_places
 
 Metric = Literal["cka", "rbf_cka", "procrustes", "svcca", "pwcca"]
 METRICS: tuple[Metric, ...] = ("cka", "rbf_cka", "procrustes", "svcca", "pwcca")

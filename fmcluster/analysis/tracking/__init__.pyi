@@ -1,3 +1,3 @@
-from ._noise_floor import Floor as Floor
-from ._noise_floor import split_floor as split_floor
+from ._noise_floor import NoiseFloor as NoiseFloor
+from ._noise_floor import noise_floor as noise_floor
 from ._track import track as track

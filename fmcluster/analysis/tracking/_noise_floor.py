@@ -11,17 +11,16 @@ import numpy.typing as npt
 import pandas as pd
 
 from ...vectors import Source, Vectors
-from ._agreement import MEASURES, agree, tabulate
-from .._validation import require
-from ..clustering import Clusterer, cluster
-from ..components import MAX_BYTES, pca
-from ..clustering import name_alike
 from .._parallel import run_each
 from .._results import Clusters, Labels
+from .._validation import require
+from ..clustering import Clusterer, cluster, name_alike
+from ..components import MAX_BYTES, pca
+from ._agreement import MEASURES, agree, tabulate
 
 
 @dataclass(frozen=True, eq=False)
-class Floor:
+class NoiseFloor:
     """How far two clusterings of the same rows agree at the same snapshot, where nothing but chance differs.
 
     Attributes
@@ -67,7 +66,7 @@ class Floor:
             raise ValueError(f"the floor has no snapshots {missing}; make it of all that the clusters are of")
 
 
-def split_floor(
+def noise_floor(
     vectors: Vectors,
     clusterer: Clusterer,
     *,
@@ -77,7 +76,7 @@ def split_floor(
     max_bytes: int = MAX_BYTES,
     random_state: int = 0,
     executor: Executor | None = None,
-) -> Floor:
+) -> NoiseFloor:
     """Cluster the same rows twice, from two halves of the probe, and see how far they agree within each snapshot.
 
     Nothing has changed between the two but what was looked at, so that this is what the choice of the probe and
@@ -114,14 +113,14 @@ def split_floor(
     TypeError
         For what is not vectors, or no clusterer.
     ValueError
-        For a view that cannot be halved: of the `map` view, features are places, of which each depends on the next.
+        For a view that cannot be halved: of the `feature_map` view, features are places, of which each depends on the next.
 
     References
     ----------
     T. Lange, V. Roth, M. L. Braun and J. M. Buhmann, "Stability-Based Validation of Clustering Solutions", Neural
     Computation 16, 2004.
     """
-    require(vectors, Vectors, verb="split_floor", made_by='layer.vectors("channel")')
+    require(vectors, Vectors, verb="noise_floor", made_by='layer.vectors("channel")')
     if n_splits < 1:
         raise ValueError(f"n_splits is {n_splits}; expected at least 1")
     halve, count, what = _way_to_halve(vectors)
@@ -143,7 +142,7 @@ def split_floor(
     return _floor(found[0], pd.concat(frames, ignore_index=True), source=f"halves of the {what}")
 
 
-def floor_between(clusters: Clusters, other: Clusters) -> Floor:
+def noise_floor_between(clusters: Clusters, other: Clusters) -> NoiseFloor:
     """Compare two clusterings of the same rows within each snapshot.
 
     Parameters
@@ -192,20 +191,22 @@ class SomeChannels:
         return self.source.snapshots
 
     @property
-    def map_shape(self) -> tuple[int, int, int]:
+    def feature_map_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of one sample's feature maps."""
-        return len(self.places), *self.source.map_shape[1:]
+        return len(self.places), *self.source.feature_map_shape[1:]
 
     @property
     def channels(self) -> Labels:
         """The channels' numbers."""
         return self.source.channels[self.places]
 
-    def read_maps(self, *, snapshot: int, samples: Labels, channels: slice, rows: slice) -> npt.NDArray[np.floating]:
+    def read_feature_maps(
+        self, *, snapshot: int, samples: Labels, channels: slice, rows: slice
+    ) -> npt.NDArray[np.floating]:
         """Read ndarray of shape (n_samples, n_channels, height, width)."""
         wanted = self.places[channels]
         box = slice(int(wanted[0]), int(wanted[-1]) + 1)
-        maps = self.source.read_maps(snapshot=snapshot, samples=samples, channels=box, rows=rows)
+        maps = self.source.read_feature_maps(snapshot=snapshot, samples=samples, channels=box, rows=rows)
         return maps[:, wanted - box.start]
 
 
@@ -217,7 +218,7 @@ def _way_to_halve(vectors: Vectors) -> tuple[Callable[[Labels], Vectors], int, s
         source = vectors.source
         return (
             lambda places: replace(vectors, source=SomeChannels(source, places)),
-            source.map_shape[0],
+            source.feature_map_shape[0],
             "channels",
         )
     raise ValueError(
@@ -245,8 +246,8 @@ def _compare(one: Clusters, other: Clusters, *, split: int) -> pd.DataFrame:
     return time.assign(split=split, n_rows=[int(table.sum()) for table in tables], **found)
 
 
-def _floor(clusters: Clusters, frame: pd.DataFrame, *, source: str) -> Floor:
-    return Floor(
+def _floor(clusters: Clusters, frame: pd.DataFrame, *, source: str) -> NoiseFloor:
+    return NoiseFloor(
         frame=frame,
         source=source,
         layer=clusters.layer,

@@ -5,11 +5,11 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from ._agreement import MEASURES, agree, tabulate, unrelated
-from .._validation import require
-from ._noise_floor import Floor, floor_between
-from ..clustering import NOISE
 from .._results import Clusters, History, Labels
+from .._validation import require
+from ..clustering import NOISE
+from ._agreement import MEASURES, agree, tabulate, unrelated
+from ._noise_floor import NoiseFloor, noise_floor_between
 from ._transitions import by_label, by_members, lives_by_label, lives_by_members, tabulate_transitions
 
 STEP = ["from_snapshot", "to_snapshot", "from_epoch", "to_epoch"]
@@ -18,7 +18,7 @@ STEP = ["from_snapshot", "to_snapshot", "from_epoch", "to_epoch"]
 def track(
     clusters: Clusters,
     *,
-    floor: Floor | Clusters | None = None,
+    floor: NoiseFloor | Clusters | None = None,
     overlap: float = 0.5,
     split: float = 0.25,
     n_permutations: int = 100,
@@ -42,7 +42,7 @@ def track(
     clusters : Clusters
         Made by `cluster`.
     floor : Floor or Clusters, optional
-        Made by `split_floor` with the same clusterer; or other clusters of the same rows, of a clusterer with another
+        Made by `noise_floor` with the same clusterer; or other clusters of the same rows, of a clusterer with another
         seed, or of another run. A step's floor is the mean of those of its two snapshots. By default not available.
     overlap : float
         Of clusters of each snapshot: the share of its members, from 0.5 to 1, with which a cluster survives in another.
@@ -85,9 +85,9 @@ def track(
     if n_permutations < 0:
         raise ValueError(f"n_permutations is {n_permutations}; expected 0 or more")
     if isinstance(floor, Clusters):
-        floor = floor_between(clusters, floor)
+        floor = noise_floor_between(clusters, floor)
     if floor is not None:
-        require(floor, Floor, verb="track(floor=...)", made_by="split_floor(vectors, clusterer), or Clusters")
+        require(floor, NoiseFloor, verb="track(floor=...)", made_by="noise_floor(vectors, clusterer), or Clusters")
         floor.check(clusters)
     frame = _moves(clusters)
     sizes = clusters.frame.groupby(["snapshot", "cluster"]).size().unstack(fill_value=0)
@@ -145,7 +145,7 @@ def _steps(frame: pd.DataFrame) -> pd.DataFrame:
     return table.groupby(STEP)[["n_rows", "stayed"]].sum().astype("int64").reset_index()
 
 
-def _measures(clusters: Clusters, *, floor: Floor | None, n_permutations: int, random_state: int) -> pd.DataFrame:
+def _measures(clusters: Clusters, *, floor: NoiseFloor | None, n_permutations: int, random_state: int) -> pd.DataFrame:
     """Return churn, ARI and AMI of each step, then their floors and their nulls."""
     labels, snapshots = clusters.by_snapshot(clusters.labels), clusters.rows["snapshot"].unique()
     matched = clusters.fit == "each"
@@ -179,8 +179,8 @@ def _rows(clusters: Clusters) -> pd.DataFrame:
     moved = (labels[1:] != labels[:-1]) & ~noise[1:] & ~noise[:-1]
     # how many of the last snapshots have the label of the last one
     unbroken = np.logical_and.accumulate(labels[::-1] == labels[-1]).sum(axis=0)
-    settled = pd.array(snapshots[len(labels) - unbroken], dtype="Int64")
-    settled[noise[-1]] = pd.NA
+    converged = pd.array(snapshots[len(labels) - unbroken], dtype="Int64")
+    converged[noise[-1]] = pd.NA
     first = clusters.rows.iloc[: labels.shape[1]][clusters.identity]
     return first.assign(
         first_cluster=labels[0],
@@ -190,5 +190,5 @@ def _rows(clusters: Clusters) -> pd.DataFrame:
         ),
         n_moves=moved.sum(axis=0),
         n_noise=noise.sum(axis=0),
-        settled=settled,
+        converged=converged,
     )

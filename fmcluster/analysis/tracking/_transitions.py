@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..clustering import shared_members
 from .._results import Labels
+from ..clustering import shared_members
 
 Transition = tuple[int | None, int | None, str, float]  # from, to, what, share of the members
 

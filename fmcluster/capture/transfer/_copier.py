@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from .._options import Reduction
 from ._memory import Bytes, HostMemory, PinnedRing
 from ._moments import Moments
 from ._reduce import moments_of, reduce_in_one_pass, reduce_in_turn, reduce_with_torch, stored_shape
-from .._options import Reduction
 
 _ONE_PASS = (torch.float32, torch.float16, torch.bfloat16)
 

@@ -34,7 +34,7 @@ class HostMemory:
         self._changed = Condition()
 
     def acquire(self, nbytes: int, *, waits: bool = True) -> Bytes:
-        """Return a piece of uninitialised memory, ndarray of shape (nbytes,)."""
+        """Return a piece of uninitialized memory, ndarray of shape (nbytes,)."""
         with self._changed:
             if waits:
                 self._changed.wait_for(lambda: not self._out or self._out + nbytes <= self.max_bytes)

@@ -8,16 +8,16 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ...store import Kind, LayerSpec
+from ...store import LayerSpec, Quantity
 
 Rows = npt.NDArray[Any]
-Key = tuple[str, Kind, int]
+Key = tuple[str, Quantity, int]
 
 
 class Write(Protocol):
     """What writes a shard, as `RunWriter.write` does."""
 
-    def __call__(self, layer: str, *, offset: int, values: Rows | None, kind: Kind) -> None:
+    def __call__(self, layer: str, *, offset: int, values: Rows | None, quantity: Quantity) -> None:
         """Write it; None where it holds nothing."""
 
 
@@ -54,14 +54,14 @@ class Filling:
         self._written: set[Key] = set()
         self._lock = Lock()
 
-    def place(self, layer: str, kind: Kind, *, slot: int, count: int, values: Rows | None) -> None:
+    def place(self, layer: str, quantity: Quantity, *, slot: int, count: int, values: Rows | None) -> None:
         """Put rows into the slots from one on; None: they are blank."""
         size = self._shard_samples
         for shard in range(slot // size, (slot + count - 1) // size + 1):
             first, last = shard * size, min((shard + 1) * size, self._n_samples)
             start, stop = max(slot, first), min(slot + count, last)
             part = None if values is None else values[start - slot : stop - slot]
-            key = layer, kind, first
+            key = layer, quantity, first
             if (start, stop) == (first, last):
                 self._put(key, part)
                 continue
@@ -101,12 +101,12 @@ class Filling:
         for key, partial in sorted(self._partial.items()):
             if not partial.filled.all():
                 self._put(key, partial.rows)
-        for layer, kind, first in sorted(key for key in self._written if key[2] >= count):
-            self._write(layer, offset=first, values=None, kind=kind)
+        for layer, quantity, first in sorted(key for key in self._written if key[2] >= count):
+            self._write(layer, offset=first, values=None, quantity=quantity)
         self._partial.clear()
 
     def _put(self, key: Key, rows: Rows | None) -> None:
-        layer, kind, first = key
-        self._write(layer, offset=first, values=rows, kind=kind)
+        layer, quantity, first = key
+        self._write(layer, offset=first, values=rows, quantity=quantity)
         with self._lock:
             self._written.add(key)

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import CaptureError
-from ...store import Kind, LayerSpec
+from ...store import LayerSpec, Quantity
 from ..transfer import Moments, no_statistics
 
 
@@ -29,13 +29,13 @@ class Taken:
         self.step = int(step)
         self.metrics = metrics
         self.failed = False
-        self._moments: dict[tuple[str, Kind], dict[int, Moments]] = {}
+        self._moments: dict[tuple[str, Quantity], dict[int, Moments]] = {}
         self._lock = Lock()
 
-    def add(self, layer: str, kind: Kind, *, slot: int, moments: Moments) -> None:
+    def add(self, layer: str, quantity: Quantity, *, slot: int, moments: Moments) -> None:
         """Add what the samples from a slot on sum up to."""
         with self._lock:
-            self._moments.setdefault((layer, kind), {})[slot] = moments
+            self._moments.setdefault((layer, quantity), {})[slot] = moments
 
     def add_up(self, slot: int) -> None:
         """Keep one sum of all samples before a slot, in place of one of each batch."""
@@ -52,10 +52,10 @@ class Taken:
                 for late in [start for start in parts if start >= slot]:
                     del parts[late]
 
-    def total(self, layer: str, kind: Kind) -> Moments | None:
+    def total(self, layer: str, quantity: Quantity) -> Moments | None:
         """Return what all samples so far sum up to, added in the order of their slots; None where there is none."""
         with self._lock:
-            parts = [moments for _, moments in sorted(self._moments.get((layer, kind), {}).items())]
+            parts = [moments for _, moments in sorted(self._moments.get((layer, quantity), {}).items())]
         if not parts:
             return None
         total = parts[0]
@@ -63,33 +63,33 @@ class Taken:
             total += moments
         return total
 
-    def statistics(self, specs: list[LayerSpec]) -> dict[tuple[str, Kind], npt.NDArray[np.float64]]:
-        """Return the statistics of layers, by name and kind."""
-        kinds: dict[bool, tuple[Kind, ...]] = {False: ("activation",), True: ("activation", "gradient")}
+    def statistics(self, specs: list[LayerSpec]) -> dict[tuple[str, Quantity], npt.NDArray[np.float64]]:
+        """Return the statistics of layers, by name and quantity."""
+        quantities: dict[bool, tuple[Quantity, ...]] = {False: ("activation",), True: ("activation", "gradient")}
         out = {}
         for spec in specs:
-            for kind in kinds[spec.gradient]:
-                total = self.total(spec.name, kind)
-                out[spec.name, kind] = no_statistics(spec.n_channels) if total is None else total.statistics()
+            for quantity in quantities[spec.gradient]:
+                total = self.total(spec.name, quantity)
+                out[spec.name, quantity] = no_statistics(spec.n_channels) if total is None else total.statistics()
         return out
 
     def clipped(self) -> dict[str, int]:
         """Return how many values of each layer were clipped."""
         counts: dict[str, int] = {}
-        for layer, kind in list(self._moments):
-            total = self.total(layer, kind)
+        for layer, quantity in list(self._moments):
+            total = self.total(layer, quantity)
             counts[layer] = counts.get(layer, 0) + (total.n_overflow if total is not None else 0)
         return counts
 
-    def check_overflow(self, dtypes: Mapping[tuple[str, Kind], str]) -> None:
+    def check_overflow(self, dtypes: Mapping[tuple[str, Quantity], str]) -> None:
         """Raise `CaptureError` where a value does not fit the dtype that it is stored in."""
-        for layer, kind in list(self._moments):
-            total = self.total(layer, kind)
+        for layer, quantity in list(self._moments):
+            total = self.total(layer, quantity)
             if total is not None and total.n_overflow:
-                dtype = dtypes[layer, kind]
+                dtype = dtypes[layer, quantity]
                 advice = 'Record with dtype="float32", or with' if dtype == "float16" else "Record with"
                 raise CaptureError(
-                    f"layer {layer!r}, epoch {self.epoch}, step {self.step}: {total.n_overflow} values of its {kind} "
+                    f"layer {layer!r}, epoch {self.epoch}, step {self.step}: {total.n_overflow} values of its {quantity} "
                     f"are beyond what {dtype} can hold ({'65504' if dtype == 'float16' else '3.4e38'}), the largest "
                     f'{total.overflow:g}. The snapshot was left out. {advice} overflow="clip".'
                 )

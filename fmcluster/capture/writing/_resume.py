@@ -55,7 +55,7 @@ def _require(path: str, there: str, here: str) -> None:
 
 def _stored(layer: Layer) -> str:
     return _describe(
-        layer.name, layer.shape[2:], str(layer.dtype), layer.channels, layer.crop, "gradient" in layer.kinds
+        layer.name, layer.shape[2:], str(layer.dtype), layer.channels, layer.crop, "gradient" in layer.quantities
     )
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import CaptureError, StoreError
-from ...store import Kind, LayerSpec, RunKind, RunWriter
+from ...store import LayerSpec, Quantity, RunKind, RunWriter
 from ..transfer import Copy
+from ._pending import Taken
 from ._queue import WriteQueue
 from ._resume import check_resumable
-from ._pending import Taken
 
 Deliver = Callable[[npt.NDArray[Any]], None]
 Index = npt.NDArray[np.int64]
@@ -43,7 +43,7 @@ class Session:
         self.specs: list[LayerSpec] = []
         self._provenance = provenance
         self._refuses_overflow = refuses_overflow
-        self._dtypes: dict[tuple[str, Kind], str] = {}
+        self._dtypes: dict[tuple[str, Quantity], str] = {}
         self._queue = WriteQueue()
         self._failure: Exception | None = None
 
@@ -72,19 +72,21 @@ class Session:
         """Queue something to write for a snapshot."""
         self._queue.put(partial(self._attempt, taken, what, work))
 
-    def put_copy(self, taken: Taken, copy: Copy, *, layer: str, kind: Kind, slot: int, deliver: Deliver) -> None:
+    def put_copy(
+        self, taken: Taken, copy: Copy, *, layer: str, quantity: Quantity, slot: int, deliver: Deliver
+    ) -> None:
         """Queue a copy of an output, of the samples from a slot on."""
         if copy.has_arrived:
-            taken.add(layer, kind, slot=slot, moments=copy.result()[1])
+            taken.add(layer, quantity, slot=slot, moments=copy.result()[1])
 
         def work() -> None:
             values, moments = copy.result()
-            taken.add(layer, kind, slot=slot, moments=moments)
+            taken.add(layer, quantity, slot=slot, moments=moments)
             deliver(values)
 
         def attempt() -> None:
             try:
-                self._attempt(taken, f"the {kind} of layer {layer!r}", work)
+                self._attempt(taken, f"the {quantity} of layer {layer!r}", work)
             finally:
                 copy.release()
 

@@ -1,6 +1,8 @@
 """Figures and the axes on them."""
 
 import matplotlib.pyplot as plt
+import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -56,11 +58,11 @@ def inch_panel(figure: Figure, *, left: float, top: float, width: float, height:
     return panel
 
 
-def inch_text(figure: Figure, text: str, *, left: float, top: float, size: float, colour: str = INK) -> Text:
+def inch_text(figure: Figure, text: str, *, left: float, top: float, size: float, color: str = INK) -> Text:
     """Write `text` with its upper left corner at a place in inches from the figure's upper left corner."""
     width, height = figure.get_size_inches()
     return figure.text(
-        left / width, 1 - top / height, text, fontsize=size, color=colour, va="top", ha="left", parse_math=False
+        left / width, 1 - top / height, text, fontsize=size, color=color, va="top", ha="left", parse_math=False
     )
 
 
@@ -88,7 +90,7 @@ def points_per_unit(ax: Axes) -> float:
 
 
 def spread(places: npt.NDArray[np.float64], *, apart: float) -> npt.NDArray[np.float64]:
-    """Move sorted places as little as is needed for neighbours to be `apart`.
+    """Move sorted places as little as is needed for neighbors to be `apart`.
 
     Examples
     --------

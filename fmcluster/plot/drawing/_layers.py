@@ -26,7 +26,7 @@ class MeasuredLayer(Protocol):
         """What the layer is called."""
 
     @property
-    def kind(self) -> str:
+    def quantity(self) -> str:
         """What its maps are: ``"activation"`` or ``"gradient"``."""
 
     @property
@@ -35,7 +35,7 @@ class MeasuredLayer(Protocol):
 
 
 class PicturedSamples(Protocol):
-    """What the pictures of exemplars need of a layer of a run."""
+    """What the pictures of top images need of a layer of a run."""
 
     @property
     def label(self) -> str:
@@ -46,7 +46,7 @@ class PicturedSamples(Protocol):
         """Indexed by sample, with a column ``class_name`` where known."""
 
     @property
-    def map_shape(self) -> tuple[int, int, int]:
+    def feature_map_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of one sample's maps."""
 
     @property
@@ -69,7 +69,7 @@ class PicturedLayer(Protocol):
         """What the layer is called."""
 
     @property
-    def kind(self) -> str:
+    def quantity(self) -> str:
         """What its maps are: ``"activation"`` or ``"gradient"``."""
 
     @property

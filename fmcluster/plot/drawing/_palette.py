@@ -1,4 +1,4 @@
-"""One colour per cluster, the same in every picture."""
+"""One color per cluster, the same in every picture."""
 
 from collections.abc import Iterable
 
@@ -8,10 +8,10 @@ import seaborn as sns
 from matplotlib.colors import Colormap
 
 NOISE = -1
-NOISE_COLOUR = "#a6a6a6"
+NOISE_COLOR = "#a6a6a6"
 MISSING = "#e4e4e4"
 
-# seaborn's "colorblind", its likest pairs apart and what is faint on white last; its grey is left to noise, and
+# seaborn's "colorblind", its likest pairs apart and what is faint on white last; its gray is left to noise, and
 # wine from Paul Tol's "muted" stands in for it.
 _FEW = (
     "#0173b2",
@@ -28,7 +28,7 @@ _FEW = (
 
 
 def cluster_palette(clusters: int | Iterable[int]) -> dict[int, str]:
-    """Map each cluster label to its colour.
+    """Map each cluster label to its color.
 
     Parameters
     ----------
@@ -38,8 +38,8 @@ def cluster_palette(clusters: int | Iterable[int]) -> dict[int, str]:
     Returns
     -------
     dict of int to str
-        Colours as ``"#rrggbb"``: for every label from 0 to the highest, and for -1, which is always grey. Up to
-        ten clusters a label has the same colour whatever the number of clusters.
+        Colors as ``"#rrggbb"``: for every label from 0 to the highest, and for -1, which is always gray. Up to
+        ten clusters a label has the same color whatever the number of clusters.
 
     Raises
     ------
@@ -63,20 +63,20 @@ def cluster_palette(clusters: int | Iterable[int]) -> dict[int, str]:
             f"received {lowest} as a number or label of clusters; expected a count of 0 or more, or labels of "
             f"-1 (noise), 0, 1, ...: renumber the labels"
         )
-    colours = _FEW if count <= len(_FEW) else _many(count)
-    return {NOISE: NOISE_COLOUR, **dict(zip(range(count), colours, strict=False))}
+    colors = _FEW if count <= len(_FEW) else _many(count)
+    return {NOISE: NOISE_COLOR, **dict(zip(range(count), colors, strict=False))}
 
 
 def _many(count: int) -> list[str]:
-    """Return `count` hues around the wheel; neighbouring hues differ in lightness as well."""
+    """Return `count` hues around the wheel; neighboring hues differ in lightness as well."""
     steps = [sns.husl_palette(count, s=0.9, l=lightness).as_hex() for lightness in (0.45, 0.62, 0.8)]
     return [str(steps[i % len(steps)][i]) for i in range(count)]
 
 
-def colour_map(name: str) -> Colormap:
-    """Return one of seaborn's colour maps, with light grey for what is missing."""
-    colours: Colormap = sns.color_palette(name, as_cmap=True)
-    return colours.with_extremes(bad=MISSING)
+def color_map(name: str) -> Colormap:
+    """Return one of seaborn's color maps, with light gray for what is missing."""
+    colors: Colormap = sns.color_palette(name, as_cmap=True)
+    return colors.with_extremes(bad=MISSING)
 
 
 def cluster_name(label: int) -> str:

@@ -1,4 +1,4 @@
-"""Pages of feature maps: titles, input image, colour bar, and a sheet of tiles in one block or cluster by cluster."""
+"""Pages of feature maps: titles, input image, color bar, and a sheet of tiles in one block or cluster by cluster."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,10 +12,9 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
 from ._figures import FAINT, INK, inch_panel, inch_text, new_figure, text_width
-from ._palette import cluster_name
-from ._palette import cluster_palette
 from ._layers import PicturedLayer, sample_name
-from ._tiles import Map, Scale, draw_colour_bar, draw_input, draw_tile
+from ._palette import cluster_name, cluster_palette
+from ._tiles import Map, Scale, draw_color_bar, draw_input, draw_tile
 
 MARGIN = 0.2
 TITLE = 0.75
@@ -135,9 +134,9 @@ def draw_sheet(
     scales : list of Scale
         One for each map.
     labels : dict of int to int
-        The cluster of each channel; where there are no headings, its colour stands beside the number. Empty for none.
+        The cluster of each channel; where there are no headings, its color stands beside the number. Empty for none.
     framed : iterable of int
-        The channels that get a frame, with the gid ``"medoid"``.
+        The channels that get a frame, with the gid ``"representative"``.
     """
     palette, size = cluster_palette(labels.values()), sheet.letters
     wide, tall = sheet.tile
@@ -162,7 +161,7 @@ def draw_sheet(
         if channel in marked:
             place = (left + 0.02, top + 0.02), wide - 0.04, tall - 0.04
             for line, edge in ((4.2, "white"), (2.6, palette[labels[channel]])):
-                panel.add_patch(Rectangle(*place, fill=False, ec=edge, lw=line, zorder=3, gid="medoid"))
+                panel.add_patch(Rectangle(*place, fill=False, ec=edge, lw=line, zorder=3, gid="representative"))
 
 
 def page(
@@ -176,7 +175,7 @@ def page(
     scale: Scale,
     relative: bool,
 ) -> tuple[Figure, Any, tuple[Text, Text]]:
-    """Lay out titles, input image, an empty panel, colour bar and note; all in inches.
+    """Lay out titles, input image, an empty panel, color bar and note; all in inches.
 
     Parameters
     ----------
@@ -189,7 +188,7 @@ def page(
     panel : tuple of (width, height)
         Size of the panel.
     scale : Scale
-        What the colour bar shows.
+        What the color bar shows.
     relative : bool
         Whether every channel has a scale of its own.
 
@@ -210,19 +209,19 @@ def page(
     total = max(aside + width + 0.25 + BAR, words)
     figure = new_figure(width=total + 2 * MARGIN, height=TITLE + body + NOTE + MARGIN)
     title = inch_text(figure, headline, left=MARGIN, top=0.15, size=13)
-    inch_text(figure, subtitle, left=MARGIN, top=0.42, size=9.5, colour=FAINT)
-    foot = inch_text(figure, note, left=MARGIN, top=TITLE + body + 0.18, size=8, colour=FAINT)
+    inch_text(figure, subtitle, left=MARGIN, top=0.42, size=9.5, color=FAINT)
+    foot = inch_text(figure, note, left=MARGIN, top=TITLE + body + 0.18, size=8, color=FAINT)
     if picture is not None:
         name = sample_name(layer, sample)
         draw_input(figure, picture, left=MARGIN, top=TITLE + 0.2, side=PICTURE, title=f"input: {name}")
     left = MARGIN + aside
-    draw_colour_bar(
+    draw_color_bar(
         figure,
         left=left + width + 0.2,
         top=TITLE + 0.2,
         height=min(body - 0.3, 3.2),
         scale=scale,
         relative=relative,
-        quantity=layer.kind,
+        quantity=layer.quantity,
     )
     return figure, inch_panel(figure, left=left, top=TITLE, width=width, height=height), (title, foot)

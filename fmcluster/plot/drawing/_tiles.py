@@ -1,4 +1,4 @@
-"""Small pictures of single feature maps on a common scale of colours."""
+"""Small pictures of single feature maps on a common scale of colors."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
-import seaborn  # noqa: F401  (registers the colour maps "rocket" and "icefire")
+import seaborn  # noqa: F401  (registers the color maps "rocket" and "icefire")
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, Normalize
@@ -18,14 +18,14 @@ from matplotlib.patches import Rectangle
 from ._figures import FAINT, INK, RULE, inch_axes
 
 CLIP_PERCENTILE = 99.5
-NOT_FINITE_COLOUR = "#8fbf8f"
+NOT_FINITE_COLOR = "#8fbf8f"
 
 Map = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Scale:
-    """What a colour stands for.
+    """What a color stands for.
 
     Attributes
     ----------
@@ -34,7 +34,7 @@ class Scale:
     signed : bool
         Whether the scale runs from -limit to limit; otherwise it runs from 0. Black is zero in both.
     extend : str
-        Which ends values go beyond, as matplotlib's colour bars have it.
+        Which ends values go beyond, as matplotlib's color bars have it.
     """
 
     limit: float
@@ -47,10 +47,10 @@ class Scale:
         return Normalize(-self.limit if self.signed else 0.0, self.limit)
 
     @property
-    def colours(self) -> Colormap:
-        """The colour map: warm for positive and cold for negative values."""
+    def colors(self) -> Colormap:
+        """The color map: warm for positive and cold for negative values."""
         name = "icefire" if self.signed else "rocket"
-        return mpl.colormaps[name].with_extremes(bad=NOT_FINITE_COLOUR)
+        return mpl.colormaps[name].with_extremes(bad=NOT_FINITE_COLOR)
 
 
 def scale_of(maps: Map, *, signed: bool) -> Scale:
@@ -95,33 +95,33 @@ def draw_tile(ax: Axes, tile: Map, *, at: tuple[float, float, float, float], sca
     at : tuple of four floats
         Left, top, width and height in inches.
     scale : Scale
-        What the colours stand for.
+        What the colors stand for.
     """
     left, top, width, height = at
     if is_dead(tile):
         ax.add_patch(Rectangle((left, top), width, height, fc="#f4f4f4", ec=RULE, hatch="////", lw=0.6))
         return
     extent = (left, left + width, top + height, top)
-    ax.imshow(tile, extent=extent, cmap=scale.colours, norm=scale.norm, aspect="auto")
+    ax.imshow(tile, extent=extent, cmap=scale.colors, norm=scale.norm, aspect="auto")
     # The light end of the scale is as light as the page.
     ax.add_patch(Rectangle((left, top), width, height, fill=False, ec=RULE, lw=0.5))
     if tile.size == 1 and width >= 0.5 and np.isfinite(tile).all():
         value = float(tile.flat[0])
-        red, green, blue, _ = scale.colours(scale.norm(value))
+        red, green, blue, _ = scale.colors(scale.norm(value))
         decimals = max(0, 2 - floor(log10(scale.limit)))
-        colour = "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.55 else INK
+        color = "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.55 else INK
         ax.text(
             left + width / 2,
             top + height / 2,
             f"{value:.{decimals}f}",
-            color=colour,
+            color=color,
             fontsize=8,
             ha="center",
             va="center",
         )
 
 
-def draw_colour_bar(
+def draw_color_bar(
     figure: Figure, *, left: float, top: float, height: float, scale: Scale, relative: bool, quantity: str
 ) -> None:
     """Draw the scale, its lower end `height` inches under its upper end.
@@ -133,7 +133,7 @@ def draw_colour_bar(
     left, top, height : float
         Place in inches from the figure's upper left corner.
     scale : Scale
-        What the colours stand for.
+        What the colors stand for.
     relative : bool
         Whether every channel has a scale of its own, so that the bar can only say shares of it.
     quantity : str
@@ -142,7 +142,7 @@ def draw_colour_bar(
     ax = inch_axes(figure, left=left, top=top, width=0.13, height=height)
     if relative:
         scale = Scale(limit=1.0, signed=scale.signed, extend=scale.extend)
-    bar = figure.colorbar(ScalarMappable(scale.norm, scale.colours), cax=ax, extend=scale.extend, extendfrac=0.04)
+    bar = figure.colorbar(ScalarMappable(scale.norm, scale.colors), cax=ax, extend=scale.extend, extendfrac=0.04)
     bar.set_label(f"{quantity} / limit of the channel's own scale" if relative else quantity, fontsize=9, color=INK)
     bar.ax.tick_params(labelsize=8, color=FAINT)
     bar.outline.set_visible(False)

@@ -1,6 +1,6 @@
-"""The interactive charts, as plotly's JSON: plain dictionaries, without a colour for ink or paper.
+"""The interactive charts, as plotly's JSON: plain dictionaries, without a color for ink or paper.
 
-Text, grid lines and backgrounds get their colours from the page's style sheet, so that one chart serves light, dark
+Text, grid lines and backgrounds get their colors from the page's style sheet, so that one chart serves light, dark
 and print.
 """
 

@@ -4,7 +4,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ...plot.drawing import cluster_name
-
 from ..content import Study
 from ._charts import Json, layout_of, literal, short
 
@@ -48,13 +47,13 @@ def embedding_chart(study: Study) -> Json:
         "frames": frames,
         "titles": study.titles,
         "names": [literal(name) for name in study.row_names],
-        "palette": {str(label): colour for label, colour in study.palette.items()},
+        "palette": {str(label): color for label, color in study.palette.items()},
         "clusters": {str(label): cluster_name(label) for label in study.palette},
     }
 
 
 def trajectories_chart(study: Study) -> Json:
-    """Return the path of every row through the map, coloured by its last cluster; the longest are strong and named.
+    """Return the path of every row through the map, colored by its last cluster; the longest are strong and named.
 
     Returns
     -------
@@ -105,27 +104,27 @@ def _map_layout(study: Study) -> Json:
     return layout
 
 
-def _lines(colour: str, *, style: str) -> Json:
+def _lines(color: str, *, style: str) -> Json:
     """Return paths as one line with gaps."""
     width, strength = (2.4, 0.95) if style == "strong" else (1, 0.35)
     return {
         "type": "scatter",
         "mode": "lines",
-        "line": {"color": colour, "width": width},
+        "line": {"color": color, "width": width},
         "opacity": strength,
         "meta": style,
         "hovertemplate": ABOUT,
     }
 
 
-def _marks(colours: list[str], *, at: int, style: str) -> Json:
+def _marks(colors: list[str], *, at: int, style: str) -> Json:
     """Return the hollow starts, or the filled ends, of paths."""
     size, strength = (8, 1.0) if style == "strong" else (4, 0.45)
     symbol = "circle" if at else "circle-open"
     return {
         "type": "scatter",
         "mode": "markers",
-        "marker": {"symbol": symbol, "size": size, "color": colours, "opacity": strength},
+        "marker": {"symbol": symbol, "size": size, "color": colors, "opacity": strength},
         "meta": f"{style} {'end' if at else 'start'}",
         "hovertemplate": ABOUT,
     }

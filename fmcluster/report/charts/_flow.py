@@ -4,10 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ...plot.drawing import spread
-from ...plot.drawing import cluster_name
-from ...plot.drawing import brief
-
+from ...plot.drawing import brief, cluster_name, spread
 from ..content import Study
 from ._charts import Json, layout_of
 
@@ -146,6 +143,6 @@ def _integers(table: pd.DataFrame, columns: list[str]) -> list[tuple[int, ...]]:
     return [tuple(int(value) for value in row) for row in table[columns].itertuples(index=False)]
 
 
-def _rgba(colour: str, alpha: float) -> str:
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+def _rgba(color: str, alpha: float) -> str:
+    red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red},{green},{blue},{alpha})"

@@ -4,8 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...analysis import Similarity
-from ...plot.drawing import colour_map
-
+from ...plot.drawing import color_map
 from ._charts import Json, layout_of, literal
 
 WITH_NUMBERS = 12
@@ -39,7 +38,7 @@ def likeness_charts(alike: Similarity, *, titles: list[str]) -> dict[str, Json]:
 
 def _chart(stages: list[npt.NDArray[np.float64]], names: list[str], *, first: int) -> Json:
     matrices = [[[_plain(value) for value in row] for row in stage] for stage in stages]
-    shades = colour_map("mako")(np.linspace(0, 1, 11))
+    shades = color_map("mako")(np.linspace(0, 1, 11))
     mesh = {
         "type": "heatmap",
         "z": matrices[first],

@@ -49,7 +49,7 @@ def choose_layers(run: Run) -> list[str]:
 
 def _rank(layer: Layer) -> int:
     """Return how little a layer is worth a section: 0 for new maps, then other new outputs, maps passed on, others."""
-    _, height, width = layer.map_shape
+    _, height, width = layer.feature_map_shape
     passing = any(part in layer.module for part in _PASSING)
     return 2 * passing + (height * width == 1)
 

@@ -44,12 +44,12 @@ _MEASURES: dict[str, tuple[str, Callable[[float], str], Callable[[float], str] |
     "effective_rank": ("effective rank", _count, _count),
     "drift": ("drift from the first", _fine, _fine),
     "drift_step": ("drift in this step", _fine, _fine),
-    "settled_channels": ("channels settled", _share, None),
+    "converged_channels": ("channels converged", _share, None),
     "permuted": ("permuted channels", _count, None),
     "noise": ("noise channels", _count, None),
     "cka_to_last": ("CKA to the last snapshot", _ratio, _ratio),
     "cka_to_next": ("CKA to the next layer", _ratio, _ratio),
-    "knn_accuracy": ("accuracy of neighbours", _share, _share),
+    "knn_accuracy": ("accuracy of neighbors", _share, _share),
 }
 
 
@@ -105,7 +105,7 @@ class LayerEvidence:
         Its id in the page, and what the layer is; not escaped.
     n_channels : int
         How many were recorded.
-    settled, separated : str
+    converged, separated : str
         The epochs, or a dash.
     measured : tuple of Measured
         Those that are known at some snapshot.
@@ -117,7 +117,7 @@ class LayerEvidence:
     name: str
     module: str
     n_channels: int
-    settled: str
+    converged: str
     separated: str
     measured: tuple[Measured, ...]
     advised: bool
@@ -153,7 +153,7 @@ def layer_evidence(findings: Findings) -> list[LayerEvidence]:
                 name=str(layer.layer),
                 module=str(layer.module),
                 n_channels=int(layer.channels),  # type: ignore[arg-type]
-                settled=_epoch(layer.settled_epoch),
+                converged=_epoch(layer.converged_epoch),
                 separated=_epoch(layer.separated_epoch),
                 measured=tuple(each for each in measured if any(each.values)),
                 advised=any(name == layer.layer for name, _ in cited),

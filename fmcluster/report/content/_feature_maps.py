@@ -10,10 +10,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from ...plot import channel_grid
-from ...plot.drawing import brief
-from ...plot.drawing import Map, Scale, as_tiles, is_dead, scale_of
+from ...plot.drawing import Map, Scale, as_tiles, brief, is_dead, scale_of
 from ...store import Layer
-
 from ._layer_content import Study
 
 TILE, GAP = 64, 4
@@ -87,11 +85,11 @@ class Strips:
     titles : tuple of str
         The snapshots shown.
     typical : tuple of Strip
-        The medoid of each cluster; in views whose rows are not channels, empty.
+        The representative of each cluster; in views whose rows are not channels, empty.
     changed : tuple of Strip
         The channels whose response changed most.
     ramp : tuple of str
-        Colours of the scale, from its lower end to its upper.
+        Colors of the scale, from its lower end to its upper.
     signed : bool
         Whether the scales run from minus their limit; otherwise they run from 0.
     n_dead : int
@@ -110,7 +108,7 @@ class Strips:
 
 
 def make_strips(study: Study, *, sample: int) -> Strips:
-    """Draw the medoid channel of each cluster, and the channels that changed most, at every snapshot.
+    """Draw the representative channel of each cluster, and the channels that changed most, at every snapshot.
 
     Parameters
     ----------
@@ -124,7 +122,7 @@ def make_strips(study: Study, *, sample: int) -> Strips:
     changed: list[tuple[int, int | None]]
     if study.scores.identity == ["channel"]:
         channel_of = study.scores.rows["channel"].to_numpy()[: study.n_rows]
-        typical = [(int(channel_of[row]), label) for label, row in study.medoids.items()]
+        typical = [(int(channel_of[row]), label) for label, row in study.representatives.items()]
         order = np.argsort(-study.change, kind="stable")
         changed = [(int(channel_of[row]), int(last[row])) for row in order[:CHANGED]]
     else:
@@ -152,7 +150,7 @@ def make_strips(study: Study, *, sample: int) -> Strips:
                 _encode(_side_by_side(tiles, scale), alt, lossless=max(tiles.shape[1:]) < TILE // 2),
             )
         )
-    shades = scale_of(maps, signed=signed).colours(np.linspace(0, 1, 9))
+    shades = scale_of(maps, signed=signed).colors(np.linspace(0, 1, 9))
     return Strips(
         sample=sample,
         sample_name=name,
@@ -208,19 +206,19 @@ def _side_by_side(tiles: Map, scale: Scale) -> Pixels:
     sheet = np.zeros((TILE, len(tiles) * (TILE + GAP) - GAP, 4), np.uint8)
     for place, tile in enumerate(tiles):
         left = place * (TILE + GAP)
-        sheet[:, left : left + TILE] = _hatching() if is_dead(tile) else _coloured(tile, scale)
+        sheet[:, left : left + TILE] = _hatching() if is_dead(tile) else _colored(tile, scale)
     return sheet
 
 
-def _coloured(tile: Map, scale: Scale) -> Pixels:
-    shades = scale.colours(scale.norm(np.ma.masked_invalid(tile)), bytes=True)
+def _colored(tile: Map, scale: Scale) -> Pixels:
+    shades = scale.colors(scale.norm(np.ma.masked_invalid(tile)), bytes=True)
     image = Image.fromarray(np.asarray(shades, dtype=np.uint8))
     small = max(tile.shape) <= TILE
     return np.asarray(image.resize((TILE, TILE), Image.Resampling.NEAREST if small else Image.Resampling.BOX))
 
 
 def _hatching() -> Pixels:
-    """Return the square that stands for a constant map: grey stripes, on light paper as on dark."""
+    """Return the square that stands for a constant map: gray stripes, on light paper as on dark."""
     across = np.add.outer(np.arange(TILE), np.arange(TILE)) % 12
     square = np.zeros((TILE, TILE, 4), np.uint8)
     square[..., :3] = 128
@@ -241,5 +239,5 @@ def _encode(pixels: Pixels, alt: str, *, lossless: bool = True) -> Picture:
 
 
 def gradient(ramp: Sequence[str]) -> str:
-    """Return colours as a gradient of a style sheet."""
+    """Return colors as a gradient of a style sheet."""
     return f"linear-gradient(to right, {', '.join(ramp)})"

@@ -8,12 +8,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from ...analysis import Clusters, Embedding, History, Scores, medoids
-from ...analysis import Reducer
-from ...analysis import Saved
-from ...analysis import study
-from ...plot.drawing import cluster_palette
-from ...plot.drawing import snapshot_table, snapshot_titles
+from ...analysis import Clusters, Embedding, History, Reducer, ResultCache, Scores, representatives, study
+from ...plot.drawing import cluster_palette, snapshot_table, snapshot_titles
 from ...store import Layer
 from ...vectors import Vectors
 
@@ -25,7 +21,7 @@ STAGES = 5
 
 @dataclass(frozen=True)
 class Settings:
-    """How the layers of a report are analysed.
+    """How the layers of a report are analyzed.
 
     Attributes
     ----------
@@ -57,9 +53,9 @@ class Study:
     layer : Layer
         The layer.
     rows_in_view : int
-        How many rows the view has in a snapshot; more than were analysed where rows were drawn.
+        How many rows the view has in a snapshot; more than were analyzed where rows were drawn.
     vectors : Vectors
-        The rows that were analysed.
+        The rows that were analyzed.
     scores, embedding, clusters, history
         What the analysis returned.
     """
@@ -74,7 +70,7 @@ class Study:
 
     @property
     def n_rows(self) -> int:
-        """Rows analysed in each snapshot."""
+        """Rows analyzed in each snapshot."""
         return len(self.scores.rows) // self.scores.n_snapshots
 
     @cached_property
@@ -84,7 +80,7 @@ class Study:
 
     @cached_property
     def palette(self) -> dict[int, str]:
-        """The colour of each cluster, in all panels."""
+        """The color of each cluster, in all panels."""
         return cluster_palette(self.clusters.labels)
 
     @cached_property
@@ -121,14 +117,14 @@ class Study:
         return distance
 
     @cached_property
-    def medoids(self) -> dict[int, int]:
+    def representatives(self) -> dict[int, int]:
         """Of each cluster with members at the last snapshot, the row nearest to their mean; no noise."""
-        found = medoids(self.scores, self.clusters)
+        found = representatives(self.clusters, self.scores)
         last = found[found["snapshot"] == self.scores.rows["snapshot"].iloc[-1]]
         return {int(label): int(place) for label, place in zip(last["cluster"], last["place"], strict=True)}
 
 
-def study_layer(layer: Layer, settings: Settings, *, announce: Announce, saved: Saved | None) -> Study:
+def study_layer(layer: Layer, settings: Settings, *, announce: Announce, saved: ResultCache | None) -> Study:
     """Reduce, map, cluster and track one layer.
 
     Parameters
@@ -138,7 +134,7 @@ def study_layer(layer: Layer, settings: Settings, *, announce: Announce, saved: 
     settings : Settings
         How.
     announce : callable
-        Told in words what comes next, `STAGES` times (exemplars and pictures, which come last, among them).
+        Told in words what comes next, `STAGES` times (top images and pictures, which come last, among them).
     saved : Saved or None
         Results that are used again.
 

@@ -2,10 +2,8 @@
 
 from dataclasses import dataclass
 
-from ...analysis import Findings, Similarity, diagnose, similarity
-from ...analysis import Saved
+from ...analysis import Findings, ResultCache, Similarity, diagnose, similarity
 from ...store import Run
-
 from ._layer_content import Announce, Settings
 
 OVERALL_STAGES = 2
@@ -30,7 +28,7 @@ class Overall:
     refused: str = ""
 
 
-def study_run(run: Run, settings: Settings, *, announce: Announce, saved: Saved | None) -> Overall:
+def study_run(run: Run, settings: Settings, *, announce: Announce, saved: ResultCache | None) -> Overall:
     """Diagnose a run and compare its layers, or take what is saved of that.
 
     Where the run cannot be judged (fewer than four images in every snapshot, activations that are not finite), the

@@ -8,12 +8,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ...plot.drawing import brief
-from ...plot.drawing import as_tiles, scale_of
+from ...plot.drawing import as_tiles, brief, scale_of
 from ...store import Run
-
-from ._layer_content import Study
 from ._feature_maps import Picture, input_picture, name_sample
+from ._layer_content import Study
 
 MOST_IMAGES, MOST_COLUMNS = 3, 20
 SHADES = 32
@@ -165,9 +163,9 @@ def _nearest(length: int) -> npt.NDArray[np.int64]:
 
 
 def _shade(maps: Floats, *, signed: bool) -> tuple[Pixels, list[tuple[int, int, int]]]:
-    """Return shades of the shape of the maps, and the colours they stand for.
+    """Return shades of the shape of the maps, and the colors they stand for.
 
-    The last colour is that of values which are not finite.
+    The last color is that of values which are not finite.
     """
     shades = np.empty(maps.shape, np.uint8)
     for row in range(maps.shape[1]):
@@ -175,9 +173,9 @@ def _shade(maps: Floats, *, signed: bool) -> tuple[Pixels, list[tuple[int, int, 
         scale = scale_of(here, signed=signed)
         along = np.clip(np.asarray(scale.norm(np.nan_to_num(here)), dtype=np.float64), 0, 1)
         shades[:, row] = np.where(np.isfinite(here), np.round((SHADES - 1) * along), SHADES)
-    colours = scale_of(maps[:0], signed=signed).colours
-    ramp = np.round(255 * colours(np.linspace(0, 1, SHADES))[:, :3]).astype(int)
-    bad = np.round(255 * np.array(colours.get_bad()[:3])).astype(int)
+    colors = scale_of(maps[:0], signed=signed).colors
+    ramp = np.round(255 * colors(np.linspace(0, 1, SHADES))[:, :3]).astype(int)
+    bad = np.round(255 * np.array(colors.get_bad()[:3])).astype(int)
     palette = [(int(red), int(green), int(blue)) for red, green, blue in [*ramp, bad]]
     return shades, palette
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...plot.drawing import cluster_name
-
 from ._layer_content import Study
 
 
@@ -18,7 +17,7 @@ class ClusterRow:
     ----------
     label : int
         Its label.
-    name, colour : str
+    name, color : str
         As in all panels.
     first, last : int
         Members at the first and the last snapshot.
@@ -26,19 +25,19 @@ class ClusterRow:
         Of the first members, those that are members at the last snapshot as well.
     arrived, left : int
         Moves into it and out of it, over all steps.
-    medoid : str
+    representative : str
         The row nearest to the mean of its members at the last snapshot, or empty; not escaped.
     """
 
     label: int
     name: str
-    colour: str
+    color: str
     first: int
     last: int
     stayed: int
     arrived: int
     left: int
-    medoid: str
+    representative: str
 
 
 @dataclass(frozen=True)
@@ -58,13 +57,13 @@ def cluster_rows(study: Study) -> list[ClusterRow]:
         ClusterRow(
             label=label,
             name=cluster_name(label),
-            colour=study.palette[label],
+            color=study.palette[label],
             first=int((labels[0] == label).sum()),
             last=int((labels[-1] == label).sum()),
             stayed=int(((labels[0] == label) & (labels[-1] == label)).sum()),
             arrived=int((moved["to_cluster"] == label).sum()),
             left=int((moved["from_cluster"] == label).sum()),
-            medoid=study.row_names[study.medoids[label]] if label in study.medoids else "",
+            representative=study.row_names[study.representatives[label]] if label in study.representatives else "",
         )
         for label in known
     ]
@@ -92,4 +91,4 @@ def where_it_moved(rows: Sequence[tuple[str, float]]) -> str:
     most, least = max(rows, key=lambda row: row[1]), min(rows, key=lambda row: row[1])
     if len(rows) < 2 or most[1] == least[1]:
         return ""
-    return f"{most[0]} was reorganised most ({most[1]:.0%}), {least[0]} least ({least[1]:.0%})"
+    return f"{most[0]} was reorganized most ({most[1]:.0%}), {least[0]} least ({least[1]:.0%})"

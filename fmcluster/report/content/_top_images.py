@@ -10,11 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ...analysis import Exemplars, exemplars
-from ...analysis import centres_of
-from ...analysis import Saved
+from ...analysis import ResultCache, TopImages, relative_centers, top_images
 from ...store import Run
-
 from ._layer_content import Study
 
 PER_CHANNEL = 4
@@ -59,7 +56,7 @@ class Thumbnails:
     places: dict[int, int]
 
 
-def find_exhibits(study: Study, *, saved: Saved | None, max_bytes: int) -> list[Exhibit]:
+def find_exhibits(study: Study, *, saved: ResultCache | None, max_bytes: int) -> list[Exhibit]:
     """Return the images of each row.
 
     Of a channel, the strongest four at the first and at the last snapshot; of a row that is of one image, that image,
@@ -67,33 +64,33 @@ def find_exhibits(study: Study, *, saved: Saved | None, max_bytes: int) -> list[
     """
     identity = study.scores.identity
     if identity == ["channel"]:
-        return _find_exemplars(study, saved=saved, max_bytes=max_bytes)
+        return _find_top_images(study, saved=saved, max_bytes=max_bytes)
     if "sample" not in identity:
         return []
     first = study.scores.rows[identity].iloc[: study.n_rows]
     rows: Shown = [[[int(sample), None, None]] for sample in first["sample"]]
     if {"y", "x"} <= set(identity):
-        down, along = centres_of(study.layer)
+        down, along = relative_centers(study.layer)
         for row, y, x in zip(rows, first["y"], first["x"], strict=True):
             row[0][1:] = [_share(down[y]), _share(along[x])]
     return [Exhibit("the image", rows)]
 
 
-def _find_exemplars(study: Study, *, saved: Saved | None, max_bytes: int) -> list[Exhibit]:
+def _find_top_images(study: Study, *, saved: ResultCache | None, max_bytes: int) -> list[Exhibit]:
     layer = study.layer
     every = layer.snapshots["snapshot"].tolist()
     ends = sorted({int(every[0]), int(every[-1])})
 
-    def find() -> Exemplars:
-        return exemplars(layer, k=PER_CHANNEL, snapshots=ends, max_bytes=max_bytes)
+    def find() -> TopImages:
+        return top_images(layer, k=PER_CHANNEL, snapshots=ends, max_bytes=max_bytes)
 
     found = (
         find()
         if saved is None
         else saved.use(
             find,
-            Exemplars,
-            verb="exemplars",
+            TopImages,
+            verb="top_images",
             vectors=layer.vectors("sample", snapshots=ends),
             parameters={"k": PER_CHANNEL},
         )

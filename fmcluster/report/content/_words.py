@@ -3,7 +3,6 @@
 import math
 
 from ...analysis import Faithfulness
-
 from ._layer_content import Study
 
 
@@ -13,15 +12,15 @@ def faithfulness_line(faithfulness: Faithfulness) -> str:
     Examples
     --------
     >>> faithfulness_line(Faithfulness(7.9, 0.9, 15, 64, 0.93, 0.43, 0.4))  # doctest: +NORMALIZE_WHITESPACE
-    'keeps 7.9 of 15 neighbours (chance 0.9): points that lie close together are mostly alike, but not always;
+    'keeps 7.9 of 15 neighbors (chance 0.9): points that lie close together are mostly alike, but not always;
     motion 0.43: how far a point travels says only roughly how much it changed'
     """
-    kept, chance, count = faithfulness.neighbours_kept, faithfulness.neighbours_chance, faithfulness.n_neighbors
+    kept, chance, count = faithfulness.neighbor_recall, faithfulness.neighbor_recall_chance, faithfulness.n_neighbors
     if math.isnan(kept):
-        near = "too few points to say whether neighbours are kept"
+        near = "too few points to say whether neighbors are kept"
     else:
         share = (kept - chance) / (count - chance) if count > chance else 0.0
-        near = f"keeps {kept:.1f} of {count} neighbours (chance {chance:.1f}): {_nearness(share)}"
+        near = f"keeps {kept:.1f} of {count} neighbors (chance {chance:.1f}): {_nearness(share)}"
     if math.isnan(faithfulness.motion):
         return f"{near}; motion: not available, nothing moved or there is one snapshot"
     return f"{near}; motion {faithfulness.motion:.2f}: {_motion(faithfulness.motion)}"
@@ -32,7 +31,7 @@ def how_it_was_made(study: Study) -> str:
     scores, embedding, clusters = study.scores, study.embedding, study.clusters
     held = float(scores.explained_variance_ratio.sum())
     fit = {
-        "pooled": "fitted on all snapshots together (pooled), so that a place and a colour mean the same in each",
+        "pooled": "fitted on all snapshots together (pooled), so that a place and a color mean the same in each",
         "each": "fitted on each snapshot by itself (each)",
     }.get(str(embedding.fit), f"fitted on the snapshot of epoch {embedding.fit}")
     rows = f"{study.n_rows} of {study.rows_in_view}, drawn at random" if study.n_rows < study.rows_in_view else "all"
@@ -44,19 +43,23 @@ def how_it_was_made(study: Study) -> str:
 
 def row_noun(view: str) -> str:
     """Return what a row of a view is called in the plural."""
-    return {"channel": "channels", "map": "feature maps", "sample": "samples", "position": "places"}.get(view, "rows")
+    return {"channel": "channels", "feature_map": "feature maps", "sample": "samples", "position": "places"}.get(
+        view, "rows"
+    )
 
 
 def one_row(view: str) -> str:
     """Return what a row of a view is called in the singular."""
-    return {"channel": "channel", "map": "feature map", "sample": "sample", "position": "place"}.get(view, "row")
+    return {"channel": "channel", "feature_map": "feature map", "sample": "sample", "position": "place"}.get(
+        view, "row"
+    )
 
 
 def row_meaning(view: str) -> str:
     """Say what a point in the maps is."""
     return {
         "channel": "one channel: its response to all images, at all places. Channels that lie together respond alike",
-        "map": "one feature map: a channel on one image. Maps that lie together have like patterns",
+        "feature_map": "one feature map: a channel on one image. Maps that lie together have like patterns",
         "sample": "one image as the layer sees it. Images that lie together are alike to the network",
         "position": "one place of one image, over all channels. Places that lie together are alike to the network",
     }.get(view, f"one row of the view {view}")

@@ -50,7 +50,7 @@
       panel.querySelector(".which").value = row;
       panel.querySelector(".chips").replaceChildren(...frames.map((frame, place) => {
         const swatch = make("span", { className: "swatch" });
-        swatch.style.setProperty("--colour", palette[frame.cluster[row]]);
+        swatch.style.setProperty("--color", palette[frame.cluster[row]]);
         return make("li", {}, swatch, `${titles[place]}: ${clusters[frame.cluster[row]]}`);
       }));
       for (const canvas of panel.querySelectorAll("[data-sheet]")) {
@@ -81,9 +81,9 @@
         }
         pen.drawImage(sheet, (place % across) * side, Math.floor(place / across) * side, side, side, left, 0, size, size);
         if (down === null) return;
-        for (const [width, colour] of [[4, "#000000"], [2, "#ffffff"]]) {
+        for (const [width, color] of [[4, "#000000"], [2, "#ffffff"]]) {
           pen.lineWidth = width;
-          pen.strokeStyle = colour;
+          pen.strokeStyle = color;
           pen.beginPath();
           pen.arc(left + size * along, size * down, 7, 0, 2 * Math.PI);
           pen.stroke();

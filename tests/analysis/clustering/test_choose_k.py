@@ -28,8 +28,8 @@ def scores_of(vectors_of):
 @pytest.fixture
 def blobs(scores_of):
     rng = np.random.default_rng(0)
-    centres = np.array([[0, 0, 0], [8, 0, 0], [0, 8, 0], [0, 0, 8.0]])
-    return scores_of(np.concatenate([centre + rng.standard_normal((25, 3)) for centre in centres]))
+    centers = np.array([[0, 0, 0], [8, 0, 0], [0, 8, 0], [0, 0, 8.0]])
+    return scores_of(np.concatenate([center + rng.standard_normal((25, 3)) for center in centers]))
 
 
 @pytest.mark.parametrize("criterion", ["silhouette", "gap", "bic"])
@@ -67,8 +67,8 @@ def test_rows_spread_evenly_are_one_cluster_by_the_gap(scores_of):
 def test_the_gap_is_that_of_inertias(blobs):
     """By the book: logarithms of k-means' inertia, of the rows and of others spread over the box along their axes."""
     frame = choose_k(blobs, range(2, 6), criterion="gap", n_references=5, random_state=3).frame
-    centred = blobs.values - blobs.values.mean(axis=0)
-    turned = centred @ np.linalg.svd(centred, full_matrices=False)[2].T
+    centered = blobs.values - blobs.values.mean(axis=0)
+    turned = centered @ np.linalg.svd(centered, full_matrices=False)[2].T
     low, high = turned.min(axis=0), turned.max(axis=0)
     generators = [np.random.default_rng(seed) for seed in np.random.SeedSequence(3).spawn(5)]
 

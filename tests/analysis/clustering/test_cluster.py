@@ -158,7 +158,7 @@ def test_clusters_of_one_epoch_are_those_of_its_rows_alone(groups):
     assert clusters.labels.tolist() == own.predict(scores.values).tolist()
 
 
-def test_kmeans_starts_from_the_centres_before(line):
+def test_kmeans_starts_from_the_centers_before(line):
     """Two starts, two optima: of four points in a square, the pairs that were together stay together."""
     scores = line(np.zeros((2, 4)))
     flat = np.array([[0, 0], [0, 1], [3, 0], [3, 1.0]])

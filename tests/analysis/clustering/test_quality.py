@@ -67,15 +67,15 @@ def classes() -> pd.Series:
 def scores(classes) -> Scores:
     """The classes come apart from snapshot to snapshot."""
     rng = np.random.default_rng(0)
-    centres = rng.normal(size=(4, 6))
+    centers = rng.normal(size=(4, 6))
     apart = np.linspace(0, 4, N_SNAPSHOTS)[:, None, None]
     return scores_of(
-        apart * centres[classes.to_numpy()] + rng.normal(size=(N_SNAPSHOTS, N_SAMPLES, 6)), names=classes.index
+        apart * centers[classes.to_numpy()] + rng.normal(size=(N_SNAPSHOTS, N_SAMPLES, 6)), names=classes.index
     )
 
 
 def vote(values: np.ndarray, classes: np.ndarray, n_neighbors: int) -> float:
-    """Share of rows whose class most of their neighbours have; of equally many, that of the nearest."""
+    """Share of rows whose class most of their neighbors have; of equally many, that of the nearest."""
     right = 0
     for own, row in enumerate(values):
         order = np.argsort(np.linalg.norm(values - row, axis=1), kind="stable")
@@ -151,7 +151,7 @@ def test_a_case_by_hand():
     assert row["calinski_harabasz"] == pytest.approx((4 * 5**2 / 1) / (4 * 1 / 2))
     assert row["purity"] == 3 / 4
     assert row["knn_accuracy"] == 2 / 4  # each takes its partner's class: cat and dog exchange theirs
-    # "cat" has one of four places: its own neighbour is a dog, and a dog's is one in a third of the permutations
+    # "cat" has one of four places: its own neighbor is a dog, and a dog's is one in a third of the permutations
     assert row["knn_chance"] in [k / 80 for k in range(81)]
     assert 0.3 < row["knn_chance"] < 0.7
 
@@ -235,7 +235,7 @@ def test_rows_drawn_of_one_cluster_have_no_silhouette():
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_names_of_clusters_and_classes_mean_nothing(data):
-    """Noise and the unknown aside. Neighbours are asked one at a time: which of two equal classes wins is by name."""
+    """Noise and the unknown aside. Neighbors are asked one at a time: which of two equal classes wins is by name."""
     count, size = data.draw(st.integers(1, 3)), data.draw(st.integers(2, 12))
     rng = np.random.default_rng(data.draw(st.integers(0, 999)))
     scores = scores_of(rng.normal(size=(count, size, 3)))
@@ -260,7 +260,7 @@ def test_executors_change_nothing(kind, scores, classes):
 
 def test_any_view_has_separation_and_only_samples_have_classes(vectors_of):
     maps = np.random.default_rng(0).normal(size=(2, 5, 6, 3, 3))
-    for view in ("channel", "map", "sample", "position"):
+    for view in ("channel", "feature_map", "sample", "position"):
         scores = pca(vectors_of(maps, view), n_components=3)
         clusters = clusters_of(scores, np.arange(len(scores.rows)) % 2)
         assert quality(clusters, scores).frame["silhouette"].between(-1, 1).all()

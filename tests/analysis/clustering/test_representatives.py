@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fmcluster.analysis.clustering._representatives import medoids
 from fmcluster.analysis._results import Clusters, Scores
+from fmcluster.analysis.clustering._representatives import representatives
 
 
 def results(values, labels, *, per, names=("channel",)):
@@ -23,12 +23,12 @@ def results(values, labels, *, per, names=("channel",)):
     return scores, Clusters(**about, labels=labels, method="KMeans")
 
 
-def test_medoids_are_those_of_a_plain_loop():
+def test_representatives_are_those_of_a_plain_loop():
     rng = np.random.default_rng(0)
     values, labels = rng.normal(size=(3 * 40, 7)), rng.integers(-1, 6, 3 * 40)
     labels[40:80][labels[40:80] == 2] = 3
     scores, clusters = results(values, labels, per=40)
-    found = medoids(scores, clusters).set_index(["snapshot", "cluster"])
+    found = representatives(clusters, scores).set_index(["snapshot", "cluster"])
     expected = 0
     for snapshot in range(3):
         here, names = values[40 * snapshot :][:40], labels[40 * snapshot :][:40]
@@ -47,24 +47,24 @@ def test_medoids_are_those_of_a_plain_loop():
 
 def test_columns_are_tidy_and_ties_go_to_the_first():
     scores, clusters = results([[0.0], [2.0], [5.0], [1.0]], [0, 0, -1, 4], per=4, names=("sample", "channel"))
-    found = medoids(scores, clusters)
+    found = representatives(clusters, scores)
     assert found.columns.tolist() == [
         *("snapshot", "epoch", "step", "cluster", "members", "sample", "channel", "place", "distance"),
     ]
     assert found[["cluster", "members", "channel", "distance"]].to_numpy().tolist() == [[0, 2, 100, 1], [4, 1, 103, 0]]
 
 
-def test_nothing_but_noise_has_no_medoid():
-    found = medoids(*results([[0.0], [1.0]], [-1, -1], per=2))
+def test_nothing_but_noise_has_no_representative():
+    found = representatives(*reversed(results([[0.0], [1.0]], [-1, -1], per=2)))
     assert found.empty
     assert "channel" in found.columns
 
 
 def test_what_does_not_fit_together_is_refused():
     scores, clusters = results([[0.0], [1.0]], [0, 0], per=2)
-    with pytest.raises(TypeError, match="medoids received a str; expected Scores, made by pca"):
-        medoids("scores", clusters)
-    with pytest.raises(TypeError, match="medoids received a Scores; expected Clusters"):
-        medoids(scores, scores)
+    with pytest.raises(TypeError, match="representatives received a str; expected Scores, made by pca"):
+        representatives(clusters, "scores")
+    with pytest.raises(TypeError, match="representatives received a Scores; expected Clusters"):
+        representatives(scores, clusters)
     with pytest.raises(ValueError, match="received clusters of 2 rows of 'layer1', channel view; expected the 2 rows"):
-        medoids(scores, replace(clusters, layer="layer1"))
+        representatives(replace(clusters, layer="layer1"), scores)

@@ -8,7 +8,7 @@ import pytest
 from sklearn.cluster import HDBSCAN, KMeans
 
 from fmcluster.analysis import pca
-from fmcluster.analysis.clustering._stability import sc3, stability
+from fmcluster.analysis.clustering._stability import sc3_stability, stability
 
 
 @pytest.fixture
@@ -89,9 +89,9 @@ def test_it_is_the_same_on_any_executor(mixed):
     here = stability(mixed, KMeans(4, random_state=0), n_resamples=6)
     with ThreadPoolExecutor(2) as executor:
         there = stability(mixed, KMeans(4, random_state=0), n_resamples=6, executor=executor)
-        across = sc3(mixed, [2, 3], executor=executor)
+        across = sc3_stability(mixed, [2, 3], executor=executor)
     np.testing.assert_allclose(here.frame["jaccard"], there.frame["jaccard"], rtol=1e-6)
-    np.testing.assert_allclose(sc3(mixed, [2, 3]).frame["stability"], across.frame["stability"], rtol=1e-6)
+    np.testing.assert_allclose(sc3_stability(mixed, [2, 3]).frame["stability"], across.frame["stability"], rtol=1e-6)
 
 
 class Table(KMeans):
@@ -109,7 +109,7 @@ class Table(KMeans):
 
 def test_sc3_by_hand(scores_of):
     scores = scores_of(np.arange(6.0)[None, :, None])
-    frame = sc3(scores, [2, 3, 4], clusterer=Table()).frame
+    frame = sc3_stability(scores, [2, 3, 4], clusterer=Table()).frame
     assert list(frame.columns) == ["snapshot", "epoch", "step", "k", "cluster", "size", "stability"]
     found = {(row.k, row.cluster): row.stability for row in frame.itertuples()}
     expected = {
@@ -129,7 +129,7 @@ def test_sc3_by_hand(scores_of):
 
 @pytest.mark.parametrize("fit", ["pooled", "each"])
 def test_a_group_by_itself_is_there_with_every_k(fit, mixed):
-    frame = sc3(mixed, range(2, 6), clusterer=KMeans(random_state=0, n_init=5), fit=fit).frame
+    frame = sc3_stability(mixed, range(2, 6), clusterer=KMeans(random_state=0, n_init=5), fit=fit).frame
     assert frame.groupby(["snapshot", "k"]).size().tolist() == [2, 3, 4, 5] * 2
     assert (frame["stability"].groupby([frame["snapshot"], frame["k"]]).max() == 1).all()
     assert (frame["stability"] == 1).sum() == 8
@@ -138,13 +138,13 @@ def test_a_group_by_itself_is_there_with_every_k(fit, mixed):
 
 def test_a_single_k_or_none_is_refused(mixed):
     with pytest.raises(ValueError, match=r"ks is \[3\]; expected at least two"):
-        sc3(mixed, [3])
+        sc3_stability(mixed, [3])
     with pytest.raises(ValueError, match="expected whole numbers from 1 to 180"):
-        sc3(mixed, [2, 500])
+        sc3_stability(mixed, [2, 500])
     with pytest.raises(TypeError, match="HDBSCAN has no parameter n_clusters"):
-        sc3(mixed, [2, 3], clusterer=HDBSCAN(copy=True))
+        sc3_stability(mixed, [2, 3], clusterer=HDBSCAN(copy=True))
     with pytest.raises(TypeError, match="sc3 received a ndarray"):
-        sc3(mixed.values, [2, 3])
+        sc3_stability(mixed.values, [2, 3])
 
 
 def test_what_cannot_be_sampled_is_refused(mixed, scores_of):

@@ -15,7 +15,7 @@ def maps_of(seed: int, shape: tuple[int, ...]) -> np.ndarray:
     return np.maximum(channels * rng.standard_normal(shape), 0).astype(np.float16)
 
 
-@pytest.mark.parametrize("view", ["channel", "map", "sample"])
+@pytest.mark.parametrize("view", ["channel", "feature_map", "sample"])
 def test_the_basis_of_one_epoch_is_scikit_learns(view, vectors_of):
     vectors = vectors_of(maps_of(0, (3, 12, 10, 5, 4)), view)
     scores = pca(vectors, n_components=5, fit=1)
@@ -53,7 +53,7 @@ def test_an_epoch_without_a_snapshot_is_named(vectors_of):
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    view=st.sampled_from(["channel", "map", "sample", "position", "n c h w -> (c h) (n w)"]),
+    view=st.sampled_from(["channel", "feature_map", "sample", "position", "n c h w -> (c h) (n w)"]),
     fit=st.sampled_from(["pooled", 1]),
     seed=st.integers(0, 20),
 )
@@ -77,7 +77,7 @@ def test_components_over_the_budget_are_refused(vectors_of):
 
 
 def test_a_sketch_finds_what_is_there_and_says_what_it_missed(vectors_of):
-    vectors = vectors_of(maps_of(5, (1, 14, 30, 20, 20)), "map")
+    vectors = vectors_of(maps_of(5, (1, 14, 30, 20, 20)), "feature_map")
     exact = pca(vectors, n_components=4)
     assert (exact.method, exact.error) == ("covariance", 0)
     scores = pca(vectors, n_components=4, max_bytes=700_000)
@@ -96,7 +96,7 @@ def test_a_sketch_of_low_rank_is_exact(vectors_of):
     rng = np.random.default_rng(0)
     rows, features = rng.standard_normal((14 * 30, 3)), rng.standard_normal((3, 400))
     maps = (rows @ features).reshape(1, 14, 30, 20, 20).astype(np.float32)
-    vectors = vectors_of(maps, "map")
+    vectors = vectors_of(maps, "feature_map")
     exact, scores = pca(vectors, n_components=3), pca(vectors, n_components=3, max_bytes=700_000)
     assert scores.method == "randomized"
     assert scores.error < 1e-3
@@ -104,13 +104,15 @@ def test_a_sketch_of_low_rank_is_exact(vectors_of):
 
 
 def test_one_epoch_is_no_basis_of_a_sketch(vectors_of):
-    vectors = vectors_of(maps_of(6, (1, 14, 30, 20, 20)), "map")
+    vectors = vectors_of(maps_of(6, (1, 14, 30, 20, 20)), "feature_map")
     with pytest.raises(MemoryError, match='take fit="pooled"'):
         pca(vectors, n_components=4, max_bytes=700_000, fit=0)
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize(("view", "max_bytes"), [("channel", 1 << 30), ("map", 1 << 30), ("map", 700_000)])
+@pytest.mark.parametrize(
+    ("view", "max_bytes"), [("channel", 1 << 30), ("feature_map", 1 << 30), ("feature_map", 700_000)]
+)
 def test_products_on_a_gpu(view, max_bytes, vectors_of):
     vectors = vectors_of(maps_of(7, (1, 14, 30, 20, 20)), view)
     here = pca(vectors, n_components=4, max_bytes=max_bytes)
@@ -119,7 +121,7 @@ def test_products_on_a_gpu(view, max_bytes, vectors_of):
 
 
 class TestRowsThatAreNotFinite:
-    @pytest.mark.parametrize("view", ["channel", "map", "sample", "position"])
+    @pytest.mark.parametrize("view", ["channel", "feature_map", "sample", "position"])
     def test_they_are_left_out_in_every_snapshot_and_named(self, view, vectors_of):
         maps = maps_of(8, (3, 4, 5, 3, 3))
         maps[1, 2, 3, 0, 1], maps[2, 2, 3, 2, 2] = np.nan, np.inf

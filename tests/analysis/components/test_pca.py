@@ -28,7 +28,7 @@ def reference(vectors) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     shape=st.tuples(*(st.integers(1, n) for n in (4, 7, 9, 5, 5))),
-    view=st.sampled_from(["channel", "map", "sample", "position"]),
+    view=st.sampled_from(["channel", "feature_map", "sample", "position"]),
     offset=st.sampled_from([0.0, 1.0, 30.0]),
     seed=st.integers(0, 100),
 )
@@ -52,7 +52,7 @@ def test_any_shape_and_view_agree_with_the_full_decomposition(shape, view, offse
     assert scores.total_variance == pytest.approx(variance, rel=1e-4, abs=1e-9)
 
 
-@pytest.mark.parametrize("view", ["channel", "map"])
+@pytest.mark.parametrize("view", ["channel", "feature_map"])
 def test_agrees_with_scikit_learn(view, vectors_of):
     vectors = vectors_of(relu_maps(0, (3, 20, 24, 9, 8)), view)
     scores = pca(vectors, n_components=10)
@@ -70,7 +70,7 @@ def test_both_sides_give_the_same(vectors_of):
     assert wide.method == "gram"
     tall = pca(vectors_of(maps, "n c h w -> (n c) (h w)"), n_components=5)
     assert tall.method == "covariance"
-    _, singular, _ = reference(vectors_of(maps, "map"))
+    _, singular, _ = reference(vectors_of(maps, "feature_map"))
     np.testing.assert_allclose(tall.singular_values, singular[:5], rtol=1e-5)
 
 
@@ -130,7 +130,7 @@ def test_frame_labels_every_row(vectors_of):
 
 
 def test_a_matrix_over_the_budget_is_refused_with_the_way_out(vectors_of):
-    vectors = vectors_of(relu_maps(7, (2, 30, 8, 20, 20)), "map")
+    vectors = vectors_of(relu_maps(7, (2, 30, 8, 20, 20)), "feature_map")
     with pytest.raises(MemoryError, match=r"480 rows of 400 features.*budget is 1 MiB.*n_rows"):
         pca(vectors, max_bytes=1 << 20)
     assert plan_pass(vectors, n_components=50, max_bytes=1 << 30).block_bytes == BLOCK_BYTES
@@ -149,7 +149,7 @@ def test_no_component_is_refused(vectors_of):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("view", ["channel", "map", "sample"])
+@pytest.mark.parametrize("view", ["channel", "feature_map", "sample"])
 def test_memory_stays_under_the_budget(view):
     """In a process of its own: the peak above its imports, for vectors several times the budget."""
     import subprocess
@@ -164,8 +164,8 @@ class Source:
     label = "conv"
     channels = np.arange(64)
     snapshots = pd.DataFrame(dict(snapshot=range(4), epoch=range(4), step=range(4)))
-    map_shape = (64, 56, 56)
-    def read_maps(self, *, snapshot, samples, channels, rows):
+    feature_map_shape = (64, 56, 56)
+    def read_feature_maps(self, *, snapshot, samples, channels, rows):
         rng = np.random.default_rng([snapshot, int(samples[0])])
         c, h = len(range(64)[channels]), len(range(56)[rows])
         return rng.random((len(samples), c, h, 56), np.float32).astype(np.float16)

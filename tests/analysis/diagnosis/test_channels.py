@@ -4,24 +4,24 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from tests.analysis.array_source import ArraySource
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import entropy
 
+from fmcluster.analysis.components._rank import effective_rank
 from fmcluster.analysis.diagnosis._channels import (
+    converged_at,
     correlate_channels,
     examine_channels,
     first_to_stay,
     is_noise,
     match_channels,
-    settled_at,
     sum_products,
     windows,
 )
-from fmcluster.analysis.components._rank import effective_rank
 from fmcluster.vectors._vectors import Vectors
+from tests.analysis.array_source import ArraySource
 
 JUDGED = {"dead": 1e-3, "duplicate": 0.95, "permuted": 0.95}
 
@@ -50,9 +50,9 @@ def test_sums_are_those_of_numpy_whatever_the_shape_and_the_blocks(shape, max_by
     maps = noise(*shape) + np.float32(offset)
     found = sum_products(channel_view(maps), max_bytes=max_bytes)
     rows = responses(maps)
-    centred = rows - rows.mean(axis=2, keepdims=True)
-    np.testing.assert_allclose(found.within, centred @ centred.transpose(0, 2, 1), rtol=1e-5, atol=1e-4)
-    np.testing.assert_allclose(found.between, centred[:-1] @ centred[1:].transpose(0, 2, 1), rtol=1e-5, atol=1e-4)
+    centered = rows - rows.mean(axis=2, keepdims=True)
+    np.testing.assert_allclose(found.within, centered @ centered.transpose(0, 2, 1), rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(found.between, centered[:-1] @ centered[1:].transpose(0, 2, 1), rtol=1e-5, atol=1e-4)
     np.testing.assert_allclose(found.norms, np.linalg.norm(rows, axis=2), rtol=1e-6)
     np.testing.assert_allclose(found.from_first, np.linalg.norm(rows - rows[0], axis=2), rtol=1e-6)
     np.testing.assert_allclose(found.from_previous[1:], np.linalg.norm(np.diff(rows, axis=0), axis=2), rtol=1e-6)
@@ -221,11 +221,11 @@ def test_noise_is_unlike_itself_at_every_step():
     assert not is_noise(found, noise=0.3).any()  # one step says nothing
 
 
-def test_a_channel_has_settled_after_its_last_long_step():
+def test_a_channel_has_converged_after_its_last_long_step():
     nothing = [np.nan, np.nan, np.nan]
     step = np.array([nothing, [0.5, 0.01, 0.5], [0.2, 0.01, 0.01], [0.01, 0.01, 0.5]])
-    assert settled_at(step, drift=0.1) == [2, 0, None]
-    assert settled_at(step[:1], drift=0.1) == [None, None, None]
+    assert converged_at(step, drift=0.1) == [2, 0, None]
+    assert converged_at(step[:1], drift=0.1) == [None, None, None]
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=12))

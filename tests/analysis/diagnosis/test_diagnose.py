@@ -7,13 +7,13 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
-from tests.analysis.planted_runs import N_CHANNELS, N_SAMPLES, N_SNAPSHOTS, head, moving, write_run
 
 from fmcluster.analysis.diagnosis._diagnose import diagnose
 from fmcluster.analysis.diagnosis._findings import Thresholds
+from tests.analysis.planted_runs import N_CHANNELS, N_SAMPLES, N_SNAPSHOTS, head, moving, write_run
 
 MEASURES = [
-    *("dead", "revived", "duplicates", "effective_rank", "drift", "drift_step", "settled_channels", "permuted"),
+    *("dead", "revived", "duplicates", "effective_rank", "drift", "drift_step", "converged_channels", "permuted"),
     *("noise", "cka_to_last", "cka_to_next", "knn_accuracy"),
 ]
 SETTLES = (0, 0.6, 1.1, 1.12, 1.11, 1.1)  # at snapshot 2
@@ -80,8 +80,8 @@ def test_there_is_a_row_for_every_layer_snapshot_and_measure_with_its_threshold(
     expected = [(layer, k, name) for layer in control.layers for k in range(N_SNAPSHOTS) for name in MEASURES]
     assert list(frame[["layer", "snapshot", "measure"]].itertuples(index=False, name=None)) == expected
     assert (frame["step"] == 10 * frame["snapshot"]).all()
-    no_neighbour = (frame["measure"] == "cka_to_next") & (frame["layer"] != "conv1")
-    assert frame["threshold"].notna().equals(~no_neighbour)
+    no_neighbor = (frame["measure"] == "cka_to_next") & (frame["layer"] != "conv1")
+    assert frame["threshold"].notna().equals(~no_neighbor)
     assert frame["evidence"].map(type).eq(str).all()
 
 
@@ -94,7 +94,7 @@ def test_there_is_a_row_for_every_layer_snapshot_and_channel(control):
     first = channels["snapshot"] == 0
     assert (channels.loc[first, "drift"] == 0).all()
     assert channels["drift_step"].isna().equals(first)
-    assert not channels[channels["layer"] == "conv1"]["settled"].any()
+    assert not channels[channels["layer"] == "conv1"]["converged"].any()
 
 
 def test_dead_and_revived_channels_are_found_and_named(planted):
@@ -188,31 +188,31 @@ def test_a_frozen_layer_did_not_change_and_is_no_candidate_to_freeze(planted):
     assert set(findings.rows("cka_to_last", layer="conv1")["evidence"]) == {"did not change"}
 
 
-def test_a_layer_that_settled_early_is_a_candidate_to_freeze_from_then_on(planted):
+def test_a_layer_that_converged_early_is_a_candidate_to_freeze_from_then_on(planted):
     findings = planted(moving(angles=SETTLES))
     row = findings.layers.set_index("layer").loc["conv1"]
-    assert (row["settled"], row["settled_epoch"]) == (2, 2)
+    assert (row["converged"], row["converged_epoch"]) == (2, 2)
     cka = values(findings, "cka_to_last")
     assert cka[1] < row["level"] <= cka[2:].min()
     assert str(findings) == (
-        f"conv1 settled at epoch 2 (CKA to the last snapshot {cka[2:-1].min():.2f}, floor {row['floor']:.2f}): "
+        f"conv1 converged at epoch 2 (CKA to the last snapshot {cka[2:-1].min():.2f}, floor {row['floor']:.2f}): "
         f"a candidate to freeze from then on"
     )
     words = findings.rows("cka_to_last", layer="conv1")["evidence"].tolist()
-    assert words == ["settles at epoch 2"] * 2 + ["settled at epoch 2"] * 4
+    assert words == ["converges at epoch 2"] * 2 + ["converged at epoch 2"] * 4
 
 
-def test_a_layer_that_settled_late_or_with_the_last_snapshot_alone_is_no_candidate(planted):
+def test_a_layer_that_converged_late_or_with_the_last_snapshot_alone_is_no_candidate(planted):
     findings = planted(moving(angles=[0, 0.4, 0.8, 1.2, 1.21, 1.2]))
-    assert findings.layers.set_index("layer").loc["conv1", "settled"] == 3
+    assert findings.layers.set_index("layer").loc["conv1", "converged"] == 3
     assert findings.advice == ()
     only_last = findings.rows("cka_to_last", layer="layer1")
-    assert findings.layers.set_index("layer")["settled"].isna()["layer1"]
-    assert set(only_last["evidence"]) == {"not settled: only the last snapshot itself reaches the threshold"}
+    assert findings.layers.set_index("layer")["converged"].isna()["layer1"]
+    assert set(only_last["evidence"]) == {"not converged: only the last snapshot itself reaches the threshold"}
 
 
 def test_half_of_training_is_counted_in_steps_where_they_are_known(planted):
-    angles = [0, 0.4, 0.8, 1.2, 1.21, 1.2]  # settled at snapshot 3 of 0 to 5
+    angles = [0, 0.4, 0.8, 1.2, 1.21, 1.2]  # converged at snapshot 3 of 0 to 5
     assert actions(planted(moving(angles=angles), steps=[0, 1, 2, 3, 50, 100])) == [("conv1", "freeze")]
 
 
@@ -222,7 +222,7 @@ def test_without_steps_half_of_training_is_counted_in_snapshots(planted):
 
 def test_an_epoch_with_several_snapshots_is_named_with_its_step(planted):
     text = only_text(planted(moving(angles=SETTLES), epochs=[0, 1, 1, 1, 2, 3]), "freeze")
-    assert text.startswith("conv1 settled at epoch 1 (step 20) (CKA")
+    assert text.startswith("conv1 converged at epoch 1 (step 20) (CKA")
 
 
 def test_a_layer_that_hardly_changed_is_a_candidate_to_freeze_throughout(planted):
@@ -231,7 +231,7 @@ def test_a_layer_that_hardly_changed_is_a_candidate_to_freeze_throughout(planted
     assert text.endswith("): a candidate to freeze throughout")
 
 
-def test_the_floor_raises_the_level_at_which_a_layer_has_settled(planted):
+def test_the_floor_raises_the_level_at_which_a_layer_has_converged(planted):
     rng = np.random.default_rng(3)
     patterns = np.einsum("ck,tnkhw->tnchw", rng.normal(size=(64, 3)), moving(angles=SETTLES, n_channels=3))
     findings = planted(patterns, thresholds=Thresholds(cka=0.05))
@@ -240,7 +240,7 @@ def test_the_floor_raises_the_level_at_which_a_layer_has_settled(planted):
     assert row["floor"] > 0.9  # any half of 64 mixtures of 3 patterns shows nearly the same
     assert row["level"] == row["floor"]
     assert 0.05 < cka[1] < row["floor"] < cka[2:].min()
-    assert row["settled"] == 2
+    assert row["converged"] == 2
     assert (findings.rows("cka_to_last", layer="conv1")["floor"] == row["floor"]).all()
 
 
@@ -271,7 +271,7 @@ def test_noise_channels_are_found_and_no_others(planted):
     assert actions(findings) == [("conv1", "noise")]
 
 
-def test_neighbours_that_see_the_same_are_a_candidate_to_shorten(tmp_path):
+def test_neighbors_that_see_the_same_are_a_candidate_to_shorten(tmp_path):
     maps = moving()
     rotation = np.linalg.qr(np.random.default_rng(2).normal(size=(N_CHANNELS, N_CHANNELS)))[0]
     layers = {
@@ -299,7 +299,7 @@ def test_what_only_rescales_and_the_head_are_never_advised_on(tmp_path):
         "fc": ("Linear", head(still)),
     }
     findings = diagnose(write_run(tmp_path / "run.zarr", layers))
-    assert findings.layers["settled"].tolist() == [0, 0, 0, 0]  # it is measured all the same
+    assert findings.layers["converged"].tolist() == [0, 0, 0, 0]  # it is measured all the same
     assert not findings.layers["counts"].any()
     assert findings.advice == ()
 
@@ -376,9 +376,9 @@ def test_one_snapshot_says_nothing_of_time(tmp_path):
     run = write_run(tmp_path / "run.zarr", {"conv1": ("Conv2d", moving()[:1])})
     findings = diagnose(run)
     assert findings.advice == ()
-    assert findings.layers["settled"].isna().all()
+    assert findings.layers["converged"].isna().all()
     assert findings.rows("cka_to_last")["evidence"].tolist() == ["not available: one snapshot"]
-    assert not findings.channels["settled"].any()
+    assert not findings.channels["converged"].any()
 
 
 def test_a_layer_of_one_channel_has_no_floor(tmp_path):

@@ -1,9 +1,9 @@
-"""Which layers count, and which are neighbours, by names and classes alone."""
+"""Which layers count, and which are neighbors, by names and classes alone."""
 
 import pytest
-from tests.analysis.planted_runs import head, moving, write_run
 
 from fmcluster.analysis.diagnosis._modules import head_of, made_by, next_layers, passes_on
+from tests.analysis.planted_runs import head, moving, write_run
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def test_only_modules_with_channels_of_their_own_count(module, expected):
     assert passes_on(module) is expected
 
 
-def test_neighbours_are_of_one_depth_and_not_made_of_one_another(run):
+def test_neighbors_are_of_one_depth_and_not_made_of_one_another(run):
     assert next_layers(run, run.layers) == {
         "conv1": "layer1",
         "layer1": "layer2",
@@ -49,7 +49,7 @@ def test_neighbours_are_of_one_depth_and_not_made_of_one_another(run):
     }
 
 
-def test_a_module_that_fires_twice_is_no_neighbour_of_itself(tmp_path):
+def test_a_module_that_fires_twice_is_no_neighbor_of_itself(tmp_path):
     maps = moving(n_channels=4, side=2)[:1]
     layers = dict.fromkeys(("mix.call0", "mix.call1", "out"), ("Conv2d", maps))
     run = write_run(tmp_path / "run.zarr", layers)

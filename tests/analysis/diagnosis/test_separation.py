@@ -1,13 +1,13 @@
-"""Nearest neighbours against scikit-learn, and halves of a layer against its channels."""
+"""Nearest neighbors against scikit-learn, and halves of a layer against its channels."""
 
 import numpy as np
 import pytest
-from tests.analysis.array_source import ArraySource
 from sklearn.model_selection import LeaveOneOut, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 
 from fmcluster.analysis.diagnosis._separation import half_grams, halves, leave_one_out_accuracy
 from fmcluster.vectors._vectors import Vectors
+from tests.analysis.array_source import ArraySource
 
 
 def sample_view(maps):
@@ -25,17 +25,17 @@ def test_the_accuracy_is_that_of_leaving_one_out(n_neighbors, apart):
     assert found == pytest.approx(expected)
     assert abs(chance - 0.5) < 0.06
     assert 0 < spread < 0.15
-    centred = values - values.mean(axis=0)
-    assert leave_one_out_accuracy(centred @ centred.T, labels, n_neighbors=n_neighbors)[0] == pytest.approx(expected)
+    centered = values - values.mean(axis=0)
+    assert leave_one_out_accuracy(centered @ centered.T, labels, n_neighbors=n_neighbors)[0] == pytest.approx(expected)
 
 
-def test_of_classes_with_as_many_neighbours_the_nearest_wins():
+def test_of_classes_with_as_many_neighbors_the_nearest_wins():
     values = np.array([[0.0], [1.0], [-1.5], [10.0], [10.5]])
-    labels = np.array([1, 1, 0, 2, 2])  # row 0 asks one neighbour of class 1, then one of class 0
+    labels = np.array([1, 1, 0, 2, 2])  # row 0 asks one neighbor of class 1, then one of class 0
     assert leave_one_out_accuracy(values @ values.T, labels, n_neighbors=2)[0] == pytest.approx(4 / 5)
 
 
-def test_more_neighbours_than_there_are_is_all_of_them():
+def test_more_neighbors_than_there_are_is_all_of_them():
     values, labels = np.array([[0.0], [1.0], [5.0], [6.0]]), np.array([0, 0, 0, 1])
     assert leave_one_out_accuracy(values @ values.T, labels, n_neighbors=50)[0] == pytest.approx(3 / 4)
 

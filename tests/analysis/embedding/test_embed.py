@@ -10,10 +10,10 @@ import pytest
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from fmcluster.analysis.embedding._embed import embed
-from fmcluster.analysis.embedding._preservation import measure_faithfulness
-from fmcluster.analysis.embedding._fused_embedding import FusedMap
 from fmcluster.analysis._results import Scores
+from fmcluster.analysis.embedding._embed import embed
+from fmcluster.analysis.embedding._fused_embedding import FusedEmbedding
+from fmcluster.analysis.embedding._preservation import measure_faithfulness
 
 
 def scores_of(values: np.ndarray, n_snapshots: int) -> Scores:
@@ -70,9 +70,9 @@ def test_the_default_is_the_fused_map_of_all_snapshots():
     values = np.random.default_rng(1).standard_normal((4, 30, 5))
     scores = scores_of(values.reshape(-1, 5), 4)
     embedding = embed(scores, random_state=3)
-    expected = FusedMap(random_state=3).fit_transform(scores.values, scores.rows["snapshot"])
+    expected = FusedEmbedding(random_state=3).fit_transform(scores.values, scores.rows["snapshot"])
     np.testing.assert_array_equal(embedding.values, expected)
-    assert embedding.method == "FusedMap"
+    assert embedding.method == "FusedEmbedding"
     assert embedding.fit == "pooled"
     assert embedding.faithfulness == measure_faithfulness(values, expected.reshape(4, 30, 2))
 
@@ -152,7 +152,7 @@ def test_umap_is_a_reducer_like_any_other(fit):
         values = np.cumsum(np.random.default_rng(5).standard_normal((3, 80, 4)) * [[[1]], [[0.1]], [[0.1]]], axis=0)
         embedding = embed(scores_of(values.reshape(-1, 4), 3), UMAP(random_state=0, n_jobs=1), fit=fit)
     assert embedding.method == "UMAP"
-    assert embedding.faithfulness.neighbours_kept > 1.5 * embedding.faithfulness.neighbours_chance
+    assert embedding.faithfulness.neighbor_recall > 1.5 * embedding.faithfulness.neighbor_recall_chance
 
 
 @pytest.mark.slow
@@ -196,7 +196,7 @@ def test_rows_that_aligned_umap_puts_nowhere_are_named():
     [
         (PCA, "pooled", TypeError, r"received the class PCA; expected one of it: PCA\(...\)"),
         (TSNE(), 1, TypeError, "TSNE has no transform, so that other rows cannot be put into the map of epoch 1"),
-        (None, 1, TypeError, "FusedMap has no transform"),
+        (None, 1, TypeError, "FusedEmbedding has no transform"),
         (PCA(2), "all", ValueError, 'fit is \'all\'; expected "pooled", "each", or an epoch'),
         (PCA(2), 7, ValueError, "fit is 7"),
         (PCA(3), "each", ValueError, r"gave shape \(20, 3\)"),
@@ -225,7 +225,7 @@ def test_each_snapshot_needs_rows_enough_where_each_is_mapped():
 @pytest.mark.parametrize("fit", ["pooled", "each"])
 def test_one_snapshot_is_a_map_without_motion(fit):
     told = embed(scores_of(np.random.default_rng(10).standard_normal((30, 3)), 1), fit=fit).faithfulness
-    assert told.neighbours_kept > 1.2 * told.neighbours_chance
+    assert told.neighbor_recall > 1.2 * told.neighbor_recall_chance
     assert np.isnan(told.motion)
 
 

@@ -1,4 +1,4 @@
-"""The default map: neighbours within snapshots, links and paths between them."""
+"""The default map: neighbors within snapshots, links and paths between them."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,46 +10,46 @@ from scipy.stats import spearmanr
 from sklearn.base import clone
 from sklearn.manifold import TSNE
 
-from fmcluster.analysis.embedding._motion import Paths, draw_drift
-from fmcluster.analysis.embedding._preservation import measure_faithfulness
-from fmcluster.analysis.embedding._fused_embedding import FusedMap
+from fmcluster.analysis.embedding._fused_embedding import FusedEmbedding
 from fmcluster.analysis.embedding._losses import Task, TsneLoss, fuzzy_graphs, lay_out_tsne, lay_out_umap
-from fmcluster.analysis.embedding._neighbors import LAGS, find_links, find_neighbourhood, find_precisions, kernel
+from fmcluster.analysis.embedding._motion import Paths, draw_drift
+from fmcluster.analysis.embedding._neighbors import LAGS, find_links, find_neighborhood, find_precisions, kernel
+from fmcluster.analysis.embedding._preservation import measure_faithfulness
 
 
 def moving_groups(seed: int) -> np.ndarray:
     """Rows in four groups, (snapshot, row, feature): they hardly move but for the first ten, which change group."""
     rng = np.random.default_rng(seed)
-    centres = 6 * rng.standard_normal((4, 8))
-    rows = centres[np.arange(80) % 4] + rng.standard_normal((80, 8))
+    centers = 6 * rng.standard_normal((4, 8))
+    rows = centers[np.arange(80) % 4] + rng.standard_normal((80, 8))
     drift = np.cumsum(0.02 * rng.standard_normal((12, 80, 8)), axis=0)
     values = rows + drift
-    values[6:, :10] += (centres[(np.arange(10) + 1) % 4] - centres[np.arange(10) % 4])[None]
+    values[6:, :10] += (centers[(np.arange(10) + 1) % 4] - centers[np.arange(10) % 4])[None]
     flat = values.reshape(-1, 8)
     flat = (flat - flat.mean(axis=0)) @ np.linalg.svd(flat - flat.mean(axis=0), full_matrices=False)[2].T
     return flat.reshape(values.shape)
 
 
-def draw(values: np.ndarray, fused: FusedMap) -> np.ndarray:
+def draw(values: np.ndarray, fused: FusedEmbedding) -> np.ndarray:
     """Map vectors of shape (snapshot, row, feature)."""
     flat = values.reshape(-1, values.shape[2])
     return fused.fit_transform(flat, np.repeat(np.arange(len(values)), values.shape[1])).reshape(*values.shape[:2], 2)
 
 
 def task_of(values: np.ndarray, *, n_neighbors: int = 10, link: float = 0.6, motion: float = 0.05) -> Task:
-    places = [find_neighbourhood(snapshot, perplexity=n_neighbors) for snapshot in values]
+    places = [find_neighborhood(snapshot, perplexity=n_neighbors) for snapshot in values]
     return Task(values, places, find_links(values, places), Paths(values), n_neighbors, link, motion, 10, 0)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", ["tsne", "umap"])
-def test_it_keeps_neighbours_that_a_joint_tsne_loses_and_shows_who_moves(loss):
+def test_it_keeps_neighbors_that_a_joint_tsne_loses_and_shows_who_moves(loss):
     values = moving_groups(0)
-    positions = draw(values, FusedMap(loss=loss))
+    positions = draw(values, FusedEmbedding(loss=loss))
     told = measure_faithfulness(values, positions)
     joint = TSNE(random_state=0, init="pca", perplexity=15).fit_transform(values.reshape(-1, 8))
     other = measure_faithfulness(values, joint.reshape(12, 80, 2))
-    assert told.neighbours_kept > other.neighbours_kept + 1
+    assert told.neighbor_recall > other.neighbor_recall + 1
     assert told.motion > other.motion
     moved = np.linalg.norm(np.diff(positions, axis=0), axis=2)
     assert np.median(moved[5, :10]) > 5 * np.median(moved[5, 10:])
@@ -58,13 +58,15 @@ def test_it_keeps_neighbours_that_a_joint_tsne_loses_and_shows_who_moves(loss):
 @pytest.mark.parametrize("loss", ["tsne", "umap"])
 def test_the_same_seed_gives_the_same_map(loss):
     values = moving_groups(1)[:3]
-    np.testing.assert_array_equal(*(draw(values, FusedMap(loss=loss, n_iter=20, random_state=4)) for _ in range(2)))
+    np.testing.assert_array_equal(
+        *(draw(values, FusedEmbedding(loss=loss, n_iter=20, random_state=4)) for _ in range(2))
+    )
 
 
 def test_a_place_means_the_same_in_every_snapshot():
     """Groups are where they were; without links, snapshots laid out by themselves need not agree."""
     values = moving_groups(2)
-    positions = draw(values, FusedMap())
+    positions = draw(values, FusedEmbedding())
     middles = np.stack([[snapshot[group::4][5:].mean(axis=0) for group in range(4)] for snapshot in positions])
     apart = cdist(middles[0], middles[0])[np.triu_indices(4, 1)].min()
     assert np.linalg.norm(middles - middles[0], axis=2).max() < apart / 2
@@ -83,30 +85,30 @@ def test_more_weight_on_paths_makes_movements_truer(lay_out):
     assert np.mean(gained) > 0.03
 
 
-def test_movements_too_small_to_change_neighbours_are_drawn_to_scale():
+def test_movements_too_small_to_change_neighbors_are_drawn_to_scale():
     """Rows drift a little, each at its own speed: the map has to show who drifts faster."""
     rng = np.random.default_rng(0)
     speed = rng.lognormal(sigma=1, size=(60, 1)) * 0.01
     rows, direction = rng.standard_normal((2, 60, 6))
     values = np.stack([rows + t * speed * direction for t in range(6)])
-    assert measure_faithfulness(values, draw(values, FusedMap())).motion > 0.7
+    assert measure_faithfulness(values, draw(values, FusedEmbedding())).motion > 0.7
 
 
 def test_snapshots_may_come_in_any_order_of_rows():
     values = moving_groups(4)[:4]
     flat, snapshots = values.reshape(-1, 8), np.repeat(np.arange(4), 80)
     mixed = np.argsort(np.tile(np.arange(80), 4), kind="stable")  # row by row, instead of snapshot by snapshot
-    expected = FusedMap(n_iter=30).fit_transform(flat, snapshots)
-    fused = FusedMap(n_iter=30)
+    expected = FusedEmbedding(n_iter=30).fit_transform(flat, snapshots)
+    fused = FusedEmbedding(n_iter=30)
     np.testing.assert_array_equal(fused.fit_transform(flat[mixed], snapshots[mixed]), expected[mixed])
     np.testing.assert_array_equal(fused.embedding_, expected[mixed])
 
 
 def test_it_is_a_scikit_learn_estimator():
-    fused = FusedMap(loss="umap", n_neighbors=7, motion=0.1)
+    fused = FusedEmbedding(loss="umap", n_neighbors=7, motion=0.1)
     assert clone(fused).get_params() == fused.get_params()
     assert fused.set_params(loss="tsne").loss == "tsne"
-    one = FusedMap(n_iter=50).fit_transform(moving_groups(5)[0])
+    one = FusedEmbedding(n_iter=50).fit_transform(moving_groups(5)[0])
     assert one.shape == (80, 2)
 
 
@@ -117,13 +119,13 @@ BOTH = pytest.mark.parametrize("loss", ["tsne", pytest.param("umap", marks=pytes
 @pytest.mark.parametrize(("count", "per"), [(1, 4), (4, 1), (3, 2), (2, 3), (6, 16)])
 def test_few_rows_or_snapshots_work(loss, count, per):
     values = np.random.default_rng(0).standard_normal((count, per, 3))
-    assert np.isfinite(draw(values, FusedMap(loss=loss))).all()
+    assert np.isfinite(draw(values, FusedEmbedding(loss=loss))).all()
 
 
 @BOTH
 @pytest.mark.parametrize("values", [np.ones((3, 20, 3)), np.tile(np.arange(60.0).reshape(20, 3) ** 2, (3, 1, 1))])
 def test_rows_that_are_all_the_same_or_never_move_are_put_somewhere(loss, values):
-    assert np.isfinite(draw(values, FusedMap(loss=loss, n_iter=50))).all()
+    assert np.isfinite(draw(values, FusedEmbedding(loss=loss, n_iter=50))).all()
 
 
 @pytest.mark.parametrize(
@@ -138,21 +140,21 @@ def test_rows_that_are_all_the_same_or_never_move_are_put_somewhere(loss, values
 )
 def test_parameters_out_of_range_are_refused(parameters, message):
     with pytest.raises(ValueError, match=message):
-        FusedMap(**parameters).fit_transform(np.eye(6))
+        FusedEmbedding(**parameters).fit_transform(np.eye(6))
 
 
 def test_rows_that_are_no_snapshots_of_one_another_are_refused():
     with pytest.raises(ValueError, match="snapshots have 2 to 4 rows; expected the same rows in each"):
-        FusedMap().fit_transform(np.eye(6), [0, 0, 1, 1, 1, 1])
+        FusedEmbedding().fit_transform(np.eye(6), [0, 0, 1, 1, 1, 1])
     with pytest.raises(ValueError, match=r"snapshots has shape \(3,\); expected \(6,\)"):
-        FusedMap().fit_transform(np.eye(6), [0, 0, 1])
+        FusedEmbedding().fit_transform(np.eye(6), [0, 0, 1])
     with pytest.raises(ValueError, match="NaN"):
-        FusedMap().fit_transform(np.full((6, 2), np.nan))
+        FusedEmbedding().fit_transform(np.full((6, 2), np.nan))
 
 
 def test_links_go_to_the_nearest_row_of_snapshots_a_few_apart():
     values = np.random.default_rng(6).standard_normal((11, 12, 4))
-    links = find_links(values, [find_neighbourhood(snapshot, perplexity=3) for snapshot in values])
+    links = find_links(values, [find_neighborhood(snapshot, perplexity=3) for snapshot in values])
     expected = {}
     for now in range(11):
         for other in range(11):
@@ -166,7 +168,7 @@ def test_links_go_to_the_nearest_row_of_snapshots_a_few_apart():
 
 
 def test_affinities_have_the_perplexity_asked_for():
-    """Within a snapshot, each row's affinities have the entropy of so many equal neighbours."""
+    """Within a snapshot, each row's affinities have the entropy of so many equal neighbors."""
     squares = np.sort(np.random.default_rng(0).random((50, 45)), axis=1)
     weights = kernel(squares, find_precisions(squares, perplexity=15))
     share = weights / weights.sum(axis=1, keepdims=True)
@@ -266,8 +268,8 @@ def test_a_linear_map_draws_drift_exactly():
     rows = rng.standard_normal((200, 2))
     values = np.stack([rows, rows + 0.001 * rng.standard_normal((200, 2))])
     layout = np.stack([rows, rows]) * [10, 4]
-    places = [find_neighbourhood(snapshot, perplexity=15) for snapshot in values]
-    drawn = draw_drift(values, layout, neighbourhoods=places)
+    places = [find_neighborhood(snapshot, perplexity=15) for snapshot in values]
+    drawn = draw_drift(values, layout, neighborhoods=places)
     true = (values[1] - values[0]) * [10, 4]
     assert np.corrcoef((drawn[1] - drawn[0]).ravel(), true.ravel())[0, 1] > 0.95
     np.testing.assert_allclose(drawn.mean(axis=0), rows * [10, 4], atol=0.02)
@@ -277,8 +279,8 @@ def test_rows_that_moved_far_stay_where_the_layout_put_them():
     rng = np.random.default_rng(2)
     values = np.stack([rng.standard_normal((50, 4)), 100 + rng.standard_normal((50, 4))])
     layout = rng.standard_normal((2, 50, 2))
-    places = [find_neighbourhood(snapshot, perplexity=15) for snapshot in values]
-    np.testing.assert_allclose(draw_drift(values, layout, neighbourhoods=places), layout, atol=1e-9)
+    places = [find_neighborhood(snapshot, perplexity=15) for snapshot in values]
+    np.testing.assert_allclose(draw_drift(values, layout, neighborhoods=places), layout, atol=1e-9)
 
 
 @pytest.mark.slow
@@ -286,11 +288,11 @@ def test_twenty_snapshots_of_two_thousand_rows_take_less_than_two_minutes():
     from time import perf_counter
 
     rng = np.random.default_rng(12)
-    centres = 4 * rng.standard_normal((30, 20))
-    rows = centres[rng.integers(30, size=2048)] + rng.standard_normal((2048, 20))
+    centers = 4 * rng.standard_normal((30, 20))
+    rows = centers[rng.integers(30, size=2048)] + rng.standard_normal((2048, 20))
     values = rows + np.cumsum(0.3 * rng.standard_normal((20, 2048, 20)), axis=0)
     start = perf_counter()
-    positions = draw(values, FusedMap())
+    positions = draw(values, FusedEmbedding())
     assert perf_counter() - start < 120
     told = measure_faithfulness(values, positions)
-    assert told.neighbours_kept > 20 * told.neighbours_chance
+    assert told.neighbor_recall > 20 * told.neighbor_recall_chance

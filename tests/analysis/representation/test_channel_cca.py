@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from fmcluster.analysis.representation._channel_cca import compare_places
 from fmcluster.analysis.metrics import pwcca
+from fmcluster.analysis.representation._channel_cca import compare_places
 
 
 def maps(seed: int, *shape: int) -> np.ndarray:

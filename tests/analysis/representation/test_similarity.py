@@ -93,10 +93,10 @@ def test_directions_may_be_few(run) -> None:
 
 def test_each_layer_and_snapshot_is_read_once(run, monkeypatch) -> None:
     read = []
-    original = type(run["0"]).read_maps
+    original = type(run["0"]).read_feature_maps
     monkeypatch.setattr(
         type(run["0"]),
-        "read_maps",
+        "read_feature_maps",
         lambda self, *, snapshot, **rest: (
             read.append((self.name, snapshot)),
             original(self, snapshot=snapshot, **rest),

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.analysis.array_source import ArraySource
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
 from fmcluster.analysis import cluster, pca, track
-from fmcluster.analysis.tracking._noise_floor import Floor, SomeChannels, split_floor
+from fmcluster.analysis.tracking._noise_floor import NoiseFloor, SomeChannels, noise_floor
+from tests.analysis.array_source import ArraySource
 
 KINDS = 4
 
@@ -27,7 +27,7 @@ def maps() -> np.ndarray:
 @pytest.mark.parametrize("view", ["channel", "sample"])
 @pytest.mark.parametrize("fit", ["pooled", "each", 1])
 def test_groups_that_either_half_shows_have_no_churn(view, fit, maps, vectors_of):
-    floor = split_floor(vectors_of(maps, view), KMeans(KINDS, random_state=0, n_init=5), fit=fit, n_splits=2)
+    floor = noise_floor(vectors_of(maps, view), KMeans(KINDS, random_state=0, n_init=5), fit=fit, n_splits=2)
     assert floor.frame["churn"].tolist() == [0] * 6
     assert floor.frame["ari"].tolist() == [1] * 6
     assert floor.frame["snapshot"].tolist() == [0, 1, 2] * 2
@@ -41,7 +41,7 @@ def test_rows_of_noise_have_a_floor_as_high_as_their_null(vectors_of):
     vectors = vectors_of(noise)
     clusterer = KMeans(4, random_state=0, n_init=2)
     clusters = cluster(pca(vectors, n_components=10), clusterer, fit="each")
-    steps = track(clusters, floor=split_floor(vectors, clusterer, fit="each", n_components=10)).steps.iloc[0]
+    steps = track(clusters, floor=noise_floor(vectors, clusterer, fit="each", n_components=10)).steps.iloc[0]
     assert steps["ari_floor"] == pytest.approx(0, abs=0.1)
     assert steps["churn_floor"] == pytest.approx(steps["churn_null"], abs=0.12)
 
@@ -52,7 +52,7 @@ def test_a_step_lies_between_its_floor_and_its_null(maps, vectors_of):
     changed[1:, :, 1:5] = changed[1:, :, 0:4]
     vectors = vectors_of(changed)
     clusterer = KMeans(KINDS, random_state=0, n_init=5)
-    history = track(cluster(pca(vectors), clusterer), floor=split_floor(vectors, clusterer))
+    history = track(cluster(pca(vectors), clusterer), floor=noise_floor(vectors, clusterer))
     step = history.steps.iloc[0]
     assert step["churn"] == 0.25
     assert step["churn_floor"] < step["churn"] < step["churn_null_limit"] < step["churn_null"]
@@ -66,12 +66,12 @@ def test_halves_share_no_sample_and_no_channel(maps, vectors_of):
     seen = []
 
     class Watching(ArraySource):
-        def read_maps(self, *, snapshot, samples, channels, rows):
+        def read_feature_maps(self, *, snapshot, samples, channels, rows):
             seen.append(tuple(samples.tolist()))
-            return super().read_maps(snapshot=snapshot, samples=samples, channels=channels, rows=rows)
+            return super().read_feature_maps(snapshot=snapshot, samples=samples, channels=channels, rows=rows)
 
     vectors = replace(vectors_of(maps), source=Watching(maps))
-    split_floor(vectors, KMeans(2, random_state=0), n_splits=1)
+    noise_floor(vectors, KMeans(2, random_state=0), n_splits=1)
     one, other = sorted(set(seen))
     assert len(one) == len(other) == 12
     assert sorted(one + other) == list(range(24))
@@ -79,17 +79,17 @@ def test_halves_share_no_sample_and_no_channel(maps, vectors_of):
 
 def test_some_channels_are_read_as_they_lie(maps):
     some = SomeChannels(ArraySource(maps), np.array([2, 3, 7, 15]))
-    assert some.map_shape == (4, 3, 3)
+    assert some.feature_map_shape == (4, 3, 3)
     assert some.channels.tolist() == [2, 3, 7, 15]
     assert some.label == "conv"
     samples = np.array([5, 1])
-    found = some.read_maps(snapshot=1, samples=samples, channels=slice(1, 4), rows=slice(0, 2))
+    found = some.read_feature_maps(snapshot=1, samples=samples, channels=slice(1, 4), rows=slice(0, 2))
     np.testing.assert_array_equal(found, maps[1][samples][:, [3, 7, 15], 0:2])
 
 
 def test_drawn_and_scaled_rows_keep_their_floor(maps, vectors_of):
     vectors = vectors_of(maps, n_rows=10, scaling="unit")
-    floor = split_floor(vectors, KMeans(KINDS, random_state=0, n_init=5), n_splits=1)
+    floor = noise_floor(vectors, KMeans(KINDS, random_state=0, n_init=5), n_splits=1)
     assert floor.rows_per_snapshot == 10
     assert floor.frame["n_rows"].tolist() == [10] * 3
 
@@ -99,9 +99,9 @@ def test_the_floor_is_the_same_on_any_executor_and_budget(vectors_of):
     for view in ("channel", "sample"):
         vectors = vectors_of(noise, view)
         clusterer = KMeans(3, random_state=0)
-        here = split_floor(vectors, clusterer, n_splits=2)
+        here = noise_floor(vectors, clusterer, n_splits=2)
         with ThreadPoolExecutor(2) as executor:
-            there = split_floor(vectors, clusterer, n_splits=2, executor=executor, max_bytes=1 << 20)
+            there = noise_floor(vectors, clusterer, n_splits=2, executor=executor, max_bytes=1 << 20)
         np.testing.assert_allclose(here.frame["ari"], there.frame["ari"], rtol=1e-6)
 
 
@@ -130,13 +130,13 @@ def test_a_floor_of_something_else_is_refused(maps, vectors_of):
     clusterer = KMeans(KINDS, random_state=0)
     clusters = cluster(pca(vectors_of(maps)), clusterer)
     with pytest.raises(ValueError, match=r"KMeans \(\d clusters, fit='each'\) of 16 rows .* expected one of the clus"):
-        track(clusters, floor=split_floor(vectors_of(maps), clusterer, fit="each", n_splits=1))
+        track(clusters, floor=noise_floor(vectors_of(maps), clusterer, fit="each", n_splits=1))
     with pytest.raises(ValueError, match=r"the floor is of KMeans \(2 clusters, .* expected .* KMeans \(\d clusters, "):
-        track(clusters, floor=split_floor(vectors_of(maps), KMeans(2, random_state=0), n_splits=1))
+        track(clusters, floor=noise_floor(vectors_of(maps), KMeans(2, random_state=0), n_splits=1))
     with pytest.raises(ValueError, match=r"of 24 rows of the sample view of conv; expected one of the clusters"):
-        track(clusters, floor=split_floor(vectors_of(maps, "sample"), clusterer, n_splits=1))
+        track(clusters, floor=noise_floor(vectors_of(maps, "sample"), clusterer, n_splits=1))
     with pytest.raises(ValueError, match=r"the floor has no snapshots \[1, 2\]"):
-        track(clusters, floor=split_floor(vectors_of(maps, snapshots=[0]), clusterer, n_splits=1))
+        track(clusters, floor=noise_floor(vectors_of(maps, snapshots=[0]), clusterer, n_splits=1))
     with pytest.raises(
         ValueError, match="the floor is of 72 rows of the sample view over 3 snapshots; expected the same"
     ):
@@ -146,24 +146,24 @@ def test_a_floor_of_something_else_is_refused(maps, vectors_of):
 def test_what_cannot_be_halved_is_refused(maps, vectors_of):
     clusterer = KMeans(2, random_state=0)
     with pytest.raises(ValueError, match="places of a map are no independent halves: not available"):
-        split_floor(vectors_of(maps, "map"), clusterer)
+        noise_floor(vectors_of(maps, "feature_map"), clusterer)
     with pytest.raises(ValueError, match="conv has 1 of the channels that are to be halved; expected at least 2"):
-        split_floor(vectors_of(maps[:, :, :1], "sample"), clusterer)
+        noise_floor(vectors_of(maps[:, :, :1], "sample"), clusterer)
     with pytest.raises(ValueError, match="n_splits is 0"):
-        split_floor(vectors_of(maps), clusterer, n_splits=0)
-    with pytest.raises(TypeError, match="split_floor received a Scores; expected Vectors"):
-        split_floor(pca(vectors_of(maps)), clusterer)
+        noise_floor(vectors_of(maps), clusterer, n_splits=0)
+    with pytest.raises(TypeError, match="noise_floor received a Scores; expected Vectors"):
+        noise_floor(pca(vectors_of(maps)), clusterer)
 
 
 def test_rows_that_are_not_finite_are_refused(maps, vectors_of):
     broken = maps.copy()
     broken[1, 3, 2, 0, 0] = np.nan
     with pytest.raises(ValueError, match="holds NaN or infinite values"):
-        split_floor(vectors_of(broken), KMeans(2, random_state=0))
+        noise_floor(vectors_of(broken), KMeans(2, random_state=0))
 
 
 def test_a_floor_is_frozen(maps, vectors_of):
-    floor = split_floor(vectors_of(maps), KMeans(2, random_state=0), n_splits=1)
-    assert isinstance(floor, Floor)
+    floor = noise_floor(vectors_of(maps), KMeans(2, random_state=0), n_splits=1)
+    assert isinstance(floor, NoiseFloor)
     with pytest.raises(AttributeError):
         floor.source = "else"

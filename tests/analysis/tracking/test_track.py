@@ -54,7 +54,7 @@ def test_by_hand():
     assert rows["last_cluster"].tolist() == [3, 1, 1, 1, 3]
     assert rows["n_clusters"].tolist() == [2, 2, 1, 1, 2]
     assert rows["n_moves"].tolist() == [1, 1, 0, 0, 1]
-    assert rows["settled"].tolist() == [2, 1, 0, 0, 2]
+    assert rows["converged"].tolist() == [2, 1, 0, 0, 2]
 
 
 def test_noise_neither_stays_nor_moves():
@@ -66,7 +66,7 @@ def test_noise_neither_stays_nor_moves():
     assert history.lives["cluster"].tolist() == [0]
     assert history.rows["n_noise"].tolist() == [1, 1, 2, 0]
     assert history.rows["n_clusters"].tolist() == [1, 1, 0, 1]
-    assert history.rows["settled"].isna().tolist() == [True, False, True, False]
+    assert history.rows["converged"].isna().tolist() == [True, False, True, False]
     assert not history.transitions[["from_cluster", "to_cluster"]].isin([-1]).any(axis=None)
 
 
@@ -85,7 +85,7 @@ def test_one_snapshot_has_no_steps():
     assert len(history.transitions) == 0
     assert history.lives["began"].tolist() == ["first", "first"]
     assert history.lives["died"].isna().all()
-    assert history.rows["settled"].tolist() == [0, 0, 0]
+    assert history.rows["converged"].tolist() == [0, 0, 0]
 
 
 @quickly

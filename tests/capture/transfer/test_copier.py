@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from fmcluster.capture.transfer._copier import Copier, Copy
 from fmcluster.capture._options import Reduction
+from fmcluster.capture.transfer._copier import Copier, Copy
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 SHAPES = {"maps": (6, 5, 8, 7), "tokens": (6, 9, 5), "vectors": (6, 5)}
@@ -19,7 +19,7 @@ REDUCTIONS = {
     "float16": Reduction("float16"),
     "float32": Reduction("float32"),
     "some channels": Reduction("float16", (3, 0)),
-    "neighbours": Reduction("float32", (1, 2)),
+    "neighbors": Reduction("float32", (1, 2)),
     "cropped": Reduction("float16", None, ((1, 7), (2, 7))),
     "averaged": Reduction("float16", (0, 4), ((1, 7), (0, 7)), (3, 2)),
 }

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch.nn import functional
 
+from fmcluster.capture._options import Reduction
 from fmcluster.capture.transfer import _reduce as reduce
 from fmcluster.capture.transfer._moments import Moments, no_statistics
 from fmcluster.capture.transfer._reduce import (
@@ -21,7 +22,6 @@ from fmcluster.capture.transfer._reduce import (
     reduce_with_torch,
     stored_shape,
 )
-from fmcluster.capture._options import Reduction
 
 SHORT = [torch.float32, torch.bfloat16, torch.float16]
 DTYPES = [*SHORT, torch.float64]
@@ -153,7 +153,7 @@ def test_any_float32_is_cast_and_summed_as_numpy_does(words: np.ndarray) -> None
 
 @pytest.mark.parametrize("path", [in_one_pass, without_conversion, in_turn, on_device])
 @pytest.mark.parametrize("calm", [True, False], ids=["without specials", "with specials in every plane"])
-def test_every_float16_and_its_neighbours_in_float32(path: Path, calm: bool) -> None:
+def test_every_float16_and_its_neighbors_in_float32(path: Path, calm: bool) -> None:
     exact = np.arange(2**16, dtype=np.uint16).view(np.float16).astype(np.float32)
     with np.errstate(all="ignore"):
         middle = (exact + np.nextafter(exact.astype(np.float16), np.float16(np.inf)).astype(np.float32)) / 2
