@@ -2,16 +2,22 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all lint docs pictures clean
+.PHONY: demo test test-slow test-all lint docs pictures clean
 
 demo: .venv/installed
 	$(BIN)/fmcluster demo
 
+# two processes of one thread each: two threads of one test seldom keep two cores busy
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
 test: .venv/installed-test
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
+
+test-slow: .venv/installed-test
+	$(PYTEST) -m "(slow or browser) and not gpu" $(ARGS)
 
 test-all: .venv/installed-test
-	$(BIN)/python -m pytest -m "not gpu" $(ARGS)
+	$(PYTEST) -m "not gpu" $(ARGS)
 
 lint: .venv/installed-lint
 	$(BIN)/ruff check .
