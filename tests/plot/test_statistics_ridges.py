@@ -15,7 +15,7 @@ from fmcluster.plot._statistics import RIDGE, statistics
 class Measured:
     statistics: pd.DataFrame
     label: str = "layer4"
-    kind: str = "activation"
+    quantity: str = "activation"
 
 
 def measured(values: np.ndarray, *, name: str = "mean") -> Measured:
