@@ -14,7 +14,9 @@ GROWTH = 1.25
 
 
 def read(path):
-    lines = [line.split() for line in Path(path).read_text().splitlines() if line.strip()] if Path(path).exists() else []
+    lines = (
+        [line.split() for line in Path(path).read_text().splitlines() if line.strip()] if Path(path).exists() else []
+    )
     return {name: int(seconds) for name, seconds in lines}
 
 

@@ -128,7 +128,7 @@ def test_an_empty_run_and_a_newer_format_are_one_line(run, tmp_path, capsys, mon
 
 
 def test_more_rows_than_a_map_takes_are_refused_before_the_work(run, capsys, monkeypatch):
-    monkeypatch.setattr("fmcluster.analysis.embedding._embed.MOST_ROWS", 10)
+    monkeypatch.setattr("fmcluster.analysis.MOST_ROWS", 10)
     assert call("analyze", run, "--layer", "conv1", monkeypatch=monkeypatch) == 2
     assert "18 rows, and a map takes 10 at most; draw some with --rows, up to 3" in capsys.readouterr().err
 
@@ -255,9 +255,9 @@ def live_run(tmp_path: Path) -> Path:
     with RunWriter(path) as writer:
         writer.create(specs, n_samples=4, shard_samples=4, kind="live")
         for spec in specs:
-            for kind in spec.quantities:
-                values = np.zeros((3, *spec.shape), spec.dtype_of(kind))
-                writer.write(spec.name, offset=0, values=values, kind=kind)
+            for quantity in spec.quantities:
+                values = np.zeros((3, *spec.shape), spec.dtype_of(quantity))
+                writer.write(spec.name, offset=0, values=values, quantity=quantity)
         writer.commit(epoch=0, step=1, index=np.array([9, 4, 9, -1]), statistics={}, metrics={}, clipped={})
     return path
 
@@ -279,7 +279,7 @@ def test_info_as_json_tells_kind_gradients_and_what_is_kept(live_run, capsys, mo
     conv1, fc = told["layers"]
     assert conv1["gradient"] == {"dtype": "float32", "bytes": 800}
     assert (conv1["output"], conv1["channels"], conv1["crop"]) == ([8, 12, 12], [6, 1], [[0, 10], [2, 12]])
-    assert conv1["pooled"] is True
-    assert (fc["gradient"], fc["channels"], fc["crop"], fc["pooled"]) == (None, [0, 1, 2], None, False)
+    assert conv1["average_pooled"] is True
+    assert (fc["gradient"], fc["channels"], fc["crop"], fc["average_pooled"]) == (None, [0, 1, 2], None, False)
     assert told["bytes"] == conv1["bytes"] + 800 + fc["bytes"]
     assert told["missing"] == ["layers/conv1/gradient/c.0.0.0.0.0"]

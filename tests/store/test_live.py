@@ -21,7 +21,7 @@ AXIS = {"conv": 1, "tokens": 2, "fc": 1}
 
 @dataclass
 class Told:
-    """What is written: the samples of each snapshot's slots, the maps of each quantity, and which shards are blank."""
+    """What is written: the samples of each snapshot's slots, the maps of each kind, and which shards are blank."""
 
     shard: int
     index: list[list[int]]
@@ -49,8 +49,7 @@ def tellings(draw: st.DrawFn) -> Told:
     gradient = draw(st.booleans())
     spec = LayerSpec(name, shape, "float16", "M", output=output, channels=KEPT[name], gradient=gradient)
     maps = {
-        quantity: rng.normal(size=(n_snapshots, n_slots, *shape)).astype(spec.dtype_of(quantity))
-        for quantity in spec.quantities
+        kind: rng.normal(size=(n_snapshots, n_slots, *shape)).astype(spec.dtype_of(kind)) for kind in spec.quantities
     }
     return Told(draw(st.integers(1, 5)), [draw(arrivals) for _ in range(n_snapshots)], maps, spec)
 
@@ -62,19 +61,17 @@ def write(path: Path, told: Told, *, leave_out: bool) -> None:
         writer.create([told.spec], n_samples=n_slots, shard_samples=told.shard, kind="live")
         for snapshot, index in enumerate(told.index):
             numbers = np.array(index)
-            for quantity, values in told.maps.items():
+            for kind, values in told.maps.items():
                 for start in range(0, n_slots, min(told.shard, n_slots)):
                     rows = np.array(values[snapshot, start : start + told.shard])
                     filled = np.flatnonzero(numbers[start : start + told.shard] >= 0)
                     rows[numbers[start : start + told.shard] < 0] = np.nan
                     rows = rows[: filled[-1] + 1] if len(filled) else None
                     if rows is not None or not leave_out:
-                        writer.write(told.spec.name, offset=start, values=rows, quantity=quantity)
+                        writer.write(told.spec.name, offset=start, values=rows, kind=kind)
             statistics = {
-                (told.spec.name, quantity): np.full(
-                    (6, told.spec.n_channels), snapshot + 10.0 * (quantity == "gradient")
-                )
-                for quantity in told.spec.quantities
+                (told.spec.name, kind): np.full((6, told.spec.n_channels), snapshot + 10.0 * (kind == "gradient"))
+                for kind in told.spec.quantities
             }
             writer.commit(epoch=snapshot, step=snapshot, index=numbers, statistics=statistics, metrics={}, clipped={})
 
@@ -94,16 +91,16 @@ def test_what_is_read_by_index_is_what_was_written(
         assert run.samples.index.tolist() == seen
         assert run.samples["label"].tolist() == [-1] * len(seen)
         assert run.samples.columns.tolist() == ["label"]
-        for quantity in told.spec.quantities:
-            check_layer(run, told, quantity, data)
+        for kind in told.spec.quantities:
+            check_layer(run, told, kind, data)
 
 
-def check_layer(run: Run, told: Told, quantity: str, data: st.DataObject) -> None:
-    layer = run[told.spec.name] if quantity == "activation" else run[told.spec.name].gradient
-    maps, axis = told.maps[quantity], AXIS[told.spec.name]
+def check_layer(run: Run, told: Told, kind: str, data: st.DataObject) -> None:
+    layer = run[told.spec.name] if kind == "activation" else run[told.spec.name].gradient
+    maps, axis = told.maps[kind], AXIS[told.spec.name]
     numbers = list(range(told.spec.n_channels)) if told.spec.channels is None else list(told.spec.channels)
     assert layer.channels.tolist() == numbers
-    assert (layer.statistics["mean"] - layer.statistics["snapshot"] == 10 * (quantity == "gradient")).all()
+    assert (layer.statistics["mean"] - layer.statistics["snapshot"] == 10 * (kind == "gradient")).all()
     for snapshot in range(len(told.index)):
         filled, last = told.filled(snapshot), told.last(snapshot)
         np.testing.assert_array_equal(layer.read(snapshot=snapshot), maps[snapshot, filled])
@@ -140,7 +137,7 @@ def commit(writer: RunWriter, index: list[int], epoch: int = 0) -> None:
 
 
 def test_a_commit_without_a_shard_that_holds_samples_is_refused(tmp_path: Path) -> None:
-    """Of any quantity; a shard in whose slots nothing arrived may be left out."""
+    """Of any kind; a shard in whose slots nothing arrived may be left out."""
     rows = np.ones((2, 2), np.float32)
     with RunWriter(tmp_path / "run.zarr") as writer:
         writer.create([SPEC], n_samples=6, shard_samples=2, kind="live")
@@ -175,9 +172,9 @@ def test_an_epoch_without_any_sample_is_kept_and_said(tmp_path: Path) -> None:
 def test_an_index_that_does_not_fit_is_refused(index: np.ndarray, tmp_path: Path) -> None:
     with RunWriter(tmp_path / "run.zarr") as writer:
         writer.create([SPEC], n_samples=4, shard_samples=2, kind="live")
-        for quantity in SPEC.quantities:
+        for kind in SPEC.quantities:
             for offset in (0, 2):
-                writer.write("fc", offset=offset, values=None, quantity=quantity)
+                writer.write("fc", offset=offset, values=None, kind=kind)
         with pytest.raises(ValueError, match=r"expected integers of \(4,\)"):
             writer.commit(epoch=0, step=0, index=index, statistics={}, metrics={}, clipped={})
 

@@ -49,13 +49,11 @@ MAPS = {"activation": activation, "gradient": gradient}
 
 
 def statistics(spec, snapshot, quantity="activation"):
-    return np.arange(6 * spec.n_channels, dtype=float).reshape(6, -1) + snapshot + 10 * (quantity == "gradient")
+    return np.arange(6 * spec.n_channels, dtype=float).reshape(6, -1) + snapshot + 10 * (kind == "gradient")
 
 
 def all_statistics(snapshot):
-    return {
-        (spec.name, quantity): statistics(spec, snapshot, quantity) for spec in SPECS for quantity in spec.quantities
-    }
+    return {(spec.name, kind): statistics(spec, snapshot, kind) for spec in SPECS for kind in spec.quantities}
 
 
 def metrics(snapshot):
@@ -88,10 +86,10 @@ def write_snapshot(writer, snapshot):
 def write_maps(writer, snapshot):
     for batch in BATCHES:
         for spec in SPECS:
-            for quantity in spec.quantities:
-                values = MAPS[quantity](spec, snapshot)[batch]
+            for kind in spec.quantities:
+                values = MAPS[kind](spec, snapshot)[batch]
                 blank = np.isnan(values).all()
-                writer.write(spec.name, offset=batch.start, values=None if blank else values, quantity=quantity)
+                writer.write(spec.name, offset=batch.start, values=None if blank else values, kind=kind)
 
 
 def write_samples(writer):
@@ -120,11 +118,11 @@ class Moments:
 
     def __init__(self, path, kill_at, pipe):
         self.path = path
-        self.kind, self.left = kill_at
+        self.quantity, self.left = kill_at
         self.pipe = pipe
 
     def tick(self, kind, what=""):
-        if kind == self.kind:
+        if kind == self.quantity:
             if self.left == 0:
                 if kind.startswith("torn"):
                     os.truncate(what, Path(what).stat().st_size // 2)
