@@ -1,8 +1,8 @@
 """The cast, the reductions and the sums, against NumPy and torch's own casts, on every path."""
 
 import warnings
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -29,13 +29,7 @@ HALF, SINGLE = Reduction("float16"), Reduction("float32")
 Result = tuple[np.ndarray, Moments]
 Path = Callable[[torch.Tensor, Reduction], Result]
 
-workers = ThreadPoolExecutor(4)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def pool() -> Iterator[Executor]:
-    with workers:
-        yield workers
+workers = ThreadPoolExecutor(4)  # for the process: a module's fixture would end it while other tests are still to come
 
 
 def in_one_pass(tensor: torch.Tensor, reduction: Reduction, threads: int = 3) -> Result:

@@ -33,8 +33,8 @@ class Disk:
         self._writing: set[tuple[str, str, int]] = set()
         self._lock = threading.Lock()
 
-    def write(self, layer: str, *, offset: int, values: np.ndarray | None, kind: str) -> None:
-        key = layer, kind, offset
+    def write(self, layer: str, *, offset: int, values: np.ndarray | None, quantity: str) -> None:
+        key = layer, quantity, offset
         with self._lock:
             assert key not in self._writing, f"{key} is written by two threads at once"
             self._writing.add(key)
@@ -46,14 +46,14 @@ class Disk:
             self.shards[key] = content
             self._writing.remove(key)
 
-    def whole(self, layer: str, kind: str, *, n_samples: int, shard: int) -> np.ndarray:
+    def whole(self, layer: str, quantity: str, *, n_samples: int, shard: int) -> np.ndarray:
         """All slots of an array; NaN where nothing is."""
         out = np.full((n_samples, *SPECS[layer].shape), np.nan, np.float64)
         for (name, what, offset), values in self.shards.items():
-            if (name, what) == (layer, kind) and values is not None:
+            if (name, what) == (layer, quantity) and values is not None:
                 assert offset % shard == 0
                 assert len(values) == min(shard, n_samples - offset)
-                assert values.dtype == SPECS[layer].dtype_of(kind)
+                assert values.dtype == SPECS[layer].dtype_of(quantity)
                 out[offset : offset + len(values)] = values
         return out
 
@@ -63,7 +63,7 @@ class Batch:
     """Some rows of every array, in parts, in any order; perhaps not all of them, if it is taken back."""
 
     count: int
-    parts: list[tuple[str, str, int, int, bool]]  # layer, kind, first row, number of rows, whether they are blank
+    parts: list[tuple[str, str, int, int, bool]]  # layer, quantity, first row, number of rows, whether they are blank
     taken_back: bool
 
 
@@ -71,10 +71,10 @@ class Batch:
 def batches(draw: st.DrawFn) -> Batch:
     count = draw(st.integers(1, 9))
     parts = []
-    for layer, kind in ARRAYS:
+    for layer, quantity in ARRAYS:
         cuts = sorted({0, count, *draw(st.lists(st.integers(0, count), max_size=3))})
         for first, last in pairwise(cuts):
-            parts.append((layer, kind, first, last - first, kind == "gradient" and draw(st.booleans())))
+            parts.append((layer, quantity, first, last - first, quantity == "gradient" and draw(st.booleans())))
     parts = draw(st.permutations(parts))
     taken_back = draw(st.sampled_from([False, False, True]))
     return Batch(count, parts[: draw(st.integers(0, len(parts)))] if taken_back else parts, taken_back)
@@ -101,15 +101,15 @@ class Epoch:
 
         self._queue.put(attempt, alone=alone)
 
-    def place(self, layer: str, kind: Any, *, slot: int, count: int, blank: bool = False) -> None:
+    def place(self, layer: str, quantity: Any, *, slot: int, count: int, blank: bool = False) -> None:
         values = None
         if not blank:
-            dtype = SPECS[layer].dtype_of(kind)
+            dtype = SPECS[layer].dtype_of(quantity)
             values = self._numbers.normal(size=(count, *SPECS[layer].shape)).astype(dtype)
-            self.expected[layer, kind][slot : slot + count] = values
+            self.expected[layer, quantity][slot : slot + count] = values
 
         def work() -> None:
-            self.filling.place(layer, kind, slot=slot, count=count, values=values)
+            self.filling.place(layer, quantity, slot=slot, count=count, values=values)
             if values is not None:
                 values[:] = 77  # the next copy lies there
 
@@ -117,8 +117,8 @@ class Epoch:
 
     def show(self, batch: Batch) -> None:
         before = {key: values.copy() for key, values in self.expected.items()}
-        for layer, kind, first, count, blank in batch.parts:
-            self.place(layer, kind, slot=self.count + first, count=count, blank=blank)
+        for layer, quantity, first, count, blank in batch.parts:
+            self.place(layer, quantity, slot=self.count + first, count=count, blank=blank)
         if batch.taken_back:
             self.expected, count = before, self.count
             self._put(lambda: self.filling.rewind(count), alone=True)
@@ -141,14 +141,14 @@ class Epoch:
         self._queue.close()
 
     def check(self) -> None:
-        for layer, kind in ARRAYS:
-            found = self.disk.whole(layer, kind, n_samples=self.n_samples, shard=self.shard)
-            np.testing.assert_array_equal(found, self.expected[layer, kind])
+        for layer, quantity in ARRAYS:
+            found = self.disk.whole(layer, quantity, n_samples=self.n_samples, shard=self.shard)
+            np.testing.assert_array_equal(found, self.expected[layer, quantity])
             for first in range(0, self.n_samples, self.shard):
                 if first < self.count:
-                    assert (layer, kind, first) in self.disk.shards, "a shard with samples was never written"
+                    assert (layer, quantity, first) in self.disk.shards, "a shard with samples was never written"
                 else:
-                    assert self.disk.shards.get((layer, kind, first)) is None
+                    assert self.disk.shards.get((layer, quantity, first)) is None
 
 
 @settings(max_examples=150, deadline=None)
@@ -168,8 +168,8 @@ def test_what_is_written_last_is_what_arrived(shown: list[Batch], n_samples: int
 
 
 def place(epoch: Epoch, slot: int, count: int, *, blank: bool = False) -> None:
-    for layer, kind in ARRAYS:
-        epoch.place(layer, kind, slot=slot, count=count, blank=blank and kind == "gradient")
+    for layer, quantity in ARRAYS:
+        epoch.place(layer, quantity, slot=slot, count=count, blank=blank and quantity == "gradient")
 
 
 def test_whole_shards_are_written_as_they_arrive_and_once() -> None:
