@@ -1,6 +1,7 @@
 """Reading a run: whole snapshots only, never a silent zero."""
 
 import os
+import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 from functools import cached_property, reduce
@@ -23,6 +24,11 @@ from ._slots import last_slots, ranges
 
 if TYPE_CHECKING:
     import xarray
+
+
+def layer_expression(pattern: str) -> re.Pattern[str]:
+    """Return a layer pattern as a regular expression: ``*`` and ``?`` stop at dots."""
+    return re.compile(re.escape(pattern).replace(r"\*", "[^.]*").replace(r"\?", "[^.]"))
 
 
 def open_run(path: str | os.PathLike[str]) -> "Run":
@@ -151,6 +157,31 @@ class Run:
             hint = f"did you mean {', '.join(near)}?" if near else f"it has: {', '.join(self.layers)}"
             raise KeyError(f"{self.path} has no layer {name!r}; {hint}")
         return Layer(self, name)
+
+    def match(self, patterns: Sequence[str]) -> list[str]:
+        """Return the names of the layers that match any of the patterns, in the order of the run.
+
+        Parameters
+        ----------
+        patterns : sequence of str
+            Names, or patterns in which ``*`` and ``?`` stop at dots, as those of a recorder's `layers`.
+
+        Returns
+        -------
+        list of str
+
+        Raises
+        ------
+        KeyError
+            Where a pattern matches no layer.
+        """
+        found: set[str] = set()
+        for pattern in patterns:
+            expression = layer_expression(pattern)
+            if not (names := [name for name in self.layers if name == pattern or expression.fullmatch(name)]):
+                return [self[pattern].name]  # raises, naming the layers that are near
+            found.update(names)
+        return [name for name in self.layers if name in found]
 
     def __contains__(self, name: object) -> bool:
         return name in self.layers
