@@ -99,7 +99,8 @@ def analyze_layer(
 
         if vectors.shape[0] > MOST_ROWS:
             raise ValueError(
-                f"the {view} view of {layer} has {vectors.shape[0]:,} rows, and an embedding takes {MOST_ROWS:,} at most; "
+                f"the {view} view of {layer} has {vectors.shape[0]:,} rows, and an embedding takes "
+                f"{MOST_ROWS:,} at most; "
                 f"draw some with --rows, up to {MOST_ROWS // len(run):,} of each snapshot"
             )
         return study(

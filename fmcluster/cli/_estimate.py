@@ -48,7 +48,8 @@ def estimate(
         table.add_row(row["layer"], str(row["shape"]), size(row["bytes"]), size(row["bytes_stored"]))
     console.print(table)
     say(
-        f"In total {size(told.nbytes)}, on disk about {size(told.nbytes_stored)}; the forward passes over the probe take about "
+        f"In total {size(told.nbytes)}, on disk about {size(told.nbytes_stored)}; "
+        f"the forward passes over the probe take about "
         f"{told.seconds:.0f} s, without training. Measured on noise and random weights: feature maps of a trained "
         f"network compress differently (Recorder.estimate measures your own)."
     )

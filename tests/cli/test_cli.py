@@ -200,10 +200,13 @@ def test_what_is_of_the_whole_run_needs_no_layer(picture, run, tmp_path, monkeyp
     assert out.read_bytes().startswith(b"\x89PNG")
 
 
-def test_plot_metrics_needs_no_layer(run, tmp_path, monkeypatch):
+def test_plot_metrics_needs_no_layer(run, tmp_path, capsys, monkeypatch):
     out = tmp_path / "metrics.svg"
     assert call("plot", run, "metrics", "-o", out, monkeypatch=monkeypatch) == 0
     assert "<svg" in out.read_text()
+    assert call("plot", run, "metrics", "--metric", "val_accuracy", "-o", out, monkeypatch=monkeypatch) == 0
+    assert call("plot", run, "metrics", "--metric", "loss", "-o", out, monkeypatch=monkeypatch) == 2
+    assert "no metric 'loss'; it has: val_accuracy" in capsys.readouterr().err
 
 
 def test_analyze_saves_beside_the_run_what_the_api_gives(run, capsys, monkeypatch):
@@ -281,9 +284,9 @@ def test_info_as_json_tells_kind_gradients_and_what_is_kept(live_run, capsys, mo
     assert told["kind"] == "live"
     conv1, fc = told["layers"]
     assert conv1["gradient"] == {"dtype": "float32", "bytes": 800}
-    assert (conv1["output"], conv1["channels_per_layer"], conv1["crop"]) == ([8, 12, 12], [6, 1], [[0, 10], [2, 12]])
+    assert (conv1["output"], conv1["channels"], conv1["crop"]) == ([8, 12, 12], [6, 1], [[0, 10], [2, 12]])
     assert conv1["average_pooled"] is True
-    assert (fc["gradient"], fc["channels_per_layer"], fc["crop"], fc["average_pooled"]) == (
+    assert (fc["gradient"], fc["channels"], fc["crop"], fc["average_pooled"]) == (
         None,
         [0, 1, 2],
         None,
