@@ -266,7 +266,7 @@ def _draw_churn(asked: Asked, found: "Study") -> "Axes":
 
         clusterer = KMeans(count, random_state=asked.random_state, n_init=4)
         floor = analysis.noise_floor(found.vectors, clusterer, n_splits=3, random_state=asked.random_state)
-        return pictures.churn(analysis.track(found.clusters, floor=floor, random_state=asked.random_state))
+        return pictures.churn(analysis.track(found.clusters, noise_floor=floor, random_state=asked.random_state))
 
 
 def _draw_quality(asked: Asked, found: "Study") -> "Axes":

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 LINE = "#0173b2"
 
 _LIMITS = {
-    "churn_floor": ("#de8f05", "-", "floor: no change at all"),
+    "churn_noise_floor": ("#de8f05", "-", "floor: no change at all"),
     "churn_null": (FAINT, (0, (2, 1)), "null: labels with nothing in common"),
 }
 
@@ -72,7 +72,7 @@ def churn(history: "History", *, ax: Axes | None = None) -> Axes:
     width = max(float(np.clip(0.7 * len(steps) + 1, 6.4, 14.0)), min(text_width(what, size=11) + 0.6, 16.0))
     ax = axes_or_new(ax, width=width, height=3.6)
     ax.bar(places, share, width=0.55, color=LINE)
-    marks, marked = _mark_limits(ax, steps, source=history.floor)
+    marks, marked = _mark_limits(ax, steps, source=history.noise_floor)
     highest = float(np.nanmax([share, *marked.T], initial=0.0))
     ax.set_ylim(0, min(1.12 if marks else 1.05, max(0.05, 1.2 * highest)))
     if len(steps) <= 20:
@@ -97,7 +97,7 @@ def _mark_limits(
         if column not in steps or bool(steps[column].isna().all()):
             continue
         values[:, number] = steps[column].to_numpy(dtype=np.float64)
-        if column == "churn_floor" and source:
+        if column == "churn_noise_floor" and source:
             label += f" ({source})"
         known = np.flatnonzero(np.isfinite(values[:, number]))
         heights = values[known, number]

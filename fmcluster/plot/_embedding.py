@@ -180,13 +180,7 @@ def check_same_rows(embedding: "Embedding", clusters: "Clusters | None") -> None
     """Raise ValueError unless `clusters` has a label for every row of the map."""
     if clusters is None:
         return
-    ours, theirs = embedding, clusters
-    same = (ours.layer, ours.view) == (theirs.layer, theirs.view) and ours.rows.equals(theirs.rows)
-    if not same:
-        raise ValueError(
-            f"received clusters of {len(theirs.rows)} rows of {theirs.layer!r}, {theirs.view} view; expected "
-            f"the {len(ours.rows)} rows of {ours.layer!r}, {ours.view} view: compute both from the same scores"
-        )
+    clusters.check_same_rows(embedding)
 
 
 def limits(values: npt.NDArray[np.float64]) -> Sequence[tuple[float, float]]:
