@@ -1,7 +1,7 @@
 """The cast, the reductions and the sums, against NumPy and torch's own casts, on every path."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 
 import numpy as np
@@ -32,10 +32,9 @@ Path = Callable[[torch.Tensor, Reduction], Result]
 workers = ThreadPoolExecutor(4)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def pool() -> Iterator[Executor]:
-    with workers:
-        yield workers
+@pytest.fixture(scope="module")
+def pool() -> Executor:
+    return workers
 
 
 def in_one_pass(tensor: torch.Tensor, reduction: Reduction, threads: int = 3) -> Result:
