@@ -214,9 +214,7 @@ class Faithfulness:
 
     def __str__(self) -> str:
         motion = "not available (one snapshot)" if np.isnan(self.motion) else f"{self.motion:.2f}"
-        return (
-            f"neighbor recall {self.neighbor_recall:.2f} (chance {self.neighbor_recall_chance:.2f}), motion {motion}"
-        )
+        return f"neighbor recall {self.neighbor_recall:.2f} (chance {self.neighbor_recall_chance:.2f}), motion {motion}"
 
 
 @dataclass(frozen=True, eq=False)

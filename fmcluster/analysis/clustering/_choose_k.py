@@ -15,7 +15,7 @@ from sklearn.mixture import GaussianMixture
 from .._estimators import fresh, name_of
 from .._parallel import run_each
 from .._results import Array, Labels, Scores
-from .._validation import fitted_snapshot, require, require_finite
+from .._validation import fitted_snapshot, require
 from ._cluster import Clusterer, require_clusterer, size_parameter
 
 Criterion = Literal["silhouette", "gap", "bic"]

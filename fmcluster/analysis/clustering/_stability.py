@@ -111,7 +111,9 @@ def stability(
     clusters = cluster(scores, clusterer, fit=fit, fit_epoch=fit_epoch, executor=executor)
     rng, count = np.random.default_rng(random_state), len(scores.rows) // scores.n_snapshots
     draws = [np.unique(rng.integers(count, size=count)) for _ in range(n_resamples)]
-    tables = list(run_each(partial(_found_again, scores, clusterer, clusters, fit, fit_epoch), draws, executor=executor))
+    tables = list(
+        run_each(partial(_found_again, scores, clusterer, clusters, fit, fit_epoch), draws, executor=executor)
+    )
     indices = np.stack(tables)  # (resample, snapshot and cluster)
     drawn = np.isfinite(indices)
     often = np.maximum(drawn.sum(axis=0), 1)
@@ -211,9 +213,7 @@ def _found_again(
     """Return the largest Jaccard index of each cluster of each snapshot, in the order of `_sizes`."""
     count = len(scores.rows) // scores.n_snapshots
     chosen = (np.arange(scores.n_snapshots)[:, None] * count + drawn).ravel()
-    part_of_scores = replace(
-        scores, rows=scores.rows.iloc[chosen].reset_index(drop=True), values=scores.values[chosen]
-    )
+    part_of_scores = replace(scores, rows=scores.rows.iloc[chosen].reset_index(drop=True), values=scores.values[chosen])
     sample = cluster(part_of_scores, clusterer, fit=fit, fit_epoch=fit_epoch)
     labels, parts = clusters.by_snapshot(clusters.labels), sample.by_snapshot(sample.labels)
     return np.concatenate([_jaccard(own, part, drawn) for own, part in zip(labels, parts, strict=True)])

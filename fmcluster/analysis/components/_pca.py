@@ -195,7 +195,7 @@ def _from_sketch(todo: _Pass) -> _Found:
     if todo.fitted is not todo.vectors:
         raise MemoryError(
             f"neither side of the {todo.vectors.view} view of {todo.vectors.layer}, {todo.vectors.shape}, fits into "
-            f'the budget, and a random sketch is of all rows: leave out fit_epoch, or raise max_bytes'
+            f"the budget, and a random sketch is of all rows: leave out fit_epoch, or raise max_bytes"
         )
     basis, products, total = sketch(
         todo.vectors,
