@@ -1,5 +1,5 @@
-from ._analyze import Study as Study
-from ._analyze import study as study
+from ._analyze import Analysis as Analysis
+from ._analyze import analyze as analyze
 from ._cache import ResultCache as ResultCache
 from ._compare import Comparison as Comparison
 from ._compare import compare as compare

@@ -19,8 +19,8 @@ from .tracking import track
 
 
 @dataclass(frozen=True, eq=False)
-class Study:
-    """What `study` found.
+class Analysis:
+    """What `analyze` found.
 
     Attributes
     ----------
@@ -37,7 +37,7 @@ class Study:
     history: History
 
 
-def study(
+def analyze(
     vectors: Vectors,
     *,
     n_clusters: int = 8,
@@ -46,9 +46,9 @@ def study(
     random_state: int = 0,
     max_bytes: int = MAX_BYTES,
     executor: Executor | None = None,
-    saved: ResultCache | None = None,
+    cache: ResultCache | None = None,
     announce: Callable[[str], None] | None = None,
-) -> Study:
+) -> Analysis:
     """Reduce, map, cluster (by k-means) and track rows, over all their snapshots at once.
 
     Parameters
@@ -67,14 +67,14 @@ def study(
         Memory that the principal components may take.
     executor : concurrent.futures.Executor, optional
         Where parts of the passes are done.
-    saved : Saved, optional
+    cache : ResultCache, optional
         Results that are used again where they were made of the same vectors with the same parameters.
     announce : callable, optional
         Told in words what comes next.
 
     Returns
     -------
-    Study
+    Analysis
 
     Raises
     ------
@@ -88,9 +88,9 @@ def study(
     parameters: dict[str, Any] = {"n_components": n_components, "method": plan.method, "random_state": random_state}
 
     def use(make: Callable[[], Any], kind: type, verb: str) -> Any:
-        if saved is None or (reducer is not None and _parameters_of(reducer) is None):
+        if cache is None or (reducer is not None and _parameters_of(reducer) is None):
             return make()
-        return saved.use(make, kind, verb=verb, vectors=vectors, parameters=parameters)
+        return cache.use(make, kind, verb=verb, vectors=vectors, parameters=parameters)
 
     say("principal components")
     scores: Scores = use(
@@ -111,7 +111,7 @@ def study(
     clusters: Clusters = use(
         lambda: cluster(scores, KMeans(count, random_state=random_state, n_init=N_INIT)), Clusters, "cluster"
     )
-    return Study(vectors, scores, embedding, clusters, track(clusters))
+    return Analysis(vectors, scores, embedding, clusters, track(clusters))
 
 
 def _parameters_of(estimator: object) -> str | None:

@@ -13,7 +13,7 @@ from ._options import NumberOfClusters, OneLayer, RandomState, Rows, RunPath, Vi
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ..analysis import Study
+    from ..analysis import Analysis
     from ..store import Run
 
 
@@ -89,13 +89,13 @@ def analyze(
 
 def analyze_layer(
     run: "Run", layer: str, *, view: str, clusters: int, components: int, rows: int | None, random_state: int
-) -> "Study":
+) -> "Analysis":
     """Reduce, embed, cluster and track the vectors of a layer, or reuse saved results, and show progress."""
     vectors = run[layer].vectors(view, n_rows=rows, random_state=random_state)
     if clusters < 1:
         raise ValueError(f"--clusters is {clusters}; expected at least 1")
     with console.status("loading the analysis") as status:
-        from ..analysis import MOST_ROWS, ResultCache, study
+        from ..analysis import MOST_ROWS, ResultCache, analyze
 
         if vectors.shape[0] > MOST_ROWS:
             raise ValueError(
@@ -103,12 +103,12 @@ def analyze_layer(
                 f"{MOST_ROWS:,} at most; "
                 f"draw some with --rows, up to {MOST_ROWS // len(run):,} of each snapshot"
             )
-        return study(
+        return analyze(
             vectors,
             n_clusters=clusters,
             n_components=components,
             random_state=random_state,
-            saved=ResultCache.beside(run),
+            cache=ResultCache.beside(run),
             announce=lambda what: status.update(f"{what} of {vectors.shape[0]:,} rows"),
         )
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from ..analysis import Clusters, Findings, Scores, Study
+    from ..analysis import Analysis, Clusters, Findings, Scores
     from ..store import Layer, Run
 
 
@@ -100,7 +100,7 @@ class Asked:
         """The layer."""
         return self.run[self.name]
 
-    def analyze(self, *, view: str | None = None) -> "Study":
+    def analyze(self, *, view: str | None = None) -> "Analysis":
         """Reduce, embed, cluster and track the rows asked for, or all of another view."""
         rows = self.rows if view is None else None
         return analyze_layer(
@@ -253,7 +253,7 @@ def _draw_analysis(asked: Asked) -> "Figure":
     return _figure_of(draw(found.history))
 
 
-def _draw_churn(asked: Asked, found: "Study") -> "Axes":
+def _draw_churn(asked: Asked, found: "Analysis") -> "Axes":
     """Draw churn between its null and its noise floor, where the view can be split into halves."""
     from .. import analysis
     from .. import plot as pictures
@@ -269,7 +269,7 @@ def _draw_churn(asked: Asked, found: "Study") -> "Axes":
         return pictures.churn(analysis.track(found.clusters, noise_floor=floor, random_state=asked.random_state))
 
 
-def _draw_quality(asked: Asked, found: "Study") -> "Axes":
+def _draw_quality(asked: Asked, found: "Analysis") -> "Axes":
     from .. import analysis
     from .. import plot as pictures
 

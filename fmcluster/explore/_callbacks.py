@@ -6,7 +6,7 @@ from dash import Dash, Input, Output, State, ctx, html, no_update
 
 from ..plot.drawing import cluster_name, snapshot_titles
 from ..report.charts import flow_chart, likeness_charts
-from ..report.content import Study, faithfulness_line
+from ..report.content import LayerContent, faithfulness_line
 from ._figures import grid_figure, heat_map, input_image, map_figure, row_image, row_strip, sample_names
 from ._page import about
 from ._questions import Likeness, MapOf, Question, StrongestOf, layer_of
@@ -31,7 +31,7 @@ def connect(app: Dash, desk: Desk) -> None:
     controls = [Input(name, "value") for name in ASKED]
     states = [State(name, "value") for name in ASKED]
 
-    def study_now(values: tuple[Any, ...]) -> Study | None:
+    def content_now(values: tuple[Any, ...]) -> LayerContent | None:
         return desk.answer(question_of(values))
 
     @app.callback(
@@ -71,18 +71,18 @@ def connect(app: Dash, desk: Desk) -> None:
         prevent_initial_call=True,
     )
     def show_study(_ready: str, *values: Any) -> tuple[Any, ...]:
-        study = study_now(values)
-        if study is None:
+        content = content_now(values)
+        if content is None:
             return (no_update,) * 6
-        options = [{"value": row, "label": name} for row, name in enumerate(study.row_names)]
+        options = [{"value": row, "label": name} for row, name in enumerate(content.row_names)]
         drawn = (
-            f" {study.n_rows} of {study.rows_in_view} rows, drawn at random."
-            if study.n_rows < study.rows_in_view
+            f" {content.n_rows} of {content.rows_in_view} rows, drawn at random."
+            if content.n_rows < content.rows_in_view
             else ""
         )
-        faithful = f"This map {faithfulness_line(study.embedding.faithfulness)}.{drawn}"
-        flow = flow_chart(study)["figure"] if study.scores.n_snapshots > 1 else no_update
-        return options, int(study.change.argmax()), _legend(study), faithful, flow, None
+        faithful = f"This map {faithfulness_line(content.embedding.faithfulness)}.{drawn}"
+        flow = flow_chart(content)["figure"] if content.scores.n_snapshots > 1 else no_update
+        return options, int(content.change.argmax()), _legend(content), faithful, flow, None
 
     @app.callback(
         Output("members", "data", allow_duplicate=True),
@@ -92,12 +92,12 @@ def connect(app: Dash, desk: Desk) -> None:
         prevent_initial_call=True,
     )
     def choose_band(clicked: Any, _clear: Any, *values: Any) -> Any:
-        study = study_now(values)
-        if study is None or ctx.triggered_id != "flow" or not clicked or "source" not in clicked["points"][0]:
+        content = content_now(values)
+        if content is None or ctx.triggered_id != "flow" or not clicked or "source" not in clicked["points"][0]:
             return None
-        source, target, here, there = flow_chart(study)["moves"][clicked["points"][0]["pointNumber"]]
-        labels = study.labels
-        return [row for row in range(study.n_rows) if labels[source, row] == here and labels[target, row] == there]
+        source, target, here, there = flow_chart(content)["moves"][clicked["points"][0]["pointNumber"]]
+        labels = content.labels
+        return [row for row in range(content.n_rows) if labels[source, row] == here and labels[target, row] == there]
 
     @app.callback(
         Output("map", "figure"),
@@ -112,11 +112,11 @@ def connect(app: Dash, desk: Desk) -> None:
     def draw_map(
         _ready: Any, snapshot: int, row: int | None, members: list[int] | None, *values: Any
     ) -> tuple[Any, str]:
-        study = study_now(values)
-        if study is None:
+        content = content_now(values)
+        if content is None:
             return no_update, snapshot_titles(desk.run.snapshots)[snapshot]
-        row = row if row is not None and row < study.n_rows else None
-        return map_figure(study, snapshot=snapshot, row=row, members=members), study.titles[snapshot]
+        row = row if row is not None and row < content.n_rows else None
+        return map_figure(content, snapshot=snapshot, row=row, members=members), content.titles[snapshot]
 
     @app.callback(
         Output("row", "value", allow_duplicate=True),
@@ -126,16 +126,16 @@ def connect(app: Dash, desk: Desk) -> None:
         prevent_initial_call=True,
     )
     def choose_row(on_map: Any, on_grid: Any, *values: Any) -> Any:
-        study = study_now(values)
-        if study is None:
+        content = content_now(values)
+        if content is None:
             return no_update
         if ctx.triggered_id == "map":
             point = on_map["points"][0]
             return point["pointNumber"] if point["curveNumber"] == 0 else no_update
-        if study.scores.identity != ["channel"]:
+        if content.scores.identity != ["channel"]:
             return no_update
-        channel = int(study.layer.channels[on_grid["points"][0]["pointNumber"]])
-        rows = study.scores.rows["channel"].iloc[: study.n_rows].tolist()
+        channel = int(content.layer.channels[on_grid["points"][0]["pointNumber"]])
+        rows = content.scores.rows["channel"].iloc[: content.n_rows].tolist()
         return rows.index(channel) if channel in rows else no_update
 
     @app.callback(
@@ -147,10 +147,10 @@ def connect(app: Dash, desk: Desk) -> None:
         prevent_initial_call=True,
     )
     def show_row(_ready: Any, row: int | None, sample: int | None, *values: Any) -> Any:
-        study = study_now(values)
-        if study is None or row is None or row >= study.n_rows:
+        content = content_now(values)
+        if content is None or row is None or row >= content.n_rows:
             return no_update
-        return _closely(study, desk, row=row, sample=sample)
+        return _closely(content, desk, row=row, sample=sample)
 
     @app.callback(
         Output("grid", "figure"),
@@ -168,17 +168,17 @@ def connect(app: Dash, desk: Desk) -> None:
     ) -> Any:
         if sample is None or (quantity == "gradient" and "gradient" not in desk.run[name].quantities):
             return no_update, no_update
-        layer, study = layer_of(desk.run, name, quantity=quantity), study_now(values)
+        layer, content = layer_of(desk.run, name, quantity=quantity), content_now(values)
         chosen = None
-        if study is not None and row is not None and row < study.n_rows and study.scores.identity == ["channel"]:
-            chosen = int(study.scores.rows["channel"].iloc[row])
+        if content is not None and row is not None and row < content.n_rows and content.scores.identity == ["channel"]:
+            chosen = int(content.scores.rows["channel"].iloc[row])
         number = int(layer.snapshots["snapshot"].iloc[snapshot])
         picture = input_image(desk.run, sample)
         shown = [] if picture is None else [html.Img(src=picture, alt="The image that the network saw")]
         return grid_figure(layer, snapshot=number, sample=sample, chosen=chosen), shown
 
     _connect_likeness(app, desk)
-    _connect_strongest(app, desk, study_now, states)
+    _connect_strongest(app, desk, content_now, states)
     _connect_time(app, desk)
 
 
@@ -208,15 +208,15 @@ def _connect_likeness(app: Dash, desk: Desk) -> None:
         return whole, heat_map(charts["snapshots"], stage=desk.run.layers.index(layer)), False
 
 
-def _connect_strongest(app: Dash, desk: Desk, study_now: Any, states: list[State]) -> None:
+def _connect_strongest(app: Dash, desk: Desk, content_now: Any, states: list[State]) -> None:
     @app.callback(
         Output("find", "hidden"), Input("find", "n_clicks"), Input("ready", "data"), *states, prevent_initial_call=True
     )
     def find(_clicks: int | None, _ready: Any, *values: Any) -> bool:
-        study = study_now(values)
+        content = content_now(values)
         if ctx.triggered_id == "find":
             desk.ask(StrongestOf(values[0], values[1]))
-        return study is not None and study.scores.identity != ["channel"]
+        return content is not None and content.scores.identity != ["channel"]
 
     @app.callback(
         Output("found", "children"),
@@ -227,11 +227,17 @@ def _connect_strongest(app: Dash, desk: Desk, study_now: Any, states: list[State
         prevent_initial_call=True,
     )
     def show_strongest(_strongest: Any, row: int | None, _ready: Any, *values: Any) -> Any:
-        study, found = study_now(values), desk.answer(StrongestOf(values[0], values[1]))
-        if study is None or found is None or row is None or study.scores.identity != ["channel"] or row >= study.n_rows:
+        content, found = content_now(values), desk.answer(StrongestOf(values[0], values[1]))
+        if (
+            content is None
+            or found is None
+            or row is None
+            or content.scores.identity != ["channel"]
+            or row >= content.n_rows
+        ):
             return []
-        channel = int(study.scores.rows["channel"].iloc[row])
-        place = study.layer.channels.tolist().index(channel)
+        channel = int(content.scores.rows["channel"].iloc[row])
+        place = content.layer.channels.tolist().index(channel)
         shown = []
         for end, title in enumerate(snapshot_titles(found.snapshots)):
             images = []
@@ -283,24 +289,24 @@ def _name(desk: Desk, question: Question) -> str | None:
     return f"{len(desk.run)} {question}" if desk.answer(question) is not None else None
 
 
-def _legend(study: Study) -> list[Any]:
-    sizes = study.history.sizes.iloc[-1]
+def _legend(content: LayerContent) -> list[Any]:
+    sizes = content.history.sizes.iloc[-1]
     shown = [
-        html.Span([html.I(style={"background": study.palette[label]}), f"{cluster_name(label)} ({sizes[label]})"])
-        for label in sorted(int(label) for label in study.history.sizes.columns)
+        html.Span([html.I(style={"background": content.palette[label]}), f"{cluster_name(label)} ({sizes[label]})"])
+        for label in sorted(int(label) for label in content.history.sizes.columns)
     ]
     return [*shown, html.Button("All points", id={"cluster": "all"}, type="button")]
 
 
-def _closely(study: Study, desk: Desk, *, row: int, sample: int | None) -> list[Any]:
-    name, labels = study.row_names[row], study.labels[:, row].tolist()
-    pictures = row_strip(study, row=row, sample=sample)
+def _closely(content: LayerContent, desk: Desk, *, row: int, sample: int | None) -> list[Any]:
+    name, labels = content.row_names[row], content.labels[:, row].tolist()
+    pictures = row_strip(content, row=row, sample=sample)
     columns = []
-    for place, (title, label) in enumerate(zip(study.titles, labels, strict=True)):
+    for place, (title, label) in enumerate(zip(content.titles, labels, strict=True)):
         what = f"{title}: {cluster_name(label)}"
         shown = [html.Img(src=pictures[place], alt=f"{name}, {what}", className="tile")] if pictures else []
-        mark = html.I(style={"background": study.palette[label]})
+        mark = html.I(style={"background": content.palette[label]})
         columns.append(html.Figure([*shown, html.Figcaption([mark, what])]))
-    own = row_image(study, desk.run, row=row)
+    own = row_image(content, desk.run, row=row)
     beside = [] if own is None else [html.Img(src=own, alt=name)]
     return [html.H3(name), *beside, html.Div(columns, className="strip")]

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from ..analysis import relative_centers
 from ..plot.drawing import Map, Scale, as_tiles, scale_of
 from ..report.charts import embedding_chart, layout_of
-from ..report.content import Study
+from ..report.content import LayerContent
 from ..store import Layer, Run
 
 TILE, GAP = 40, 2
@@ -19,22 +19,22 @@ Json = dict[str, Any]
 Pixels = npt.NDArray[np.uint8]
 
 
-def map_figure(study: Study, *, snapshot: int, row: int | None, members: list[int] | None) -> Json:
+def map_figure(content: LayerContent, *, snapshot: int, row: int | None, members: list[int] | None) -> Json:
     """Return the map at one snapshot: the same axes at all, members strong, and the path of one row."""
-    chart = embedding_chart(study)
+    chart = embedding_chart(content)
     frame = chart["frames"][snapshot]
     points, path = chart["figure"]["data"]
-    chosen = range(study.n_rows) if members is None else set(members)
+    chosen = range(content.n_rows) if members is None else set(members)
     points |= {"x": frame["x"], "y": frame["y"]}
     points["marker"] |= {
         "color": [chart["palette"][str(label)] for label in frame["cluster"]],
-        "opacity": [0.9 if place in chosen else 0.12 for place in range(study.n_rows)],
+        "opacity": [0.9 if place in chosen else 0.12 for place in range(content.n_rows)],
     }
     points["customdata"] = [
-        [name, chart["clusters"][str(label)], study.titles[snapshot]]
+        [name, chart["clusters"][str(label)], content.titles[snapshot]]
         for name, label in zip(chart["names"], frame["cluster"], strict=True)
     ]
-    at = study.embedding.by_snapshot(study.embedding.values)
+    at = content.embedding.by_snapshot(content.embedding.values)
     way = at[:, row] if row is not None else np.empty((0, 2))
     path |= {"x": way[:, 0].tolist(), "y": way[:, 1].tolist()}
     here = {
@@ -45,7 +45,7 @@ def map_figure(study: Study, *, snapshot: int, row: int | None, members: list[in
         "hoverinfo": "skip",
         "marker": {"symbol": "circle-open", "size": 18, "color": "#808080", "line": {"width": 2.5}},
     }
-    layout = chart["figure"]["layout"] | {"uirevision": f"{study.layer.label} {study.scores.view}"}
+    layout = chart["figure"]["layout"] | {"uirevision": f"{content.layer.label} {content.scores.view}"}
     layout |= {"transition": {"duration": 400, "easing": "cubic-in-out"}}
     return {"data": [points, path, here], "layout": layout}
 
@@ -101,12 +101,12 @@ def grid_figure(layer: Layer, *, snapshot: int, sample: int, chosen: int | None)
     return {"data": [points], "layout": layout}
 
 
-def row_strip(study: Study, *, row: int, sample: int | None) -> list[str]:
+def row_strip(content: LayerContent, *, row: int, sample: int | None) -> list[str]:
     """Return what one row looks like at each snapshot, as pictures: a channel's map on an image, or a map itself.
 
     Rows that are neither (images, places) have none, and channels have none without an image.
     """
-    about, identity, layer = study.scores.rows.iloc[row], study.scores.identity, study.layer
+    about, identity, layer = content.scores.rows.iloc[row], content.scores.identity, content.layer
     shown = int(about["sample"]) if "sample" in identity else sample
     if "channel" not in identity or shown is None:
         return []
@@ -120,14 +120,14 @@ def row_strip(study: Study, *, row: int, sample: int | None) -> list[str]:
     return [as_uri(colored(tile, scale, side=64)) for tile in tiles]
 
 
-def row_image(study: Study, run: Run, *, row: int) -> str | None:
+def row_image(content: LayerContent, run: Run, *, row: int) -> str | None:
     """Return the image a row is of, as a picture with a ring where in it the row is."""
-    identity, about = study.scores.identity, study.scores.rows.iloc[row]
+    identity, about = content.scores.identity, content.scores.rows.iloc[row]
     if "sample" not in identity:
         return None
     at = None
     if {"y", "x"} <= set(identity):
-        down, along = relative_centers(study.layer)
+        down, along = relative_centers(content.layer)
         at = (float(down[int(about["y"])]), float(along[int(about["x"])]))
     return input_image(run, int(about["sample"]), at=at)
 

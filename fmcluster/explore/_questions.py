@@ -7,8 +7,8 @@ from typing import Any, Literal
 from sklearn.cluster import HDBSCAN, AgglomerativeClustering, KMeans
 from sklearn.mixture import GaussianMixture
 
-from ..analysis import ResultCache, Similarity, TopImages, cluster, similarity, study, top_images, track
-from ..report.content import Study
+from ..analysis import ResultCache, Similarity, TopImages, analyze, cluster, similarity, top_images, track
+from ..report.content import LayerContent
 from ..store import Layer, Run
 
 VIEWS = ("channel", "feature_map", "sample", "position")
@@ -48,19 +48,19 @@ class MapOf:
     n_rows: int = 1000
     random_state: int = 0
 
-    def answer(self, run: Run, announce: Announce) -> Study:
+    def answer(self, run: Run, announce: Announce) -> LayerContent:
         """Compute it, or take what is saved beside the run."""
         layer = layer_of(run, self.layer, quantity=self.quantity)
         whole = layer.vectors(self.view)
         vectors = whole
         if whole.rows_per_snapshot > self.n_rows:
             vectors = layer.vectors(self.view, n_rows=self.n_rows, random_state=self.random_state)
-        found = study(
+        found = analyze(
             vectors,
             n_clusters=self.n_clusters,
             random_state=self.random_state,
             max_bytes=MAX_BYTES,
-            saved=ResultCache.beside(run),
+            cache=ResultCache.beside(run),
             announce=announce,
         )
         clusters, history = found.clusters, found.history
@@ -71,7 +71,7 @@ class MapOf:
             fewest = 5 * (len(run) if self.fit == "pooled" else 1)
             clusters = cluster(found.scores, self._clusterer(count, fewest=fewest), fit=self.fit)
             history = track(clusters)
-        return Study(
+        return LayerContent(
             layer=layer,
             rows_in_view=whole.rows_per_snapshot,
             vectors=vectors,

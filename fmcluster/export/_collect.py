@@ -8,7 +8,15 @@ import pandas as pd
 
 from ..analysis import Findings, Reducer, ResultCache, Similarity
 from ..plot.drawing import brief
-from ..report.content import OVERALL_STAGES, Settings, Study, choose_layers, name_sample, study_layer, study_run
+from ..report.content import (
+    OVERALL_STAGES,
+    LayerContent,
+    Settings,
+    choose_layers,
+    make_layer_content,
+    make_overview,
+    name_sample,
+)
 from ..store import Layer, Run
 from ._entries import Distribution, Entry, Moment, Picture, Scalar, Table, Text, moments, steps_are_known
 
@@ -16,7 +24,7 @@ Progress = Callable[[str, int, int], None]
 
 MOST_CHANNELS = 100
 MOST_ROWS = 200_000  # of a table
-STAGES = 5  # of a layer: three of its study, then pictures of samples and of the study
+STAGES = 5  # of a layer: three of its content, then pictures of samples and of the content
 
 STATISTICS = {"mean": "mean activation", "std": "standard deviation", "zeros": "share of zeros"}
 
@@ -134,22 +142,22 @@ def collect(wanted: Wanted, *, progress: Progress | None = None) -> Iterator[Ent
     yield from _numbers(run, when)
     for name in wanted.measured:
         yield from _statistics(run[name], when)
-    saved = ResultCache.beside(run) if wanted.save else None
+    cache = ResultCache.beside(run) if wanted.save else None
     for name in wanted.drawn:
         layer = run[name]
-        study = study_layer(layer, wanted.settings, announce=announce, saved=saved)
+        content = make_layer_content(layer, wanted.settings, announce=announce, cache=cache)
         announce(f"{name}: feature maps")
         yield from _feature_maps(layer, when, samples=wanted.samples)
         announce(f"{name}: pictures")
-        yield from _studied(study, when)
+        yield from _layer_entries(content, when)
     if wanted.diagnosis:
-        overall = study_run(run, wanted.settings, announce=announce, saved=saved)
-        if overall.findings is None:
-            yield Text("diagnosis/findings", when[-1], (f"The run cannot be diagnosed: {overall.refused}",))
+        overview = make_overview(run, wanted.settings, announce=announce, cache=cache)
+        if overview.findings is None:
+            yield Text("diagnosis/findings", when[-1], (f"The run cannot be diagnosed: {overview.refused}",))
         else:
-            yield from _judged(overall.findings, when, layers=wanted.measured)
-        if overall.alike is not None:
-            yield from _alike(overall.alike, when, layers=wanted.drawn)
+            yield from _judged(overview.findings, when, layers=wanted.measured)
+        if overview.alike is not None:
+            yield from _alike(overview.alike, when, layers=wanted.drawn)
 
 
 def _numbers(run: Run, when: list[Moment]) -> Iterator[Entry]:
@@ -200,30 +208,30 @@ def _feature_maps(layer: Layer, when: list[Moment], *, samples: Sequence[int]) -
     yield Picture(f"{layer.name}/statistics", when[-1], pixels_of(figure), caption)
 
 
-def _studied(study: Study, when: list[Moment]) -> Iterator[Entry]:
+def _layer_entries(content: LayerContent, when: list[Moment]) -> Iterator[Entry]:
     """Yield the map at each snapshot, as a picture and as a table, and pictures of what moved."""
     from .. import plot
     from ._rasterize import pixels_of
 
-    name, embedding, clusters = study.layer.name, study.embedding, study.clusters
-    what = f"{study.n_rows} rows of the {clusters.view} view of {name}"
+    name, embedding, clusters = content.layer.name, content.embedding, content.clusters
+    what = f"{content.n_rows} rows of the {clusters.view} view of {name}"
     for moment in when:
         axes = plot.embedding(embedding, clusters, snapshot=moment.snapshot)
         caption = f"Map of {what}, epoch {moment.epoch}; {embedding.faithfulness}"
         yield Picture(f"{name}/map", moment, pixels_of(axes), caption)
     last = when[-1]
-    yield Table(f"{name}/rows", last, table_of(study))
+    yield Table(f"{name}/rows", last, table_of(content))
     figure = plot.embedding_grid(embedding, clusters)
     yield Picture(f"{name}/maps", last, pixels_of(figure), f"Map of {what}, over the snapshots")
     if len(when) < 2:
         return
     axes = plot.trajectories(embedding, clusters)
     yield Picture(f"{name}/trajectories", last, pixels_of(axes), f"Paths of {what} through the map")
-    axes = plot.flow(study.history)
+    axes = plot.flow(content.history)
     yield Picture(f"{name}/flow", last, pixels_of(axes), f"Flow of {what} between clusters")
-    axes = plot.churn(study.history)
+    axes = plot.churn(content.history)
     yield Picture(f"{name}/churn of clusters", last, pixels_of(axes), f"Share of {what} that changed cluster")
-    for moment, churn in zip(when[1:], study.history.steps["churn"], strict=True):
+    for moment, churn in zip(when[1:], content.history.steps["churn"], strict=True):
         if not np.isnan(churn):
             yield Scalar(f"{name}/churn", moment, float(churn))
 
@@ -263,17 +271,17 @@ def _alike(found: Similarity, when: list[Moment], *, layers: Sequence[str]) -> I
         yield Picture(f"{layer}/similarity of snapshots", when[-1], pixels_of(axes), f"CKA of the snapshots of {layer}")
 
 
-def table_of(study: Study) -> pd.DataFrame:
+def table_of(content: LayerContent) -> pd.DataFrame:
     """Return where each row of the view is in the map, its cluster, and the class of its sample.
 
     Of more rows than a table of wandb takes, those of some snapshots, evenly spread.
     """
-    frame = study.embedding.frame.assign(cluster=study.clusters.labels)
-    classes = study.layer.samples.get("class_name")
+    frame = content.embedding.frame.assign(cluster=content.clusters.labels)
+    classes = content.layer.samples.get("class_name")
     if classes is not None and "sample" in frame:
         frame["class_name"] = frame["sample"].map(classes)
     if len(frame) > MOST_ROWS:
         numbers = frame["snapshot"].unique()
-        kept = numbers[brief(len(numbers), at_most=MOST_ROWS // study.n_rows)]
+        kept = numbers[brief(len(numbers), at_most=MOST_ROWS // content.n_rows)]
         frame = frame[frame["snapshot"].isin(kept)]
     return frame

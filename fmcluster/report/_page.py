@@ -16,12 +16,12 @@ from .content import (
     ClusterRow,
     Exhibit,
     Grid,
-    Overall,
+    LayerContent,
+    Overview,
     Settings,
     Sprites,
     Step,
     Strips,
-    Study,
     cluster_rows,
     faithfulness_line,
     gradient,
@@ -109,7 +109,7 @@ class LayerSection:
 
 
 def layer_section(
-    study: Study,
+    content: LayerContent,
     *,
     number: int,
     samples: list[int],
@@ -118,10 +118,10 @@ def layer_section(
     settings: Settings,
 ) -> LayerSection:
     """Draw everything the page shows of one layer, on some images."""
-    layer, found = study.layer, study.clusters.n_clusters
-    charts = {"embedding": embedding_chart(study)}
-    if study.scores.n_snapshots > 1:
-        charts |= {"trajectories": trajectories_chart(study), "flow": flow_chart(study)}
+    layer, found = content.layer, content.clusters.n_clusters
+    charts = {"embedding": embedding_chart(content)}
+    if content.scores.n_snapshots > 1:
+        charts |= {"trajectories": trajectories_chart(content), "flow": flow_chart(content)}
     fewer = f"{found} clusters rather than {settings.n_clusters}: there are not enough different rows for more."
     return LayerSection(
         anchor=f"layer-{number}",
@@ -130,29 +130,29 @@ def layer_section(
         shape=_shape(layer),
         noun=row_noun(settings.view),
         one=one_row(settings.view),
-        n_rows=study.n_rows,
+        n_rows=content.n_rows,
         charts=charts,
-        faithfulness=faithfulness_line(study.embedding.faithfulness),
-        made=how_it_was_made(study),
+        faithfulness=faithfulness_line(content.embedding.faithfulness),
+        made=how_it_was_made(content),
         asked=fewer if found < settings.n_clusters else "",
-        titles=study.titles,
-        palette=study.palette,
-        ratio=round(study.ratio, 3),
-        clusters=cluster_rows(study),
-        steps=steps(study),
-        moved=moved_overall(study),
-        n_strong=min(STRONG, study.n_rows),
-        strips=make_strips(study, sample=samples[0]) if samples else None,
+        titles=content.titles,
+        palette=content.palette,
+        ratio=round(content.ratio, 3),
+        clusters=cluster_rows(content),
+        steps=steps(content),
+        moved=moved_overall(content),
+        n_strong=min(STRONG, content.n_rows),
+        strips=make_strips(content, sample=samples[0]) if samples else None,
         grid=make_grid(layer, sample=samples[0]) if samples else None,
-        row_names=study.row_names,
-        most_moved=int(study.change.argmax()),
-        sprites=make_sprites(study, samples=samples, max_bytes=sprites_bytes),
+        row_names=content.row_names,
+        most_moved=int(content.change.argmax()),
+        sprites=make_sprites(content, samples=samples, max_bytes=sprites_bytes),
         exhibits=exhibits,
     )
 
 
 def render_page(
-    run: Run, sections: list[LayerSection], *, overall: Overall, refresh: int | None, settings: Settings
+    run: Run, sections: list[LayerSection], *, overview: Overview, refresh: int | None, settings: Settings
 ) -> str:
     """Return the page, one HTML document that loads nothing."""
     metrics = run.metrics
@@ -165,7 +165,7 @@ def render_page(
     data = {
         "metrics": [metric_chart(metrics, column=name) for name in drawn],
         "layers": [section.charts for section in sections],
-        "alike": {} if overall.alike is None else likeness_charts(overall.alike, titles=titles),
+        "alike": {} if overview.alike is None else likeness_charts(overview.alike, titles=titles),
         "titles": titles,
         "sprites": [_sprites_data(section) for section in sections],
         "exhibits": [[{"title": each.title, "rows": each.rows} for each in section.exhibits] for section in sections],
@@ -190,9 +190,9 @@ def render_page(
         session=session,
         titles=titles,
         refresh=refresh,
-        overall=overall,
-        advice=[] if overall.findings is None else told(overall.findings),
-        evidence=[] if overall.findings is None else layer_evidence(overall.findings),
+        overview=overview,
+        advice=[] if overview.findings is None else told(overview.findings),
+        evidence=[] if overview.findings is None else layer_evidence(overview.findings),
         snapshots=metrics.to_dict("records"),
         metric_names=names,
         drawn_metrics=drawn,

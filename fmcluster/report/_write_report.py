@@ -11,13 +11,13 @@ from .content import (
     OVERALL_STAGES,
     SHEETS_BYTES,
     STAGES,
-    Overall,
+    Overview,
     Settings,
     choose_images,
     choose_layers,
     find_exhibits,
-    study_layer,
-    study_run,
+    make_layer_content,
+    make_overview,
 )
 
 Progress = Callable[[str, int, int], None]
@@ -121,16 +121,16 @@ def write_report(
             progress(stage, done, total)
         done += 1
 
-    saved = ResultCache.beside(run) if save else None
+    cache = ResultCache.beside(run) if save else None
     sections = []
     for number, layer in enumerate(chosen):
-        study = study_layer(layer, settings, announce=announce, saved=saved)
+        content = make_layer_content(layer, settings, announce=announce, cache=cache)
         announce(f"{layer.name}: top_images")
-        exhibits = find_exhibits(study, saved=saved, max_bytes=max_bytes) if images else []
+        exhibits = find_exhibits(content, cache=cache, max_bytes=max_bytes) if images else []
         announce(f"{layer.name}: pictures")
         sections.append(
             layer_section(
-                study,
+                content,
                 number=number,
                 samples=images,
                 sprites_bytes=SHEETS_BYTES // len(chosen),
@@ -138,9 +138,9 @@ def write_report(
                 settings=settings,
             )
         )
-    overall = study_run(run, settings, announce=announce, saved=saved) if diagnosis else Overall(None, None)
+    overview = make_overview(run, settings, announce=announce, cache=cache) if diagnosis else Overview(None, None)
     announce("page")
-    _replace(target, render_page(run, sections, overall=overall, refresh=refresh, settings=settings))
+    _replace(target, render_page(run, sections, overview=overview, refresh=refresh, settings=settings))
     return target
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 import fmcluster as fm
 from fmcluster.analysis import quality
-from fmcluster.analysis._analyze import study
+from fmcluster.analysis._analyze import analyze
 from fmcluster.store import Run
 
 
@@ -30,7 +30,7 @@ def record(path: Path, *, channels: int = 9, snapshots: int = 3, samples: int = 
 
 def test_one_snapshot_has_clusters_and_no_steps(tmp_path) -> None:
     run = record(tmp_path / "run.zarr", snapshots=1)
-    found = study(run["0"].vectors("channel"), n_clusters=3)
+    found = analyze(run["0"].vectors("channel"), n_clusters=3)
     assert found.clusters.n_clusters == 3
     assert len(found.history.steps) == len(found.history.frame) == len(found.history.transitions) == 0
     assert np.isnan(found.embedding.faithfulness.motion)
@@ -52,7 +52,7 @@ def test_one_channel_is_a_row_in_each_snapshot(tmp_path) -> None:
 
 def test_constant_rows_are_one_cluster(tmp_path) -> None:
     run = record(tmp_path / "run.zarr", dead=True)
-    found = study(run["1"].vectors("channel", scaling="unit"), n_clusters=4)
+    found = analyze(run["1"].vectors("channel", scaling="unit"), n_clusters=4)
     assert found.scores.total_variance >= 0
     assert np.isfinite(found.embedding.values).all()
     assert found.clusters.n_clusters <= 4
@@ -68,7 +68,7 @@ def test_fewer_rows_than_components_or_clusters(tmp_path) -> None:
     assert scores.values.shape == (10, 8)  # ten rows of eight features
     with pytest.raises(ValueError, match="11 clusters were asked of 10 rows"):
         fm.cluster(scores, KMeans(11))
-    assert study(run["3"].vectors("channel"), n_clusters=99).clusters.n_clusters <= 5
+    assert analyze(run["3"].vectors("channel"), n_clusters=99).clusters.n_clusters <= 5
 
 
 def test_only_noise_never_moves(tmp_path) -> None:

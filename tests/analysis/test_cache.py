@@ -14,7 +14,7 @@ from torch import nn
 
 import fmcluster as fm
 from fmcluster.analysis import Clusters, Embedding, Findings, Scores, Thresholds
-from fmcluster.analysis._analyze import study
+from fmcluster.analysis._analyze import analyze
 from fmcluster.analysis._cache import ResultCache
 from fmcluster.store import Run
 
@@ -60,12 +60,12 @@ def same(one: object, other: object) -> None:
 
 def test_the_same_study_twice_is_made_once(record) -> None:
     run = record()
-    first = study(run["2"].vectors("channel"), n_clusters=3, saved=ResultCache.beside(run))
+    first = analyze(run["2"].vectors("channel"), n_clusters=3, cache=ResultCache.beside(run))
     assert verbs(run) == ["cluster", "embed", "pca"]
     before = files(run)
-    again = study(fm.open_run(run.path)["2"].vectors("channel"), n_clusters=3, saved=ResultCache.beside(run))
+    again = analyze(fm.open_run(run.path)["2"].vectors("channel"), n_clusters=3, cache=ResultCache.beside(run))
     assert files(run) == before
-    fresh = study(run["2"].vectors("channel"), n_clusters=3)
+    fresh = analyze(run["2"].vectors("channel"), n_clusters=3)
     for name, kind in (("scores", Scores), ("embedding", Embedding), ("clusters", Clusters)):
         assert isinstance(getattr(again, name), kind)
         same(getattr(first, name), getattr(again, name))
@@ -85,11 +85,11 @@ def test_the_same_study_twice_is_made_once(record) -> None:
 )
 def test_other_parameters_are_another_result(change, made, record) -> None:
     run = record()
-    study(run["2"].vectors("channel"), n_clusters=3, saved=ResultCache.beside(run))
+    analyze(run["2"].vectors("channel"), n_clusters=3, cache=ResultCache.beside(run))
     if isinstance(change.get("reducer"), PCA):
-        study(run["2"].vectors("channel"), n_clusters=3, saved=ResultCache.beside(run), reducer=PCA(2, tol=0.1))
+        analyze(run["2"].vectors("channel"), n_clusters=3, cache=ResultCache.beside(run), reducer=PCA(2, tol=0.1))
     before = files(run)
-    study(run["2"].vectors("channel"), saved=ResultCache.beside(run), **({"n_clusters": 3} | change))
+    analyze(run["2"].vectors("channel"), cache=ResultCache.beside(run), **({"n_clusters": 3} | change))
     assert sorted(name.rsplit("-", 2)[1] for name in files(run).keys() - before.keys()) == made
 
 
@@ -100,7 +100,7 @@ def test_other_parameters_are_another_result(change, made, record) -> None:
 def test_other_vectors_are_another_result(options, record) -> None:
     run = record()
     for arguments in ({}, options):
-        study(run["2"].vectors("channel", **arguments), n_clusters=3, saved=ResultCache.beside(run))
+        analyze(run["2"].vectors("channel", **arguments), n_clusters=3, cache=ResultCache.beside(run))
     assert verbs(run) == ["cluster", "cluster", "embed", "embed", "pca", "pca"]
 
 
@@ -108,7 +108,7 @@ def test_other_rows_drawn_are_another_result(record) -> None:
     run = record()
     for seed in (0, 1):
         vectors = run["2"].vectors("channel", n_rows=5, random_state=seed)
-        study(vectors, n_clusters=3, saved=ResultCache.beside(run))
+        analyze(vectors, n_clusters=3, cache=ResultCache.beside(run))
     assert verbs(run).count("pca") == 2
 
 
@@ -116,14 +116,14 @@ def test_other_snapshots_or_activations_are_another_result(record) -> None:
     saved = ResultCache.beside(record())
     for options in ({}, {"snapshots": 3}, {"seed": 1}):
         run = record(**options)
-        values = study(run["2"].vectors("channel"), n_clusters=3).scores.values
-        np.testing.assert_array_equal(study(run["2"].vectors("channel"), saved=saved).scores.values, values)
+        values = analyze(run["2"].vectors("channel"), n_clusters=3).scores.values
+        np.testing.assert_array_equal(analyze(run["2"].vectors("channel"), cache=saved).scores.values, values)
     assert verbs(run).count("pca") == 3
 
 
 def test_the_file_says_what_made_it(record) -> None:
     run = record()
-    study(run["2"].vectors("channel"), n_clusters=3, saved=ResultCache.beside(run))
+    analyze(run["2"].vectors("channel"), n_clusters=3, cache=ResultCache.beside(run))
     [path] = Path(f"{run.path}.results").glob("*-pca-*.npz")
     with np.load(path, allow_pickle=False) as file:
         key = json.loads(str(file["about"]))["key"]
@@ -136,20 +136,20 @@ def test_the_file_says_what_made_it(record) -> None:
 def test_a_damaged_file_is_made_again_with_a_warning(damage, record) -> None:
     run = record()
     saved = ResultCache.beside(run)
-    first = study(run["2"].vectors("channel"), n_clusters=3, saved=saved)
+    first = analyze(run["2"].vectors("channel"), n_clusters=3, cache=saved)
     [path] = Path(f"{run.path}.results").glob("*-pca-*.npz")
     path.write_bytes(path.read_bytes()[:-40] if damage is None else damage)
     with pytest.warns(UserWarning, match="cannot be read .* the result is computed again"):
-        again = study(run["2"].vectors("channel"), n_clusters=3, saved=saved)
+        again = analyze(run["2"].vectors("channel"), n_clusters=3, cache=saved)
     same(first.scores, again.scores)
-    study(run["2"].vectors("channel"), n_clusters=3, saved=saved)  # is whole again: no warning
+    analyze(run["2"].vectors("channel"), n_clusters=3, cache=saved)  # is whole again: no warning
 
 
 def test_a_folder_that_cannot_be_written_is_a_warning(record) -> None:
     run = record()
     Path(f"{run.path}.results").write_text("a file is in the way")
     with pytest.warns(UserWarning, match="the result is not saved in"):
-        found = study(run["2"].vectors("channel"), n_clusters=3, saved=ResultCache.beside(run))
+        found = analyze(run["2"].vectors("channel"), n_clusters=3, cache=ResultCache.beside(run))
     assert found.clusters.n_clusters == 3
 
 
@@ -165,13 +165,13 @@ def test_a_reducer_that_does_not_tell_its_parameters_is_not_saved(record) -> Non
             return X[:, :2]
 
     run = record()
-    study(run["2"].vectors("channel"), reducer=Flat(), saved=ResultCache.beside(run))
+    analyze(run["2"].vectors("channel"), reducer=Flat(), cache=ResultCache.beside(run))
     assert not Path(f"{run.path}.results").exists()
 
 
 def test_no_cluster_is_refused(record) -> None:
     with pytest.raises(ValueError, match="n_clusters is 0; expected at least 1"):
-        study(record()["2"].vectors("channel"), n_clusters=0)
+        analyze(record()["2"].vectors("channel"), n_clusters=0)
 
 
 def test_findings_are_read_back_with_their_advice_thresholds_and_gaps(record) -> None:
@@ -185,7 +185,7 @@ def test_findings_are_read_back_with_their_advice_thresholds_and_gaps(record) ->
         raise AssertionError("computed again")
 
     def use(make: Callable[[], Findings], parameters: dict[str, int]) -> Findings:
-        return saved.use(make, Findings, verb="diagnose", vectors=vectors, parameters=parameters)
+        return cache.use(make, Findings, verb="diagnose", vectors=vectors, parameters=parameters)
 
     assert use(lambda: made, {"seed": 0}) is made
     found = use(refuse, {"seed": 0})

@@ -21,11 +21,11 @@ LONG = 120
 def test_a_map_is_that_of_the_verbs(run: Run) -> None:
     found = Desk(run)
     found.ask(MapOf("2", n_clusters=3))
-    study = found.wait(MapOf("2", n_clusters=3), seconds=LONG)
+    content = found.wait(MapOf("2", n_clusters=3), seconds=LONG)
     scores = fm.pca(run["2"].vectors("channel"))
-    np.testing.assert_allclose(study.scores.values, scores.values, atol=1e-5)
-    np.testing.assert_array_equal(study.embedding.values, fm.embed(study.scores, random_state=0).values)
-    assert study.clusters.n_clusters == 3
+    np.testing.assert_allclose(content.scores.values, scores.values, atol=1e-5)
+    np.testing.assert_array_equal(content.embedding.values, fm.embed(content.scores, random_state=0).values)
+    assert content.clusters.n_clusters == 3
     assert found.doing() == ""
 
 
@@ -34,19 +34,19 @@ def test_a_map_is_that_of_the_verbs(run: Run) -> None:
 def test_every_clusterer_answers(run: Run, clusterer: str, fit: str) -> None:
     question = MapOf("2", clusterer=clusterer, n_clusters=3, fit=fit)
     said: list[str] = []
-    study = question.answer(run, said.append)
-    assert len(study.labels) == 3
-    assert study.history.clusters is study.clusters
-    assert study.clusters.fit == fit
+    content = question.answer(run, said.append)
+    assert len(content.labels) == 3
+    assert content.history.clusters is content.clusters
+    assert content.clusters.fit == fit
     if clusterer == "AgglomerativeClustering" and fit == "pooled":
-        expected = fm.cluster(study.scores, AgglomerativeClustering(3)).labels
-        np.testing.assert_array_equal(study.clusters.labels, expected)
+        expected = fm.cluster(content.scores, AgglomerativeClustering(3)).labels
+        np.testing.assert_array_equal(content.clusters.labels, expected)
 
 
 def test_more_rows_than_asked_for_are_drawn_from(run: Run) -> None:
-    study = MapOf("0", view="position", n_rows=50).answer(run, print)
-    assert study.n_rows == 50
-    assert study.rows_in_view == 12 * 16 * 16
+    content = MapOf("0", view="position", n_rows=50).answer(run, print)
+    assert content.n_rows == 50
+    assert content.rows_in_view == 12 * 16 * 16
 
 
 def test_what_cannot_be_answered_is_told_and_the_next_question_is_answered(run: Run) -> None:

@@ -10,12 +10,12 @@ from PIL import Image
 from fmcluster.explore._figures import grid_figure, input_image, map_figure, row_image, row_strip, sample_names
 from fmcluster.explore._questions import MapOf
 from fmcluster.plot.drawing._tiles import scale_of
-from fmcluster.report.content._layer_content import Study
+from fmcluster.report.content._layer_content import LayerContent
 from fmcluster.store import Run
 
 
 @pytest.fixture
-def study(run: Run) -> Study:
+def content(run: Run) -> LayerContent:
     return MapOf("2", n_clusters=3).answer(run, print)
 
 
@@ -25,13 +25,13 @@ def pixels(uri: str) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")).astype(int)
 
 
-def test_the_map_stands_where_the_embedding_puts_it_with_the_same_axes_at_all_snapshots(study: Study) -> None:
-    at = study.embedding.by_snapshot(study.embedding.values)
-    figures = [map_figure(study, snapshot=place, row=4, members=[1, 2]) for place in range(3)]
+def test_the_map_stands_where_the_embedding_puts_it_with_the_same_axes_at_all_snapshots(content: LayerContent) -> None:
+    at = content.embedding.by_snapshot(content.embedding.values)
+    figures = [map_figure(content, snapshot=place, row=4, members=[1, 2]) for place in range(3)]
     for place, figure in enumerate(figures):
         points, path, here = figure["data"]
         np.testing.assert_allclose(np.stack([points["x"], points["y"]], axis=1), at[place], rtol=1e-5)
-        assert points["marker"]["color"] == [study.palette[int(label)] for label in study.labels[place]]
+        assert points["marker"]["color"] == [content.palette[int(label)] for label in content.labels[place]]
         strong = [row for row, value in enumerate(points["marker"]["opacity"]) if value > 0.5]
         assert strong == [1, 2]
         np.testing.assert_allclose(np.stack([path["x"], path["y"]], axis=1), at[:, 4])
@@ -40,8 +40,8 @@ def test_the_map_stands_where_the_embedding_puts_it_with_the_same_axes_at_all_sn
     assert axes == axes[:1] * 3
 
 
-def test_without_a_row_there_is_no_path(study: Study) -> None:
-    points, path, here = map_figure(study, snapshot=0, row=None, members=None)["data"]
+def test_without_a_row_there_is_no_path(content: LayerContent) -> None:
+    points, path, here = map_figure(content, snapshot=0, row=None, members=None)["data"]
     assert path["x"] == here["x"] == []
     assert set(points["marker"]["opacity"]) == {0.9}
 
@@ -63,23 +63,23 @@ def test_the_grid_shows_each_channel_of_the_store_on_one_scale(run: Run) -> None
     assert ring["y0"] < points["y"][7] < ring["y1"]
 
 
-def test_the_strip_of_a_channel_is_its_map_at_every_snapshot(run: Run, study: Study) -> None:
-    pictures = [pixels(uri) for uri in row_strip(study, row=4, sample=3)]
+def test_the_strip_of_a_channel_is_its_map_at_every_snapshot(run: Run, content: LayerContent) -> None:
+    pictures = [pixels(uri) for uri in row_strip(content, row=4, sample=3)]
     maps = np.stack([run["2"].read(snapshot=k, samples=3, channels=[4])[0, 0] for k in range(3)]).astype(np.float32)
     scale = scale_of(maps, signed=True)
     for picture, tile in zip(pictures, maps, strict=True):
         expected = np.round(255 * np.asarray(scale.colors(scale.norm(tile)))[..., :3])
         np.testing.assert_allclose(picture[4::9, 4::9][:7, :7], expected, atol=1)
-    assert row_strip(study, row=4, sample=None) == []
+    assert row_strip(content, row=4, sample=None) == []
 
 
 @pytest.mark.parametrize("view", ["sample", "feature_map", "position"])
 def test_a_row_of_one_image_shows_it(run: Run, view: str) -> None:
-    study = MapOf("2", view=view, n_rows=30, n_clusters=2).answer(run, print)
-    about = study.scores.rows.iloc[7]
-    shown = pixels(row_image(study, run, row=7))
+    content = MapOf("2", view=view, n_rows=30, n_clusters=2).answer(run, print)
+    about = content.scores.rows.iloc[7]
+    shown = pixels(row_image(content, run, row=7))
     plain = pixels(input_image(run, int(about["sample"])))
-    assert bool(row_strip(study, row=7, sample=0)) == (view == "feature_map")
+    assert bool(row_strip(content, row=7, sample=0)) == (view == "feature_map")
     if view == "position":
         ys, xs = np.nonzero((shown != plain).any(axis=-1))
         middle = np.array([ys.min() + ys.max(), xs.min() + xs.max()]) / 2 / 160

@@ -23,7 +23,7 @@ from fmcluster.export._collect import table_of
 from fmcluster.export._entries import Moment, Scalar
 from fmcluster.export._rasterize import pixels_of
 from fmcluster.export._wandb import _rows
-from fmcluster.report.content._layer_content import Settings, study_layer
+from fmcluster.report.content._layer_content import Settings, make_layer_content
 from fmcluster.store import Run
 from tests.export.exported_run import HOSTILE_LAYER
 
@@ -187,7 +187,7 @@ def test_what_diagnose_says_is_in_the_summary_and_a_table(logged, run):
 def test_of_a_very_long_run_a_table_has_the_rows_of_some_snapshots(run, monkeypatch):
     layer = run["fc"]
     settings = Settings(view="sample", n_clusters=2, reducer=None, random_state=0, max_bytes=1 << 30)
-    found = study_layer(layer, settings, announce=lambda _: None, saved=None)
+    found = make_layer_content(layer, settings, announce=lambda _: None, cache=None)
     whole = table_of(found)
     assert whole["class_name"].tolist() == layer.samples["class_name"].tolist() * 3
     monkeypatch.setattr("fmcluster.export._collect.MOST_ROWS", 35)

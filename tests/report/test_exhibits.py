@@ -9,7 +9,7 @@ from PIL import Image
 from sklearn.decomposition import PCA
 
 import fmcluster as fm
-from fmcluster.report.content._layer_content import Settings, study_layer
+from fmcluster.report.content._layer_content import Settings, make_layer_content
 from fmcluster.report.content._top_images import Exhibit, find_exhibits, make_thumbnails
 from tests.report.small_report import Written
 
@@ -50,17 +50,17 @@ def test_each_thumbnail_is_the_image_that_the_network_saw(written: Written) -> N
 @pytest.mark.parametrize("view", ["sample", "feature_map", "position"])
 def test_rows_of_one_image_show_it_and_where_in_it_they_are(view: str, written: Written) -> None:
     settings = Settings(view, 3, PCA(2, random_state=0), 0, 1 << 30)
-    study = study_layer(written.run["conv1"], settings, announce=lambda what: None, saved=None)
-    (found,) = find_exhibits(study, saved=None, max_bytes=1 << 30)
+    content = make_layer_content(written.run["conv1"], settings, announce=lambda what: None, cache=None)
+    (found,) = find_exhibits(content, cache=None, max_bytes=1 << 30)
     assert found.title == "the image"
-    rows = study.scores.rows.iloc[: study.n_rows]
+    rows = content.scores.rows.iloc[: content.n_rows]
     assert [row[0][0] for row in found.rows] == rows["sample"].tolist()
     where = [row[0][1:] for row in found.rows]
     if view == "position":  # of 16 x 16 pixels, their centers
         expected = ((rows[["y", "x"]] + 0.5) / 16).to_numpy()
         np.testing.assert_allclose(np.array(where, np.float64), expected, atol=5.1e-4)
     else:
-        assert where == [[None, None]] * study.n_rows
+        assert where == [[None, None]] * content.n_rows
 
 
 def test_without_exhibits_there_are_no_thumbnails(written: Written) -> None:

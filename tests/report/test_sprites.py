@@ -11,7 +11,7 @@ from PIL import Image
 from sklearn.decomposition import PCA
 
 from fmcluster.plot.drawing._tiles import NOT_FINITE_COLOR, scale_of
-from fmcluster.report.content._layer_content import Settings, Study, study_layer
+from fmcluster.report.content._layer_content import LayerContent, Settings, make_layer_content
 from fmcluster.report.content._sprites import SHEETS_BYTES, _shade, choose_images, make_sprites
 from tests.report.small_report import Written
 
@@ -20,8 +20,8 @@ SETTINGS = Settings(view="channel", n_clusters=3, reducer=PCA(2, random_state=0)
 
 
 @pytest.fixture(scope="module")
-def study(written: Written) -> Study:
-    return study_layer(written.run["conv1"], SETTINGS, announce=lambda what: None, saved=None)
+def content(written: Written) -> LayerContent:
+    return make_layer_content(written.run["conv1"], SETTINGS, announce=lambda what: None, cache=None)
 
 
 def pixels(uri: str) -> np.ndarray:
@@ -36,9 +36,11 @@ def tile_of(sprites: Any, sheet: int, row: int, column: int) -> np.ndarray:
     return pixels(sprites.sheets[sheet].uri)[top : top + sprites.height, left : left + sprites.width]
 
 
-def test_every_tile_is_its_map_in_the_store_on_the_scale_of_its_channel(written: Written, study: Study) -> None:
+def test_every_tile_is_its_map_in_the_store_on_the_scale_of_its_channel(
+    written: Written, content: LayerContent
+) -> None:
     samples = [3, 4]
-    sprites = make_sprites(study, samples=samples, max_bytes=1 << 20)
+    sprites = make_sprites(content, samples=samples, max_bytes=1 << 20)
     assert (sprites.height, sprites.width) == (16, 16)
     layer = written.run["conv1"]
     maps = np.stack([layer.read(snapshot=k, samples=samples) for k in range(3)]).astype(np.float64)
@@ -55,7 +57,7 @@ def test_every_tile_is_its_map_in_the_store_on_the_scale_of_its_channel(written:
                 assert (np.abs(drawn - expected).max(axis=-1) <= 1).mean() > 0.97
 
 
-def test_values_that_are_not_finite_have_a_color_of_their_own(written: Written, study: Study) -> None:
+def test_values_that_are_not_finite_have_a_color_of_their_own(written: Written, content: LayerContent) -> None:
     maps = written.run["conv1"].read(snapshot=0, samples=[0])[:, :, None].astype(np.float32)
     maps[0, 0, 0, 3, 5] = np.nan
     shades, palette = _shade(maps, signed=True)
@@ -64,23 +66,23 @@ def test_values_that_are_not_finite_have_a_color_of_their_own(written: Written, 
     assert list(palette[-1]) == expected
 
 
-def test_tiles_get_smaller_until_they_fit_and_there_are_none_where_nothing_fits(study: Study) -> None:
-    large = make_sprites(study, samples=[0, 1, 2], max_bytes=1 << 20)
+def test_tiles_get_smaller_until_they_fit_and_there_are_none_where_nothing_fits(content: LayerContent) -> None:
+    large = make_sprites(content, samples=[0, 1, 2], max_bytes=1 << 20)
     whole = sum(len(sheet.uri) for sheet in large.sheets)
-    small = make_sprites(study, samples=[0, 1, 2], max_bytes=whole // 2)
+    small = make_sprites(content, samples=[0, 1, 2], max_bytes=whole // 2)
     assert sum(len(sheet.uri) for sheet in small.sheets) <= whole // 2
     assert small.width < large.width
-    assert make_sprites(study, samples=[0, 1, 2], max_bytes=200) is None
-    assert make_sprites(study, samples=[], max_bytes=1 << 20) is None
+    assert make_sprites(content, samples=[0, 1, 2], max_bytes=200) is None
+    assert make_sprites(content, samples=[], max_bytes=1 << 20) is None
 
 
 def test_a_row_that_is_a_map_has_its_tiles_on_one_sheet(written: Written) -> None:
     settings = Settings("feature_map", 3, PCA(2, random_state=0), 0, 1 << 30)
-    study = study_layer(written.run["conv1"], settings, announce=lambda what: None, saved=None)
-    sprites = make_sprites(study, samples=[0], max_bytes=1 << 20)
+    content = make_layer_content(written.run["conv1"], settings, announce=lambda what: None, cache=None)
+    sprites = make_sprites(content, samples=[0], max_bytes=1 << 20)
     assert [sheet.title for sheet in sprites.sheets] == ["the map"]
-    rows = study.scores.rows.iloc[: study.n_rows]
-    for row in (0, 57, study.n_rows - 1):
+    rows = content.scores.rows.iloc[: content.n_rows]
+    for row in (0, 57, content.n_rows - 1):
         sample, channel = rows[["sample", "channel"]].iloc[row]
         layer = written.run["conv1"]
         maps = [layer.read(snapshot=k, samples=[sample], channels=[channel])[0, 0] for k in range(3)]
@@ -94,7 +96,7 @@ def test_a_row_that_is_a_map_has_its_tiles_on_one_sheet(written: Written) -> Non
 
 def test_rows_that_are_no_maps_have_no_sheets(written: Written) -> None:
     settings = Settings("sample", 3, PCA(2, random_state=0), 0, 1 << 30)
-    images = study_layer(written.run["conv1"], settings, announce=lambda what: None, saved=None)
+    images = make_layer_content(written.run["conv1"], settings, announce=lambda what: None, cache=None)
     assert make_sprites(images, samples=[0], max_bytes=1 << 20) is None
 
 
@@ -112,7 +114,7 @@ def test_the_page_of_twenty_snapshots_stays_under_its_budget_of_sheets(written: 
         assert layer is None or len(section["embedding"]["names"]) == len(section["embedding"]["frames"][0]["x"])
 
 
-def test_the_bands_of_the_flow_say_between_what_they_go(written: Written, study: Study) -> None:
+def test_the_bands_of_the_flow_say_between_what_they_go(written: Written, content: LayerContent) -> None:
     moves = written.parsed.data["layers"][0]["flow"]["moves"]
     columns = ["from_snapshot", "to_snapshot", "from_cluster", "to_cluster"]
-    assert moves == study.history.flow[columns].to_numpy().tolist()
+    assert moves == content.history.flow[columns].to_numpy().tolist()

@@ -49,7 +49,7 @@ MAPS = {"activation": activation, "gradient": gradient}
 
 
 def statistics(spec, snapshot, quantity="activation"):
-    return np.arange(6 * spec.n_channels, dtype=float).reshape(6, -1) + snapshot + 10 * (kind == "gradient")
+    return np.arange(6 * spec.n_channels, dtype=float).reshape(6, -1) + snapshot + 10 * (quantity == "gradient")
 
 
 def all_statistics(snapshot):

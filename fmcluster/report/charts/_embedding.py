@@ -4,14 +4,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ...plot.drawing import cluster_name
-from ..content import Study
+from ..content import LayerContent
 from ._charts import Json, layout_of, literal, short
 
 STRONG, NAMED = 24, 5
 ABOUT = "<b>%{customdata[0]}</b><br>%{customdata[1]}<br>%{customdata[2]}<extra></extra>"
 
 
-def embedding_chart(study: Study) -> Json:
+def embedding_chart(content: LayerContent) -> Json:
     """Return the map with one point a row, and what it shows at each snapshot; over it the path of what changed most.
 
     Returns
@@ -20,20 +20,20 @@ def embedding_chart(study: Study) -> Json:
         ``figure`` (drawn at the last snapshot), ``frames`` (per snapshot the lists ``x``, ``y`` and ``cluster``),
         ``titles`` of the snapshots, ``names`` of the rows (escaped), ``palette`` and ``clusters`` (names) by label.
     """
-    positions = study.embedding.by_snapshot(study.embedding.values)
+    positions = content.embedding.by_snapshot(content.embedding.values)
     frames = [
         {"x": short(at[:, 0]), "y": short(at[:, 1]), "cluster": labels.tolist()}
-        for at, labels in zip(positions, study.labels, strict=True)
+        for at, labels in zip(positions, content.labels, strict=True)
     ]
-    size = float(np.clip(170 / np.sqrt(study.n_rows), 5, 11))
+    size = float(np.clip(170 / np.sqrt(content.n_rows), 5, 11))
     points = {
         "type": "scatter",
         "mode": "markers",
-        "ids": [str(row) for row in range(study.n_rows)],
+        "ids": [str(row) for row in range(content.n_rows)],
         "marker": {"size": size, "opacity": 0.9, "line": {"width": 0.6}},
         "hovertemplate": ABOUT,
     }
-    path = positions[:, int(study.change.argmax())]
+    path = positions[:, int(content.change.argmax())]
     line = {
         "type": "scatter",
         "mode": "lines",
@@ -43,16 +43,16 @@ def embedding_chart(study: Study) -> Json:
         "line": {"color": "#808080", "width": 2.5},
     }
     return {
-        "figure": {"data": [points, line], "layout": _map_layout(study)},
+        "figure": {"data": [points, line], "layout": _map_layout(content)},
         "frames": frames,
-        "titles": study.titles,
-        "names": [literal(name) for name in study.row_names],
-        "palette": {str(label): color for label, color in study.palette.items()},
-        "clusters": {str(label): cluster_name(label) for label in study.palette},
+        "titles": content.titles,
+        "names": [literal(name) for name in content.row_names],
+        "palette": {str(label): color for label, color in content.palette.items()},
+        "clusters": {str(label): cluster_name(label) for label in content.palette},
     }
 
 
-def trajectories_chart(study: Study) -> Json:
+def trajectories_chart(content: LayerContent) -> Json:
     """Return the path of every row through the map, colored by its last cluster; the longest are strong and named.
 
     Returns
@@ -61,27 +61,27 @@ def trajectories_chart(study: Study) -> Json:
         ``figure``, and ``traced``: of each of its traces, ``rows`` and the snapshot ``at`` which they stand, None for
         their whole paths. The page takes positions and names from the frames of `embedding_chart`.
     """
-    paths = study.embedding.by_snapshot(study.embedding.values).swapaxes(0, 1)
+    paths = content.embedding.by_snapshot(content.embedding.values).swapaxes(0, 1)
     length = np.linalg.norm(np.diff(paths, axis=1), axis=2).sum(axis=1)
     furthest = np.argsort(-length, kind="stable")
     strong = furthest[:STRONG]
     thin = np.setdiff1d(np.arange(len(paths)), strong)
     data, traced = [], []
     for rows, style in ((thin, "thin"), (strong, "strong")):
-        for label in sorted({int(label) for label in study.labels[-1, rows]}):
-            data.append(_lines(study.palette[label], style=style))
-            traced.append({"rows": rows[study.labels[-1, rows] == label].tolist(), "at": None})
-        for at in (0, len(study.titles) - 1) if len(rows) else ():
-            data.append(_marks([study.palette[int(label)] for label in study.labels[-1, rows]], at=at, style=style))
+        for label in sorted({int(label) for label in content.labels[-1, rows]}):
+            data.append(_lines(content.palette[label], style=style))
+            traced.append({"rows": rows[content.labels[-1, rows] == label].tolist(), "at": None})
+        for at in (0, len(content.titles) - 1) if len(rows) else ():
+            data.append(_marks([content.palette[int(label)] for label in content.labels[-1, rows]], at=at, style=style))
             traced.append({"rows": rows.tolist(), "at": at})
-    named = _apart(paths[strong, -1], reach=0.09 * float(np.ptp(study.embedding.values, axis=0).max()))
+    named = _apart(paths[strong, -1], reach=0.09 * float(np.ptp(content.embedding.values, axis=0).max()))
     names = [
-        literal(study.row_names[row].removeprefix("channel ")) if place in named else ""
+        literal(content.row_names[row].removeprefix("channel ")) if place in named else ""
         for place, row in enumerate(strong)
     ]
     if data:
         data[-1] |= {"mode": "markers+text", "text": names, "textposition": "top center", "textfont": {"size": 12}}
-    return {"figure": {"data": data, "layout": _map_layout(study)}, "traced": traced}
+    return {"figure": {"data": data, "layout": _map_layout(content)}, "traced": traced}
 
 
 def _apart(ends: npt.NDArray[np.float64], *, reach: float) -> list[int]:
@@ -93,8 +93,8 @@ def _apart(ends: npt.NDArray[np.float64], *, reach: float) -> list[int]:
     return named
 
 
-def _map_layout(study: Study) -> Json:
-    values = study.embedding.values
+def _map_layout(content: LayerContent) -> Json:
+    values = content.embedding.values
     low, high = values.min(axis=0), values.max(axis=0)
     margin = max(0.06 * float((high - low).max()), 1e-9)
     bare = {"zeroline": False, "showgrid": False, "showticklabels": False, "ticks": ""}

@@ -5,17 +5,17 @@ import numpy.typing as npt
 import pandas as pd
 
 from ...plot.drawing import brief, cluster_name, spread
-from ..content import Study
+from ..content import LayerContent
 from ._charts import Json, layout_of
 
 
-def flow_chart(study: Study) -> Json:
+def flow_chart(content: LayerContent) -> Json:
     """Return the flow of rows between clusters: a column for each snapshot, clusters in the same order in each.
 
     Nodes are placed exactly: plotly would order them by itself. ``moves`` has, of each band, the places of its two
     snapshots and the labels of its two clusters.
     """
-    table = study.history.sizes
+    table = content.history.sizes
     labels = sorted((int(label) for label in table.columns), key=lambda label: (label < 0, label))
     sizes = table[labels].to_numpy(dtype=np.float64)
     columns, most = len(sizes), int((sizes > 0).sum(axis=1).max())
@@ -33,7 +33,7 @@ def flow_chart(study: Study) -> Json:
                 across.append(float(np.clip(column / max(columns - 1, 1), 1e-4, 1)))
                 down.append(round((upper + members * per_row / 2) / inner, 6))
                 upper += members * per_row + pad
-    flow = study.history.flow
+    flow = content.history.flow
     place_of = {int(snapshot): place for place, snapshot in enumerate(table.index)}
     moves = [
         (place_of[source], place_of[target], here, there, count)
@@ -45,12 +45,12 @@ def flow_chart(study: Study) -> Json:
         "source": [nodes[source, here] for source, _, here, _, _ in moves],
         "target": [nodes[target, there] for _, target, _, there, _ in moves],
         "value": [count for *_, count in moves],
-        "color": [_rgba(study.palette[here], 0.28 if here == there else 0.62) for _, _, here, there, _ in moves],
+        "color": [_rgba(content.palette[here], 0.28 if here == there else 0.62) for _, _, here, there, _ in moves],
         "customdata": [
             [
-                f"{count} of {study.n_rows}",
+                f"{count} of {content.n_rows}",
                 ("stay in " if here == there else f"{cluster_name(here)} to ") + cluster_name(there),
-                f"{study.titles[source]} to {study.titles[target]}",
+                f"{content.titles[source]} to {content.titles[target]}",
             ]
             for source, target, here, there, count in moves
         ],
@@ -63,17 +63,21 @@ def flow_chart(study: Study) -> Json:
         "thickness": 12,
         "line": {"width": 0},
         "label": [""] * len(nodes),
-        "color": [study.palette[label] for _, label in nodes],
+        "color": [content.palette[label] for _, label in nodes],
         "customdata": [
-            [cluster_name(label), f"{int(sizes[column, labels.index(label)])} of {study.n_rows}", study.titles[column]]
+            [
+                cluster_name(label),
+                f"{int(sizes[column, labels.index(label)])} of {content.n_rows}",
+                content.titles[column],
+            ]
             for column, label in nodes
         ],
         "hovertemplate": "<b>%{customdata[0]}</b>: %{customdata[1]}<br>%{customdata[2]}<extra></extra>",
     }
     side = 92
     layout = layout_of(margin={"l": side, "r": side, "t": top, "b": bottom})
-    layout["annotations"] = _flow_names(study, nodes, across=across, down=down, sizes=sizes, labels=labels)
-    layout["annotations"] += _flow_heads(study, columns)
+    layout["annotations"] = _flow_names(content, nodes, across=across, down=down, sizes=sizes, labels=labels)
+    layout["annotations"] += _flow_heads(content, columns)
     sankey = {"type": "sankey", "arrangement": "fixed", "node": node, "link": link}
     return {
         "figure": {"data": [sankey], "layout": layout},
@@ -83,7 +87,7 @@ def flow_chart(study: Study) -> Json:
 
 
 def _flow_names(
-    study: Study,
+    content: LayerContent,
     nodes: dict[tuple[int, int], int],
     *,
     across: list[float],
@@ -101,13 +105,13 @@ def _flow_names(
     return names
 
 
-def _flow_heads(study: Study, columns: int) -> list[Json]:
+def _flow_heads(content: LayerContent, columns: int) -> list[Json]:
     """Return the snapshots' names above the columns, and the share of rows that moved under the steps."""
     heads = []
     for column in brief(columns, at_most=14):
-        text = study.titles[column].replace(", ", "<br>")
+        text = content.titles[column].replace(", ", "<br>")
         heads.append(_note(text=text, x=column / max(columns - 1, 1), y=1, yanchor="bottom", yshift=8))
-    for step, share in enumerate(study.history.steps["churn"]):
+    for step, share in enumerate(content.history.steps["churn"]):
         if columns <= 14 and not np.isnan(share):
             middle = (step + 0.5) / (columns - 1)
             heads.append(_note(text=f"{share:.0%} moved", x=middle, y=0, yanchor="top", yshift=-10))

@@ -8,12 +8,12 @@ from ._feature_maps import make_grid as make_grid
 from ._feature_maps import make_strips as make_strips
 from ._feature_maps import name_sample as name_sample
 from ._layer_content import STAGES as STAGES
+from ._layer_content import LayerContent as LayerContent
 from ._layer_content import Settings as Settings
-from ._layer_content import Study as Study
-from ._layer_content import study_layer as study_layer
+from ._layer_content import make_layer_content as make_layer_content
 from ._overview import OVERALL_STAGES as OVERALL_STAGES
-from ._overview import Overall as Overall
-from ._overview import study_run as study_run
+from ._overview import Overview as Overview
+from ._overview import make_overview as make_overview
 from ._sprites import SHEETS_BYTES as SHEETS_BYTES
 from ._sprites import Sprites as Sprites
 from ._sprites import choose_images as choose_images

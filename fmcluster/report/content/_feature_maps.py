@@ -12,7 +12,7 @@ from PIL import Image
 from ...plot import channel_grid
 from ...plot.drawing import Map, Scale, as_tiles, brief, is_dead, scale_of
 from ...store import Layer
-from ._layer_content import Study
+from ._layer_content import LayerContent
 
 TILE, GAP = 64, 4
 MOST_COLUMNS, MOST_CHANNELS, CHANGED = 12, 100, 4
@@ -107,34 +107,34 @@ class Strips:
     n_dead: int
 
 
-def make_strips(study: Study, *, sample: int) -> Strips:
+def make_strips(content: LayerContent, *, sample: int) -> Strips:
     """Draw the representative channel of each cluster, and the channels that changed most, at every snapshot.
 
     Parameters
     ----------
-    study : Study
+    content : LayerContent
         The results.
     sample : int
         The image on which the channels are shown.
     """
-    layer, last = study.layer, study.labels[-1]
+    layer, last = content.layer, content.labels[-1]
     typical: list[tuple[int, int | None]] = []
     changed: list[tuple[int, int | None]]
-    if study.scores.identity == ["channel"]:
-        channel_of = study.scores.rows["channel"].to_numpy()[: study.n_rows]
-        typical = [(int(channel_of[row]), label) for label, row in study.representatives.items()]
-        order = np.argsort(-study.change, kind="stable")
+    if content.scores.identity == ["channel"]:
+        channel_of = content.scores.rows["channel"].to_numpy()[: content.n_rows]
+        typical = [(int(channel_of[row]), label) for label, row in content.representatives.items()]
+        order = np.argsort(-content.change, kind="stable")
         changed = [(int(channel_of[row]), int(last[row])) for row in order[:CHANGED]]
     else:
         changed = [(channel, None) for channel in _most_changed(layer)]
     wanted = typical + changed
-    shown = brief(study.scores.n_snapshots, at_most=MOST_COLUMNS) if study.scores.n_snapshots > 1 else [0]
+    shown = brief(content.scores.n_snapshots, at_most=MOST_COLUMNS) if content.scores.n_snapshots > 1 else [0]
     numbers = [int(layer.snapshots["snapshot"].iloc[place]) for place in shown]
     channels = [channel for channel, _ in wanted]
     reads = [as_tiles(layer.read(snapshot=number, samples=sample, channels=channels)) for number in numbers]
     maps = np.stack(reads, axis=1)
     signed = bool((layer.statistics["min"] < 0).any())
-    titles, name = tuple(study.titles[place] for place in shown), name_sample(layer, sample)
+    titles, name = tuple(content.titles[place] for place in shown), name_sample(layer, sample)
     strips = []
     for (channel, label), tiles in zip(wanted, maps, strict=True):
         scale = scale_of(tiles, signed=signed)

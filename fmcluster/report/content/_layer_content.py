@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from ...analysis import Clusters, Embedding, History, Reducer, ResultCache, Scores, representatives, study
+from ...analysis import Clusters, Embedding, History, Reducer, ResultCache, Scores, analyze, representatives
 from ...plot.drawing import cluster_palette, snapshot_table, snapshot_titles
 from ...store import Layer
 from ...vectors import Vectors
@@ -45,7 +45,7 @@ class Settings:
 
 
 @dataclass(frozen=True, eq=False)
-class Study:
+class LayerContent:
     """The results for one layer.
 
     Attributes
@@ -124,7 +124,9 @@ class Study:
         return {int(label): int(place) for label, place in zip(last["cluster"], last["place"], strict=True)}
 
 
-def study_layer(layer: Layer, settings: Settings, *, announce: Announce, saved: ResultCache | None) -> Study:
+def make_layer_content(
+    layer: Layer, settings: Settings, *, announce: Announce, cache: ResultCache | None
+) -> LayerContent:
     """Reduce, map, cluster and track one layer.
 
     Parameters
@@ -135,24 +137,24 @@ def study_layer(layer: Layer, settings: Settings, *, announce: Announce, saved: 
         How.
     announce : callable
         Told in words what comes next, `STAGES` times (top images and pictures, which come last, among them).
-    saved : Saved or None
+    cache : ResultCache or None
         Results that are used again.
 
     Returns
     -------
-    Study
+    LayerContent
     """
     whole = layer.vectors(settings.view)
-    found = study(
+    found = analyze(
         _drawn(layer, whole, settings),
         n_clusters=settings.n_clusters,
         reducer=settings.reducer,
         random_state=settings.random_state,
         max_bytes=settings.max_bytes,
-        saved=saved,
+        cache=cache,
         announce=lambda what: announce(f"{layer.name}: {what}"),
     )
-    return Study(
+    return LayerContent(
         layer=layer,
         rows_in_view=whole.rows_per_snapshot,
         vectors=found.vectors,

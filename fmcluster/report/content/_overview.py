@@ -10,7 +10,7 @@ OVERALL_STAGES = 2
 
 
 @dataclass(frozen=True, eq=False)
-class Overall:
+class Overview:
     """What is known of all layers together.
 
     Attributes
@@ -28,7 +28,7 @@ class Overall:
     refused: str = ""
 
 
-def study_run(run: Run, settings: Settings, *, announce: Announce, saved: ResultCache | None) -> Overall:
+def make_overview(run: Run, settings: Settings, *, announce: Announce, cache: ResultCache | None) -> Overview:
     """Diagnose a run and compare its layers, or take what is saved of that.
 
     Where the run cannot be judged (fewer than four images in every snapshot, activations that are not finite), the
@@ -45,15 +45,15 @@ def study_run(run: Run, settings: Settings, *, announce: Announce, saved: Result
         def compare() -> Similarity:
             return similarity(run, max_bytes=settings.max_bytes)
 
-        if saved is None:
+        if cache is None:
             findings = find()
         else:
-            findings = saved.use(find, Findings, verb="diagnose", vectors=vectors, parameters=parameters)
+            findings = cache.use(find, Findings, verb="diagnose", vectors=vectors, parameters=parameters)
         announce("similarity of all layers")
-        if saved is None:
+        if cache is None:
             alike = compare()
         else:
-            alike = saved.use(compare, Similarity, verb="similarity", vectors=vectors, parameters={})
+            alike = cache.use(compare, Similarity, verb="similarity", vectors=vectors, parameters={})
     except (ValueError, MemoryError) as error:  # what both refuse
-        return Overall(None, None, str(error))
-    return Overall(findings, alike)
+        return Overview(None, None, str(error))
+    return Overview(findings, alike)

@@ -11,7 +11,7 @@ from PIL import Image
 from ...plot.drawing import as_tiles, brief, scale_of
 from ...store import Run
 from ._feature_maps import Picture, input_picture, name_sample
-from ._layer_content import Study
+from ._layer_content import LayerContent
 
 MOST_IMAGES, MOST_COLUMNS = 3, 20
 SHADES = 32
@@ -81,7 +81,7 @@ def choose_images(run: Run, *, sample: int | None) -> list[int]:
     return chosen + rest[: MOST_IMAGES - len(chosen)]
 
 
-def make_sprites(study: Study, *, samples: list[int], max_bytes: int) -> Sprites | None:
+def make_sprites(content: LayerContent, *, samples: list[int], max_bytes: int) -> Sprites | None:
     """Draw every row at every snapshot (at most twenty), as small as the budget asks.
 
     A channel is drawn on some images, a row that is a feature map on its own. Every row has a scale of its own, the
@@ -89,7 +89,7 @@ def make_sprites(study: Study, *, samples: list[int], max_bytes: int) -> Sprites
 
     Parameters
     ----------
-    study : Study
+    content : LayerContent
         The results.
     samples : list of int
         The images for channels, by dataset index.
@@ -101,19 +101,19 @@ def make_sprites(study: Study, *, samples: list[int], max_bytes: int) -> Sprites
     Sprites or None
         None where rows have no feature maps, there is no image, or not even the smallest tiles fit.
     """
-    of_channels = study.scores.identity == ["channel"]
-    if not samples or not (of_channels or study.scores.identity == ["sample", "channel"]):
+    of_channels = content.scores.identity == ["channel"]
+    if not samples or not (of_channels or content.scores.identity == ["sample", "channel"]):
         return None
-    layer, count = study.layer, study.scores.n_snapshots
+    layer, count = content.layer, content.scores.n_snapshots
     places = brief(count, at_most=MOST_COLUMNS) if count > 1 else [0]
-    maps = _read_channels(study, places, samples) if of_channels else _read_rows(study, places)
+    maps = _read_channels(content, places, samples) if of_channels else _read_rows(content, places)
     shades, palette = _shade(maps, signed=bool((layer.statistics["min"] < 0).any()))
     height, width = shades.shape[-2:]
     side = _LARGEST
     while True:
         tile = (min(height, side), min(width, side))
         across = max(1, _WEBP_SIDE // (tile[1] * len(places))) * len(places)
-        if -(-study.n_rows * len(places) // across) * tile[0] <= _WEBP_SIDE:
+        if -(-content.n_rows * len(places) // across) * tile[0] <= _WEBP_SIDE:
             sheets = [_encode(_lay(each, tile, across), palette) for each in shades]
             if sum(map(len, sheets)) <= max_bytes:
                 break
@@ -132,23 +132,23 @@ def make_sprites(study: Study, *, samples: list[int], max_bytes: int) -> Sprites
     )
 
 
-def _read_channels(study: Study, places: list[int], samples: list[int]) -> Floats:
+def _read_channels(content: LayerContent, places: list[int], samples: list[int]) -> Floats:
     """Return maps of shape (n_samples, n_rows, n_places, height, width), float32."""
-    channels = study.scores.rows["channel"].to_numpy()[: study.n_rows].tolist()
-    numbers = [int(study.layer.snapshots["snapshot"].iloc[place]) for place in places]
+    channels = content.scores.rows["channel"].to_numpy()[: content.n_rows].tolist()
+    numbers = [int(content.layer.snapshots["snapshot"].iloc[place]) for place in places]
     reads = [
-        [as_tiles(study.layer.read(snapshot=number, samples=sample, channels=channels)) for number in numbers]
+        [as_tiles(content.layer.read(snapshot=number, samples=sample, channels=channels)) for number in numbers]
         for sample in samples
     ]
     return np.stack([np.stack(each, axis=1) for each in reads])
 
 
-def _read_rows(study: Study, places: list[int]) -> Floats:
+def _read_rows(content: LayerContent, places: list[int]) -> Floats:
     """Return rows that are maps, no larger than a tile, of shape (1, n_rows, n_places, height, width), float32."""
-    vectors = study.vectors
+    vectors = content.vectors
     height, width = vectors.feature_shape
     down, along = (_nearest(length) for length in (height, width))
-    maps = np.empty((1, study.n_rows, len(places), len(down), len(along)), np.float32)
+    maps = np.empty((1, content.n_rows, len(places), len(down), len(along)), np.float32)
     for column, place in enumerate(places):
         for start, block in vectors.at([vectors.snapshots[place]]).row_blocks(max_bytes=1 << 26):
             tiles = block.reshape(-1, height, width)[:, down[:, None], along]

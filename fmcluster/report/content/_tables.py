@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...plot.drawing import cluster_name
-from ._layer_content import Study
+from ._layer_content import LayerContent
 
 
 @dataclass(frozen=True)
@@ -48,42 +48,44 @@ class Step:
     churn: float | None
 
 
-def cluster_rows(study: Study) -> list[ClusterRow]:
+def cluster_rows(content: LayerContent) -> list[ClusterRow]:
     """Return a row for each cluster, noise last."""
-    labels, frame = study.labels, study.history.frame
+    labels, frame = content.labels, content.history.frame
     known = sorted({int(label) for label in np.unique(labels)}, key=lambda label: (label < 0, label))
     moved = frame[frame["moved"]]
     return [
         ClusterRow(
             label=label,
             name=cluster_name(label),
-            color=study.palette[label],
+            color=content.palette[label],
             first=int((labels[0] == label).sum()),
             last=int((labels[-1] == label).sum()),
             stayed=int(((labels[0] == label) & (labels[-1] == label)).sum()),
             arrived=int((moved["to_cluster"] == label).sum()),
             left=int((moved["from_cluster"] == label).sum()),
-            representative=study.row_names[study.representatives[label]] if label in study.representatives else "",
+            representative=content.row_names[content.representatives[label]]
+            if label in content.representatives
+            else "",
         )
         for label in known
     ]
 
 
-def steps(study: Study) -> list[Step]:
+def steps(content: LayerContent) -> list[Step]:
     """Return each step with its churn."""
-    table = study.history.steps
+    table = content.history.steps
     churn = dict(zip(table["to_snapshot"].tolist(), table["churn"].tolist(), strict=True))
-    snapshots = study.history.sizes.index.tolist()
+    snapshots = content.history.sizes.index.tolist()
     shares = [churn.get(snapshot) for snapshot in snapshots[1:]]
     return [
         Step(title, None if share is None or np.isnan(share) else float(share))
-        for title, share in zip(study.titles[1:], shares, strict=True)
+        for title, share in zip(content.titles[1:], shares, strict=True)
     ]
 
 
-def moved_overall(study: Study) -> float:
+def moved_overall(content: LayerContent) -> float:
     """Return the share of rows whose cluster at the last snapshot is another than at the first."""
-    return float((study.labels[0] != study.labels[-1]).mean())
+    return float((content.labels[0] != content.labels[-1]).mean())
 
 
 def where_it_moved(rows: Sequence[tuple[str, float]]) -> str:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ...analysis import ResultCache, TopImages, relative_centers, top_images
 from ...store import Run
-from ._layer_content import Study
+from ._layer_content import LayerContent
 
 PER_CHANNEL = 4
 SIDE, ACROSS, MOST = 56, 16, 800
@@ -56,28 +56,28 @@ class Thumbnails:
     places: dict[int, int]
 
 
-def find_exhibits(study: Study, *, saved: ResultCache | None, max_bytes: int) -> list[Exhibit]:
+def find_exhibits(content: LayerContent, *, cache: ResultCache | None, max_bytes: int) -> list[Exhibit]:
     """Return the images of each row.
 
     Of a channel, the strongest four at the first and at the last snapshot; of a row that is of one image, that image,
     and where in it the row is.
     """
-    identity = study.scores.identity
+    identity = content.scores.identity
     if identity == ["channel"]:
-        return _find_top_images(study, saved=saved, max_bytes=max_bytes)
+        return _find_top_images(content, cache=cache, max_bytes=max_bytes)
     if "sample" not in identity:
         return []
-    first = study.scores.rows[identity].iloc[: study.n_rows]
+    first = content.scores.rows[identity].iloc[: content.n_rows]
     rows: Shown = [[[int(sample), None, None]] for sample in first["sample"]]
     if {"y", "x"} <= set(identity):
-        down, along = relative_centers(study.layer)
+        down, along = relative_centers(content.layer)
         for row, y, x in zip(rows, first["y"], first["x"], strict=True):
             row[0][1:] = [_share(down[y]), _share(along[x])]
     return [Exhibit("the image", rows)]
 
 
-def _find_top_images(study: Study, *, saved: ResultCache | None, max_bytes: int) -> list[Exhibit]:
-    layer = study.layer
+def _find_top_images(content: LayerContent, *, cache: ResultCache | None, max_bytes: int) -> list[Exhibit]:
+    layer = content.layer
     every = layer.snapshots["snapshot"].tolist()
     ends = sorted({int(every[0]), int(every[-1])})
 
@@ -86,8 +86,8 @@ def _find_top_images(study: Study, *, saved: ResultCache | None, max_bytes: int)
 
     found = (
         find()
-        if saved is None
-        else saved.use(
+        if cache is None
+        else cache.use(
             find,
             TopImages,
             verb="top_images",
@@ -95,10 +95,10 @@ def _find_top_images(study: Study, *, saved: ResultCache | None, max_bytes: int)
             parameters={"k": PER_CHANNEL},
         )
     )
-    # rows of the study are all channels, or some of them drawn
-    rows = study.scores.rows["channel"].to_numpy()[: study.n_rows]
+    # rows of the content are all channels, or some of them drawn
+    rows = content.scores.rows["channel"].to_numpy()[: content.n_rows]
     places = [layer.channels.tolist().index(channel) for channel in rows.tolist()]
-    titles = [study.titles[0], study.titles[-1]]
+    titles = [content.titles[0], content.titles[-1]]
     return [
         Exhibit(
             f"strongest at {title}",

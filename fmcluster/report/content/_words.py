@@ -3,7 +3,7 @@
 import math
 
 from ...analysis import Faithfulness
-from ._layer_content import Study
+from ._layer_content import LayerContent
 
 
 def faithfulness_line(faithfulness: Faithfulness) -> str:
@@ -26,15 +26,19 @@ def faithfulness_line(faithfulness: Faithfulness) -> str:
     return f"{near}; motion {faithfulness.motion:.2f}: {_motion(faithfulness.motion)}"
 
 
-def how_it_was_made(study: Study) -> str:
+def how_it_was_made(content: LayerContent) -> str:
     """Say what the map and the clusters were fitted on."""
-    scores, embedding, clusters = study.scores, study.embedding, study.clusters
+    scores, embedding, clusters = content.scores, content.embedding, content.clusters
     held = float(scores.explained_variance_ratio.sum())
     fit = {
         "pooled": "fitted on all snapshots together (pooled), so that a place and a color mean the same in each",
         "each": "fitted on each snapshot by itself (each)",
     }.get(embedding.fit, f"fitted on the last snapshot of epoch {embedding.fit_epoch}")
-    rows = f"{study.n_rows} of {study.rows_in_view}, drawn at random" if study.n_rows < study.rows_in_view else "all"
+    rows = (
+        f"{content.n_rows} of {content.rows_in_view}, drawn at random"
+        if content.n_rows < content.rows_in_view
+        else "all"
+    )
     return (
         f"{embedding.method} and {clusters.method} of {scores.values.shape[1]} principal components, which hold "
         f"{held:.1%} of the variance; {fit}. Rows of the {embedding.view} view: {rows}."
