@@ -12,9 +12,7 @@ import pandas as pd
 from ..vectors import Scaling, Vectors, make_vectors
 from ._arrays import StoredArray, shard_shape
 from ._format import STATISTICS, STATISTICS_OF, Pair, Quantity, array_path, layer_path, statistics_path
-from ._slots import boxes, ranges
-
-Selection = int | slice | Sequence[int] | npt.NDArray[np.integer] | None
+from ._slots import Selection, boxes, integers, ranges
 
 
 class Snapshots(Protocol):
@@ -237,14 +235,14 @@ class Layer:
         if epoch is None and snapshot is None:
             self._run.resolve(snapshot=0)
             numbers = range(self.shape[0])
-            chosen = samples if samples is None or isinstance(samples, slice) else _integers(samples, "samples")
+            chosen = samples if samples is None or isinstance(samples, slice) else integers(samples, "samples")
             if chosen is None or isinstance(chosen, slice):
                 chosen = self._run.common_samples(numbers)[chosen or slice(None)]
             return np.stack([self._read_part(k, self._run.slots(k, chosen), picked, unscaled) for k in numbers])
         number = self._run.resolve(epoch=epoch, snapshot=snapshot)
         if samples is None or isinstance(samples, slice):
             return self._read_part(number, self._run.slots(number)[samples or slice(None)], picked, unscaled)
-        return self._read_part(number, self._run.slots(number, _integers(samples, "samples")), picked, unscaled)
+        return self._read_part(number, self._run.slots(number, integers(samples, "samples")), picked, unscaled)
 
     def read_feature_maps(
         self, *, snapshot: int, samples: npt.NDArray[np.int64], channels: slice, rows: slice
@@ -332,7 +330,7 @@ class Layer:
     ) -> npt.NDArray[np.int64]:
         if samples is None:
             return self._run.common_samples(snapshots)
-        wanted = _integers(samples, "samples")
+        wanted = integers(samples, "samples")
         for number in snapshots:
             self._run.slots(number, wanted)
         return wanted
@@ -352,7 +350,7 @@ class Layer:
             return indices
         if isinstance(channels, slice):
             return indices[channels]
-        wanted = _integers(channels, "channels")
+        wanted = integers(channels, "channels")
         index_of = dict(zip(self.channels.tolist(), indices.tolist(), strict=True))
         if unknown := [number for number in wanted.tolist() if number not in index_of]:
             raise ValueError(
@@ -399,14 +397,3 @@ class Layer:
                 first, last = np.searchsorted(ordered, (box.start, box.stop))
                 out[first:last] = self._array.read(snapshot, box, *rest)[ordered[first:last] - box.start]
         return out if np.array_equal(back, np.arange(len(out))) else out[back]
-
-
-def _integers(selection: int | Sequence[int] | npt.NDArray[np.integer], what: str) -> npt.NDArray[np.int64]:
-    """Return a selection as an array of numbers; a mask is refused, rather than taken for the numbers 0 and 1."""
-    picked = np.atleast_1d(np.asarray(selection))
-    if picked.ndim != 1 or (picked.size and picked.dtype.kind not in "iu"):
-        raise TypeError(
-            f"{what} is of dtype {picked.dtype} and shape {picked.shape}; expected integers, in one row "
-            f"(of a mask: np.flatnonzero(mask), or run.samples.index[mask])"
-        )
-    return picked.astype(np.int64)

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
+Selection = int | slice | Sequence[int] | npt.NDArray[np.integer] | None
+
 Numbers = npt.NDArray[np.int64]
 
 
@@ -76,3 +78,14 @@ def ranges(numbers: Sequence[int] | Numbers) -> str:
         else:
             parts.append([number])
     return ", ".join(" to ".join(map(str, part)) for part in parts)
+
+
+def integers(selection: int | Sequence[int] | npt.NDArray[np.integer], what: str) -> npt.NDArray[np.int64]:
+    """Return a selection as an array of numbers; a mask is refused, rather than taken for the numbers 0 and 1."""
+    picked = np.atleast_1d(np.asarray(selection))
+    if picked.ndim != 1 or (picked.size and picked.dtype.kind not in "iu"):
+        raise TypeError(
+            f"{what} is of dtype {picked.dtype} and shape {picked.shape}; expected integers, in one row "
+            f"(of a mask: np.flatnonzero(mask), or run.samples.index[mask])"
+        )
+    return picked.astype(np.int64)

@@ -21,7 +21,7 @@ AXIS = {"conv": 1, "tokens": 2, "fc": 1}
 
 @dataclass
 class Told:
-    """What is written: the samples of each snapshot's slots, the maps of each kind, and which shards are blank."""
+    """What is written: the samples of each snapshot's slots, the maps of each quantity, and which shards are blank."""
 
     shard: int
     index: list[list[int]]
@@ -49,7 +49,8 @@ def tellings(draw: st.DrawFn) -> Told:
     gradient = draw(st.booleans())
     spec = LayerSpec(name, shape, "float16", "M", output=output, channels=KEPT[name], gradient=gradient)
     maps = {
-        kind: rng.normal(size=(n_snapshots, n_slots, *shape)).astype(spec.dtype_of(kind)) for kind in spec.quantities
+        quantity: rng.normal(size=(n_snapshots, n_slots, *shape)).astype(spec.dtype_of(quantity))
+        for quantity in spec.quantities
     }
     return Told(draw(st.integers(1, 5)), [draw(arrivals) for _ in range(n_snapshots)], maps, spec)
 
@@ -61,14 +62,14 @@ def write(path: Path, told: Told, *, leave_out: bool) -> None:
         writer.create([told.spec], n_samples=n_slots, shard_samples=told.shard, kind="live")
         for snapshot, index in enumerate(told.index):
             numbers = np.array(index)
-            for kind, values in told.maps.items():
+            for quantity, values in told.maps.items():
                 for start in range(0, n_slots, min(told.shard, n_slots)):
                     rows = np.array(values[snapshot, start : start + told.shard])
                     filled = np.flatnonzero(numbers[start : start + told.shard] >= 0)
                     rows[numbers[start : start + told.shard] < 0] = np.nan
                     rows = rows[: filled[-1] + 1] if len(filled) else None
                     if rows is not None or not leave_out:
-                        writer.write(told.spec.name, offset=start, values=rows, kind=kind)
+                        writer.write(told.spec.name, offset=start, values=rows, quantity=quantity)
             statistics = {
                 (told.spec.name, kind): np.full((6, told.spec.n_channels), snapshot + 10.0 * (kind == "gradient"))
                 for kind in told.spec.quantities
@@ -172,9 +173,9 @@ def test_an_epoch_without_any_sample_is_kept_and_said(tmp_path: Path) -> None:
 def test_an_index_that_does_not_fit_is_refused(index: np.ndarray, tmp_path: Path) -> None:
     with RunWriter(tmp_path / "run.zarr") as writer:
         writer.create([SPEC], n_samples=4, shard_samples=2, kind="live")
-        for kind in SPEC.quantities:
+        for quantity in SPEC.quantities:
             for offset in (0, 2):
-                writer.write("fc", offset=offset, values=None, kind=kind)
+                writer.write("fc", offset=offset, values=None, quantity=quantity)
         with pytest.raises(ValueError, match=r"expected integers of \(4,\)"):
             writer.commit(epoch=0, step=0, index=index, statistics={}, metrics={}, clipped={})
 

@@ -249,7 +249,7 @@ FORKED = """
 import os, sys
 from pathlib import Path
 import numpy as np
-from fmcluster.store.shards import write_shard
+from fmcluster.store._shards import write_shard
 
 def write(name, number):
     values = np.full((1, 3, 50), number, np.float32)

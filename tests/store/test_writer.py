@@ -225,7 +225,7 @@ def new_run(path: Path, **how: object) -> RunWriter:
     ("arguments", "message"),
     [
         ({"layer": "conv1"}, "no array for the activation of layer 'conv1'"),
-        ({"kind": "weights"}, "no array for the weights of layer 'fc'"),
+        ({"quantity": "weights"}, "no array for the weights of layer 'fc'"),
         ({"offset": 1}, "offset is 1; expected a multiple of 2 from 0 to 4"),
         ({"offset": 6}, "offset is 6"),
         ({"offset": -2}, "offset is -2"),
@@ -255,37 +255,40 @@ def test_a_layout_that_cannot_be_is_refused(how: dict, tmp_path: Path) -> None:
 ONES, TWOS = np.full((2, 2), 1, np.float32), np.full((2, 2), 2, ">f4")
 
 
-@pytest.mark.parametrize("kind", ["activation", "gradient"])
+@pytest.mark.parametrize("quantity", ["activation", "gradient"])
 @pytest.mark.parametrize("versions", [[ONES, TWOS], [None, ONES], [ONES, None], [ONES, None, TWOS], [None, None]])
-def test_a_shard_that_is_written_again_is_replaced(versions: list, kind: str, tmp_path: Path) -> None:
+def test_a_shard_that_is_written_again_is_replaced(versions: list, quantity: str, tmp_path: Path) -> None:
     path = tmp_path / "run.zarr"
     with new_run(path, n_samples=2) as writer:
-        other = "gradient" if kind == "activation" else "activation"
-        writer.write("fc", offset=0, values=ONES, kind=other)
+        other = "gradient" if quantity == "activation" else "activation"
+        writer.write("fc", offset=0, values=ONES, quantity=other)
         for values in versions:
-            writer.write("fc", offset=0, values=values, kind=kind)
+            writer.write("fc", offset=0, values=values, quantity=quantity)
         writer.commit(epoch=0, step=0, index=np.arange(2), statistics={}, metrics={}, clipped={})
     run = open_run(path)
     assert verify(run) == []
-    assert (path / f"layers/fc/{kind}/c.0.0.0").exists() == (versions[-1] is not None)
-    layer = run["fc"] if kind == "activation" else run["fc"].gradient
+    assert (path / f"layers/fc/{quantity}/c.0.0.0").exists() == (versions[-1] is not None)
+    layer = run["fc"] if quantity == "activation" else run["fc"].gradient
     np.testing.assert_array_equal(layer.read(epoch=0), ONES * np.nan if versions[-1] is None else versions[-1])
 
 
 def test_shards_are_written_from_several_threads_at_once(tmp_path: Path) -> None:
     values = {
-        kind: np.random.default_rng(len(kind)).normal(size=(40, 2)).astype(np.float32) for kind in SPEC.quantities
+        quantity: np.random.default_rng(len(quantity)).normal(size=(40, 2)).astype(np.float32)
+        for quantity in SPEC.quantities
     }
 
-    def work(writer: RunWriter, kind: str, offset: int) -> None:
+    def work(writer: RunWriter, quantity: str, offset: int) -> None:
         for blank in (False, True, False):
-            rows = None if blank else values[kind][offset : offset + 2]
-            writer.write("fc", offset=offset, values=rows, kind=kind)
+            rows = None if blank else values[quantity][offset : offset + 2]
+            writer.write("fc", offset=offset, values=rows, quantity=quantity)
 
     with new_run(tmp_path / "run.zarr", n_samples=40) as writer:
         for snapshot in range(2):
             with ThreadPoolExecutor(8) as pool:
-                tasks = [pool.submit(work, writer, kind, at) for kind in SPEC.quantities for at in range(0, 40, 2)]
+                tasks = [
+                    pool.submit(work, writer, quantity, at) for quantity in SPEC.quantities for at in range(0, 40, 2)
+                ]
             assert [task.result() for task in tasks] == [None] * 40
             writer.commit(epoch=snapshot, step=0, index=np.arange(40), statistics={}, metrics={}, clipped={})
     run = open_run(tmp_path / "run.zarr")
@@ -302,8 +305,8 @@ def test_a_shard_that_could_not_be_written_is_not_committed(
     """Not what there was of it before either, and its torn file is not mistaken for a whole one."""
     path = tmp_path / "run.zarr"
     with new_run(path, n_samples=2, kind="live") as writer:
-        for kind in SPEC.quantities:
-            writer.write("fc", offset=0, values=ONES, kind=kind)
+        for quantity in SPEC.quantities:
+            writer.write("fc", offset=0, values=ONES, quantity=quantity)
         with monkeypatch.context() as patch:
             patch.setattr(os, "ftruncate", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
             with pytest.raises(OSError, match="No space"):
@@ -325,9 +328,9 @@ def test_a_discarded_snapshot_leaves_no_gradients(tmp_path: Path) -> None:
     path = tmp_path / "run.zarr"
     with new_run(path) as writer:
         before = sorted(path.rglob("*"))
-        for kind in SPEC.quantities:
-            writer.write("fc", offset=0, values=ONES, kind=kind)
-            writer.write("fc", offset=2, values=None, kind=kind)
+        for quantity in SPEC.quantities:
+            writer.write("fc", offset=0, values=ONES, quantity=quantity)
+            writer.write("fc", offset=2, values=None, quantity=quantity)
         writer.discard()
         assert sorted(path.rglob("*")) == before
         with pytest.raises(StoreError, match="was not written"):

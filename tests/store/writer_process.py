@@ -53,7 +53,9 @@ def statistics(spec, snapshot, quantity="activation"):
 
 
 def all_statistics(snapshot):
-    return {(spec.name, kind): statistics(spec, snapshot, kind) for spec in SPECS for kind in spec.quantities}
+    return {
+        (spec.name, quantity): statistics(spec, snapshot, quantity) for spec in SPECS for quantity in spec.quantities
+    }
 
 
 def metrics(snapshot):
@@ -86,10 +88,10 @@ def write_snapshot(writer, snapshot):
 def write_maps(writer, snapshot):
     for batch in BATCHES:
         for spec in SPECS:
-            for kind in spec.quantities:
-                values = MAPS[kind](spec, snapshot)[batch]
+            for quantity in spec.quantities:
+                values = MAPS[quantity](spec, snapshot)[batch]
                 blank = np.isnan(values).all()
-                writer.write(spec.name, offset=batch.start, values=None if blank else values, kind=kind)
+                writer.write(spec.name, offset=batch.start, values=None if blank else values, quantity=quantity)
 
 
 def write_samples(writer):
@@ -118,11 +120,11 @@ class Moments:
 
     def __init__(self, path, kill_at, pipe):
         self.path = path
-        self.quantity, self.left = kill_at
+        self.kind, self.left = kill_at
         self.pipe = pipe
 
     def tick(self, kind, what=""):
-        if kind == self.quantity:
+        if kind == self.kind:
             if self.left == 0:
                 if kind.startswith("torn"):
                     os.truncate(what, Path(what).stat().st_size // 2)

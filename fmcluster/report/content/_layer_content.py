@@ -121,7 +121,7 @@ class LayerContent:
         """Of each cluster with members at the last snapshot, the row nearest to their mean; no noise."""
         found = representatives(self.clusters, self.scores)
         last = found[found["snapshot"] == self.scores.rows["snapshot"].iloc[-1]]
-        return {int(label): int(place) for label, place in zip(last["cluster"], last["place"], strict=True)}
+        return {int(label): int(place) for label, place in zip(last["cluster"], last["row"], strict=True)}
 
 
 def make_layer_content(

@@ -16,9 +16,9 @@ SPEC = LayerSpec("conv1", (3, 4, 3), "float16", "Conv2d", output=OUTPUT, channel
 PLAIN = LayerSpec("fc", (5,), "float16", "Linear")
 
 
-def maps_of(spec: LayerSpec, kind: str) -> np.ndarray:
-    rng = np.random.default_rng(len(kind))
-    return rng.normal(size=(2, 4, *spec.shape)).astype(spec.dtype_of(kind))
+def maps_of(spec: LayerSpec, quantity: str) -> np.ndarray:
+    rng = np.random.default_rng(len(quantity))
+    return rng.normal(size=(2, 4, *spec.shape)).astype(spec.dtype_of(quantity))
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +30,12 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for snapshot in range(2):
             statistics = {}
             for spec in (SPEC, PLAIN):
-                for kind in spec.quantities:
+                for quantity in spec.quantities:
                     for offset in (0, 3):
-                        rows = maps_of(spec, kind)[snapshot, offset : offset + 3]
-                        writer.write(spec.name, offset=offset, values=rows, kind=kind)
-                    numbers = 10 * np.arange(spec.n_channels) + 100 * (kind == "gradient") + snapshot
-                    statistics[spec.name, kind] = np.tile(numbers, (6, 1)).astype(float)
+                        rows = maps_of(spec, quantity)[snapshot, offset : offset + 3]
+                        writer.write(spec.name, offset=offset, values=rows, quantity=quantity)
+                    numbers = 10 * np.arange(spec.n_channels) + 100 * (quantity == "gradient") + snapshot
+                    statistics[spec.name, quantity] = np.tile(numbers, (6, 1)).astype(float)
             writer.commit(
                 epoch=snapshot, step=snapshot, index=np.arange(4), statistics=statistics, metrics={}, clipped={}
             )
@@ -51,7 +51,7 @@ def test_gradients_are_a_layer_of_their_own(run: Run) -> None:
     layer = run["conv1"]
     gradient = layer.gradient
     assert isinstance(gradient, Layer)
-    assert (layer.quantity, gradient.kind) == ("activation", "gradient")
+    assert (layer.quantity, gradient.quantity) == ("activation", "gradient")
     assert layer.quantities == gradient.quantities == ("activation", "gradient")
     assert (layer.name, gradient.name) == ("conv1", "conv1")
     assert (layer.label, gradient.label) == ("conv1", "conv1 gradient")
@@ -78,8 +78,8 @@ def test_a_layer_without_gradients_says_so(run: Run) -> None:
 
 
 def test_channels_go_by_the_modules_numbers(run: Run) -> None:
-    for layer, kind in ((run["conv1"], "activation"), (run["conv1"].gradient, "gradient")):
-        maps = maps_of(SPEC, kind)[1]
+    for layer, quantity in ((run["conv1"], "activation"), (run["conv1"].gradient, "gradient")):
+        maps = maps_of(SPEC, quantity)[1]
         assert layer.n_channels == 3
         assert layer.channels.dtype == np.int64
         assert layer.channels.tolist() == [7, 0, 4]
@@ -91,7 +91,7 @@ def test_channels_go_by_the_modules_numbers(run: Run) -> None:
         drawn = layer.vectors("feature_map", n_rows=5, random_state=1)
         where = {7: 0, 0: 1, 4: 2}
         for row, vector in zip(drawn.rows.itertuples(), drawn.to_numpy(), strict=True):
-            expected = maps_of(SPEC, kind)[row.snapshot, row.sample, where[row.channel]].ravel()
+            expected = maps_of(SPEC, quantity)[row.snapshot, row.sample, where[row.channel]].ravel()
             np.testing.assert_array_equal(vector, expected.astype(np.float32))
     assert run["fc"].channels.tolist() == [0, 1, 2, 3, 4]
 
@@ -114,7 +114,7 @@ def test_what_was_done_to_a_layer_is_told(run: Run, path: Path) -> None:
         "module": "Conv2d",
         "output": [9, 12, 10],
         "crop": [[2, 10], [0, 6]],
-        "pooled": True,
+        "average_pooled": True,
     }
     assert nodes["layers/fc"]["attributes"] == {"name": "fc", "module": "Linear", "output": [5]}
     assert "layers/fc/channel" not in nodes
@@ -125,10 +125,10 @@ def test_xarray_alone_reads_gradients_and_channels_by_number(path: Path) -> None
     with xr.open_datatree(path, engine="zarr") as tree:
         node = tree["layers/conv1"]
         assert node["channel"].values.tolist() == [7, 0, 4]
-        for kind in SPEC.quantities:
-            assert node[kind].dims == ("snapshot", "sample", "channel", "height", "width")
-            chosen = node[kind].isel(snapshot=1).sel(channel=4)
-            np.testing.assert_array_equal(chosen.values, maps_of(SPEC, kind)[1, :, 2])
+        for quantity in SPEC.quantities:
+            assert node[quantity].dims == ("snapshot", "sample", "channel", "height", "width")
+            chosen = node[quantity].isel(snapshot=1).sel(channel=4)
+            np.testing.assert_array_equal(chosen.values, maps_of(SPEC, quantity)[1, :, 2])
         found = node["gradient_statistics"].sel(statistic="max", channel=0)
         assert found.values.tolist() == [110, 111]
         assert "channel" not in tree["layers/fc"].coords
@@ -185,7 +185,7 @@ def test_reductions_that_do_not_lead_to_the_shape_are_refused(shape: tuple[int, 
     ],
 )
 def test_averaging_is_what_neither_crop_nor_channels_explain(shape: tuple[int, ...], how: dict, pooled: bool) -> None:
-    assert LayerSpec("x", shape, "float16", "M", **how).pooled is pooled
+    assert LayerSpec("x", shape, "float16", "M", **how).average_pooled is pooled
 
 
 def forget(path: Path) -> None:
