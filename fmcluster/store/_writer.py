@@ -347,7 +347,8 @@ class RunWriter:
         create_array(group, name, dimensions=dimensions, shape=shape, dtype="float64", attributes=attributes)
         self._adopt([path])
         for snapshot, commit in enumerate(self.attributes["commits"]):
-            commit["absent"][path] = [chunk_key(snapshot, *(0 for _ in shape[1:]))]
+            absent = {**commit["absent"], path: [chunk_key(snapshot, *(0 for _ in shape[1:]))]}
+            commit["absent"] = dict(sorted(absent.items()))
 
     def _adopt(self, paths: Sequence[str]) -> None:
         """Add nodes that were just created to those that the next commit shows."""
@@ -381,7 +382,7 @@ class RunWriter:
             flush([folder])
             if missing:
                 absent[path] = sorted(missing)
-        return absent
+        return dict(sorted(absent.items()))  # the same bytes, whether the run was resumed or not
 
     def _replace_root(self) -> None:
         replace_file(self.path / "zarr.json", root_metadata(self.attributes, self._nodes))
