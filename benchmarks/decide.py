@@ -125,8 +125,8 @@ class Augmented(Dataset[Any]):
 
 def digits(epochs: int) -> Task:
     splits = load_digit_splits()
-    start = pretrain(splits.pretraining, epochs=2, seed=0, device=CPU)
-    replace_head(start, n_classes=5, seed=0, device=CPU)
+    start = pretrain(splits.pretraining, epochs=2, random_state=0, device=CPU)
+    replace_head(start, n_classes=5, random_state=0, device=CPU)
     unseen = DigitImages(range(5, 10), np.setdiff1d(splits.validation.indices, splits.probe.indices))
     return Task(start, splits.training, splits.probe, unseen, rate=0.01, epochs=epochs)
 

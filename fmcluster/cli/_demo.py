@@ -13,7 +13,9 @@ def demo(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the run, the weights, the report.")] = Path(
         "demo"
     ),
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the weights and the order of the images.")] = 0,
+    random_state: Annotated[
+        int, typer.Option("--seed", min=0, max=2**32 - 1, help="Of the weights and the order of the images.")
+    ] = 0,
 ) -> None:
     """Fine-tune a ResNet-18 on real digits, capture it, analyze it, and write a report: the whole path, offline."""
     if output.exists() and not output.is_dir():
@@ -27,7 +29,7 @@ def demo(
         "Its ten children are captured on 100 validation scans. Validation accuracy at each snapshot:"
     )
     with training_progress() as on_event:
-        result = run_demo(output, seed=seed, progress=on_event)
+        result = run_demo(output, random_state=random_state, progress=on_event)
     say(f"The run is in {result.run}; it is analyzed now.")
     with report_progress() as on_stage:
         page = write_report(open_run(result.run), output / "report.html", progress=on_stage)

@@ -63,7 +63,7 @@ class Asked:
         None for all, or the picture's own choice.
     order : str
         ``"index"``, ``"activity"`` or ``"cluster"``.
-    floor : float or None
+    min_drift : float or None
         Least drift of the channels of trajectories.
     view : str
         What a row is.
@@ -71,8 +71,8 @@ class Asked:
         How many.
     rows : int or None
         How many of each snapshot; None for all.
-    seed : int
-        Of map and clusters.
+    random_state : int
+        Seed of the embedding and the clusters.
     """
 
     run: "Run"

@@ -30,7 +30,9 @@ def train(
     max_bytes: MaxBytes = None,
     batch_size: Annotated[int, typer.Option(help="Training images a step.")] = 4,
     probe_size: Annotated[int | None, typer.Option(help="Validation images to record; all by default.")] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the head, the order and the crops.")] = 0,
+    random_state: Annotated[
+        int, typer.Option("--seed", min=0, max=2**32 - 1, help="Of the head, the order and the crops.")
+    ] = 0,
     workers: Annotated[int, typer.Option(min=0, help="Processes that load images.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; CUDA where there is one.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")] = False,
@@ -56,7 +58,7 @@ def train(
             max_bytes=max_bytes,
             batch_size=batch_size,
             probe_size=probe_size,
-            seed=seed,
+            random_state=random_state,
             workers=workers,
             device=device,
             mode="w" if overwrite else "x",

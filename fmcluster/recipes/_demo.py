@@ -47,7 +47,9 @@ class DemoResult:
         return tuple(snapshot.accuracy for snapshot in self.snapshots)
 
 
-def run_demo(output: str | Path, *, seed: int = 0, progress: Progress | None = None, device: str = "cpu") -> DemoResult:
+def run_demo(
+    output: str | Path, *, random_state: int = 0, progress: Progress | None = None, device: str = "cpu"
+) -> DemoResult:
     """Pretrain on the digits 0 to 4, fine-tune on 400 images of 5 to 9, and record 100 validation images.
 
     Parameters
@@ -55,7 +57,7 @@ def run_demo(output: str | Path, *, seed: int = 0, progress: Progress | None = N
     output : str or Path
         A folder, made where there is none. ``run.zarr``, ``model-first.pt`` and ``model-last.pt`` in it are
         replaced.
-    seed : int
+    random_state : int
         Of the weights and of the order of the images. The images of each split are always the same.
     progress : callable, optional
         Receives `PhaseStarted`, `StepDone` and `SnapshotTaken`.
@@ -65,7 +67,7 @@ def run_demo(output: str | Path, *, seed: int = 0, progress: Progress | None = N
     Returns
     -------
     DemoResult
-        On a CPU the same seed, software and thread count give the same weights, bit for bit. torch's global
+        On a CPU the same random_state, software and thread count give the same weights, bit for bit. torch's global
         random state is left as it was.
 
     Raises
@@ -78,15 +80,17 @@ def run_demo(output: str | Path, *, seed: int = 0, progress: Progress | None = N
     folder.mkdir(parents=True, exist_ok=True)
     first, last, run = folder / "model-first.pt", folder / "model-last.pt", folder / "run.zarr"
     splits = load_digit_splits()
-    model = pretrain(splits.pretraining, epochs=PRETRAINING_EPOCHS, seed=seed, device=chosen, progress=progress)
-    replace_head(model, n_classes=len(NEW_DIGITS), seed=seed, device=chosen)
+    model = pretrain(
+        splits.pretraining, epochs=PRETRAINING_EPOCHS, random_state=random_state, device=chosen, progress=progress
+    )
+    replace_head(model, n_classes=len(NEW_DIGITS), random_state=random_state, device=chosen)
     torch.save(model.state_dict(), first)
-    notes = {"recipe": "demo", "seed": seed}
+    notes = {"recipe": "demo", "random_state": random_state}
     with Recorder(model, run, layers="children", probe=splits.probe, mode="w", notes=notes) as recorder:
         snapshots = train_with_snapshots(
             model,
             recorder,
-            train_loader=make_loader(splits.training, batch_size=BATCH_SIZE, shuffle=True, seed=seed),
+            train_loader=make_loader(splits.training, batch_size=BATCH_SIZE, shuffle=True, random_state=random_state),
             val_loader=make_loader(splits.validation, batch_size=100, shuffle=False),
             optimizer=SGD(model.parameters(), lr=LEARNING_RATE, momentum=0.9),
             scheduler=None,
@@ -102,7 +106,7 @@ def pretrain(
     images: DigitImages,
     *,
     epochs: int,
-    seed: int,
+    random_state: int,
     device: torch.device,
     progress: Progress | None = None,
 ) -> nn.Module:
@@ -114,7 +118,7 @@ def pretrain(
         The training images.
     epochs : int
         Passes over the images.
-    seed : int
+    random_state : int
         Of the weights and of the order of the images.
     device : torch.device
         Where to train.
@@ -126,9 +130,9 @@ def pretrain(
     nn.Module
         On `device`.
     """
-    with seeded(seed, device=device):
+    with seeded(random_state, device=device):
         model = load_resnet("resnet18", weights="none", n_classes=len(images.classes)).to(device)
-    loader = make_loader(images, batch_size=BATCH_SIZE, shuffle=True, seed=seed)
+    loader = make_loader(images, batch_size=BATCH_SIZE, shuffle=True, random_state=random_state)
     optimizer = SGD(model.parameters(), lr=LEARNING_RATE, momentum=0.9)
     if progress is not None:
         progress(PhaseStarted(phase="pretrain", epochs=epochs, steps=epochs * len(loader)))
@@ -152,7 +156,7 @@ def pretrain(
     return model
 
 
-def replace_head(model: nn.Module, *, n_classes: int, seed: int, device: torch.device) -> None:
+def replace_head(model: nn.Module, *, n_classes: int, random_state: int, device: torch.device) -> None:
     """Give the model a fresh head ``fc``, in place, that starts at chance.
 
     Parameters
@@ -161,14 +165,14 @@ def replace_head(model: nn.Module, *, n_classes: int, seed: int, device: torch.d
         A torchvision ResNet on `device`.
     n_classes : int
         Outputs of the head.
-    seed : int
+    random_state : int
         Of its weights.
     device : torch.device
         Where the model is.
     """
     old = model.fc
     assert isinstance(old, nn.Linear)
-    with seeded(seed, device=device):
+    with seeded(random_state, device=device):
         head = nn.Linear(old.in_features, n_classes)
         # A random head of the usual size sorts the pretrained features, and by luck may sort them well. With
         # weights this small the bias decides: every image gets the same class, which is chance whatever the

@@ -36,12 +36,12 @@ def choose_device(device: str | torch.device | None) -> torch.device:
 
 
 @contextmanager
-def seeded(seed: int, *, device: torch.device) -> Iterator[None]:
+def seeded(random_state: int, *, device: torch.device) -> Iterator[None]:
     """Give torch a random state of its own for a while; the caller's comes back afterwards.
 
     Parameters
     ----------
-    seed : int
+    random_state : int
         Of that state, on the CPU and on `device`.
     device : torch.device
         Where else random numbers are drawn.
@@ -49,8 +49,8 @@ def seeded(seed: int, *, device: torch.device) -> Iterator[None]:
     cuda = [torch.cuda.current_device() if device.index is None else device.index] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
         # torch.manual_seed would reseed every accelerator, also those that fork_rng does not give back.
-        torch.default_generator.manual_seed(seed)
+        torch.default_generator.manual_seed(random_state)
         for index in cuda:
             with torch.cuda.device(index):
-                torch.cuda.manual_seed(seed)
+                torch.cuda.manual_seed(random_state)
         yield

@@ -104,7 +104,7 @@ def load_digit_splits() -> DigitSplits:
     Returns
     -------
     DigitSplits
-        The split never depends on a training seed, so runs of different seeds can be compared image by image.
+        The split never depends on a training random_state, so runs of different seeds can be compared image by image.
     """
     _, shown = _read_scans()
     order = np.random.default_rng(0).permutation(len(shown))

@@ -53,7 +53,7 @@ def finetune(
     max_bytes: int | None = None,
     batch_size: int = 4,
     probe_size: int | None = None,
-    seed: int = 0,
+    random_state: int = 0,
     device: str | None = None,
     mode: Literal["x", "w"] = "x",
     workers: int = 0,
@@ -84,7 +84,7 @@ def finetune(
         Training images in a batch.
     probe_size : int, optional
         How many validation images to record, evenly over the classes; all by default.
-    seed : int
+    random_state : int
         Of the fresh weights, the order and the crops of the images, and the probe.
     device : str, optional
         CUDA where there is one, else the CPU.
@@ -115,12 +115,14 @@ def finetune(
     if mode not in ("x", "w"):
         raise ValueError(f"mode is {mode!r}: expected x (a new run) or w (replace it); training starts from epoch 0")
     chosen = choose_device(device)
-    images = load_image_folder(data, probe_size=probe_size, seed=seed)
-    train_loader = make_loader(images.train, batch_size=batch_size, shuffle=True, seed=seed, workers=workers)
+    images = load_image_folder(data, probe_size=probe_size, random_state=random_state)
+    train_loader = make_loader(
+        images.train, batch_size=batch_size, shuffle=True, random_state=random_state, workers=workers
+    )
     val_loader = make_loader(images.val, batch_size=32, shuffle=False, workers=workers)
     snapshot_steps(snapshots_per_epoch, steps_per_epoch=len(train_loader))
     # The crops draw from torch's global random state, so all of the training needs the seeded one.
-    with seeded(seed, device=chosen):
+    with seeded(random_state, device=chosen):
         network = load_resnet(model, weights=weights, n_classes=len(images.classes)).to(chosen)
         if freeze:
             freeze_backbone(network)
@@ -133,7 +135,7 @@ def finetune(
             "epochs": epochs,
             "freeze": freeze,
             "batch_size": batch_size,
-            "seed": seed,
+            "random_state": random_state,
         }
         with Recorder(
             network,

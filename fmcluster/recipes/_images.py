@@ -39,7 +39,7 @@ class ImageData:
     classes: tuple[str, ...]
 
 
-def load_image_folder(data: str | Path, *, probe_size: int | None = None, seed: int = 0) -> ImageData:
+def load_image_folder(data: str | Path, *, probe_size: int | None = None, random_state: int = 0) -> ImageData:
     """Open ``DATA/train/<class>/*`` and ``DATA/val/<class>/*``.
 
     Files that are no images by their extension are passed over.
@@ -51,7 +51,7 @@ def load_image_folder(data: str | Path, *, probe_size: int | None = None, seed: 
     probe_size : int, optional
         Draw so many validation images as the probe, as evenly over the classes as they allow. All of them by
         default.
-    seed : int
+    random_state : int
         Of that draw.
 
     Returns
@@ -89,11 +89,11 @@ def load_image_folder(data: str | Path, *, probe_size: int | None = None, seed: 
         )
     probe: Dataset[tuple[Tensor, int]] = val
     if probe_size is not None:
-        probe = Subset(val, draw_evenly(val.targets, size=probe_size, seed=seed))
+        probe = Subset(val, draw_evenly(val.targets, size=probe_size, random_state=random_state))
     return ImageData(train=train, val=val, probe=probe, classes=tuple(train.classes))
 
 
-def draw_evenly(targets: list[int], *, size: int, seed: int) -> list[int]:
+def draw_evenly(targets: list[int], *, size: int, random_state: int) -> list[int]:
     """Draw items at random, as evenly over their labels as the labels allow.
 
     Parameters
@@ -102,7 +102,7 @@ def draw_evenly(targets: list[int], *, size: int, seed: int) -> list[int]:
         The label of every item.
     size : int
         How many items to draw.
-    seed : int
+    random_state : int
         Of the draw.
 
     Returns
@@ -118,7 +118,7 @@ def draw_evenly(targets: list[int], *, size: int, seed: int) -> list[int]:
     if not 1 <= size <= len(targets):
         raise ValueError(f"probe_size is {size}: expected 1 to {len(targets)}, the number of validation images")
     labels = np.asarray(targets)
-    shuffled = np.random.default_rng(seed).permutation(len(labels))
+    shuffled = np.random.default_rng(random_state).permutation(len(labels))
     turn = np.empty(len(labels), dtype=np.int64)
     for label in np.unique(labels):
         members = shuffled[labels[shuffled] == label]

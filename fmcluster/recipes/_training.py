@@ -229,7 +229,7 @@ def snapshot_steps(count: int, *, steps_per_epoch: int) -> frozenset[int]:
 
 
 def make_loader(
-    dataset: Dataset[tuple[Tensor, int]], *, batch_size: int, shuffle: bool, seed: int = 0, workers: int = 0
+    dataset: Dataset[tuple[Tensor, int]], *, batch_size: int, shuffle: bool, random_state: int = 0, workers: int = 0
 ) -> Batches:
     """Load a data set in batches, in an order of its own random state.
 
@@ -241,7 +241,7 @@ def make_loader(
         Images in a batch; the last may hold fewer.
     shuffle : bool
         Whether each epoch has a new order.
-    seed : int
+    random_state : int
         Of the orders, and of the worker processes.
     workers : int
         Processes that load images; 0 loads in this one.
@@ -260,7 +260,7 @@ def make_loader(
         raise ValueError(f"batch_size is {batch_size}: expected at least 1 image")
     assert isinstance(dataset, Sized)
     # A loader without a generator draws a number from the global random state each time it is iterated.
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(random_state)
     return DataLoader(dataset, batch_size=batch_size, shuffle=shuffle, generator=generator, num_workers=workers)
 
 

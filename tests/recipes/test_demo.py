@@ -62,7 +62,7 @@ def test_the_same_seed_gives_the_same_weights_and_files(tmp_path: Path) -> None:
     assert first.snapshots == again.snapshots
     assert contents(first.run) == contents(again.run)
     assert not equal(first.model_first, first.model_last)
-    assert not equal(first.model_first, run_demo(tmp_path / "b", seed=1).model_first)
+    assert not equal(first.model_first, run_demo(tmp_path / "b", random_state=1).model_first)
 
 
 @pytest.mark.usefixtures("small")
@@ -132,7 +132,7 @@ def keep(result: DemoResult) -> Kept:
 
 @pytest.fixture(scope="module")
 def three(tmp_path_factory: pytest.TempPathFactory) -> list[Kept]:
-    return [keep(run_demo(tmp_path_factory.mktemp(f"seed{seed}"), seed=seed)) for seed in range(3)]
+    return [keep(run_demo(tmp_path_factory.mktemp(f"seed{seed}"), random_state=seed)) for seed in range(3)]
 
 
 @pytest.mark.slow
@@ -156,7 +156,7 @@ def test_the_demo_learns(seed: int, three: list[Kept]) -> None:
 
 @pytest.mark.slow
 def test_the_whole_demo_is_repeated_bit_for_bit(three: list[Kept], tmp_path: Path) -> None:
-    again = keep(run_demo(tmp_path, seed=2))
+    again = keep(run_demo(tmp_path, random_state=2))
     assert equal(again.result.model_last, three[2].result.model_last)
     assert again.result.snapshots == three[2].result.snapshots
     assert again.contents == three[2].contents

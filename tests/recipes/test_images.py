@@ -50,8 +50,8 @@ def test_validation_images_are_the_same_each_time_and_training_images_are_not(fo
 
 
 def test_the_probe_is_drawn_evenly_and_repeatably(folder: Path) -> None:
-    probe = load_image_folder(folder, probe_size=2, seed=3).probe
-    again = load_image_folder(folder, probe_size=2, seed=3).probe
+    probe = load_image_folder(folder, probe_size=2, random_state=3).probe
+    again = load_image_folder(folder, probe_size=2, random_state=3).probe
     assert isinstance(probe, Subset)
     assert isinstance(again, Subset)
     assert probe.indices == again.indices
@@ -60,10 +60,10 @@ def test_the_probe_is_drawn_evenly_and_repeatably(folder: Path) -> None:
 
 def test_an_even_draw_takes_from_large_classes_what_small_ones_lack() -> None:
     targets = [0] * 10 + [1] * 2 + [2] * 10
-    drawn = draw_evenly(targets, size=12, seed=0)
+    drawn = draw_evenly(targets, size=12, random_state=0)
     assert drawn == sorted(set(drawn))
     assert np.bincount([targets[index] for index in drawn]).tolist() == [5, 2, 5]
-    assert draw_evenly(targets, size=12, seed=1) != drawn
+    assert draw_evenly(targets, size=12, random_state=1) != drawn
 
 
 @pytest.mark.parametrize("size", [0, -1, 5])

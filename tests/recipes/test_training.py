@@ -43,7 +43,7 @@ def train(model: nn.Module, *, snapshots_per_epoch: list[int]) -> tuple[ListReco
     train_with_snapshots(
         model,
         recorder,
-        train_loader=make_loader(images, batch_size=4, shuffle=True, seed=5),
+        train_loader=make_loader(images, batch_size=4, shuffle=True, random_state=5),
         val_loader=make_loader(images, batch_size=8, shuffle=False),
         optimizer=optimizer,
         scheduler=torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.1),

@@ -27,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def finetune_briefly(folder: Path, output: Path, *, seed: int = 0, **options: object) -> FinetuneResult:
     settings: dict[str, object] = {"weights": "none", "epochs": 1, "layers": ["layer4", "fc"], "device": "cpu"}
-    return finetune(folder, output=output, seed=seed, **(settings | options))
+    return finetune(folder, output=output, random_state=seed, **(settings | options))
 
 
 @pytest.fixture(scope="module")

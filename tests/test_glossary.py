@@ -1,0 +1,102 @@
+"""Glossary: the words that `docs/architecture.md` rules out stand in no public name, option, file name or heading."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from fmcluster.cli import app
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "fmcluster"
+STUBS = sorted(PACKAGE.rglob("__init__.pyi"))
+PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"])
+# the recipes' `--seed` is the glossary's own exception
+SEEDS = {"train --seed", "demo --seed"}
+
+
+def glossary() -> dict[str, tuple[str, ...]]:
+    """Return each word that is ruled out, with the words that may stand before it."""
+    page = (ROOT / "docs/architecture.md").read_text()
+    table = page.split("## Words", 1)[1].split("\n## ", 1)[0]
+    out: dict[str, tuple[str, ...]] = {}
+    for row in re.findall(r"^\|(?! *say|-)(.+)\|$", table, flags=re.MULTILINE):
+        never = row.split("|")[-1]
+        for word, after in re.findall(r"`(\w+)`(?: \(but after ([^)]+)\))?", never):
+            out[word] = tuple(re.findall(r"`(\w+)`", after))
+    return out
+
+
+WORDS = glossary()
+
+
+def ruled_out(name: str) -> list[str]:
+    """Return the words of a name that are ruled out: singular or plural, in any case."""
+    parts = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)
+    parts = [part.lower() for part in parts]
+    found = []
+    for before, part in zip(["", *parts], parts, strict=False):
+        for word, allowed in WORDS.items():
+            if part in (word, f"{word}s") and before not in allowed:
+                found.append(part)
+    return found
+
+
+def parameters(module: Path) -> list[str]:
+    """Return the names that a caller may write: public functions, classes, methods, parameters and attributes."""
+    names = []
+    for node in ast.parse(module.read_text()).body:
+        members = node.body if isinstance(node, ast.ClassDef) else []
+        for each in (node, *members):
+            if isinstance(each, ast.FunctionDef | ast.ClassDef) and not each.name.startswith("_"):
+                names.append(each.name)
+            if isinstance(each, ast.FunctionDef) and (not each.name.startswith("_") or each.name == "__init__"):
+                names += [argument.arg for argument in (*each.args.args, *each.args.kwonlyargs)]
+            if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name):
+                names.append(each.target.id)
+    return [name for name in names if not name.startswith("_")]
+
+
+def test_the_glossary_is_read():
+    assert {"place", "settled", "exemplar", "medoid", "opacity", "likeness", "map", "floor"} <= set(WORDS)
+    assert ruled_out("noise_floor") == [] and ruled_out("split_floor") == ["floor"]
+    assert ruled_out("FeatureMaps") == [] and ruled_out("FusedMap") == ["map"]
+
+
+@pytest.mark.parametrize("stub", STUBS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_public_names(stub):
+    public = re.findall(r"import \w+ as (\w+)", stub.read_text())
+    assert {name: ruled_out(name) for name in public if ruled_out(name)} == {}
+
+
+@pytest.mark.parametrize(
+    "module", sorted({*PACKAGE.rglob("*.py")} - {*PACKAGE.rglob("__init__.py")}), ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_names_that_a_caller_writes(module):
+    assert {name: ruled_out(name) for name in parameters(module) if ruled_out(name)} == {}
+
+
+@pytest.mark.parametrize("folder", ["fmcluster", "tests", "benchmarks", "docs", "notebooks"])
+def test_file_names(folder):
+    files = [path for path in (ROOT / folder).rglob("*") if "__pycache__" not in path.parts]
+    assert {str(path.relative_to(ROOT)): ruled_out(path.stem) for path in files if ruled_out(path.stem)} == {}
+
+
+def test_commands_and_their_options():
+    command = typer.main.get_command(app)
+    options = [
+        f"{name} {option}" for name, each in command.commands.items() for p in each.params for option in p.opts
+    ]
+    options += [f"plot {choice}" for p in command.commands["plot"].params for choice in getattr(p.type, "choices", ())]
+    assert len(options) > 40
+    assert {option: ruled_out(option) for option in options if ruled_out(option) and option not in SEEDS} == {}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_headings(page):
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    assert headings
+    assert {heading: ruled_out(heading) for heading in headings if ruled_out(heading)} == {}
