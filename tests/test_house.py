@@ -1,7 +1,8 @@
-"""What holds for the package as a whole: floors, light imports, and no file that outgrew the house."""
+"""House rules: tiers, light imports, rooms with a public list, a test for each module, and no file that outgrew them."""
 
 import ast
 import doctest
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -13,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 MODULES = sorted((ROOT / "fmcluster").rglob("*.py"))
 
 
-def test_the_floors_import_only_what_is_under_them():
+def test_tiers_import_only_what_is_under_them():
     script = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports())"
     result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
@@ -76,3 +77,54 @@ def test_public_functions_take_two_positional_parameters_at_most():
             if public and node.args.kwarg is not None:
                 too_many.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name}(**{node.args.kwarg.arg})")
     assert not too_many, "\n".join(too_many)
+
+
+def imported(path):
+    """Return what a module of the package imports from the package, as absolute names of modules."""
+    here = path.relative_to(ROOT).with_suffix("").parts
+    package = here[:-1]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.ImportFrom) or (
+            node.level == 0 and not (node.module or "").startswith("fmcluster")
+        ):
+            continue
+        start = package[: len(package) - node.level + 1] if node.level else ()
+        base = ".".join((*start, *([node.module] if node.module else [])))
+        yield base
+        yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nobody_imports_from_inside_a_room(path):
+    """`a.b._x` is for the modules of `a.b` and of the rooms in it; others take what `a/b/__init__.pyi` lists."""
+    here = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    reached = []
+    for name in imported(path):
+        for room, _, rest in ((name[:at], ".", name[at + 1 :]) for at in range(len(name)) if name[at] == "."):
+            if rest.startswith("_") and not rest.startswith("__") and not here.startswith(f"{room}."):
+                reached.append(name)
+    assert sorted(set(reached)) == []
+
+
+@pytest.mark.parametrize("stub", sorted((ROOT / "fmcluster").rglob("__init__.pyi")), ids=lambda p: str(p.parent.name))
+def test_a_room_lists_what_it_has(stub):
+    """Each name of the list comes from the module named, and no module of the room shares a name with a function."""
+    for module, name in re.findall(r"^from (\.[\w.]*) import (\w+)", stub.read_text(), flags=re.MULTILINE):
+        package = import_module(".".join(stub.parent.relative_to(ROOT).parts))
+        found = getattr(package, name)
+        assert found is not None, (module, name)
+        assert not (stub.parent / f"{name}.py").exists() or module == ".", name
+
+
+def test_what_a_tier_offers_has_a_test_that_is_its_namesake():
+    """Of `fmcluster/plot/_flow.py` that is `tests/plot/test_flow.py`; what only a room uses is tested through these."""
+    missing = set()
+    for tier in (stub for stub in (ROOT / "fmcluster").glob("*/__init__.pyi")):
+        package = import_module(f"fmcluster.{tier.parent.name}")
+        for name in re.findall(r"import (\w+) as", tier.read_text()):
+            source = getattr(getattr(package, name), "__module__", "")
+            inside = Path(*source.removeprefix("fmcluster.").split("."))
+            namesake = ROOT / "tests" / inside.parent / f"test_{inside.name.removeprefix('_')}.py"
+            if source.startswith("fmcluster.") and not namesake.exists():
+                missing.add(str(namesake.relative_to(ROOT)))
+    assert sorted(missing) == []

@@ -51,7 +51,8 @@ class LayerSpec:
     channels : tuple of int, optional
         Numbers of the module's channels that are kept, in the order in which they are stored; None: all.
     crop : ((top, bottom), (left, right)), optional
-        The part of the feature maps that is kept: rows from `top` to before `bottom`, columns from `left` to before `right`.
+        The part of the feature maps that is kept: rows from `top` to before `bottom`, columns from `left` to before
+        `right`.
     gradient : bool
         Whether gradients are stored beside the activations, in float32.
 

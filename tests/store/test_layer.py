@@ -150,44 +150,6 @@ def test_what_is_lost_beside_the_activations_is_told(name: str, path: Path, tmp_
     assert f"layers/conv1/{name} is missing" in damage[0]
 
 
-@pytest.mark.parametrize(
-    ("shape", "how"),
-    [
-        ((4, 6), {"output": (4, 6, 6)}),
-        ((4, 6, 6), {"output": (8, 6, 6)}),
-        ((2, 6, 6), {"output": (8, 6, 6), "channels": (1, 8)}),
-        ((2, 6, 6), {"output": (8, 6, 6), "channels": (1, 1)}),
-        ((2, 6, 6), {"output": (8, 6, 6), "channels": (-1, 1)}),
-        ((3, 6, 6), {"output": (8, 6, 6), "channels": (1, 2)}),
-        ((8, 6, 7), {"output": (8, 6, 6)}),
-        ((8, 5, 5), {"output": (8, 6, 6), "crop": ((0, 4), (0, 6))}),
-        ((8, 6, 6), {"output": (8, 6, 6), "crop": ((0, 7), (0, 6))}),
-        ((8, 1, 6), {"output": (8, 6, 6), "crop": ((3, 3), (0, 6))}),
-        ((5, 8), {"output": (6, 8)}),
-        ((5, 8), {"output": (6, 8), "crop": ((0, 5), (0, 8))}),
-    ],
-)
-def test_reductions_that_do_not_lead_to_the_shape_are_refused(shape: tuple[int, ...], how: dict) -> None:
-    with pytest.raises(ValueError, match="layer 'x' cannot be stored as"):
-        LayerSpec("x", shape, "float16", "M", **how)
-
-
-@pytest.mark.parametrize(
-    ("shape", "how", "pooled"),
-    [
-        ((8, 6, 6), {}, False),
-        ((8, 3, 6), {"output": (8, 6, 6)}, True),
-        ((8, 4, 2), {"output": (8, 6, 6), "crop": ((2, 6), (1, 3))}, False),
-        ((8, 2, 2), {"output": (8, 6, 6), "crop": ((2, 6), (1, 3))}, True),
-        ((2, 6, 6), {"output": (8, 6, 6), "channels": (5, 1)}, False),
-        ((4, 2), {"output": (4, 8), "channels": (5, 1)}, False),
-        ((1,), {"output": (8,), "channels": (5,)}, False),
-    ],
-)
-def test_averaging_is_what_neither_crop_nor_channels_explain(shape: tuple[int, ...], how: dict, pooled: bool) -> None:
-    assert LayerSpec("x", shape, "float16", "M", **how).average_pooled is pooled
-
-
 def forget(path: Path) -> None:
     """Make a run what earlier versions wrote: no outputs, no kind of run, another level of compression."""
     for file in path.rglob("zarr.json"):
