@@ -61,8 +61,10 @@ def parameters(module: Path) -> list[str]:
 
 def test_the_glossary_is_read():
     assert {"place", "settled", "exemplar", "medoid", "opacity", "likeness", "map", "floor"} <= set(WORDS)
-    assert ruled_out("noise_floor") == [] and ruled_out("split_floor") == ["floor"]
-    assert ruled_out("FeatureMaps") == [] and ruled_out("FusedMap") == ["map"]
+    assert ruled_out("noise_floor") == []
+    assert ruled_out("split_floor") == ["floor"]
+    assert ruled_out("FeatureMaps") == []
+    assert ruled_out("FusedMap") == ["map"]
 
 
 @pytest.mark.parametrize("stub", STUBS, ids=lambda path: str(path.relative_to(ROOT)))

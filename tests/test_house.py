@@ -1,4 +1,4 @@
-"""House rules: tiers, light imports, rooms with a public list, a test for each module, and no file that outgrew them."""
+"""House rules: tiers, light imports, rooms with a public list, tests that mirror them, no file that outgrew them."""
 
 import ast
 import doctest

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ._app import console, frame_table, say
-from ._options import NumberOfClusters, OneLayer, RandomState, Rows, RunPath, View, one_layer
+from ._options import Layers, NumberOfClusters, RandomState, Rows, RunPath, View, wanted_layers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,72 +19,74 @@ if TYPE_CHECKING:
 
 def analyze(
     run: RunPath,
-    layers: OneLayer = None,
+    layers: Layers = None,
     view: View = "channel",
     clusters: NumberOfClusters = 8,
     components: Annotated[int, typer.Option(min=1, help="Number of principal components.")] = 50,
     rows: Rows = None,
     random_state: RandomState = 0,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Folder for the tables; beside the run by default.")
+        Path | None,
+        typer.Option(
+            "-o", "--output", help="Folder for the tables, of several layers a folder each; beside the run by default."
+        ),
     ] = None,
 ) -> None:
-    """Reduce, embed, cluster and track the vectors of a layer over all snapshots; print and save the results."""
-    from ..store import open_run
+    """Reduce, embed, cluster and track the vectors of layers over all snapshots; print and save the results."""
+    from ..store import escape, open_run
 
     opened = open_run(run)
-    layer = one_layer(opened, layers, needed_by="analyze")
-    parameters = {
-        "run": opened.path,
-        "snapshots": opened.snapshots.to_dict(orient="list"),
-        "layer": layer,
-        "view": view,
-        "components": components,
-        "clusters": clusters,
-        "rows": rows,
-        "random_state": random_state,
-    }
-    folder = output or _results_folder(opened, parameters)
-    if folder.exists() and not folder.is_dir():
-        raise FileExistsError(f"{folder} is a file; the tables go into a folder")
-    found = analyze_layer(
-        opened, layer, view=view, clusters=clusters, components=components, rows=rows, random_state=random_state
-    )
+    names = wanted_layers(opened, layers, needed_by="analyze")
+    for layer in names:
+        parameters = {
+            "run": opened.path,
+            "snapshots": opened.snapshots.to_dict(orient="list"),
+            "layer": layer,
+            "view": view,
+            "components": components,
+            "clusters": clusters,
+            "rows": rows,
+            "random_state": random_state,
+        }
+        folder = output or _results_folder(opened, parameters)
+        if output is not None and len(names) > 1:
+            folder = output / escape(layer)
+        if folder.exists() and not folder.is_dir():
+            raise FileExistsError(f"{folder} is a file; the tables go into a folder")
+        found = analyze_layer(
+            opened, layer, view=view, clusters=clusters, components=components, rows=rows, random_state=random_state
+        )
+        _print(found, n_snapshots=len(opened))
+        _save(
+            folder,
+            parameters
+            | {"fit": found.clusters.fit, "reducer": found.embedding.method, "clusterer": found.clusters.method},
+            {
+                "rows": found.embedding.frame.assign(cluster=found.clusters.labels),
+                "flow": found.history.flow,
+                "steps": found.history.steps,
+                "sizes": found.history.sizes.reset_index(),
+            },
+        )
+        say(f"Saved in {folder}")
+
+
+def _print(found: "Analysis", *, n_snapshots: int) -> None:
+    """Print what was found of one layer: a summary, the clusters' sizes, and who changed cluster."""
     scores, embedding, history = found.scores, found.embedding, found.history
     if len(found.vectors.left_out):
         say(f"Left out: {len(found.vectors.left_out)} samples that are not in every snapshot.")
     how = "exact" if scores.method != "randomized" else f"to {scores.error:.1%} of the largest"
     say(
-        f"{layer}, {view} view: {len(scores.rows)} rows of {scores.n_features} features over {len(opened)} snapshots; "
-        f"{scores.values.shape[1]} components hold {scores.explained_variance_ratio.sum():.1%} of the variance "
-        f"({how}, {scores.method})."
+        f"{scores.layer}, {scores.view} view: {len(scores.rows)} rows of {scores.n_features} features over "
+        f"{n_snapshots} snapshots; {scores.values.shape[1]} components hold "
+        f"{scores.explained_variance_ratio.sum():.1%} of the variance ({how}, {scores.method})."
     )
     say(f"Embedding by {embedding.method}: {embedding.faithfulness}.")
     console.print(frame_table("Members of each cluster", history.sizes.reset_index()))
     if len(history.steps):
-        wanted = [
-            "from_snapshot",
-            "to_snapshot",
-            "from_epoch",
-            "to_epoch",
-            "n_rows",
-            "stayed",
-            "churn",
-            "churn_null",
-            "ari",
-        ]
-        console.print(frame_table("Rows that changed cluster, step by step", history.steps[wanted]))
-    _save(
-        folder,
-        parameters | {"fit": found.clusters.fit, "reducer": embedding.method, "clusterer": found.clusters.method},
-        {
-            "rows": embedding.frame.assign(cluster=found.clusters.labels),
-            "flow": history.flow,
-            "steps": history.steps,
-            "sizes": history.sizes.reset_index(),
-        },
-    )
-    say(f"Saved in {folder}")
+        wanted = ["from_snapshot", "to_snapshot", "from_epoch", "to_epoch", "n_rows", "stayed", "churn", "churn_null"]
+        console.print(frame_table("Rows that changed cluster, step by step", history.steps[[*wanted, "ari"]]))
 
 
 def analyze_layer(

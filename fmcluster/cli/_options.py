@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 RunPath = Annotated[str, typer.Argument(help="The folder of a run, or its URL.")]
 LAYERS_HELP = "A layer's name, or a pattern in which * and ? stop at dots; may be repeated. "
 OneLayer = Annotated[list[str] | None, typer.Option("--layer", help=LAYERS_HELP + "It has to match one layer.")]
+Layers = Annotated[list[str] | None, typer.Option("--layer", help=LAYERS_HELP)]
 AllLayers = Annotated[list[str] | None, typer.Option("--layer", help=LAYERS_HELP + "All layers by default.")]
 SomeLayers = Annotated[list[str] | None, typer.Option("--layer", help=LAYERS_HELP + "About five by default.")]
 CapturedLayers = Annotated[
@@ -43,11 +44,16 @@ def matching_layers(run: "Run", patterns: list[str] | None) -> list[str] | None:
     return run.match(patterns) if patterns else None
 
 
-def one_layer(run: "Run", patterns: list[str] | None, *, needed_by: str) -> str:
-    """Return the one layer that the patterns match."""
+def wanted_layers(run: "Run", patterns: list[str] | None, *, needed_by: str) -> list[str]:
+    """Return the layers that the patterns match, in the order of the run; there has to be a pattern."""
     if not patterns:
         raise ValueError(f"{needed_by} needs a layer: pass --layer with one of {', '.join(run.layers)}")
-    found = run.match(patterns)
+    return run.match(patterns)
+
+
+def one_layer(run: "Run", patterns: list[str] | None, *, needed_by: str) -> str:
+    """Return the one layer that the patterns match."""
+    found = wanted_layers(run, patterns, needed_by=needed_by)
     if len(found) > 1:
         raise ValueError(f"--layer matches {len(found)} layers ({', '.join(found)}); {needed_by} takes one of them")
     return found[0]

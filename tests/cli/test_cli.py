@@ -228,6 +228,17 @@ def test_analyze_saves_beside_the_run_what_the_api_gives(run, capsys, monkeypatc
     assert "exact, gram" in capsys.readouterr().out
 
 
+def test_analyze_takes_several_layers_by_pattern(run, tmp_path, capsys, monkeypatch):
+    assert call("analyze", run, "--layer", "*", "--clusters", "2", "-o", tmp_path / "out", monkeypatch=monkeypatch) == 0
+    layers = open_run(run).layers
+    assert len(layers) > 1
+    assert sorted(folder.name for folder in (tmp_path / "out").iterdir()) == sorted(layers)
+    said = " ".join(capsys.readouterr().out.split())
+    for layer in layers:
+        assert json.loads((tmp_path / "out" / layer / "parameters.json").read_text())["layer"] == layer
+        assert f"{layer}, channel view:" in said
+
+
 def test_diagnose_prints_what_the_api_finds_and_saves_tables(run, tmp_path, capsys, monkeypatch):
     from fmcluster import diagnose
 
