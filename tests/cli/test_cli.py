@@ -87,7 +87,6 @@ def test_verify_tells_whole_from_damaged(run, tmp_path, capsys, monkeypatch):
         (["report", "RUN", "--view", "chanel"], "did you mean 'channel'?"),
         (["report", "RUN", "--sample", "99"], "sample=99"),
         (["analyze", "RUN"], "analyze needs a layer: pass --layer with one of conv1, fc"),
-        (["analyze", "RUN", "--layer", "*"], "--layer matches 2 layers (conv1, fc); analyze takes one of them"),
         (["train", "nowhere"], "nowhere"),
         (["plot", "RUN", "grid", "--layer", "conv1", "-o", "nodir/a.png"], "there is no folder nodir"),
         (["analyze", "RUN", "--layer", "conv1", "-o", "file.txt"], "file.txt is a file"),
