@@ -123,8 +123,9 @@ def measure(name: str, scores: Scores, *, view: str, seeds: int) -> dict[str, An
         seconds.append(2 * drawn - start - perf_counter())  # embed has measured it, too
         told.append(embedding.faithfulness)
     print(
-        f"{name:20s} {view:16s} kept {median(t.neighbor_recall for t in told):5.2f} (chance "
-        f"{told[0].neighbor_recall_chance:.2f})  motion {median(t.motion for t in told):5.2f}  {median(seconds):5.1f} s",
+        f"{name:20s} {view:16s} neighbor recall {median(t.neighbor_recall for t in told):5.2f} (chance "
+        f"{told[0].neighbor_recall_chance:.2f})  motion {median(t.motion for t in told):5.2f}  "
+        f"{median(seconds):5.1f} s",
         flush=True,
     )
     return {

@@ -1,4 +1,4 @@
-"""The images, and the places in them, that drive each channel most; and whether these stay the same."""
+"""Top images: the images, and the positions in them, that drive each channel most, and how far these stay the same."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
@@ -47,11 +47,11 @@ class TopImages:
         Dataset indices of the images.
     values : ndarray of shape (n_snapshots, n_channels, k), float64
         What the images were ranked by, in the units of the activations.
-    places : ndarray of shape (n_snapshots, n_channels, k, 2), int64
+    positions : ndarray of shape (n_snapshots, n_channels, k, 2), int64
         Row and column of the highest activation in the stored map; of several, the first. Of a layer of tokens, the
-        token and 0; of a layer without places, 0 and 0.
+        token and 0; of a layer without positions, 0 and 0.
     fractions : ndarray of shape (n_snapshots, n_channels, k, 2), float64
-        Where the center of that place lies in the module's whole output, from 0 (top, left) to 1 (bottom, right): a
+        Where the center of that position lies in the module's whole output, from 0 (top, left) to 1 (bottom, right): a
         crop and averaging down are taken into account. NaN for layers without height and width.
     channels : DataFrame
         One row per snapshot and channel: ``snapshot, epoch, step, channel, n_top_images, nonfinite`` (images whose map
@@ -69,7 +69,7 @@ class TopImages:
     snapshots: pd.DataFrame
     samples: Labels
     values: Array
-    places: Labels
+    positions: Labels
     fractions: Array
     channels: pd.DataFrame
     n_samples: int
@@ -97,8 +97,8 @@ class TopImages:
             .assign(
                 rank=rank,
                 sample=self.samples[held],
-                y=self.places[held][:, 0],
-                x=self.places[held][:, 1],
+                y=self.positions[held][:, 0],
+                x=self.positions[held][:, 1],
                 fraction_y=self.fractions[held][:, 0],
                 fraction_x=self.fractions[held][:, 1],
                 value=self.values[held],
@@ -112,7 +112,7 @@ class TopImages:
         Columns ``from_snapshot, to_snapshot, from_epoch, to_epoch, channel``; ``kept``, the share of the top images
         before the step that are top images after it, and ``jaccard``, the share of both in either; the same towards the
         last snapshot, ``kept_at_last`` and ``jaccard_at_last``; and ``chance``, which ``kept`` would be of images drawn
-        at random. NaN where there are no top images to be kept. Which place in an image it is does not count.
+        at random. NaN where there are no top images to be kept. Which position in an image it is does not count.
         """
         before, after = self.samples[:-1], self.samples[1:]
         kept, jaccard = _shared(before, after)
@@ -163,8 +163,8 @@ def top_images(
     k : int
         How many top images of each channel and snapshot; fewer where there are fewer images.
     by : {"max", "mean"}
-        Whether images are ranked by the highest activation in the map, or by the mean of the map. The place is that of
-        the highest activation either way.
+        Whether images are ranked by the highest activation in the map, or by the mean of the map. The position is that
+        of the highest activation either way.
     snapshots : sequence of int, optional
         Numbers of the snapshots; all by default.
     samples : sequence of int, optional
@@ -211,7 +211,7 @@ def top_images(
     ordered, back = np.unique(wanted, return_inverse=True)
     count, k = len(vectors.snapshots), min(int(k), len(vectors.samples))
 
-    # the best of each channel, one more than asked for to see ties: value, highest activation, image, place
+    # the best of each channel, one more than asked for to see ties: value, highest activation, image, position
     shape = (count, len(wanted))
     limit = _block_bytes(max_bytes, held=_HELD_BYTES * count * len(wanted) * (k + 1))
     best = np.full((4, *shape, k + 1), -np.inf)
@@ -228,9 +228,9 @@ def top_images(
     held = (peaks > low[..., None]) & np.isfinite(peaks)
     tied = held[..., k] & (values[..., k] == values[..., k - 1])
     held, values = held[..., :k], values[..., :k]
-    sample, place = np.where(held, best[2:, ..., :k], NONE).astype(np.int64)
-    places = np.stack(np.divmod(place, layer.feature_map_shape[2]), axis=-1)
-    centers = [axis[np.where(held, places[..., i], 0)] for i, axis in enumerate(relative_centers(layer))]
+    sample, position = np.where(held, best[2:, ..., :k], NONE).astype(np.int64)
+    positions = np.stack(np.divmod(position, layer.feature_map_shape[2]), axis=-1)
+    centers = [axis[np.where(held, positions[..., i], 0)] for i, axis in enumerate(relative_centers(layer))]
     table = vectors.source.snapshots.set_index("snapshot").loc[list(vectors.snapshots)].reset_index()
     summary = table.loc[table.index.repeat(len(wanted))].reset_index(drop=True)
     return TopImages(
@@ -240,7 +240,7 @@ def top_images(
         snapshots=table,
         samples=np.where(held, vectors.samples[sample], NONE),
         values=np.where(held, values, np.nan),
-        places=np.where(held[..., None], places, NONE),
+        positions=np.where(held[..., None], positions, NONE),
         fractions=np.where(held[..., None], np.stack(centers, axis=-1), np.nan),
         channels=summary.assign(
             channel=np.tile(layer.channels[wanted], count),
@@ -257,7 +257,7 @@ def top_images(
 class _Block(NamedTuple):
     """Some channels of some images at one snapshot."""
 
-    at: tuple[int, slice]  # the snapshot and the channels, as places among those asked for
+    at: tuple[int, slice]  # the snapshot and the channels, as indices among those asked for
     snapshot: int
     start: int  # of the first of the images among those asked for
     samples: Labels
@@ -275,20 +275,20 @@ class _Found(NamedTuple):
     nonfinite: Labels
 
 
-def _cut(layer: Layer, vectors: Vectors, places: Labels, *, limit: int) -> Iterator[_Block]:
+def _cut(layer: Layer, vectors: Vectors, indices: Labels, *, limit: int) -> Iterator[_Block]:
     """Cut what is to be read into blocks: by images, and by channels where one image is too large."""
     _, height, width = layer.feature_map_shape
-    first, last = int(places[0]), int(places[-1]) + 1
+    first, last = int(indices[0]), int(indices[-1]) + 1
     sizes = {"n": len(vectors.samples), "c": last - first}
     size = (4 * height * width + _MAP_BYTES) * sizes["n"] * sizes["c"]
     for order, snapshot in enumerate(vectors.snapshots):
         for box in split_box({}, ["n", "c"], sizes=sizes, size=size, limit=limit):
             inner = box.get("c", slice(0, sizes["c"]))
             read = slice(first + inner.start, first + inner.stop)
-            into = slice(*(int(edge) for edge in np.searchsorted(places, [read.start, read.stop])))
+            into = slice(*(int(edge) for edge in np.searchsorted(indices, [read.start, read.stop])))
             if into.stop > into.start:
                 images = box.get("n", slice(0, sizes["n"]))
-                samples, picked = vectors.samples[images], places[into] - read.start
+                samples, picked = vectors.samples[images], indices[into] - read.start
                 yield _Block((order, into), snapshot, images.start, samples, read, picked)
 
 
@@ -300,14 +300,14 @@ def _search(layer: Layer, by: By, count: int, block: _Block) -> _Found:
     if len(block.picked) < maps.shape[1]:
         maps = maps[:, block.picked]
     flat = np.ascontiguousarray(maps, np.float32).reshape(*maps.shape[:2], -1)
-    place = flat.argmax(axis=2)  # of a map with NaN, the NaN
-    peak = np.take_along_axis(flat, place[..., None], axis=2)[..., 0].astype(np.float64)
+    position = flat.argmax(axis=2)  # of a map with NaN, the NaN
+    peak = np.take_along_axis(flat, position[..., None], axis=2)[..., 0].astype(np.float64)
     floor = flat.min(axis=2).astype(np.float64)
     finite = np.isfinite(peak) & np.isfinite(floor)
     with np.errstate(invalid="ignore"):
         value = flat.mean(axis=2, dtype=np.float64) if by == "mean" else peak
     image = np.broadcast_to(block.start + np.arange(len(flat))[:, None], peak.shape)
-    found = np.stack([np.where(finite, value, -np.inf), np.where(finite, peak, -np.inf), image, place])
+    found = np.stack([np.where(finite, value, -np.inf), np.where(finite, peak, -np.inf), image, position])
     return _Found(
         at=block.at,
         best=_strongest(found.transpose(0, 2, 1), count),
@@ -334,11 +334,11 @@ def _block_bytes(max_bytes: int, *, held: int) -> int:
 
 def _find_channels(layer: Layer, channels: Sequence[int] | None) -> Labels:
     """Return where the channels asked for lie among those kept; at least one, and each once."""
-    places = layer.channel_indices(channels)
-    if not places.size:
+    indices = layer.channel_indices(channels)
+    if not indices.size:
         raise ValueError(f"channels is {channels!r}; expected the numbers of one or more channels, or None for all")
-    _refuse_twice(layer.channels[places], "channels")
-    return places
+    _refuse_twice(layer.channels[indices], "channels")
+    return indices
 
 
 def _refuse_twice(numbers: npt.NDArray[np.integer], what: str) -> None:
@@ -350,7 +350,7 @@ def _refuse_twice(numbers: npt.NDArray[np.integer], what: str) -> None:
 def relative_centers(layer: Layer) -> tuple[Array, Array]:
     """Return the centers of a map's rows and columns, as fractions of the module's whole output.
 
-    Two ndarrays of shapes (height,) and (width,), float64: NaN where the layer has no places.
+    Two ndarrays of shapes (height,) and (width,), float64: NaN where the layer has no positions.
     """
     _, height, width = layer.feature_map_shape
     if "height" not in layer.dimensions:
@@ -359,8 +359,8 @@ def relative_centers(layer: Layer) -> tuple[Array, Array]:
     centers = []
     for (start, stop), length, whole in zip(layer.crop or [(0, n) for n in full], (height, width), full, strict=True):
         # as adaptive average pooling divides what was kept; without any, each is one pixel
-        place, kept = np.arange(length), stop - start
-        top, bottom = place * kept // length, -(-(place + 1) * kept // length)
+        position, kept = np.arange(length), stop - start
+        top, bottom = position * kept // length, -(-(position + 1) * kept // length)
         centers.append((start + (top + bottom) / 2) / whole)
     return centers[0], centers[1]
 

@@ -243,8 +243,8 @@ def _draw_analysis(asked: Asked) -> "Figure":
             return _figure_of(pictures.embedding(found.embedding, found.clusters, epoch=asked.epoch))
         return pictures.embedding_grid(found.embedding, found.clusters)
     if asked.picture is Picture.trajectories:
-        floor = None if asked.min_drift is None else asked.diagnose(drift=asked.min_drift)
-        return _figure_of(pictures.trajectories(found.embedding, found.clusters, floor=floor))
+        drifted = None if asked.min_drift is None else asked.diagnose(drift=asked.min_drift)
+        return _figure_of(pictures.trajectories(found.embedding, found.clusters, drifted=drifted))
     if asked.picture is Picture.quality:
         return _figure_of(_draw_quality(asked, found))
     if asked.picture is Picture.churn:

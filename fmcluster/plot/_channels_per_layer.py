@@ -35,7 +35,7 @@ SHARES = (
 
 RANK = "#ece133"
 
-ENOUGH_PLACES = 2  # for each channel, as `diagnose` has it before it judges by the rank
+ENOUGH_POSITIONS = 2  # for each channel, as `diagnose` has it before it judges by the rank
 
 
 def channels_per_layer(
@@ -57,7 +57,7 @@ def channels_per_layer(
     -------
     Axes
         A bar for each layer, the first at the top, in shares of its channels; the counts stand beside it. A diamond
-        marks the effective rank as a share of the number of channels. It cannot be higher than the number of places
+        marks the effective rank as a share of the number of channels. It cannot be higher than the number of positions
         that it was measured at, which stands beside it too; where these are fewer than two for each channel, it says
         little of the layer, and the diamond is hollow.
 
@@ -83,9 +83,9 @@ def channels_per_layer(
         share = counts[column].to_numpy(dtype=np.float64) / width
         ax.barh(places, share, left=begun, height=0.72, color=color, label=column)
         begun = begun + share
-    seen = findings.layers["places"].to_numpy(dtype=np.float64)
-    enough = seen >= ENOUGH_PLACES * width
-    for which, color, gid in ((enough, RANK, "rank"), (~enough, "white", "rank of few places")):
+    seen = findings.layers["positions"].to_numpy(dtype=np.float64)
+    enough = seen >= ENOUGH_POSITIONS * width
+    for which, color, gid in ((enough, RANK, "rank"), (~enough, "white", "rank of few positions")):
         if which.any():
             style: dict[str, Any] = {"marker": "D", "ms": 0.75 * size, "mfc": color, "mec": INK, "mew": 0.8}
             ax.plot((rank / width)[which], places[which], ls="", **style, clip_on=False, gid=gid)
@@ -101,7 +101,7 @@ def channels_per_layer(
     diamond: dict[str, Any] = {"ls": "", "marker": "D", "ms": 6, "mec": INK, "mew": 0.8}
     marks.append(Line2D([], [], **diamond, mfc=RANK, label="effective rank"))
     if not enough.all():
-        few = f"effective rank at fewer than {ENOUGH_PLACES} places a channel: says little"
+        few = f"effective rank at fewer than {ENOUGH_POSITIONS} positions a channel: says little"
         marks.append(Line2D([], [], **diamond, mfc="white", label=few))
     ax.legend(
         handles=marks,

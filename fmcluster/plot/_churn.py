@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 _LIMITS = {
-    "churn_noise_floor": ("#de8f05", "-", "floor: no change at all"),
+    "churn_noise_floor": ("#de8f05", "-", "noise floor: no change at all"),
     "churn_null": (FAINT, (0, (2, 1)), "null: labels with nothing in common"),
 }
 
@@ -36,13 +36,13 @@ _LIMITS = {
 def churn(history: "History", *, ax: Axes | None = None) -> Axes:
     """Draw the share of rows that changed cluster in each step from one snapshot to the next.
 
-    How much is much is seen beside the floor, what clusters of the same rows differ by with no change at all, and the
-    null, what labels with nothing in common would have.
+    How much is much is seen beside the noise floor, what clusters of the same rows differ by with no change at all, and
+    the null, what labels with nothing in common would have.
 
     Parameters
     ----------
     history : History
-        Tracked clusters of two or more snapshots. Its steps' floor and null are drawn where they are known.
+        Tracked clusters of two or more snapshots. Its steps' noise floor and null are drawn where they are known.
     ax : Axes, optional
         Where to draw; by default a new figure.
 
@@ -85,7 +85,7 @@ def churn(history: "History", *, ax: Axes | None = None) -> Axes:
 def _mark_limits(
     ax: Axes, steps: pd.DataFrame, *, source: str | None
 ) -> tuple[list[LineCollection], npt.NDArray[np.float64]]:
-    """Draw floor and null across the bars, where they are known; return the marks and all values, a column each."""
+    """Draw noise floor and null across the bars, where known; return the marks and all values, a column each."""
     marks = []
     values = np.full((len(steps), len(_LIMITS)), np.nan)
     for number, (column, (color, style, label)) in enumerate(_LIMITS.items()):

@@ -49,9 +49,9 @@ def convergence(findings: "Findings", *, ax: Axes | None = None) -> Axes:
     Returns
     -------
     Axes
-        With a mesh of layers x snapshots, the first layer at the top. Right of the thick line a layer has converged: its
-        CKA stays at or above its level. Beside it stand when that is, the level, and the floor: the CKA of two random
-        halves of its channels. Gray is what is not defined.
+        With a mesh of layers x snapshots, the first layer at the top. Right of the thick line a layer has converged:
+        its CKA stays at or above its level. Beside it stand when that is, the level, and the noise floor: the CKA of
+        two random halves of its channels. Gray is what is not defined.
 
     Raises
     ------
@@ -88,7 +88,9 @@ def convergence(findings: "Findings", *, ax: Axes | None = None) -> Axes:
     write_column(ax, "converged from", dates, at=10, align="left")
     reach = max(135.0, 45 + 72 * max(text_width(date, size=size) for date in dates))
     write_column(ax, "at CKA of", [f"{level:.3f}" for level in layers["level"]], at=reach)
-    write_column(ax, "floor", ["none" if np.isnan(f) else f"{f:.3f}" for f in layers["floor"]], at=reach + 35)
+    write_column(
+        ax, "noise floor", ["none" if np.isnan(f) else f"{f:.3f}" for f in layers["noise_floor"]], at=reach + 35
+    )
     dress_curve(ax, title=f"CKA of each layer to its last snapshot, {span(table)}", x="snapshot", y="")
     ax.set_title(ax.get_title(loc="left"), fontsize=11, color=INK, loc="left", parse_math=False, pad=20)
     ax.grid(visible=False)

@@ -41,7 +41,7 @@ def trajectories(
     *,
     rows: Iterable[int] | None = None,
     top: int = 24,
-    floor: "float | Findings | None" = None,
+    drifted: "float | Findings | None" = None,
     ax: Axes | None = None,
 ) -> Axes:
     """Draw the path of each row through the map; older parts of a path are fainter.
@@ -61,7 +61,7 @@ def trajectories(
         view, places within a snapshot (from 0) in the others. By default all.
     top : int, default 24
         How many paths are drawn strong when `rows` is left out.
-    floor : float or Findings, optional
+    drifted : float or Findings, optional
         Leave out what moved no more than this. A number is the length of a path in the map, in the map's own units.
         Findings, made by `fmcluster.diagnose`, tell of the ``"channel"`` view what moved in truth: a channel is drawn
         if at any snapshot it drifted farther from its own response at the first than
@@ -78,7 +78,7 @@ def trajectories(
     Raises
     ------
     ValueError
-        If there is one snapshot only, no such row, `clusters` labels other rows than the map has, or the floor is
+        If there is one snapshot only, no such row, `clusters` labels other rows than the map has, or `drifted` is
         negative, or of other channels.
 
     Notes
@@ -98,8 +98,8 @@ def trajectories(
     kept = np.ones(len(paths), bool) if rows is None else np.isin(np.arange(len(paths)), _positions(embedding, rows))
     asked = int(kept.sum())
     heading = None
-    if floor is not None:
-        moved, what_moved = _moved(embedding, length, floor)
+    if drifted is not None:
+        moved, what_moved = _moved(embedding, length, drifted)
         kept &= moved
         heading = f"{int(kept.sum())} of {asked} rows {what_moved}"
     furthest = furthest[kept[furthest]]
@@ -139,24 +139,24 @@ def trajectories(
 
 
 def _moved(
-    embedding: "Embedding", length: npt.NDArray[np.float64], floor: "float | Findings"
+    embedding: "Embedding", length: npt.NDArray[np.float64], drifted: "float | Findings"
 ) -> tuple[npt.NDArray[np.bool_], str]:
-    """Return which rows moved more than the floor, and how that is said."""
-    if isinstance(floor, int | float | np.number):
-        if not floor >= 0:
-            raise ValueError(f"received floor={floor}; expected 0 or more: a length of path in the map")
-        return length > floor, f"with\na path over {float(floor):.3g}"
-    if not hasattr(floor, "thresholds"):
-        raise TypeError(f"received floor={floor!r}; expected a number, or what fmcluster.diagnose(run) returned")
-    least = floor.thresholds.drift
-    table = floor.channels[floor.channels["layer"] == embedding.layer]
+    """Return which rows moved more than `drifted` says, and how that is said."""
+    if isinstance(drifted, int | float | np.number):
+        if not drifted >= 0:
+            raise ValueError(f"received drifted={drifted}; expected 0 or more: a length of path in the map")
+        return length > drifted, f"with\na path over {float(drifted):.3g}"
+    if not hasattr(drifted, "thresholds"):
+        raise TypeError(f"received drifted={drifted!r}; expected a number, or what fmcluster.diagnose(run) returned")
+    least = drifted.thresholds.drift
+    table = drifted.channels[drifted.channels["layer"] == embedding.layer]
     farthest = table.groupby("channel")["drift"].max()
     of_channels = embedding.identity == ["channel"]
     numbers = embedding.rows[embedding.identity[0]].to_numpy()[: len(length)]
     if not of_channels or not np.isin(numbers, farthest.index).all():
         raise ValueError(
-            f"received findings of layers {floor.layers['layer'].tolist()}, and a map of the {embedding.view} view of "
-            f"{embedding.layer!r}; expected findings of its channels: diagnose this layer, or pass a number"
+            f"received findings of layers {drifted.layers['layer'].tolist()}, and an embedding of the "
+            f"{embedding.view} view of {embedding.layer!r}; expected findings of its channels: diagnose this layer, or pass a number"
         )
     return farthest.loc[numbers].to_numpy() > least, f"with\na drift over {least:.3g}"
 

@@ -176,7 +176,7 @@ def test_no_cluster_is_refused(record) -> None:
 
 def test_findings_are_read_back_with_their_advice_thresholds_and_gaps(record) -> None:
     run = record()
-    saved = ResultCache.beside(run)
+    cache = ResultCache.beside(run)
     vectors = [run[name].vectors("sample") for name in run.layers]
     made = fm.diagnose(run, thresholds=Thresholds(cka=0.0, converged_by=1.0))
     assert made.advice

@@ -23,14 +23,19 @@ from fmcluster.store import Layer, LayerSpec, RunWriter
 
 MODULE = import_module("fmcluster.analysis._top_images")  # whose name is also its function's
 SHAPES = [(3, 4, 5), (1, 2, 3), (5, 1, 1), (4, 3), (1, 1), (3,), (6,)]  # as a module returns them
-FIELDS = ("samples", "values", "places", "fractions")
+FIELDS = ("samples", "values", "positions", "fractions")
 
 
 def store(
-    path: Path, values: np.ndarray, *, index: list[list[int]] | None = None, kind: str = "activation", **spec: object
+    path: Path,
+    values: np.ndarray,
+    *,
+    index: list[list[int]] | None = None,
+    quantity: str = "activation",
+    **spec: object,
 ) -> Layer:
     """A run of one layer that holds `values`, of shape (snapshot, slot, ...); epochs in pairs."""
-    written = LayerSpec("layer", values.shape[2:], "float16", "Module", gradient=kind == "gradient", **spec)
+    written = LayerSpec("layer", values.shape[2:], "float16", "Module", gradient=quantity == "gradient", **spec)
     slots = values.shape[1]
     numbers = np.tile(np.arange(slots), (len(values), 1)) if index is None else np.array(index)
     with RunWriter(path) as writer:
@@ -39,7 +44,7 @@ def store(
             for at in range(0, slots, 4):
                 for name in written.quantities:
                     part = maps[at : at + 4].astype(written.dtype_of(name))
-                    writer.write("layer", offset=at, values=part if name == kind else 0 * part, kind=name)
+                    writer.write("layer", offset=at, values=part if name == quantity else 0 * part, quantity=name)
             writer.commit(
                 epoch=snapshot // 2,
                 step=10 * snapshot,
@@ -49,7 +54,7 @@ def store(
                 clipped={},
             )
     layer = open_run(path)["layer"]
-    return layer if kind == "activation" else layer.gradient
+    return layer if quantity == "activation" else layer.gradient
 
 
 def as_maps(values: np.ndarray) -> np.ndarray:
@@ -143,7 +148,7 @@ def test_any_part_in_any_blocks_is_what_a_search_of_the_whole_array_finds(values
     assert found.n_samples == maps.shape[1]
     np.testing.assert_array_equal(found.samples, np.where(positions < 0, -1, ids[positions]))
     np.testing.assert_array_equal(found.values, best)
-    np.testing.assert_array_equal(found.places, places)
+    np.testing.assert_array_equal(found.positions, places)
     told = told.assign(snapshot=times[told["snapshot"]], channel=numbers[told["channel"]])
     pd.testing.assert_frame_equal(found.channels[list(told)], told, check_dtype=False)
     held = positions >= 0
@@ -212,7 +217,7 @@ def test_ties_go_to_the_first_in_the_order_of_the_samples(tmp_path):
     layer = store(tmp_path / "run.zarr", values)
     found = top_images(layer, k=3)
     assert found.samples.tolist() == [[[1, 3, 4], [2, 7, -1]]]
-    assert found.places.tolist() == [[[[1, 0]] * 3, [[0, 1], [0, 1], [-1, -1]]]]
+    assert found.positions.tolist() == [[[[1, 0]] * 3, [[0, 1], [0, 1], [-1, -1]]]]
     assert found.channels["tied"].tolist() == [True, False]
     assert top_images(layer, k=4).channels["tied"].tolist() == [False, False]
     assert top_images(layer, k=3, samples=[6, 5, 4, 3, 2, 1, 0]).samples.tolist() == [[[6, 4, 3], [2, -1, -1]]]
@@ -376,8 +381,8 @@ def test_a_recorded_run_shows_what_its_channels_detect(tmp_path):
     assert found.samples[0].tolist() == [[9, 3], [5, found.samples[0, 1, 1]], [-1, -1]]
     assert found.samples[1].tolist() == [[9, 3], [9, 3], [-1, -1]]
     np.testing.assert_allclose(found.values[:, :, 0], [[3, 3, np.nan], [6, 3, np.nan]])
-    assert found.places[0, 0].tolist() == [[4, 1], [0, 7]]
-    assert found.places[0, 1, 0].tolist() == [5, 6]
+    assert found.positions[0, 0].tolist() == [[4, 1], [0, 7]]
+    assert found.positions[0, 1, 0].tolist() == [5, 6]
     np.testing.assert_allclose(found.fractions[0, 0], [[4.5 / 6, 1.5 / 8], [0.5 / 6, 7.5 / 8]])
     assert found.channels.set_index(["snapshot", "channel"])["constant"].tolist() == [False, False, True] * 2
     assert found.turnover["kept"].tolist()[0] == 1

@@ -34,7 +34,7 @@ def test_churn_of_one_snapshot_is_refused(drifting):
 
 def with_steps(history, **columns):
     steps = history.steps.assign(**columns)
-    return type(history)(**(vars(history) | {"steps": steps, "floor": "halves of the samples"}))
+    return type(history)(**(vars(history) | {"steps": steps, "noise_floor": "halves of the samples"}))
 
 
 def limits(ax):
@@ -53,7 +53,7 @@ def test_churn_stands_beside_its_floor_and_null_where_they_are_known(drifting):
     assert ax.get_ylim()[1] > 0.9
     assert [text.get_text() for text in ax.get_legend().get_texts()] == [
         "churn",
-        "floor: no change at all (halves of the samples)",
+        "noise floor: no change at all (halves of the samples)",
         "null: labels with nothing in common",
     ]
     np.testing.assert_allclose([bar.get_height() for bar in ax.patches], history.steps["churn"])

@@ -101,7 +101,7 @@ def test_legend_does_not_cover_a_panel(drifting):
 
 def test_clusters_of_other_rows_are_refused(found, drifting):
     embedding, clusters, _ = found
-    with pytest.raises(ValueError, match="compute both from the same scores"):
+    with pytest.raises(ValueError, match="make both from the same scores"):
         plot.embedding(embedding, replace(clusters, layer="layer3"))
     with pytest.raises(ValueError, match="received clusters of 180 rows"):
         plot.embedding_grid(embedding, drifting(20)[1])

@@ -49,7 +49,7 @@ def found() -> TopImages:
         snapshots=snapshots,
         samples=samples,
         values=-np.sort(-rng.gamma(2, 3, shape), axis=2),
-        places=places,
+        positions=places,
         fractions=(places + 0.5) / 4,
         channels=snapshots.merge(pd.DataFrame({"channel": range(2, 26, 2)}), how="cross"),
         n_samples=40,
@@ -59,9 +59,9 @@ def found() -> TopImages:
 
 def without(found, *, snapshot, channel):
     """The same, of a channel that no image drives at a snapshot."""
-    changed = {name: getattr(found, name).copy() for name in ("samples", "values", "places", "fractions")}
+    changed = {name: getattr(found, name).copy() for name in ("samples", "values", "positions", "fractions")}
     for name, values in changed.items():
-        values[snapshot, channel] = -1 if name in ("samples", "places") else np.nan
+        values[snapshot, channel] = -1 if name in ("samples", "positions") else np.nan
     return replace(found, **changed)
 
 

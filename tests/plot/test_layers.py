@@ -34,8 +34,8 @@ def found(cka: dict[str, list[float]], *, converged: dict[str, int], floor: floa
             {
                 "layer": list(cka),
                 "channels": width,
-                "places": 42,
-                "floor": floor,
+                "positions": 42,
+                "noise_floor": floor,
                 "level": 0.98,
                 "converged": pd.array([converged.get(layer, MISSING) for layer in cka], dtype="Int64"),
             }
@@ -83,17 +83,17 @@ def test_the_effective_rank_is_marked_as_a_share_of_the_channels():
 
 def test_a_rank_of_few_places_is_hollow_and_the_legend_says_so():
     given = found(TWO, converged={})
-    given.layers["places"] = [42, 19]
+    given.layers["positions"] = [42, 19]
     ax = channels_per_layer(given)
     drawn = {line.get_gid(): line for line in ax.lines}
     assert drawn["rank"].get_ydata().tolist() == [0.5]
-    assert drawn["rank of few places"].get_ydata().tolist() == [1.5]
-    assert drawn["rank of few places"].get_markerfacecolor() == "white"
+    assert drawn["rank of few positions"].get_ydata().tolist() == [1.5]
+    assert drawn["rank of few positions"].get_markerfacecolor() == "white"
     said = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert said[-1] == "effective rank at fewer than 2 places a channel: says little"
+    assert said[-1] == "effective rank at fewer than 2 positions a channel: says little"
     whole = channels_per_layer(found(TWO, converged={}))
     assert [text.get_text() for text in whole.get_legend().get_texts()][-1] == "effective rank"
-    given.layers["places"] = [42, 20]
+    given.layers["positions"] = [42, 20]
     assert [line.get_gid() for line in channels_per_layer(given).lines] == ["rank"]
 
 
@@ -130,7 +130,7 @@ def test_the_line_stands_where_each_layer_has_converged_or_behind_the_last_snaps
     assert written(ax)[9:] == [
         *("converged from", "epoch 1, step 10", "epoch 0", "not converged"),
         *("at CKA of", "0.980", "0.980", "0.980"),
-        *("floor", "0.980", "0.980", "0.980"),
+        *("noise floor", "0.980", "0.980", "0.980"),
     ]
 
 

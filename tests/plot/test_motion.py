@@ -131,11 +131,11 @@ def findings_of(embedding, drift, *, threshold=0.5, layer="layer4"):
     return Findings(pd.DataFrame(), channels, layers, (), Thresholds(drift=threshold))
 
 
-def test_a_floor_leaves_out_what_moved_less(found):
+def test_a_drift_leaves_out_what_moved_less(found):
     embedding, clusters, _ = found
     length = lengths(embedding)
     least = float(np.median(length))
-    ax = plot.trajectories(embedding, clusters, top=10, floor=least)
+    ax = plot.trajectories(embedding, clusters, top=10, drifted=least)
     order = np.argsort(-length, kind="stable")[:32]
     drawn = lines(ax)
     np.testing.assert_array_equal(drawn["strong"].get_segments(), expected_segments(embedding, order[:10]))
@@ -150,29 +150,29 @@ def test_findings_tell_which_channels_drifted(found):
     drift = np.zeros((9, 64))
     drift[np.arange(64) % 8 + 1, np.arange(64)] = np.linspace(0, 1, 64)
     moved = np.flatnonzero(np.linspace(0, 1, 64) > 0.75)
-    ax = plot.trajectories(embedding, floor=findings_of(embedding, drift.ravel(), threshold=0.75), top=0)
+    ax = plot.trajectories(embedding, drifted=findings_of(embedding, drift.ravel(), threshold=0.75), top=0)
     np.testing.assert_array_equal(lines(ax)["thin"].get_segments(), expected_segments(embedding, moved))
     assert labels(ax)[0] == "16 of 64 rows with\na drift over 0.75"
-    asked = plot.trajectories(embedding, rows=[3, 60], floor=findings_of(embedding, drift.ravel(), threshold=0.75))
+    asked = plot.trajectories(embedding, rows=[3, 60], drifted=findings_of(embedding, drift.ravel(), threshold=0.75))
     np.testing.assert_array_equal(lines(asked)["strong"].get_segments(), expected_segments(embedding, [60]))
     assert labels(asked)[0] == "1 of 2 rows with\na drift over 0.75"
 
 
-def test_nothing_over_the_floor_is_said(found):
-    ax = plot.trajectories(*found[:2], floor=1e9)
+def test_nothing_over_the_drift_is_said(found):
+    ax = plot.trajectories(*found[:2], drifted=1e9)
     assert not lines(ax)
     assert labels(ax)[0] == "0 of 64 rows with\na path over 1e+09"
 
 
-def test_floors_of_something_else_are_refused(found):
+def test_drifts_of_something_else_are_refused(found):
     embedding = found[0]
     other = findings_of(embedding, 0.5, layer="conv1")
     with pytest.raises(ValueError, match=r"findings of layers \['conv1'\], and a map of the channel view of 'layer4'"):
-        plot.trajectories(embedding, floor=other)
-    with pytest.raises(TypeError, match="received floor='much'; expected a number"):
-        plot.trajectories(embedding, floor="much")
-    with pytest.raises(ValueError, match="received floor=-1"):
-        plot.trajectories(embedding, floor=-1)
+        plot.trajectories(embedding, drifted=other)
+    with pytest.raises(TypeError, match="received drifted='much'; expected a number"):
+        plot.trajectories(embedding, drifted="much")
+    with pytest.raises(ValueError, match="received drifted=-1"):
+        plot.trajectories(embedding, drifted=-1)
 
 
 def test_arrows_point_along_the_longest_step_of_strong_paths(found):

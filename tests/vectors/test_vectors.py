@@ -248,7 +248,7 @@ def test_a_row_that_is_not_finite_is_named(value: float, scaling: str, view: str
     [
         ("chanel", "'chanel' is not a view; did you mean 'channel'"),
         ("positions", "did you mean 'position'"),
-        ("qqq", "expected one of channel, map, sample, position, or an einops pattern"),
+        ("qqq", "expected one of channel, feature_map, sample, position, or an einops pattern"),
         ("n c h w -> n c h w", "not a view"),
         ("n c h w -> (n c h w)", "not a view"),
         ("n c h w -> (n c) (h)", "not a view"),

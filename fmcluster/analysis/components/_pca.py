@@ -53,8 +53,8 @@ def pca(
     fit_epoch : int, optional
         An epoch: the components are those of the rows of its last snapshot, and all others are projected on them.
     components : bool
-        Whether to return the components themselves, too: of the `feature_map` view, principal feature maps. Takes another pass
-        over the disk, and memory for them all.
+        Whether to return the components themselves, too: of the `feature_map` view, principal feature maps. Takes
+        another pass over the disk, and memory for them all.
     max_bytes : int
         Memory that may be taken, above what is in use. It bounds this pass over the vectors; what follows works on the
         scores alone. Each worker of an `executor` takes as much.

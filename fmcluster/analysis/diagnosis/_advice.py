@@ -1,4 +1,4 @@
-"""What follows from the findings, in plain words, never without the numbers."""
+"""Advice: what follows from the findings, in sentences that carry their numbers."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from textwrap import shorten
@@ -77,13 +77,13 @@ def _noise(judged: Judged) -> Iterator[Found]:
 
 def _permuted(judged: Judged, time: pd.DataFrame, thresholds: Thresholds) -> Iterator[Found]:
     channels = judged.evidence.channels
-    for place in np.flatnonzero(_permuted_steps(judged)).tolist():
-        moved = channels.moved_from[place] != NONE
+    for at in np.flatnonzero(_permuted_steps(judged)).tolist():
+        moved = channels.moved_from[at] != NONE
         text = (
-            f"{_share(judged, moved)} in another's place since {when(time, place)} (drift in that step "
-            f"{np.median(channels.step[place, moved]):.2f}; correlation with the other's response "
-            f"{thresholds.permuted:.2f} or more; CKA to the last snapshot {judged.cka_to_last[place - 1]:.2f} before "
-            f"and {judged.cka_to_last[place]:.2f} after): permuted. Do not follow channels by number across this step"
+            f"{_share(judged, moved)} in another's place since {when(time, at)} (drift in that step "
+            f"{np.median(channels.step[at, moved]):.2f}; correlation with the other's response "
+            f"{thresholds.permuted:.2f} or more; CKA to the last snapshot {judged.cka_to_last[at - 1]:.2f} before "
+            f"and {judged.cka_to_last[at]:.2f} after): permuted. Do not follow channels by number across this step"
         )
         yield "permuted", text, ("permuted", "drift_step", "cka_to_last")
 
@@ -100,9 +100,12 @@ def _converged(judged: Judged, time: pd.DataFrame, thresholds: Thresholds) -> It
     elif judged.converged is not None and not _permuted_steps(judged).any():
         if _progress(time)[judged.converged] > thresholds.converged_by:
             return
-        numbers = f"(CKA to the last snapshot {judged.cka_to_last[judged.converged : -1].min():.2f}, {_floor(judged)})"
+        numbers = (
+            f"(CKA to the last snapshot {judged.cka_to_last[judged.converged : -1].min():.2f}, {_noise_floor(judged)})"
+        )
         if judged.converged:
-            text = f"{judged.name} converged at {when(time, judged.converged)} {numbers}: a candidate to freeze from then on"
+            since = when(time, judged.converged)
+            text = f"{judged.name} converged at {since} {numbers}: a candidate to freeze from then on"
         else:
             text = f"{judged.name} hardly changed from the start {numbers}: a candidate to freeze throughout"
         yield "freeze", text, measures
@@ -111,7 +114,7 @@ def _converged(judged: Judged, time: pd.DataFrame, thresholds: Thresholds) -> It
 def _narrow(judged: Judged, thresholds: Thresholds) -> Iterator[Found]:
     evidence = judged.evidence
     width, rank = len(evidence.numbers), evidence.channels.effective_rank[-1]
-    of_low_rank = rank <= thresholds.rank * width and evidence.n_places >= 2 * width
+    of_low_rank = rank <= thresholds.rank * width and evidence.n_positions >= 2 * width
     if width > 1 and (judged.surplus >= thresholds.narrow * width or of_low_rank) and (judged.surplus or of_low_rank):
         groups = len(np.unique(evidence.channels.group[-1][evidence.channels.group[-1] != NONE]))
         text = (
@@ -125,12 +128,12 @@ def _narrow(judged: Judged, thresholds: Thresholds) -> Iterator[Found]:
 def _shorten(judged: Judged, by_name: Mapping[str, Judged]) -> Iterator[Found]:
     if judged.next is None or judged.cka_to_next is None:
         return
-    floors = [judged.evidence.floor, by_name[judged.next].evidence.floor]
+    noise_floors = [judged.evidence.noise_floor, by_name[judged.next].evidence.noise_floor]
     last = float(judged.cka_to_next[-1])
     if last >= judged.next_level:
-        named = " and ".join("none" if np.isnan(floor) else f"{floor:.2f}" for floor in floors)
+        named = " and ".join("none" if np.isnan(each) else f"{each:.2f}" for each in noise_floors)
         text = (
-            f"{judged.name} and {judged.next}: CKA {last:.2f} at the last snapshot (floors {named}): "
+            f"{judged.name} and {judged.next}: CKA {last:.2f} at the last snapshot (noise floors {named}): "
             f"a candidate to shorten"
         )
         yield "shorten", text, ("cka_to_next",)
@@ -147,8 +150,10 @@ def _progress(time: pd.DataFrame) -> pd.Series:
     return (clock - clock.iloc[0]) / (clock.iloc[-1] - clock.iloc[0])
 
 
-def _floor(judged: Judged) -> str:
-    return "no floor" if np.isnan(judged.evidence.floor) else f"floor {judged.evidence.floor:.2f}"
+def _noise_floor(judged: Judged) -> str:
+    return (
+        "no noise floor" if np.isnan(judged.evidence.noise_floor) else f"noise floor {judged.evidence.noise_floor:.2f}"
+    )
 
 
 def _share(judged: Judged, chosen: Mask) -> str:

@@ -41,10 +41,10 @@ def diagnose(
 
     Freezing, narrowing and shortening are considered for layers with parameters of their own: not for the head (the
     last layer of the run, unless it gives maps or tokens), and not for activations, pooling, dropout or normalization,
-    which are seen as part of what comes before. What no change looks like is measured, too: the **floor** of a layer is
-    the mean debiased CKA between two random halves of its own channels at the last snapshot. A layer has converged at
-    the first snapshot after which its CKA to the last stays at or above ``thresholds.cka`` and above that floor; where
-    the last snapshot alone reaches that, it has not.
+    which are seen as part of what comes before. What no change looks like is measured, too: the **noise floor** of a
+    layer is the mean debiased CKA between two random halves of its own channels at the last snapshot. A layer has
+    converged at the first snapshot after which its CKA to the last stays at or above ``thresholds.cka`` and above that
+    noise floor; where the last snapshot alone reaches that, it has not.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What `diagnose` judges by, and what it returns."""
+"""Findings: what `diagnose` returns, with its advice, and the thresholds that it applies."""
 
 from dataclasses import dataclass, fields
 
@@ -17,8 +17,8 @@ class Thresholds:
     duplicate : float
         Two channels are duplicates where the cosine of their centered responses is over this.
     drift : float
-        A channel has converged at the first snapshot after which every step to the next is shorter than this share of its
-        norm.
+        A channel has converged at the first snapshot after which every step to the next is shorter than this share of
+        its norm.
     unchanged : float
         A layer did not change where no channel drifts farther than this. The default is the resolution of float16.
     permuted : float
@@ -29,7 +29,7 @@ class Thresholds:
         no other's place.
     cka : float
         A layer has converged at the first snapshot after which its debiased CKA to the last snapshot stays at or above
-        this, and at or above the layer's floor (or 0.999, where that is higher)
+        this, and at or above the layer's noise floor (or 0.999, where that is higher)
     converged_by : float
         A layer that converged within this share of the training is a candidate to freeze. Training is counted in
         optimizer steps, or in snapshots where they are not known.
@@ -38,10 +38,10 @@ class Thresholds:
         snapshot is a candidate to narrow.
     rank : float
         So is one with an effective rank of at most this share of its channels, where it was measured at twice as many
-        places as there are channels.
+        positions as there are channels.
     shorten : float
         Two neighboring layers are a candidate to shorten where their debiased CKA at the last snapshot is at least
-        this, and at least the lower one of their floors (or 0.999).
+        this, and at least the lower one of their noise floors (or 0.999).
     separated : float
         Classes have separated at the first snapshot at which the accuracy of nearest neighbors is within this of its
         best over all snapshots, if that best is over chance by more than this and three standard deviations.
@@ -106,8 +106,8 @@ class Findings:
     ----------
     frame : DataFrame
         One row per layer, snapshot and measure: ``layer, snapshot, epoch, step, measure, value``; ``threshold``, what
-        the value is judged by, ``floor``, what no change or chance looks like (both NaN where there is none); and
-        ``evidence``, in words. The measures:
+        the value is judged by; ``noise_floor``, what no change looks like, and ``null``, what chance looks like (each
+        NaN where there is none); and ``evidence``, in words. The measures:
 
         - ``dead``, ``revived``: channels constant over the probe; and alive now, but dead at the snapshot before.
         - ``duplicates``: groups of channels that respond alike.
@@ -117,18 +117,21 @@ class Findings:
         - ``converged_channels``: share of the channels that have converged.
         - ``permuted``: channels that took another's place since the snapshot before.
         - ``noise``: channels that are unrelated to themselves at every step.
-        - ``cka_to_last``: debiased CKA to the last snapshot; the floor is that of two random halves of the channels.
+        - ``cka_to_last``: debiased CKA to the last snapshot; its noise floor is that of two random halves of the
+          channels.
         - ``cka_to_next``: debiased CKA to the next layer that counts, at the same snapshot.
-        - ``knn_accuracy``: leave-one-out accuracy of nearest neighbors; the floor is chance.
+        - ``knn_accuracy``: leave-one-out accuracy of nearest neighbors; its null is chance.
     channels : DataFrame
         One row per layer, snapshot and channel: ``layer, snapshot, channel, dead, duplicate_group`` (the lowest channel
         of its group, missing where it is in none), ``drift, drift_step, converged`` (at this snapshot or before),
         ``noise``, ``permuted_from`` (the channel whose place it took, missing where it is its own).
     layers : DataFrame
-        One row per layer: ``layer, module, channels`` (how many), ``places`` (of all images, at which they are seen),
+        One row per layer: ``layer, module, channels`` (how many), ``positions`` (of all images, at which
+        they are seen),
         ``counts`` (whether it has parameters of its own and is not the head, so that freezing, narrowing and shortening
-        are considered), ``floor``, ``level`` (of the CKA, from which on it has converged), ``converged, converged_epoch,
-        separated, separated_epoch`` (snapshot and epoch; missing where it has not, or this is not known).
+        are considered), ``noise_floor``, ``level`` (of the CKA, from which on it has converged), ``converged,
+        converged_epoch, separated, separated_epoch`` (snapshot and epoch; missing where it has not, or this is not
+        known).
     advice : tuple of Advice
         What follows; empty where nothing does.
     thresholds : Thresholds

@@ -1,4 +1,4 @@
-"""What was measured, judged by the thresholds, as tidy tables."""
+"""Judged layers: what was measured of each, beside the thresholds, as tidy tables."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ from ._findings import Thresholds
 from ._measures import LayerEvidence
 from ._modules import head_of, passes_on
 
-Row = tuple[str, float, float, float, str]  # measure, value, threshold, floor, evidence
+Row = tuple[str, float, float, float, float, str]  # measure, value, threshold, noise floor, null, evidence
 NAN = float("nan")
 SIGMAS = 3
-HIGHEST_FLOOR = 0.999  # what is over it is rounding, as of a layer whose channels are all alike
+HIGHEST_NOISE_FLOOR = 0.999  # what is over it is rounding, as of a layer whose channels are all alike
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +40,7 @@ class Judged:
     level : float
         CKA from which on the layer has converged.
     converged, separated : int or None
-        Places of the snapshots at which the layer has converged, and its classes separated; None where they have not.
+        Indices of the snapshots at which the layer has converged, and its classes separated; None where they have not.
     unchanged : bool
         Whether no channel ever drifted, over two snapshots at least.
     noise : ndarray of shape (n_channels,), bool
@@ -87,16 +87,18 @@ def judge(
     """Apply the thresholds to what was measured of a layer."""
     channels = evidence.channels
     count = len(channels.dead)
-    level = _level(thresholds.cka, evidence.floor)
+    level = _level(thresholds.cka, evidence.noise_floor)
     since = converged_at(channels.step, drift=thresholds.drift)
-    begun = np.array([count if place is None else place for place in since])
+    begun = np.array([count if at is None else at for at in since])
     return Judged(
         evidence=evidence,
         counts=evidence.name != head_of(run) and not passes_on(evidence.module),
         cka_to_last=cka_to_last,
         cka_to_next=cka_to_next,
         next=None if following is None else following.name,
-        next_level=NAN if following is None else _level(thresholds.shorten, evidence.floor, following.floor),
+        next_level=NAN
+        if following is None
+        else _level(thresholds.shorten, evidence.noise_floor, following.noise_floor),
         level=level,
         converged=first_to_stay(cka_to_last >= level),
         separated=_separated(evidence, thresholds.separated),
@@ -112,10 +114,10 @@ def measure_table(judged: Sequence[Judged], *, time: pd.DataFrame, thresholds: T
     rows = [
         (each.name, *stamp, *row)
         for each in judged
-        for place, stamp in enumerate(stamps)
-        for row in _measures(each, place, time, thresholds)
+        for at, stamp in enumerate(stamps)
+        for row in _measures(each, at, time, thresholds)
     ]
-    columns = ["layer", "snapshot", "epoch", "step", "measure", "value", "threshold", "floor", "evidence"]
+    columns = ["layer", "snapshot", "epoch", "step", "measure", "value", "threshold", "noise_floor", "null", "evidence"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -131,21 +133,21 @@ def layer_table(judged: Sequence[Judged], *, time: pd.DataFrame) -> pd.DataFrame
             "layer": [each.name for each in judged],
             "module": [each.evidence.module for each in judged],
             "channels": [len(each.evidence.numbers) for each in judged],
-            "places": [each.evidence.n_places for each in judged],
+            "positions": [each.evidence.n_positions for each in judged],
             "counts": [each.counts for each in judged],
-            "floor": [each.evidence.floor for each in judged],
+            "noise_floor": [each.evidence.noise_floor for each in judged],
             "level": [each.level for each in judged],
         }
     )
     for name in ("converged", "separated"):
-        places = [getattr(each, name) for each in judged]
+        found = [getattr(each, name) for each in judged]
         for column, source in ((name, "snapshot"), (f"{name}_epoch", "epoch")):
-            values = [pd.NA if place is None else int(time[source].iloc[place]) for place in places]
+            values = [pd.NA if at is None else int(time[source].iloc[at]) for at in found]
             frame[column] = pd.array(values, dtype="Int64")
     return frame
 
 
-def when(time: pd.DataFrame, place: int) -> str:
+def when(time: pd.DataFrame, at: int) -> str:
     """Name a snapshot by its epoch, and by its step where the epoch has several.
 
     Examples
@@ -154,7 +156,7 @@ def when(time: pd.DataFrame, place: int) -> str:
     >>> when(time, 0), when(time, 2)
     ('epoch 0', 'epoch 1 (step 8)')
     """
-    epoch, step = int(time["epoch"].iloc[place]), int(time["step"].iloc[place])
+    epoch, step = int(time["epoch"].iloc[at]), int(time["step"].iloc[at])
     return f"epoch {epoch}" + (f" (step {step})" if (time["epoch"] == epoch).sum() > 1 else "")
 
 
@@ -164,75 +166,90 @@ def listed(evidence: LayerEvidence, chosen: Mask) -> str:
     return f"channel{'s' if len(numbers) > 1 else ''} {ranges(numbers)}" if len(numbers) else ""
 
 
-def groups_listed(evidence: LayerEvidence, place: int) -> str:
+def groups_listed(evidence: LayerEvidence, at: int) -> str:
     """Name the groups of duplicates: ``"0 = 4 = 7; 2 = 3"``."""
-    group = evidence.channels.group[place]
+    group = evidence.channels.group[at]
     members = [evidence.numbers[group == first] for first in np.unique(group[group != NONE])]
     return "; ".join(" = ".join(map(str, each)) for each in members)
 
 
-def _measures(judged: Judged, place: int, time: pd.DataFrame, thresholds: Thresholds) -> Iterator[Row]:
+def _measures(judged: Judged, at: int, time: pd.DataFrame, thresholds: Thresholds) -> Iterator[Row]:
     evidence, channels = judged.evidence, judged.evidence.channels
-    dead, group, moved = channels.dead[place], channels.group[place], channels.moved_from[place]
-    revived = channels.dead[place - 1] & ~dead if place else np.zeros_like(dead)
+    dead, group, moved = channels.dead[at], channels.group[at], channels.moved_from[at]
+    revived = channels.dead[at - 1] & ~dead if at else np.zeros_like(dead)
     width = len(dead)
-    yield "dead", float(dead.sum()), thresholds.dead, NAN, listed(evidence, dead)
-    yield "revived", float(revived.sum()), thresholds.dead, NAN, listed(evidence, revived)
+    yield "dead", float(dead.sum()), thresholds.dead, NAN, NAN, listed(evidence, dead)
+    yield "revived", float(revived.sum()), thresholds.dead, NAN, NAN, listed(evidence, revived)
     count = len(np.unique(group[group != NONE]))
-    yield "duplicates", float(count), thresholds.duplicate, NAN, groups_listed(evidence, place)
-    rank = f"{width} channels at {evidence.n_places} places"
-    yield "effective_rank", float(channels.effective_rank[place]), thresholds.rank * width, NAN, rank
-    yield "drift", float(np.median(channels.drift[place])), thresholds.unchanged, NAN, _range(channels.drift[place])
-    late = channels.step[place] >= thresholds.drift
+    yield "duplicates", float(count), thresholds.duplicate, NAN, NAN, groups_listed(evidence, at)
+    rank = f"{width} channels at {evidence.n_positions} positions"
+    yield "effective_rank", float(channels.effective_rank[at]), thresholds.rank * width, NAN, NAN, rank
+    yield "drift", float(np.median(channels.drift[at])), thresholds.unchanged, NAN, NAN, _range(channels.drift[at])
+    late = channels.step[at] >= thresholds.drift
     far = listed(evidence, late) if late.sum() <= width // 2 else f"{late.sum()} of {width} channels"
-    yield "drift_step", float(np.median(channels.step[place])), thresholds.drift, NAN, far and f"over it: {far}"
-    converged = judged.converged_channels[place]
-    yield "converged_channels", float(converged.mean()), thresholds.drift, NAN, f"{converged.sum()} of {width} channels"
+    yield "drift_step", float(np.median(channels.step[at])), thresholds.drift, NAN, NAN, far and f"over it: {far}"
+    converged = judged.converged_channels[at]
+    yield (
+        "converged_channels",
+        float(converged.mean()),
+        thresholds.drift,
+        NAN,
+        NAN,
+        f"{converged.sum()} of {width} channels",
+    )
     taken = moved != NONE
     pairs = [f"{evidence.numbers[moved[c]]} to {evidence.numbers[c]}" for c in np.flatnonzero(taken)]
-    yield "permuted", float(taken.sum()) if place else NAN, thresholds.permuted, NAN, ", ".join(pairs)
-    yield "noise", float(judged.noise.sum()), thresholds.noise, NAN, listed(evidence, judged.noise)
-    last = float(judged.cka_to_last[place])
-    yield "cka_to_last", last, judged.level, evidence.floor, _convergence(judged, place, time)
-    next_one = NAN if judged.cka_to_next is None else float(judged.cka_to_next[place])
-    yield "cka_to_next", next_one, judged.next_level, evidence.floor, judged.next or "no neighbor that counts"
-    yield _accuracy(judged, place, time, thresholds)
+    yield "permuted", float(taken.sum()) if at else NAN, thresholds.permuted, NAN, NAN, ", ".join(pairs)
+    yield "noise", float(judged.noise.sum()), thresholds.noise, NAN, NAN, listed(evidence, judged.noise)
+    last = float(judged.cka_to_last[at])
+    yield "cka_to_last", last, judged.level, evidence.noise_floor, NAN, _convergence(judged, at, time)
+    next_one = NAN if judged.cka_to_next is None else float(judged.cka_to_next[at])
+    yield (
+        "cka_to_next",
+        next_one,
+        judged.next_level,
+        evidence.noise_floor,
+        NAN,
+        judged.next or "no neighbor that counts",
+    )
+    yield _accuracy(judged, at, time, thresholds)
 
 
-def _accuracy(judged: Judged, place: int, time: pd.DataFrame, thresholds: Thresholds) -> Row:
+def _accuracy(judged: Judged, at: int, time: pd.DataFrame, thresholds: Thresholds) -> Row:
     accuracy, chance = judged.evidence.accuracy, judged.evidence.chance
     if np.isnan(accuracy).all():
-        return "knn_accuracy", NAN, NAN, NAN, "not available: fewer than two classes are known"
+        return "knn_accuracy", NAN, NAN, NAN, NAN, "not available: fewer than two classes are known"
     best = int(accuracy.argmax())
     text = f"best {accuracy[best]:.2f} at {when(time, best)}"
     text += f"; separated at {when(time, judged.separated)}" if judged.separated is not None else "; not separated"
     return (
         "knn_accuracy",
-        float(accuracy[place]),
+        float(accuracy[at]),
         float(accuracy[best] - thresholds.separated),
-        float(chance[place]),
+        NAN,
+        float(chance[at]),
         text,
     )
 
 
-def _convergence(judged: Judged, place: int, time: pd.DataFrame) -> str:
+def _convergence(judged: Judged, at: int, time: pd.DataFrame) -> str:
     if len(judged.cka_to_last) == 1:
         return "not available: one snapshot"
     if judged.converged is None:
         return "not converged: only the last snapshot itself reaches the threshold"
     if judged.unchanged:
         return "did not change"
-    return f"{'converged' if place >= judged.converged else 'converges'} at {when(time, judged.converged)}"
+    return f"{'converged' if at >= judged.converged else 'converges'} at {when(time, judged.converged)}"
 
 
-def _level(threshold: float, *floors: float) -> float:
-    """Return the threshold, or the lowest of the known floors where that is higher."""
-    known = [floor for floor in floors if not np.isnan(floor)]
-    return max(threshold, min([HIGHEST_FLOOR, *known])) if known else threshold
+def _level(threshold: float, *noise_floors: float) -> float:
+    """Return the threshold, or the lowest of the known noise floors where that is higher."""
+    known = [each for each in noise_floors if not np.isnan(each)]
+    return max(threshold, min([HIGHEST_NOISE_FLOOR, *known])) if known else threshold
 
 
 def _separated(evidence: LayerEvidence, tolerance: float) -> int | None:
-    """Return the first place within the tolerance of the best accuracy, if that is clearly over chance."""
+    """Return the first at within the tolerance of the best accuracy, if that is clearly over chance."""
     accuracy = evidence.accuracy
     if np.isnan(accuracy).all():
         return None
@@ -250,8 +267,8 @@ def _channels(judged: Judged, time: pd.DataFrame) -> pd.DataFrame:
     evidence, channels = judged.evidence, judged.evidence.channels
     count, width = channels.dead.shape
 
-    def numbered(places: np.ndarray) -> pd.arrays.IntegerArray:
-        flat = places.ravel()
+    def numbered(indices: np.ndarray) -> pd.arrays.IntegerArray:
+        flat = indices.ravel()
         return pd.arrays.IntegerArray(evidence.numbers[np.maximum(flat, 0)], flat == NONE)
 
     return pd.DataFrame(

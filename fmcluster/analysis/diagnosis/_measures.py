@@ -29,14 +29,14 @@ class LayerEvidence:
         The layer, and the class of its module.
     numbers : ndarray of shape (n_channels,), int64
         The module's numbers of the channels.
-    n_places : int
+    n_positions : int
         Places of all samples: at how many each channel was measured.
     channels : ChannelEvidence
         Of each channel.
     accuracy, chance, spread : ndarray of shape (n_snapshots,)
         Of nearest neighbors, of the same with permuted labels, and the standard deviation of this; NaN where they are
         not available.
-    floor : float
+    noise_floor : float
         Debiased CKA of two random halves of the channels at the last snapshot; NaN where fewer than two are alive.
     kernels : list of ndarray of float32
         Of each snapshot, what `flatten_kernel` makes of the images' inner products: their CKA are products of these.
@@ -45,12 +45,12 @@ class LayerEvidence:
     name: str
     module: str
     numbers: Labels
-    n_places: int
+    n_positions: int
     channels: ChannelEvidence
     accuracy: Array
     chance: Array
     spread: Array
-    floor: float
+    noise_floor: float
     kernels: list[npt.NDArray[np.float32]]
 
 
@@ -100,12 +100,12 @@ def examine_layer(
         name=layer.name,
         module=layer.module,
         numbers=layer.channels,
-        n_places=vectors.n_features,
+        n_positions=vectors.n_features,
         channels=channels,
         accuracy=accuracy,
         chance=chance,
         spread=spread,
-        floor=_floor(grams),
+        noise_floor=_noise_floor(grams),
         kernels=kernels,
     )
 
@@ -148,7 +148,7 @@ def _compare_images(
     return out, kernels
 
 
-def _floor(grams: npt.NDArray[np.float64]) -> float:
+def _noise_floor(grams: npt.NDArray[np.float64]) -> float:
     """Return the mean debiased CKA between two halves of the groups, over all ways to halve them."""
     values = []
     for pair in halves(len(grams)):

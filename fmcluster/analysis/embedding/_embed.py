@@ -42,8 +42,8 @@ def embed(
         Made by `pca`.
     reducer : scikit-learn style reducer, optional
         Anything with ``fit_transform`` to two dimensions, such as ``UMAP()``, ``TSNE()`` or ``PCA(2)``; it is cloned
-        where it can be. umap-learn's ``AlignedUMAP()`` is told which rows are the same. By default `FusedEmbedding`, made for
-        several snapshots of the same rows.
+        where it can be. umap-learn's ``AlignedUMAP()`` is told which rows are the same. By default `FusedEmbedding`,
+        made for several snapshots of the same rows.
     fit : {"pooled", "each"}
         ``"pooled"``: the rows of all snapshots together, so that a position means the same in each. ``"each"``: a
         reducer for each snapshot; then each embedding is rotated, mirrored and shifted (not scaled) onto the one

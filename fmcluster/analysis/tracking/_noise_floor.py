@@ -87,8 +87,8 @@ def noise_floor(
     Nothing has changed between the two but what was looked at, so that this is what the choice of the probe and
     clustering alone account for. Of the `channel` view, the samples are halved; of the `sample` and `position` views,
     the channels. Each clustering sees half of the data, and the two share none of it, while two snapshots share the
-    whole probe: the noise floor is cautious, and a step with less churn than its noise floor has changed less than a change of
-    the probe would.
+    whole probe: the noise floor is cautious, and a step with less churn than its noise floor has changed less than a
+    change of the probe would.
 
     Parameters
     ----------

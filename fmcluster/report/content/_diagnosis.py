@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -82,8 +83,9 @@ class Measured:
         What is measured.
     values : tuple of str
         At each snapshot.
-    threshold, floor : str
-        What it is judged by, and what no change or chance looks like (at the last snapshot).
+    threshold, reference : str
+        What it is judged by, and what no change (the noise floor) or chance (the null) looks like, at the last
+        snapshot.
     cited : bool
         Whether advice rests on it.
     """
@@ -91,7 +93,7 @@ class Measured:
     name: str
     values: tuple[str, ...]
     threshold: str
-    floor: str
+    reference: str
     cited: bool
 
 
@@ -169,13 +171,20 @@ def _measured(rows: pd.DataFrame, measure: str, *, cited: bool) -> Measured:
         name=name,
         values=tuple("" if np.isnan(value) else write(value) for value in rows["value"]),
         threshold="" if judge is None or np.isnan(last["threshold"]) else judge(float(last["threshold"])),
-        floor="" if np.isnan(last["floor"]) else write(float(last["floor"])),
+        reference=_reference(last, write),
         cited=cited,
     )
 
 
-def _anchor(place: int) -> str:
-    return f"evidence-{place}"
+def _reference(last: "pd.Series[Any]", write: Callable[[float], str]) -> str:
+    """Write what no change looks like, or chance."""
+    if not np.isnan(last["noise_floor"]):
+        return f"noise floor {write(float(last['noise_floor']))}"
+    return "" if np.isnan(last["null"]) else f"null {write(float(last['null']))}"
+
+
+def _anchor(index: int) -> str:
+    return f"evidence-{index}"
 
 
 def _epoch(epoch: object) -> str:

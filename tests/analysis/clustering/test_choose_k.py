@@ -107,10 +107,10 @@ def test_one_epoch_alone(scores_of):
     early = np.repeat([[0, 0], [9, 0], [9, 0.0]], 10, axis=0)
     late = np.repeat([[0, 0], [9, 0], [0, 9.0]], 10, axis=0)
     scores = scores_of(np.concatenate([early, late]) + 0.3 * rng.standard_normal((60, 2)), n_snapshots=2)
-    assert choose_k(scores, range(2, 6), fit=0).k == 2
-    assert choose_k(scores, range(2, 6), fit=1).k == 3
+    assert choose_k(scores, range(2, 6), fit_epoch=0).k == 2
+    assert choose_k(scores, range(2, 6), fit_epoch=1).k == 3
     with pytest.raises(ValueError, match="one of the epochs 0, 1"):
-        choose_k(scores, fit=5)
+        choose_k(scores, fit_epoch=5)
 
 
 @pytest.mark.parametrize("criterion", ["silhouette", "gap", "bic"])

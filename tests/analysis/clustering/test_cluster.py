@@ -144,16 +144,16 @@ def test_a_cluster_without_a_match_gets_a_new_name(line):
 
 def test_clusters_of_one_epoch_are_given_to_all_others(line):
     scores = line([[0, 0, 10, 10], [0, 4, 6, 10], [0, 6, 4, 10]])
-    clusters = cluster(scores, KMeans(2, random_state=0), fit=0)
+    clusters = cluster(scores, KMeans(2, random_state=0), fit_epoch=0)
     labels = clusters.by_snapshot(clusters.labels)
-    assert clusters.fit == 0
+    assert (clusters.fit, clusters.fit_epoch) == ("epoch", 0)
     low, high = labels[0, 0], labels[0, 3]
     assert labels.tolist() == [[low, low, high, high], [low, low, high, high], [low, high, low, high]]
 
 
 def test_clusters_of_one_epoch_are_those_of_its_rows_alone(groups):
     scores = pca(groups, n_components=3)
-    clusters = cluster(scores, GaussianMixture(3, random_state=0), fit=2)
+    clusters = cluster(scores, GaussianMixture(3, random_state=0), fit_epoch=2)
     own = GaussianMixture(3, random_state=0).fit(scores.by_snapshot(scores.values)[2])
     assert clusters.labels.tolist() == own.predict(scores.values).tolist()
 
@@ -217,15 +217,15 @@ def test_noise_stays_noise_in_each_snapshot(groups):
 def test_what_cannot_be_fitted_that_way_is_refused(groups):
     scores = pca(groups)
     with pytest.raises(TypeError, match="AgglomerativeClustering has no predict"):
-        cluster(scores, AgglomerativeClustering(3), fit=0)
+        cluster(scores, AgglomerativeClustering(3), fit_epoch=0)
     with pytest.raises(ValueError, match="one of the epochs 0, 1, 2, 3"):
-        cluster(scores, KMeans(3), fit=7)
-    with pytest.raises(ValueError, match='fit is \'first\'; expected "pooled", "each", or an epoch'):
+        cluster(scores, KMeans(3), fit_epoch=7)
+    with pytest.raises(ValueError, match='fit is \'first\'; expected "pooled" or "each"'):
         cluster(scores, KMeans(3), fit="first")
     with pytest.raises(ValueError, match="13 clusters were asked of 12 rows of each snapshot"):
         cluster(scores, KMeans(13), fit="each")
     with pytest.raises(ValueError, match="13 clusters were asked of 12 rows of each snapshot"):
-        cluster(scores, GaussianMixture(13), fit=0)
+        cluster(scores, GaussianMixture(13), fit_epoch=0)
 
 
 def test_rows_that_are_not_finite_are_refused(groups):
@@ -248,4 +248,4 @@ def test_labels_below_noise_are_refused(groups):
 def test_one_snapshot_of_one_row(line):
     scores = line([[1.0]])
     assert cluster(scores, KMeans(1), fit="each").labels.tolist() == [0]
-    assert cluster(scores, KMeans(1), fit=0).labels.tolist() == [0]
+    assert cluster(scores, KMeans(1), fit_epoch=0).labels.tolist() == [0]

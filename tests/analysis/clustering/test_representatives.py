@@ -38,7 +38,7 @@ def test_representatives_are_those_of_a_plain_loop():
             away = {place: float(np.sqrt(((here[place] - mean) ** 2).sum())) for place in members}
             nearest = min(away, key=away.get)
             row = found.loc[(snapshot, name)]
-            assert (row["place"], row["channel"], row["members"]) == (nearest, 100 + nearest, len(members))
+            assert (row["row"], row["channel"], row["members"]) == (nearest, 100 + nearest, len(members))
             assert row["distance"] == pytest.approx(away[nearest])
             expected += 1
     assert len(found) == expected == 17
@@ -49,7 +49,7 @@ def test_columns_are_tidy_and_ties_go_to_the_first():
     scores, clusters = results([[0.0], [2.0], [5.0], [1.0]], [0, 0, -1, 4], per=4, names=("sample", "channel"))
     found = representatives(clusters, scores)
     assert found.columns.tolist() == [
-        *("snapshot", "epoch", "step", "cluster", "members", "sample", "channel", "place", "distance"),
+        *("snapshot", "epoch", "step", "cluster", "members", "sample", "channel", "row", "distance"),
     ]
     assert found[["cluster", "members", "channel", "distance"]].to_numpy().tolist() == [[0, 2, 100, 1], [4, 1, 103, 0]]
 

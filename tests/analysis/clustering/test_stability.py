@@ -143,7 +143,7 @@ def test_a_single_k_or_none_is_refused(mixed):
         sc3_stability(mixed, [2, 500])
     with pytest.raises(TypeError, match="HDBSCAN has no parameter n_clusters"):
         sc3_stability(mixed, [2, 3], clusterer=HDBSCAN(copy=True))
-    with pytest.raises(TypeError, match="sc3 received a ndarray"):
+    with pytest.raises(TypeError, match="sc3_stability received a ndarray"):
         sc3_stability(mixed.values, [2, 3])
 
 

@@ -18,8 +18,8 @@ def maps_of(seed: int, shape: tuple[int, ...]) -> np.ndarray:
 @pytest.mark.parametrize("view", ["channel", "feature_map", "sample"])
 def test_the_basis_of_one_epoch_is_scikit_learns(view, vectors_of):
     vectors = vectors_of(maps_of(0, (3, 12, 10, 5, 4)), view)
-    scores = pca(vectors, n_components=5, fit=1)
-    assert scores.fit == 1
+    scores = pca(vectors, n_components=5, fit_epoch=1)
+    assert (scores.fit, scores.fit_epoch) == ("epoch", 1)
     matrix = vectors.to_numpy().astype(np.float64)
     size = vectors.rows_per_snapshot
     full = PCA(5, svd_solver="full").fit(matrix[size : 2 * size])
@@ -31,7 +31,7 @@ def test_the_basis_of_one_epoch_is_scikit_learns(view, vectors_of):
 
 
 def test_one_epoch_has_no_more_components_than_its_rows_have_rank(vectors_of):
-    scores = pca(vectors_of(maps_of(1, (3, 12, 6, 5, 4)), "channel"), n_components=50, fit=0)
+    scores = pca(vectors_of(maps_of(1, (3, 12, 6, 5, 4)), "channel"), n_components=50, fit_epoch=0)
     assert scores.values.shape == (18, 5)
     assert np.isfinite(scores.values).all()
 
@@ -39,14 +39,14 @@ def test_one_epoch_has_no_more_components_than_its_rows_have_rank(vectors_of):
 def test_one_constant_epoch_is_a_basis_of_nothing(vectors_of):
     maps = maps_of(2, (2, 4, 3, 2, 2))
     maps[0] = 1
-    scores = pca(vectors_of(maps, "channel"), fit=0)
+    scores = pca(vectors_of(maps, "channel"), fit_epoch=0)
     np.testing.assert_array_equal(scores.values, 0)
 
 
 def test_an_epoch_without_a_snapshot_is_named(vectors_of):
     vectors = vectors_of(maps_of(3, (2, 4, 3, 2, 2)))
-    with pytest.raises(ValueError, match='fit is 7; expected "pooled", or one of the epochs 0, 1'):
-        pca(vectors, fit=7)
+    with pytest.raises(ValueError, match="fit_epoch is 7; expected one of the epochs 0, 1"):
+        pca(vectors, fit_epoch=7)
     with pytest.raises(ValueError, match="fit is 'each'"):
         pca(vectors, fit="each")
 
@@ -54,16 +54,16 @@ def test_an_epoch_without_a_snapshot_is_named(vectors_of):
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     view=st.sampled_from(["channel", "feature_map", "sample", "position", "n c h w -> (c h) (n w)"]),
-    fit=st.sampled_from(["pooled", 1]),
+    fit_epoch=st.sampled_from([None, 1]),
     seed=st.integers(0, 20),
 )
-def test_components_take_the_vectors_to_the_scores(view, fit, seed, vectors_of):
+def test_components_take_the_vectors_to_the_scores(view, fit_epoch, seed, vectors_of):
     vectors = vectors_of(maps_of(seed, (2, 6, 5, 4, 3)), view)
-    scores = pca(vectors, n_components=3, components=True, fit=fit)
+    scores = pca(vectors, n_components=3, components=True, fit_epoch=fit_epoch)
     assert scores.components.shape == (len(scores.singular_values), *vectors.feature_shape)
     axes = scores.components.reshape(len(scores.singular_values), -1).astype(np.float64)
     matrix = vectors.to_numpy().astype(np.float64)
-    fitted = matrix if fit == "pooled" else matrix[vectors.rows_per_snapshot :]
+    fitted = matrix if fit_epoch is None else matrix[vectors.rows_per_snapshot :]
     known = scores.singular_values > 1e-3 * max(scores.singular_values[0], 1e-9)
     found = ((matrix - fitted.mean(axis=0)) @ axes.T)[:, known]
     np.testing.assert_allclose(found, scores.values[:, known], atol=2e-3 * max(1, np.abs(scores.values).max()))
@@ -105,8 +105,8 @@ def test_a_sketch_of_low_rank_is_exact(vectors_of):
 
 def test_one_epoch_is_no_basis_of_a_sketch(vectors_of):
     vectors = vectors_of(maps_of(6, (1, 14, 30, 20, 20)), "feature_map")
-    with pytest.raises(MemoryError, match='take fit="pooled"'):
-        pca(vectors, n_components=4, max_bytes=700_000, fit=0)
+    with pytest.raises(MemoryError, match="leave out fit_epoch"):
+        pca(vectors, n_components=4, max_bytes=700_000, fit_epoch=0)
 
 
 @pytest.mark.gpu

@@ -75,7 +75,7 @@ def test_a_control_run_yields_no_advice_and_says_so(control):
 
 def test_there_is_a_row_for_every_layer_snapshot_and_measure_with_its_threshold(control):
     frame = diagnose(control).frame
-    columns = ["layer", "snapshot", "epoch", "step", "measure", "value", "threshold", "floor", "evidence"]
+    columns = ["layer", "snapshot", "epoch", "step", "measure", "value", "threshold", "noise_floor", "null", "evidence"]
     assert list(frame) == columns
     expected = [(layer, k, name) for layer in control.layers for k in range(N_SNAPSHOTS) for name in MEASURES]
     assert list(frame[["layer", "snapshot", "measure"]].itertuples(index=False, name=None)) == expected
@@ -195,8 +195,8 @@ def test_a_layer_that_converged_early_is_a_candidate_to_freeze_from_then_on(plan
     cka = values(findings, "cka_to_last")
     assert cka[1] < row["level"] <= cka[2:].min()
     assert str(findings) == (
-        f"conv1 converged at epoch 2 (CKA to the last snapshot {cka[2:-1].min():.2f}, floor {row['floor']:.2f}): "
-        f"a candidate to freeze from then on"
+        f"conv1 converged at epoch 2 (CKA to the last snapshot {cka[2:-1].min():.2f}, "
+        f"noise floor {row['noise_floor']:.2f}): a candidate to freeze from then on"
     )
     words = findings.rows("cka_to_last", layer="conv1")["evidence"].tolist()
     assert words == ["converges at epoch 2"] * 2 + ["converged at epoch 2"] * 4
@@ -237,11 +237,11 @@ def test_the_floor_raises_the_level_at_which_a_layer_has_converged(planted):
     findings = planted(patterns, thresholds=Thresholds(cka=0.05))
     cka = values(findings, "cka_to_last")
     row = findings.layers.set_index("layer").loc["conv1"]
-    assert row["floor"] > 0.9  # any half of 64 mixtures of 3 patterns shows nearly the same
-    assert row["level"] == row["floor"]
-    assert 0.05 < cka[1] < row["floor"] < cka[2:].min()
+    assert row["noise_floor"] > 0.9  # any half of 64 mixtures of 3 patterns shows nearly the same
+    assert row["level"] == row["noise_floor"]
+    assert 0.05 < cka[1] < row["noise_floor"] < cka[2:].min()
     assert row["converged"] == 2
-    assert (findings.rows("cka_to_last", layer="conv1")["floor"] == row["floor"]).all()
+    assert (findings.rows("cka_to_last", layer="conv1")["noise_floor"] == row["noise_floor"]).all()
 
 
 def test_a_permuted_layer_is_told_from_one_that_changed(planted):
@@ -281,9 +281,9 @@ def test_neighbors_that_see_the_same_are_a_candidate_to_shorten(tmp_path):
         "fc": ("Linear", head(maps)),
     }
     findings = diagnose(write_run(tmp_path / "run.zarr", layers))
-    floors = findings.layers.set_index("layer")["floor"]
+    floors = findings.layers.set_index("layer")["noise_floor"]
     assert str(findings) == (
-        f"layer3 and layer4: CKA 1.00 at the last snapshot (floors {floors['layer3']:.2f} and "
+        f"layer3 and layer4: CKA 1.00 at the last snapshot (noise floors {floors['layer3']:.2f} and "
         f"{floors['layer4']:.2f}): a candidate to shorten"
     )
     assert set(findings.rows("cka_to_next", layer="layer3")["evidence"]) == {"layer4"}
@@ -316,7 +316,7 @@ def test_classes_separate_at_the_first_snapshot_close_to_the_best(tmp_path):
     assert (table["value"].to_numpy()[2:] == 1).all()
     assert (table["value"].to_numpy()[:2] < 0.8).all()
     assert table["threshold"].tolist() == [0.98] * N_SNAPSHOTS
-    assert table["floor"].between(0.35, 0.65).all()
+    assert table["null"].between(0.35, 0.65).all()
     assert table["evidence"].iloc[0] == "best 1.00 at epoch 2; separated at epoch 2"
 
 
@@ -381,10 +381,10 @@ def test_one_snapshot_says_nothing_of_time(tmp_path):
     assert not findings.channels["converged"].any()
 
 
-def test_a_layer_of_one_channel_has_no_floor(tmp_path):
+def test_a_layer_of_one_channel_has_no_noise_floor(tmp_path):
     run = write_run(tmp_path / "run.zarr", {"conv1": ("Conv2d", moving(n_channels=1))})
     findings = diagnose(run)
-    assert findings.layers["floor"].isna().all()
+    assert findings.layers["noise_floor"].isna().all()
     assert findings.layers["level"].tolist() == [0.95]
     assert findings.advice == ()
 

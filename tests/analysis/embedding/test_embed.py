@@ -109,17 +109,17 @@ def test_a_reducer_of_each_snapshot_sees_that_snapshot_alone():
 
 def test_an_epochs_map_takes_in_the_others_by_transform():
     values = turning(3)
-    embedding = embed(scores_of(values.reshape(-1, 2), 3), Identity(), fit=1)
+    embedding = embed(scores_of(values.reshape(-1, 2), 3), Identity(), fit_epoch=1)
     expected = values + 30_000
     expected[1] = values[1]
     np.testing.assert_array_equal(embedding.by_snapshot(embedding.values), expected)
-    assert embedding.fit == 1
+    assert (embedding.fit, embedding.fit_epoch) == ("epoch", 1)
     assert embedding.method == "Identity"
 
 
 def test_the_principal_components_of_an_epoch_project_the_others():
     values = np.random.default_rng(3).standard_normal((3, 40, 5))
-    embedding = embed(scores_of(values.reshape(-1, 5), 3), PCA(2), fit=2)
+    embedding = embed(scores_of(values.reshape(-1, 5), 3), PCA(2), fit_epoch=2)
     fitted = PCA(2).fit(values[2])
     np.testing.assert_allclose(embedding.values, fitted.transform(values.reshape(-1, 5)), atol=1e-9)
 
@@ -127,30 +127,30 @@ def test_the_principal_components_of_an_epoch_project_the_others():
 def test_of_an_epoch_with_several_snapshots_the_last_is_fitted():
     scores = scores_of(turning(4).reshape(-1, 2), 4)
     scores.rows["epoch"] = scores.rows["snapshot"] // 2
-    found = embed(scores, Identity(), fit=0)
+    found = embed(scores, Identity(), fit_epoch=0)
     untouched = (found.by_snapshot(found.values) == turning(4)).all(axis=(1, 2))
     assert untouched.tolist() == [False, True, False, False]
 
 
-@pytest.mark.parametrize("fit", ["pooled", "each", 1])
-def test_the_same_map_on_any_executor(fit):
+@pytest.mark.parametrize("fit", [{"fit": "pooled"}, {"fit": "each"}, {"fit_epoch": 1}], ids=str)
+def test_the_same_embedding_on_any_executor(fit):
     values = np.random.default_rng(4).standard_normal((3, 30, 4))
     scores = scores_of(values.reshape(-1, 4), 3)
-    here = embed(scores, PCA(2), fit=fit)
+    here = embed(scores, PCA(2), **fit)
     with ThreadPoolExecutor(2) as threads, ProcessPoolExecutor(1, mp_context=get_context("spawn")) as processes:
         for executor in (threads, processes):
-            np.testing.assert_allclose(embed(scores, PCA(2), fit=fit, executor=executor).values, here.values, rtol=1e-6)
+            np.testing.assert_allclose(embed(scores, PCA(2), executor=executor, **fit).values, here.values, rtol=1e-6)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fit", ["pooled", "each", 1])
+@pytest.mark.parametrize("fit", [{"fit": "pooled"}, {"fit": "each"}, {"fit_epoch": 1}], ids=str)
 def test_umap_is_a_reducer_like_any_other(fit):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what umap-learn has to say when it is imported is not ours
         from umap import UMAP
 
         values = np.cumsum(np.random.default_rng(5).standard_normal((3, 80, 4)) * [[[1]], [[0.1]], [[0.1]]], axis=0)
-        embedding = embed(scores_of(values.reshape(-1, 4), 3), UMAP(random_state=0, n_jobs=1), fit=fit)
+        embedding = embed(scores_of(values.reshape(-1, 4), 3), UMAP(random_state=0, n_jobs=1), **fit)
     assert embedding.method == "UMAP"
     assert embedding.faithfulness.neighbor_recall > 1.5 * embedding.faithfulness.neighbor_recall_chance
 
@@ -195,17 +195,18 @@ def test_rows_that_aligned_umap_puts_nowhere_are_named():
     ("reducer", "fit", "error", "message"),
     [
         (PCA, "pooled", TypeError, r"received the class PCA; expected one of it: PCA\(...\)"),
-        (TSNE(), 1, TypeError, "TSNE has no transform, so that other rows cannot be put into the map of epoch 1"),
+        (TSNE(), 1, TypeError, "TSNE has no transform, so that other rows cannot be put into the embedding of epoch 1"),
         (None, 1, TypeError, "FusedEmbedding has no transform"),
-        (PCA(2), "all", ValueError, 'fit is \'all\'; expected "pooled", "each", or an epoch'),
-        (PCA(2), 7, ValueError, "fit is 7"),
+        (PCA(2), "all", ValueError, 'fit is \'all\'; expected "pooled" or "each"'),
+        (PCA(2), 7, ValueError, "fit_epoch is 7"),
         (PCA(3), "each", ValueError, r"gave shape \(20, 3\)"),
         (PCA(3), 1, ValueError, r"gave shape \(20, 3\)"),
     ],
 )
-def test_what_cannot_be_mapped_like_this_is_refused(reducer, fit, error, message):
+def test_what_cannot_be_embedded_like_this_is_refused(reducer, fit, error, message):
+    how = {"fit_epoch": fit} if isinstance(fit, int) else {"fit": fit}
     with pytest.raises(error, match=message):
-        embed(scores_of(np.random.default_rng(8).standard_normal((60, 4)), 3), reducer, fit=fit)
+        embed(scores_of(np.random.default_rng(8).standard_normal((60, 4)), 3), reducer, **how)
 
 
 def test_scores_that_are_not_finite_are_refused_with_the_way_out():
@@ -217,7 +218,7 @@ def test_scores_that_are_not_finite_are_refused_with_the_way_out():
 
 def test_each_snapshot_needs_rows_enough_where_each_is_mapped():
     scores = scores_of(np.random.default_rng(9).standard_normal((9, 2)), 3)
-    with pytest.raises(ValueError, match="3 rows of a snapshot make no map; expected at least 4"):
+    with pytest.raises(ValueError, match="3 rows of a snapshot make no embedding; expected at least 4"):
         embed(scores, PCA(2), fit="each")
     assert np.isfinite(embed(scores).values).all()
 
@@ -252,7 +253,7 @@ def test_what_is_no_map_is_refused(reducer, error, message):
 
 
 def test_too_few_rows_make_no_map():
-    with pytest.raises(ValueError, match="3 rows make no map"):
+    with pytest.raises(ValueError, match="3 rows make no embedding"):
         embed(scores_of(np.zeros((3, 2)), 1), PCA(2))
 
 

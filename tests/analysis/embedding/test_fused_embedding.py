@@ -49,7 +49,7 @@ def test_it_keeps_neighbors_that_a_joint_tsne_loses_and_shows_who_moves(loss):
     told = measure_faithfulness(values, positions)
     joint = TSNE(random_state=0, init="pca", perplexity=15).fit_transform(values.reshape(-1, 8))
     other = measure_faithfulness(values, joint.reshape(12, 80, 2))
-    assert told.neighbor_recall > other.neighbor_recall + 1
+    assert told.neighbor_recall > other.neighbor_recall + 1 / 15
     assert told.motion > other.motion
     moved = np.linalg.norm(np.diff(positions, axis=0), axis=2)
     assert np.median(moved[5, :10]) > 5 * np.median(moved[5, 10:])

@@ -25,14 +25,15 @@ def maps() -> np.ndarray:
 
 
 @pytest.mark.parametrize("view", ["channel", "sample"])
-@pytest.mark.parametrize("fit", ["pooled", "each", 1])
+@pytest.mark.parametrize("fit", [{"fit": "pooled"}, {"fit": "each"}, {"fit_epoch": 1}], ids=str)
 def test_groups_that_either_half_shows_have_no_churn(view, fit, maps, vectors_of):
-    floor = noise_floor(vectors_of(maps, view), KMeans(KINDS, random_state=0, n_init=5), fit=fit, n_splits=2)
+    floor = noise_floor(vectors_of(maps, view), KMeans(KINDS, random_state=0, n_init=5), n_splits=2, **fit)
     assert floor.frame["churn"].tolist() == [0] * 6
     assert floor.frame["ari"].tolist() == [1] * 6
     assert floor.frame["snapshot"].tolist() == [0, 1, 2] * 2
     assert floor.frame["split"].tolist() == [0] * 3 + [1] * 3
-    assert floor.fit == fit
+    assert floor.fit == fit.get("fit", "epoch")
+    assert floor.fit_epoch == fit.get("fit_epoch")
     assert floor.source == ("halves of the samples" if view == "channel" else "halves of the channels")
 
 
@@ -41,9 +42,9 @@ def test_rows_of_noise_have_a_floor_as_high_as_their_null(vectors_of):
     vectors = vectors_of(noise)
     clusterer = KMeans(4, random_state=0, n_init=2)
     clusters = cluster(pca(vectors, n_components=10), clusterer, fit="each")
-    steps = track(clusters, floor=noise_floor(vectors, clusterer, fit="each", n_components=10)).steps.iloc[0]
-    assert steps["ari_floor"] == pytest.approx(0, abs=0.1)
-    assert steps["churn_floor"] == pytest.approx(steps["churn_null"], abs=0.12)
+    steps = track(clusters, noise_floor=noise_floor(vectors, clusterer, fit="each", n_components=10)).steps.iloc[0]
+    assert steps["ari_noise_floor"] == pytest.approx(0, abs=0.1)
+    assert steps["churn_noise_floor"] == pytest.approx(steps["churn_null"], abs=0.12)
 
 
 def test_a_step_lies_between_its_floor_and_its_null(maps, vectors_of):
@@ -52,14 +53,14 @@ def test_a_step_lies_between_its_floor_and_its_null(maps, vectors_of):
     changed[1:, :, 1:5] = changed[1:, :, 0:4]
     vectors = vectors_of(changed)
     clusterer = KMeans(KINDS, random_state=0, n_init=5)
-    history = track(cluster(pca(vectors), clusterer), floor=noise_floor(vectors, clusterer))
+    history = track(cluster(pca(vectors), clusterer), noise_floor=noise_floor(vectors, clusterer))
     step = history.steps.iloc[0]
     assert step["churn"] == 0.25
-    assert step["churn_floor"] < step["churn"] < step["churn_null_limit"] < step["churn_null"]
+    assert step["churn_noise_floor"] < step["churn"] < step["churn_null_limit"] < step["churn_null"]
     for name in ("ari", "ami"):
-        assert step[f"{name}_floor"] > step[name] > step[f"{name}_null_limit"] > step[f"{name}_null"]
+        assert step[f"{name}_noise_floor"] > step[name] > step[f"{name}_null_limit"] > step[f"{name}_null"]
     assert history.steps.iloc[1]["churn"] == 0
-    assert history.floor == "halves of the samples"
+    assert history.noise_floor == "halves of the samples"
 
 
 def test_halves_share_no_sample_and_no_channel(maps, vectors_of):
@@ -110,11 +111,11 @@ def test_another_clustering_is_a_floor_too(maps, vectors_of):
     clusters = cluster(pca(vectors_of(maps)), KMeans(KINDS, random_state=0, n_init=5))
     labels = (clusters.by_snapshot(clusters.labels) + 1) % KINDS
     labels[1, :2] = labels[1, 2:4]
-    history = track(clusters, floor=replace(clusters, labels=labels.ravel(), method="Other"))
-    assert history.floor == "another clustering"
-    assert history.steps["churn_floor"].tolist() == pytest.approx([1 / 16, 1 / 16])
+    history = track(clusters, noise_floor=replace(clusters, labels=labels.ravel(), method="Other"))
+    assert history.noise_floor == "another clustering"
+    assert history.steps["churn_noise_floor"].tolist() == pytest.approx([1 / 16, 1 / 16])
     ari = adjusted_rand_score(clusters.by_snapshot(clusters.labels)[1], labels[1])
-    assert history.steps["ari_floor"].tolist() == pytest.approx([(1 + ari) / 2] * 2)
+    assert history.steps["ari_noise_floor"].tolist() == pytest.approx([(1 + ari) / 2] * 2)
 
 
 def test_names_of_clusters_of_each_snapshot_do_not_count_between_two_of_them(maps, vectors_of):
@@ -122,30 +123,32 @@ def test_names_of_clusters_of_each_snapshot_do_not_count_between_two_of_them(map
     labels = clusters.by_snapshot(clusters.labels).copy()
     for order in range(3):
         labels[order] = (labels[order] + order) % KINDS
-    steps = track(clusters, floor=replace(clusters, labels=labels.ravel())).steps
-    assert steps["churn_floor"].tolist() == [0, 0]
+    steps = track(clusters, noise_floor=replace(clusters, labels=labels.ravel())).steps
+    assert steps["churn_noise_floor"].tolist() == [0, 0]
 
 
 def test_a_floor_of_something_else_is_refused(maps, vectors_of):
     clusterer = KMeans(KINDS, random_state=0)
     clusters = cluster(pca(vectors_of(maps)), clusterer)
     with pytest.raises(ValueError, match=r"KMeans \(\d clusters, fit='each'\) of 16 rows .* expected one of the clus"):
-        track(clusters, floor=noise_floor(vectors_of(maps), clusterer, fit="each", n_splits=1))
-    with pytest.raises(ValueError, match=r"the floor is of KMeans \(2 clusters, .* expected .* KMeans \(\d clusters, "):
-        track(clusters, floor=noise_floor(vectors_of(maps), KMeans(2, random_state=0), n_splits=1))
-    with pytest.raises(ValueError, match=r"of 24 rows of the sample view of conv; expected one of the clusters"):
-        track(clusters, floor=noise_floor(vectors_of(maps, "sample"), clusterer, n_splits=1))
-    with pytest.raises(ValueError, match=r"the floor has no snapshots \[1, 2\]"):
-        track(clusters, floor=noise_floor(vectors_of(maps, snapshots=[0]), clusterer, n_splits=1))
+        track(clusters, noise_floor=noise_floor(vectors_of(maps), clusterer, fit="each", n_splits=1))
     with pytest.raises(
-        ValueError, match="the floor is of 72 rows of the sample view over 3 snapshots; expected the same"
+        ValueError, match=r"the noise floor is of KMeans \(2 clusters, .* expected .* KMeans \(\d clusters, "
     ):
-        track(clusters, floor=cluster(pca(vectors_of(maps, "sample")), clusterer))
+        track(clusters, noise_floor=noise_floor(vectors_of(maps), KMeans(2, random_state=0), n_splits=1))
+    with pytest.raises(ValueError, match=r"of 24 rows of the sample view of conv; expected one of the clusters"):
+        track(clusters, noise_floor=noise_floor(vectors_of(maps, "sample"), clusterer, n_splits=1))
+    with pytest.raises(ValueError, match=r"the noise floor has no snapshots \[1, 2\]"):
+        track(clusters, noise_floor=noise_floor(vectors_of(maps, snapshots=[0]), clusterer, n_splits=1))
+    with pytest.raises(
+        ValueError, match="the noise floor is of 72 rows of the sample view over 3 snapshots; expected the same"
+    ):
+        track(clusters, noise_floor=cluster(pca(vectors_of(maps, "sample")), clusterer))
 
 
 def test_what_cannot_be_halved_is_refused(maps, vectors_of):
     clusterer = KMeans(2, random_state=0)
-    with pytest.raises(ValueError, match="places of a map are no independent halves: not available"):
+    with pytest.raises(ValueError, match="positions of a feature map are no independent halves: not available"):
         noise_floor(vectors_of(maps, "feature_map"), clusterer)
     with pytest.raises(ValueError, match="conv has 1 of the channels that are to be halved; expected at least 2"):
         noise_floor(vectors_of(maps[:, :, :1], "sample"), clusterer)

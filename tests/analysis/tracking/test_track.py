@@ -216,7 +216,7 @@ def test_labels_that_mean_the_same_survive_by_their_name():
 
 
 def test_clusters_of_one_epoch_are_followed_by_label():
-    assert track(clusters_of([[0, 0, 1], [1, 1, 0]], fit=0)).transitions["overlap"].tolist() == [0, 0]
+    assert track(clusters_of([[0, 0, 1], [1, 1, 0]], fit="epoch")).transitions["overlap"].tolist() == [0, 0]
 
 
 def test_lives_of_clusters_end_where_they_split_and_merge():
@@ -324,8 +324,8 @@ def test_the_null_is_that_of_labels_permuted_at_random(fit):
 
 def test_without_a_floor_it_is_not_available():
     history = track(clusters_of([[0, 1, 1], [0, 0, 1]]), n_permutations=0)
-    assert history.floor is None
-    assert history.steps[[f"{name}_floor" for name in ("churn", "ari", "ami")]].isna().all(axis=None)
+    assert history.noise_floor is None
+    assert history.steps[[f"{name}_noise_floor" for name in ("churn", "ari", "ami")]].isna().all(axis=None)
     assert history.steps[[f"{name}_null" for name in ("churn", "ari", "ami")]].isna().all(axis=None)
 
 
@@ -336,7 +336,7 @@ def test_thresholds_out_of_range_are_refused():
             track(clusters, **options)
     with pytest.raises(ValueError, match="n_permutations is -1"):
         track(clusters, n_permutations=-1)
-    with pytest.raises(TypeError, match="received a str; expected Floor"):
-        track(clusters, floor="halves")
+    with pytest.raises(TypeError, match="received a str; expected NoiseFloor"):
+        track(clusters, noise_floor="halves")
     with pytest.raises(TypeError, match="track received a list; expected Clusters"):
         track([0, 1])
