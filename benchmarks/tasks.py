@@ -37,11 +37,11 @@ def task_pca(run: Any, layer: str, view: str, max_bytes: int) -> Callable[[], An
 def task_read(run: Any, layer: str, view: str, max_bytes: int) -> Callable[[], Any]:
     """Every block that `pca` reads, by as many threads, and nothing done with it."""
     from fmcluster.analysis._parallel import own_threads, run_each
-    from fmcluster.analysis.components._gram import plan_pass
+    from fmcluster.analysis.components._gram import plan_reading
 
     def work() -> dict[str, Any]:
         vectors = run[layer].vectors(view)
-        plan = plan_pass(vectors, n_components=50, max_bytes=max_bytes)
+        plan = plan_reading(vectors, n_components=50, max_bytes=max_bytes)
         parts = vectors.feature_parts(max_bytes=plan.block_bytes)
         with own_threads(None, most=plan.workers) as threads:
             return {"values": sum(run_each(partial(_size, vectors), parts, executor=threads))}
@@ -68,10 +68,10 @@ def task_maps(run: Any, layer: str, view: str, max_bytes: int) -> Callable[[], A
 
 def task_products(run: Any, layer: str, view: str, max_bytes: int) -> Callable[[], Any]:
     """The matrix products of that pass alone, of values that a cache holds: nothing read, nothing centered."""
-    from fmcluster.analysis.components._gram import plan_pass, product_dtype, slices
+    from fmcluster.analysis.components._gram import plan_reading, product_dtype, slices
 
     vectors = run[layer].vectors(view)
-    plan = plan_pass(vectors, n_components=50, max_bytes=max_bytes)
+    plan = plan_reading(vectors, n_components=50, max_bytes=max_bytes)
     if plan.method != "gram":
         raise ValueError(f"{view} of {layer} is reduced by {plan.method}; only the products of rows are measured alone")
     rows, features = vectors.shape

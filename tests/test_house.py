@@ -119,7 +119,7 @@ def test_a_room_lists_what_it_has(stub):
 def test_what_a_tier_offers_has_a_test_that_is_its_namesake():
     """Of `fmcluster/plot/_flow.py` that is `tests/plot/test_flow.py`; what only a room uses is tested through these."""
     missing = set()
-    for tier in (stub for stub in (ROOT / "fmcluster").glob("*/__init__.pyi")):
+    for tier in (ROOT / "fmcluster").glob("*/__init__.pyi"):
         package = import_module(f"fmcluster.{tier.parent.name}")
         for name in re.findall(r"import (\w+) as", tier.read_text()):
             source = getattr(getattr(package, name), "__module__", "")

@@ -13,7 +13,7 @@ from ._cache import ResultCache
 from ._estimators import name_of
 from ._results import MAX_BYTES, N_INIT, Clusters, Embedding, History, Scores
 from .clustering import cluster
-from .components import pca, plan_pass
+from .components import pca, plan_reading
 from .embedding import Reducer, embed
 from .tracking import track
 
@@ -84,7 +84,7 @@ def analyze(
     if n_clusters < 1:
         raise ValueError(f"n_clusters is {n_clusters}; expected at least 1")
     say = announce or (lambda _what: None)
-    plan = plan_pass(vectors, n_components=min(n_components, *vectors.shape), max_bytes=max_bytes)
+    plan = plan_reading(vectors, n_components=min(n_components, *vectors.shape), max_bytes=max_bytes)
     parameters: dict[str, Any] = {"n_components": n_components, "method": plan.method, "random_state": random_state}
 
     def use(make: Callable[[], Any], kind: type, verb: str) -> Any:

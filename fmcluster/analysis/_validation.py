@@ -19,7 +19,7 @@ def require_finite(scores: Scores) -> None:
 
 
 def fitted_snapshot(
-    rows: pd.DataFrame, fit: Fit, fit_epoch: int | None, *, allowed: tuple[str, ...] = ("pooled", "each")
+    rows: pd.DataFrame, *, fit: Fit, fit_epoch: int | None, allowed: tuple[str, ...] = ("pooled", "each")
 ) -> int | None:
     """Check `fit` and `fit_epoch`, and return the snapshot that the epoch means.
 

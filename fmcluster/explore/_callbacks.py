@@ -5,17 +5,17 @@ from typing import Any
 from dash import Dash, Input, Output, State, ctx, html, no_update
 
 from ..plot.drawing import cluster_name, snapshot_titles
-from ..report.charts import flow_chart, likeness_charts
+from ..report.charts import flow_chart, similarity_charts
 from ..report.content import LayerContent, faithfulness_line
-from ._figures import grid_figure, heat_map, input_image, map_figure, row_image, row_strip, sample_names
+from ._figures import embedding_figure, grid_figure, heat_map, input_image, row_image, row_strip, sample_names
 from ._page import about
-from ._questions import Likeness, MapOf, Question, StrongestOf, layer_of
-from ._worker import Desk
+from ._questions import ContentOf, Question, SimilarityOf, TopImagesOf, layer_of
+from ._worker import Worker
 
 ASKED = ("layer", "quantity", "view", "clusterer", "n_clusters", "fit", "n_rows", "random_state")
 
 
-def question_of(values: tuple[Any, ...]) -> MapOf:
+def question_of(values: tuple[Any, ...]) -> ContentOf:
     """Return what the controls ask for."""
     asked = dict(zip(ASKED, values, strict=True))
     for name, least in (("n_clusters", 1), ("n_rows", 4), ("random_state", 0)):
@@ -23,40 +23,42 @@ def question_of(values: tuple[Any, ...]) -> MapOf:
             raise ValueError(f"{name} is {asked[name]}; expected an integer from {least}")
     if asked["fit"] not in ("pooled", "each"):
         asked["fit"] = int(asked["fit"])
-    return MapOf(**asked)
+    return ContentOf(**asked)
 
 
-def connect(app: Dash, desk: Desk) -> None:
+def connect(app: Dash, worker: Worker) -> None:
     """Let the page of an app follow its controls."""
     controls = [Input(name, "value") for name in ASKED]
     states = [State(name, "value") for name in ASKED]
 
     def content_now(values: tuple[Any, ...]) -> LayerContent | None:
-        return desk.answer(question_of(values))
+        return worker.answer(question_of(values))
 
     @app.callback(
         Output("status", "children"),
         Output("ready", "data"),
-        Output("alike", "data"),
+        Output("similarity", "data"),
         Output("strongest", "data"),
         Input("tick", "n_intervals"),
         State("ready", "data"),
-        State("alike", "data"),
+        State("similarity", "data"),
         State("strongest", "data"),
         *controls,
     )
-    def follow(_tick: int, ready: Any, alike: Any, strongest: Any, *values: Any) -> tuple[Any, ...]:
+    def follow(_tick: int, ready: Any, similarity: Any, strongest: Any, *values: Any) -> tuple[Any, ...]:
         try:
             question = question_of(values)
         except ValueError as error:
             return str(error), no_update, no_update, no_update
-        desk.ask(question)
-        questions: list[Question] = [question, Likeness(), StrongestOf(question.layer, question.quantity)]
-        refused = next(filter(None, [desk.refusal(each) for each in questions]), "")
-        doing = desk.doing()
+        worker.ask(question)
+        questions: list[Question] = [question, SimilarityOf(), TopImagesOf(question.layer, question.quantity)]
+        refused = next(filter(None, [worker.refusal(each) for each in questions]), "")
+        doing = worker.doing()
         # A number of snapshots and a question have one answer: when they change, everything is drawn again.
-        new = [_name(desk, each) for each in questions]
-        changed = [no_update if now == old else now for now, old in zip(new, (ready, alike, strongest), strict=True)]
+        new = [_name(worker, each) for each in questions]
+        changed = [
+            no_update if now == old else now for now, old in zip(new, (ready, similarity, strongest), strict=True)
+        ]
         return refused or (f"{doing} …" if doing else ""), *(no_update if now is None else now for now in changed)
 
     @app.callback(
@@ -114,9 +116,9 @@ def connect(app: Dash, desk: Desk) -> None:
     ) -> tuple[Any, str]:
         content = content_now(values)
         if content is None:
-            return no_update, snapshot_titles(desk.run.snapshots)[snapshot]
+            return no_update, snapshot_titles(worker.run.snapshots)[snapshot]
         row = row if row is not None and row < content.n_rows else None
-        return map_figure(content, snapshot=snapshot, row=row, members=members), content.titles[snapshot]
+        return embedding_figure(content, snapshot=snapshot, row=row, members=members), content.titles[snapshot]
 
     @app.callback(
         Output("row", "value", allow_duplicate=True),
@@ -150,7 +152,7 @@ def connect(app: Dash, desk: Desk) -> None:
         content = content_now(values)
         if content is None or row is None or row >= content.n_rows:
             return no_update
-        return _closely(content, desk, row=row, sample=sample)
+        return _closely(content, worker, row=row, sample=sample)
 
     @app.callback(
         Output("grid", "figure"),
@@ -166,56 +168,56 @@ def connect(app: Dash, desk: Desk) -> None:
     def draw_grid(
         name: str, quantity: str, sample: int | None, snapshot: int, row: int | None, _ready: Any, *values: Any
     ) -> Any:
-        if sample is None or (quantity == "gradient" and "gradient" not in desk.run[name].quantities):
+        if sample is None or (quantity == "gradient" and "gradient" not in worker.run[name].quantities):
             return no_update, no_update
-        layer, content = layer_of(desk.run, name, quantity=quantity), content_now(values)
+        layer, content = layer_of(worker.run, name, quantity=quantity), content_now(values)
         chosen = None
         if content is not None and row is not None and row < content.n_rows and content.scores.identity == ["channel"]:
             chosen = int(content.scores.rows["channel"].iloc[row])
         number = int(layer.snapshots["snapshot"].iloc[snapshot])
-        picture = input_image(desk.run, sample)
+        picture = input_image(worker.run, sample)
         shown = [] if picture is None else [html.Img(src=picture, alt="The image that the network saw")]
         return grid_figure(layer, snapshot=number, sample=sample, chosen=chosen), shown
 
-    _connect_likeness(app, desk)
-    _connect_strongest(app, desk, content_now, states)
-    _connect_time(app, desk)
+    _connect_similarity(app, worker)
+    _connect_strongest(app, worker, content_now, states)
+    _connect_time(app, worker)
 
 
-def _connect_likeness(app: Dash, desk: Desk) -> None:
+def _connect_similarity(app: Dash, worker: Worker) -> None:
     @app.callback(Output("compare", "disabled"), Input("compare", "n_clicks"), prevent_initial_call=True)
     def compare(_clicks: int) -> bool:
-        desk.ask(Likeness())
+        worker.ask(SimilarityOf())
         return True
 
     @app.callback(
         Output("layers", "figure"),
         Output("snapshots", "figure"),
         Output("heat", "hidden"),
-        Input("alike", "data"),
+        Input("similarity", "data"),
         Input("snapshot", "value"),
         Input("layer", "value"),
         prevent_initial_call=True,
     )
-    def show_likeness(_alike: Any, snapshot: int, layer: str) -> tuple[Any, ...]:
-        found = desk.answer(Likeness())
+    def show_similarity(_found: Any, snapshot: int, layer: str) -> tuple[Any, ...]:
+        found = worker.answer(SimilarityOf())
         if found is None:
             return no_update, no_update, True
-        charts = likeness_charts(found, titles=snapshot_titles(desk.run.snapshots))
+        charts = similarity_charts(found, titles=snapshot_titles(worker.run.snapshots))
         whole = heat_map(charts["layers"], stage=snapshot)
         if "snapshots" not in charts:
             return whole, no_update, False
-        return whole, heat_map(charts["snapshots"], stage=desk.run.layers.index(layer)), False
+        return whole, heat_map(charts["snapshots"], stage=worker.run.layers.index(layer)), False
 
 
-def _connect_strongest(app: Dash, desk: Desk, content_now: Any, states: list[State]) -> None:
+def _connect_strongest(app: Dash, worker: Worker, content_now: Any, states: list[State]) -> None:
     @app.callback(
         Output("find", "hidden"), Input("find", "n_clicks"), Input("ready", "data"), *states, prevent_initial_call=True
     )
     def find(_clicks: int | None, _ready: Any, *values: Any) -> bool:
         content = content_now(values)
         if ctx.triggered_id == "find":
-            desk.ask(StrongestOf(values[0], values[1]))
+            worker.ask(TopImagesOf(values[0], values[1]))
         return content is not None and content.scores.identity != ["channel"]
 
     @app.callback(
@@ -227,7 +229,7 @@ def _connect_strongest(app: Dash, desk: Desk, content_now: Any, states: list[Sta
         prevent_initial_call=True,
     )
     def show_strongest(_strongest: Any, row: int | None, _ready: Any, *values: Any) -> Any:
-        content, found = content_now(values), desk.answer(StrongestOf(values[0], values[1]))
+        content, found = content_now(values), worker.answer(TopImagesOf(values[0], values[1]))
         if (
             content is None
             or found is None
@@ -242,14 +244,14 @@ def _connect_strongest(app: Dash, desk: Desk, content_now: Any, states: list[Sta
         for end, title in enumerate(snapshot_titles(found.snapshots)):
             images = []
             for sample, at in zip(found.samples[end, place], found.fractions[end, place], strict=True):
-                picture = input_image(desk.run, int(sample), at=(at[0], at[1]), side=80) if sample >= 0 else None
+                picture = input_image(worker.run, int(sample), at=(at[0], at[1]), side=80) if sample >= 0 else None
                 name = f"sample {sample}"
                 images.append(html.Span(name) if picture is None else html.Img(src=picture, alt=name, title=name))
             shown.append(html.Figure([html.Figcaption(f"strongest at {title}"), html.Div(images, className="strip")]))
         return shown
 
 
-def _connect_time(app: Dash, desk: Desk) -> None:
+def _connect_time(app: Dash, worker: Worker) -> None:
     @app.callback(
         Output("beat", "disabled"),
         Output("play", "children"),
@@ -261,7 +263,7 @@ def _connect_time(app: Dash, desk: Desk) -> None:
         prevent_initial_call=True,
     )
     def play(_clicks: int, _beats: int, snapshot: int, still: bool) -> tuple[bool, str, Any]:
-        last = len(desk.run) - 1
+        last = len(worker.run) - 1
         if ctx.triggered_id == "play":
             if not still:
                 return True, "Play", no_update
@@ -278,15 +280,15 @@ def _connect_time(app: Dash, desk: Desk) -> None:
     )
     def look(_looks: int | None, refresh: int | None) -> tuple[Any, Any, Any]:
         if ctx.triggered_id == {"refresh": 0} and refresh:
-            desk.reopen()
-        newer = desk.newer()
+            worker.reopen()
+        newer = worker.newer()
         more = [f"; {newer} more by now ", html.Button("Show them", id={"refresh": 0}, type="button")] if newer else []
-        return [about(desk.run), *more], len(desk.run) - 1, sample_names(desk.run)
+        return [about(worker.run), *more], len(worker.run) - 1, sample_names(worker.run)
 
 
-def _name(desk: Desk, question: Question) -> str | None:
+def _name(worker: Worker, question: Question) -> str | None:
     """Return what tells an answer from others, or None while there is none."""
-    return f"{len(desk.run)} {question}" if desk.answer(question) is not None else None
+    return f"{len(worker.run)} {question}" if worker.answer(question) is not None else None
 
 
 def _legend(content: LayerContent) -> list[Any]:
@@ -298,7 +300,7 @@ def _legend(content: LayerContent) -> list[Any]:
     return [*shown, html.Button("All points", id={"cluster": "all"}, type="button")]
 
 
-def _closely(content: LayerContent, desk: Desk, *, row: int, sample: int | None) -> list[Any]:
+def _closely(content: LayerContent, worker: Worker, *, row: int, sample: int | None) -> list[Any]:
     name, labels = content.row_names[row], content.labels[:, row].tolist()
     pictures = row_strip(content, row=row, sample=sample)
     columns = []
@@ -307,6 +309,6 @@ def _closely(content: LayerContent, desk: Desk, *, row: int, sample: int | None)
         shown = [html.Img(src=pictures[place], alt=f"{name}, {what}", className="tile")] if pictures else []
         mark = html.I(style={"background": content.palette[label]})
         columns.append(html.Figure([*shown, html.Figcaption([mark, what])]))
-    own = row_image(content, desk.run, row=row)
+    own = row_image(content, worker.run, row=row)
     beside = [] if own is None else [html.Img(src=own, alt=name)]
     return [html.H3(name), *beside, html.Div(columns, className="strip")]

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from ..analysis import relative_centers
-from ..plot.drawing import Map, Scale, as_tiles, scale_of
+from ..plot.drawing import Scale, Tiles, as_tiles, scale_of
 from ..report.charts import embedding_chart, layout_of
 from ..report.content import LayerContent
 from ..store import Layer, Run
@@ -19,7 +19,7 @@ Json = dict[str, Any]
 Pixels = npt.NDArray[np.uint8]
 
 
-def map_figure(content: LayerContent, *, snapshot: int, row: int | None, members: list[int] | None) -> Json:
+def embedding_figure(content: LayerContent, *, snapshot: int, row: int | None, members: list[int] | None) -> Json:
     """Return the map at one snapshot: the same axes at all, members strong, and the path of one row."""
     chart = embedding_chart(content)
     frame = chart["frames"][snapshot]
@@ -159,12 +159,12 @@ def sample_names(run: Run) -> list[Json]:
 
 
 def heat_map(chart: Json, *, stage: int) -> Json:
-    """Return one of the stages that a chart of `likeness_charts` has."""
+    """Return one of the stages that a chart of `similarity_charts` has."""
     mesh = chart["figure"]["data"][0] | {"z": chart["stages"][stage]}
     return {"data": [mesh], "layout": chart["figure"]["layout"]}
 
 
-def colored(tile: Map, scale: Scale, *, side: int) -> Pixels:
+def colored(tile: Tiles, scale: Scale, *, side: int) -> Pixels:
     """Return one map as a square of pixels, (side, side, 4)."""
     shades = scale.colors(scale.norm(np.ma.masked_invalid(tile)), bytes=True)
     image = Image.fromarray(np.asarray(shades, dtype=np.uint8))

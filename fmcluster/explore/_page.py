@@ -26,13 +26,13 @@ def page(run: Run) -> html.Div:
                     _row(),
                     _flow(run),
                     _grid(),
-                    _likeness(),
+                    _similarity(),
                     _metrics(run),
                 ]
             ),
             dcc.Store(id="ready"),
             dcc.Store(id="members"),
-            dcc.Store(id="alike"),
+            dcc.Store(id="similarity"),
             dcc.Store(id="strongest"),
             dcc.Interval(id="tick", interval=TICK),
             dcc.Interval(id="look", interval=LOOK),
@@ -122,9 +122,9 @@ def _flow(run: Run) -> html.Section:
     )
 
 
-def _likeness() -> html.Section:
+def _similarity() -> html.Section:
     return _panel(
-        "How alike the layers are",
+        "Similarity of the layers",
         html.Button("Compare all layers", id="compare", type="button"),
         html.Div([_graph("layers", 400), _graph("snapshots", 400)], id="heat", className="beside", hidden=True),
         note="Debiased CKA: layer against layer at the snapshot of the slider, and the chosen layer against itself. "

@@ -20,7 +20,7 @@ Announce = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class MapOf:
+class ContentOf:
     """A layer's rows on a map, in clusters.
 
     Attributes
@@ -94,8 +94,8 @@ class MapOf:
 
 
 @dataclass(frozen=True)
-class Likeness:
-    """How alike all layers are, at all snapshots."""
+class SimilarityOf:
+    """Similarity of all layers, at all snapshots."""
 
     def answer(self, run: Run, announce: Announce) -> Similarity:
         """Compute it: reads all of the run."""
@@ -104,7 +104,7 @@ class Likeness:
 
 
 @dataclass(frozen=True)
-class StrongestOf:
+class TopImagesOf:
     """The images that drive each channel of a layer most, at the first and at the last snapshot."""
 
     layer: str
@@ -118,7 +118,7 @@ class StrongestOf:
         return top_images(layer, k=5, snapshots=sorted({int(every.iloc[0]), int(every.iloc[-1])}), max_bytes=MAX_BYTES)
 
 
-Question = MapOf | Likeness | StrongestOf
+Question = ContentOf | SimilarityOf | TopImagesOf
 
 
 def layer_of(run: Run, name: str, *, quantity: str) -> Layer:

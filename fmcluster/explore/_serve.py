@@ -14,7 +14,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 from ..store import Run, open_run
 from ._callbacks import connect
 from ._page import page
-from ._worker import Desk
+from ._worker import Worker
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -51,9 +51,9 @@ def build_app(run: Run) -> Dash:
         compress=False,
         on_error=None,
     )
-    desk = Desk(run)
-    app.layout = lambda: page(desk.run)
-    connect(app, desk)
+    worker = Worker(run)
+    app.layout = lambda: page(worker.run)
+    connect(app, worker)
     return app
 
 
@@ -101,7 +101,7 @@ def serve(
     open_browser : bool
         Whether to show the page in the browser of this machine.
     ready : callable, optional
-        Told the page's address once it is served.
+        AdviceLine the page's address once it is served.
 
     Raises
     ------

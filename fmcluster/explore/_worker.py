@@ -10,7 +10,7 @@ from ._questions import Question
 KEPT = 12
 
 
-class Desk:
+class Worker:
     """Answers questions on a run in a thread of its own.
 
     Of questions that wait while another is being answered, only the newest of each kind is kept: nobody looks at the

@@ -156,8 +156,8 @@ def collect(wanted: Wanted, *, progress: Progress | None = None) -> Iterator[Ent
             yield Text("diagnosis/findings", when[-1], (f"The run cannot be diagnosed: {overview.refused}",))
         else:
             yield from _judged(overview.findings, when, layers=wanted.measured)
-        if overview.alike is not None:
-            yield from _alike(overview.alike, when, layers=wanted.drawn)
+        if overview.similarity is not None:
+            yield from _similarity(overview.similarity, when, layers=wanted.drawn)
 
 
 def _numbers(run: Run, when: list[Moment]) -> Iterator[Entry]:
@@ -258,8 +258,8 @@ def _judged(findings: Findings, when: list[Moment], *, layers: Sequence[str]) ->
     yield Picture("diagnosis/channels", last, pixels_of(axes), "Dead and duplicate channels of each layer")
 
 
-def _alike(found: Similarity, when: list[Moment], *, layers: Sequence[str]) -> Iterator[Entry]:
-    """Yield how alike all layers are at each snapshot, and the snapshots of some layers."""
+def _similarity(found: Similarity, when: list[Moment], *, layers: Sequence[str]) -> Iterator[Entry]:
+    """Yield how similar all layers are at each snapshot, and the snapshots of some layers."""
     from .. import plot
     from ._rasterize import pixels_of
 

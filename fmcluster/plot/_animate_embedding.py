@@ -13,6 +13,7 @@ from ._trajectories import PLAIN
 from .drawing import (
     INK,
     Animation,
+    add_legend,
     check_same_rows,
     cluster_marks,
     cluster_palette,
@@ -20,7 +21,6 @@ from .drawing import (
     dress_embedding,
     inch_axes,
     new_figure,
-    place_legend,
     point_area,
     ratio_of,
     snapshot_table,
@@ -93,7 +93,7 @@ def animate_embedding(
     )
     title = ax.set_title(what + titles[0], fontsize=11, color=INK, loc="left", parse_math=False)
     if marks:
-        place_legend(ax, marks)
+        add_legend(ax, marks)
     cursor = draw_timeline(figure, titles, left=0.4, top=0.45 + tall + 0.72, width=wide)
 
     def draw(frame: float) -> list[Artist]:

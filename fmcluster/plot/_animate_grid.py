@@ -115,7 +115,7 @@ def animate_grid(
     def draw(position: int) -> list[Artist]:
         for artist in [*panel.images, *panel.patches, *panel.texts]:
             artist.remove()
-        draw_sheet(panel, sheet, maps=reads[position], scales=scales, labels=labels[position])
+        draw_sheet(panel, sheet, tiles=reads[position], scales=scales, labels=labels[position])
         headline.set_text(titles[position])
         foot.set_text(said[position])
         if cursor is not None:

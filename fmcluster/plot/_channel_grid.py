@@ -121,7 +121,7 @@ def channel_grid(
         scale=scales[0],
         relative=scale == "channel",
     )
-    draw_sheet(panel, sheet, maps=drawn, scales=scales, labels=labels, framed=framed)
+    draw_sheet(panel, sheet, tiles=drawn, scales=scales, labels=labels, framed=framed)
     return figure
 
 

@@ -90,11 +90,11 @@ def channels_per_layer(
             style: dict[str, Any] = {"marker": "D", "ms": 0.75 * size, "mfc": color, "mec": INK, "mew": 0.8}
             ax.plot((rank / width)[which], places[which], ls="", **style, clip_on=False, gid=gid)
     groups = [_grouped(*pair) for pair in zip(counts["grouped"], counts["groups"], strict=True)]
-    write_column(ax, "distinct", counts["distinct"].map(str).tolist(), at=46)
-    write_column(ax, "in groups", groups, at=112)
-    write_column(ax, "dead", counts["dead"].map(str).tolist(), at=142)
-    write_column(ax, "rank", [f"{value:.1f}" for value in rank], at=180)
-    write_column(ax, "of", ranks["evidence"].map(str).tolist(), at=190, align="left")
+    write_column(ax, heading="distinct", cells=counts["distinct"].map(str).tolist(), at=46)
+    write_column(ax, heading="in groups", cells=groups, at=112)
+    write_column(ax, heading="dead", cells=counts["dead"].map(str).tolist(), at=142)
+    write_column(ax, heading="rank", cells=[f"{value:.1f}" for value in rank], at=180)
+    write_column(ax, heading="of", cells=ranks["evidence"].map(str).tolist(), at=190, align="left")
     ax.set_xlim(0, 1)
     ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     marks: list[Patch | Line2D] = [Patch(color=color, label=label) for _, color, label in SHARES]

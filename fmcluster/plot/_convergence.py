@@ -85,11 +85,14 @@ def convergence(findings: "Findings", *, ax: Axes | None = None) -> Axes:
         ax.plot(edge, along, color=color, lw=weight, clip_on=False, solid_joinstyle="miter")
     titles = snapshot_titles(table)
     dates = ["not converged" if place is None else titles[place] for place in since]
-    write_column(ax, "converged from", dates, at=10, align="left")
+    write_column(ax, heading="converged from", cells=dates, at=10, align="left")
     reach = max(135.0, 45 + 72 * max(text_width(date, size=size) for date in dates))
-    write_column(ax, "at CKA of", [f"{level:.3f}" for level in layers["level"]], at=reach)
+    write_column(ax, heading="at CKA of", cells=[f"{level:.3f}" for level in layers["level"]], at=reach)
     write_column(
-        ax, "noise floor", ["none" if np.isnan(f) else f"{f:.3f}" for f in layers["noise_floor"]], at=reach + 35
+        ax,
+        heading="noise floor",
+        cells=["none" if np.isnan(f) else f"{f:.3f}" for f in layers["noise_floor"]],
+        at=reach + 35,
     )
     dress_curve(ax, title=f"CKA of each layer to its last snapshot, {span(table)}", x="snapshot", y="")
     ax.set_title(ax.get_title(loc="left"), fontsize=11, color=INK, loc="left", parse_math=False, pad=20)

@@ -7,12 +7,12 @@ from matplotlib.axes import Axes
 
 from .drawing import (
     INK,
+    add_legend,
     check_same_rows,
     dress_embedding,
     embedding_axes,
     find_snapshot,
     legend_marks,
-    place_legend,
     row_colors,
     scatter_rows,
     snapshot_table,
@@ -66,5 +66,5 @@ def embedding(
         f"{embedding.layer}: {embedding.view} view, {when}", fontsize=11, color=INK, loc="left", parse_math=False
     )
     dress_embedding(ax, embedding)
-    place_legend(ax, legend_marks(embedding, clusters))
+    add_legend(ax, legend_marks(embedding, clusters))
     return ax

@@ -14,6 +14,7 @@ from matplotlib.patches import FancyArrowPatch
 
 from .drawing import (
     INK,
+    add_legend,
     check_same_rows,
     cluster_marks,
     cluster_palette,
@@ -21,7 +22,6 @@ from .drawing import (
     embedding_axes,
     inches,
     pixels_per_inch,
-    place_legend,
     snapshot_table,
     snapshot_titles,
     span,
@@ -134,7 +134,7 @@ def trajectories(
         marks.append(Line2D([], [], color=INK, lw=0.7, alpha=0.4, label=f"{len(thin)} others"))
     if heading is not None:
         marks.insert(0, Line2D([], [], ls="", label=heading))
-    place_legend(ax, marks + ends)
+    add_legend(ax, marks + ends)
     return ax
 
 
@@ -155,8 +155,9 @@ def _moved(
     numbers = embedding.rows[embedding.identity[0]].to_numpy()[: len(length)]
     if not of_channels or not np.isin(numbers, farthest.index).all():
         raise ValueError(
-            f"received findings of layers {drifted.layers['layer'].tolist()}, and an embedding of the "
-            f"{embedding.view} view of {embedding.layer!r}; expected findings of its channels: diagnose this layer, or pass a number"
+            f"received findings of layers {drifted.layers['layer'].tolist()}, and an embedding of "
+            f"the {embedding.view} view of {embedding.layer!r}; expected findings of its "
+            f"channels: diagnose this layer, or pass a number"
         )
     return farthest.loc[numbers].to_numpy() > least, f"with\na drift over {least:.3g}"
 

@@ -11,17 +11,18 @@ from plotly.offline import get_plotlyjs
 
 from ..plot.drawing import snapshot_titles
 from ..store import Layer, Run
-from .charts import STRONG, embedding_chart, flow_chart, likeness_charts, metric_chart, trajectories_chart
+from .charts import STRONG, embedding_chart, flow_chart, metric_chart, similarity_charts, trajectories_chart
 from .content import (
     ClusterRow,
-    Exhibit,
     Grid,
     LayerContent,
     Overview,
     Settings,
+    ShownImages,
     Sprites,
     Step,
     Strips,
+    advice_lines,
     cluster_rows,
     faithfulness_line,
     gradient,
@@ -37,7 +38,6 @@ from .content import (
     row_noun,
     steps,
     thumbnails_data,
-    told,
     where_it_moved,
 )
 
@@ -78,7 +78,7 @@ class LayerSection:
         The row that changed most.
     strips, grid, sprites
         The pictures; None where the run knows no samples, and sprites where rows have no feature maps, too.
-    exhibits : list of Exhibit
+    shown_images : list of ShownImages
         The images of each row.
     """
 
@@ -105,7 +105,7 @@ class LayerSection:
     row_names: list[str]
     most_moved: int
     sprites: Sprites | None
-    exhibits: list[Exhibit]
+    shown_images: list[ShownImages]
 
 
 def layer_section(
@@ -114,7 +114,7 @@ def layer_section(
     number: int,
     samples: list[int],
     sprites_bytes: int,
-    exhibits: list[Exhibit],
+    shown_images: list[ShownImages],
     settings: Settings,
 ) -> LayerSection:
     """Draw everything the page shows of one layer, on some images."""
@@ -147,7 +147,7 @@ def layer_section(
         row_names=content.row_names,
         most_moved=int(content.change.argmax()),
         sprites=make_sprites(content, samples=samples, max_bytes=sprites_bytes),
-        exhibits=exhibits,
+        shown_images=shown_images,
     )
 
 
@@ -161,15 +161,17 @@ def render_page(
     names.sort(key=lambda name: "accuracy" not in name)
     drawn = [name for name in names if metrics[name].nunique() > 1 or "accuracy" in name][:MOST_METRICS]
     titles = snapshot_titles(run.snapshots)
-    exhibits = [exhibit for section in sections for exhibit in section.exhibits]
+    shown_images = [shown for section in sections for shown in section.shown_images]
     data = {
         "metrics": [metric_chart(metrics, column=name) for name in drawn],
         "layers": [section.charts for section in sections],
-        "alike": {} if overview.alike is None else likeness_charts(overview.alike, titles=titles),
+        "similarity": {} if overview.similarity is None else similarity_charts(overview.similarity, titles=titles),
         "titles": titles,
         "sprites": [_sprites_data(section) for section in sections],
-        "exhibits": [[{"title": each.title, "rows": each.rows} for each in section.exhibits] for section in sections],
-        "thumbnails": thumbnails_data(make_thumbnails(run, exhibits)),
+        "shown_images": [
+            [{"title": each.title, "rows": each.rows} for each in section.shown_images] for section in sections
+        ],
+        "thumbnails": thumbnails_data(make_thumbnails(run, shown_images)),
         "most_moved": [section.most_moved for section in sections],
     }
     session = run.provenance[-1]
@@ -191,7 +193,7 @@ def render_page(
         titles=titles,
         refresh=refresh,
         overview=overview,
-        advice=[] if overview.findings is None else told(overview.findings),
+        advice=[] if overview.findings is None else advice_lines(overview.findings),
         evidence=[] if overview.findings is None else layer_evidence(overview.findings),
         snapshots=metrics.to_dict("records"),
         metric_names=names,
@@ -220,7 +222,7 @@ def _sprites_data(section: LayerSection) -> dict[str, Any] | None:
         "height": sprites.height,
         "width": sprites.width,
         "across": sprites.across,
-        "places": sprites.places,
+        "columns": sprites.columns,
     }
 
 

@@ -15,7 +15,7 @@ from .content import (
     Settings,
     choose_images,
     choose_layers,
-    find_exhibits,
+    find_top_images,
     make_layer_content,
     make_overview,
 )
@@ -126,7 +126,7 @@ def write_report(
     for number, layer in enumerate(chosen):
         content = make_layer_content(layer, settings, announce=announce, cache=cache)
         announce(f"{layer.name}: top_images")
-        exhibits = find_exhibits(content, cache=cache, max_bytes=max_bytes) if images else []
+        shown_images = find_top_images(content, cache=cache, max_bytes=max_bytes) if images else []
         announce(f"{layer.name}: pictures")
         sections.append(
             layer_section(
@@ -134,7 +134,7 @@ def write_report(
                 number=number,
                 samples=images,
                 sprites_bytes=SHEETS_BYTES // len(chosen),
-                exhibits=exhibits,
+                shown_images=shown_images,
                 settings=settings,
             )
         )

@@ -100,7 +100,7 @@ def test_trajectories_of_channels_that_drifted_farther_than_a_floor(run, tmp_pat
     assert f"{(farthest > floor).sum()} of 20 rows with" in out.read_text()
     arguments = ("trajectories", "--layer", "conv1", "--view", "sample", "--min-drift", "0.1", "-o", out)
     assert plot(run, *arguments, monkeypatch=monkeypatch) == 2
-    assert "a map of the sample view of 'conv1'; expected findings of its channels" in capsys.readouterr().err
+    assert "an embedding of the sample view of 'conv1'; expected findings of its channels" in capsys.readouterr().err
 
 
 def test_one_epoch_of_an_embedding_is_one_map(run, tmp_path, monkeypatch):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fmcluster.explore._figures import grid_figure, input_image, map_figure, row_image, row_strip, sample_names
-from fmcluster.explore._questions import MapOf
+from fmcluster.explore._figures import embedding_figure, grid_figure, input_image, row_image, row_strip, sample_names
+from fmcluster.explore._questions import ContentOf
 from fmcluster.plot.drawing._tiles import scale_of
 from fmcluster.report.content._layer_content import LayerContent
 from fmcluster.store import Run
@@ -16,7 +16,7 @@ from fmcluster.store import Run
 
 @pytest.fixture
 def content(run: Run) -> LayerContent:
-    return MapOf("2", n_clusters=3).answer(run, print)
+    return ContentOf("2", n_clusters=3).answer(run, print)
 
 
 def pixels(uri: str) -> np.ndarray:
@@ -27,7 +27,7 @@ def pixels(uri: str) -> np.ndarray:
 
 def test_the_map_stands_where_the_embedding_puts_it_with_the_same_axes_at_all_snapshots(content: LayerContent) -> None:
     at = content.embedding.by_snapshot(content.embedding.values)
-    figures = [map_figure(content, snapshot=place, row=4, members=[1, 2]) for place in range(3)]
+    figures = [embedding_figure(content, snapshot=place, row=4, members=[1, 2]) for place in range(3)]
     for place, figure in enumerate(figures):
         points, path, here = figure["data"]
         np.testing.assert_allclose(np.stack([points["x"], points["y"]], axis=1), at[place], rtol=1e-5)
@@ -41,7 +41,7 @@ def test_the_map_stands_where_the_embedding_puts_it_with_the_same_axes_at_all_sn
 
 
 def test_without_a_row_there_is_no_path(content: LayerContent) -> None:
-    points, path, here = map_figure(content, snapshot=0, row=None, members=None)["data"]
+    points, path, here = embedding_figure(content, snapshot=0, row=None, members=None)["data"]
     assert path["x"] == here["x"] == []
     assert set(points["marker"]["opacity"]) == {0.9}
 
@@ -75,7 +75,7 @@ def test_the_strip_of_a_channel_is_its_map_at_every_snapshot(run: Run, content: 
 
 @pytest.mark.parametrize("view", ["sample", "feature_map", "position"])
 def test_a_row_of_one_image_shows_it(run: Run, view: str) -> None:
-    content = MapOf("2", view=view, n_rows=30, n_clusters=2).answer(run, print)
+    content = ContentOf("2", view=view, n_rows=30, n_clusters=2).answer(run, print)
     about = content.scores.rows.iloc[7]
     shown = pixels(row_image(content, run, row=7))
     plain = pixels(input_image(run, int(about["sample"])))

@@ -64,7 +64,7 @@ def opened(browser: Any, written: Written) -> Iterator[Opened]:
 
 def test_the_page_draws_every_chart_and_asks_for_nothing(opened: Opened, written: Written) -> None:
     data = written.parsed.data
-    expected = sum(len(charts) for charts in data["layers"]) + len(data["metrics"]) + len(data["alike"])
+    expected = sum(len(charts) for charts in data["layers"]) + len(data["metrics"]) + len(data["similarity"])
     assert opened.page.locator(".chart .main-svg").first.is_visible()
     assert opened.page.eval_on_selector_all(
         ".chart", "all => all.filter(d => d.querySelector('.main-svg')).length"
@@ -180,7 +180,7 @@ def test_hovering_names_the_channel_at_the_snapshot_shown(opened: Opened, recomp
     assert text == f"channel {alone}cluster {label}epoch 0"
 
 
-HEAT = '[data-alike="{}"]'
+HEAT = '[data-similarity="{}"]'
 
 
 def _mesh(opened: Opened, which: str) -> np.ndarray:

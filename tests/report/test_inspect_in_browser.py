@@ -45,8 +45,8 @@ def tiles_of(written: Written, row: int, sheet: int) -> list[np.ndarray]:
     data = base64.b64decode(sprites["sheets"][sheet].partition(",")[2])
     whole = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
     tiles = []
-    for column in range(len(sprites["places"])):
-        place = row * len(sprites["places"]) + column
+    for column in range(len(sprites["columns"])):
+        place = row * len(sprites["columns"]) + column
         top = place // sprites["across"] * sprites["height"]
         left = place % sprites["across"] * sprites["width"]
         tile = whole[top : top + sprites["height"], left : left + sprites["width"]]
@@ -198,7 +198,7 @@ def test_the_strongest_images_are_those_of_the_top_images_with_a_ring_where_they
 ) -> None:
     found = fm.top_images(written.run["conv1"], k=4, snapshots=[0, 2])
     row = written.parsed.data["most_moved"][0]
-    rows = opened.page.locator(f"{PANEL} .exhibit")
+    rows = opened.page.locator(f"{PANEL} .shown")
     assert rows.count() == 2
     for end in range(2):
         samples = found.samples[end, row].tolist()
@@ -233,11 +233,11 @@ def test_in_other_views_a_row_shows_its_image(view: str, browser: Any, written: 
     )
     parsed = Parsed(page.read_text(encoding="utf-8"))
     opened = open_report(browser, Written(written.run, page, parsed, []))
-    (exhibit,) = parsed.data["exhibits"][0]
+    (shown,) = parsed.data["shown_images"][0]
     for row in (3, 0):
         opened.page.locator(f"{PANEL} .which").select_option(str(row))
-        sample, down, along = exhibit["rows"][row][0]
-        canvas = opened.page.locator(f"{PANEL} .exhibit")
+        sample, down, along = shown["rows"][row][0]
+        canvas = opened.page.locator(f"{PANEL} .shown")
         assert canvas.get_attribute("aria-label") == f"the image: sample {sample}"
         opened.page.wait_for_timeout(200)
         uri = canvas.evaluate("canvas => canvas.toDataURL('image/png')")

@@ -31,7 +31,7 @@ def pixels(uri: str) -> np.ndarray:
 
 
 def tile_of(sprites: Any, sheet: int, row: int, column: int) -> np.ndarray:
-    place = row * len(sprites.places) + column
+    place = row * len(sprites.columns) + column
     top, left = place // sprites.across * sprites.height, place % sprites.across * sprites.width
     return pixels(sprites.sheets[sheet].uri)[top : top + sprites.height, left : left + sprites.width]
 

@@ -114,7 +114,7 @@ def choose_k(
     if n_references < 2:
         raise ValueError(f"n_references is {n_references}; expected at least 2")
     values = scores.values
-    snapshot = fitted_snapshot(scores.rows, fit, fit_epoch, allowed=("pooled",))
+    snapshot = fitted_snapshot(scores.rows, fit=fit, fit_epoch=fit_epoch, allowed=("pooled",))
     if snapshot is not None:
         values = values[(scores.rows["snapshot"] == snapshot).to_numpy()]
     numbers = check_numbers(ks, values, least=2 if criterion == "silhouette" else 1)

@@ -73,7 +73,7 @@ def cluster(
     """
     require(scores, Scores, verb="cluster", made_by="pca(vectors)")
     require_clusterer(clusterer)
-    snapshot = fitted_snapshot(scores.rows, fit, fit_epoch)
+    snapshot = fitted_snapshot(scores.rows, fit=fit, fit_epoch=fit_epoch)
     require_finite(scores)
     blocks = scores.by_snapshot(scores.values)
     snapshots = scores.rows["snapshot"].unique().tolist()

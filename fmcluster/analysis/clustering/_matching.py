@@ -33,7 +33,7 @@ def shared_members(before: Labels, after: Labels) -> tuple[Labels, Labels, npt.N
     return names_before, names_after, table
 
 
-def name_alike(before: Labels, after: Labels, *, unused: int) -> Labels:
+def name_by_members(before: Labels, after: Labels, *, unused: int) -> Labels:
     """Rename clusters after those they share members with, so that as many rows as can be keep their name.
 
     Parameters
@@ -83,7 +83,7 @@ def name_in_turn(labels: Labels) -> Labels:
     named = labels.copy()
     unused = int(named[0].max()) + 1
     for order in range(1, len(named)):
-        named[order] = name_alike(named[order - 1], labels[order], unused=unused)
+        named[order] = name_by_members(named[order - 1], labels[order], unused=unused)
         unused = max(unused, int(named[order].max()) + 1)
     return named
 

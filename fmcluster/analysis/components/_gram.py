@@ -56,7 +56,7 @@ class Plan:
     workers: int
 
 
-def plan_pass(vectors: Vectors, *, n_components: int, max_bytes: int) -> Plan:
+def plan_reading(vectors: Vectors, *, n_components: int, max_bytes: int) -> Plan:
     """Choose the smaller side, or where that is too large a random sketch, and see that everything fits.
 
     Raises

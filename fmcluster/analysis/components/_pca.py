@@ -14,7 +14,7 @@ from ...vectors import Vectors
 from .._parallel import own_threads, run_each
 from .._results import MAX_BYTES, Array, Scores
 from .._validation import fitted_snapshot, name_fit, require
-from ._gram import Plan, accumulate_covariance, accumulate_gram, feature_reader, plan_pass, read_ahead, sketch
+from ._gram import Plan, accumulate_covariance, accumulate_gram, feature_reader, plan_reading, read_ahead, sketch
 
 N_ITERATIONS = 2
 # Below this share of the largest, a singular value is the rounding of products, and its direction means nothing.
@@ -93,8 +93,8 @@ def pca(
     if n_components < 1:
         raise ValueError(f"n_components is {n_components}; expected at least 1")
     n_components = min(n_components, *vectors.shape)
-    snapshot = fitted_snapshot(vectors.rows, fit, fit_epoch, allowed=("pooled",))
-    plan = plan_pass(vectors, n_components=n_components, max_bytes=max_bytes)
+    snapshot = fitted_snapshot(vectors.rows, fit=fit, fit_epoch=fit_epoch, allowed=("pooled",))
+    plan = plan_reading(vectors, n_components=n_components, max_bytes=max_bytes)
     fitted = vectors if snapshot is None else vectors.at([snapshot])
     n_blocks = -(-4 * vectors.shape[0] * vectors.n_features // plan.block_bytes)
     with own_threads(executor, most=min(plan.workers, n_blocks) if device == "cpu" else 1) as workers:

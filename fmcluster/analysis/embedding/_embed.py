@@ -74,7 +74,7 @@ def embed(
     P. H. Schönemann, "A generalized solution of the orthogonal Procrustes problem", Psychometrika 31, 1966.
     """
     require(scores, Scores, verb="embed", made_by="pca(vectors)")
-    snapshot = fitted_snapshot(scores.rows, fit, fit_epoch)
+    snapshot = fitted_snapshot(scores.rows, fit=fit, fit_epoch=fit_epoch)
     require_finite(scores)
     blocks = scores.by_snapshot(scores.values)
     together = fit == "pooled" and snapshot is None

@@ -119,11 +119,11 @@ class FusedEmbedding(BaseEstimator):  # type: ignore[misc]
         order = np.argsort(of, kind="stable")
         values = flat[order].reshape(len(counts), counts[0], -1)
         count = self.n_neighbors or N_NEIGHBORS[self.loss]
-        places = [find_neighborhood(snapshot, perplexity=count) for snapshot in values]
+        neighborhoods = [find_neighborhood(snapshot, perplexity=count) for snapshot in values]
         task = Task(
             values=values,
-            places=places,
-            links=find_links(values, places),
+            neighborhoods=neighborhoods,
+            links=find_links(values, neighborhoods),
             paths=Paths(values),
             n_neighbors=count,
             link=self.link,
@@ -133,7 +133,7 @@ class FusedEmbedding(BaseEstimator):  # type: ignore[misc]
         )
         positions = lay_out_tsne(task) if self.loss == "tsne" else lay_out_umap(task)
         self.embedding_: Array = np.empty((len(flat), 2))
-        self.embedding_[order] = draw_drift(values, positions, neighborhoods=places).reshape(-1, 2)
+        self.embedding_[order] = draw_drift(values, positions, neighborhoods=neighborhoods).reshape(-1, 2)
         return self.embedding_
 
     def _check(self) -> None:

@@ -26,7 +26,7 @@ class Task:
     ----------
     values : ndarray of shape (n_snapshots, n_rows, n_features)
         The vectors.
-    places : sequence of Neighborhood
+    neighborhoods : sequence of Neighborhood
         Of each snapshot.
     links : Links
         Between snapshots.
@@ -43,7 +43,7 @@ class Task:
     """
 
     values: Array
-    places: Sequence[Neighborhood]
+    neighborhoods: Sequence[Neighborhood]
     links: Links
     paths: Paths
     n_neighbors: int
@@ -109,7 +109,7 @@ class TsneLoss:
         self.shape = (n_snapshots, n_rows, 2)
         self.task = task
         self.within, nearest, total = [], [], []
-        for place in task.places:
+        for place in task.neighborhoods:
             if place.near.shape[1] == 0:
                 nearest.append(np.zeros(n_rows))
                 total.append(np.ones(n_rows))
@@ -124,7 +124,7 @@ class TsneLoss:
         rows, columns = task.links.rows, task.links.columns
         # relative to the nearest within, as the kernel is; what is nearer than that weighs the same
         excess = np.maximum(task.links.distances**2 - np.concatenate(nearest)[rows], 0)
-        precision = np.concatenate([place.precision for place in task.places])[rows]
+        precision = np.concatenate([place.precision for place in task.neighborhoods])[rows]
         weights = task.link * np.exp(-precision * excess) / np.concatenate(total)[rows]
         size = n_snapshots * n_rows
         directed = sparse.csr_matrix((weights, (rows, columns)), shape=(size, size))
@@ -209,7 +209,7 @@ def fuzzy_graphs(task: Task) -> tuple[list[sparse.coo_matrix], sparse.coo_matrix
     count = min(task.n_neighbors, n_rows)  # itself among them
     if count < 2:
         return [sparse.coo_matrix((n_rows, n_rows))] * n_snapshots, sparse.coo_matrix((size, size))
-    for values, place in zip(task.values, task.places, strict=True):
+    for values, place in zip(task.values, task.neighborhoods, strict=True):
         itself = np.arange(n_rows)[:, None]
         near = np.hstack([itself, place.near[:, : count - 1]])
         distances = np.hstack([np.zeros((n_rows, 1)), np.sqrt(place.squares[:, : count - 1])]).astype(np.float32)

@@ -90,11 +90,11 @@ def draw_drift(values: Array, positions: Array, *, neighborhoods: Sequence[Neigh
         for start in range(0, len(near), BLOCK):
             rows = slice(start, start + BLOCK)
             vectors = mean[near[rows]] - mean[rows, None]
-            places = middle[near[rows]] - middle[rows, None]
+            offsets = middle[near[rows]] - middle[rows, None]
             products = vectors @ vectors.transpose(0, 2, 1)
             ridge = np.trace(products, axis1=1, axis2=2) / near.shape[1]
             ridge[ridge == 0] = 1
-            weights = np.linalg.solve(products + ridge[:, None, None] * np.eye(near.shape[1]), places)
+            weights = np.linalg.solve(products + ridge[:, None, None] * np.eye(near.shape[1]), offsets)
             along = np.einsum("nd,nkd->nk", values[now, rows] - mean[rows], vectors)
             out[now, rows] = middle[rows] + np.einsum("nk,nke->ne", along, weights)
     return out

@@ -76,14 +76,14 @@ def find_neighborhood(values: Array, *, perplexity: float) -> Neighborhood:
     return Neighborhood(finder, near, squares, find_precisions(squares, perplexity=wanted))
 
 
-def find_links(values: Array, places: Sequence[Neighborhood]) -> Links:
+def find_links(values: Array, neighborhoods: Sequence[Neighborhood]) -> Links:
     """Find the nearest row of each row in the snapshots that lie `LAGS` before and after its own.
 
     Parameters
     ----------
     values : ndarray of shape (n_snapshots, n_rows, n_features)
         Rows of all snapshots.
-    places : sequence of Neighborhood
+    neighborhoods : sequence of Neighborhood
         Of each snapshot.
     """
     n_snapshots, n_rows = values.shape[:2]
@@ -91,7 +91,7 @@ def find_links(values: Array, places: Sequence[Neighborhood]) -> Links:
     for now in range(n_snapshots):
         for other in (now + sign * lag for lag in LAGS for sign in (-1, 1)):
             if 0 <= other < n_snapshots:
-                distance, nearest = places[other].finder.kneighbors(values[now], n_neighbors=1)
+                distance, nearest = neighborhoods[other].finder.kneighbors(values[now], n_neighbors=1)
                 rows.append(now * n_rows + np.arange(n_rows))
                 columns.append(other * n_rows + nearest[:, 0])
                 distances.append(distance[:, 0])

@@ -13,7 +13,7 @@ _MOST_SAMPLES = 64  # that are read at a time
 _ROUNDING = 1e-6  # averages of a constant differ by less than this share of it, where they are of unlike many places
 
 
-def compare_places(
+def compare_positions(
     pair: tuple[Vectors, Vectors], *, metric: str, n_directions: int | None, max_bytes: int
 ) -> tuple[float, float]:
     """Compare the channels of two layers over places, as seen from the first and from the second.

@@ -18,7 +18,7 @@ from .._results import Array
 from .._validation import require
 from ..components import BLOCK_BYTES, accumulate_gram
 from ..metrics import FEWEST_SAMPLES, flatten_kernel, rbf_kernel, warn_of_bias
-from ._channel_cca import compare_places
+from ._channel_cca import compare_positions
 
 Metric = Literal["cka", "rbf_cka", "procrustes", "svcca", "pwcca"]
 METRICS: tuple[Metric, ...] = ("cka", "rbf_cka", "procrustes", "svcca", "pwcca")
@@ -341,7 +341,7 @@ def _correlate(
     rows, columns = sides[0], sides[-1]
     alone = len(sides) == 1
     pairs = [(i, j) for i in range(len(rows)) for j in range(i if alone else 0, len(columns))]
-    compare = partial(compare_places, metric=metric, n_directions=n_directions, max_bytes=max_bytes)
+    compare = partial(compare_positions, metric=metric, n_directions=n_directions, max_bytes=max_bytes)
     found = run_each(compare, [(rows[i], columns[j]) for i, j in pairs], executor=executor)
     values = np.empty((len(rows), len(columns)))
     for (i, j), (there, back) in zip(pairs, found, strict=True):

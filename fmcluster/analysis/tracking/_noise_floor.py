@@ -14,7 +14,7 @@ from ...vectors import Source, Vectors
 from .._parallel import run_each
 from .._results import MAX_BYTES, Clusters, Fit, Labels
 from .._validation import require
-from ..clustering import Clusterer, cluster, name_alike
+from ..clustering import Clusterer, cluster, name_by_members
 from ..components import pca
 from ._agreement import MEASURES, agree, tabulate
 
@@ -62,8 +62,8 @@ class NoiseFloor:
         theirs = (clusters.layer, clusters.view, fits[1], clusters.method, clusters.n_asked, count)
         if mine != theirs:
             raise ValueError(
-                f"the noise floor is of {_in_words(*mine)}; expected one of the clusters, {_in_words(*theirs)}: make it with "
-                f"the same vectors, clusterer and fit"
+                f"the noise floor is of {_in_words(*mine)}; expected one of the clusters, {_in_words(*theirs)}: "
+                f"make it with the same vectors, clusterer and fit"
             )
         missing = sorted(set(clusters.rows["snapshot"]) - set(self.frame["snapshot"]))
         if missing:
@@ -167,8 +167,8 @@ def noise_floor_between(clusters: Clusters, other: Clusters) -> NoiseFloor:
     labels = ["snapshot", *clusters.identity]
     if clusters.identity != other.identity or not np.array_equal(clusters.rows[labels], other.rows[labels]):
         raise ValueError(
-            f"the noise floor is of {len(other.rows)} rows of the {other.view} view over {other.n_snapshots} snapshots; "
-            f"expected the same rows as the clusters: {len(clusters.rows)} of the {clusters.view} view over "
+            f"the noise floor is of {len(other.rows)} rows of the {other.view} view over {other.n_snapshots} "
+            f"snapshots; expected the same rows as the clusters: {len(clusters.rows)} of the {clusters.view} view over "
             f"{clusters.n_snapshots}"
         )
     return _make_noise_floor(clusters, _compare(clusters, other, split=0), source="another clustering")
@@ -254,7 +254,7 @@ def _cluster_half(
 def _compare(one: Clusters, other: Clusters, *, split: int) -> pd.DataFrame:
     """Return the agreement at each snapshot, names matched at each, or over all of them where they mean the same."""
     apart = one.fit == "each"
-    labels = other.labels if apart else name_alike(one.labels, other.labels, unused=int(one.labels.max()) + 1)
+    labels = other.labels if apart else name_by_members(one.labels, other.labels, unused=int(one.labels.max()) + 1)
     time = one.rows[["snapshot", "epoch", "step"]].drop_duplicates(ignore_index=True)
     pairs = zip(one.by_snapshot(one.labels), other.by_snapshot(labels), strict=True)
     tables = [tabulate(*pair) for pair in pairs]

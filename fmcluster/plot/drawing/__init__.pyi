@@ -40,13 +40,13 @@ from ._palette import NOISE as NOISE
 from ._palette import cluster_name as cluster_name
 from ._palette import cluster_palette as cluster_palette
 from ._palette import color_map as color_map
+from ._scatter import add_legend as add_legend
 from ._scatter import age_palette as age_palette
 from ._scatter import check_same_rows as check_same_rows
 from ._scatter import cluster_marks as cluster_marks
 from ._scatter import dress_embedding as dress_embedding
 from ._scatter import embedding_axes as embedding_axes
 from ._scatter import legend_marks as legend_marks
-from ._scatter import place_legend as place_legend
 from ._scatter import point_area as point_area
 from ._scatter import ratio_of as ratio_of
 from ._scatter import row_colors as row_colors
@@ -62,8 +62,8 @@ from ._snapshots import snapshot_table as snapshot_table
 from ._snapshots import snapshot_titles as snapshot_titles
 from ._snapshots import span as span
 from ._tiles import NOT_FINITE_COLOR as NOT_FINITE_COLOR
-from ._tiles import Map as Map
 from ._tiles import Scale as Scale
+from ._tiles import Tiles as Tiles
 from ._tiles import as_tiles as as_tiles
 from ._tiles import draw_tile as draw_tile
 from ._tiles import is_dead as is_dead

@@ -89,16 +89,16 @@ def points_per_unit(ax: Axes) -> float:
     return inches(ax)[1] * 72 / abs(top - bottom)
 
 
-def spread(places: npt.NDArray[np.float64], *, apart: float) -> npt.NDArray[np.float64]:
-    """Move sorted places as little as is needed for neighbors to be `apart`.
+def spread(positions: npt.NDArray[np.float64], *, apart: float) -> npt.NDArray[np.float64]:
+    """Move sorted positions as little as is needed for neighbors to be `apart`.
 
     Examples
     --------
     >>> spread(np.array([0.0, 1.0, 9.0]), apart=2.0)
     array([-0.5,  1.5,  9. ])
     """
-    groups = [[place] for place in places.astype(float)]
-    starts = [float(place) for place in places]
+    groups = [[position] for position in positions.astype(float)]
+    starts = [float(position) for position in positions]
     index = 0
     while index + 1 < len(groups):
         if starts[index] + apart * len(groups[index]) > starts[index + 1]:

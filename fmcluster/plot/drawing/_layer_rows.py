@@ -29,7 +29,7 @@ def letter_size(ax: Axes) -> float:
     return float(np.clip(0.6 * points_per_unit(ax), 3.0, 8.0))
 
 
-def write_column(ax: Axes, heading: str, cells: list[str], *, at: float, align: str = "right") -> None:
+def write_column(ax: Axes, *, heading: str, cells: list[str], at: float, align: str = "right") -> None:
     """Write a column of a table, `at` points to the right of the axes, a cell for each row."""
     size = letter_size(ax)
     across = ax.get_yaxis_transform()

@@ -30,7 +30,7 @@ def ratio_of(embedding: "Embedding") -> float:
     return float(np.clip((top - bottom) / (right - left), 0.45, 1.25))
 
 
-def place_legend(ax: Axes, marks: list[Line2D]) -> None:
+def add_legend(ax: Axes, marks: list[Line2D]) -> None:
     """Put a legend of these entries to the right of the axes."""
     columns = 1 + len(marks) // 26
     ax.legend(handles=marks, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8, ncols=columns)

@@ -14,7 +14,7 @@ from matplotlib.text import Text
 from ._figures import FAINT, INK, inch_panel, inch_text, new_figure, text_width
 from ._layers import PicturedLayer, sample_name
 from ._palette import cluster_name, cluster_palette
-from ._tiles import Map, Scale, draw_color_bar, draw_input, draw_tile
+from ._tiles import Scale, Tiles, draw_color_bar, draw_input, draw_tile
 
 MARGIN = 0.2
 TITLE = 0.75
@@ -54,9 +54,9 @@ class Sheet:
     letters: float
 
 
-def aspect_of(maps: Map) -> float:
-    """Return height over width of a map; maps one place high or wide are drawn as squares."""
-    height, width = maps.shape[-2:]
+def aspect_of(tiles: Tiles) -> float:
+    """Return height over width of a tile; tiles one pixel high or wide are drawn as squares."""
+    height, width = tiles.shape[-2:]
     return 1.0 if 1 in (height, width) else float(np.clip(height / width, 0.25, 4.0))
 
 
@@ -119,7 +119,7 @@ def plan_sheet(
 
 
 def draw_sheet(
-    panel: Axes, sheet: Sheet, *, maps: Map, scales: list[Scale], labels: dict[int, int], framed: Iterable[int] = ()
+    panel: Axes, sheet: Sheet, *, tiles: Tiles, scales: list[Scale], labels: dict[int, int], framed: Iterable[int] = ()
 ) -> None:
     """Draw a tile for each channel of the sheet, with its number, and the headings of groups.
 
@@ -147,7 +147,7 @@ def draw_sheet(
             at += 0.19
         panel.text(at, top + 0.095, text, fontsize=9, color=INK, ha="left", va="center", gid="group")
     marked = set(framed)
-    for channel, (left, top), tile, scale in zip(sheet.channels, sheet.corners, maps, scales, strict=True):
+    for channel, (left, top), tile, scale in zip(sheet.channels, sheet.corners, tiles, scales, strict=True):
         draw_tile(panel, tile, at=(left, top, wide, tall), scale=scale)
         at = left
         if channel in labels and not sheet.headings:

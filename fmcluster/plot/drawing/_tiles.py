@@ -1,4 +1,4 @@
-"""Small pictures of single feature maps on a common scale of colors."""
+"""Tiles: small pictures of single feature maps on a common scale of colors."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from ._layers import PicturedLayer
 CLIP_PERCENTILE = 99.5
 NOT_FINITE_COLOR = "#8fbf8f"
 
-Map = npt.NDArray[np.float32]
+Tiles = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -54,20 +54,20 @@ class Scale:
         return mpl.colormaps[name].with_extremes(bad=NOT_FINITE_COLOR)
 
 
-def scale_of(maps: Map, *, signed: bool) -> Scale:
-    """Return the scale that shows all of `maps` and lets no outlier darken the rest.
+def scale_of(tiles: Tiles, *, signed: bool) -> Scale:
+    """Return the scale that shows all of `tiles` and lets no outlier darken the rest.
 
-    The limit is the 99.5th percentile of the absolute values, zeros of rectified maps left out, so that it does
+    The limit is the 99.5th percentile of the absolute values, zeros of rectified feature maps left out, so that it does
     not depend on how sparse they are; of fewer than 200 values it is the greatest.
 
     Parameters
     ----------
-    maps : ndarray of any shape, float32
+    tiles : ndarray of any shape, float32
         The activations that will be compared.
     signed : bool
         Whether the layer has negative values.
     """
-    finite = maps[np.isfinite(maps)]
+    finite = tiles[np.isfinite(tiles)]
     magnitudes = np.abs(finite)
     magnitudes = magnitudes[magnitudes > 0]
     if magnitudes.size == 0:
@@ -79,12 +79,12 @@ def scale_of(maps: Map, *, signed: bool) -> Scale:
     return Scale(limit=limit, signed=signed, extend=extend[above, below])
 
 
-def is_dead(tile: Map) -> bool:
+def is_dead(tile: Tiles) -> bool:
     """Whether a map of several places has the same value in all of them."""
     return tile.size > 1 and bool(np.isfinite(tile).all()) and float(np.ptp(tile)) == 0
 
 
-def draw_tile(ax: Axes, tile: Map, *, at: tuple[float, float, float, float], scale: Scale) -> None:
+def draw_tile(ax: Axes, tile: Tiles, *, at: tuple[float, float, float, float], scale: Scale) -> None:
     """Draw one map: an image, or an empty hatched tile where it is constant.
 
     Parameters
@@ -163,21 +163,21 @@ def draw_input(
     ax.set_title(title, fontsize=9, color=INK, loc="left", pad=4, parse_math=False)
 
 
-def notes(tiles: Iterable[Map], scales: Iterable[Scale]) -> str:
-    """Say what in the picture needs a word: dead maps, values not finite, values beyond the scale."""
+def notes(tiles: Iterable[Tiles], scales: Iterable[Scale]) -> str:
+    """Say what in the picture needs a word: dead tiles, values not finite, values beyond the scale."""
     tiles = list(tiles)
     dead = sum(is_dead(tile) for tile in tiles)
     broken = sum(not np.isfinite(tile).all() for tile in tiles)
     said = [f"Hatched: constant map ({dead} of {len(tiles)})."] if dead else []
     if broken:
-        said.append(f"Green: NaN or infinite (in {broken} of {len(tiles)} maps).")
+        said.append(f"Green: NaN or infinite (in {broken} of {len(tiles)} feature maps).")
     if any(scale.extend != "neither" for scale in scales):
         said.append("The scale ends at the 99.5th percentile of the non-zero magnitudes.")
     return " ".join(said)
 
 
-def as_tiles(values: npt.NDArray[Any]) -> Map:
-    """Bring one sample of one snapshot to maps.
+def as_tiles(values: npt.NDArray[Any]) -> Tiles:
+    """Bring one sample of one snapshot to tiles.
 
     Parameters
     ----------
@@ -187,18 +187,18 @@ def as_tiles(values: npt.NDArray[Any]) -> Map:
     Returns
     -------
     ndarray of shape (n_channels, height, width), float32
-        A token axis becomes the height of maps one place wide; without it a map is a single place.
+        A token axis becomes the height of tiles one pixel wide; without it a tile is a single pixel.
     """
-    sample: Map = values[0].astype(np.float32)
+    sample: Tiles = values[0].astype(np.float32)
     if sample.ndim == 1:
         return sample.reshape(-1, 1, 1)
     return np.expand_dims(sample.T, 2) if sample.ndim == 2 else sample
 
 
-def scales_of(layer: PicturedLayer, maps: Map, *, scale: str) -> list[Scale]:
-    """Return a scale for each entry of the first axis of `maps`; with ``"shared"`` the same one for all."""
+def scales_of(layer: PicturedLayer, tiles: Tiles, *, scale: str) -> list[Scale]:
+    """Return a scale for each entry of the first axis of `tiles`; with ``"shared"`` the same one for all."""
     # The whole layer decides on the sign, so that all pictures of one layer have the same colors.
     signed = bool((layer.statistics["min"] < 0).any())
     if scale == "shared":
-        return [scale_of(maps, signed=signed)] * len(maps)
-    return [scale_of(one, signed=signed) for one in maps]
+        return [scale_of(tiles, signed=signed)] * len(tiles)
+    return [scale_of(one, signed=signed) for one in tiles]

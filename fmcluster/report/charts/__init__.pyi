@@ -4,4 +4,4 @@ from ._embedding import STRONG as STRONG
 from ._embedding import embedding_chart as embedding_chart
 from ._embedding import trajectories_chart as trajectories_chart
 from ._flow import flow_chart as flow_chart
-from ._similarity import likeness_charts as likeness_charts
+from ._similarity import similarity_charts as similarity_charts

@@ -1,4 +1,4 @@
-"""How alike layers are, as heat maps with a control each."""
+"""Similarity charts: how similar layers and snapshots are, as heat maps with a control each."""
 
 import numpy as np
 import numpy.typing as npt
@@ -10,12 +10,12 @@ from ._charts import Json, layout_of, literal
 WITH_NUMBERS = 12
 
 
-def likeness_charts(alike: Similarity, *, titles: list[str]) -> dict[str, Json]:
+def similarity_charts(similarity: Similarity, *, titles: list[str]) -> dict[str, Json]:
     """Return layers against layers at each snapshot, and snapshots against snapshots of each layer.
 
     Parameters
     ----------
-    alike : Similarity
+    found : Similarity
         Of all layers at all snapshots of one run.
     titles : list of str
         The snapshots' names.
@@ -26,12 +26,12 @@ def likeness_charts(alike: Similarity, *, titles: list[str]) -> dict[str, Json]:
         ``layers`` and, with two or more snapshots, ``snapshots``: the ``figure`` as it is at first, and ``stages``, a
         matrix for each place of the control.
     """
-    names = list(dict.fromkeys(alike.rows["layer"]))
-    numbers = list(dict.fromkeys(alike.rows["snapshot"].tolist()))
-    layers = [alike.between_layers(number).to_numpy() for number in numbers]
+    names = list(dict.fromkeys(similarity.rows["layer"]))
+    numbers = list(dict.fromkeys(similarity.rows["snapshot"].tolist()))
+    layers = [similarity.between_layers(number).to_numpy() for number in numbers]
     charts = {"layers": _chart(layers, [literal(name) for name in names], first=len(numbers) - 1)}
     if len(numbers) > 1:
-        snapshots = [alike.between_snapshots(name).to_numpy() for name in names]
+        snapshots = [similarity.between_snapshots(name).to_numpy() for name in names]
         charts["snapshots"] = _chart(snapshots, titles, first=0)
     return charts
 

@@ -1,6 +1,6 @@
 from ._choose_layers import choose_layers as choose_layers
+from ._diagnosis import advice_lines as advice_lines
 from ._diagnosis import layer_evidence as layer_evidence
-from ._diagnosis import told as told
 from ._feature_maps import Grid as Grid
 from ._feature_maps import Strips as Strips
 from ._feature_maps import gradient as gradient
@@ -24,8 +24,8 @@ from ._tables import cluster_rows as cluster_rows
 from ._tables import moved_overall as moved_overall
 from ._tables import steps as steps
 from ._tables import where_it_moved as where_it_moved
-from ._top_images import Exhibit as Exhibit
-from ._top_images import find_exhibits as find_exhibits
+from ._top_images import ShownImages as ShownImages
+from ._top_images import find_top_images as find_top_images
 from ._top_images import make_thumbnails as make_thumbnails
 from ._top_images import thumbnails_data as thumbnails_data
 from ._words import faithfulness_line as faithfulness_line

@@ -55,7 +55,7 @@ _MEASURES: dict[str, tuple[str, Callable[[float], str], Callable[[float], str] |
 
 
 @dataclass(frozen=True)
-class Told:
+class AdviceLine:
     """One piece of advice.
 
     Attributes
@@ -129,12 +129,12 @@ class LayerEvidence:
         return next((each.values[-1] or "–" for each in self.measured if each.name == name), "–")
 
 
-def told(findings: Findings) -> list[Told]:
+def advice_lines(findings: Findings) -> list[AdviceLine]:
     """Return the advice: what one would do first."""
     place = {name: number for number, name in enumerate(findings.layers["layer"])}
     order = list(_ACTIONS)
     advice = sorted(findings.advice, key=lambda each: order.index(each.action))
-    return [Told(_ACTIONS[each.action], each.text, _anchor(place[each.layer])) for each in advice]
+    return [AdviceLine(_ACTIONS[each.action], each.text, _anchor(place[each.layer])) for each in advice]
 
 
 def layer_evidence(findings: Findings) -> list[LayerEvidence]:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from ...plot import channel_grid
-from ...plot.drawing import Map, Scale, as_tiles, brief, is_dead, scale_of
+from ...plot.drawing import Scale, Tiles, as_tiles, brief, is_dead, scale_of
 from ...store import Layer
 from ._layer_content import LayerContent
 
@@ -201,7 +201,7 @@ def _most_changed(layer: Layer) -> list[int]:
     return [int(channel) for channel in (-change).sort_values(kind="stable").index[: 2 * CHANGED]]
 
 
-def _side_by_side(tiles: Map, scale: Scale) -> Pixels:
+def _side_by_side(tiles: Tiles, scale: Scale) -> Pixels:
     """Return tiles of shape (n, height, width) as one picture of squares, (TILE, n * TILE + gaps, 4)."""
     sheet = np.zeros((TILE, len(tiles) * (TILE + GAP) - GAP, 4), np.uint8)
     for place, tile in enumerate(tiles):
@@ -210,7 +210,7 @@ def _side_by_side(tiles: Map, scale: Scale) -> Pixels:
     return sheet
 
 
-def _colored(tile: Map, scale: Scale) -> Pixels:
+def _colored(tile: Tiles, scale: Scale) -> Pixels:
     shades = scale.colors(scale.norm(np.ma.masked_invalid(tile)), bytes=True)
     image = Image.fromarray(np.asarray(shades, dtype=np.uint8))
     small = max(tile.shape) <= TILE
@@ -226,7 +226,7 @@ def _hatching() -> Pixels:
     return square
 
 
-def _greatest(tile: Map) -> float:
+def _greatest(tile: Tiles) -> float:
     finite = tile[np.isfinite(tile)]
     return float(finite.max()) if finite.size else float("nan")
 

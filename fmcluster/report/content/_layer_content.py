@@ -136,7 +136,7 @@ def make_layer_content(
     settings : Settings
         How.
     announce : callable
-        Told in words what comes next, `STAGES` times (top images and pictures, which come last, among them).
+        AdviceLine in words what comes next, `STAGES` times (top images and pictures, which come last, among them).
     cache : ResultCache or None
         Results that are used again.
 

@@ -1,4 +1,4 @@
-"""What a report says of the whole run: what `diagnose` finds, and how alike its layers are."""
+"""What a report says of the whole run: what `diagnose` finds, and how similar its layers are."""
 
 from dataclasses import dataclass
 
@@ -17,14 +17,14 @@ class Overview:
     ----------
     findings : Findings or None
         What `diagnose` returned.
-    alike : Similarity or None
+    similarity : Similarity or None
         Debiased linear CKA of all layers at all snapshots.
     refused : str
         Why there is neither, in words; empty where there is.
     """
 
     findings: Findings | None
-    alike: Similarity | None
+    similarity: Similarity | None
     refused: str = ""
 
 
@@ -51,9 +51,9 @@ def make_overview(run: Run, settings: Settings, *, announce: Announce, cache: Re
             findings = cache.use(find, Findings, verb="diagnose", vectors=vectors, parameters=parameters)
         announce("similarity of all layers")
         if cache is None:
-            alike = compare()
+            compared = compare()
         else:
-            alike = cache.use(compare, Similarity, verb="similarity", vectors=vectors, parameters={})
+            compared = cache.use(compare, Similarity, verb="similarity", vectors=vectors, parameters={})
     except (ValueError, MemoryError) as error:  # what both refuse
         return Overview(None, None, str(error))
-    return Overview(findings, alike)
+    return Overview(findings, compared)

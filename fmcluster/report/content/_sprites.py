@@ -54,15 +54,15 @@ class Sprites:
         Of a tile, in pixels.
     across : int
         Tiles in a line of a sheet.
-    places : tuple of int
-        The snapshots that are columns, by their place.
+    columns : tuple of int
+        The snapshots that are columns, counted from 0.
     """
 
     sheets: tuple[Sheet, ...]
     height: int
     width: int
     across: int
-    places: tuple[int, ...]
+    columns: tuple[int, ...]
 
 
 def choose_images(run: Run, *, sample: int | None) -> list[int]:
@@ -105,15 +105,15 @@ def make_sprites(content: LayerContent, *, samples: list[int], max_bytes: int) -
     if not samples or not (of_channels or content.scores.identity == ["sample", "channel"]):
         return None
     layer, count = content.layer, content.scores.n_snapshots
-    places = brief(count, at_most=MOST_COLUMNS) if count > 1 else [0]
-    maps = _read_channels(content, places, samples) if of_channels else _read_rows(content, places)
+    columns = brief(count, at_most=MOST_COLUMNS) if count > 1 else [0]
+    maps = _read_channels(content, columns, samples) if of_channels else _read_rows(content, columns)
     shades, palette = _shade(maps, signed=bool((layer.statistics["min"] < 0).any()))
     height, width = shades.shape[-2:]
     side = _LARGEST
     while True:
         tile = (min(height, side), min(width, side))
-        across = max(1, _WEBP_SIDE // (tile[1] * len(places))) * len(places)
-        if -(-content.n_rows * len(places) // across) * tile[0] <= _WEBP_SIDE:
+        across = max(1, _WEBP_SIDE // (tile[1] * len(columns))) * len(columns)
+        if -(-content.n_rows * len(columns) // across) * tile[0] <= _WEBP_SIDE:
             sheets = [_encode(_lay(each, tile, across), palette) for each in shades]
             if sum(map(len, sheets)) <= max_bytes:
                 break
@@ -128,14 +128,14 @@ def make_sprites(content: LayerContent, *, samples: list[int], max_bytes: int) -
         height=tile[0],
         width=tile[1],
         across=across,
-        places=tuple(places),
+        columns=tuple(columns),
     )
 
 
-def _read_channels(content: LayerContent, places: list[int], samples: list[int]) -> Floats:
-    """Return maps of shape (n_samples, n_rows, n_places, height, width), float32."""
+def _read_channels(content: LayerContent, columns: list[int], samples: list[int]) -> Floats:
+    """Return maps of shape (n_samples, n_rows, n_columns, height, width), float32."""
     channels = content.scores.rows["channel"].to_numpy()[: content.n_rows].tolist()
-    numbers = [int(content.layer.snapshots["snapshot"].iloc[place]) for place in places]
+    numbers = [int(content.layer.snapshots["snapshot"].iloc[place]) for place in columns]
     reads = [
         [as_tiles(content.layer.read(snapshot=number, samples=sample, channels=channels)) for number in numbers]
         for sample in samples
@@ -143,14 +143,14 @@ def _read_channels(content: LayerContent, places: list[int], samples: list[int])
     return np.stack([np.stack(each, axis=1) for each in reads])
 
 
-def _read_rows(content: LayerContent, places: list[int]) -> Floats:
-    """Return rows that are maps, no larger than a tile, of shape (1, n_rows, n_places, height, width), float32."""
+def _read_rows(content: LayerContent, columns: list[int]) -> Floats:
+    """Return rows that are maps, no larger than a tile, of shape (1, n_rows, n_columns, height, width), float32."""
     vectors = content.vectors
     height, width = vectors.feature_shape
     down, along = (_nearest(length) for length in (height, width))
-    maps = np.empty((1, content.n_rows, len(places), len(down), len(along)), np.float32)
-    for column, place in enumerate(places):
-        for start, block in vectors.at([vectors.snapshots[place]]).row_blocks(max_bytes=1 << 26):
+    maps = np.empty((1, content.n_rows, len(columns), len(down), len(along)), np.float32)
+    for column, snapshot in enumerate(columns):
+        for start, block in vectors.at([vectors.snapshots[snapshot]]).row_blocks(max_bytes=1 << 26):
             tiles = block.reshape(-1, height, width)[:, down[:, None], along]
             maps[0, start : start + len(tiles), column] = tiles
     return maps
@@ -181,7 +181,7 @@ def _shade(maps: Floats, *, signed: bool) -> tuple[Pixels, list[tuple[int, int, 
 
 
 def _lay(shades: Pixels, tile: tuple[int, int], across: int) -> Pixels:
-    """Return tiles of shape (n_channels, n_places, height, width) side by side, line by line."""
+    """Return tiles of shape (n_channels, n_columns, height, width) side by side, line by line."""
     flat = shades.reshape(-1, *shades.shape[2:])
     if flat.shape[1:] != tile:
         size = tile[::-1]

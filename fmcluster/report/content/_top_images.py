@@ -21,7 +21,7 @@ Shown = list[list[list[float | int | None]]]  # row, rank: sample, and where in 
 
 
 @dataclass(frozen=True)
-class Exhibit:
+class ShownImages:
     """Images that belong to each row.
 
     Attributes
@@ -46,17 +46,17 @@ class Thumbnails:
         The sheet.
     side, across : int
         Pixels of a square, and squares in a line.
-    places : dict of int to int
+    tiles : dict of int to int
         By dataset index, which square is its.
     """
 
     uri: str
     side: int
     across: int
-    places: dict[int, int]
+    tiles: dict[int, int]
 
 
-def find_exhibits(content: LayerContent, *, cache: ResultCache | None, max_bytes: int) -> list[Exhibit]:
+def find_top_images(content: LayerContent, *, cache: ResultCache | None, max_bytes: int) -> list[ShownImages]:
     """Return the images of each row.
 
     Of a channel, the strongest four at the first and at the last snapshot; of a row that is of one image, that image,
@@ -64,7 +64,7 @@ def find_exhibits(content: LayerContent, *, cache: ResultCache | None, max_bytes
     """
     identity = content.scores.identity
     if identity == ["channel"]:
-        return _find_top_images(content, cache=cache, max_bytes=max_bytes)
+        return _of_channels(content, cache=cache, max_bytes=max_bytes)
     if "sample" not in identity:
         return []
     first = content.scores.rows[identity].iloc[: content.n_rows]
@@ -73,10 +73,10 @@ def find_exhibits(content: LayerContent, *, cache: ResultCache | None, max_bytes
         down, along = relative_centers(content.layer)
         for row, y, x in zip(rows, first["y"], first["x"], strict=True):
             row[0][1:] = [_share(down[y]), _share(along[x])]
-    return [Exhibit("the image", rows)]
+    return [ShownImages("the image", rows)]
 
 
-def _find_top_images(content: LayerContent, *, cache: ResultCache | None, max_bytes: int) -> list[Exhibit]:
+def _of_channels(content: LayerContent, *, cache: ResultCache | None, max_bytes: int) -> list[ShownImages]:
     layer = content.layer
     every = layer.snapshots["snapshot"].tolist()
     ends = sorted({int(every[0]), int(every[-1])})
@@ -97,18 +97,18 @@ def _find_top_images(content: LayerContent, *, cache: ResultCache | None, max_by
     )
     # rows of the content are all channels, or some of them drawn
     rows = content.scores.rows["channel"].to_numpy()[: content.n_rows]
-    places = [layer.channels.tolist().index(channel) for channel in rows.tolist()]
+    indices = [layer.channels.tolist().index(channel) for channel in rows.tolist()]
     titles = [content.titles[0], content.titles[-1]]
     return [
-        Exhibit(
+        ShownImages(
             f"strongest at {title}",
             [
                 [
                     [int(sample), *map(_share, at)]
-                    for sample, at in zip(samples[place], fractions[place], strict=True)
+                    for sample, at in zip(samples[index], fractions[index], strict=True)
                     if sample >= 0
                 ]
-                for place in places
+                for index in indices
             ],
         )
         for title, samples, fractions in zip(titles, found.samples, found.fractions, strict=False)
@@ -119,12 +119,12 @@ def _share(value: float) -> float | None:
     return None if np.isnan(value) else round(float(value), 3)
 
 
-def make_thumbnails(run: Run, exhibits: Sequence[Exhibit]) -> Thumbnails | None:
-    """Draw the images that are in exhibits, 800 at most, the most frequent ones first.
+def make_thumbnails(run: Run, shown_images: Sequence[ShownImages]) -> Thumbnails | None:
+    """Draw the images that are in shown_images, 800 at most, the most frequent ones first.
 
-    None where the run has no pictures of its inputs, or there are no exhibits.
+    None where the run has no pictures of its inputs, or there are no shown_images.
     """
-    counts = Counter(int(image[0] or 0) for each in exhibits for row in each.rows for image in row)
+    counts = Counter(int(image[0] or 0) for each in shown_images for row in each.rows for image in row)
     wanted = [sample for sample, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MOST]]
     if not wanted or run.display(wanted[0]) is None:
         return None
@@ -143,5 +143,5 @@ def thumbnails_data(thumbnails: Thumbnails | None) -> dict[str, Any] | None:
     """Return thumbnails as JSON."""
     if thumbnails is None:
         return None
-    places = {str(sample): place for sample, place in thumbnails.places.items()}
-    return {"uri": thumbnails.uri, "side": thumbnails.side, "across": thumbnails.across, "places": places}
+    tiles = {str(sample): tile for sample, tile in thumbnails.tiles.items()}
+    return {"uri": thumbnails.uri, "side": thumbnails.side, "across": thumbnails.across, "tiles": tiles}

@@ -12,7 +12,7 @@ def faithfulness_line(faithfulness: Faithfulness) -> str:
     Examples
     --------
     >>> faithfulness_line(Faithfulness(0.53, 0.06, 15, 64, 0.93, 0.43, 0.4))  # doctest: +NORMALIZE_WHITESPACE
-    'neighbor recall 0.53 (chance 0.06): points that lie close together are mostly alike, but not always;
+    'neighbor recall 0.53 (chance 0.06): points that lie close together are mostly similarity, but not always;
     motion 0.43: how far a point travels says only roughly how much it changed'
     """
     kept, chance = faithfulness.neighbor_recall, faithfulness.neighbor_recall_chance
@@ -62,10 +62,10 @@ def one_row(view: str) -> str:
 def row_meaning(view: str) -> str:
     """Say what a point in the maps is."""
     return {
-        "channel": "one channel: its response to all images, at all places. Channels that lie together respond alike",
+        "channel": "one channel: its response to all images, at all positions. Neighbors respond in the same way",
         "feature_map": "one feature map: a channel on one image. Maps that lie together have like patterns",
         "sample": "one image as the layer sees it. Images that lie together are alike to the network",
-        "position": "one place of one image, over all channels. Places that lie together are alike to the network",
+        "position": "one position of one image, over all channels. Neighbors look the same to the network",
     }.get(view, f"one row of the view {view}")
 
 
@@ -73,9 +73,9 @@ def _nearness(share: float) -> str:
     if share >= 0.7:
         return "points that lie close together really are alike"
     if share >= 0.45:
-        return "points that lie close together are mostly alike, but not always"
+        return "points that lie close together are mostly similarity, but not always"
     if share >= 0.2:
-        return "points that lie close together are often alike, and often not"
+        return "points that lie close together are often similarity, and often not"
     return "do not read much into which points lie close together"
 
 

@@ -33,7 +33,7 @@
     const flow = at('[data-chart="flow"]');
     const panel = at(".inspect"), group = at(".group"), player = at(".player");
     const { frames, names, palette, clusters, titles } = charts.embedding;
-    const sprites = data.sprites[number], exhibits = data.exhibits[number];
+    const sprites = data.sprites[number], shown_images = data.shown_images[number];
     const last = frames.length - 1;
     const now = () => (player ? Number(player.querySelector("input").value) : last);
     const section = document.getElementById(`layer-${number}`);
@@ -54,26 +54,26 @@
         return make("li", {}, swatch, `${titles[place]}: ${clusters[frame.cluster[row]]}`);
       }));
       for (const canvas of panel.querySelectorAll("[data-sheet]")) {
-        const sheet = Number(canvas.dataset.sheet), columns = sprites.places.length;
+        const sheet = Number(canvas.dataset.sheet), columns = sprites.columns.length;
         canvas.setAttribute("aria-label", `Feature maps of ${plain(row)}, ${sprites.titles[sheet]}, `
           + `from ${titles[0]} to ${titles[last]}`);
-        paint(canvas, sprites, sheet, sprites.places.map((_, column) => row * columns + column), 64, 68);
+        paint(canvas, sprites, sheet, sprites.columns.map((_, column) => row * columns + column), 64, 68);
       }
-      panel.querySelectorAll(".exhibit").forEach((canvas, place) => {
-        const { title, rows } = exhibits[place];
+      panel.querySelectorAll(".shown").forEach((canvas, place) => {
+        const { title, rows } = shown_images[place];
         const which = rows[row].map(([sample]) => `sample ${sample}`).join(", ") || "none";
         canvas.setAttribute("aria-label", `${title}: ${which}`);
-        exhibit(canvas, rows[row], 64, 68);
+        shown(canvas, rows[row], 64, 68);
       });
     };
     // The images that belong to a row, with a ring where in them it is, or answers most.
-    const exhibit = async (canvas, images, size, pitch) => {
-      const { uri, side, across, places } = data.thumbnails;
+    const shown = async (canvas, images, size, pitch) => {
+      const { uri, side, across, tiles } = data.thumbnails;
       const sheet = await picture(uri);
       const pen = canvas.getContext("2d");
       pen.clearRect(0, 0, canvas.width, canvas.height);
       images.forEach(([sample, down, along], rank) => {
-        const place = places[sample], left = rank * pitch;
+        const place = tiles[sample], left = rank * pitch;
         if (place === undefined) {
           pen.fillStyle = "#808080";
           pen.fillText(`sample ${sample}`, left, size / 2 + 2, size - 2);
@@ -101,13 +101,13 @@
       if (!rows) return;
       group.querySelector("h3").textContent = `${title} (${rows.length})`;
       const place = sprites ? nearest(now()) : 0;
-      const pictured = sprites || (data.thumbnails && exhibits.length);
+      const pictured = sprites || (data.thumbnails && shown_images.length);
       group.querySelector(".tiles").replaceChildren(...rows.map((row) => {
         const button = make("button", { type: "button", title: plain(row) });
         if (pictured) {
           const canvas = make("canvas", { width: 52, height: 52 });
-          if (sprites) paint(canvas, sprites, 0, [row * sprites.places.length + place], 52, 0);
-          else exhibit(canvas, exhibits[0].rows[row], 52, 0);
+          if (sprites) paint(canvas, sprites, 0, [row * sprites.columns.length + place], 52, 0);
+          else shown(canvas, shown_images[0].rows[row], 52, 0);
           button.append(canvas);
         }
         button.append(plain(row).replace(/^channel |^sample (?=\d+$)/, ""));
@@ -117,8 +117,8 @@
       }));
     };
     const plain = (row) => new DOMParser().parseFromString(names[row], "text/html").body.textContent;
-    const nearest = (snapshot) => sprites.places.reduce(
-      (best, place, column) => (Math.abs(place - snapshot) < Math.abs(sprites.places[best] - snapshot) ? column : best), 0);
+    const nearest = (snapshot) => sprites.columns.reduce(
+      (best, place, column) => (Math.abs(place - snapshot) < Math.abs(sprites.columns[best] - snapshot) ? column : best), 0);
     const rowsWhere = (test) => [...names.keys()].filter(test);
     const showCluster = (pick) => show(
       rowsWhere((row) => String(frames[now()].cluster[row]) === pick.dataset.cluster),
@@ -140,17 +140,17 @@
     const tile = names.length > 256 ? 24 : names.length > 64 ? 36 : 56, pitch = tile + 2;
     const across = Math.min(names.length, Math.floor(960 / pitch));
     const showAll = async () => {
-      const place = nearest(now()), { places, height, width } = sprites;
+      const place = nearest(now()), { columns, height, width } = sprites;
       const image = await picture(sprites.sheets[0]);
       const pen = mosaic.getContext("2d");
       pen.imageSmoothingEnabled = false;
       names.forEach((_, row) => {
-        const from = row * places.length + place;
+        const from = row * columns.length + place;
         pen.drawImage(image, (from % sprites.across) * width, Math.floor(from / sprites.across) * height, width, height,
           (row % across) * pitch, Math.floor(row / across) * pitch, tile, tile);
       });
-      at(".moment").textContent = titles[places[place]];
-      mosaic.setAttribute("aria-label", `Feature maps of all ${names.length} channels, ${titles[places[place]]}`);
+      at(".moment").textContent = titles[columns[place]];
+      mosaic.setAttribute("aria-label", `Feature maps of all ${names.length} channels, ${titles[columns[place]]}`);
     };
     if (mosaic) {
       mosaic.width = across * pitch;

@@ -6,7 +6,7 @@
 
   const chartOf = ({ dataset }) => {
     if (dataset.metric !== undefined) return data.metrics[dataset.metric];
-    if (dataset.alike !== undefined) return data.alike[dataset.alike];
+    if (dataset.similarity !== undefined) return data.similarity[dataset.similarity];
     return data.layers[dataset.layer][dataset.chart];
   };
 
@@ -45,7 +45,7 @@
     if (div.classList.contains("map") && pointer.matches) layout.dragmode = "zoom";
     await Plotly.newPlot(div, traces, layout, config);
     if (div.dataset.chart === "embedding") document.querySelectorAll(`.player[data-layer="${div.dataset.layer}"]`).forEach(join);
-    document.querySelectorAll(`.chooser[data-for="${div.dataset.alike}"]`).forEach(choose);
+    document.querySelectorAll(`.chooser[data-for="${div.dataset.similarity}"]`).forEach(choose);
     div.dataset.drawn = "yes";
     div.dispatchEvent(new Event("drawn"));
   };
@@ -89,10 +89,10 @@
 
   // A heat map, and what chooses which it is.
   const choose = (control) => {
-    const div = document.querySelector(`[data-alike="${control.dataset.for}"]`);
+    const div = document.querySelector(`[data-similarity="${control.dataset.for}"]`);
     const output = control.parentElement.querySelector("output");
     control.addEventListener("input", () => {
-      Plotly.restyle(div, { z: [data.alike[control.dataset.for].stages[control.value]] }, [0]);
+      Plotly.restyle(div, { z: [data.similarity[control.dataset.for].stages[control.value]] }, [0]);
       if (!output) return;
       output.textContent = data.titles[control.value];
       control.setAttribute("aria-valuetext", output.textContent);

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from fmcluster.analysis.clustering._matching import name_alike, name_in_turn, shared_members
+from fmcluster.analysis.clustering._matching import name_by_members, name_in_turn, shared_members
 
 
 def test_members_in_common_by_hand():
@@ -20,7 +20,7 @@ def test_the_most_rows_keep_their_name():
     """Cluster 5 shares most with 0, but all in all more rows keep their name if it is called 1."""
     before = np.array([0] * 5 + [1] * 4 + [0] * 4)
     after = np.array([5] * 9 + [6] * 4)
-    assert name_alike(before, after, unused=2).tolist() == [1] * 9 + [0] * 4
+    assert name_by_members(before, after, unused=2).tolist() == [1] * 9 + [0] * 4
 
 
 def test_what_shares_no_member_shares_no_name():

@@ -8,7 +8,7 @@ from scipy.spatial.distance import pdist
 from sklearn.decomposition import PCA
 
 from fmcluster.analysis import pca
-from fmcluster.analysis.components._gram import BLOCK_BYTES, plan_pass
+from fmcluster.analysis.components._gram import BLOCK_BYTES, plan_reading
 
 
 def relu_maps(seed: int, shape: tuple[int, ...], *, offset: float = 0.0) -> np.ndarray:
@@ -133,7 +133,7 @@ def test_a_matrix_over_the_budget_is_refused_with_the_way_out(vectors_of):
     vectors = vectors_of(relu_maps(7, (2, 30, 8, 20, 20)), "feature_map")
     with pytest.raises(MemoryError, match=r"480 rows of 400 features.*budget is 1 MiB.*n_rows"):
         pca(vectors, max_bytes=1 << 20)
-    assert plan_pass(vectors, n_components=50, max_bytes=1 << 30).block_bytes == BLOCK_BYTES
+    assert plan_reading(vectors, n_components=50, max_bytes=1 << 30).block_bytes == BLOCK_BYTES
 
 
 def test_not_a_number_is_named(vectors_of):

@@ -37,8 +37,10 @@ def draw(values: np.ndarray, fused: FusedEmbedding) -> np.ndarray:
 
 
 def task_of(values: np.ndarray, *, n_neighbors: int = 10, link: float = 0.6, motion: float = 0.05) -> Task:
-    places = [find_neighborhood(snapshot, perplexity=n_neighbors) for snapshot in values]
-    return Task(values, places, find_links(values, places), Paths(values), n_neighbors, link, motion, 10, 0)
+    neighborhoods = [find_neighborhood(snapshot, perplexity=n_neighbors) for snapshot in values]
+    return Task(
+        values, neighborhoods, find_links(values, neighborhoods), Paths(values), n_neighbors, link, motion, 10, 0
+    )
 
 
 @pytest.mark.slow
@@ -268,8 +270,8 @@ def test_a_linear_map_draws_drift_exactly():
     rows = rng.standard_normal((200, 2))
     values = np.stack([rows, rows + 0.001 * rng.standard_normal((200, 2))])
     layout = np.stack([rows, rows]) * [10, 4]
-    places = [find_neighborhood(snapshot, perplexity=15) for snapshot in values]
-    drawn = draw_drift(values, layout, neighborhoods=places)
+    neighborhoods = [find_neighborhood(snapshot, perplexity=15) for snapshot in values]
+    drawn = draw_drift(values, layout, neighborhoods=neighborhoods)
     true = (values[1] - values[0]) * [10, 4]
     assert np.corrcoef((drawn[1] - drawn[0]).ravel(), true.ravel())[0, 1] > 0.95
     np.testing.assert_allclose(drawn.mean(axis=0), rows * [10, 4], atol=0.02)
@@ -279,8 +281,8 @@ def test_rows_that_moved_far_stay_where_the_layout_put_them():
     rng = np.random.default_rng(2)
     values = np.stack([rng.standard_normal((50, 4)), 100 + rng.standard_normal((50, 4))])
     layout = rng.standard_normal((2, 50, 2))
-    places = [find_neighborhood(snapshot, perplexity=15) for snapshot in values]
-    np.testing.assert_allclose(draw_drift(values, layout, neighborhoods=places), layout, atol=1e-9)
+    neighborhoods = [find_neighborhood(snapshot, perplexity=15) for snapshot in values]
+    np.testing.assert_allclose(draw_drift(values, layout, neighborhoods=neighborhoods), layout, atol=1e-9)
 
 
 @pytest.mark.slow

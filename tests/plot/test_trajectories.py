@@ -167,7 +167,9 @@ def test_nothing_over_the_drift_is_said(found):
 def test_drifts_of_something_else_are_refused(found):
     embedding = found[0]
     other = findings_of(embedding, 0.5, layer="conv1")
-    with pytest.raises(ValueError, match=r"findings of layers \['conv1'\], and a map of the channel view of 'layer4'"):
+    with pytest.raises(
+        ValueError, match=r"findings of layers \['conv1'\], and an embedding of the channel view of 'layer4'"
+    ):
         plot.trajectories(embedding, drifted=other)
     with pytest.raises(TypeError, match="received drifted='much'; expected a number"):
         plot.trajectories(embedding, drifted="much")

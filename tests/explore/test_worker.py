@@ -10,8 +10,8 @@ import pytest
 from sklearn.cluster import AgglomerativeClustering
 
 import fmcluster as fm
-from fmcluster.explore._questions import CLUSTERERS, Likeness, MapOf, StrongestOf
-from fmcluster.explore._worker import Desk
+from fmcluster.explore._questions import CLUSTERERS, ContentOf, SimilarityOf, TopImagesOf
+from fmcluster.explore._worker import Worker
 from fmcluster.store import Run
 from tests.explore.explored_run import record
 
@@ -19,9 +19,9 @@ LONG = 120
 
 
 def test_a_map_is_that_of_the_verbs(run: Run) -> None:
-    found = Desk(run)
-    found.ask(MapOf("2", n_clusters=3))
-    content = found.wait(MapOf("2", n_clusters=3), seconds=LONG)
+    found = Worker(run)
+    found.ask(ContentOf("2", n_clusters=3))
+    content = found.wait(ContentOf("2", n_clusters=3), seconds=LONG)
     scores = fm.pca(run["2"].vectors("channel"))
     np.testing.assert_allclose(content.scores.values, scores.values, atol=1e-5)
     np.testing.assert_array_equal(content.embedding.values, fm.embed(content.scores, random_state=0).values)
@@ -32,7 +32,7 @@ def test_a_map_is_that_of_the_verbs(run: Run) -> None:
 @pytest.mark.parametrize("clusterer", CLUSTERERS)
 @pytest.mark.parametrize("fit", ["pooled", "each"])
 def test_every_clusterer_answers(run: Run, clusterer: str, fit: str) -> None:
-    question = MapOf("2", clusterer=clusterer, n_clusters=3, fit=fit)
+    question = ContentOf("2", clusterer=clusterer, n_clusters=3, fit=fit)
     said: list[str] = []
     content = question.answer(run, said.append)
     assert len(content.labels) == 3
@@ -44,19 +44,19 @@ def test_every_clusterer_answers(run: Run, clusterer: str, fit: str) -> None:
 
 
 def test_more_rows_than_asked_for_are_drawn_from(run: Run) -> None:
-    content = MapOf("0", view="position", n_rows=50).answer(run, print)
+    content = ContentOf("0", view="position", n_rows=50).answer(run, print)
     assert content.n_rows == 50
     assert content.rows_in_view == 12 * 16 * 16
 
 
 def test_what_cannot_be_answered_is_told_and_the_next_question_is_answered(run: Run) -> None:
-    desk, wrong = Desk(run), MapOf("0", clusterer="nonsense")
-    desk.ask(wrong)
-    assert desk.wait(wrong, seconds=LONG) is None
-    assert desk.refusal(wrong).startswith("ValueError: received the clusterer 'nonsense'; expected one of KMeans")
-    desk.ask(Likeness())
-    assert desk.wait(Likeness(), seconds=LONG) is not None
-    assert desk.refusal(Likeness()) == ""
+    worker, wrong = Worker(run), ContentOf("0", clusterer="nonsense")
+    worker.ask(wrong)
+    assert worker.wait(wrong, seconds=LONG) is None
+    assert worker.refusal(wrong).startswith("ValueError: received the clusterer 'nonsense'; expected one of KMeans")
+    worker.ask(SimilarityOf())
+    assert worker.wait(SimilarityOf(), seconds=LONG) is not None
+    assert worker.refusal(SimilarityOf()) == ""
 
 
 @dataclass(frozen=True)
@@ -75,31 +75,31 @@ class Slow:
 
 
 def test_of_those_that_wait_only_the_newest_is_answered(run: Run) -> None:
-    desk = Desk(run)
+    worker = Worker(run)
     first, second, third = (Slow(name, Event(), Event()) for name in ("first", "second", "third"))
-    desk.ask(first)
+    worker.ask(first)
     assert first.begun.wait(LONG)
-    assert desk.doing() == "thinking of first"
-    desk.ask(second)
-    desk.ask(third)
+    assert worker.doing() == "thinking of first"
+    worker.ask(second)
+    worker.ask(third)
     for each in (first, second, third):
         each.go.set()
-    assert desk.wait(third, seconds=LONG) == "third"
-    assert desk.answer(first) == "first"
-    assert desk.answer(second) is None
+    assert worker.wait(third, seconds=LONG) == "third"
+    assert worker.answer(first) == "first"
+    assert worker.answer(second) is None
     assert not second.begun.is_set()
 
 
 def test_the_strongest_images_are_the_top_images(run: Run) -> None:
-    found = StrongestOf("0").answer(run, print)
+    found = TopImagesOf("0").answer(run, print)
     np.testing.assert_array_equal(found.samples, fm.top_images(run["0"], k=5, snapshots=[0, 2]).samples)
 
 
 def test_a_run_that_grows_is_opened_again_when_asked(tmp_path: Path) -> None:
-    desk = Desk(record(tmp_path / "run.zarr", snapshots=2))
-    assert desk.newer() == 0
+    worker = Worker(record(tmp_path / "run.zarr", snapshots=2))
+    assert worker.newer() == 0
     record(tmp_path / "run.zarr", snapshots=1, mode="a", start=2)
-    assert desk.newer() == 1
-    assert len(desk.run) == 2
-    desk.reopen()
-    assert (len(desk.run), desk.newer()) == (3, 0)
+    assert worker.newer() == 1
+    assert len(worker.run) == 2
+    worker.reopen()
+    assert (len(worker.run), worker.newer()) == (3, 0)

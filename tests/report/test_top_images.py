@@ -10,14 +10,14 @@ from sklearn.decomposition import PCA
 
 import fmcluster as fm
 from fmcluster.report.content._layer_content import Settings, make_layer_content
-from fmcluster.report.content._top_images import Exhibit, find_exhibits, make_thumbnails
+from fmcluster.report.content._top_images import ShownImages, find_top_images, make_thumbnails
 from tests.report.small_report import Written
 
 
 def test_the_page_has_the_strongest_images_of_each_channel_then_and_now(written: Written) -> None:
     for place, name in enumerate(["conv1", written.run.layers[2]]):
         found = fm.top_images(written.run[name], k=4, snapshots=[0, 2])
-        shown = written.parsed.data["exhibits"][written.run.layers.index(name) if place else 0]
+        shown = written.parsed.data["shown_images"][written.run.layers.index(name) if place else 0]
         assert [each["title"] for each in shown] == ["strongest at epoch 0", "strongest at epoch 1, step 8"]
         for end in range(2):
             for row, images in enumerate(shown[end]["rows"]):
@@ -28,18 +28,18 @@ def test_the_page_has_the_strongest_images_of_each_channel_then_and_now(written:
 
 
 def test_each_thumbnail_is_the_image_that_the_network_saw(written: Written) -> None:
-    shown = [Exhibit(**each) for layer in written.parsed.data["exhibits"] for each in layer]
+    shown = [ShownImages(**each) for layer in written.parsed.data["shown_images"] for each in layer]
     thumbnails = make_thumbnails(written.run, shown)
     data = base64.b64decode(thumbnails.uri.partition(",")[2])
     sheet = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
     wanted = {image[0] for each in shown for row in each.rows for image in row}
-    assert set(thumbnails.places) == wanted
+    assert set(thumbnails.tiles) == wanted
     side = thumbnails.side
     images = {
         sample: np.asarray(Image.fromarray(written.run.display(sample)).resize((side, side), Image.Resampling.BOX))
         for sample in wanted
     }
-    for sample, place in thumbnails.places.items():
+    for sample, place in thumbnails.tiles.items():
         top, left = place // thumbnails.across * side, place % thumbnails.across * side
         drawn = sheet[top : top + side, left : left + side]
         away = {other: float(np.abs(drawn - image).mean()) for other, image in images.items()}
@@ -51,7 +51,7 @@ def test_each_thumbnail_is_the_image_that_the_network_saw(written: Written) -> N
 def test_rows_of_one_image_show_it_and_where_in_it_they_are(view: str, written: Written) -> None:
     settings = Settings(view, 3, PCA(2, random_state=0), 0, 1 << 30)
     content = make_layer_content(written.run["conv1"], settings, announce=lambda what: None, cache=None)
-    (found,) = find_exhibits(content, cache=None, max_bytes=1 << 30)
+    (found,) = find_top_images(content, cache=None, max_bytes=1 << 30)
     assert found.title == "the image"
     rows = content.scores.rows.iloc[: content.n_rows]
     assert [row[0][0] for row in found.rows] == rows["sample"].tolist()

@@ -10,7 +10,7 @@ from sklearn.decomposition import PCA
 
 import fmcluster as fm
 from fmcluster.analysis import Findings, Thresholds
-from fmcluster.report.content._diagnosis import layer_evidence, told
+from fmcluster.report.content._diagnosis import advice_lines, layer_evidence
 from tests.report.small_report import HOSTILE_LAYER, Parsed, Written, record
 
 
@@ -24,7 +24,7 @@ def test_each_advice_is_told_with_a_link_to_its_evidence(written: Written, findi
     links = [attributes["href"] for tag, attributes in written.parsed.tags if tag == "a"]
     for each in findings.advice:
         assert " ".join(each.text.split()) in written.parsed.text
-    for each in told(findings):
+    for each in advice_lines(findings):
         assert f"#{each.anchor}" in links
         assert each.anchor in ids
     assert len(findings.advice) or "Nothing to advise" in written.parsed.text
@@ -32,11 +32,11 @@ def test_each_advice_is_told_with_a_link_to_its_evidence(written: Written, findi
 
 def test_what_one_would_do_comes_before_what_one_should_know(written: Written) -> None:
     findings = fm.diagnose(written.run, thresholds=Thresholds(cka=0, converged_by=1, dead=1, shorten=0, rank=1))
-    actions = [each.action for each in told(findings)]
+    actions = [each.action for each in advice_lines(findings)]
     assert {"dead channels"} < set(actions)
     assert actions.index("dead channels") > max(i for i, name in enumerate(actions) if name in ("freeze", "shorten"))
     for each, told_of in zip(
-        sorted(a.text for a in findings.advice), sorted(t.text for t in told(findings)), strict=True
+        sorted(a.text for a in findings.advice), sorted(t.text for t in advice_lines(findings)), strict=True
     ):
         assert each == told_of
 
@@ -68,7 +68,7 @@ def test_the_evidence_that_advice_rests_on_is_marked(written: Written) -> None:
 
 
 def test_the_heat_maps_hold_the_similarity_of_all_layers_at_all_snapshots(written: Written) -> None:
-    cka, charts = fm.similarity(written.run), written.parsed.data["alike"]
+    cka, charts = fm.similarity(written.run), written.parsed.data["similarity"]
     for snapshot in range(3):
         stage = np.array(charts["layers"]["stages"][snapshot], dtype=np.float64)
         np.testing.assert_allclose(stage, cka.between_layers(snapshot), atol=5.1e-4)
@@ -104,7 +104,7 @@ def test_a_second_report_uses_the_findings_that_were_saved(tmp_path: Path, quick
 def test_without_a_diagnosis_the_page_says_so_and_has_no_evidence(tmp_path: Path, quick_disk: None) -> None:
     parsed = write(record(tmp_path), tmp_path / "page.html", diagnosis=False)
     assert "This run was not diagnosed." in parsed.text
-    assert parsed.data["alike"] == {}
+    assert parsed.data["similarity"] == {}
     assert "evidence" not in {attributes.get("id") for _, attributes in parsed.tags}
 
 
@@ -123,5 +123,5 @@ def test_a_run_that_cannot_be_diagnosed_gets_a_page_that_says_why(tmp_path: Path
 
 def test_a_run_of_one_snapshot_has_layers_against_layers_alone(tmp_path: Path, quick_disk: None) -> None:
     parsed = write(record(tmp_path, snapshots=1), tmp_path / "page.html")
-    assert list(parsed.data["alike"]) == ["layers"]
+    assert list(parsed.data["similarity"]) == ["layers"]
     assert "alike-snapshot" not in {attributes.get("id") for _, attributes in parsed.tags}

@@ -1,12 +1,12 @@
-"""How faithful are maps of a run's snapshots, in space and in motion, and how long do they take?
+"""Embeddings of a run's snapshots: how faithful they are, in space and in motion, and how long they take.
 
-    python benchmarks/maps.py                                    a network is trained on images first (FMCLUSTER_DATA)
-    python benchmarks/maps.py --run demo/run.zarr --views layer2:channel layer4:sample --name demo
-    python benchmarks/maps.py --scaling                          how the time of the default grows with rows instead
+    python benchmarks/embeddings.py                  a network is trained on images first (FMCLUSTER_DATA)
+    python benchmarks/embeddings.py --run demo/run.zarr --views layer2:channel layer4:sample --name demo
+    python benchmarks/embeddings.py --scaling        how the time of the default grows with rows instead
 
 Every method maps the same 50 principal component scores of each layer and view, after one map to warm up, for several
-seeds. Seconds are of the map alone. Prints medians and writes results/maps-<name>.json. Without a run of its own it
-trains a ResNet-18 (first convolution 3 x 3 with stride 2, no max-pooling) for 10 epochs on a part of CIFAR-10, with 200
+seeds. Seconds are of the map alone. Prints medians and writes results/embeddings-<name>.json. Without a run of its
+own it trains a ResNet-18 (first convolution 3 x 3 with stride 2, no max-pooling) for 10 epochs on a part of CIFAR-10, with 200
 images of the validation set as probe. M-PHATE is among the methods where it is installed.
 """
 
@@ -170,7 +170,7 @@ def main() -> None:
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")  # UMAP's, of rows that hardly move
     if arguments.scaling:
-        write("maps-scaling", {"machine": machine(), "rows": scale()})
+        write("embeddings-scaling", {"machine": machine(), "rows": scale()})
         return
     if arguments.run is None and "FMCLUSTER_DATA" not in os.environ:
         parser.error("without FMCLUSTER_DATA, the folder of the images to train on, pass a run with --run")

@@ -134,7 +134,7 @@ def test_nan_and_inf_are_drawn_as_such_and_counted(layers):
     broken = layer.activation.copy()
     broken[-1, 0, 2, 0, 0], broken[-1, 0, 3, 0, 0] = np.nan, np.inf
     figure = plot.channel_grid(replace(layer, activation=broken))
-    assert any("in 2 of 64 maps" in word for word in words(figure))
+    assert any("in 2 of 64 feature maps" in word for word in words(figure))
     assert np.isfinite(tiles(figure)[0].get_clim()).all()
 
 
