@@ -32,7 +32,7 @@ demo/run.zarr:
 	$(MAKE) demo
 
 pictures: demo
-	$(BIN)/fmcluster plot demo/run.zarr evolution --layer layer2 --channels 75,33,79,122 --dpi 90 -o docs/images/evolution.png
+	$(BIN)/fmcluster plot demo/run.zarr channel_evolution --layer layer2 --channels 75,33,79,122 --dpi 90 -o docs/images/evolution.png
 	$(BIN)/fmcluster plot demo/run.zarr flow --layer layer4 --dpi 90 -o docs/images/flow.png
 
 clean:

@@ -60,7 +60,7 @@ def test_every_picture_of_the_gallery_is_drawn_by_its_code(demo):
 
 def test_every_function_that_draws_is_in_the_gallery():
     text = (DOCS / "gallery.md").read_text()
-    drawing = {name for name in NAMED.findall((ROOT / "fmcluster/plot/__init__.pyi").read_text())}
+    drawing = set(NAMED.findall((ROOT / "fmcluster/plot/__init__.pyi").read_text()))
     assert {name for name in drawing if f"plot.{name}(" not in text} == {"cluster_palette"}
 
 

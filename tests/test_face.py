@@ -51,10 +51,17 @@ def loop(tmp_path, monkeypatch):
             optimizer.zero_grad()
             nn.functional.cross_entropy(model(batch), target).backward()
             optimizer.step()
-        return float((model(images).argmax(1) == labels).float().mean())
+
+    def evaluate(model, loader):
+        model.eval()
+        with torch.no_grad():
+            right = [(model(batch).argmax(1) == target).float() for batch, target in loader]
+        return float(torch.cat(right).mean())
 
     return {
         "model": model,
+        "evaluate": evaluate,
+        "val_loader": DataLoader(TensorDataset(images[:10], labels[:10]), batch_size=8),
         "train_loader": train_loader,
         "train_one_epoch": train_one_epoch,
         "probe_set": TensorDataset(images[:10], labels[:10]),
@@ -80,9 +87,9 @@ def test_the_face_of_the_design(loop):
     with fm.Recorder(model, "run.zarr", layers="children", probe=probe_set) as recorder:
         recorder.snapshot(epoch=0)
         for epoch in range(1, 6):
-            accuracy = train_one_epoch(model, train_loader)
+            train_one_epoch(model, train_loader)
             assert not any(module._forward_hooks for module in model.modules())
-            recorder.snapshot(epoch=epoch, metrics={"val_accuracy": accuracy})
+            recorder.snapshot(epoch=epoch, metrics={"val_accuracy": loop["evaluate"](model, loop["val_loader"])})
 
     run = fm.open_run("run.zarr")
     assert run.layers == ["conv1", "bn1", "relu", "layer4", "avgpool", "flatten", "fc"]

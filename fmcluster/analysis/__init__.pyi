@@ -3,6 +3,8 @@ from ._analyze import study as study
 from ._cache import ResultCache as ResultCache
 from ._compare import Comparison as Comparison
 from ._compare import compare as compare
+from ._results import MAX_BYTES as MAX_BYTES
+from ._results import NOISE as NOISE
 from ._results import Clusters as Clusters
 from ._results import Embedding as Embedding
 from ._results import Faithfulness as Faithfulness
@@ -34,4 +36,5 @@ from .representation import Similarity as Similarity
 from .representation import similarity as similarity
 from .tracking import NoiseFloor as NoiseFloor
 from .tracking import noise_floor as noise_floor
+from .tracking import noise_floor_between as noise_floor_between
 from .tracking import track as track

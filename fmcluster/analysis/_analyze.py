@@ -11,9 +11,9 @@ from sklearn.cluster import KMeans
 from ..vectors import Vectors
 from ._cache import ResultCache
 from ._estimators import name_of
-from ._results import Clusters, Embedding, History, Scores
+from ._results import MAX_BYTES, N_INIT, Clusters, Embedding, History, Scores
 from .clustering import cluster
-from .components import MAX_BYTES, pca, plan_pass
+from .components import pca, plan_pass
 from .embedding import Reducer, embed
 from .tracking import track
 
@@ -109,7 +109,7 @@ def study(
     count = max(1, min(n_clusters, vectors.rows_per_snapshot, distinct))
     parameters["reducer"], parameters["n_clusters"] = None, count
     clusters: Clusters = use(
-        lambda: cluster(scores, KMeans(count, random_state=random_state, n_init=4)), Clusters, "cluster"
+        lambda: cluster(scores, KMeans(count, random_state=random_state, n_init=N_INIT)), Clusters, "cluster"
     )
     return Study(vectors, scores, embedding, clusters, track(clusters))
 

@@ -1,4 +1,4 @@
-"""What the analysis returns: frozen values, each with a tidy `frame`.
+"""Results of the analysis: frozen values, each with a tidy `frame`.
 
 `rows` labels the rows of a result, snapshot by snapshot: columns `snapshot`, `epoch`, `step` (and `run`, of what
 `compare` made), then what identifies a row in its view (`channel`; `sample, channel`; `sample`; or `sample, y, x`).
@@ -8,7 +8,7 @@ Every snapshot holds the same rows in the same order, so an array of `n_rows` va
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,21 +17,35 @@ import pandas as pd
 Array = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
 
+Fit = Literal["pooled", "each"]
+
 TIME_COLUMNS = ("snapshot", "epoch", "step", "run")
+NOISE = -1  # the label of a row that is in no cluster
+MAX_BYTES = 1 << 30  # memory that a verb may take by default
+N_INIT = 4  # starts of the k-means that the analysis runs by default
 
 
-def snapshot_of_epoch(rows: pd.DataFrame, epoch: str | int) -> int:
-    """Return the number of an epoch's last snapshot, of those that `rows` are of.
+def snapshot_of_epoch(rows: pd.DataFrame, epoch: int, *, argument: str = "fit_epoch") -> int:
+    """Return the number of an epoch's last snapshot.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        With columns ``snapshot`` and ``epoch``.
+    epoch : int
+        The epoch.
+    argument : str
+        The argument that named the epoch, for the error.
 
     Raises
     ------
     ValueError
-        Where there is none.
+        Where no snapshot is of this epoch.
     """
     known = rows.loc[rows["epoch"] == epoch, "snapshot"]
     if known.empty:
         epochs = ", ".join(str(number) for number in rows["epoch"].unique())
-        raise ValueError(f'fit is {epoch!r}; expected "pooled", or one of the epochs {epochs}')
+        raise ValueError(f"{argument} is {epoch!r}; expected one of the epochs {epochs}")
     return int(known.max())
 
 
@@ -45,14 +59,17 @@ class Rowwise:
         The labels of the rows, snapshot by snapshot.
     layer, view : str
         Where the rows come from.
-    fit : str or int
-        What the result was fitted on: ``"pooled"`` for all snapshots at once.
+    fit : {"pooled", "each", "epoch"}
+        What the result was fitted on: all snapshots at once, each snapshot by itself, or one epoch's last snapshot.
+    fit_epoch : int or None
+        The epoch, where the result was fitted on one.
     """
 
     rows: pd.DataFrame
     layer: str
     view: str
-    fit: str | int
+    fit: str
+    fit_epoch: int | None = field(default=None, kw_only=True)
 
     @property
     def n_snapshots(self) -> int:
@@ -87,6 +104,22 @@ class Rowwise:
         if isinstance(self, Scores):
             changed["n_fitted"] = self.n_fitted or len(self.rows)
         return replace(self, rows=rows, **changed)
+
+    def check_same_rows(self, other: "Rowwise") -> None:
+        """Raise `ValueError` where this result is not of the rows of another, in the same order.
+
+        Parameters
+        ----------
+        other : Scores, Embedding or Clusters
+            What this result is to be used with.
+        """
+        same = (self.layer, self.view) == (other.layer, other.view)
+        if not same or not self.rows.reset_index(drop=True).equals(other.rows.reset_index(drop=True)):
+            raise ValueError(
+                f"received {type(self).__name__.lower()} of {len(self.rows)} rows of {self.layer!r}, {self.view} view; "
+                f"expected the {len(other.rows)} rows of {other.layer!r}, {other.view} view, in the same order: make "
+                f"both from the same scores"
+            )
 
     def by_snapshot(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Reshape `values` of shape (n_rows, ...) to (n_snapshots, rows per snapshot, ...)."""
@@ -149,15 +182,15 @@ class Scores(Rowwise):
 
 @dataclass(frozen=True)
 class Faithfulness:
-    """How far a map can be believed.
+    """How far an embedding can be trusted, in space and in motion.
 
     Attributes
     ----------
     neighbor_recall : float
-        In space: of the `n_neighbors` nearest rows of a row within its snapshot, how many are among its
-        `n_neighbors` nearest in the map; mean over rows and snapshots.
+        In space: the share, from 0 to 1, of a row's `n_neighbors` nearest rows within its snapshot that are among
+        its `n_neighbors` nearest in the embedding; mean over rows and snapshots.
     neighbor_recall_chance : float
-        What a map drawn at random would keep.
+        The neighbor recall of positions drawn at random.
     n_neighbors : int
         15, or fewer where a snapshot has fewer rows.
     n_rows : int
@@ -166,7 +199,7 @@ class Faithfulness:
         Venna and Kaski's trustworthiness, from 0 to 1; mean over snapshots.
     motion : float
         In motion: Spearman correlation, within each step from one snapshot to the next, between how far rows move in
-        the map and how far their vectors moved; mean over steps, NaN where there is none.
+        the plane and how far their vectors moved; mean over steps, NaN where there is none.
     motion_pooled : float
         The same correlation over the rows of all steps at once.
     """
@@ -181,24 +214,21 @@ class Faithfulness:
 
     def __str__(self) -> str:
         motion = "not available (one snapshot)" if np.isnan(self.motion) else f"{self.motion:.2f}"
-        return (
-            f"{self.neighbor_recall:.1f} of {self.n_neighbors} neighbors kept "
-            f"(chance {self.neighbor_recall_chance:.1f}), motion {motion}"
-        )
+        return f"neighbor recall {self.neighbor_recall:.2f} (chance {self.neighbor_recall_chance:.2f}), motion {motion}"
 
 
 @dataclass(frozen=True, eq=False)
 class Embedding(Rowwise):
-    """A map of the rows of a view in the plane.
+    """Positions of the rows of a view in the plane.
 
     Attributes
     ----------
     values : ndarray of shape (n_rows, 2), float64
-        Positions in the map; they have no unit.
+        Positions in the plane; they have no unit.
     method : str
         Name of the reducer.
     faithfulness : Faithfulness
-        How far the map keeps neighbors and movements.
+        How far the embedding keeps neighbors and movements.
     """
 
     values: Array
@@ -240,7 +270,7 @@ class Clusters(Rowwise):
     @property
     def names(self) -> list[int]:
         """The labels that occur, noise left out, in order."""
-        return [int(label) for label in np.unique(self.labels) if label >= 0]
+        return [int(label) for label in np.unique(self.labels) if label != NOISE]
 
     @cached_property
     def frame(self) -> pd.DataFrame:
@@ -264,8 +294,8 @@ class History:
     steps : DataFrame
         ``from_snapshot, to_snapshot, from_epoch, to_epoch, n_rows`` (rows that are in a cluster on both sides),
         ``stayed`` (of these), ``churn`` (share that moved), ``ari`` and ``ami`` (adjusted Rand index and adjusted
-        mutual information). Of each of the three, ``*_floor``: between clusterings of the same rows with no change at
-        all (NaN: not available); ``*_null``: between labels with nothing in common, the mean over permutations;
+        mutual information). Of each of the three, ``*_noise_floor``: between clusterings of the same rows with no
+        change at all (NaN: not available); ``*_null``: between labels with nothing in common, the mean over permutations;
         ``*_null_limit``: what one permutation in twenty goes beyond (less churn, more of the others).
     sizes : DataFrame
         Members of each cluster: one row per snapshot, one column per cluster (-1 for noise, where there is any).
@@ -284,8 +314,8 @@ class History:
         The life of each row of the view: its identity, ``first_cluster, last_cluster, n_clusters`` (that it was in),
         ``n_moves``, ``n_noise`` (snapshots as noise), ``converged`` (the snapshot from which on it is in its last
         cluster; missing where it ends as noise).
-    floor : str or None
-        What the floors were made from; None: not available.
+    noise_floor : str or None
+        What the noise floors were made from; None: not available.
     """
 
     clusters: Clusters
@@ -296,4 +326,4 @@ class History:
     lives: pd.DataFrame
     transitions: pd.DataFrame = field(default_factory=pd.DataFrame)
     rows: pd.DataFrame = field(default_factory=pd.DataFrame)
-    floor: str | None = None
+    noise_floor: str | None = None

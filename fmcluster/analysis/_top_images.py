@@ -334,7 +334,7 @@ def _block_bytes(max_bytes: int, *, held: int) -> int:
 
 def _find_channels(layer: Layer, channels: Sequence[int] | None) -> Labels:
     """Return where the channels asked for lie among those kept; at least one, and each once."""
-    places = layer.channel_places(channels)
+    places = layer.channel_indices(channels)
     if not places.size:
         raise ValueError(f"channels is {channels!r}; expected the numbers of one or more channels, or None for all")
     _refuse_twice(layer.channels[places], "channels")

@@ -6,13 +6,18 @@ from typing import Annotated
 
 import typer
 
-from ._analyze import analyze, diagnose, report
+from ._analyze import analyze
 from ._app import app, console, errors
+from ._demo import demo
+from ._diagnose import diagnose
+from ._estimate import estimate
 from ._explore import explore
 from ._export import export
-from ._info import info, verify
+from ._info import info
 from ._plot import plot
-from ._train import demo, estimate, train
+from ._report import report
+from ._train import train
+from ._verify import verify
 
 for command in (demo, train, estimate, info, verify, analyze, diagnose, plot, report, explore, export):
     app.command()(command)

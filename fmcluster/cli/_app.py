@@ -1,12 +1,17 @@
-"""What the commands share."""
+"""The application and its console: progress bars, tables, and words that all commands use."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 app = typer.Typer(
     help="See what a ResNet learns while it is fine-tuned.",
@@ -51,7 +56,7 @@ def number_of_bytes(text: str) -> int:
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kMGT]?)B?\s*", text)
     if match is None:
-        raise typer.BadParameter(f"{text!r} is no number of bytes; expected such as 500MB or 20GB")
+        raise typer.BadParameter(f"{text!r} is not a number of bytes; expected one such as 500MB or 20GB")
     return int(float(match[1]) * {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}[match[2]])
 
 
@@ -65,3 +70,21 @@ def cell(value: object) -> str:
 def when(epoch: int, step: int) -> str:
     """Name a snapshot for people."""
     return f"epoch {epoch}, step {step}"
+
+
+@contextmanager
+def report_progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Draw how far a report has come."""
+    with bars() as progress:
+        task = progress.add_task("report")
+        yield lambda what, done, total: progress.update(task, description=what, completed=done, total=total)
+
+
+def frame_table(title: str, frame: "pd.DataFrame") -> Table:
+    """Return a table of text with the rows and columns of a data frame."""
+    table = Table(title=title, title_justify="left")
+    for name in frame.columns:
+        table.add_column(str(name), justify="right", no_wrap=True)
+    for row in frame.itertuples(index=False):
+        table.add_row(*map(cell, row))
+    return table

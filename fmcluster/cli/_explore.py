@@ -1,22 +1,22 @@
-"""The command that shows a whole run in the browser."""
+"""The `explore` command: a whole run in the browser."""
 
 from typing import Annotated
 
 import typer
 
 from ._app import say
-from ._info import RunPath
+from ._options import RunPath
 
 
 def explore(
     run: RunPath,
     host: Annotated[
-        str, typer.Option(help="Where to listen; others than this machine only where you say so.")
+        str, typer.Option(help="Address to listen at; by default only this machine can connect.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8050,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free port.")] = 8050,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")] = True,
 ) -> None:
-    """Explore a whole run in the browser: what is asked for is computed then. Ctrl-C ends it."""
+    """Explore a whole run in the browser: each view is computed on request. Ctrl-C stops the server."""
     from ..store import open_run
 
     opened = open_run(run)

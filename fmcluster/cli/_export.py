@@ -1,4 +1,4 @@
-"""The command that writes a run for other tools: `export`."""
+"""The `export` command: a run written for TensorBoard, its projector, or Weights & Biases."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ._analyze import NumberOfClusters, Rows, Seed, View, report_progress, study_layer
-from ._app import say
-from ._info import RunPath
+from ._analyze import analyze_layer
+from ._app import report_progress, say
+from ._options import NumberOfClusters, RandomState, Rows, RunPath, SomeLayers, View, matching_layers
 
 if TYPE_CHECKING:
     from ..store import Run
@@ -27,9 +27,7 @@ def export(
     run: RunPath,
     target: Annotated[Target, typer.Argument(help="For which tool; projector: the rows of layers, for TensorBoard's.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder with all logs, such as logs/.")],
-    layers: Annotated[
-        list[str] | None, typer.Option("--layer", help="A layer; may be repeated. About five of the run by default.")
-    ] = None,
+    layers: SomeLayers = None,
     samples: Annotated[
         list[int] | None,
         typer.Option("--sample", help="An image for feature maps, by index; may be repeated. By default the first."),
@@ -40,17 +38,18 @@ def export(
     clusters: NumberOfClusters = 8,
     rows: Rows = None,
     diagnosis: Annotated[
-        bool, typer.Option("--diagnosis/--no-diagnosis", help="Judge all layers, too: reads all of the run.")
+        bool, typer.Option("--diagnosis/--no-diagnosis", help="Diagnose all layers, too; this reads the whole run.")
     ] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export of the same name.")] = False,
-    seed: Seed = 0,
+    random_state: RandomState = 0,
 ) -> None:
-    """Write metrics, pictures, maps and findings for TensorBoard or Weights & Biases (offline)."""
+    """Write metrics, pictures, embeddings and findings for TensorBoard or Weights & Biases (offline)."""
     from ..store import open_run
 
     opened = open_run(run)
     opened.resolve(snapshot=0)
     _check_installed(target)
+    names = matching_layers(opened, layers)
     called = name or Path(opened.path.rstrip("/")).stem
     if called in ("", ".", "..") or Path(called).name != called:
         raise ValueError(f"--name is {called!r}; expected the name of a folder to be made in {output}")
@@ -62,18 +61,18 @@ def export(
         _to_projector(
             opened,
             folder,
-            layers=layers,
+            layers=names,
             sample=sample,
             view=view,
             clusters=clusters,
             rows=rows,
             overwrite=overwrite,
-            seed=seed,
+            random_state=random_state,
         )
         say(f"Written to {folder}. Look at it, under Projector, with:\n  tensorboard --logdir {quote(str(output))}")
         return
     if rows is not None:
-        raise ValueError("--rows is for the projector; maps of other exports draw 2,048 rows of more by themselves")
+        raise ValueError("--rows is for the projector; other exports draw 2,048 rows where there are more")
     from ..export import to_tensorboard, to_wandb
 
     with report_progress() as on_stage:
@@ -81,12 +80,12 @@ def export(
             written = to_tensorboard(
                 opened,
                 output / called,
-                layers=layers,
+                layers=names,
                 samples=samples,
                 view=view,
                 n_clusters=clusters,
                 diagnosis=diagnosis,
-                random_state=seed,
+                random_state=random_state,
                 overwrite=overwrite,
                 progress=on_stage,
             )
@@ -96,12 +95,12 @@ def export(
                 output,
                 project=project,
                 name=called,
-                layers=layers,
+                layers=names,
                 samples=samples,
                 view=view,
                 n_clusters=clusters,
                 diagnosis=diagnosis,
-                random_state=seed,
+                random_state=random_state,
                 progress=on_stage,
             )
     if target is Target.wandb:
@@ -134,13 +133,15 @@ def _to_projector(
     clusters: int,
     rows: int | None,
     overwrite: bool,
-    seed: int,
+    random_state: int,
 ) -> None:
     from ..export import to_projector
     from ..report.content import choose_layers
 
     for layer in layers or choose_layers(run):
-        found = study_layer(run, layer, view=view, clusters=clusters, components=50, rows=rows, seed=seed)
+        found = analyze_layer(
+            run, layer, view=view, clusters=clusters, components=50, rows=rows, random_state=random_state
+        )
         to_projector(
             found.scores, folder, clusters=found.clusters, layer=run[layer], sample=sample, overwrite=overwrite
         )

@@ -1,4 +1,4 @@
-"""Commands that read a run: `info` and `verify`."""
+"""The `info` command: what is in a run, and what is missing."""
 
 import json
 from typing import TYPE_CHECKING, Annotated, Any
@@ -7,17 +7,16 @@ import typer
 from rich.filesize import decimal as size
 from rich.table import Table
 
-from ._app import bars, cell, console, say
+from ._app import cell, console, say
+from ._options import RunPath
 
 if TYPE_CHECKING:
     from ..store import Layer, Run
 
-RunPath = Annotated[str, typer.Argument(help="A run's folder, or its URL.")]
-
 
 def info(
     run: RunPath,
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")] = False,
 ) -> None:
     """Say what is in a run: layers, shapes, snapshots, samples, bytes, and what is missing."""
     from ..store import missing_files, open_run
@@ -38,27 +37,10 @@ def info(
     else:
         say("No whole snapshot yet.")
     stored = size(opened.nbytes_stored) if opened.is_local else "unknown, as it is remote"
-    say(f"{size(opened.nbytes)} of maps; on disk {stored}.")
+    say(f"{size(opened.nbytes)} of feature maps; on disk {stored}.")
     for line in missing[:10]:
         say(f"missing: {line}", style="red")
     say(f"{len(missing)} files are missing." if missing else "Nothing is missing.")
-
-
-def verify(run: RunPath) -> None:
-    """Read every chunk of a run, its checksum included; exit code 1 where anything is damaged."""
-    from ..store import open_run
-    from ..store import verify as check
-
-    opened = open_run(run)
-    with bars() as progress:
-        task = progress.add_task("reading")
-        damage = check(opened, progress=lambda done, total: progress.update(task, completed=done, total=total))
-    for line in damage:
-        say(line, style="red")
-    if damage:
-        say(f"{len(damage)} of the run's files are damaged.")
-        raise typer.Exit(1)
-    say(f"{opened.path}: {len(opened)} snapshots, every checksum is right.")
 
 
 def _layer_table(run: "Run") -> Table:

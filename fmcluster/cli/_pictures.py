@@ -1,10 +1,10 @@
-"""What the `plot` command draws: from what was asked for to a figure or an animation."""
+"""Pictures of the `plot` command: for each name, the figure or animation that it stands for."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal, cast
 
-from ._analyze import study_layer
+from ._analyze import analyze_layer
 from ._app import console
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class Picture(StrEnum):
     """What `plot` can draw."""
 
-    grid = "grid"
-    evolution = "evolution"
+    channel_grid = "channel_grid"
+    channel_evolution = "channel_evolution"
     statistics = "statistics"
     top_images = "top_images"
     embedding = "embedding"
@@ -29,18 +29,18 @@ class Picture(StrEnum):
     lifelines = "lifelines"
     churn = "churn"
     quality = "quality"
-    places = "places"
-    variance = "variance"
+    position_clusters = "position_clusters"
+    explained_variance = "explained_variance"
     drift = "drift"
     similarity = "similarity"
     convergence = "convergence"
-    channels = "channels"
+    channels_per_layer = "channels_per_layer"
     metrics = "metrics"
 
 
-OF_THE_RUN = (Picture.metrics, Picture.similarity, Picture.convergence, Picture.channels)
-PLAIN = (Picture.grid, Picture.evolution, Picture.statistics, Picture.top_images)
-WITHOUT_MAP = (Picture.places, Picture.variance, Picture.drift)
+OF_THE_RUN = (Picture.metrics, Picture.similarity, Picture.convergence, Picture.channels_per_layer)
+PLAIN = (Picture.channel_grid, Picture.channel_evolution, Picture.statistics, Picture.top_images)
+WITHOUT_EMBEDDING = (Picture.position_clusters, Picture.explained_variance, Picture.drift)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,11 +82,12 @@ class Asked:
     sample: int
     channels: list[int] | None
     order: str
-    floor: float | None
+    min_drift: float | None
+    metrics: list[str] | None
     view: str
     clusters: int
     rows: int | None
-    seed: int
+    random_state: int
 
     @property
     def name(self) -> str:
@@ -99,27 +100,27 @@ class Asked:
         """The layer."""
         return self.run[self.name]
 
-    def study(self, *, view: str | None = None) -> "Study":
-        """Reduce, map, cluster and track the rows asked for, or all of another view."""
+    def analyze(self, *, view: str | None = None) -> "Study":
+        """Reduce, embed, cluster and track the rows asked for, or all of another view."""
         rows = self.rows if view is None else None
-        return study_layer(
+        return analyze_layer(
             self.run,
             self.name,
             view=view or self.view,
             clusters=self.clusters,
             components=50,
             rows=rows,
-            seed=self.seed,
+            random_state=self.random_state,
         )
 
     def diagnose(self, *, drift: float | None = None) -> "Findings":
-        """Judge the layer asked for, or all."""
+        """Diagnose the layer asked for, or all."""
         from .. import analysis
 
         layers = list(self.run.layers) if self.picture in OF_THE_RUN else [self.name]
         with console.status(f"reading {len(self.run)} snapshots of {', '.join(layers)}"):
-            judged_by = analysis.Thresholds() if drift is None else analysis.Thresholds(drift=drift)
-            return analysis.diagnose(self.run, layers=layers, thresholds=judged_by, random_state=self.seed)
+            thresholds = analysis.Thresholds() if drift is None else analysis.Thresholds(drift=drift)
+            return analysis.diagnose(self.run, layers=layers, thresholds=thresholds, random_state=self.random_state)
 
 
 def draw_still(asked: Asked) -> "Figure":
@@ -127,10 +128,10 @@ def draw_still(asked: Asked) -> "Figure":
     if asked.picture in OF_THE_RUN:
         return _figure_of(_draw_run(asked))
     if asked.picture in PLAIN:
-        return _draw_maps(asked)
-    if asked.picture in WITHOUT_MAP:
+        return _draw_channels(asked)
+    if asked.picture in WITHOUT_EMBEDDING:
         return _draw_layer(asked)
-    return _draw_study(asked)
+    return _draw_analysis(asked)
 
 
 def draw_animation(asked: Asked) -> "FuncAnimation":
@@ -138,12 +139,10 @@ def draw_animation(asked: Asked) -> "FuncAnimation":
     from .. import plot as pictures
 
     if asked.picture is Picture.embedding:
-        found = asked.study()
+        found = asked.analyze()
         return pictures.animate_embedding(found.embedding, found.clusters)
     if asked.order == "cluster":
-        raise ValueError(
-            "received --order cluster for an animation; channels keep their places: pass index or activity"
-        )
+        raise ValueError("received --order cluster for an animation; channels keep their order: pass index or activity")
     with console.status(f"reading {len(asked.run)} snapshots of {asked.name}"):
         order = cast(Literal["index", "activity"], asked.order)
         return pictures.animate_grid(asked.pictured, sample=asked.sample, channels=asked.channels, order=order)
@@ -154,7 +153,7 @@ def _draw_run(asked: Asked) -> "Axes":
     from .. import plot as pictures
 
     if asked.picture is Picture.metrics:
-        return pictures.metrics(asked.run.metrics)
+        return _draw_metrics(asked)
     if asked.picture is Picture.similarity:
         with console.status(f"reading {len(asked.run.layers)} layers"):
             from .. import analysis
@@ -168,13 +167,29 @@ def _draw_run(asked: Asked) -> "Axes":
     return pictures.channels_per_layer(findings, epoch=asked.epoch)
 
 
-def _draw_maps(asked: Asked) -> "Figure":
-    """Draw maps, what their statistics are, or which images they answer to."""
+def _draw_metrics(asked: Asked) -> "Axes":
+    """Draw the metrics asked for, or every one of the run, below each other."""
+    from matplotlib.figure import Figure
+
+    from .. import plot as pictures
+
+    known = [str(name) for name in asked.run.metrics.columns if name not in ("snapshot", "epoch", "step")]
+    names = asked.metrics or known
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"the run has no metric {unknown[0]!r}; it has: {', '.join(known) or 'none'}")
+    if not names:
+        raise ValueError("the run has no metrics; pass metrics={...} to Recorder.snapshot to record some")
+    axes = Figure(figsize=(6, 3 * len(names)), layout="constrained").subplots(len(names), squeeze=False)[:, 0]
+    return [pictures.metrics(asked.run.metrics, column=name, ax=ax) for name, ax in zip(names, axes, strict=True)][-1]
+
+
+def _draw_channels(asked: Asked) -> "Figure":
+    """Draw feature maps, their statistics, or the top images of channels."""
     from .. import plot as pictures
 
     if asked.picture is Picture.statistics:
         return pictures.statistics(asked.pictured)
-    if asked.picture is Picture.evolution:
+    if asked.picture is Picture.channel_evolution:
         return pictures.channel_evolution(asked.pictured, sample=asked.sample, channels=asked.channels)
     if asked.picture is Picture.top_images:
         with console.status(f"searching the images that drive {asked.name}"):
@@ -185,7 +200,7 @@ def _draw_maps(asked: Asked) -> "Figure":
     groups: Clusters | None = None
     scores: Scores | None = None
     if asked.order == "cluster":
-        found = asked.study(view="channel")
+        found = asked.analyze(view="channel")
         groups, scores = found.clusters, found.scores
     return pictures.channel_grid(
         asked.pictured,
@@ -199,36 +214,36 @@ def _draw_maps(asked: Asked) -> "Figure":
 
 
 def _draw_layer(asked: Asked) -> "Figure":
-    """Draw what is of the vectors of one layer, and needs no map."""
+    """Draw what is of the vectors of one layer, and needs no embedding."""
     from .. import plot as pictures
 
     if asked.picture is Picture.drift:
         return _figure_of(pictures.drift(asked.diagnose(), asked.name))
-    view = "position" if asked.picture is Picture.places else asked.view
+    view = "position" if asked.picture is Picture.position_clusters else asked.view
     with console.status(f"principal components of {asked.name}"):
         from .. import analysis
 
-        rows = None if asked.picture is Picture.places else asked.rows
-        scores = analysis.pca(asked.pictured.vectors(view, n_rows=rows, random_state=asked.seed))
-        if asked.picture is Picture.variance:
+        rows = None if asked.picture is Picture.position_clusters else asked.rows
+        scores = analysis.pca(asked.pictured.vectors(view, n_rows=rows, random_state=asked.random_state))
+        if asked.picture is Picture.explained_variance:
             return _figure_of(pictures.explained_variance(scores))
         from sklearn.cluster import KMeans
 
-        found = analysis.cluster(scores, KMeans(asked.clusters, random_state=asked.seed))
+        found = analysis.cluster(scores, KMeans(asked.clusters, random_state=asked.random_state))
     return pictures.position_clusters(found, asked.pictured, sample=asked.sample)
 
 
-def _draw_study(asked: Asked) -> "Figure":
-    """Draw the map, the clusters or the history of one layer."""
+def _draw_analysis(asked: Asked) -> "Figure":
+    """Draw the embedding, the clusters or the history of one layer."""
     from .. import plot as pictures
 
-    found = asked.study()
+    found = asked.analyze()
     if asked.picture is Picture.embedding:
         if asked.epoch is not None:
             return _figure_of(pictures.embedding(found.embedding, found.clusters, epoch=asked.epoch))
         return pictures.embedding_grid(found.embedding, found.clusters)
     if asked.picture is Picture.trajectories:
-        floor = None if asked.floor is None else asked.diagnose(drift=asked.floor)
+        floor = None if asked.min_drift is None else asked.diagnose(drift=asked.min_drift)
         return _figure_of(pictures.trajectories(found.embedding, found.clusters, floor=floor))
     if asked.picture is Picture.quality:
         return _figure_of(_draw_quality(asked, found))
@@ -239,19 +254,19 @@ def _draw_study(asked: Asked) -> "Figure":
 
 
 def _draw_churn(asked: Asked, found: "Study") -> "Axes":
-    """Draw churn between its null and its floor, where the view has halves that tell of one."""
+    """Draw churn between its null and its noise floor, where the view can be split into halves."""
     from .. import analysis
     from .. import plot as pictures
 
     count = found.clusters.n_asked
     if count is None or not {"n", "c"} & set(found.vectors.feature_axes):
         return pictures.churn(found.history)
-    with console.status("clustering halves of the data, for the floor"):
+    with console.status("clustering halves of the data, for the noise floor"):
         from sklearn.cluster import KMeans
 
-        clusterer = KMeans(count, random_state=asked.seed, n_init=4)
-        floor = analysis.noise_floor(found.vectors, clusterer, n_splits=3, random_state=asked.seed)
-        return pictures.churn(analysis.track(found.clusters, floor=floor, random_state=asked.seed))
+        clusterer = KMeans(count, random_state=asked.random_state, n_init=4)
+        floor = analysis.noise_floor(found.vectors, clusterer, n_splits=3, random_state=asked.random_state)
+        return pictures.churn(analysis.track(found.clusters, noise_floor=floor, random_state=asked.random_state))
 
 
 def _draw_quality(asked: Asked, found: "Study") -> "Axes":
@@ -264,7 +279,7 @@ def _draw_quality(asked: Asked, found: "Study") -> "Axes":
             found.clusters,
             found.scores,
             classes=asked.run.samples["label"] if known else None,
-            random_state=asked.seed,
+            random_state=asked.random_state,
         )
     measures = ("silhouette", "nmi", "knn_accuracy") if known else ("silhouette",)
     return pictures.quality(measured, measures=measures)

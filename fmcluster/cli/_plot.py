@@ -1,4 +1,4 @@
-"""The command that draws a picture of a run."""
+"""The `plot` command: one picture of a run, still or animated."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ._analyze import NumberOfClusters, Rows, Seed, View
 from ._app import bars, console, say
-from ._info import RunPath
+from ._options import NumberOfClusters, OneLayer, RandomState, Rows, RunPath, View, one_layer
 from ._pictures import OF_THE_RUN, Asked, Picture, draw_animation, draw_still
 
 if TYPE_CHECKING:
@@ -26,41 +25,60 @@ class Order(StrEnum):
 
 STILL = (".png", ".svg", ".pdf")
 MOVING = (".gif", ".mp4")
-ANIMATED = (Picture.embedding, Picture.grid)
+ANIMATED = (Picture.embedding, Picture.channel_grid)
 DPI = {"still": 150, "moving": 100}
+
+
+def picture_named(name: str) -> Picture:
+    """Return the picture of a name; `grid` is short for `channel_grid`."""
+    try:
+        return Picture("channel_grid" if name == "grid" else name)
+    except ValueError:
+        raise typer.BadParameter(f"{name!r} is not a picture; expected one of {', '.join(Picture)}") from None
 
 
 def plot(
     run: RunPath,
-    picture: Annotated[Picture, typer.Argument(help="What to draw.")],
-    output: Annotated[
-        Path, typer.Option("-o", "--output", help="A .png, .svg or .pdf file; of embedding and grid .gif or .mp4, too.")
+    picture: Annotated[
+        Picture,
+        typer.Argument(parser=picture_named, metavar="PICTURE", help="One of " + ", ".join(Picture) + "."),
     ],
-    layer: Annotated[str | None, typer.Option(help="Which layer; what is of the whole run needs none.")] = None,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o", "--output", help="A .png, .svg or .pdf file; for embedding and channel_grid also .gif or .mp4."
+        ),
+    ],
+    layers: OneLayer = None,
     epoch: Annotated[int | None, typer.Option(help="Which epoch; the last by default.")] = None,
     sample: Annotated[int, typer.Option(help="Which sample, by its index in the data set.")] = 0,
     channels: Annotated[str | None, typer.Option(help="Such as 0-15 or 3,7,9; all, or the most active.")] = None,
     order: Annotated[Order, typer.Option(help="Of the channels in a grid.")] = Order.by_index,
-    floor: Annotated[
+    min_drift: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Of trajectories: only channels that drifted farther, as diagnose has it."),
+        typer.Option(
+            min=0, max=1, help="For trajectories: only channels whose drift, as diagnose measures it, is larger."
+        ),
+    ] = None,
+    metrics: Annotated[
+        list[str] | None, typer.Option("--metric", help="For metrics: a name; may be repeated. All by default.")
     ] = None,
     view: View = "channel",
     clusters: NumberOfClusters = 8,
     rows: Rows = None,
-    seed: Seed = 0,
+    random_state: RandomState = 0,
     dpi: Annotated[
         int | None, typer.Option(min=10, max=2400, help="Dots per inch; 150, or 100 of an animation.")
     ] = None,
 ) -> None:
-    """Draw one picture of a run, or let it move from snapshot to snapshot."""
+    """Draw one picture of a run, or animate it from snapshot to snapshot."""
     from ..store import open_run
 
     opened = open_run(run)
     opened.resolve(snapshot=0)
     _check_output(output, picture)
-    if picture not in OF_THE_RUN and layer is None:
-        raise ValueError(f"{picture.value} needs a layer: pass --layer with one of {', '.join(opened.layers)}")
+    of_the_run = picture in OF_THE_RUN and not layers
+    layer = None if of_the_run else one_layer(opened, layers, needed_by=picture.value)
     asked = Asked(
         run=opened,
         picture=picture,
@@ -69,15 +87,18 @@ def plot(
         sample=sample,
         channels=_numbers(channels),
         order=order.value,
-        floor=floor,
+        min_drift=min_drift,
+        metrics=metrics,
         view=view,
         clusters=clusters,
         rows=rows,
-        seed=seed,
+        random_state=random_state,
     )
     if output.suffix.lower() in MOVING:
         if epoch is not None:
-            raise ValueError(f"received --epoch {epoch} for {output.name}; an animation shows all: leave --epoch out")
+            raise ValueError(
+                f"received --epoch {epoch} for {output.name}; an animation shows all epochs: leave out --epoch"
+            )
         _save_animation(draw_animation(asked), output, dpi=dpi or DPI["moving"])
     else:
         _save_still(draw_still(asked), output, dpi=dpi or DPI["still"])
@@ -93,9 +114,9 @@ def _check_output(output: Path, picture: Picture) -> None:
     if suffix not in allowed:
         expected = f"a file that ends in {', '.join(STILL[:-1])} or {STILL[-1]}"
         if picture in ANIMATED:
-            expected += f", or, to see it move, in {' or '.join(MOVING)}"
+            expected += f", or, as an animation, in {' or '.join(MOVING)}"
         elif suffix in MOVING:
-            expected += f": {picture.value} does not move, as {' and '.join(each.value for each in ANIMATED)} do"
+            expected += f": {picture.value} cannot be animated, as {' and '.join(each.value for each in ANIMATED)} can"
         raise ValueError(f"cannot write {output.name}; expected {expected}")
     if suffix == ".mp4":
         from matplotlib.animation import writers

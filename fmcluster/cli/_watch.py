@@ -1,4 +1,4 @@
-"""Doing something again whenever a run has new snapshots."""
+"""Watching a run: something done again whenever it has new snapshots."""
 
 from collections.abc import Callable
 from threading import Event

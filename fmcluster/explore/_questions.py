@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from sklearn.cluster import HDBSCAN, AgglomerativeClustering, KMeans
 from sklearn.mixture import GaussianMixture
@@ -31,8 +31,8 @@ class MapOf:
         One of `CLUSTERERS`.
     n_clusters : int
         How many; HDBSCAN finds out by itself.
-    fit : str or int
-        ``"pooled"``, ``"each"``, or an epoch.
+    fit : {"pooled", "each"}
+        As of `cluster`.
     n_rows : int
         How many rows of each snapshot at most; more are drawn from.
     random_state : int
@@ -44,7 +44,7 @@ class MapOf:
     view: str = "channel"
     clusterer: str = "KMeans"
     n_clusters: int = 8
-    fit: str | int = "pooled"
+    fit: Literal["pooled", "each"] = "pooled"
     n_rows: int = 1000
     random_state: int = 0
 

@@ -147,13 +147,8 @@ def _check(rows: Scores | Embedding, *, clusters: Clusters | None, layer: Layer 
             f"the projector reads {MOST_ROWS:,} rows, and these are {count:,}; "
             f"draw some with layer.vectors(view, n_rows=...)" + ("" if per_snapshot else ", or pass per_snapshot=True")
         )
-    if clusters is not None and not (
-        (clusters.layer, clusters.view) == (rows.layer, rows.view) and clusters.rows.equals(rows.rows)
-    ):
-        raise ValueError(
-            f"received clusters of {len(clusters.rows)} rows of {clusters.layer!r}, {clusters.view} view; expected "
-            f"the {len(rows.rows)} rows of {rows.layer!r}, {rows.view} view: compute both from the same scores"
-        )
+    if clusters is not None:
+        clusters.check_same_rows(rows)
     if layer is not None and layer.label != rows.layer:
         raise ValueError(f"received the layer {layer.label!r} with rows of {rows.layer!r}; expected the rows' own")
 

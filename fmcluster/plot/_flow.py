@@ -10,16 +10,18 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path
 
-from ._transitions import Counts, count_members, mark_transitions
 from .drawing import (
     FAINT,
     INK,
     NOISE,
+    Counts,
     axes_or_new,
     brief,
     cluster_name,
     cluster_palette,
+    count_members,
     inches,
+    mark_transitions,
     points_per_unit,
     snapshot_titles,
     spread,

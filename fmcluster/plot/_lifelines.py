@@ -9,15 +9,17 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from ._curves import brief_ticks, dress_curve
-from ._transitions import count_members, mark_transitions
 from .drawing import (
     INK,
     NOISE,
     axes_or_new,
+    brief_ticks,
     cluster_name,
     cluster_palette,
+    count_members,
+    dress_curve,
     inches,
+    mark_transitions,
     points_per_unit,
     snapshot_titles,
     text_width,

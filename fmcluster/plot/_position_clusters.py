@@ -11,7 +11,6 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
-from ._embedding import cluster_marks
 from .drawing import (
     FAINT,
     INK,
@@ -19,6 +18,7 @@ from .drawing import (
     RULE,
     PicturedSamples,
     brief,
+    cluster_marks,
     cluster_palette,
     inch_axes,
     inch_text,

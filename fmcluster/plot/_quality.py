@@ -8,8 +8,16 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
-from ._curves import brief_ticks, dress_curve
-from .drawing import FAINT, axes_or_new, cluster_palette, snapshot_table, snapshot_titles, text_width
+from .drawing import (
+    FAINT,
+    axes_or_new,
+    brief_ticks,
+    cluster_palette,
+    dress_curve,
+    snapshot_table,
+    snapshot_titles,
+    text_width,
+)
 
 if TYPE_CHECKING:
     from ..analysis import Quality

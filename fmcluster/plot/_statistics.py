@@ -8,14 +8,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from ._curves import dress_curve
-from ._embedding import age_palette
 from .drawing import (
     FAINT,
     INK,
     RULE,
     MeasuredLayer,
+    age_palette,
     brief,
+    dress_curve,
     new_figure,
     require_layer,
     snapshot_table,

@@ -12,8 +12,20 @@ from matplotlib.colors import to_rgba
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch
 
-from ._embedding import check_same_rows, cluster_marks, dress, map_axes, place_legend
-from .drawing import INK, cluster_palette, inches, pixels_per_inch, snapshot_table, snapshot_titles, span
+from .drawing import (
+    INK,
+    check_same_rows,
+    cluster_marks,
+    cluster_palette,
+    dress_embedding,
+    embedding_axes,
+    inches,
+    pixels_per_inch,
+    place_legend,
+    snapshot_table,
+    snapshot_titles,
+    span,
+)
 
 if TYPE_CHECKING:
     from ..analysis import Clusters, Embedding, Findings
@@ -102,10 +114,10 @@ def trajectories(
         drawn = labels[np.concatenate([thin, strong])]
         ends = [Line2D([], [], ls="", label="at the last snapshot:"), *cluster_marks(drawn, palette=palette)]
 
-    ax = map_axes(ax, embedding)
+    ax = embedding_axes(ax, embedding)
     _draw_paths(ax, paths[thin], colors=[colors[i] for i in thin], style="thin")
     _draw_paths(ax, paths[strong], colors=[colors[i] for i in strong], style="strong")
-    dress(ax, embedding)
+    dress_embedding(ax, embedding)
     _point(ax, paths[strong], colors=[colors[i] for i in strong])
     _number(ax, paths[strong[:NUMBERED]], names=[names[i] for i in strong[:NUMBERED]])
     what = f"{embedding.layer}: paths in the {embedding.view} view, {span(table)}"

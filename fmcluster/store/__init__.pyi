@@ -1,5 +1,6 @@
 from ._create import Mode as Mode
 from ._escape import escape as escape
+from ._format import GRADIENT_DTYPE as GRADIENT_DTYPE
 from ._format import STATISTICS as STATISTICS
 from ._format import LayerSpec as LayerSpec
 from ._format import Quantity as Quantity

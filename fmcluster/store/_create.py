@@ -1,59 +1,52 @@
-"""What lies where a run is to be written, and what the modes do to it."""
+"""Creation of a run: its folder by the mode that was asked for, and its empty arrays."""
 
-import json
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import StoreError
+import numpy as np
+import zarr
+from zarr.abc.codec import BytesBytesCodec
+from zarr.codecs import Crc32cCodec, ZstdCodec
+
 from ._disk import replace_file
-from ._format import KEY, VERSION
-from ._metadata import root_metadata
+from ._format import KEY, LEVEL, LOSS_SCALE, STATISTICS, STATISTICS_OF, LayerSpec, Quantity, layer_path
+from ._metadata import UNFINISHED, read_root
 
 Mode = Literal["x", "a", "w"]
 
-UNFINISHED = root_metadata({"format": VERSION, "unfinished": True}, {})
+CHUNK_BYTES = 1 << 20
 
 
-def make_room(path: Path, *, mode: Mode) -> bool:
-    """Prepare a folder for a run; return whether there is a run in it to go on with.
+def prepare_folder(path: Path, *, mode: Mode) -> bool:
+    """Apply the mode to what exists at a path; return whether there is a run in it to resume.
 
     Raises
     ------
     FileExistsError
         With "x", where something exists at `path`; with "w", where it is not a run.
     StoreError
-        Where what is there is damaged.
+        Where the run at `path` is damaged.
     """
     if mode not in ("x", "a", "w"):
-        raise ValueError(f'mode is {mode!r}; expected "x" (new), "a" (go on) or "w" (replace)')
-    found = _what_is_there(path)
+        raise ValueError(f'mode is {mode!r}; expected "x" (new), "a" (resume) or "w" (replace)')
+    found = _content_of(path)
     if found == "other":
         raise FileExistsError(
             f"{path} exists and is not a run of this package; it is left as it is. Pass another path."
         )
     if found == "run" and mode == "x":
         raise FileExistsError(
-            f'{path} already holds a run. Pass mode="a" to go on with it, mode="w" to replace it, or another path.'
+            f'{path} already holds a run. Pass mode="a" to resume it, mode="w" to replace it, or another path.'
         )
     if found == "unfinished" or (found == "run" and mode == "w"):
         _remove(path)
     return found == "run" and mode == "a"
 
 
-def read_root(path: Path) -> dict[str, Any]:
-    """Return the content of a run's `zarr.json`."""
-    try:
-        root: dict[str, Any] = dict(json.loads((path / "zarr.json").read_bytes()))
-    except (ValueError, TypeError) as error:
-        raise StoreError(
-            f"{path} cannot be written: its zarr.json is damaged ({error}). Nothing was changed; "
-            f"record into another path, or remove the folder."
-        ) from error
-    return root
-
-
-def _what_is_there(path: Path) -> Literal["nothing", "unfinished", "run", "other"]:
+def _content_of(path: Path) -> Literal["nothing", "unfinished", "run", "other"]:
+    """Say what exists at a path."""
     if not path.exists():
         return "nothing"
     if not path.is_dir():
@@ -68,10 +61,111 @@ def _what_is_there(path: Path) -> Literal["nothing", "unfinished", "run", "other
 
 
 def _remove(path: Path) -> None:
-    """Remove a run; if this is interrupted, what is left is still known for a run that holds nothing."""
+    """Remove a run; if this is interrupted, what is left is still recognized as a run that holds nothing."""
     if (path / "zarr.json").exists():
         replace_file(path / "zarr.json", UNFINISHED)
     for child in path.iterdir():
         if child.is_dir():
             shutil.rmtree(child)
     shutil.rmtree(path)
+
+
+def create_arrays(root: zarr.Group, specs: Sequence[LayerSpec], *, n_samples: int, shard_samples: int) -> list[str]:
+    """Create the groups and arrays of a run without snapshots; return their paths."""
+    coordinates = [("epoch", "int64"), ("step", "int64"), ("index", "int64")]
+    if any(spec.gradient for spec in specs):
+        coordinates.append((LOSS_SCALE, "float64"))
+    for name, dtype in coordinates:
+        shape = (0,) if name in ("epoch", "step") else (0, n_samples)
+        create_array(root, name, dimensions=("snapshot", "sample")[: len(shape)], shape=shape, dtype=dtype)
+    names = np.array(STATISTICS)
+    create_array(root, "statistic", dimensions=("statistic",), shape=names.shape, dtype=str)[...] = names
+    paths = [*(name for name, _ in coordinates), "statistic", "layers"]
+    for spec in specs:
+        path = layer_path(spec.name)
+        group = root.create_group(path, attributes=spec.attributes())
+        leaves = create_layer(group, spec, n_samples=n_samples, shard_samples=shard_samples)
+        paths += [path, *(f"{path}/{leaf}" for leaf in leaves)]
+    return paths
+
+
+def codecs() -> list[BytesBytesCodec]:
+    """Return the codecs of a chunk: compression, then a CRC-32C of the compressed bytes."""
+    return [ZstdCodec(level=LEVEL), Crc32cCodec()]
+
+
+def create_array(
+    group: zarr.Group,
+    name: str,
+    *,
+    dimensions: tuple[str, ...],
+    shape: tuple[int, ...],
+    dtype: Any,
+    chunks: tuple[int, ...] | None = None,
+    shards: tuple[int, ...] | None = None,
+    attributes: Mapping[str, Any] | None = None,
+) -> zarr.Array[Any]:
+    """Create an array of the format; along `snapshot`, a chunk holds one snapshot, so that none is ever rewritten."""
+    code = "U" if dtype is str else np.dtype(dtype).kind
+    if chunks is None:
+        chunks = tuple(1 if axis == "snapshot" else max(1, n) for axis, n in zip(dimensions, shape, strict=True))
+    return group.create_array(
+        name,
+        shape=shape,
+        dtype=dtype,
+        chunks=chunks,
+        shards=shards,
+        fill_value={"f": float("nan"), "i": -1, "u": 0, "U": ""}[code],
+        compressors=codecs(),
+        chunk_key_encoding={"name": "default", "configuration": {"separator": "."}},
+        dimension_names=dimensions,
+        attributes=dict(attributes or {}),
+        overwrite=True,
+    )
+
+
+def create_layer(group: zarr.Group, spec: LayerSpec, *, n_samples: int, shard_samples: int) -> list[str]:
+    """Create a layer's arrays with no snapshots yet; return their names.
+
+    A shard is one batch of samples, written once; within it the chunks are about 1 MiB before compression, so that
+    reading one sample decodes little.
+    """
+    shard_samples = min(shard_samples, n_samples)
+    names = []
+    for quantity in spec.quantities:
+        create_array(
+            group,
+            quantity,
+            dimensions=("snapshot", *spec.dimensions),
+            shape=(0, n_samples, *spec.shape),
+            dtype=spec.dtype_of(quantity),
+            chunks=(1, *_chunk_shape(spec, quantity, shard_samples)),
+            shards=(1, shard_samples, *spec.shape),
+        )
+        create_array(
+            group,
+            STATISTICS_OF[quantity],
+            dimensions=("snapshot", "statistic", "channel"),
+            shape=(0, len(STATISTICS), spec.n_channels),
+            dtype="float64",
+        )
+        names += [quantity, STATISTICS_OF[quantity]]
+    if spec.channels is not None:
+        numbers = np.array(spec.channels, dtype=np.int64)
+        create_array(group, "channel", dimensions=("channel",), shape=numbers.shape, dtype="int64")[...] = numbers
+        names.append("channel")
+    return names
+
+
+def _chunk_shape(spec: LayerSpec, quantity: Quantity, shard_samples: int) -> tuple[int, ...]:
+    shape, sample_bytes = list(spec.shape), spec.bytes_of(quantity)
+    if sample_bytes > CHUNK_BYTES:
+        axis = spec.channel_axis(spec.shape)
+        shape[axis] = _divisor(shape[axis], CHUNK_BYTES * shape[axis] // sample_bytes)
+    samples = _divisor(shard_samples, CHUNK_BYTES // max(1, sample_bytes))
+    return (samples, *shape)
+
+
+def _divisor(n: int, limit: int) -> int:
+    """Return the largest divisor of `n` that is at most `limit`, and 1 at least."""
+    return max((d for d in range(1, min(n, limit) + 1) if n % d == 0), default=1)

@@ -1,6 +1,6 @@
-"""Format v1: what the nodes of a run are called, and how its arrays are laid out.
+"""Format v1: the names, paths and dimensions of a run's nodes, and what is stored of a layer.
 
-`docs/store-format.md` is the specification; this module is its only implementation.
+`docs/store-format.md` is the specification; `_create` makes the arrays that it describes.
 """
 
 from collections.abc import Mapping
@@ -8,9 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import zarr
-from zarr.abc.codec import BytesBytesCodec
-from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from ._escape import escape
 
@@ -22,6 +19,9 @@ VERSION = 1
 KEY = "fmcluster"
 LEVEL = -7  # of Zstandard: feature maps are nearly incompressible, so that a slower level buys little
 
+LOSS_SCALE = "loss_scale"
+GRADIENT_DTYPE = "float32"  # in float16 more than half of the gradients measured became zero
+
 STATISTICS = ("mean", "std", "min", "max", "zeros", "nonfinite")
 STATISTICS_OF: Mapping[Quantity, str] = {"activation": "statistics", "gradient": "gradient_statistics"}
 
@@ -30,12 +30,11 @@ DIMENSIONS = {
     3: ("sample", "token", "channel"),
     4: ("sample", "channel", "height", "width"),
 }
-CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class LayerSpec:
-    """What a stored layer looks like: one sample's shape, and the dtype it is stored in.
+    """What is stored of a layer: the shape of one sample, its dtype, and which part of the output it is.
 
     Attributes
     ----------
@@ -52,7 +51,7 @@ class LayerSpec:
     channels : tuple of int, optional
         Numbers of the module's channels that are kept, in the order in which they are stored; None: all.
     crop : ((top, bottom), (left, right)), optional
-        The part of the maps that is kept: rows from `top` to before `bottom`, columns from `left` to before `right`.
+        The part of the feature maps that is kept: rows from `top` to before `bottom`, columns from `left` to before `right`.
     gradient : bool
         Whether gradients are stored beside the activations, in float32.
 
@@ -80,7 +79,7 @@ class LayerSpec:
         if fits and self.crop is not None:
             fits = all(0 <= start < stop <= n for (start, stop), n in zip(self.crop, returned[1:], strict=True))
         if fits and self.average_pooled:
-            whole, axis = self._unpooled, self._channel_axis
+            whole, axis = self._whole, self._channel_axis
             fits = len(self.shape) == 3 and self.shape[axis] == whole[axis]
             fits = fits and all(n <= full for n, full in zip(self.shape, whole, strict=True))
         if not fits:
@@ -106,8 +105,8 @@ class LayerSpec:
 
     @property
     def average_pooled(self) -> bool:
-        """Whether the maps, once cropped, were averaged down."""
-        return self.shape != self._unpooled
+        """Whether the feature maps, once cropped, were averaged down."""
+        return self.shape != self._whole
 
     @property
     def quantities(self) -> tuple[Quantity, ...]:
@@ -120,26 +119,79 @@ class LayerSpec:
         return sum(self.bytes_of(quantity) for quantity in self.quantities)
 
     def dtype_of(self, quantity: Quantity) -> str:
-        """Return the stored dtype of a quantity: gradients are too small for float16."""
-        return self.dtype if quantity == "activation" else "float32"
+        """Return the stored dtype of a quantity: the layer's for activations, `GRADIENT_DTYPE` for gradients."""
+        return self.dtype if quantity == "activation" else GRADIENT_DTYPE
 
     def bytes_of(self, quantity: Quantity) -> int:
         """Return the bytes of one sample of a quantity, uncompressed."""
         return int(np.prod(self.shape)) * np.dtype(self.dtype_of(quantity)).itemsize
 
-    @property
-    def _channel_axis(self) -> int:
-        return self.dimensions.index("channel") - 1
+    @staticmethod
+    def channel_axis(output: tuple[int, ...]) -> int:
+        """Return which axis of one sample's output holds the channels; in a batch it is the next one.
+
+        Parameters
+        ----------
+        output : tuple of int
+            Shape of one sample's output: (channel,), (token, channel) or (channel, height, width).
+
+        Examples
+        --------
+        >>> LayerSpec.channel_axis((64, 112, 112)), LayerSpec.channel_axis((197, 768))
+        (0, 1)
+        """
+        return DIMENSIONS[1 + len(output)].index("channel") - 1
+
+    @staticmethod
+    def stored_shape(
+        output: tuple[int, ...],
+        *,
+        channels: tuple[int, ...] | None = None,
+        crop: tuple[Pair, Pair] | None = None,
+        size: Pair | None = None,
+    ) -> tuple[int, ...]:
+        """Return the shape of what is stored of one sample's output.
+
+        Parameters
+        ----------
+        output : tuple of int
+            Shape of one sample as the module returned it.
+        channels : tuple of int, optional
+            Numbers of the channels that are kept; None: all.
+        crop : ((top, bottom), (left, right)), optional
+            The part of the feature maps that is kept; None: all of them. Only for (channel, height, width).
+        size : (int, int), optional
+            Height and width to which the feature maps are averaged down; None: as they are.
+
+        Returns
+        -------
+        tuple of int
+            As many axes as `output` has.
+
+        Examples
+        --------
+        >>> LayerSpec.stored_shape((64, 112, 112), channels=(3, 5), crop=((0, 56), (0, 56)), size=(7, 7))
+        (2, 7, 7)
+        >>> LayerSpec.stored_shape((197, 768), channels=(3, 5))
+        (197, 2)
+        """
+        shape = list(output)
+        if channels is not None:
+            shape[LayerSpec.channel_axis(output)] = len(channels)
+        if crop is not None:
+            shape[1:] = [stop - start for start, stop in crop]
+        if size is not None:
+            shape[1:] = size
+        return tuple(shape)
 
     @property
-    def _unpooled(self) -> tuple[int, ...]:
+    def _channel_axis(self) -> int:
+        return self.channel_axis(self.shape)
+
+    @property
+    def _whole(self) -> tuple[int, ...]:
         """Shape of one sample, of the channels kept and cropped, before any averaging."""
-        shape = list(self.output_shape)
-        if self.channels is not None:
-            shape[self._channel_axis] = len(self.channels)
-        if self.crop is not None:
-            shape[1:] = [stop - start for start, stop in self.crop]
-        return tuple(shape)
+        return self.stored_shape(self.output_shape, channels=self.channels, crop=self.crop)
 
     def attributes(self) -> dict[str, Any]:
         """Return the attributes of the layer's group."""
@@ -151,86 +203,18 @@ class LayerSpec:
         return told
 
 
-def codecs() -> list[BytesBytesCodec]:
-    """Compression, then a CRC-32C of what it gave."""
-    return [ZstdCodec(level=LEVEL), Crc32cCodec()]
-
-
-def create_array(
-    group: zarr.Group,
-    name: str,
-    *,
-    dimensions: tuple[str, ...],
-    shape: tuple[int, ...],
-    dtype: Any,
-    chunks: tuple[int, ...] | None = None,
-    shards: tuple[int, ...] | None = None,
-    attributes: Mapping[str, Any] | None = None,
-) -> zarr.Array[Any]:
-    """Create an array of the format; along `snapshot`, a chunk holds one snapshot, so that none is ever rewritten."""
-    code = "U" if dtype is str else np.dtype(dtype).kind
-    if chunks is None:
-        chunks = tuple(1 if axis == "snapshot" else max(1, n) for axis, n in zip(dimensions, shape, strict=True))
-    return group.create_array(
-        name,
-        shape=shape,
-        dtype=dtype,
-        chunks=chunks,
-        shards=shards,
-        fill_value={"f": float("nan"), "i": -1, "u": 0, "U": ""}[code],
-        compressors=codecs(),
-        chunk_key_encoding={"name": "default", "configuration": {"separator": "."}},
-        dimension_names=dimensions,
-        attributes=dict(attributes or {}),
-        overwrite=True,
-    )
-
-
-def create_layer(group: zarr.Group, spec: LayerSpec, *, n_samples: int, shard_samples: int) -> list[str]:
-    """Create a layer's arrays with no snapshots yet; return their names.
-
-    A shard is one batch of samples, written once; within it the chunks are about 1 MiB before compression, so that a
-    picture of one sample decodes little.
-    """
-    shard_samples = min(shard_samples, n_samples)
-    names = []
-    for quantity in spec.quantities:
-        create_array(
-            group,
-            quantity,
-            dimensions=("snapshot", *spec.dimensions),
-            shape=(0, n_samples, *spec.shape),
-            dtype=spec.dtype_of(quantity),
-            chunks=(1, *_chunk_shape(spec, quantity, shard_samples)),
-            shards=(1, shard_samples, *spec.shape),
-        )
-        create_array(
-            group,
-            STATISTICS_OF[quantity],
-            dimensions=("snapshot", "statistic", "channel"),
-            shape=(0, len(STATISTICS), spec.n_channels),
-            dtype="float64",
-        )
-        names += [quantity, STATISTICS_OF[quantity]]
-    if spec.channels is not None:
-        numbers = np.array(spec.channels, dtype=np.int64)
-        create_array(group, "channel", dimensions=("channel",), shape=numbers.shape, dtype="int64")[...] = numbers
-        names.append("channel")
-    return names
-
-
 def layer_path(layer: str) -> str:
-    """Return where a layer's arrays lie in the hierarchy."""
+    """Return the path of a layer's group."""
     return f"layers/{escape(layer)}"
 
 
 def array_path(layer: str, quantity: Quantity) -> str:
-    """Return where a layer's maps lie in the hierarchy."""
+    """Return the path of a layer's activations or gradients."""
     return f"{layer_path(layer)}/{quantity}"
 
 
 def statistics_path(layer: str, quantity: Quantity) -> str:
-    """Return where a layer's statistics lie in the hierarchy."""
+    """Return the path of a layer's statistics."""
     return f"{layer_path(layer)}/{STATISTICS_OF[quantity]}"
 
 
@@ -238,17 +222,3 @@ def holds_feature_maps(path: str) -> bool:
     """Whether the array at a path is of a layer's activations or gradients."""
     parent, _, name = path.rpartition("/")
     return parent.startswith("layers/") and name in STATISTICS_OF
-
-
-def _chunk_shape(spec: LayerSpec, quantity: Quantity, shard_samples: int) -> tuple[int, ...]:
-    shape, sample_bytes = list(spec.shape), spec.bytes_of(quantity)
-    if sample_bytes > CHUNK_BYTES:
-        axis = spec.dimensions.index("channel") - 1
-        shape[axis] = _divisor(shape[axis], CHUNK_BYTES * shape[axis] // sample_bytes)
-    samples = _divisor(shard_samples, CHUNK_BYTES // max(1, sample_bytes))
-    return (samples, *shape)
-
-
-def _divisor(n: int, limit: int) -> int:
-    """Return the largest divisor of `n` that is at most `limit`, and 1 at least."""
-    return max((d for d in range(1, min(n, limit) + 1) if n % d == 0), default=1)

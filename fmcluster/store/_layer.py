@@ -1,23 +1,61 @@
-"""One layer of a run."""
+"""Layer of a run: its feature maps over the snapshots, read by epoch, sample and channel."""
 
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from ..vectors import Scaling, Vectors, make_vectors
-from ._arrays import shard_shape
-from ._format import STATISTICS, STATISTICS_OF, Pair, Quantity, array_path, statistics_path
+from ._arrays import StoredArray, shard_shape
+from ._format import STATISTICS, STATISTICS_OF, Pair, Quantity, array_path, layer_path, statistics_path
 from ._slots import boxes, ranges
 
-if TYPE_CHECKING:
-    from ._run import Run
-
 Selection = int | slice | Sequence[int] | npt.NDArray[np.integer] | None
+
+
+class Snapshots(Protocol):
+    """What a layer asks of its run; see `Run` for each."""
+
+    path: str
+
+    @property
+    def snapshots(self) -> pd.DataFrame:
+        """One row per snapshot: snapshot, epoch, step."""
+
+    @property
+    def samples(self) -> pd.DataFrame:
+        """One row per sample, by its index in the data set."""
+
+    def resolve(self, *, epoch: int | None = None, snapshot: int | None = None) -> int:
+        """Return the number of the snapshot asked for."""
+
+    def slots(self, snapshot: int, samples: npt.NDArray[np.int64] | None = None) -> npt.NDArray[np.int64]:
+        """Return the slots in which a snapshot holds samples."""
+
+    def loss_scale(self, snapshot: int) -> npt.NDArray[np.float64]:
+        """Return the loss scale of each slot."""
+
+    def common_samples(self, snapshots: Sequence[int]) -> npt.NDArray[np.int64]:
+        """Return the dataset indices that all the snapshots hold."""
+
+    def left_out(self, snapshots: Sequence[int]) -> npt.NDArray[np.int64]:
+        """Return the dataset indices that some of the snapshots hold, but not all."""
+
+    def display(self, sample: int) -> npt.NDArray[np.uint8] | None:
+        """Return a picture of a sample's input."""
+
+    def holds(self, path: str) -> bool:
+        """Whether there is an array or group at a path."""
+
+    def group_attributes(self, path: str) -> dict[str, Any]:
+        """Return the attributes of a group."""
+
+    def stored(self, path: str) -> StoredArray:
+        """Return an array."""
 
 
 class Layer:
@@ -31,11 +69,11 @@ class Layer:
         Whether these are the layer's outputs, or the gradients of the loss with respect to them.
     """
 
-    def __init__(self, run: "Run", name: str, *, quantity: Quantity = "activation") -> None:
+    def __init__(self, run: Snapshots, name: str, *, quantity: Quantity = "activation") -> None:
         self.name = name
         self.quantity = quantity
         self._run = run
-        self._path = run.layer_path(name)
+        self._path = layer_path(name)
         self._array = run.stored(array_path(name, quantity))
 
     @property
@@ -113,8 +151,9 @@ class Layer:
 
     @property
     def average_pooled(self) -> bool:
-        """Whether the maps, once cropped, were averaged down."""
-        return bool(self._attributes.get("average_pooled"))
+        """Whether the feature maps, once cropped, were averaged down."""
+        told = self._attributes
+        return bool(told.get("average_pooled", told.get("pooled")))  # earlier versions wrote "pooled"
 
     @property
     def feature_map_shape(self) -> tuple[int, int, int]:
@@ -156,6 +195,7 @@ class Layer:
         snapshot: int | None = None,
         samples: Selection = None,
         channels: Selection = None,
+        unscaled: bool = False,
     ) -> npt.NDArray[Any]:
         """Read feature maps.
 
@@ -170,37 +210,46 @@ class Layer:
         channels : int, slice or sequence of int, optional
             The module's numbers of channels, in the order wanted; a slice is of those that were kept. All by default.
             A single int keeps the axis, for samples as for channels.
+        unscaled : bool
+            Divide gradients by the loss scale that was recorded with each sample: what the loss was multiplied with
+            (``torch.amp.GradScaler``). By default they are read as they were stored.
 
         Returns
         -------
         ndarray of shape (n_samples, n_channels, height, width)
             In the stored dtype; (n_samples, n_channels) or (n_samples, n_tokens, n_channels) for layers without
-            maps. Without `epoch` and `snapshot`, an axis of snapshots comes first.
+            feature maps. Without `epoch` and `snapshot`, an axis of snapshots comes first.
 
         Raises
         ------
         ValueError
-            Where there is no such epoch, snapshot, sample or channel.
+            Where there is no such epoch, snapshot, sample or channel. With `unscaled`, where the layer's values are
+            not gradients, or the loss scale of a sample is not known.
         StoreError
             Where the stored data is damaged.
         """
-        picked = self.channel_places(channels)
+        picked = self.channel_indices(channels)
+        if unscaled and self.quantity != "gradient":
+            raise ValueError(
+                f"unscaled=True was passed for the {self.quantity} of layer {self.name!r}; only gradients have a loss "
+                f"scale: read layer.gradient, or leave unscaled out"
+            )
         if epoch is None and snapshot is None:
             self._run.resolve(snapshot=0)
             numbers = range(self.shape[0])
             chosen = samples if samples is None or isinstance(samples, slice) else _integers(samples, "samples")
             if chosen is None or isinstance(chosen, slice):
                 chosen = self._run.common_samples(numbers)[chosen or slice(None)]
-            return np.stack([self._read_part(k, self._run.slots(k, chosen), picked) for k in numbers])
+            return np.stack([self._read_part(k, self._run.slots(k, chosen), picked, unscaled) for k in numbers])
         number = self._run.resolve(epoch=epoch, snapshot=snapshot)
         if samples is None or isinstance(samples, slice):
-            return self._read_part(number, self._run.slots(number)[samples or slice(None)], picked)
-        return self._read_part(number, self._run.slots(number, _integers(samples, "samples")), picked)
+            return self._read_part(number, self._run.slots(number)[samples or slice(None)], picked, unscaled)
+        return self._read_part(number, self._run.slots(number, _integers(samples, "samples")), picked, unscaled)
 
     def read_feature_maps(
         self, *, snapshot: int, samples: npt.NDArray[np.int64], channels: slice, rows: slice
     ) -> npt.NDArray[np.floating]:
-        """Read maps of shape (n_samples, n_channels, height, width), whatever axes the layer has."""
+        """Read feature maps of shape (n_samples, n_channels, height, width), whatever axes the layer has."""
         slots = self._run.slots(snapshot, samples)
         rest = {5: (channels, rows), 4: (rows, channels), 3: (channels,)}[len(self.shape)]
         values = self._read_slots(snapshot, slots, rest)
@@ -229,8 +278,8 @@ class Layer:
         Parameters
         ----------
         view : {"channel", "feature_map", "sample", "position"} or str
-            What a row is: a channel's response to all samples, one feature map, one sample, or one place of one
-            sample. Or an einops pattern from ``n c h w`` to rows and features.
+            What a row is: a channel's response to all samples, one feature map, one sample, or one position
+            in one sample. Or an einops pattern from ``n c h w`` to rows and features.
         snapshots : sequence of int, optional
             Numbers of the snapshots; all by default.
         samples : sequence of int, optional
@@ -262,7 +311,7 @@ class Layer:
             if given is not None and len(given) == 0:
                 raise ValueError(f"{name} is empty; pass at least one, or None for all")
         if any(later <= earlier for earlier, later in pairwise(chosen)):
-            raise ValueError(f"snapshots is {chosen}; expected each once, in order, so that what follows is in time")
+            raise ValueError(f"snapshots is {chosen}; expected each once, in order, so that each step goes forward")
         return make_vectors(
             self,
             view,
@@ -288,41 +337,51 @@ class Layer:
             self._run.slots(number, wanted)
         return wanted
 
-    def channel_places(self, channels: Selection) -> npt.NDArray[np.int64]:
-        """Return where channels lie among those kept, by their numbers; a slice counts those kept.
+    def channel_indices(self, channels: Selection) -> npt.NDArray[np.int64]:
+        """Return the indices of channels along the stored axis, by their numbers; a slice is of those kept.
 
         Raises
         ------
         TypeError
-            For what is not a row of integers.
+            For what is not a list of integers.
         ValueError
             For a channel that was not recorded.
         """
-        places = np.arange(self.n_channels)
+        indices = np.arange(self.n_channels)
         if channels is None:
-            return places
+            return indices
         if isinstance(channels, slice):
-            return places[channels]
+            return indices[channels]
         wanted = _integers(channels, "channels")
-        place_of = dict(zip(self.channels.tolist(), places.tolist(), strict=True))
-        if unknown := [number for number in wanted.tolist() if number not in place_of]:
+        index_of = dict(zip(self.channels.tolist(), indices.tolist(), strict=True))
+        if unknown := [number for number in wanted.tolist() if number not in index_of]:
             raise ValueError(
                 f"there is no channel {unknown[0]} of {self.label}; "
                 f"{self.n_channels} were recorded: {ranges(self.channels)}"
             )
-        return np.array([place_of[number] for number in wanted.tolist()], dtype=np.int64)
+        return np.array([index_of[number] for number in wanted.tolist()], dtype=np.int64)
 
     def _read_part(
-        self, snapshot: int, slots: npt.NDArray[np.int64], channels: npt.NDArray[np.int64]
+        self, snapshot: int, slots: npt.NDArray[np.int64], channels: npt.NDArray[np.int64], unscaled: bool
     ) -> npt.NDArray[Any]:
-        """Read slots and channels, by their places in the array, in the order given."""
+        """Read slots and channels, by their indices in the array, in the order given."""
         box = slice(int(channels.min()), int(channels.max()) + 1) if len(channels) else slice(0, 0)
         axis = self.dimensions.index("channel") - 1
         rest = tuple(box if a == axis else slice(None) for a in range(1, len(self.shape) - 1))
         values = self._read_slots(snapshot, slots, rest)
-        if np.array_equal(channels, np.arange(box.start, box.stop)):
-            return values
-        return np.take(values, channels - box.start, axis=axis)
+        if not np.array_equal(channels, np.arange(box.start, box.stop)):
+            values = np.take(values, channels - box.start, axis=axis)
+        return self._unscale(values, snapshot, slots) if unscaled else values
+
+    def _unscale(self, values: npt.NDArray[Any], snapshot: int, slots: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        scale = self._run.loss_scale(snapshot)[slots]
+        if np.isnan(scale).any():
+            raise ValueError(
+                f"{self._run.path} holds no loss scale for {np.isnan(scale).sum()} of the {len(slots)} samples asked "
+                f"for of snapshot {snapshot}. Read without unscaled=True; a new run keeps the scale with "
+                f"recorder.batch(indices, loss_scale=scaler.get_scale()), 1 where the loss is not scaled"
+            )
+        return (values / scale.reshape(-1, *(1 for _ in values.shape[1:]))).astype(values.dtype)
 
     def _read_slots(self, snapshot: int, slots: npt.NDArray[np.int64], rest: tuple[slice, ...]) -> npt.NDArray[Any]:
         """Read slots in the order given, each shard once, however they are scattered."""
@@ -343,7 +402,7 @@ class Layer:
 
 
 def _integers(selection: int | Sequence[int] | npt.NDArray[np.integer], what: str) -> npt.NDArray[np.int64]:
-    """Return what was asked for as numbers; a mask is not taken for the numbers 0 and 1."""
+    """Return a selection as an array of numbers; a mask is refused, rather than taken for the numbers 0 and 1."""
     picked = np.atleast_1d(np.asarray(selection))
     if picked.ndim != 1 or (picked.size and picked.dtype.kind not in "iu"):
         raise TypeError(

@@ -1,7 +1,8 @@
-"""The root's metadata: what makes a folder a run, and which of its snapshots are whole."""
+"""Metadata of the root: what makes a folder a run, and which of its snapshots are whole."""
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ..errors import StoreError
@@ -42,7 +43,22 @@ def checked_attributes(path: str, attributes: Mapping[str, Any]) -> dict[str, An
             f"Upgrade with: pip install --upgrade fmcluster"
         )
     if found.get("unfinished"):
-        raise StoreError(f"{path} was interrupted before it was laid out and holds nothing. Record it again.")
+        raise StoreError(f"{path} was interrupted before it was created in full and holds nothing. Record it again.")
     if lacks := [key for key in ("layers", "commits", "sessions") if not isinstance(found.get(key), list)]:
-        raise StoreError(f"{path} is damaged: its zarr.json says nothing of {lacks[0]!r}. Restore it from a copy.")
+        raise StoreError(f"{path} is damaged: its zarr.json has no {lacks[0]!r}. Restore it from a copy.")
     return found
+
+
+def read_root(path: Path) -> dict[str, Any]:
+    """Return the content of a run's `zarr.json`."""
+    try:
+        root: dict[str, Any] = dict(json.loads((path / "zarr.json").read_bytes()))
+    except (ValueError, TypeError) as error:
+        raise StoreError(
+            f"{path} cannot be written: its zarr.json is damaged ({error}). Nothing was changed; "
+            f"record into another path, or remove the folder."
+        ) from error
+    return root
+
+
+UNFINISHED = root_metadata({"format": VERSION, "unfinished": True}, {})

@@ -1,5 +1,6 @@
-"""The shards of the snapshot under way: written, left blank, or still to come."""
+"""Pending shards: those of the snapshot that is being written, each written, left blank, or missing yet."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,44 @@ from ._arrays import chunk_key
 from ._shards import ShardLayout, write_shard
 
 
-class ShardsUnderWay:
-    """What has been written of a snapshot; several threads may write to it at once, each another shard.
+@dataclass(frozen=True, eq=False)
+class Shard:
+    """One shard of the snapshot that is being written.
+
+    Attributes
+    ----------
+    name : str
+        The path of its file within the run.
+    file : Path
+        Its file.
+    values : ndarray of shape (n_samples, ...), or None
+        What it holds; None: nothing but fill values.
+    layout : ShardLayout
+        Of the array that it belongs to.
+    """
+
+    name: str
+    file: Path
+    values: npt.NDArray[Any] | None
+    layout: ShardLayout
+
+    def run(self) -> None:
+        """Write the file and flush it to the disk; of a blank shard, remove the file.
+
+        Raises
+        ------
+        OSError
+            Where that fails; what the file then holds does not count.
+        """
+        if self.values is None:
+            self.file.unlink(missing_ok=True)
+            return
+        chunks, shape = (1, *self.layout.chunks), (1, *self.layout.shard)
+        write_shard(self.file, self.values[None], chunks=chunks, shard=shape, level=self.layout.level)
+
+
+class PendingShards:
+    """The shards of the snapshot that is being written; several threads may each write another one.
 
     Parameters
     ----------
@@ -32,19 +69,22 @@ class ShardsUnderWay:
         self, path: str, values: npt.NDArray[Any] | None, *, snapshot: int, offset: int, layout: ShardLayout
     ) -> None:
         """Write the shard that begins at slot `offset`, or leave it blank; see `RunWriter.write`."""
+        shard = self._shard(path, values, snapshot=snapshot, offset=offset, layout=layout)
+        self._written.pop(shard.name, None)  # should the write fail, it counts as missing
+        shard.run()
+        self._written[shard.name] = values is not None
+
+    def _shard(
+        self, path: str, values: npt.NDArray[Any] | None, *, snapshot: int, offset: int, layout: ShardLayout
+    ) -> Shard:
+        """Return the shard to be written, once it is known to fit."""
         length, n_slots = layout.shard[0], layout.shape[0]
         if offset % length or not 0 <= offset < n_slots:
             raise ValueError(f"{path}: offset is {offset}; expected a multiple of {length} from 0 to {n_slots - 1}")
-        name = f"{path}/{_key(snapshot, offset // length, layout)}"
-        if values is None:
-            self._written.pop(name, None)
-            (self._run / name).unlink(missing_ok=True)
-        else:
+        if values is not None:
             _check(values, path, most=min(length, n_slots - offset), layout=layout)
-            self._written.pop(name, None)
-            chunks, shard = (1, *layout.chunks), (1, *layout.shard)
-            write_shard(self._run / name, values[None], chunks=chunks, shard=shard, level=layout.level)
-        self._written[name] = values is not None
+        name = f"{path}/{_key(snapshot, offset // length, layout)}"
+        return Shard(name, self._run / name, values, layout)
 
     def blank(self, path: str, *, snapshot: int, index: npt.NDArray[np.int64], layout: ShardLayout) -> list[str]:
         """Return the keys of a layer's shards that hold nothing and have no file.
@@ -75,4 +115,4 @@ def _check(values: npt.NDArray[Any], path: str, *, most: int, layout: ShardLayou
     if not 0 < len(values) <= most or values.shape[1:] != layout.shape[1:]:
         raise ValueError(f"{path}: received {values.shape}; expected (1 to {most}, *{layout.shape[1:]}) for this shard")
     if values.dtype.newbyteorder("=") != np.dtype(layout.dtype):
-        raise ValueError(f"{path}: received maps of dtype {values.dtype}; expected {layout.dtype}")
+        raise ValueError(f"{path}: received feature maps of dtype {values.dtype}; expected {layout.dtype}")

@@ -1,6 +1,7 @@
-"""Reading a run: whole snapshots only, never a silent zero."""
+"""Run for reading: its whole snapshots, its samples and metrics, and its layers."""
 
 import os
+import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 from functools import cached_property, reduce
@@ -16,13 +17,18 @@ from zarr.errors import ContainsArrayError, GroupNotFoundError
 from ..errors import StoreError
 from ._arrays import StoredArray, shard_shape
 from ._compat import careful_pipeline, open_store
-from ._format import RunKind, array_path, layer_path
+from ._format import LOSS_SCALE, RunKind, array_path, layer_path
 from ._layer import Layer
 from ._metadata import checked_attributes
 from ._slots import last_slots, ranges
 
 if TYPE_CHECKING:
     import xarray
+
+
+def layer_expression(pattern: str) -> re.Pattern[str]:
+    """Return a layer pattern as a regular expression: ``*`` and ``?`` stop at dots."""
+    return re.compile(re.escape(pattern).replace(r"\*", "[^.]*").replace(r"\?", "[^.]"))
 
 
 def open_run(path: str | os.PathLike[str]) -> "Run":
@@ -43,7 +49,7 @@ def open_run(path: str | os.PathLike[str]) -> "Run":
     FileNotFoundError
         Where there is nothing at `path`.
     StoreError
-        Where what is there is not a run, or is of a newer format.
+        Where `path` holds no run, or one of a newer format.
     """
     return Run(os.fspath(path))
 
@@ -56,7 +62,7 @@ class Run:
     Attributes
     ----------
     path : str
-        Where the run lies.
+        The run's folder or URL.
     kind : {"probe", "live"}
         Whether every snapshot holds the same samples in the same slots, or training samples as they arrived.
     layers : list of str
@@ -102,7 +108,7 @@ class Run:
             for name in ("samples/sample", "samples/label", "samples/path", "samples/digest")
             if self.holds(name)
         }
-        if not columns:  # of a data set that was not at hand: what was seen of it
+        if not columns:  # the data set was not passed: the samples that were seen
             seen = np.unique(np.concatenate([np.empty(0, np.int64), *map(self.sample_ids, range(len(self)))]))
             columns = {"sample": seen, "label": np.full(len(seen), -1)}
         if "digest" in columns:
@@ -142,7 +148,7 @@ class Run:
 
     @property
     def nbytes_stored(self) -> int:
-        """Bytes the run takes where it lies (a local run only)."""
+        """Bytes of the run's files (a local run only)."""
         return sum(file.stat().st_size for file in Path(self.path).rglob("*") if file.is_file())
 
     def __getitem__(self, name: str) -> Layer:
@@ -151,6 +157,31 @@ class Run:
             hint = f"did you mean {', '.join(near)}?" if near else f"it has: {', '.join(self.layers)}"
             raise KeyError(f"{self.path} has no layer {name!r}; {hint}")
         return Layer(self, name)
+
+    def match(self, patterns: Sequence[str]) -> list[str]:
+        """Return the names of the layers that match any of the patterns, in the order of the run.
+
+        Parameters
+        ----------
+        patterns : sequence of str
+            Names, or patterns in which ``*`` and ``?`` stop at dots, as those of a recorder's `layers`.
+
+        Returns
+        -------
+        list of str
+
+        Raises
+        ------
+        KeyError
+            Where a pattern matches no layer.
+        """
+        found: set[str] = set()
+        for pattern in patterns:
+            expression = layer_expression(pattern)
+            if not (names := [name for name in self.layers if name == pattern or expression.fullmatch(name)]):
+                return [self[pattern].name]  # raises, naming the layers that are near
+            found.update(names)
+        return [name for name in self.layers if name in found]
 
     def __contains__(self, name: object) -> bool:
         return name in self.layers
@@ -226,6 +257,18 @@ class Run:
             raise ValueError(f"snapshot {snapshot} has no sample {samples[slots < 0][0]}; it {self._held(snapshot)}")
         return slots
 
+    def loss_scale(self, snapshot: int) -> npt.NDArray[np.float64]:
+        """Return what the loss was multiplied with before its gradients were computed, by the slot of each sample.
+
+        Returns
+        -------
+        ndarray of shape (n_slots,), float64
+            1 where the loss was not scaled; NaN where nothing was recorded.
+        """
+        if not self.holds(LOSS_SCALE):
+            return np.full(self.n_samples, np.nan)
+        return self.stored(LOSS_SCALE).read(snapshot)
+
     def common_samples(self, snapshots: Sequence[int]) -> npt.NDArray[np.int64]:
         """Return the dataset indices that all the snapshots hold: in slot order, in a live run ascending.
 
@@ -257,7 +300,7 @@ class Run:
         return f"holds {len(known)} samples{f' from {known[0]} to {known[-1]}' if len(known) else ''}"
 
     def _index(self, snapshot: int) -> npt.NDArray[np.int64]:
-        """Return a snapshot's row of `index`, read once: every read of maps asks for it."""
+        """Return a snapshot's row of `index`, read once: every read of feature maps needs it."""
         if snapshot not in self._indices:
             self._indices[snapshot] = self.stored("index").read(snapshot)
         return self._indices[snapshot]
@@ -295,12 +338,12 @@ class Run:
             with careful_pipeline():
                 array = self._group[path]
         except KeyError:
-            raise StoreError(f"{self.path} has lost {path}: its metadata does not name it") from None
+            raise StoreError(f"{self.path} is damaged: its metadata does not name {path}") from None
         assert isinstance(array, zarr.Array)
         return StoredArray(array, run=self.path, absent=tuple(c["absent"] for c in self._attributes["commits"]))
 
     def layer_path(self, name: str) -> str:
-        """Return where a layer's arrays lie in the hierarchy."""
+        """Return the path of a layer's group in the hierarchy."""
         return layer_path(name)
 
 

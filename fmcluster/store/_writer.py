@@ -1,4 +1,7 @@
-"""The commit protocol: a snapshot's data, flushed; then the root's consolidated metadata, replaced atomically."""
+"""Writer of a run: a snapshot's shards, and the commit that makes it visible.
+
+A commit is: data flushed to the disk, then the root's consolidated metadata replaced atomically.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,24 +17,21 @@ from filelock import FileLock, Timeout
 from ..errors import StoreError
 from ._arrays import chunk_key, chunk_keys
 from ._compat import array_from_metadata
-from ._create import UNFINISHED, Mode, make_room, read_root
+from ._create import Mode, create_array, create_arrays, prepare_folder
 from ._disk import flush, replace_file
 from ._escape import escape
 from ._format import (
-    STATISTICS,
+    LOSS_SCALE,
     VERSION,
     LayerSpec,
     Quantity,
     RunKind,
     array_path,
-    create_array,
-    create_layer,
     holds_feature_maps,
-    layer_path,
     statistics_path,
 )
-from ._metadata import checked_attributes, root_metadata
-from ._pending import ShardsUnderWay
+from ._metadata import UNFINISHED, checked_attributes, read_root, root_metadata
+from ._pending import PendingShards
 from ._shards import ShardLayout, shard_layout
 
 Node = dict[str, Any]
@@ -48,15 +48,15 @@ class RunWriter:
     path : path-like
         The run's folder, on a local file system.
     mode : {"x", "a", "w"}
-        "x" makes a new run and refuses an existing one, "a" goes on after the last whole snapshot of an existing
-        one (or makes a new one), "w" replaces an existing one.
+        "x" makes a new run and refuses an existing one, "a" resumes an existing one after its last whole snapshot (or
+        makes a new one), "w" replaces an existing one.
 
     Raises
     ------
     FileExistsError
         With "x", where something exists at `path`; with "w", where it is not a run.
     StoreError
-        Where another writer is at work on the run, or the run to go on with is damaged.
+        Where another writer has the run open, or the run to resume is damaged.
     """
 
     def __init__(self, path: str | Path, *, mode: Mode = "x") -> None:
@@ -74,9 +74,9 @@ class RunWriter:
             self._nodes: dict[str, Node] = {}
             self._visible: set[str] = set()
             self._arrays: dict[str, zarr.Array[Any]] = {}
-            self._shards = ShardsUnderWay(self.path)
+            self._shards = PendingShards(self.path)
             self.attributes: dict[str, Any] = {}
-            if make_room(self.path, mode=mode):
+            if prepare_folder(self.path, mode=mode):
                 self._resume()
         except BaseException:
             self.close()
@@ -104,7 +104,7 @@ class RunWriter:
         return not self.attributes
 
     def create(self, specs: Sequence[LayerSpec], *, n_samples: int, shard_samples: int, kind: RunKind) -> None:
-        """Lay out a new run: its layers, without snapshots.
+        """Create a new run: its layers, without snapshots.
 
         Parameters
         ----------
@@ -123,18 +123,8 @@ class RunWriter:
             raise ValueError(f"n_samples={n_samples} and shard_samples={shard_samples} have to be positive")
         self.path.mkdir(parents=True, exist_ok=True)
         replace_file(self.path / "zarr.json", UNFINISHED)
-        root = self._root()
-        for name, shape in (("epoch", (0,)), ("step", (0,)), ("index", (0, n_samples))):
-            create_array(root, name, dimensions=("snapshot", "sample")[: len(shape)], shape=shape, dtype="int64")
-        names = np.array(STATISTICS)
-        create_array(root, "statistic", dimensions=("statistic",), shape=names.shape, dtype=str)[...] = names
-        nodes = ["epoch", "step", "index", "statistic", "layers"]
-        for spec in specs:
-            path = layer_path(spec.name)
-            group = root.create_group(path, attributes=spec.attributes())
-            leaves = create_layer(group, spec, n_samples=n_samples, shard_samples=shard_samples)
-            nodes += [path, *(f"{path}/{leaf}" for leaf in leaves)]
-        self._adopt(nodes)
+        paths = create_arrays(self._root(), specs, n_samples=n_samples, shard_samples=shard_samples)
+        self._adopt(paths)
         self.attributes = {
             "format": VERSION,
             "kind": kind,
@@ -158,18 +148,18 @@ class RunWriter:
         offset: int = 0,
         length: int | None = None,
     ) -> None:
-        """Write (a batch of) an array that does not change with time; visible from the next commit on.
+        """Write (a batch of) an array that does not change from snapshot to snapshot; visible from the next commit on.
 
         Parameters
         ----------
         path : str
-            Where it lies in the hierarchy: a group's name, a slash, and its own.
+            The array's path: a group's name, a slash, and its own.
         values : ndarray of shape (n_items, ...)
             What to write.
         dimensions : tuple of str
             Names of the axes.
         offset : int
-            Position of the first item; a multiple of the first batch's length.
+            Index of the first item; a multiple of the first batch's length.
         length : int, optional
             Items in all; by default those of `values`.
         """
@@ -195,7 +185,7 @@ class RunWriter:
     def write(
         self, layer: str, *, offset: int, values: npt.NDArray[Any] | None, quantity: Quantity = "activation"
     ) -> None:
-        """Write a shard of a layer into the snapshot under way, and flush it to the disk.
+        """Write a shard of a layer into the pending snapshot, and flush it to the disk.
 
         Several threads may do so at once, each another shard. A shard that is written again is replaced.
 
@@ -214,13 +204,13 @@ class RunWriter:
         Raises
         ------
         ValueError
-            For maps that the layer cannot hold.
+            For feature maps that the layer cannot hold.
         OSError
             Where they cannot be written.
         """
         path = array_path(layer, quantity)
         if path not in self._nodes:
-            raise ValueError(f"{self.path} has no place for the {quantity} of layer {layer!r}: create lays it out")
+            raise ValueError(f"{self.path} has no array for the {quantity} of layer {layer!r}; name it in `create`")
         self._shards.write(path, values, snapshot=self.n_snapshots, offset=offset, layout=self._layout(path))
 
     def commit(
@@ -232,8 +222,9 @@ class RunWriter:
         statistics: Mapping[tuple[str, Quantity], npt.NDArray[np.float64]],
         metrics: Mapping[str, float],
         clipped: Mapping[str, int],
+        loss_scale: npt.NDArray[np.float64] | None = None,
     ) -> None:
-        """Make the snapshot under way visible, all of it at once.
+        """Make the pending snapshot visible, all of it at once.
 
         Parameters
         ----------
@@ -247,9 +238,14 @@ class RunWriter:
             Numbers to keep beside the snapshot.
         clipped : mapping of str to int
             How many values of a layer were clipped to what its dtype can hold.
+        loss_scale : ndarray of shape (n_samples,), float64, optional
+            What the loss was multiplied with before its gradients were computed, for the sample in each slot: positive,
+            1 where it was not scaled, NaN where it is not known. By default it is known of none.
 
         Raises
         ------
+        ValueError
+            For an index or a loss scale that the run cannot hold.
         StoreError
             Where a shard was neither written nor left blank, though there are samples in its slots.
         """
@@ -257,6 +253,9 @@ class RunWriter:
         n_slots = self._nodes["index"]["shape"][1]
         if index.shape != (n_slots,) or index.dtype.kind != "i":
             raise ValueError(f"index is of {index.dtype} and shape {index.shape}; expected integers of ({n_slots},)")
+        if loss_scale is not None:
+            self._check_loss_scale(loss_scale, n_slots)
+            self._growing(self._loss_scale())[now] = np.where(index >= 0, loss_scale, np.nan)
         for path, value in (("epoch", epoch), ("step", step), ("index", index)):
             self._growing(path)[now] = value
         for (layer, quantity), values in statistics.items():
@@ -276,18 +275,18 @@ class RunWriter:
             raise
         self._arrays.clear()
         self._shards.clear()
-        with suppress(OSError):  # the snapshot is whole; the next commit, or who goes on, tries again
+        with suppress(OSError):  # the snapshot is whole; the next commit, or whoever resumes the run, tries again
             self._catch_up()
 
     def discard(self) -> None:
-        """Remove what was written of the snapshot under way."""
+        """Remove what was written of the pending snapshot."""
         self._arrays.clear()
         self._nodes = {path: node for path, node in self._nodes.items() if path in self._visible}
         self._shards.clear()
         self._forget_uncommitted()
 
     def close(self) -> None:
-        """Release the lock; another writer may go on."""
+        """Release the lock, so that another writer may open the run."""
         self._lock.release()
 
     def __enter__(self) -> "RunWriter":
@@ -300,7 +299,7 @@ class RunWriter:
         return zarr.open_group(self.path, mode="r+", use_consolidated=False)
 
     def _growing(self, path: str) -> zarr.Array[Any]:
-        """Return an array as it will be once the snapshot under way is committed; nothing of this is on the disk."""
+        """Return an array as it will be once the pending snapshot is committed; nothing of this is on the disk."""
         if path not in self._arrays:
             node = self._nodes[path]
             shape = [self.n_snapshots + 1, *node["shape"][1:]]
@@ -313,21 +312,45 @@ class RunWriter:
     def _metric(self, name: str) -> str:
         path = f"metrics/{escape(name)}"
         if path not in self._nodes:
-            create_array(
-                self._root().require_group("metrics"),
-                escape(name),
-                dimensions=("snapshot",),
-                shape=(0,),
-                dtype="float64",
-                attributes={"name": name},
-            )
-            self._adopt(["metrics", path])
-            for snapshot, commit in enumerate(self.attributes["commits"]):
-                commit["absent"][path] = [chunk_key(snapshot)]
+            self._root().require_group("metrics")
+            self._adopt(["metrics"])
+            self._add_array(path, dimensions=("snapshot",), shape=(0,), attributes={"name": name})
         return path
 
+    def _loss_scale(self) -> str:
+        if LOSS_SCALE not in self._nodes:  # of a run that an earlier version began
+            shape = (0, self._nodes["index"]["shape"][1])
+            self._add_array(LOSS_SCALE, dimensions=("snapshot", "sample"), shape=shape)
+        return LOSS_SCALE
+
+    def _check_loss_scale(self, loss_scale: npt.NDArray[np.float64], n_slots: int) -> None:
+        if not any(path.endswith("/gradient") and holds_feature_maps(path) for path in self._nodes):
+            raise ValueError(f"{self.path} holds no gradients; a loss scale belongs to gradients: leave loss_scale out")
+        if loss_scale.shape != (n_slots,) or loss_scale.dtype.kind != "f":
+            raise ValueError(
+                f"loss_scale is of {loss_scale.dtype} and shape {loss_scale.shape}; expected floats of ({n_slots},)"
+            )
+        known = loss_scale[~np.isnan(loss_scale)]
+        if not (np.isfinite(known) & (known > 0)).all():
+            raise ValueError(
+                f"loss_scale holds {known[~(np.isfinite(known) & (known > 0))][0]}; expected positive numbers, "
+                f"and NaN where the scale is not known"
+            )
+
+    def _add_array(
+        self, path: str, *, dimensions: tuple[str, ...], shape: tuple[int, ...], attributes: Node | None = None
+    ) -> None:
+        """Create a float64 array by snapshot that the run did not have; the snapshots so far hold NaN in it."""
+        parent, _, name = path.rpartition("/")
+        root = self._root()
+        group = root.require_group(parent) if parent else root
+        create_array(group, name, dimensions=dimensions, shape=shape, dtype="float64", attributes=attributes)
+        self._adopt([path])
+        for snapshot, commit in enumerate(self.attributes["commits"]):
+            commit["absent"][path] = [chunk_key(snapshot, *(0 for _ in shape[1:]))]
+
     def _adopt(self, paths: Sequence[str]) -> None:
-        """Take nodes that were just created into what the next commit shows."""
+        """Add nodes that were just created to those that the next commit shows."""
         for path in paths:
             self._nodes[path] = json.loads((self.path / path / "zarr.json").read_bytes())
             folder = self.path / path
@@ -365,7 +388,7 @@ class RunWriter:
         self._visible = set(self._nodes)
 
     def _catch_up(self) -> None:
-        """Bring each array's own metadata to the committed number of snapshots, for who opens it by itself."""
+        """Bring each array's own metadata to the committed number of snapshots, for readers that open it by itself."""
         for path, node in self._over_time().items():
             replace_file(self.path / path / "zarr.json", json.dumps(node, indent=1).encode())
 

@@ -83,9 +83,11 @@ def test_verify_tells_whole_from_damaged(run, tmp_path, capsys, monkeypatch):
         (["plot", "RUN", "grid", "--layer", "conv1", "--channels", "a-b", "-o", "a.png"], "cannot read the channels"),
         (["plot", "RUN", "grid", "--layer", "conv1", "--sample", "99", "-o", "a.png"], "99"),
         (["plot", "RUN", "top_images", "--layer", "conv1", "-o", "a.png"], "a run without pictures of its inputs"),
-        (["report", "RUN", "--layers", "conv9"], "did you mean conv1?"),
+        (["report", "RUN", "--layer", "conv9"], "did you mean conv1?"),
         (["report", "RUN", "--view", "chanel"], "did you mean 'channel'?"),
         (["report", "RUN", "--sample", "99"], "sample=99"),
+        (["analyze", "RUN"], "analyze needs a layer: pass --layer with one of conv1, fc"),
+        (["analyze", "RUN", "--layer", "*"], "--layer matches 2 layers (conv1, fc); analyze takes one of them"),
         (["train", "nowhere"], "nowhere"),
         (["plot", "RUN", "grid", "--layer", "conv1", "-o", "nodir/a.png"], "there is no folder nodir"),
         (["analyze", "RUN", "--layer", "conv1", "-o", "file.txt"], "file.txt is a file"),
@@ -113,7 +115,7 @@ def test_an_empty_run_and_a_newer_format_are_one_line(run, tmp_path, capsys, mon
         writer.create([LayerSpec("fc", (2,), "float16", "Linear")], n_samples=2, shard_samples=2, kind="probe")
     assert call("info", empty, monkeypatch=monkeypatch) == 0
     assert "No whole snapshot yet." in capsys.readouterr().out
-    drawn = ["grid", "evolution", "flow", "metrics"]
+    drawn = ["grid", "channel_evolution", "flow", "metrics"]
     for command in (
         ["analyze", empty, "--layer", "fc"],
         ["report", empty, "-o", tmp_path / "r.html"],
@@ -130,7 +132,7 @@ def test_an_empty_run_and_a_newer_format_are_one_line(run, tmp_path, capsys, mon
 def test_more_rows_than_a_map_takes_are_refused_before_the_work(run, capsys, monkeypatch):
     monkeypatch.setattr("fmcluster.analysis.MOST_ROWS", 10)
     assert call("analyze", run, "--layer", "conv1", monkeypatch=monkeypatch) == 2
-    assert "18 rows, and a map takes 10 at most; draw some with --rows, up to 3" in capsys.readouterr().err
+    assert "18 rows, and an embedding takes 10 at most; draw some with --rows, up to 3" in capsys.readouterr().err
 
 
 def test_train_never_replaces_what_it_was_not_told_to(run, capsys, monkeypatch):
@@ -145,7 +147,7 @@ def test_estimate_tells_bytes_before_the_run(capsys, monkeypatch):
     out = capsys.readouterr().out
     assert "resnet18, 10 samples, 3 snapshots" in out
     per_sample = 3 * 64 * 16**2 + 2 * 64 * 8**2 + 128 * 4**2 + 256 * 2**2 + 2 * 512 + 1000
-    assert f"In all {30 * 2 * per_sample / 1e6:.1f} MB" in out
+    assert f"In total {30 * 2 * per_sample / 1e6:.1f} MB" in out
 
 
 def test_the_version(capsys, monkeypatch):
@@ -154,7 +156,7 @@ def test_the_version(capsys, monkeypatch):
 
 
 def test_a_wrong_option_exits_with_2(run, monkeypatch):
-    assert call("analyze", run, "--layer", "fc", "--seed", "-1", monkeypatch=monkeypatch) == 2
+    assert call("analyze", run, "--layer", "fc", "--random-state", "-1", monkeypatch=monkeypatch) == 2
     assert call("plot", run, "grid", "--layer", "fc", "--dpi", "0", "-o", "a.png", monkeypatch=monkeypatch) == 2
     assert call("info", run, "--nonsense", monkeypatch=monkeypatch) == 2
     assert call("plot", run, "pie", "-o", "a.png", monkeypatch=monkeypatch) == 2
@@ -174,11 +176,12 @@ def test_our_own_mistakes_keep_their_traceback(run, monkeypatch):
     "picture",
     [
         "grid",
-        "evolution",
-        "variance",
+        "channel_grid",
+        "channel_evolution",
+        "explained_variance",
         "statistics",
         "drift",
-        "places",
+        "position_clusters",
         "quality",
         "lifelines",
         "similarity",
@@ -190,17 +193,20 @@ def test_plot_writes_a_picture(picture, run, tmp_path, monkeypatch):
     assert out.read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("picture", ["similarity", "convergence", "channels"])
+@pytest.mark.parametrize("picture", ["similarity", "convergence", "channels_per_layer"])
 def test_what_is_of_the_whole_run_needs_no_layer(picture, run, tmp_path, monkeypatch):
     out = tmp_path / f"{picture}.png"
     assert call("plot", run, picture, "-o", out, monkeypatch=monkeypatch) == 0
     assert out.read_bytes().startswith(b"\x89PNG")
 
 
-def test_plot_metrics_needs_no_layer(run, tmp_path, monkeypatch):
+def test_plot_metrics_needs_no_layer(run, tmp_path, capsys, monkeypatch):
     out = tmp_path / "metrics.svg"
     assert call("plot", run, "metrics", "-o", out, monkeypatch=monkeypatch) == 0
     assert "<svg" in out.read_text()
+    assert call("plot", run, "metrics", "--metric", "val_accuracy", "-o", out, monkeypatch=monkeypatch) == 0
+    assert call("plot", run, "metrics", "--metric", "loss", "-o", out, monkeypatch=monkeypatch) == 2
+    assert "no metric 'loss'; it has: val_accuracy" in capsys.readouterr().err
 
 
 def test_analyze_saves_beside_the_run_what_the_api_gives(run, capsys, monkeypatch):
@@ -225,7 +231,7 @@ def test_analyze_saves_beside_the_run_what_the_api_gives(run, capsys, monkeypatc
 def test_diagnose_prints_what_the_api_finds_and_saves_tables(run, tmp_path, capsys, monkeypatch):
     from fmcluster import diagnose
 
-    assert call("diagnose", run, "--layers", "conv1", "-o", tmp_path / "out", monkeypatch=monkeypatch) == 0
+    assert call("diagnose", run, "--layer", "conv?", "-o", tmp_path / "out", monkeypatch=monkeypatch) == 0
     findings = diagnose(open_run(run), layers=["conv1"])
     said = " ".join(capsys.readouterr().out.split())
     assert " ".join(str(findings).split()) in said
@@ -280,6 +286,11 @@ def test_info_as_json_tells_kind_gradients_and_what_is_kept(live_run, capsys, mo
     assert conv1["gradient"] == {"dtype": "float32", "bytes": 800}
     assert (conv1["output"], conv1["channels"], conv1["crop"]) == ([8, 12, 12], [6, 1], [[0, 10], [2, 12]])
     assert conv1["average_pooled"] is True
-    assert (fc["gradient"], fc["channels"], fc["crop"], fc["average_pooled"]) == (None, [0, 1, 2], None, False)
+    assert (fc["gradient"], fc["channels"], fc["crop"], fc["average_pooled"]) == (
+        None,
+        [0, 1, 2],
+        None,
+        False,
+    )
     assert told["bytes"] == conv1["bytes"] + 800 + fc["bytes"]
     assert told["missing"] == ["layers/conv1/gradient/c.0.0.0.0.0"]

@@ -57,17 +57,17 @@ def test_a_picture_that_does_not_move_says_what_it_can_be_written_to(run, tmp_pa
     assert plot(run, "flow", "--layer", "conv1", "-o", tmp_path / "flow.gif", monkeypatch=monkeypatch) == 2
     said = capsys.readouterr().err.strip()
     assert said == (
-        "error: cannot write flow.gif; expected a file that ends in .png, .svg or .pdf: flow does not move, as "
-        "embedding and grid do"
+        "error: cannot write flow.gif; expected a file that ends in .png, .svg or .pdf: flow cannot be animated, as "
+        "embedding and channel_grid can"
     )
     assert plot(run, "grid", "--layer", "conv1", "-o", tmp_path / "grid.bmp", monkeypatch=monkeypatch) == 2
-    assert "ends in .png, .svg or .pdf, or, to see it move, in .gif or .mp4" in capsys.readouterr().err
+    assert "ends in .png, .svg or .pdf, or, as an animation, in .gif or .mp4" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("grid", "--epoch", "1"), "an animation shows all: leave --epoch out"),
+        (("grid", "--epoch", "1"), "an animation shows all epochs: leave out --epoch"),
         (("grid", "--order", "cluster"), "pass index or activity"),
     ],
 )
@@ -94,11 +94,11 @@ def test_trajectories_of_channels_that_drifted_farther_than_a_floor(run, tmp_pat
     farthest = diagnose(open_run(run), layers=["conv1"]).channels.groupby("channel")["drift"].max()
     floor = round(min(1.0, float(farthest.median())), 4)
     out = tmp_path / "paths.svg"
-    arguments = ("trajectories", "--layer", "conv1", "--clusters", "3", "--floor", str(floor), "-o", out)
+    arguments = ("trajectories", "--layer", "conv1", "--clusters", "3", "--min-drift", str(floor), "-o", out)
     with mpl.rc_context({"svg.fonttype": "none"}):
         assert plot(run, *arguments, monkeypatch=monkeypatch) == 0
     assert f"{(farthest > floor).sum()} of 20 rows with" in out.read_text()
-    arguments = ("trajectories", "--layer", "conv1", "--view", "sample", "--floor", "0.1", "-o", out)
+    arguments = ("trajectories", "--layer", "conv1", "--view", "sample", "--min-drift", "0.1", "-o", out)
     assert plot(run, *arguments, monkeypatch=monkeypatch) == 2
     assert "a map of the sample view of 'conv1'; expected findings of its channels" in capsys.readouterr().err
 

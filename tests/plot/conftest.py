@@ -131,7 +131,7 @@ def make_drifting(per_snapshot: int, *, n_clusters: int = 8, count: int = 9, noi
         labels.append(np.where(noise & (rng.random(per_snapshot) < 0.06), -1, home))
     rows = result_rows(per_snapshot, count)
     about = {"rows": rows, "layer": "layer4", "view": "channel", "fit": "pooled"}
-    faithfulness = Faithfulness(8.4, 0.4, 15, 64, 0.93, 0.71 if count > 1 else float("nan"), 0.69)
+    faithfulness = Faithfulness(0.56, 0.03, 15, 64, 0.93, 0.71 if count > 1 else float("nan"), 0.69)
     embedding = Embedding(**about, values=np.concatenate(values), method="UMAP", faithfulness=faithfulness)
     clusters = Clusters(**about, labels=np.concatenate(labels).astype(np.int64), method="KMeans")
     return embedding, clusters, history_of(clusters)

@@ -43,12 +43,12 @@ def limits(ax):
 
 def test_churn_stands_beside_its_floor_and_null_where_they_are_known(drifting):
     floor = [0.1, 0.2, np.nan, 0.15, 0.1, 0.1, 0.1, 0.1]
-    history = with_steps(drifting(64)[2], churn_floor=floor, churn_null=np.linspace(0.85, 0.9, 8))
+    history = with_steps(drifting(64)[2], churn_noise_floor=floor, churn_null=np.linspace(0.85, 0.9, 8))
     ax = plot.churn(history)
     drawn = limits(ax)
     known = np.flatnonzero(np.isfinite(floor))
-    np.testing.assert_allclose([ends[:, 0].mean() for ends in drawn["churn_floor"]], known)
-    np.testing.assert_allclose([ends[0, 1] for ends in drawn["churn_floor"]], np.array(floor)[known])
+    np.testing.assert_allclose([ends[:, 0].mean() for ends in drawn["churn_noise_floor"]], known)
+    np.testing.assert_allclose([ends[0, 1] for ends in drawn["churn_noise_floor"]], np.array(floor)[known])
     np.testing.assert_allclose([ends[1, 1] for ends in drawn["churn_null"]], history.steps["churn_null"])
     assert ax.get_ylim()[1] > 0.9
     assert [text.get_text() for text in ax.get_legend().get_texts()] == [
@@ -59,7 +59,7 @@ def test_churn_stands_beside_its_floor_and_null_where_they_are_known(drifting):
     np.testing.assert_allclose([bar.get_height() for bar in ax.patches], history.steps["churn"])
 
 
-@pytest.mark.parametrize("columns", [{}, {"churn_floor": np.nan, "churn_null": np.nan}])
+@pytest.mark.parametrize("columns", [{}, {"churn_noise_floor": np.nan, "churn_null": np.nan}])
 def test_churn_without_floor_and_null_has_neither_marks_nor_legend(columns, drifting):
     ax, bare = plot.churn(with_steps(drifting(64)[2], **columns)), plot.churn(drifting(64)[2])
     assert limits(ax) == {}

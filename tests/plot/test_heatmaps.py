@@ -10,7 +10,7 @@ from matplotlib.collections import QuadMesh
 
 from fmcluster.analysis.diagnosis._findings import Findings, Thresholds
 from fmcluster.analysis.representation._similarity import Similarity
-from fmcluster.plot._heatmaps import drift, similarity
+from fmcluster.plot import drift, similarity
 
 
 def alike(layers: list[str], epochs: list[int], *, seed: int = 0) -> Similarity:

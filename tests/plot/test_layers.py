@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 
 from fmcluster.analysis.diagnosis._findings import Findings, Thresholds
-from fmcluster.plot._channels_per_layer import channels_per_layer, convergence
+from fmcluster.plot import channels_per_layer, convergence
 
 MISSING = pd.NA
 

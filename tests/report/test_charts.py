@@ -118,8 +118,8 @@ def test_hostile_names_are_escaped_inside_the_charts(written: Written) -> None:
 
 
 def test_words_follow_the_numbers() -> None:
-    good = faithfulness_line(Faithfulness(13.0, 0.9, 15, 64, 0.99, 0.9, 0.9))
-    bad = faithfulness_line(Faithfulness(1.0, 0.9, 15, 64, 0.5, 0.1, 0.1))
+    good = faithfulness_line(Faithfulness(0.87, 0.06, 15, 64, 0.99, 0.9, 0.9))
+    bad = faithfulness_line(Faithfulness(0.07, 0.06, 15, 64, 0.5, 0.1, 0.1))
     none = faithfulness_line(Faithfulness(float("nan"), float("nan"), 1, 64, float("nan"), float("nan"), float("nan")))
     assert "really are alike" in good
     assert "says how much it changed" in good

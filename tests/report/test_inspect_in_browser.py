@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from sklearn.decomposition import PCA
-from tests.report.test_browser import MAP, Opened, open_report
 
 import fmcluster as fm
 from tests.report.small_report import Parsed, Written
+from tests.report.test_browser import MAP, Opened, open_report
 
 pytestmark = pytest.mark.browser
 

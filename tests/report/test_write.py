@@ -123,7 +123,7 @@ def test_the_page_says_how_the_maps_were_made_and_how_far_to_believe_them(writte
     assert text.count("fitted on all snapshots together (pooled)") == 4
     scores = fm.pca(written.run["conv1"].vectors("channel"))
     told = fm.embed(scores, FAST).faithfulness
-    assert f"keeps {told.neighbor_recall:.1f} of {told.n_neighbors} neighbors" in text
+    assert f"neighbor recall {told.neighbor_recall:.2f} (chance {told.neighbor_recall_chance:.2f})" in text
     assert f"motion {told.motion:.2f}" in text
     assert "torch " in text
     assert "Sequential" in text

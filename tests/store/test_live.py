@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fmcluster import StoreError
 from fmcluster.store import LayerSpec, Run, RunWriter, open_run, verify
 from fmcluster.store import _arrays as arrays
-from fmcluster.store import _format as format
+from fmcluster.store import _create as create
 
 SHAPES = {"conv": ((5, 2, 3), (2, 2, 3)), "tokens": ((3, 7), (3, 4)), "fc": ((6,), (6,))}
 KEPT = {"conv": (4, 1), "tokens": (0, 6, 2, 3), "fc": None}
@@ -82,7 +82,7 @@ def test_what_is_read_by_index_is_what_was_written(
     told: Told, data: st.DataObject, chunk_bytes: int, leave_out: bool
 ) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(format, "CHUNK_BYTES", chunk_bytes)
+        patch.setattr(create, "CHUNK_BYTES", chunk_bytes)
         write(Path(folder) / "run.zarr", told, leave_out=leave_out)
         run = open_run(Path(folder) / "run.zarr")
         assert run.kind == "live"
@@ -193,7 +193,7 @@ def test_a_live_run_with_its_data_sets_tables_has_no_digests(tmp_path: Path) -> 
 
 def shuffled_run(path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[np.ndarray, list[list[int]]]:
     """Two snapshots of 64 samples in shards of 16, each of 8 chunks."""
-    monkeypatch.setattr(format, "CHUNK_BYTES", 2 * 6 * 4)
+    monkeypatch.setattr(create, "CHUNK_BYTES", 2 * 6 * 4)
     rng = np.random.default_rng(0)
     orders = [rng.permutation(64) for _ in range(2)]
     values = rng.normal(size=(2, 64, 6)).astype(np.float32)

@@ -235,3 +235,12 @@ def test_a_run_that_may_only_be_read_is_read(nobody: Path, reference: Path, cont
     with pytest.raises(PermissionError, match=r"run\.zarr"):
         RunWriter(path, mode="a")
     assert sorted((str(f), f.stat().st_mtime_ns) for f in nobody.rglob("*")) == before
+
+
+def test_layers_match_names_and_patterns_that_stop_at_dots(run: Run) -> None:
+    assert run.match(list(reversed(run.layers))) == run.layers
+    assert run.match([run.layers[0]]) == run.layers[:1]
+    assert run.match(["*"]) == [name for name in run.layers if "." not in name]
+    assert run.match([run.layers[0][:-1] + "?"])[:1] == run.layers[:1]
+    with pytest.raises(KeyError, match="no layer 'nothing like this'"):
+        run.match([run.layers[0], "nothing like this"])

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fmcluster import StoreError
-from fmcluster.store._format import codecs
+from fmcluster.store._create import codecs
 from fmcluster.store._shards import shard_layout, write_shard
 
 PIPELINES = ["zarr.core.codec_pipeline.BatchedCodecPipeline", "zarrs.ZarrsCodecPipeline"]

@@ -224,8 +224,8 @@ def new_run(path: Path, **how: object) -> RunWriter:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"layer": "conv1"}, "no place for the activation of layer 'conv1'"),
-        ({"kind": "weights"}, "no place for the weights of layer 'fc'"),
+        ({"layer": "conv1"}, "no array for the activation of layer 'conv1'"),
+        ({"kind": "weights"}, "no array for the weights of layer 'fc'"),
         ({"offset": 1}, "offset is 1; expected a multiple of 2 from 0 to 4"),
         ({"offset": 6}, "offset is 6"),
         ({"offset": -2}, "offset is -2"),

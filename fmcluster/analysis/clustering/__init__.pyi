@@ -2,7 +2,6 @@ from ._choose_k import NumberOfClusters as NumberOfClusters
 from ._choose_k import choose_k as choose_k
 from ._cluster import Clusterer as Clusterer
 from ._cluster import cluster as cluster
-from ._matching import NOISE as NOISE
 from ._matching import name_alike as name_alike
 from ._matching import shared_members as shared_members
 from ._quality import Quality as Quality

@@ -14,8 +14,8 @@ from sklearn.mixture import GaussianMixture
 
 from .._estimators import fresh, name_of
 from .._parallel import run_each
-from .._results import Array, Labels, Scores, snapshot_of_epoch
-from .._validation import require
+from .._results import Array, Labels, Scores
+from .._validation import fitted_snapshot, require
 from ._cluster import Clusterer, require_clusterer, size_parameter
 
 Criterion = Literal["silhouette", "gap", "bic"]
@@ -51,7 +51,8 @@ def choose_k(
     *,
     criterion: Criterion = "silhouette",
     clusterer: Clusterer | None = None,
-    fit: str | int = "pooled",
+    fit: Literal["pooled"] = "pooled",
+    fit_epoch: int | None = None,
     n_references: int = 10,
     random_state: int = 0,
     executor: Executor | None = None,
@@ -77,8 +78,10 @@ def choose_k(
         With a parameter ``n_clusters`` (of a mixture ``n_components``), which is set to each k; for ``"bic"`` with a
         method ``bic``. By default KMeans, and for ``"bic"`` a Gaussian mixture with diagonal
         covariances, each the best of 3 starts.
-    fit : "pooled" or int
-        Whose rows: those of all snapshots, or those of one epoch (its last snapshot).
+    fit : {"pooled"}
+        The rows are those of all snapshots together, unless `fit_epoch` is given.
+    fit_epoch : int, optional
+        An epoch: the rows are those of its last snapshot.
     n_references : int
         Of the gap: sets of rows that are spread evenly.
     random_state : int
@@ -111,8 +114,9 @@ def choose_k(
     if n_references < 2:
         raise ValueError(f"n_references is {n_references}; expected at least 2")
     values = scores.values
-    if fit != "pooled":
-        values = values[(scores.rows["snapshot"] == snapshot_of_epoch(scores.rows, fit)).to_numpy()]
+    snapshot = fitted_snapshot(scores.rows, fit, fit_epoch, allowed=("pooled",))
+    if snapshot is not None:
+        values = values[(scores.rows["snapshot"] == snapshot).to_numpy()]
     numbers = check_numbers(ks, values, least=2 if criterion == "silhouette" else 1)
     if clusterer is None:
         mixture = GaussianMixture(covariance_type="diag", n_init=3, random_state=random_state)
@@ -127,22 +131,22 @@ def choose_k(
             raise ValueError(f"a silhouette of {numbers[-1]} clusters takes more rows than these {len(values)}")
         judge = partial(_silhouette, clusterer, values, drawn)
         curve = np.array(list(run_each(judge, numbers, executor=executor)))
-        place = int(np.argmax(curve))
+        best = int(np.argmax(curve))
     elif criterion == "bic":
         if not hasattr(clusterer, "bic"):
             raise TypeError(f"{name_of(clusterer)} has no bic; expected a mixture, such as GaussianMixture()")
         curve = np.array(list(run_each(partial(_bic, clusterer, values), numbers, executor=executor)))
-        place = int(np.argmin(curve))
+        best = int(np.argmin(curve))
     else:
         curve, spread = _gap(clusterer, values[drawn], numbers, n_references, random_state, executor)
         enough = np.flatnonzero(curve[:-1] >= curve[1:] - spread[1:])
-        place = int(enough[0]) if len(enough) else len(numbers) - 1
+        best = int(enough[0]) if len(enough) else len(numbers) - 1
     frame = pd.DataFrame({"k": numbers, "value": curve, "spread": spread})
     return NumberOfClusters(
-        k=numbers[place],
+        k=numbers[best],
         criterion=criterion,
         method=name_of(clusterer),
-        frame=frame.assign(chosen=np.arange(len(numbers)) == place),
+        frame=frame.assign(chosen=np.arange(len(numbers)) == best),
     )
 
 

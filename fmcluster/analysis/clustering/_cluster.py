@@ -9,9 +9,9 @@ from sklearn.cluster import BisectingKMeans
 
 from .._estimators import fresh, name_of
 from .._parallel import run_each
-from .._results import Array, Clusters, Labels, Scores, snapshot_of_epoch
-from .._validation import require
-from ._matching import NOISE, name_in_turn
+from .._results import NOISE, Array, Clusters, Fit, Labels, Scores
+from .._validation import fitted_snapshot, name_fit, require, require_finite
+from ._matching import name_in_turn
 
 
 class Clusterer(Protocol):
@@ -25,7 +25,8 @@ def cluster(
     scores: Scores,
     clusterer: Clusterer,
     *,
-    fit: str | int = "pooled",
+    fit: Fit = "pooled",
+    fit_epoch: int | None = None,
     warm_start: bool = True,
     executor: Executor | None = None,
 ) -> Clusters:
@@ -38,11 +39,13 @@ def cluster(
     clusterer : scikit-learn style clusterer
         Anything with ``fit_predict``, such as ``KMeans(8, random_state=0)`` or ``HDBSCAN()``; it is cloned where it
         can be.
-    fit : "pooled", "each" or int
+    fit : {"pooled", "each"}
         ``"pooled"``: the rows of all snapshots together, so that a label means the same in each. ``"each"``: each
         snapshot by itself; its clusters are then named after those of the snapshot before with which they share most
-        members (those matched with none get a new name). An epoch: the rows of its last snapshot, and all others are
-        given to the clusters found there by ``predict``.
+        members (those matched with none get a new name).
+    fit_epoch : int, optional
+        An epoch: the clusterer is fitted on the rows of its last snapshot, and all other rows are given to the clusters
+        found there by ``predict``.
     warm_start : bool
         Of ``fit="each"``: whether to start each snapshot from the centers (of a Gaussian mixture: the components) of
         the one before, where the clusterer takes a start. Clusterers with ``init`` and ``n_init``, and those with
@@ -70,30 +73,30 @@ def cluster(
     """
     require(scores, Scores, verb="cluster", made_by="pca(vectors)")
     require_clusterer(clusterer)
-    if isinstance(fit, str) and fit not in ("pooled", "each"):
-        raise ValueError(f'fit is {fit!r}; expected "pooled", "each", or an epoch')
-    if not np.isfinite(scores.values).all():
-        raise ValueError("the scores hold NaN or infinite values; leave such rows out with vectors.without_nonfinite()")
+    snapshot = fitted_snapshot(scores.rows, fit, fit_epoch)
+    require_finite(scores)
     blocks = scores.by_snapshot(scores.values)
     snapshots = scores.rows["snapshot"].unique().tolist()
-    fitted = len(scores.rows) if fit == "pooled" else blocks.shape[1]
+    together = fit == "pooled" and snapshot is None
+    fitted = len(scores.rows) if together else blocks.shape[1]
     sized = size_parameter(clusterer)
     wanted = getattr(clusterer, sized) if sized else None
     if isinstance(wanted, int | np.integer) and wanted > fitted:
-        where = "" if fit == "pooled" else " of each snapshot"
+        where = "" if together else " of each snapshot"
         raise ValueError(f"{wanted} clusters were asked of {fitted} rows{where}; ask for fewer")
-    if fit == "pooled":
+    if together:
         labels = _find(clusterer, scores.values)
     elif fit == "each":
         found = _in_turn(clusterer, blocks) if warm_start and _takes_start(clusterer) else None
         labels = name_in_turn(np.stack(found or list(run_each(partial(_find, clusterer), blocks, executor=executor))))
     else:
-        labels = _at_one(clusterer, blocks, snapshots.index(snapshot_of_epoch(scores.rows, fit)))
+        labels = _at_one(clusterer, blocks, snapshots.index(snapshot))
     return Clusters(
         rows=scores.rows,
         layer=scores.layer,
         view=scores.view,
-        fit=fit,
+        fit=name_fit(fit, fit_epoch),
+        fit_epoch=fit_epoch,
         labels=labels.ravel(),
         method=name_of(clusterer),
         n_asked=int(wanted) if isinstance(wanted, int | np.integer) else None,
@@ -157,15 +160,15 @@ def _in_turn(clusterer: Any, blocks: Array) -> list[Labels]:
     return found
 
 
-def _at_one(clusterer: Any, blocks: Array, place: int) -> Labels:
+def _at_one(clusterer: Any, blocks: Array, fitted_at: int) -> Labels:
     if not hasattr(clusterer, "predict"):
         raise TypeError(
             f"{name_of(clusterer)} has no predict, and cannot give rows to the clusters of another snapshot; take "
             f'fit="pooled" or fit="each", or a clusterer with predict, such as KMeans or GaussianMixture'
         )
     estimator = fresh(clusterer)
-    fitted = estimator.fit_predict(blocks[place])
-    found = [fitted if order == place else estimator.predict(values) for order, values in enumerate(blocks)]
+    fitted = estimator.fit_predict(blocks[fitted_at])
+    found = [fitted if order == fitted_at else estimator.predict(values) for order, values in enumerate(blocks)]
     return np.stack([_checked(estimator, labels, blocks.shape[1]) for labels in found])
 
 

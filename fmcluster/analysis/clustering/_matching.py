@@ -5,9 +5,7 @@ import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 from sklearn.metrics.cluster import contingency_matrix
 
-from .._results import Labels
-
-NOISE = -1
+from .._results import NOISE, Labels
 
 
 def shared_members(before: Labels, after: Labels) -> tuple[Labels, Labels, npt.NDArray[np.int64]]:

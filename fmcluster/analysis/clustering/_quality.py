@@ -19,12 +19,11 @@ from sklearn.metrics.cluster import contingency_matrix
 from sklearn.neighbors import NearestNeighbors
 
 from .._parallel import run_each
-from .._results import Array, Clusters, Labels, Scores
-from .._validation import require
+from .._results import NOISE, Array, Clusters, Labels, Scores
+from .._validation import require, require_finite
 from ..diagnosis import neighbor_accuracy
 
 Classes = Mapping[Any, Any] | pd.Series
-NOISE = -1
 _UNKNOWN = -1
 _NULL_ROWS, _PERMUTATIONS = 1000, 5
 _MEASURES = (
@@ -50,8 +49,10 @@ class Quality:
         Where the rows come from.
     method : str
         Name of the clusterer.
-    fit : str or int
+    fit : {"pooled", "each", "epoch"}
         What the clusters were fitted on.
+    fit_epoch : int or None
+        The epoch, where they were fitted on one.
     n_neighbors : int
         How many neighbors were asked for `knn_accuracy`; all others where there are fewer.
     frame : DataFrame
@@ -74,9 +75,10 @@ class Quality:
     layer: str
     view: str
     method: str
-    fit: str | int
+    fit: str
     n_neighbors: int
     frame: pd.DataFrame
+    fit_epoch: int | None = None
 
     @property
     def values(self) -> Array:
@@ -145,7 +147,8 @@ def quality(
     """
     require(clusters, Clusters, verb="quality", made_by="cluster(scores, clusterer)")
     require(scores, Scores, verb="quality", made_by="pca(vectors)")
-    _refuse_others(clusters, scores)
+    clusters.check_same_rows(scores)
+    require_finite(scores)
     for name, number, least in (("n_neighbors", n_neighbors, 1), ("max_rows", max_rows, 2)):
         if number < least:
             raise ValueError(f"{name} is {number}; expected at least {least}")
@@ -164,6 +167,7 @@ def quality(
         view=clusters.view,
         method=clusters.method,
         fit=clusters.fit,
+        fit_epoch=clusters.fit_epoch,
         n_neighbors=n_neighbors,
         frame=pd.concat([time, measured], axis=1),
     )
@@ -244,23 +248,6 @@ def _compare(
     else:
         notes.append("fewer than two rows are of known class")
     return notes
-
-
-def _refuse_others(clusters: Clusters, scores: Scores) -> None:
-    """Raise where the two are not of the same rows, or cannot be measured."""
-    for name in ("layer", "view"):
-        if getattr(clusters, name) != getattr(scores, name):
-            raise ValueError(
-                f"the clusters are of {name} {getattr(clusters, name)!r}, the scores of {getattr(scores, name)!r}; "
-                f"pass the scores that were clustered"
-            )
-    if not clusters.rows.reset_index(drop=True).equals(scores.rows.reset_index(drop=True)):
-        raise ValueError(
-            f"the clusters are of {len(clusters.rows)} rows, the scores of {len(scores.rows)}, and these are not the "
-            f"same in the same order; pass the scores that were clustered"
-        )
-    if not np.isfinite(scores.values).all():
-        raise ValueError("the scores hold NaN or infinite values; leave out such rows: vectors.without_nonfinite()")
 
 
 def _classes_of(clusters: Clusters, classes: Classes) -> Labels:

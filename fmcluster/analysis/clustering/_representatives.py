@@ -3,9 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from .._results import TIME_COLUMNS, Clusters, Scores
+from .._results import NOISE, TIME_COLUMNS, Clusters, Scores
 from .._validation import require
-from ._matching import NOISE
 
 
 def representatives(clusters: Clusters, scores: Scores) -> pd.DataFrame:
@@ -22,9 +21,9 @@ def representatives(clusters: Clusters, scores: Scores) -> pd.DataFrame:
     -------
     DataFrame
         One row per snapshot and cluster that has members at it, noise left out: ``snapshot, epoch, step`` (and ``run``
-        where there are several), ``cluster``, ``members`` (how many), the identity of the representative, such as ``channel``,
-        ``place`` (of the representative among the rows of the snapshot, from 0) and ``distance`` (Euclidean, of the representative to
-        the mean, in the units of the scores). Of members that are equally near, the first.
+        where there are several), ``cluster``, ``members`` (how many), the identity of the representative, such as
+        ``channel``, ``row`` (its number among the rows of the snapshot, from 0) and ``distance`` (Euclidean, from the
+        representative to the mean, in the units of the scores). Of members that are equally near, the first.
 
     Raises
     ------
@@ -35,12 +34,7 @@ def representatives(clusters: Clusters, scores: Scores) -> pd.DataFrame:
     """
     require(clusters, Clusters, verb="representatives", made_by="cluster(scores, clusterer)")
     require(scores, Scores, verb="representatives", made_by='pca(layer.vectors("channel"))')
-    same = (scores.layer, scores.view) == (clusters.layer, clusters.view) and scores.rows.equals(clusters.rows)
-    if not same:
-        raise ValueError(
-            f"received clusters of {len(clusters.rows)} rows of {clusters.layer!r}, {clusters.view} view; expected "
-            f"the {len(scores.rows)} rows of {scores.layer!r}, {scores.view} view: cluster these scores"
-        )
+    clusters.check_same_rows(scores)
     by_snapshot = scores.by_snapshot(scores.values)
     size = by_snapshot.shape[1]
     found = []
@@ -49,13 +43,13 @@ def representatives(clusters: Clusters, scores: Scores) -> pd.DataFrame:
             members = np.flatnonzero(labels == name)
             away = np.linalg.norm(values[members] - values[members].mean(axis=0), axis=1)
             nearest = int(away.argmin())
-            place = int(members[nearest])
-            found.append((order * size + place, name, len(members), place, float(away[nearest])))
-    columns = ["row", "cluster", "members", "place", "distance"]
+            row = int(members[nearest])
+            found.append((order * size + row, name, len(members), row, float(away[nearest])))
+    columns = ["row_of_all", "cluster", "members", "row", "distance"]
     table = pd.DataFrame(found, columns=columns).astype(dict.fromkeys(columns[:4], "int64") | {"distance": "float64"})
-    rows = clusters.rows.iloc[table["row"]].reset_index(drop=True)
+    rows = clusters.rows.iloc[table["row_of_all"]].reset_index(drop=True)
     # `run` is of the time, though not a name of a row
     time = [name for name in rows.columns if name in TIME_COLUMNS]
     return pd.concat(
-        [rows[time], table[["cluster", "members"]], rows[clusters.identity], table[["place", "distance"]]], axis=1
+        [rows[time], table[["cluster", "members"]], rows[clusters.identity], table[["row", "distance"]]], axis=1
     )

@@ -11,11 +11,11 @@ import pandas as pd
 from sklearn.cluster import KMeans
 
 from .._parallel import run_each
-from .._results import Array, Clusters, Labels, Scores
+from .._results import NOISE, Array, Clusters, Fit, Labels, Scores
 from .._validation import require
 from ._choose_k import check_numbers, sized
 from ._cluster import Clusterer, cluster
-from ._matching import NOISE, shared_members
+from ._matching import shared_members
 
 # Hennig: a cluster that is found again at most this well has dissolved, and at least this well is stable
 DISSOLVED, STABLE = 0.5, 0.75
@@ -61,7 +61,8 @@ def stability(
     scores: Scores,
     clusterer: Clusterer,
     *,
-    fit: str | int = "pooled",
+    fit: Fit = "pooled",
+    fit_epoch: int | None = None,
     n_resamples: int = 50,
     random_state: int = 0,
     executor: Executor | None = None,
@@ -78,7 +79,9 @@ def stability(
         Made by `pca`.
     clusterer : scikit-learn style clusterer
         As of `cluster`.
-    fit : "pooled", "each" or int
+    fit : {"pooled", "each"}
+        As of `cluster`.
+    fit_epoch : int, optional
         As of `cluster`.
     n_resamples : int
         How many samples are drawn.
@@ -105,10 +108,12 @@ def stability(
     require(scores, Scores, verb="stability", made_by="pca(vectors)")
     if n_resamples < 1:
         raise ValueError(f"n_resamples is {n_resamples}; expected at least 1")
-    clusters = cluster(scores, clusterer, fit=fit, executor=executor)
+    clusters = cluster(scores, clusterer, fit=fit, fit_epoch=fit_epoch, executor=executor)
     rng, count = np.random.default_rng(random_state), len(scores.rows) // scores.n_snapshots
     draws = [np.unique(rng.integers(count, size=count)) for _ in range(n_resamples)]
-    tables = list(run_each(partial(_found_again, scores, clusterer, clusters), draws, executor=executor))
+    tables = list(
+        run_each(partial(_found_again, scores, clusterer, clusters, fit, fit_epoch), draws, executor=executor)
+    )
     indices = np.stack(tables)  # (resample, snapshot and cluster)
     drawn = np.isfinite(indices)
     often = np.maximum(drawn.sum(axis=0), 1)
@@ -129,7 +134,8 @@ def sc3_stability(
     ks: Iterable[int] = range(2, 13),
     *,
     clusterer: Clusterer | None = None,
-    fit: str | int = "pooled",
+    fit: Fit = "pooled",
+    fit_epoch: int | None = None,
     random_state: int = 0,
     executor: Executor | None = None,
 ) -> StabilityAcrossK:
@@ -147,7 +153,9 @@ def sc3_stability(
     clusterer : scikit-learn style clusterer, optional
         With a parameter ``n_clusters`` (of a mixture ``n_components``), which is set to each k. By default KMeans, the
         best of 10 starts.
-    fit : "pooled", "each" or int
+    fit : {"pooled", "each"}
+        As of `cluster`.
+    fit_epoch : int, optional
         As of `cluster`.
     random_state : int
         Seed of the default clusterer.
@@ -170,14 +178,14 @@ def sc3_stability(
     V. Y. Kiselev et al., "SC3: Consensus Clustering of Single-Cell RNA-seq Data", Nature Methods 14, 2017 (the
     stability index, in its supplement).
     """
-    require(scores, Scores, verb="sc3", made_by="pca(vectors)")
+    require(scores, Scores, verb="sc3_stability", made_by="pca(vectors)")
     numbers = check_numbers(ks, scores.values, least=1)
     if len(numbers) < 2:
         raise ValueError(f"ks is {numbers}; expected at least two numbers of clusters, to compare them")
     if clusterer is None:
         clusterer = KMeans(n_init=10, random_state=random_state)
     sized(clusterer, numbers[0])
-    solutions = list(run_each(partial(_solve, scores, clusterer, fit), numbers, executor=executor))
+    solutions = list(run_each(partial(_solve, scores, clusterer, fit, fit_epoch), numbers, executor=executor))
     frames = []
     for here, (k, clusters) in enumerate(zip(numbers, solutions, strict=True)):
         others = [other for there, other in enumerate(solutions) if there != here]
@@ -199,12 +207,14 @@ def _sizes(clusters: Clusters) -> pd.DataFrame:
     return frame[frame["cluster"] != NOISE].groupby([*time, "cluster"]).size().rename("size").reset_index()
 
 
-def _found_again(scores: Scores, clusterer: Any, clusters: Clusters, drawn: Labels) -> Array:
+def _found_again(
+    scores: Scores, clusterer: Any, clusters: Clusters, fit: Fit, fit_epoch: int | None, drawn: Labels
+) -> Array:
     """Return the largest Jaccard index of each cluster of each snapshot, in the order of `_sizes`."""
     count = len(scores.rows) // scores.n_snapshots
-    places = (np.arange(scores.n_snapshots)[:, None] * count + drawn).ravel()
-    rows = scores.rows.iloc[places].reset_index(drop=True)
-    sample = cluster(replace(scores, rows=rows, values=scores.values[places]), clusterer, fit=clusters.fit)
+    chosen = (np.arange(scores.n_snapshots)[:, None] * count + drawn).ravel()
+    part_of_scores = replace(scores, rows=scores.rows.iloc[chosen].reset_index(drop=True), values=scores.values[chosen])
+    sample = cluster(part_of_scores, clusterer, fit=fit, fit_epoch=fit_epoch)
     labels, parts = clusters.by_snapshot(clusters.labels), sample.by_snapshot(sample.labels)
     return np.concatenate([_jaccard(own, part, drawn) for own, part in zip(labels, parts, strict=True)])
 
@@ -224,8 +234,8 @@ def _members(labels: Labels, names: Labels) -> Labels:
     return sizes
 
 
-def _solve(scores: Scores, clusterer: Any, fit: str | int, k: int) -> Clusters:
-    return cluster(scores, sized(clusterer, k), fit=fit)
+def _solve(scores: Scores, clusterer: Any, fit: Fit, fit_epoch: int | None, k: int) -> Clusters:
+    return cluster(scores, sized(clusterer, k), fit=fit, fit_epoch=fit_epoch)
 
 
 def _kept_whole(own: Labels, other: Labels) -> Array:

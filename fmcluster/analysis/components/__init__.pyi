@@ -4,6 +4,5 @@ from ._gram import plan_pass as plan_pass
 from ._gram import product_dtype as product_dtype
 from ._gram import read_ahead as read_ahead
 from ._gram import slices as slices
-from ._pca import MAX_BYTES as MAX_BYTES
 from ._pca import pca as pca
 from ._rank import effective_rank as effective_rank

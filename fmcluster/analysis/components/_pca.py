@@ -4,7 +4,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,11 +12,10 @@ from scipy.linalg import eigh
 
 from ...vectors import Vectors
 from .._parallel import own_threads, run_each
-from .._results import Array, Scores, snapshot_of_epoch
-from .._validation import require
+from .._results import MAX_BYTES, Array, Scores
+from .._validation import fitted_snapshot, name_fit, require
 from ._gram import Plan, accumulate_covariance, accumulate_gram, feature_reader, plan_pass, read_ahead, sketch
 
-MAX_BYTES = 1 << 30
 N_ITERATIONS = 2
 # Below this share of the largest, a singular value is the rounding of products, and its direction means nothing.
 _SMALLEST = 2e-4
@@ -26,7 +25,8 @@ def pca(
     vectors: Vectors,
     *,
     n_components: int = 50,
-    fit: str | int = "pooled",
+    fit: Literal["pooled"] = "pooled",
+    fit_epoch: int | None = None,
     components: bool = False,
     max_bytes: int = MAX_BYTES,
     random_state: int = 0,
@@ -48,9 +48,10 @@ def pca(
         Made by `Layer.vectors`.
     n_components : int
         How many components; fewer where rows or features are fewer.
-    fit : "pooled" or int
-        Whose components: those of all rows, or those of the rows of one epoch (its last snapshot), on which the others
-        are projected.
+    fit : {"pooled"}
+        The components are those of the rows of all snapshots together, unless `fit_epoch` is given.
+    fit_epoch : int, optional
+        An epoch: the components are those of the rows of its last snapshot, and all others are projected on them.
     components : bool
         Whether to return the components themselves, too: of the `feature_map` view, principal feature maps. Takes another pass
         over the disk, and memory for them all.
@@ -92,8 +93,9 @@ def pca(
     if n_components < 1:
         raise ValueError(f"n_components is {n_components}; expected at least 1")
     n_components = min(n_components, *vectors.shape)
+    snapshot = fitted_snapshot(vectors.rows, fit, fit_epoch, allowed=("pooled",))
     plan = plan_pass(vectors, n_components=n_components, max_bytes=max_bytes)
-    fitted = vectors if fit == "pooled" else vectors.at([snapshot_of_epoch(vectors.rows, fit)])
+    fitted = vectors if snapshot is None else vectors.at([snapshot])
     n_blocks = -(-4 * vectors.shape[0] * vectors.n_features // plan.block_bytes)
     with own_threads(executor, most=min(plan.workers, n_blocks) if device == "cpu" else 1) as workers:
         found = {"gram": _from_gram, "covariance": _from_covariance, "randomized": _from_sketch}[plan.method](
@@ -119,7 +121,8 @@ def pca(
         rows=vectors.rows,
         layer=vectors.layer,
         view=vectors.view,
-        fit=fit,
+        fit=name_fit(fit, fit_epoch),
+        fit_epoch=fit_epoch,
         values=values,
         singular_values=singular,
         total_variance=found.total / max(fitted.shape[0] - 1, 1),
@@ -192,7 +195,7 @@ def _from_sketch(todo: _Pass) -> _Found:
     if todo.fitted is not todo.vectors:
         raise MemoryError(
             f"neither side of the {todo.vectors.view} view of {todo.vectors.layer}, {todo.vectors.shape}, fits into "
-            f'the budget, and a random sketch is of all rows: take fit="pooled", or raise max_bytes'
+            f"the budget, and a random sketch is of all rows: leave out fit_epoch, or raise max_bytes"
         )
     basis, products, total = sketch(
         todo.vectors,

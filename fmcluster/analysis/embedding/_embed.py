@@ -10,8 +10,8 @@ from scipy.linalg import orthogonal_procrustes
 
 from .._estimators import fresh, name_of
 from .._parallel import run_each
-from .._results import Array, Embedding, Scores, snapshot_of_epoch
-from .._validation import require
+from .._results import Array, Embedding, Fit, Scores
+from .._validation import fitted_snapshot, name_fit, require, require_finite
 from ._fused_embedding import FusedEmbedding
 from ._preservation import measure_faithfulness
 
@@ -29,7 +29,8 @@ def embed(
     scores: Scores,
     reducer: Reducer | None = None,
     *,
-    fit: str | int = "pooled",
+    fit: Fit = "pooled",
+    fit_epoch: int | None = None,
     random_state: int = 0,
     executor: Executor | None = None,
 ) -> Embedding:
@@ -43,10 +44,12 @@ def embed(
         Anything with ``fit_transform`` to two dimensions, such as ``UMAP()``, ``TSNE()`` or ``PCA(2)``; it is cloned
         where it can be. umap-learn's ``AlignedUMAP()`` is told which rows are the same. By default `FusedEmbedding`, made for
         several snapshots of the same rows.
-    fit : "pooled", "each" or int
-        ``"pooled"``: the rows of all snapshots together, so that a place means the same in each. ``"each"``: a reducer
-        for each snapshot; then each map is turned, mirrored and moved (not scaled) onto the one before, as well as the
-        positions of the same rows allow. An epoch: the rows of its last snapshot, and all others are put into that map
+    fit : {"pooled", "each"}
+        ``"pooled"``: the rows of all snapshots together, so that a position means the same in each. ``"each"``: a
+        reducer for each snapshot; then each embedding is rotated, mirrored and shifted (not scaled) onto the one
+        before, as well as the positions of the same rows allow.
+    fit_epoch : int, optional
+        An epoch: the reducer is fitted on the rows of its last snapshot, and all other rows are put into that embedding
         by ``transform``.
     random_state : int
         Seed of the default reducer; a reducer that is passed has its own.
@@ -71,55 +74,56 @@ def embed(
     P. H. Schönemann, "A generalized solution of the orthogonal Procrustes problem", Psychometrika 31, 1966.
     """
     require(scores, Scores, verb="embed", made_by="pca(vectors)")
-    if isinstance(fit, str) and fit not in ("pooled", "each"):
-        raise ValueError(f'fit is {fit!r}; expected "pooled", "each", or an epoch')
-    if not np.isfinite(scores.values).all():
-        raise ValueError("the scores hold NaN or infinite values; leave such rows out with vectors.without_nonfinite()")
+    snapshot = fitted_snapshot(scores.rows, fit, fit_epoch)
+    require_finite(scores)
     blocks = scores.by_snapshot(scores.values)
-    fitted = len(scores.rows) if fit == "pooled" else blocks.shape[1]
+    together = fit == "pooled" and snapshot is None
+    fitted = len(scores.rows) if together else blocks.shape[1]
     if fitted < 4:
-        where = "" if fit == "pooled" else " of a snapshot"
-        raise ValueError(f"{fitted} rows{where} make no map; expected at least 4 (take more snapshots or rows)")
+        where = "" if together else " of a snapshot"
+        raise ValueError(f"{fitted} rows{where} make no embedding; expected at least 4 (take more snapshots or rows)")
     if reducer is None:
         if fitted > MOST_ROWS:
             raise ValueError(
-                f"the default map takes at most {MOST_ROWS:,} rows, this is {fitted:,}; draw fewer rows of each "
+                f"the default embedding takes at most {MOST_ROWS:,} rows, this is {fitted:,}; draw fewer rows of each "
                 f"snapshot (vectors(..., n_rows=...)), or pass a reducer that takes as many"
             )
         reducer = FusedEmbedding(random_state=random_state)
-    _require_reducer(reducer, fit=fit)
-    if fit == "pooled":
+    _require_reducer(reducer, fit=fit, fit_epoch=fit_epoch)
+    if together:
         values = _map_together(reducer, blocks)
     elif fit == "each":
         found = run_each(partial(_map_alone, reducer), blocks, executor=executor)
         values = np.stack(list(_follow(found)))
     else:
-        at = scores.rows["snapshot"].unique().tolist().index(snapshot_of_epoch(scores.rows, fit))
+        at = scores.rows["snapshot"].unique().tolist().index(snapshot)
         values = _map_into(reducer, blocks, at, executor=executor)
     return Embedding(
         rows=scores.rows,
         layer=scores.layer,
         view=scores.view,
-        fit=fit,
+        fit=name_fit(fit, fit_epoch),
+        fit_epoch=fit_epoch,
         values=values.reshape(-1, 2),
         method=name_of(reducer),
         faithfulness=measure_faithfulness(blocks, values),
     )
 
 
-def _require_reducer(reducer: object, *, fit: str | int) -> None:
+def _require_reducer(reducer: object, *, fit: Fit, fit_epoch: int | None) -> None:
     if isinstance(reducer, type):
         raise TypeError(f"embed received the class {reducer.__name__}; expected one of it: {reducer.__name__}(...)")
     if not hasattr(reducer, "fit_transform"):
         raise TypeError(f"{name_of(reducer)} has no fit_transform; expected a scikit-learn style reducer")
-    if fit == "pooled":
+    if fit == "pooled" and fit_epoch is None:
         return
     if _is_aligned(reducer):
-        raise TypeError(f'AlignedUMAP maps all snapshots at once; expected fit="pooled", received {fit!r}')
-    if fit != "each" and not hasattr(reducer, "transform"):
+        received = f"fit={fit!r}" if fit_epoch is None else f"fit_epoch={fit_epoch!r}"
+        raise TypeError(f'AlignedUMAP embeds all snapshots at once; expected fit="pooled", received {received}')
+    if fit_epoch is not None and not hasattr(reducer, "transform"):
         raise TypeError(
-            f"{name_of(reducer)} has no transform, so that other rows cannot be put into the map of epoch {fit}; pass "
-            f'a reducer that has one, such as PCA(2) or UMAP(), or use fit="pooled"'
+            f"{name_of(reducer)} has no transform, so that other rows cannot be put into the embedding of epoch "
+            f"{fit_epoch}; pass a reducer that has one, such as PCA(2) or UMAP(), or leave out fit_epoch"
         )
 
 

@@ -1,4 +1,4 @@
-"""How far a map of many snapshots can be believed: in space, and in motion."""
+"""Faithfulness of an embedding: neighbor recall and trustworthiness in space, rank correlation in motion."""
 
 import numpy as np
 from scipy.stats import rankdata, spearmanr
@@ -13,21 +13,21 @@ MOST_ROWS = 2000
 
 
 def measure_faithfulness(vectors: Array, positions: Array) -> Faithfulness:
-    """Compare a map with what it maps.
+    """Compare an embedding with the vectors that it shows.
 
     Parameters
     ----------
     vectors : ndarray of shape (n_snapshots, n_rows, n_features)
         True vectors, or scores that keep their distances.
     positions : ndarray of shape (n_snapshots, n_rows, 2)
-        Where the map puts them.
+        Their positions in the embedding.
 
     Of more than 2,000 rows a snapshot, 2,000 are drawn (with a fixed seed), and compared among themselves.
 
     Returns
     -------
     Faithfulness
-        Neighbors kept and trustworthiness within each snapshot, Spearman correlation of movements within each step.
+        Neighbor recall and trustworthiness within each snapshot, Spearman correlation of movements within each step.
 
     References
     ----------
@@ -41,17 +41,17 @@ def measure_faithfulness(vectors: Array, positions: Array) -> Faithfulness:
     # scikit-learn's trustworthiness needs fewer neighbors than half of the rows
     k = min(N_NEIGHBORS, max(1, (n_rows - 1) // 2))
     if n_rows < 3:
-        kept = chance = trust = float("nan")
+        recall = chance = trust = float("nan")
     else:
-        kept = float(np.mean([_kept(a, b, k) for a, b in zip(vectors, positions, strict=True)]))
-        chance = k * k / (n_rows - 1)
+        recall = float(np.mean([_recall(a, b, k) for a, b in zip(vectors, positions, strict=True)]))
+        chance = k / (n_rows - 1)
         trust = float(np.mean([trustworthiness(a, b, n_neighbors=k) for a, b in zip(vectors, positions, strict=True)]))
     true = np.linalg.norm(np.diff(vectors, axis=0), axis=2)
     drawn = np.linalg.norm(np.diff(positions, axis=0), axis=2)
     steps = [_spearman(a, b) for a, b in zip(true, drawn, strict=True)]
     known = [step for step in steps if not np.isnan(step)]
     return Faithfulness(
-        neighbor_recall=kept,
+        neighbor_recall=recall,
         neighbor_recall_chance=chance,
         n_neighbors=k,
         n_rows=n_rows,
@@ -61,9 +61,9 @@ def measure_faithfulness(vectors: Array, positions: Array) -> Faithfulness:
     )
 
 
-def _kept(vectors: Array, positions: Array, k: int) -> float:
+def _recall(vectors: Array, positions: Array, k: int) -> float:
     near = [NearestNeighbors(n_neighbors=k).fit(a).kneighbors(return_distance=False) for a in (vectors, positions)]
-    return float(np.mean([len(np.intersect1d(a, b)) for a, b in zip(*near, strict=True)]))
+    return float(np.mean([len(np.intersect1d(a, b)) / k for a, b in zip(*near, strict=True)]))
 
 
 def _spearman(true: Array, drawn: Array) -> float:

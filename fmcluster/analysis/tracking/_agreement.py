@@ -9,8 +9,7 @@ from scipy.special import entr
 from scipy.stats import random_table
 from sklearn.metrics.cluster import expected_mutual_information
 
-from .._results import Array, Labels
-from ..clustering import NOISE
+from .._results import NOISE, Array, Labels
 
 MEASURES = ("churn", "ari", "ami")
 _MOST_CELLS = 1 << 20

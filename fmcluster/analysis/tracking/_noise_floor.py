@@ -12,10 +12,10 @@ import pandas as pd
 
 from ...vectors import Source, Vectors
 from .._parallel import run_each
-from .._results import Clusters, Labels
+from .._results import MAX_BYTES, Clusters, Fit, Labels
 from .._validation import require
 from ..clustering import Clusterer, cluster, name_alike
-from ..components import MAX_BYTES, pca
+from ..components import pca
 from ._agreement import MEASURES, agree, tabulate
 
 
@@ -32,8 +32,10 @@ class NoiseFloor:
         What the two were made from.
     layer, view : str
         Where the rows come from.
-    fit : str or int
+    fit : {"pooled", "each", "epoch"}
         What the clusterer was fitted on.
+    fit_epoch : int or None
+        The epoch, where it was fitted on one.
     method : str
         Name of the clusterer.
     n_asked : int or None
@@ -46,31 +48,34 @@ class NoiseFloor:
     source: str
     layer: str
     view: str
-    fit: str | int
+    fit: str
     method: str
     n_asked: int | None
     rows_per_snapshot: int
+    fit_epoch: int | None = None
 
     def check(self, clusters: Clusters) -> None:
-        """Raise `ValueError` where this is not the floor of such clusters."""
+        """Raise `ValueError` where this is not the noise floor of such clusters."""
         count = len(clusters.rows) // clusters.n_snapshots
-        mine = (self.layer, self.view, self.fit, self.method, self.n_asked, self.rows_per_snapshot)
-        theirs = (clusters.layer, clusters.view, clusters.fit, clusters.method, clusters.n_asked, count)
+        fits = [_fit_in_words(each.fit, each.fit_epoch) for each in (self, clusters)]
+        mine = (self.layer, self.view, fits[0], self.method, self.n_asked, self.rows_per_snapshot)
+        theirs = (clusters.layer, clusters.view, fits[1], clusters.method, clusters.n_asked, count)
         if mine != theirs:
             raise ValueError(
-                f"the floor is of {_in_words(*mine)}; expected one of the clusters, {_in_words(*theirs)}: make it with "
+                f"the noise floor is of {_in_words(*mine)}; expected one of the clusters, {_in_words(*theirs)}: make it with "
                 f"the same vectors, clusterer and fit"
             )
         missing = sorted(set(clusters.rows["snapshot"]) - set(self.frame["snapshot"]))
         if missing:
-            raise ValueError(f"the floor has no snapshots {missing}; make it of all that the clusters are of")
+            raise ValueError(f"the noise floor has no snapshots {missing}; make it of all that the clusters are of")
 
 
 def noise_floor(
     vectors: Vectors,
     clusterer: Clusterer,
     *,
-    fit: str | int = "pooled",
+    fit: Fit = "pooled",
+    fit_epoch: int | None = None,
     n_components: int = 50,
     n_splits: int = 5,
     max_bytes: int = MAX_BYTES,
@@ -82,7 +87,7 @@ def noise_floor(
     Nothing has changed between the two but what was looked at, so that this is what the choice of the probe and
     clustering alone account for. Of the `channel` view, the samples are halved; of the `sample` and `position` views,
     the channels. Each clustering sees half of the data, and the two share none of it, while two snapshots share the
-    whole probe: the floor is cautious, and a step with less churn than its floor has changed less than a change of
+    whole probe: the noise floor is cautious, and a step with less churn than its noise floor has changed less than a change of
     the probe would.
 
     Parameters
@@ -91,7 +96,9 @@ def noise_floor(
         Made by `Layer.vectors`.
     clusterer : scikit-learn style clusterer
         As of `cluster`.
-    fit : "pooled", "each" or int
+    fit : {"pooled", "each"}
+        As of `cluster`.
+    fit_epoch : int, optional
         As of `cluster`.
     n_components : int
         As of `pca`.
@@ -106,14 +113,15 @@ def noise_floor(
 
     Returns
     -------
-    Floor
+    NoiseFloor
 
     Raises
     ------
     TypeError
         For what is not vectors, or no clusterer.
     ValueError
-        For a view that cannot be halved: of the `feature_map` view, features are places, of which each depends on the next.
+        For a view that cannot be halved: the features of the `feature_map` view are positions, and neighboring
+        positions depend on one another.
 
     References
     ----------
@@ -133,13 +141,14 @@ def noise_floor(
         _cluster_half,
         clusterer=clusterer,
         fit=fit,
+        fit_epoch=fit_epoch,
         n_components=n_components,
         max_bytes=max_bytes // 2 if what == "channels" else max_bytes,
         random_state=random_state,
     )
     found = list(run_each(find, halves, executor=executor))
     frames = [_compare(found[2 * split], found[2 * split + 1], split=split) for split in range(n_splits)]
-    return _floor(found[0], pd.concat(frames, ignore_index=True), source=f"halves of the {what}")
+    return _make_noise_floor(found[0], pd.concat(frames, ignore_index=True), source=f"halves of the {what}")
 
 
 def noise_floor_between(clusters: Clusters, other: Clusters) -> NoiseFloor:
@@ -158,11 +167,11 @@ def noise_floor_between(clusters: Clusters, other: Clusters) -> NoiseFloor:
     labels = ["snapshot", *clusters.identity]
     if clusters.identity != other.identity or not np.array_equal(clusters.rows[labels], other.rows[labels]):
         raise ValueError(
-            f"the floor is of {len(other.rows)} rows of the {other.view} view over {other.n_snapshots} snapshots; "
+            f"the noise floor is of {len(other.rows)} rows of the {other.view} view over {other.n_snapshots} snapshots; "
             f"expected the same rows as the clusters: {len(clusters.rows)} of the {clusters.view} view over "
             f"{clusters.n_snapshots}"
         )
-    return _floor(clusters, _compare(clusters, other, split=0), source="another clustering")
+    return _make_noise_floor(clusters, _compare(clusters, other, split=0), source="another clustering")
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,12 +182,12 @@ class SomeChannels:
     ----------
     source : Source
         The whole.
-    places : ndarray of int64
-        Which of its channels, by their places, in order. Whatever lies between them is read, too.
+    chosen : ndarray of int64
+        Which of its channels, counted from 0, in order. Whatever lies between them is read, too.
     """
 
     source: Source
-    places: Labels
+    chosen: Labels
 
     @property
     def label(self) -> str:
@@ -193,45 +202,53 @@ class SomeChannels:
     @property
     def feature_map_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of one sample's feature maps."""
-        return len(self.places), *self.source.feature_map_shape[1:]
+        return len(self.chosen), *self.source.feature_map_shape[1:]
 
     @property
     def channels(self) -> Labels:
         """The channels' numbers."""
-        return self.source.channels[self.places]
+        return self.source.channels[self.chosen]
 
     def read_feature_maps(
         self, *, snapshot: int, samples: Labels, channels: slice, rows: slice
     ) -> npt.NDArray[np.floating]:
         """Read ndarray of shape (n_samples, n_channels, height, width)."""
-        wanted = self.places[channels]
+        wanted = self.chosen[channels]
         box = slice(int(wanted[0]), int(wanted[-1]) + 1)
         maps = self.source.read_feature_maps(snapshot=snapshot, samples=samples, channels=box, rows=rows)
         return maps[:, wanted - box.start]
 
 
 def _way_to_halve(vectors: Vectors) -> tuple[Callable[[Labels], Vectors], int, str]:
-    """Return what makes vectors of some samples, or channels, by their places; how many there are; what they are."""
+    """Return what makes vectors of some samples, or channels; how many there are; what they are."""
     if "n" in vectors.feature_axes:
-        return lambda places: replace(vectors, samples=vectors.samples[places]), len(vectors.samples), "samples"
+        return lambda chosen: replace(vectors, samples=vectors.samples[chosen]), len(vectors.samples), "samples"
     if "c" in vectors.feature_axes:
         source = vectors.source
         return (
-            lambda places: replace(vectors, source=SomeChannels(source, places)),
+            lambda chosen: replace(vectors, source=SomeChannels(source, chosen)),
             source.feature_map_shape[0],
             "channels",
         )
     raise ValueError(
-        f"the features of the {vectors.view} view are neither samples nor channels, and places of a map are no "
-        f"independent halves: not available; pass clusters with another seed as a floor, track(clusters, floor=others)"
+        f"the features of the {vectors.view} view are neither samples nor channels, and the positions of a "
+        f"feature map are no independent halves: not available; pass clusters with another seed instead, "
+        f"track(clusters, noise_floor=others)"
     )
 
 
 def _cluster_half(
-    half: Vectors, *, clusterer: Any, fit: str | int, n_components: int, max_bytes: int, random_state: int
+    half: Vectors,
+    *,
+    clusterer: Any,
+    fit: Fit,
+    fit_epoch: int | None,
+    n_components: int,
+    max_bytes: int,
+    random_state: int,
 ) -> Clusters:
     scores = pca(half, n_components=n_components, max_bytes=max_bytes, random_state=random_state)
-    return cluster(scores, clusterer, fit=fit)
+    return cluster(scores, clusterer, fit=fit, fit_epoch=fit_epoch)
 
 
 def _compare(one: Clusters, other: Clusters, *, split: int) -> pd.DataFrame:
@@ -246,19 +263,24 @@ def _compare(one: Clusters, other: Clusters, *, split: int) -> pd.DataFrame:
     return time.assign(split=split, n_rows=[int(table.sum()) for table in tables], **found)
 
 
-def _floor(clusters: Clusters, frame: pd.DataFrame, *, source: str) -> NoiseFloor:
+def _make_noise_floor(clusters: Clusters, frame: pd.DataFrame, *, source: str) -> NoiseFloor:
     return NoiseFloor(
         frame=frame,
         source=source,
         layer=clusters.layer,
         view=clusters.view,
         fit=clusters.fit,
+        fit_epoch=clusters.fit_epoch,
         method=clusters.method,
         n_asked=clusters.n_asked,
         rows_per_snapshot=len(clusters.rows) // clusters.n_snapshots,
     )
 
 
-def _in_words(layer: str, view: str, fit: str | int, method: str, n_asked: int | None, count: int) -> str:
+def _in_words(layer: str, view: str, fit: str, method: str, n_asked: int | None, count: int) -> str:
     found = "" if n_asked is None else f"{n_asked} clusters, "
-    return f"{method} ({found}fit={fit!r}) of {count} rows of the {view} view of {layer}"
+    return f"{method} ({found}{fit}) of {count} rows of the {view} view of {layer}"
+
+
+def _fit_in_words(fit: str, fit_epoch: int | None) -> str:
+    return f"fit={fit!r}" if fit_epoch is None else f"fit_epoch={fit_epoch}"

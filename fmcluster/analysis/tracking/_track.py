@@ -5,9 +5,8 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from .._results import Clusters, History, Labels
+from .._results import NOISE, Clusters, History, Labels
 from .._validation import require
-from ..clustering import NOISE
 from ._agreement import MEASURES, agree, tabulate, unrelated
 from ._noise_floor import NoiseFloor, noise_floor_between
 from ._transitions import by_label, by_members, lives_by_label, lives_by_members, tabulate_transitions
@@ -18,7 +17,7 @@ STEP = ["from_snapshot", "to_snapshot", "from_epoch", "to_epoch"]
 def track(
     clusters: Clusters,
     *,
-    floor: NoiseFloor | Clusters | None = None,
+    noise_floor: NoiseFloor | Clusters | None = None,
     overlap: float = 0.5,
     split: float = 0.25,
     n_permutations: int = 100,
@@ -34,16 +33,17 @@ def track(
     and merge, too; their names only say which of them share most.
 
     How much is much? Each step's churn, adjusted Rand index (ARI) and adjusted mutual information (AMI) stand beside
-    their null, which labels with nothing in common would have, and their floor, which clustering the same rows twice
-    already has with no change at all.
+    their null, which labels with nothing in common would have, and their noise floor, which clustering the same rows
+    twice already has with no change at all.
 
     Parameters
     ----------
     clusters : Clusters
         Made by `cluster`.
-    floor : Floor or Clusters, optional
+    noise_floor : NoiseFloor or Clusters, optional
         Made by `noise_floor` with the same clusterer; or other clusters of the same rows, of a clusterer with another
-        seed, or of another run. A step's floor is the mean of those of its two snapshots. By default not available.
+        seed, or of another run. The noise floor of a step is the mean of those of its two snapshots. By default not
+        available.
     overlap : float
         Of clusters of each snapshot: the share of its members, from 0.5 to 1, with which a cluster survives in another.
     split : float
@@ -61,9 +61,9 @@ def track(
     Raises
     ------
     TypeError
-        For what is not clusters, or no floor.
+        For what is not clusters, or not a noise floor.
     ValueError
-        For thresholds out of range, a floor of something else, or clusters of several runs.
+        For thresholds out of range, a noise floor of something else, or clusters of several runs.
 
     References
     ----------
@@ -84,11 +84,12 @@ def track(
         )
     if n_permutations < 0:
         raise ValueError(f"n_permutations is {n_permutations}; expected 0 or more")
-    if isinstance(floor, Clusters):
-        floor = noise_floor_between(clusters, floor)
-    if floor is not None:
-        require(floor, NoiseFloor, verb="track(floor=...)", made_by="noise_floor(vectors, clusterer), or Clusters")
-        floor.check(clusters)
+    if isinstance(noise_floor, Clusters):
+        noise_floor = noise_floor_between(clusters, noise_floor)
+    if noise_floor is not None:
+        made_by = "noise_floor(vectors, clusterer), or Clusters"
+        require(noise_floor, NoiseFloor, verb="track(noise_floor=...)", made_by=made_by)
+        noise_floor.check(clusters)
     frame = _moves(clusters)
     sizes = clusters.frame.groupby(["snapshot", "cluster"]).size().unstack(fill_value=0)
     flow = frame.groupby([*STEP[:2], "from_cluster", "to_cluster"]).size().rename("count").reset_index()
@@ -104,7 +105,7 @@ def track(
     )
     counts = sizes.drop(columns=NOISE, errors="ignore")
     steps = _steps(frame)
-    measures = _measures(clusters, floor=floor, n_permutations=n_permutations, random_state=random_state)
+    measures = _measures(clusters, noise_floor=noise_floor, n_permutations=n_permutations, random_state=random_state)
     return History(
         clusters=clusters,
         frame=frame,
@@ -114,7 +115,7 @@ def track(
         lives=lives_by_members(transitions, counts) if apart else lives_by_label(counts),
         transitions=transitions,
         rows=_rows(clusters),
-        floor=None if floor is None else floor.source,
+        noise_floor=None if noise_floor is None else noise_floor.source,
     )
 
 
@@ -145,8 +146,10 @@ def _steps(frame: pd.DataFrame) -> pd.DataFrame:
     return table.groupby(STEP)[["n_rows", "stayed"]].sum().astype("int64").reset_index()
 
 
-def _measures(clusters: Clusters, *, floor: NoiseFloor | None, n_permutations: int, random_state: int) -> pd.DataFrame:
-    """Return churn, ARI and AMI of each step, then their floors and their nulls."""
+def _measures(
+    clusters: Clusters, *, noise_floor: NoiseFloor | None, n_permutations: int, random_state: int
+) -> pd.DataFrame:
+    """Return churn, ARI and AMI of each step, then their noise floors and their nulls."""
     labels, snapshots = clusters.by_snapshot(clusters.labels), clusters.rows["snapshot"].unique()
     matched = clusters.fit == "each"
     found, lines = [], []
@@ -157,11 +160,11 @@ def _measures(clusters: Clusters, *, floor: NoiseFloor | None, n_permutations: i
             table, n_permutations=n_permutations, matched=matched, random_state=random_state + order
         )
         lowest = np.full(len(MEASURES), np.nan)
-        if floor is not None:
-            here = floor.frame[floor.frame["snapshot"].isin(snapshots[order : order + 2])]
+        if noise_floor is not None:
+            here = noise_floor.frame[noise_floor.frame["snapshot"].isin(snapshots[order : order + 2])]
             lowest = here.groupby("snapshot")[list(MEASURES)].mean().mean().to_numpy()
         lines.append(np.stack([lowest, null, limit], axis=1).ravel())
-    names = [f"{measure}_{kind}" for measure in MEASURES for kind in ("floor", "null", "null_limit")]
+    names = [f"{measure}_{level}" for measure in MEASURES for level in ("noise_floor", "null", "null_limit")]
     return pd.concat(
         [
             pd.DataFrame(np.reshape(found, (-1, len(MEASURES))), columns=list(MEASURES)),

@@ -1,7 +1,9 @@
 """Copier: copies what is kept of outputs from the device to the host's memory."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,6 +14,8 @@ from .._options import Reduction, channel_axis
 from ._memory import Bytes, HostMemory, PinnedRing
 from ._moments import Moments
 from ._reduce import moments_of, reduce_in_one_pass, reduce_in_turn, reduce_with_torch, stored_shape
+
+Reduce = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 
 _ONE_PASS = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -97,7 +101,8 @@ class Copier:
         n_channels = shape[1 + channel_axis(len(shape) - 1)]
         nbytes = int(np.prod(shape)) * np.dtype(reduction.dtype).itemsize
         values_end = -(-nbytes // 8) * 8
-        values, sums = reduce_with_torch(output, reduction, clips=self._clips)  # first: the device may lack the memory
+        reduce = reduce_on_cuda(output)
+        values, sums = reduce(output, reduction, clips=self._clips)  # first: the device may lack the memory
         piece = self._pinned.acquire(values_end + 8 * (7 * n_channels + 2), waits=waits)
         host_values = piece[:nbytes].view(values.dtype).view(shape)
         host_sums = piece[values_end:].view(sums.dtype)
@@ -114,6 +119,15 @@ class Copier:
             arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
             arrived.record(aside)
         return _CopyFromCuda(host_values, host_sums, arrived, self._pinned, piece)
+
+
+def reduce_on_cuda(output: torch.Tensor) -> Reduce:
+    """Return what reduces an output of a CUDA device: one kernel where Triton is there, or torch."""
+    if output.dtype in _ONE_PASS and find_spec("triton") is not None:
+        from ._triton import reduce_with_triton
+
+        return reduce_with_triton
+    return reduce_with_torch
 
 
 @dataclass(frozen=True, eq=False)

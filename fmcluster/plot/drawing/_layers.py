@@ -1,13 +1,16 @@
 """What pictures need of a layer of a run, and the checks that they share."""
 
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from ._snapshots import snapshot_table
+
+if TYPE_CHECKING:
+    from ...analysis import Clusters
 
 
 class SampledLayer(Protocol):
@@ -152,3 +155,27 @@ def sample_name(layer: SampledLayer, sample: int) -> str:
         return f"sample {sample}"
     name = layer.samples.loc[sample, "class_name"]
     return f"sample {sample} ({name})" if isinstance(name, str) and name else f"sample {sample}"
+
+
+def channel_activity(layer: PicturedLayer, numbers: list[int]) -> "pd.Series[float]":
+    """Return the root mean square of each channel, by its number, over the snapshots, from the stored statistics."""
+    statistics = layer.statistics
+    statistics = statistics[statistics["snapshot"].isin(numbers)]
+    square = (statistics["mean"] ** 2 + statistics["std"] ** 2).groupby(statistics["channel"]).mean()
+    return square.reindex(layer.channels).fillna(0.0).astype(np.float64) ** 0.5
+
+
+def labels_at(clusters: "Clusters", layer: PicturedLayer, *, snapshot: int) -> dict[int, int]:
+    """Return the cluster of each channel at a snapshot."""
+    if clusters.layer != layer.label or "channel" not in clusters.rows or clusters.identity != ["channel"]:
+        raise ValueError(
+            f"received clusters of the {clusters.view} view of {clusters.layer!r}; expected some of the channel view "
+            f"of {layer.label!r}"
+        )
+    here = clusters.frame[clusters.frame["snapshot"] == snapshot]
+    if here.empty:
+        raise ValueError(
+            f"the clusters are of snapshots {sorted(set(clusters.rows['snapshot']))}, and not of snapshot {snapshot}; "
+            f"draw one of these"
+        )
+    return dict(zip(here["channel"].astype(int).tolist(), here["cluster"].astype(int).tolist(), strict=True))

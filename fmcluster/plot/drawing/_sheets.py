@@ -225,3 +225,10 @@ def page(
         quantity=layer.quantity,
     )
     return figure, inch_panel(figure, left=left, top=TITLE, width=width, height=height), (title, foot)
+
+
+def describe_grid(layer: PicturedLayer, channels: list[int], *, sample: int, order: str) -> str:
+    """Say what a grid shows: ``"Activation of 64 channels, on sample 0; numbers are channels"``."""
+    count = "1 channel" if len(channels) == 1 else f"{len(channels)} channels"
+    most = {"activity": ", most active first", "cluster": ", cluster by cluster"}.get(order, "")
+    return f"{layer.quantity.capitalize()} of {count}{most}, on {sample_name(layer, sample)}; numbers are channels"

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from ._figures import FAINT, INK, RULE, inch_axes
+from ._layers import PicturedLayer
 
 CLIP_PERCENTILE = 99.5
 NOT_FINITE_COLOR = "#8fbf8f"
@@ -192,3 +193,12 @@ def as_tiles(values: npt.NDArray[Any]) -> Map:
     if sample.ndim == 1:
         return sample.reshape(-1, 1, 1)
     return np.expand_dims(sample.T, 2) if sample.ndim == 2 else sample
+
+
+def scales_of(layer: PicturedLayer, maps: Map, *, scale: str) -> list[Scale]:
+    """Return a scale for each entry of the first axis of `maps`; with ``"shared"`` the same one for all."""
+    # The whole layer decides on the sign, so that all pictures of one layer have the same colors.
+    signed = bool((layer.statistics["min"] < 0).any())
+    if scale == "shared":
+        return [scale_of(maps, signed=signed)] * len(maps)
+    return [scale_of(one, signed=signed) for one in maps]

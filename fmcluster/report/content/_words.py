@@ -11,16 +11,16 @@ def faithfulness_line(faithfulness: Faithfulness) -> str:
 
     Examples
     --------
-    >>> faithfulness_line(Faithfulness(7.9, 0.9, 15, 64, 0.93, 0.43, 0.4))  # doctest: +NORMALIZE_WHITESPACE
-    'keeps 7.9 of 15 neighbors (chance 0.9): points that lie close together are mostly alike, but not always;
+    >>> faithfulness_line(Faithfulness(0.53, 0.06, 15, 64, 0.93, 0.43, 0.4))  # doctest: +NORMALIZE_WHITESPACE
+    'neighbor recall 0.53 (chance 0.06): points that lie close together are mostly alike, but not always;
     motion 0.43: how far a point travels says only roughly how much it changed'
     """
-    kept, chance, count = faithfulness.neighbor_recall, faithfulness.neighbor_recall_chance, faithfulness.n_neighbors
+    kept, chance = faithfulness.neighbor_recall, faithfulness.neighbor_recall_chance
     if math.isnan(kept):
         near = "too few points to say whether neighbors are kept"
     else:
-        share = (kept - chance) / (count - chance) if count > chance else 0.0
-        near = f"keeps {kept:.1f} of {count} neighbors (chance {chance:.1f}): {_nearness(share)}"
+        share = (kept - chance) / (1 - chance) if chance < 1 else 0.0
+        near = f"neighbor recall {kept:.2f} (chance {chance:.2f}): {_nearness(share)}"
     if math.isnan(faithfulness.motion):
         return f"{near}; motion: not available, nothing moved or there is one snapshot"
     return f"{near}; motion {faithfulness.motion:.2f}: {_motion(faithfulness.motion)}"
@@ -33,7 +33,7 @@ def how_it_was_made(study: Study) -> str:
     fit = {
         "pooled": "fitted on all snapshots together (pooled), so that a place and a color mean the same in each",
         "each": "fitted on each snapshot by itself (each)",
-    }.get(str(embedding.fit), f"fitted on the snapshot of epoch {embedding.fit}")
+    }.get(embedding.fit, f"fitted on the last snapshot of epoch {embedding.fit_epoch}")
     rows = f"{study.n_rows} of {study.rows_in_view}, drawn at random" if study.n_rows < study.rows_in_view else "all"
     return (
         f"{embedding.method} and {clusters.method} of {scores.values.shape[1]} principal components, which hold "

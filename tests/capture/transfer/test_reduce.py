@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -29,7 +29,12 @@ HALF, SINGLE = Reduction("float16"), Reduction("float32")
 Result = tuple[np.ndarray, Moments]
 Path = Callable[[torch.Tensor, Reduction], Result]
 
-workers = ThreadPoolExecutor(4)  # for the process: a module's fixture would end it while other tests are still to come
+workers = ThreadPoolExecutor(4)
+
+
+@pytest.fixture(scope="module")
+def pool() -> Executor:
+    return workers
 
 
 def in_one_pass(tensor: torch.Tensor, reduction: Reduction, threads: int = 3) -> Result:

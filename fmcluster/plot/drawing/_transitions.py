@@ -1,4 +1,4 @@
-"""What the pictures of a history share: its counts, and the marks of what becomes of clusters."""
+"""Transitions: how many rows each cluster of a history has, and the marks of what becomes of clusters."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,10 +8,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from .drawing import INK, NOISE, snapshot_table
+from ._figures import INK
+from ._palette import NOISE
+from ._snapshots import snapshot_table
 
 if TYPE_CHECKING:
-    from ..analysis import History
+    from ...analysis import History
 
 # Before its snapshot something converges or comes to be, after it something falls apart or ends.
 _MARKS = {"appear": ("P", "appears"), "vanish": ("X", "vanishes"), "split": ("<", "splits"), "merge": (">", "merged")}

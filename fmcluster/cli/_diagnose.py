@@ -1,0 +1,51 @@
+"""The `diagnose` command: a table of measures for each layer, and advice."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ._app import console, frame_table, say
+from ._options import AllLayers, RandomState, RunPath, matching_layers
+
+
+def diagnose(
+    run: RunPath,
+    layers: AllLayers = None,
+    random_state: RandomState = 0,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for the tables, as CSV.")] = None,
+) -> None:
+    """Find layers that converged, and channels that are dead, duplicate or drifting; print the advice that follows."""
+    from ..store import open_run
+
+    opened = open_run(run)
+    opened.resolve(snapshot=0)
+    if output is not None and output.exists() and not output.is_dir():
+        raise FileExistsError(f"{output} is a file; the tables go into a folder")
+    names = matching_layers(opened, layers)
+    with console.status(f"reading {len(opened)} snapshots of {len(names or opened.layers)} layers"):
+        from ..analysis import diagnose as make_diagnosis
+
+        findings = make_diagnosis(opened, layers=names, random_state=random_state)
+    last = findings.frame[findings.frame["snapshot"] == findings.frame["snapshot"].max()]
+    measured = last.pivot(index="layer", columns="measure", values="value").reset_index()
+    table = findings.layers.merge(measured, on="layer", how="left", sort=False)
+    wanted = [
+        "layer",
+        "channels",
+        "dead",
+        "duplicates",
+        "effective_rank",
+        "drift",
+        "converged_epoch",
+        "separated_epoch",
+    ]
+    table = table[[name for name in wanted if name in table]].round(2)
+    table.columns = [name.removeprefix("effective_").removesuffix("_epoch") for name in table.columns]
+    console.print(frame_table("Each layer at the last snapshot; converged and separated are epochs", table))
+    say(str(findings))
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+        for name in ("frame", "channels", "layers"):
+            getattr(findings, name).to_csv(output / f"{name}.csv", index=False)
+        say(f"Saved in {output}")

@@ -1,0 +1,55 @@
+"""The `estimate` command: bytes and seconds of a run, before it is recorded."""
+
+from typing import Annotated
+
+import typer
+from rich.filesize import decimal as size
+from rich.table import Table
+
+from ._app import console, say
+from ._options import CapturedLayers, MaxBytes, MaxSize, captured_layers
+
+
+def estimate(
+    model: Annotated[str, typer.Option(help="A torchvision ResNet.")] = "resnet18",
+    samples: Annotated[int, typer.Option(help="Images in the probe.")] = 244,
+    epochs: Annotated[int, typer.Option(help="Epochs; one more snapshot is taken before the first.")] = 5,
+    snapshots_per_epoch: Annotated[int, typer.Option(help="As for train.")] = 1,
+    layers: CapturedLayers = None,
+    pixels: Annotated[int, typer.Option(help="Height and width of an image.")] = 224,
+    max_size: MaxSize = None,
+    max_bytes: MaxBytes = None,
+    batch_size: Annotated[int, typer.Option(help="Images in the batch that is measured.")] = 8,
+) -> None:
+    """Say how many bytes and seconds a run will take, from one batch of random images through random weights."""
+    if min(samples, epochs, snapshots_per_epoch, pixels, batch_size) < 1:
+        raise ValueError("--samples, --epochs, --snapshots-per-epoch, --pixels and --batch-size are at least 1")
+    with console.status("measuring one batch"):
+        import torch
+
+        from ..capture import estimate as measure
+        from ..recipes import load_resnet
+
+        told = measure(
+            load_resnet(model, weights="none", n_classes=1000),
+            torch.rand(batch_size, 3, pixels, pixels, generator=torch.Generator().manual_seed(0)),
+            n_samples=samples,
+            n_snapshots=1 + epochs * snapshots_per_epoch,
+            layers=captured_layers(layers),
+            max_size=max_size,
+            max_bytes=max_bytes,
+        )
+    table = Table(title=f"{model}, {told.n_samples} samples, {told.n_snapshots} snapshots", title_justify="left")
+    for name in ("layer", "shape of a sample"):
+        table.add_column(name, no_wrap=True)
+    for name in ("activations", "compressed"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in told.layers.to_dict("records"):
+        table.add_row(row["layer"], str(row["shape"]), size(row["bytes"]), size(row["bytes_stored"]))
+    console.print(table)
+    say(
+        f"In total {size(told.nbytes)}, on disk about {size(told.nbytes_stored)}; "
+        f"the forward passes over the probe take about "
+        f"{told.seconds:.0f} s, without training. Measured on noise and random weights: feature maps of a trained "
+        f"network compress differently (Recorder.estimate measures your own)."
+    )

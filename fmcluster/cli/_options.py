@@ -1,0 +1,60 @@
+"""Shared options: what several commands take, and which layers a command was asked for."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ._app import number_of_bytes
+
+if TYPE_CHECKING:
+    from ..store import Run
+
+RunPath = Annotated[str, typer.Argument(help="The folder of a run, or its URL.")]
+LAYERS_HELP = "A layer's name, or a pattern in which * and ? stop at dots; may be repeated. "
+OneLayer = Annotated[list[str] | None, typer.Option("--layer", help=LAYERS_HELP + "It has to match one layer.")]
+AllLayers = Annotated[list[str] | None, typer.Option("--layer", help=LAYERS_HELP + "All layers by default.")]
+SomeLayers = Annotated[list[str] | None, typer.Option("--layer", help=LAYERS_HELP + "About five by default.")]
+CapturedLayers = Annotated[
+    list[str] | None,
+    typer.Option("--layer", help=LAYERS_HELP + "Or children (the default) or leaves, for all of these modules."),
+]
+MaxSize = Annotated[
+    int | None,
+    typer.Option(help="Average-pool larger feature maps to this many pixels a side; statistics stay exact."),
+]
+MaxBytes = Annotated[
+    int | None,
+    typer.Option(parser=number_of_bytes, metavar="SIZE", help="Refuse a run that is larger, such as 500MB or 20GB."),
+]
+View = Annotated[
+    str, typer.Option(help="What a row is: channel, feature_map, sample, position, or a pattern as einops has them.")
+]
+NumberOfClusters = Annotated[int, typer.Option("--clusters", help="Number of clusters (k-means).")]
+RandomState = Annotated[
+    int, typer.Option("--random-state", min=0, max=2**32 - 1, help="Seed of everything that is drawn at random.")
+]
+Rows = Annotated[
+    int | None, typer.Option("--rows", min=1, help="Number of rows to draw from each snapshot; all by default.")
+]
+
+
+def matching_layers(run: "Run", patterns: list[str] | None) -> list[str] | None:
+    """Return the layers that the patterns match, in the order of the run; None where there are no patterns."""
+    return run.match(patterns) if patterns else None
+
+
+def one_layer(run: "Run", patterns: list[str] | None, *, needed_by: str) -> str:
+    """Return the one layer that the patterns match."""
+    if not patterns:
+        raise ValueError(f"{needed_by} needs a layer: pass --layer with one of {', '.join(run.layers)}")
+    found = run.match(patterns)
+    if len(found) > 1:
+        raise ValueError(f"--layer matches {len(found)} layers ({', '.join(found)}); {needed_by} takes one of them")
+    return found[0]
+
+
+def captured_layers(patterns: list[str] | None) -> str | list[str]:
+    """Return what a recorder takes as `layers`: "children", "leaves", or a list of names and patterns."""
+    if not patterns:
+        return "children"
+    return patterns[0] if patterns in (["children"], ["leaves"]) else patterns

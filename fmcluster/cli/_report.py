@@ -1,0 +1,65 @@
+"""The `report` command: one HTML file about a run, written once or while training goes on."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ._app import report_progress, say
+from ._options import NumberOfClusters, RandomState, RunPath, SomeLayers, View, matching_layers
+
+if TYPE_CHECKING:
+    from ..store import Run
+
+
+def report(
+    run: RunPath,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The HTML file to write.")] = Path("report.html"),
+    layers: SomeLayers = None,
+    view: View = "channel",
+    sample: Annotated[
+        int | None, typer.Option(help="Index of the image on which feature maps are shown; the first by default.")
+    ] = None,
+    clusters: NumberOfClusters = 8,
+    diagnosis: Annotated[
+        bool, typer.Option("--diagnosis/--no-diagnosis", help="Diagnose all layers, too; this reads the whole run.")
+    ] = True,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Write the report again whenever the run has new snapshots, until Ctrl-C.")
+    ] = False,
+    interval: Annotated[float, typer.Option(min=0.1, help="With --watch: seconds between two checks.")] = 10.0,
+    random_state: RandomState = 0,
+) -> None:
+    """Write one HTML page that shows how a run's feature maps evolved; it works offline."""
+    from ..store import open_run
+
+    def write(opened: "Run") -> None:
+        from ..report import write_report
+
+        with report_progress() as on_stage:
+            page = write_report(
+                opened,
+                output,
+                layers=matching_layers(opened, layers),
+                view=view,
+                sample=sample,
+                n_clusters=clusters,
+                diagnosis=diagnosis,
+                refresh=max(1, round(interval)) if watch else None,
+                random_state=random_state,
+                progress=on_stage,
+            )
+        say(f"The report of {len(opened)} snapshots is in {page.resolve()}")
+
+    if not watch:
+        write(open_run(run))
+        return
+    from threading import Event
+
+    from ._watch import follow
+
+    say(f"Watching {run}; end with Ctrl-C.")
+    try:
+        follow(run, write, interval=interval, stop=Event())
+    except KeyboardInterrupt:
+        say("Stopped watching.")

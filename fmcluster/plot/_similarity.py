@@ -1,0 +1,92 @@
+"""Similarity: a heat map of layers against layers, or of one layer's snapshots against its snapshots."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+
+from .drawing import (
+    axes_or_new,
+    draw_mesh,
+    dress_mesh,
+    find_snapshot,
+    name_columns,
+    name_rows,
+    snapshot_table,
+    snapshot_titles,
+    text_width,
+    write_values,
+)
+
+if TYPE_CHECKING:
+    from ..analysis import Similarity
+
+
+_NAMES = {
+    "cka": "CKA",
+    "rbf_cka": "RBF CKA",
+    "procrustes": "Procrustes similarity",
+    "svcca": "SVCCA",
+    "pwcca": "PWCCA",
+}
+
+
+def similarity(
+    similarity: "Similarity", *, layer: str | None = None, snapshot: int | None = None, ax: Axes | None = None
+) -> Axes:
+    """Draw how alike layers are at one snapshot, or one layer at all snapshots.
+
+    Parameters
+    ----------
+    similarity : Similarity
+        Made by `fmcluster.similarity`, of one run or of two: then rows are the first.
+    layer : str, optional
+        Draw this layer at every snapshot against itself at every snapshot.
+    snapshot : int, optional
+        Draw every layer against every layer at this snapshot, by its number; by default the last that both sides
+        have, where no `layer` is given.
+    ax : Axes, optional
+        Where to draw; by default a new figure.
+
+    Returns
+    -------
+    Axes
+        With a mesh of the values, the first row at the top. Gray is what is not defined.
+
+    Raises
+    ------
+    ValueError
+        If both are given, or there is no such layer or snapshot.
+    """
+    if layer is not None and snapshot is not None:
+        raise ValueError(f"received layer={layer!r} and snapshot={snapshot}; expected one of them: leave one out")
+    what = _NAMES[similarity.metric]
+    if layer is None:
+        if snapshot is None:
+            snapshot = int(np.intersect1d(similarity.rows["snapshot"], similarity.columns["snapshot"]).max())
+        table = similarity.between_layers(snapshot)
+        sides = [[str(name) for name in labels] for labels in (table.index, table.columns)]
+        times = snapshot_table(similarity.rows)
+        when = snapshot_titles(times)[find_snapshot(times, epoch=None, snapshot=snapshot)]
+        title, axis = f"{what} between layers, {when}", "layer"
+    else:
+        table = similarity.between_snapshots(layer)
+        sides = [
+            snapshot_titles(snapshot_table(side[side["layer"] == layer]))
+            for side in (similarity.rows, similarity.columns)
+        ]
+        title, axis = f"{layer}: {what} between snapshots", "snapshot"
+    values = table.to_numpy(dtype=np.float64)
+    margin = max(text_width(name, size=8) for name in sides[0])
+    size = float(np.clip(0.34 * max(values.shape), 3.2, 9.0))
+    ax = axes_or_new(ax, width=size + margin + 1.6, height=size + 1.2)
+    lowest = min(0.0, float(np.nanmin(values, initial=0.0)))
+    draw_mesh(ax, values, norm=Normalize(lowest, 1), bar=f"{what} (1: alike)", palette="mako")
+    if len(values) <= 12 and values.shape[1] <= 12:
+        write_values(ax, values, dark_below=lowest + 0.6 * (1 - lowest))
+    name_rows(ax, sides[0])
+    name_columns(ax, sides[1])
+    dress_mesh(ax, title=title, x=axis, y=axis)
+    ax.set_aspect("equal")
+    return ax
