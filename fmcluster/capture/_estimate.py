@@ -1,7 +1,7 @@
-"""What a run will take, before it is recorded."""
+"""Estimate: the bytes and seconds that a run will take, and the refusal of one that is too large."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -10,17 +10,20 @@ from time import perf_counter
 
 import pandas as pd
 import torch
+from rich.filesize import decimal
 from torch import nn
 
-from ..store import RunWriter, open_run
-from ._budget import check_budget
+from ..store import LayerSpec, RunWriter, open_run
 from ._hooks import Firing, hooked
 from ._isolation import isolated
-from ._layout import Planned, discover
-from ._models import device_of, plain_model
+from ._layers import PlannedLayer, discover, select_modules
 from ._options import Channels, Crop, Keep, PerLayer, Size
-from ._select import Layers, select_modules
+from ._patterns import Layers
+from ._plain_model import device_of, plain_model
 from .transfer import Copier, Copy
+
+
+_SIZES = (56, 28, 14, 7)
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,9 +124,9 @@ def estimate_kept(
         planned = discover(plain, modules, sample=images[:1], keep=keep)
         if max_bytes is not None:
             specs = [layer.spec for layer in planned.values()]
-            check_budget(specs, max_bytes=max_bytes, n_samples=n_samples, n_snapshots=n_snapshots)
+            check_size(specs, max_bytes=max_bytes, n_samples=n_samples, n_snapshots=n_snapshots)
         with _copies(plain, modules, images=images, planned=planned):
-            pass  # the first pass warms up
+            pass  # the first forward pass warms up
         start = perf_counter()
         with _copies(plain, modules, images=images, planned=planned) as copies:
             stored = _store(Path(folder) / "run.zarr", planned, copies)
@@ -145,7 +148,7 @@ def estimate_kept(
 
 @contextmanager
 def _copies(
-    model: nn.Module, modules: dict[str, nn.Module], *, images: torch.Tensor, planned: dict[Firing, Planned]
+    model: nn.Module, modules: dict[str, nn.Module], *, images: torch.Tensor, planned: dict[Firing, PlannedLayer]
 ) -> Iterator[dict[str, Copy]]:
     """Show the model a batch; what is kept of it is there within the block."""
     copier = Copier(max_bytes=1, clips=True, threads=max(1, torch.get_num_threads()))
@@ -165,7 +168,7 @@ def _copies(
         copier.close()
 
 
-def _store(path: Path, planned: dict[Firing, Planned], copies: dict[str, Copy]) -> dict[str, int]:
+def _store(path: Path, planned: dict[Firing, PlannedLayer], copies: dict[str, Copy]) -> dict[str, int]:
     """Write the batch as a run would hold it; return the bytes of each layer."""
     specs = [replace(layer.spec, gradient=False) for layer in planned.values()]
     arrays = {name: copy.result()[0] for name, copy in copies.items()}
@@ -182,3 +185,35 @@ def _store(path: Path, planned: dict[Firing, Planned], copies: dict[str, Copy]) 
             )
             for spec in specs
         }
+
+
+def check_size(specs: Sequence[LayerSpec], *, max_bytes: int, n_samples: int, n_snapshots: int) -> None:
+    """Raise `ValueError` where a run of these layers would take more than `max_bytes`, uncompressed."""
+    times = n_samples * n_snapshots
+    total = times * sum(spec.sample_bytes for spec in specs)
+    if total <= max_bytes:
+        return
+    largest = sorted(specs, key=lambda spec: spec.sample_bytes, reverse=True)[:3]
+    named = ", ".join(f"{spec.name} ({decimal(times * spec.sample_bytes)})" for spec in largest)
+    raise ValueError(
+        f"{n_snapshots} snapshot{'s' if n_snapshots > 1 else ''} of {n_samples} samples would take "
+        f"{decimal(total)} before compression; max_bytes allows {decimal(max_bytes)}. The largest layers are {named}."
+        f"{_advice(specs, max_bytes=max_bytes, total=total, times=times)}"
+    )
+
+
+def _advice(specs: Sequence[LayerSpec], *, max_bytes: int, total: int, times: int) -> str:
+    sizes = {size: times * sum(_average_pooled(spec, size).sample_bytes for spec in specs) for size in _SIZES}
+    fitting = [size for size in _SIZES if sizes[size] <= max_bytes]
+    size = fitting[0] if fitting else _SIZES[-1]
+    if sizes[size] == total:
+        return " Choose fewer layers, samples or channels."
+    more = "" if fitting else "; choose fewer layers, samples or channels besides"
+    return f" Averaged down with max_size={size} they would take {decimal(sizes[size])}{more}."
+
+
+def _average_pooled(spec: LayerSpec, size: int) -> LayerSpec:
+    if len(spec.shape) != 3:
+        return spec
+    channels, height, width = spec.shape
+    return replace(spec, shape=(channels, min(height, size), min(width, size)))

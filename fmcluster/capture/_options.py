@@ -1,4 +1,4 @@
-"""What is kept of a layer's output: which channels, which part of the picture, how finely, in which dtype."""
+"""Options of a recorder: which layers, which channels and part of their feature maps, in which dtype, and how it writes."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ from typing import Any, Literal, TypeAlias, TypeVar
 import torch
 from torch.nn import functional
 
-from ..store import LayerSpec, Quantity
-from ._select import expression, known_names
+from ..store import LayerSpec, Mode, Quantity
+from ._patterns import Layers, expression, known_names
 
 T = TypeVar("T")
 PerLayer: TypeAlias = T | Mapping[str, T]
@@ -46,13 +46,13 @@ class Reduction:
         """Return the channels kept of a batch of outputs; a view where they are neighbors."""
         if self.channels is None:
             return output
-        axis = output.ndim - 1 if output.ndim < 4 else 1
+        axis = 1 + channel_axis(output.ndim - 1)
         first, count = self.channels[0], len(self.channels)
         if self.channels == tuple(range(first, first + count)):
             return output.narrow(axis, first, count)
         return output.index_select(axis, _index(self.channels, output.device))
 
-    def of_places(self, maps: torch.Tensor) -> torch.Tensor:
+    def of_positions(self, maps: torch.Tensor) -> torch.Tensor:
         """Return the part of a batch of maps that is kept, averaged down: adaptive average pooling in float32."""
         if self.crop is not None:
             (top, bottom), (left, right) = self.crop
@@ -61,6 +61,17 @@ class Reduction:
             wide = maps if maps.dtype == torch.float64 else maps.float()
             maps = functional.adaptive_avg_pool2d(wide, self.size)
         return maps
+
+    def stored_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of what is stored of one sample, of which the layer returns this shape."""
+        stored = list(shape)
+        if self.channels is not None:
+            stored[channel_axis(len(shape))] = len(self.channels)
+        if self.crop is not None:
+            stored[1:] = [stop - start for start, stop in self.crop]
+        if self.size is not None:
+            stored[1:] = self.size
+        return tuple(stored)
 
 
 @dataclass(frozen=True)
@@ -105,8 +116,8 @@ class Keep:
     def of(self, names: Sequence[str], shape: tuple[int, ...]) -> Reduction:
         """Return what is kept of a layer that goes by these names and returns this for a sample."""
         dtype = _find(self.dtype, names) or "float16"
-        axis = -1 if len(shape) < 3 else 0
-        channels = _positions(_find(self.channels, names), shape[axis], f"channels of layer {names[1]!r}")
+        axis = channel_axis(len(shape))
+        channels = _channel_numbers(_find(self.channels, names), shape[axis], f"channels of layer {names[1]!r}")
         if len(shape) < 3:
             return Reduction(dtype, channels)
         crop = _find(self.crop, names)
@@ -136,16 +147,47 @@ class Keep:
                 if not any(expression(pattern).fullmatch(name) for name in names):
                     raise ValueError(f"no recorded layer is called {pattern!r}; {known_names(names)}")
 
-    def told(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         """Return the options as JSON can hold them."""
         return {
             "record": list(self.record),
-            "dtype": _told(self.dtype),
+            "dtype": _as_json(self.dtype),
             "overflow": self.overflow,
-            "channels": _told(self.channels),
-            "crop": _told(self.crop),
-            "max_size": _told(self.max_size),
+            "channels": _as_json(self.channels),
+            "crop": _as_json(self.crop),
+            "max_size": _as_json(self.max_size),
         }
+
+
+@dataclass(frozen=True)
+class RecorderOptions:
+    """What `Recorder`, `BatchRecorder` and `replay` have in common; each attribute is documented with `Recorder`."""
+
+    layers: Layers
+    record: Sequence[Quantity]
+    dtype: PerLayer[str]
+    channels: PerLayer[Channels] | None
+    crop: PerLayer[Crop] | None
+    max_size: PerLayer[Size] | None
+    overflow: Overflow
+    mode: Mode
+    max_bytes: int | None
+    max_pending_bytes: int
+    notes: Mapping[str, Any] | None
+
+    def __post_init__(self) -> None:
+        if self.max_pending_bytes < 1:
+            raise ValueError(f"max_pending_bytes is {self.max_pending_bytes}; expected a positive number of bytes")
+
+    @property
+    def keep(self) -> Keep:
+        """What is kept of the layers."""
+        return Keep(self.dtype, self.channels, self.crop, self.max_size, self.overflow, tuple(self.record))
+
+
+def channel_axis(n_axes: int) -> int:
+    """Return which axis of one sample, of so many, holds its channels: first for feature maps, last for tokens."""
+    return 0 if n_axes == 3 else n_axes - 1
 
 
 def spec_of(name: str, reduction: Reduction, *, shape: tuple[int, ...], module: str, gradient: bool) -> LayerSpec:
@@ -164,16 +206,9 @@ def spec_of(name: str, reduction: Reduction, *, shape: tuple[int, ...], module: 
     gradient : bool
         Whether gradients are stored as well.
     """
-    stored = list(shape)
-    if reduction.channels is not None:
-        stored[-1 if len(shape) < 3 else 0] = len(reduction.channels)
-    if reduction.crop is not None:
-        stored[1:] = [stop - start for start, stop in reduction.crop]
-    if reduction.size is not None:
-        stored[1:] = reduction.size
     return LayerSpec(
         name,
-        tuple(stored),
+        reduction.stored_shape(shape),
         reduction.dtype,
         module,
         output=shape,
@@ -205,7 +240,7 @@ def _find(option: Any, names: Sequence[str]) -> Any:
     return None
 
 
-def _positions(channels: Channels | None, count: int, what: str) -> tuple[int, ...] | None:
+def _channel_numbers(channels: Channels | None, count: int, what: str) -> tuple[int, ...] | None:
     if channels is None:
         return None
     if isinstance(channels, slice):
@@ -220,13 +255,13 @@ def _positions(channels: Channels | None, count: int, what: str) -> tuple[int, .
     return None if chosen == tuple(range(count)) else chosen
 
 
-def _told(option: Any) -> Any:
+def _as_json(option: Any) -> Any:
     if isinstance(option, Mapping):
-        return {pattern: _told(value) for pattern, value in option.items()}
+        return {pattern: _as_json(value) for pattern, value in option.items()}
     if isinstance(option, slice):
-        return [_told(part) for part in (option.start, option.stop, option.step)]
+        return [_as_json(part) for part in (option.start, option.stop, option.step)]
     plain = option.tolist() if hasattr(option, "tolist") else option  # of NumPy or torch
-    return [_told(value) for value in plain] if isinstance(plain, Iterable) and not isinstance(plain, str) else plain
+    return [_as_json(value) for value in plain] if isinstance(plain, Iterable) and not isinstance(plain, str) else plain
 
 
 def _number(value: Any) -> int:

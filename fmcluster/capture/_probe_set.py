@@ -1,4 +1,4 @@
-"""The probe: the same samples, seen the same way, at every snapshot."""
+"""Probe set: the same samples for every snapshot, their digests, and the pictures of them that a run keeps."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +11,8 @@ import torch
 from torch.nn import functional
 from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSampler
 
-from ._datasets import check_numbered, normalization
+from ..errors import CaptureError
+from ._datasets import check_numbered, normalization, paths
 
 DISPLAY_PIXELS = 224
 
@@ -127,6 +128,65 @@ class Probe:
         pictures = pictures.expand(-1, 3, -1, -1).clamp(0, 1).mul(255).round().to(torch.uint8)
         out: npt.NDArray[np.uint8] = pictures.permute(0, 2, 3, 1).contiguous().numpy()
         return out
+
+
+class Identity:
+    """Digest of each sample of the probe, with which every later snapshot's samples are compared.
+
+    Parameters
+    ----------
+    probe : Probe
+        The probe.
+    digests : ndarray of shape (n_samples, 32), uint8, or None
+        What is stored of it already.
+
+    Attributes
+    ----------
+    stored : bool
+        Whether the run holds (or is about to hold) the samples' table.
+    """
+
+    def __init__(self, probe: Probe, digests: npt.NDArray[np.uint8] | None) -> None:
+        self._probe = probe
+        self._paths = paths(probe.dataset)
+        self._digests = digests
+        self.stored = digests is not None
+
+    def check(self, batch: ProbeBatch) -> None:
+        """Raise `CaptureError` where a sample is not what it was."""
+        if self._digests is None:
+            return
+        before = self._digests[batch.offset : batch.offset + len(batch)]
+        changed = np.flatnonzero((batch.digests != before).any(axis=1))
+        if len(changed):
+            sample = batch.offset + int(changed[0])
+            where = f" ({self._paths[sample]})" if self._paths else ""
+            raise CaptureError(
+                f"probe sample {sample}{where} is not what it was in the first snapshot. Epochs can only be compared "
+                f"on the same inputs: give the probe evaluation transforms, without random crops or flips."
+            )
+
+    def remember(self, batches: Sequence[ProbeBatch]) -> None:
+        """Keep the digests of all batches; raise `CaptureError` where samples are missing."""
+        shown = sum(map(len, batches))
+        if shown != self._probe.n_samples:
+            raise CaptureError(
+                f"the probe gave {shown} samples, but its data set has {self._probe.n_samples}; pass a data set whose "
+                f"items are all there"
+            )
+        if self._digests is None:
+            self._digests = np.concatenate([batch.digests for batch in batches])
+
+    def tables(self, batches: Sequence[ProbeBatch]) -> dict[str, npt.NDArray[Any]]:
+        """Return what the run keeps of the samples: arrays of n_samples rows, by name."""
+        tables: dict[str, npt.NDArray[Any]] = {
+            "sample": np.arange(self._probe.n_samples),
+            "label": np.concatenate([batch.labels for batch in batches]),
+            "digest": np.concatenate([batch.digests for batch in batches]),
+        }
+        if self._paths is not None:
+            tables["path"] = np.array(self._paths)
+        return tables
 
 
 def _checked_loader(loader: DataLoader[Any]) -> DataLoader[Any]:

@@ -1,4 +1,4 @@
-"""Copies of outputs, on their way from the device to the writer."""
+"""Copier: copies what is kept of outputs from the device to the host's memory."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from .._options import Reduction
+from .._options import Reduction, channel_axis
 from ._memory import Bytes, HostMemory, PinnedRing
 from ._moments import Moments
 from ._reduce import moments_of, reduce_in_one_pass, reduce_in_turn, reduce_with_torch, stored_shape
@@ -94,11 +94,11 @@ class Copier:
         except BaseException:  # such as an interrupt: whoever goes on must not wait for this piece for ever
             self._host.release(piece)
             raise
-        return _Made(out, moments, self._host, piece)
+        return _HostCopy(out, moments, self._host, piece)
 
     def _copy_aside(self, output: torch.Tensor, reduction: Reduction, waits: bool) -> Copy:
         shape = stored_shape(output, reduction)
-        n_channels = shape[-1 if len(shape) < 4 else 1]
+        n_channels = shape[1 + channel_axis(len(shape) - 1)]
         nbytes = int(np.prod(shape)) * np.dtype(reduction.dtype).itemsize
         values_end = -(-nbytes // 8) * 8
         reduce = reduce_on_cuda(output)
@@ -118,7 +118,7 @@ class Copier:
                 tensor.record_stream(aside)
             arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
             arrived.record(aside)
-        return _UnderWay(host_values, host_sums, arrived, self._pinned, piece)
+        return _CopyFromCuda(host_values, host_sums, arrived, self._pinned, piece)
 
 
 def reduce_on_cuda(output: torch.Tensor) -> Reduce:
@@ -131,7 +131,7 @@ def reduce_on_cuda(output: torch.Tensor) -> Reduce:
 
 
 @dataclass(frozen=True, eq=False)
-class _Made:
+class _HostCopy:
     values: npt.NDArray[Any]
     moments: Moments
     memory: HostMemory
@@ -146,7 +146,7 @@ class _Made:
 
 
 @dataclass(frozen=True, eq=False)
-class _UnderWay:
+class _CopyFromCuda:
     values: torch.Tensor
     sums: torch.Tensor
     arrived: torch.cuda.Event

@@ -1,4 +1,4 @@
-"""From an output to what is stored of it: the cast, the reductions and the sums, on the device it is on."""
+"""Reductions of an output to what is stored of it: crop, average pooling, cast and sums, on its own device."""
 
 import math
 from concurrent.futures import Executor
@@ -19,14 +19,7 @@ OVERFLOW = {"float16": 65520.0, "float32": 2.0**128 - 2.0**103}  # the first num
 
 def stored_shape(output: torch.Tensor, reduction: Reduction) -> tuple[int, ...]:
     """Return the shape of what is stored of an output."""
-    shape = list(output.shape)
-    if reduction.channels is not None:
-        shape[-1 if output.ndim < 4 else 1] = len(reduction.channels)
-    if reduction.crop is not None:
-        shape[2:] = [stop - start for start, stop in reduction.crop]
-    if reduction.size is not None:
-        shape[2:] = reduction.size
-    return tuple(shape)
+    return (output.shape[0], *reduction.stored_shape(tuple(output.shape[1:])))
 
 
 def by_channel(output: torch.Tensor) -> torch.Tensor:
@@ -74,7 +67,7 @@ def reduce_in_one_pass(
     if not at_once:
         # of many values just under the limit, an average in float32 may round to beyond it
         fits = reduction.size is None and max(-low, high) < OVERFLOW[out.dtype.name]
-        return Moments(total, *_store(reduction.of_places(kept), out, fits=fits))
+        return Moments(total, *_store(reduction.of_positions(kept), out, fits=fits))
     n_overflow = int(sums[7].sum())
     return Moments(total, (high if high > -low else low) if n_overflow else 0.0, n_overflow)
 
@@ -124,7 +117,7 @@ def reduce_with_torch(output: torch.Tensor, reduction: Reduction, *, clips: bool
         (planes == 0).sum(axes),
         (~finite).sum(axes),
     ]
-    values = reduction.of_places(kept)
+    values = reduction.of_positions(kept)
     beyond = overflow_of(values, reduction.dtype)
     if clips:
         values = clip(values, reduction.dtype)
@@ -142,7 +135,7 @@ def reduce_in_turn(output: torch.Tensor, reduction: Reduction, *, out: npt.NDArr
     """Do the same for an output of any device and dtype, and wait for it."""
     if output.dtype == torch.float64 and output.device.type == "cpu":
         _, sums = reduce_with_torch(output, reduction, clips=False)
-        largest, count = _store(reduction.of_places(reduction.of_channels(output)), out)
+        largest, count = _store(reduction.of_positions(reduction.of_channels(output)), out)
         return Moments(moments_of(sums.numpy()).values, largest, count)
     stored, sums = reduce_with_torch(output, reduction, clips=True)
     out[...] = stored.cpu().numpy()

@@ -1,6 +1,6 @@
-"""A snapshot on its way from the model to the disk."""
+"""Pending snapshot: coordinates, metrics and moments of a snapshot that is not committed yet."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from threading import Lock
 
 import numpy as np
@@ -11,8 +11,8 @@ from ...store import LayerSpec, Quantity
 from ..transfer import Moments, no_statistics
 
 
-class Taken:
-    """A snapshot that is being taken, or is taken and not yet committed.
+class PendingSnapshot:
+    """A snapshot that is being recorded, or is recorded and not yet committed.
 
     Attributes
     ----------
@@ -30,12 +30,14 @@ class Taken:
         self.metrics = metrics
         self.failed = False
         self._moments: dict[tuple[str, Quantity], dict[int, Moments]] = {}
+        self._withdrawn: set[int] = set()
         self._lock = Lock()
 
-    def add(self, layer: str, quantity: Quantity, *, slot: int, moments: Moments) -> None:
-        """Add what the samples from a slot on sum up to."""
+    def add(self, layer: str, quantity: Quantity, *, slot: int, moments: Moments, batch: int) -> None:
+        """Add what the samples of a batch, from a slot on, sum up to; nothing of a batch that was withdrawn."""
         with self._lock:
-            self._moments.setdefault((layer, quantity), {})[slot] = moments
+            if batch not in self._withdrawn:
+                self._moments.setdefault((layer, quantity), {})[slot] = moments
 
     def add_up(self, slot: int) -> None:
         """Keep one sum of all samples before a slot, in place of one of each batch."""
@@ -45,9 +47,10 @@ class Taken:
                 for start in early[1:]:
                     parts[early[0]] += parts.pop(start)
 
-    def forget(self, slot: int) -> None:
-        """Forget the samples from a slot on."""
+    def withdraw(self, batch: int, *, slot: int) -> None:
+        """Forget the samples of the last batch, which are those from a slot on, also those still to be added."""
         with self._lock:
+            self._withdrawn.add(batch)
             for parts in self._moments.values():
                 for late in [start for start in parts if start >= slot]:
                     del parts[late]
@@ -63,12 +66,11 @@ class Taken:
             total += moments
         return total
 
-    def statistics(self, specs: list[LayerSpec]) -> dict[tuple[str, Quantity], npt.NDArray[np.float64]]:
+    def statistics(self, specs: Sequence[LayerSpec]) -> dict[tuple[str, Quantity], npt.NDArray[np.float64]]:
         """Return the statistics of layers, by name and quantity."""
-        quantities: dict[bool, tuple[Quantity, ...]] = {False: ("activation",), True: ("activation", "gradient")}
         out = {}
         for spec in specs:
-            for quantity in quantities[spec.gradient]:
+            for quantity in spec.quantities:
                 total = self.total(spec.name, quantity)
                 out[spec.name, quantity] = no_statistics(spec.n_channels) if total is None else total.statistics()
         return out
@@ -81,18 +83,22 @@ class Taken:
             counts[layer] = counts.get(layer, 0) + (total.n_overflow if total is not None else 0)
         return counts
 
-    def check_overflow(self, dtypes: Mapping[tuple[str, Quantity], str]) -> None:
+    def check_overflow(self, specs: Sequence[LayerSpec]) -> None:
         """Raise `CaptureError` where a value does not fit the dtype that it is stored in."""
-        for layer, quantity in list(self._moments):
-            total = self.total(layer, quantity)
-            if total is not None and total.n_overflow:
-                dtype = dtypes[layer, quantity]
-                advice = 'Record with dtype="float32", or with' if dtype == "float16" else "Record with"
-                raise CaptureError(
-                    f"layer {layer!r}, epoch {self.epoch}, step {self.step}: {total.n_overflow} values of its {quantity} "
-                    f"are beyond what {dtype} can hold ({'65504' if dtype == 'float16' else '3.4e38'}), the largest "
-                    f'{total.overflow:g}. The snapshot was left out. {advice} overflow="clip".'
-                )
+        for spec in specs:
+            for quantity in spec.quantities:
+                total = self.total(spec.name, quantity)
+                if total is not None and total.n_overflow:
+                    raise CaptureError(self._overflow(spec, quantity, total))
+
+    def _overflow(self, spec: LayerSpec, quantity: Quantity, total: Moments) -> str:
+        dtype = spec.dtype_of(quantity)
+        advice = 'Record with dtype="float32", or with' if dtype == "float16" else "Record with"
+        return (
+            f"layer {spec.name!r}, epoch {self.epoch}, step {self.step}: {total.n_overflow} values of its {quantity} "
+            f"are beyond what {dtype} can hold ({'65504' if dtype == 'float16' else '3.4e38'}), the largest "
+            f'{total.overflow:g}. The snapshot was left out. {advice} overflow="clip".'
+        )
 
 
 def check_order(epoch: int, step: int, *, last: tuple[int, int]) -> None:

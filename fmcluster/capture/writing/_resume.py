@@ -1,4 +1,4 @@
-"""Whether a recorder can go on with a run."""
+"""Resuming: whether a recorder can go on with a run, and after which snapshot."""
 
 from collections.abc import Sequence
 
@@ -49,7 +49,7 @@ def stored_digests(run: Run) -> npt.NDArray[np.uint8] | None:
 def _require(path: str, there: str, here: str) -> None:
     if there != here:
         raise StoreError(
-            f"cannot go on with {path}: it holds {there}, and this recorder has {here}. Record into another path."
+            f"{path} cannot be resumed: it holds {there}, and this recorder has {here}. Record into another path."
         )
 
 

@@ -1,4 +1,4 @@
-"""A run that is written in the background, and what went wrong with it."""
+"""Session: a run that is written in the background, and what went wrong with it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -8,13 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import CaptureError, StoreError
-from ...store import LayerSpec, Quantity, RunKind, RunWriter
-from ..transfer import Copy
-from ._pending import Taken
+from ...store import LayerSpec, RunKind, RunWriter
+from ._pending import PendingSnapshot
 from ._queue import WriteQueue
 from ._resume import check_resumable
+from ._rows import Rows
 
-Deliver = Callable[[npt.NDArray[Any]], None]
 Index = npt.NDArray[np.int64]
 
 
@@ -43,7 +42,6 @@ class Session:
         self.specs: list[LayerSpec] = []
         self._provenance = provenance
         self._refuses_overflow = refuses_overflow
-        self._dtypes: dict[tuple[str, Quantity], str] = {}
         self._queue = WriteQueue()
         self._failure: Exception | None = None
 
@@ -65,51 +63,35 @@ class Session:
             self.writer.attributes["classes"] = list(classes)
         self.writer.describe_session({**self._provenance, "batch_size": shard_samples})
         self.specs = list(specs)
-        self._dtypes = {(spec.name, "activation"): spec.dtype for spec in specs}
-        self._dtypes |= {(spec.name, "gradient"): "float32" for spec in specs if spec.gradient}
 
-    def put(self, taken: Taken, work: Callable[[], None], *, what: str) -> None:
+    def put(self, snapshot: PendingSnapshot, work: Callable[[], None], *, what: str) -> None:
         """Queue something to write for a snapshot."""
-        self._queue.put(partial(self._attempt, taken, what, work))
+        self._queue.put(partial(self._attempt, snapshot, what, work))
 
-    def put_copy(
-        self, taken: Taken, copy: Copy, *, layer: str, quantity: Quantity, slot: int, deliver: Deliver
-    ) -> None:
-        """Queue a copy of an output, of the samples from a slot on."""
-        if copy.has_arrived:
-            taken.add(layer, quantity, slot=slot, moments=copy.result()[1])
+    def put_rows(self, rows: Rows) -> None:
+        """Queue rows of a layer; their moments count from now on where they are known, and from the writing on else."""
+        if rows.copy is not None and rows.copy.has_arrived:
+            rows.add_moments()
+        self._queue.put(partial(self._write_rows, rows))
 
-        def work() -> None:
-            values, moments = copy.result()
-            taken.add(layer, quantity, slot=slot, moments=moments)
-            deliver(values)
-
-        def attempt() -> None:
-            try:
-                self._attempt(taken, f"the {quantity} of layer {layer!r}", work)
-            finally:
-                copy.release()
-
-        self._queue.put(attempt)
-
-    def put_alone(self, taken: Taken, work: Callable[[], None], *, what: str) -> None:
+    def put_alone(self, snapshot: PendingSnapshot, work: Callable[[], None], *, what: str) -> None:
         """Queue something that runs after all that was queued before, and before all that comes."""
-        self._queue.put(partial(self._attempt, taken, what, work), alone=True)
+        self._queue.put(partial(self._attempt, snapshot, what, work), alone=True)
 
-    def commit(self, taken: Taken, index: Index) -> None:
+    def commit(self, snapshot: PendingSnapshot, index: Index) -> None:
         """Queue the commit of a snapshot."""
-        self._queue.put(partial(self._commit, taken, index), alone=True)
+        self._queue.put(partial(self._commit, snapshot, index), alone=True)
 
-    def discard(self, taken: Taken) -> None:
+    def discard(self, snapshot: PendingSnapshot) -> None:
         """Leave a snapshot out, and wait until it is gone."""
-        taken.failed = True
-        self._queue.put(partial(self._discard, taken), alone=True)
+        snapshot.failed = True
+        self._queue.put(partial(self._discard, snapshot), alone=True)
         self._queue.wait()
 
-    def check_overflow(self, taken: Taken) -> None:
+    def check_overflow(self, snapshot: PendingSnapshot) -> None:
         """Raise `CaptureError` where what has arrived of a snapshot does not fit its dtype."""
         if self._refuses_overflow:
-            taken.check_overflow(self._dtypes)
+            snapshot.check_overflow(self.specs)
 
     def wait(self) -> None:
         """Return when everything queued is done."""
@@ -128,50 +110,56 @@ class Session:
         self._queue.close()
         self.writer.close()
 
-    def _attempt(self, taken: Taken, what: str, work: Callable[[], None]) -> None:
-        if taken.failed or self._failure is not None:
-            taken.failed = True
+    def _write_rows(self, rows: Rows) -> None:
+        try:
+            self._attempt(rows.snapshot, rows.what, rows.run)
+        finally:
+            rows.release()
+
+    def _attempt(self, snapshot: PendingSnapshot, what: str, work: Callable[[], None]) -> None:
+        if snapshot.failed or self._failure is not None:
+            snapshot.failed = True
             return
         try:
             work()
         except Exception as error:
-            self._fail(taken, what, error)
+            self._fail(snapshot, what, error)
 
-    def _commit(self, taken: Taken, index: Index) -> None:
-        if taken.failed or self._failure is not None:
-            self._discard(taken)
+    def _commit(self, snapshot: PendingSnapshot, index: Index) -> None:
+        if snapshot.failed or self._failure is not None:
+            self._discard(snapshot)
             return
         try:
-            self.check_overflow(taken)
+            self.check_overflow(snapshot)
             self.writer.commit(
-                epoch=taken.epoch,
-                step=taken.step,
+                epoch=snapshot.epoch,
+                step=snapshot.step,
                 index=index,
-                statistics=taken.statistics(self.specs),
-                metrics=taken.metrics,
-                clipped={} if self._refuses_overflow else taken.clipped(),
+                statistics=snapshot.statistics(self.specs),
+                metrics=snapshot.metrics,
+                clipped={} if self._refuses_overflow else snapshot.clipped(),
             )
         except Exception as error:
-            self._fail(taken, "its commit", error)
-            self._discard(taken)
+            self._fail(snapshot, "its commit", error)
+            self._discard(snapshot)
         else:
-            self.committed = (taken.epoch, taken.step)
+            self.committed = (snapshot.epoch, snapshot.step)
 
-    def _discard(self, taken: Taken) -> None:
+    def _discard(self, snapshot: PendingSnapshot) -> None:
         try:
             self.writer.discard()
         except Exception as error:
-            self._fail(taken, "or removing a part", error)
+            self._fail(snapshot, "or removing a part", error)
 
-    def _fail(self, taken: Taken, what: str, error: Exception) -> None:
-        taken.failed = True
+    def _fail(self, snapshot: PendingSnapshot, what: str, error: Exception) -> None:
+        snapshot.failed = True
         if isinstance(error, CaptureError):  # it says for itself what was left out
             failure: Exception = error
         else:
             failure = StoreError(
-                f"writing {what} of epoch {taken.epoch}, step {taken.step} to {self.path} failed: "
-                f"{type(error).__name__}: {error}. It was left out, and so was any taken since; earlier ones are "
-                f'whole. Once there is room and permission, mode="a" goes on with the run.'
+                f"writing {what} of epoch {snapshot.epoch}, step {snapshot.step} to {self.path} failed: "
+                f"{type(error).__name__}: {error}. It was left out, and so was any snapshot since; earlier ones are "
+                f'whole. Once there is room and permission, mode="a" resumes the run.'
             )
             failure.__cause__ = error
         self._failure = self._failure or failure

@@ -1,4 +1,4 @@
-"""Rows that arrive in no particular order, put together to shards."""
+"""Shard buffer: puts rows that arrive in no particular order together to shards."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,13 +22,13 @@ class Write(Protocol):
 
 
 @dataclass(eq=False)
-class _Partial:
+class _PartialShard:
     rows: Rows | None  # None while nothing but blanks has arrived
     filled: npt.NDArray[np.bool_]
 
 
-class Filling:
-    """The slots of one snapshot of a live run.
+class ShardBuffer:
+    """The slots of one snapshot, from which every shard is written when it is complete.
 
     A stretch of slots that covers a shard is written at once; others wait until their shard is complete. `place` may
     be called from several threads for different slots.
@@ -50,7 +50,7 @@ class Filling:
         self._specs = specs
         self._n_samples = n_samples
         self._shard_samples = min(shard_samples, n_samples)
-        self._partial: dict[Key, _Partial] = {}
+        self._partial: dict[Key, _PartialShard] = {}
         self._written: set[Key] = set()
         self._lock = Lock()
 
@@ -66,7 +66,7 @@ class Filling:
                 self._put(key, part)
                 continue
             with self._lock:
-                partial = self._partial.setdefault(key, _Partial(None, np.zeros(last - first, bool)))
+                partial = self._partial.setdefault(key, _PartialShard(None, np.zeros(last - first, bool)))
                 if part is not None:
                     if partial.rows is None:
                         shape = self._specs[layer].shape
@@ -77,7 +77,7 @@ class Filling:
             if complete:
                 self._put(key, partial.rows)
 
-    def settle(self, count: int) -> None:
+    def release(self, count: int) -> None:
         """Let go of shards that are written: the first `count` slots stay as they are.
 
         To be queued like `place`: a shard that a `rewind` is still to take back must not be let go of before.
