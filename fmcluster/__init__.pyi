@@ -7,6 +7,7 @@ from .analysis import pca as pca
 from .analysis import similarity as similarity
 from .analysis import top_images as top_images
 from .analysis import track as track
+from .capture import BatchRecorder as BatchRecorder
 from .capture import Recorder as Recorder
 from .capture import replay as replay
 from .capture import with_index as with_index

@@ -133,7 +133,7 @@ def test_the_face_of_the_design_live(loop):
     model, criterion, optimizer = (loop[name] for name in ("model", "criterion", "optimizer"))
     train_set = loop["train_set"]
     indexed = fm.with_index(train_set)
-    with fm.Recorder(
+    with fm.BatchRecorder(
         model,
         "live.zarr",
         layers=["conv1", "layer?"],

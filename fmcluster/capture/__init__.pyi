@@ -1,3 +1,4 @@
+from ._batch_recorder import BatchRecorder as BatchRecorder
 from ._datasets import with_index as with_index
 from ._estimate import Estimate as Estimate
 from ._estimate import estimate as estimate

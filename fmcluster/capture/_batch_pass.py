@@ -1,27 +1,23 @@
-"""One training batch on its way through the model."""
+"""Batch pass: one training batch on its way through the model, in however many forward passes."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from ..errors import CaptureError
 from ..store import Quantity
+from ._context import SnapshotContext
 from ._hooks import Firing, GradientHooks
-from ._layout import Planned, Seen, is_kept, names_of
-from ._options import spec_of
-from .transfer import Copy
-
-if TYPE_CHECKING:
-    from ._live import LiveCapture
+from ._layers import FirstOutput, PlannedLayer, is_kept, names_of
+from ._options import Keep, spec_of
+from .transfer import Copier, Copy
 
 
 @dataclass(frozen=True)
-class _Piece:
-    """A copy of some of a batch's rows, kept until the run is laid out."""
+class _HeldCopy:
+    """A copy of some of a batch's rows, held until the run is created."""
 
     firing: Firing
     quantity: Quantity
@@ -30,28 +26,49 @@ class _Piece:
     copy: Copy
 
 
-class Batch:
-    """One batch on its way through the model, in however many passes.
+class BatchPass:
+    """One batch on its way through the model, in however many forward passes.
 
     Parameters
     ----------
-    capture : LiveCapture
-        Where it belongs.
-    slot : int
-        Of its first sample.
-    length : int
-        How many samples it has.
+    context : SnapshotContext or None
+        What every forward pass of the epoch knows; None in the first batch, which shows what the layers return.
+    keep : Keep
+        What is kept of the layers.
+    copier : Copier
+        Takes what is kept of an output to the host's memory.
+    slot, length : int
+        Slot of its first sample, and how many samples it has.
+    number : int
+        Which batch of the epoch it is.
+
+    Attributes
+    ----------
+    seen : dict of Firing to FirstOutput
+        In the first batch: what the layers returned.
     """
 
-    def __init__(self, capture: "LiveCapture", *, slot: int, length: int) -> None:
-        self.capture = capture
-        self.slot = slot
+    def __init__(
+        self,
+        context: SnapshotContext | None,
+        *,
+        keep: Keep,
+        copier: Copier,
+        slot: int,
+        length: int,
+        number: int,
+    ) -> None:
         self.length = length
-        self.seen: dict[Firing, Seen] = {}
+        self.seen: dict[Firing, FirstOutput] = {}
+        self._context = context
+        self._keep = keep
+        self._copier = copier
+        self._slot = slot
+        self._number = number
         self._rows: dict[Firing, int] = {}
         self._gradients: dict[Firing, dict[int, int]] = {}
         self._open: set[tuple[Firing, int]] = set()
-        self._held: list[_Piece] = []
+        self._held: list[_HeldCopy] = []
         self._hooks = GradientHooks()
 
     @property
@@ -67,7 +84,7 @@ class Batch:
         if planned is None:
             return
         if tuple(output.shape[1:]) != planned.output or start + count > self.length:
-            if firing.part and not self.capture.layers:
+            if firing.part and self._context is None:
                 self._rows[firing] = self.length + 1  # it is no batch after all
                 return
             raise CaptureError(
@@ -76,8 +93,8 @@ class Batch:
                 f"{', '.join(map(str, planned.output))}), and no more rows than the batch has"
             )
         self._rows[firing] = start + count
-        self._keep(firing, planned, "activation", start, output)
-        if self.capture.keep.gradient:
+        self._take(firing, planned, "activation", start, output)
+        if self._keep.gradient:
             self._follow(firing, planned, start, output)
 
     def on_recomputed(self, name: str, output: torch.Tensor, *, part: str) -> None:
@@ -102,44 +119,45 @@ class Batch:
         CaptureError
             Where a layer did not fire, or no gradient came back.
         """
-        if not self.capture.layers:
+        if self._context is None:
             self._leave_out_what_is_no_batch()
-        expected = self.capture.layers or self.seen
-        told = f"the batch of samples in slots {self.slot} to {self.slot + self.length - 1}"
+        expected = self.seen if self._context is None else self._context.layers
+        batch = f"the batch of samples in slots {self._slot} to {self._slot + self.length - 1}"
         if not self._rows:
-            raise CaptureError(f"no layer fired for {told}: call the model inside `with recorder.batch(indices):`")
+            raise CaptureError(f"no layer fired for {batch}: call the model inside `with recorder.batch(indices):`")
         for firing in expected:
             if (count := self._rows.get(firing, 0)) != self.length:
                 raise CaptureError(
-                    f"layer {names_of(firing)[2 if firing.call else 1]!r} returned {count} rows for {told}; "
+                    f"layer {names_of(firing)[2 if firing.call else 1]!r} returned {count} rows for {batch}; "
                     f"expected {self.length}, one per index"
                 )
-        if not self.capture.keep.gradient:
+        if not self._keep.gradient:
             return
         self._hooks.check()
         if not any(self._gradients.values()):
             raise CaptureError(
-                f"no gradient came back for {told}: call backward() inside `with recorder.batch(indices):`, or leave "
+                f"no gradient came back for {batch}: call backward() inside `with recorder.batch(indices):`, or leave "
                 f"'gradient' out of `record`"
             )
-        for firing in self.capture.layers:
-            self._leave_blank(firing)
+        if self._context is not None:
+            for firing in self._context.layers:
+                self._leave_blank(firing, self._context)
 
-    def deliver_held(self) -> None:
-        """Hand over what had to wait for the run to be laid out."""
+    def deliver_held(self, context: SnapshotContext) -> None:
+        """Hand over what had to wait for the run to be created."""
         held, self._held = self._held, []
         for piece in held:
-            self._deliver(self.capture.layers[piece.firing], piece.quantity, piece.start, piece.count, piece.copy)
-        if held and self.capture.keep.gradient:
-            for firing in self.capture.layers:
-                self._leave_blank(firing)
+            layer = context.layers[piece.firing]
+            self._deliver(context, layer, piece.quantity, start=piece.start, count=piece.count, copy=piece.copy)
+        if held and self._keep.gradient:
+            for firing in context.layers:
+                self._leave_blank(firing, context)
 
-    def abandon(self) -> None:
-        """Take back what was handed over."""
+    def release_held(self) -> None:
+        """Give back the memory of what will not be handed over."""
         for piece in self._held:
             piece.copy.release()
         self._held.clear()
-        self.capture.rewind()
 
     def remove_hooks(self) -> None:
         """Remove the hooks from tensors that may outlive the batch."""
@@ -161,10 +179,10 @@ class Batch:
                 piece.copy.release()
         self._held = [piece for piece in self._held if piece.firing not in odd]
 
-    def _planned(self, firing: Firing, module: nn.Module, output: torch.Tensor, count: int) -> Planned | None:
+    def _planned(self, firing: Firing, module: nn.Module, output: torch.Tensor, count: int) -> PlannedLayer | None:
         """Return what is planned for an output; in the first batch, what will be."""
-        layers = self.capture.layers
-        if layers:
+        if self._context is not None:
+            layers = self._context.layers
             if firing in layers:
                 return layers[firing]
             if firing.part and any((f.name, f.call) == (firing.name, firing.call) for f in layers):
@@ -176,25 +194,25 @@ class Batch:
         if firing not in self.seen:
             if not is_kept(firing, output, module=module, rows=max(1, min(count, self.length))):
                 return None
-            self.seen[firing] = Seen(tuple(output.shape[1:]), type(module).__name__)
+            self.seen[firing] = FirstOutput(tuple(output.shape[1:]), type(module).__name__)
         return self._planned_again(firing)
 
-    def _planned_again(self, firing: Firing) -> Planned:
-        if self.capture.layers:
-            return self.capture.layers[firing]
-        keep, seen = self.capture.keep, self.seen[firing]
+    def _planned_again(self, firing: Firing) -> PlannedLayer:
+        if self._context is not None:
+            return self._context.layers[firing]
+        keep, seen = self._keep, self.seen[firing]
         reduction = keep.of(names_of(firing), seen.shape)
         name = names_of(firing)[1]
         spec = spec_of(name, reduction, shape=seen.shape, module=seen.module, gradient=keep.gradient)
-        return Planned(spec, seen.shape, reduction)
+        return PlannedLayer(spec, seen.shape, reduction)
 
-    def _follow(self, firing: Firing, planned: Planned, start: int, output: torch.Tensor) -> None:
+    def _follow(self, firing: Firing, planned: PlannedLayer, start: int, output: torch.Tensor) -> None:
         if not output.requires_grad:
             self._open.add((firing, start))
             return
         self._hooks.follow(output, partial(self._on_gradient, firing, planned, start), layer=planned.spec.name)
 
-    def _on_gradient(self, firing: Firing, planned: Planned, start: int, gradient: torch.Tensor | None) -> None:
+    def _on_gradient(self, firing: Firing, planned: PlannedLayer, start: int, gradient: torch.Tensor | None) -> None:
         if gradient is None:
             return
         parts = self._gradients.setdefault(firing, {})
@@ -204,36 +222,36 @@ class Batch:
                 f"pass, of the sum of the losses"
             )
         parts[start] = gradient.shape[0]
-        self._keep(firing, planned, "gradient", start, gradient)
+        self._take(firing, planned, "gradient", start, gradient)
 
-    def _keep(self, firing: Firing, planned: Planned, quantity: Quantity, start: int, tensor: torch.Tensor) -> None:
-        reduction = planned.gradient if quantity == "gradient" else planned.reduction
-        laid_out = bool(self.capture.layers)
-        copy = self.capture.copier.copy(tensor, reduction, waits=laid_out)
-        if laid_out:
-            self._deliver(planned, quantity, start, tensor.shape[0], copy)
+    def _take(
+        self, firing: Firing, planned: PlannedLayer, quantity: Quantity, start: int, tensor: torch.Tensor
+    ) -> None:
+        """Copy what is kept of a tensor, and hand it over; in the first batch, hold it."""
+        context, count = self._context, tensor.shape[0]
+        copy = self._copier.copy(tensor, planned.reduction_of(quantity), waits=context is not None)
+        if context is None:
+            self._held.append(_HeldCopy(firing, quantity, start, count, copy))
         else:
-            self._held.append(_Piece(firing, quantity, start, tensor.shape[0], copy))
+            self._deliver(context, planned, quantity, start=start, count=count, copy=copy)
 
-    def _deliver(self, planned: Planned, quantity: Quantity, start: int, count: int, copy: Copy) -> None:
-        capture, slot = self.capture, self.slot + start
-        taken, filling, name = capture.taken, capture.filling(), planned.spec.name
-        assert taken is not None
-        deliver: Callable[[Any], None] = lambda values: filling.place(  # noqa: E731
-            name, quantity, slot=slot, count=count, values=values
-        )
-        capture.session.put_copy(taken, copy, layer=name, quantity=quantity, slot=slot, deliver=deliver)
+    def _deliver(
+        self,
+        context: SnapshotContext,
+        layer: PlannedLayer,
+        quantity: Quantity,
+        *,
+        start: int,
+        count: int,
+        copy: Copy | None,
+    ) -> None:
+        context.put(layer, quantity, copy, slot=self._slot + start, count=count, batch=self._number)
 
-    def _leave_blank(self, firing: Firing) -> None:
+    def _leave_blank(self, firing: Firing, context: SnapshotContext) -> None:
         """Leave the rows without a gradient blank: of a frozen layer, or one that the loss does not depend on."""
-        capture, spec = self.capture, self.capture.layers[firing].spec
-        taken, filling = capture.taken, capture.filling()
-        assert taken is not None
         start = 0
         for begin, count in [*sorted(self._gradients.get(firing, {}).items()), (self.length, 0)]:
             if begin > start:
-                place = partial(
-                    filling.place, spec.name, "gradient", slot=self.slot + start, count=begin - start, values=None
-                )
-                capture.session.put(taken, place, what=f"the gradient of layer {spec.name!r}")
+                layer = context.layers[firing]
+                self._deliver(context, layer, "gradient", start=start, count=begin - start, copy=None)
             start = begin + count

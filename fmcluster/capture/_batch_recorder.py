@@ -1,7 +1,10 @@
-"""Recording the training batches themselves."""
+"""Batch recorder: what the layers of a model return in training's own batches, epoch by epoch, to a run on disk."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -12,232 +15,364 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ..errors import CaptureError
-from ..store import LayerSpec, open_run
-from ._batch import Batch
-from ._datasets import check_numbered, classes, labels, paths
+from ..store import Mode, Quantity, open_run
+from ._batch_pass import BatchPass
+from ._context import SnapshotContext
+from ._datasets import classes, labels, paths
 from ._hooks import CallCounts, Firing, hooked
-from ._layout import Planned, plan
-from ._options import Keep
-from .transfer import Copier
-from .writing import Filling, Session, Taken
+from ._indices import Index, as_indices, check_in, count_slots
+from ._layers import PlannedLayer, plan
+from ._options import Channels, Crop, Overflow, PerLayer, RecorderOptions, Size
+from ._patterns import Layers
+from ._recording import Recording
+from .writing import PendingSnapshot, ShardBuffer, as_numbers, check_epoch, check_order
 
-Index = npt.NDArray[np.int64]
 _BATCHES_A_SUM = 8  # sums of so many batches are kept apart, before they are added up in the order of their slots
 
 
-class LiveCapture:
-    """Snapshots of what a model makes of an epoch's training batches.
+@dataclass(eq=False)
+class _Epoch:
+    """An epoch that is being recorded: each sample has a slot, in the order of arrival."""
 
-    Each sample gets a slot, in the order of arrival. What the layers return shows in the first batch; the run is laid
-    out when that has ended.
+    snapshot: PendingSnapshot
+    index: Index
+    scale: npt.NDArray[np.float64]
+    count: int = 0
+    n_batches: int = 0
+    withdrew: bool = False
+    context: SnapshotContext | None = None
+
+
+class BatchRecorder(Recording):
+    """Records what the layers of a model return in training itself: each epoch's batches become one snapshot.
+
+    Use it as a context manager around the training loop, wrap each epoch in `epoch` and each training batch in `batch`.
+    Hooks exist only inside `batch`. Writing goes on in the background while training continues; leaving the block waits
+    for it. A fixed probe set is recorded by `Recorder`.
 
     Parameters
     ----------
     model : Module
         The model.
-    modules : mapping of str to Module
-        Those of its modules that are recorded.
-    keep : Keep
-        What is kept of the layers.
-    n_samples : int
-        How many slots an epoch has.
-    written_at_once : int
-        About how many samples lie in a shard: a whole number of batches as long as the first.
+    path : path-like
+        Where the run goes.
     dataset : Dataset, optional
-        What the samples' indices number.
-    check : callable
-        Called with the layers' specs before the run is laid out; it may refuse.
+        What the indices of `batch` number; the run keeps its labels, classes and paths.
+    n_samples : int, optional
+        How many samples an epoch shows at most; by default as many as the data set has.
+    samples_per_shard : int
+        About how many samples are written at a time: a whole number of batches as long as the first.
+    layers : {"children", "leaves"}, str, re.Pattern, module class, iterable of these, or callable
+        What to capture: the direct children, all modules without children, names and patterns (``*`` and ``?`` stop
+        at dots), regular expressions, module classes, or a function of name and module. A module that fires several
+        times is stored per call, one that returns several tensors per tensor.
+    record : iterable of {"activation", "gradient"}
+        What to record of a layer's output: its values; and the gradient of the loss with respect to it, in float32.
+        Of a layer that no gradient reaches, such as a frozen one, it is NaN.
+    dtype : {"float16", "float32"}, or mapping of str to these
+        Stored dtype of the values; here and below, a mapping says it by layer name or pattern.
+    channels : slice or sequence of int, or mapping, optional
+        Which channels to keep. All by default.
+    crop : (slice, slice), or mapping, optional
+        Which rows and columns of the feature maps to keep, in a layer's own pixels. All by default.
+    max_size : int or (int, int), or mapping, optional
+        Average larger feature maps (after the crop) down to this height and width. The statistics are of the whole
+        feature maps.
+    overflow : {"error", "clip"}
+        What to do about finite values that the dtype cannot hold (beyond 65504 in float16): refuse the snapshot, or
+        clip and count them.
+    mode : {"x", "a", "w"}
+        "x" refuses an existing run, "a" resumes it after its last whole snapshot, "w" replaces it.
+    max_bytes : int, optional
+        Refuse the snapshot that would make the run larger than this, uncompressed.
+    max_pending_bytes : int
+        How much may wait to be written before capture waits for the disk.
+    notes : mapping, optional
+        JSON-like values to keep with the provenance, such as the seed.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For a layer that the model does not have, an option that cannot be meant, or a first epoch larger than
+        `max_bytes` (in the first batch).
+    FileExistsError
+        Where something is at `path` already (on entry).
+    StoreError
+        Where another recorder is writing the run, or the run to resume is of other layers or samples.
+    CaptureError
+        Where a layer does not fire or returns no feature maps.
+
+    Examples
+    --------
+    >>> with BatchRecorder(model, "live.zarr", dataset=train_set) as recorder:  # doctest: +SKIP
+    ...     for epoch in range(5):
+    ...         with recorder.epoch(epoch):
+    ...             for indices, images, labels in DataLoader(with_index(train_set), batch_size=100, shuffle=True):
+    ...                 with recorder.batch(indices):
+    ...                     criterion(model(images), labels).backward()
+    ...                 optimizer.step()
+    ...                 optimizer.zero_grad()
     """
 
     def __init__(
         self,
         model: nn.Module,
-        modules: Mapping[str, nn.Module],
+        path: str | os.PathLike[str],
         *,
-        keep: Keep,
-        n_samples: int,
-        written_at_once: int,
-        dataset: Dataset[Any] | None,
-        check: Callable[[Sequence[LayerSpec]], None],
+        layers: Layers = "children",
+        dataset: Dataset[Any] | None = None,
+        n_samples: int | None = None,
+        samples_per_shard: int = 32,
+        record: Sequence[Quantity] = ("activation",),
+        dtype: PerLayer[str] = "float16",
+        channels: PerLayer[Channels] | None = None,
+        crop: PerLayer[Crop] | None = None,
+        max_size: PerLayer[Size] | None = None,
+        overflow: Overflow = "error",
+        mode: Mode = "x",
+        max_bytes: int | None = None,
+        max_pending_bytes: int = 512 << 20,
+        notes: Mapping[str, Any] | None = None,
     ) -> None:
-        self.model = model
-        self.modules = modules
-        self.keep = keep
-        self.n_samples = n_samples
-        self.layers: dict[Firing, Planned] = {}
-        self._written_at_once = written_at_once
+        if samples_per_shard < 1:
+            raise ValueError(f"samples_per_shard is {samples_per_shard}; expected a positive number of samples")
+        options = RecorderOptions(
+            layers=layers,
+            record=record,
+            dtype=dtype,
+            channels=channels,
+            crop=crop,
+            max_size=max_size,
+            overflow=overflow,
+            mode=mode,
+            max_bytes=max_bytes,
+            max_pending_bytes=max_pending_bytes,
+            notes=notes,
+        )
+        super().__init__(model, path, n_samples=count_slots(n_samples, dataset=dataset), options=options)
         self._dataset = dataset
-        self._check = check
-        self._filling: Filling | None = None
-        self._tells_samples = False
+        self._samples_per_shard = samples_per_shard
+        self._layers: dict[Firing, PlannedLayer] = {}
+        self._epoch: _Epoch | None = None
         self._in_batch = False
-        self.taken: Taken | None = None
-        self.count = 0
-
-    def start(self, session: Session, copier: Copier) -> None:
-        """Note where to write; the layout follows with the first batch."""
-        self.session = session
-        self.copier = copier
-        self._tells_samples = session.writer.n_snapshots == 0
-
-    def after_failure(self) -> None:
-        """Bring the samples' table along again, if it was lost."""
-        self._tells_samples = self.session.writer.n_snapshots == 0
-
-    def begin(self, taken: Taken) -> None:
-        """Begin an epoch."""
-        self.taken = taken
-        self.count = 0
-        self._index = np.full(self.n_samples, -1, np.int64)
-        self._filling = None
-        self._takes_back = False
-        self._n_batches = 0
-
-    def end(self) -> None:
-        """Commit the epoch."""
-        taken, self.taken = self._now(), None
-        if not self.count:
-            raise CaptureError(f"epoch {taken.epoch} ended without a batch, so there is nothing to record of it")
-        filling, count, session = self.filling(), self.count, self.session
-        if self._takes_back:
-            session.wait()  # or what was taken back would be judged
-        session.check_overflow(taken)
-        session.put_alone(taken, lambda: filling.finish(count), what="the last samples")
-        if self._tells_samples and self._dataset is not None and not taken.failed:
-            self._tells_samples = False
-            for name, values in self._tables().items():
-                work = partial(session.writer.add_static, f"samples/{name}", values, dimensions=("item",))
-                session.put_alone(taken, work, what=f"samples/{name}")
-        session.commit(taken, self._index)
-
-    def filling(self) -> Filling:
-        """Return where the epoch's rows are put together."""
-        if self._filling is None:
-            self._filling = Filling(
-                self.session.writer.write,
-                specs={layer.spec.name: layer.spec for layer in self.layers.values()},
-                n_samples=self.n_samples,
-                shard_samples=self._shard_samples,
-            )
-        return self._filling
 
     @contextmanager
-    def batch(self, indices: Any) -> Iterator[None]:
-        """Record what the model makes of a batch."""
-        numbers = as_indices(indices)
+    def epoch(self, epoch: int) -> Iterator[dict[str, float]]:
+        """Record the batches of an epoch; they become one snapshot when the block ends, however early it ends.
+
+        Parameters
+        ----------
+        epoch : int
+            The epoch. The snapshot's step is that at the end of the block.
+
+        Yields
+        ------
+        dict of str to float
+            Empty; what is put into it is kept beside the snapshot, such as the loss.
+
+        Raises
+        ------
+        CaptureError, StoreError
+            As for `snapshot`. Where the block raises, the epoch is left out.
+        """
+        self._check_open()
+        self._raise_failure()
+        if self._epoch is not None:
+            raise RuntimeError("an epoch is being recorded already; leave its block first")
+        check_epoch(epoch, last=self._last[0])
+        if self._layers:
+            self._check_size([layer.spec for layer in self._layers.values()], n_snapshots=self._n_snapshots + 1)
+        snapshot = PendingSnapshot(epoch=epoch, step=self._steps.count, metrics={})
+        blank = np.full(self._n_samples, np.nan)
+        self._epoch = _Epoch(snapshot, np.full(self._n_samples, -1, np.int64), blank)
+        metrics: dict[str, float] = {}
+        try:
+            yield metrics
+            self._raise_failure()
+            check_order(epoch, self._steps.count, last=self._last)
+            snapshot.step, snapshot.metrics = self._steps.count, as_numbers(metrics)
+            self._end(self._epoch)
+        except BaseException:
+            self._session.discard(snapshot)
+            raise
+        finally:
+            self._epoch = None
+        if not snapshot.failed:
+            self._last = (epoch, snapshot.step)
+            self._n_snapshots += 1
+
+    @contextmanager
+    def batch(self, indices: Any, *, loss_scale: Any = 1.0) -> Iterator[None]:
+        """Record what the layers return, and the gradients that come back, inside the block.
+
+        A batch may be shown in parts (their rows follow one another), or several times (each forward pass is a layer of
+        its own, ``conv1.call0``, ``conv1.call1``, as for a module that fires several times). What backward recomputes
+        for gradient checkpointing is not recorded again. A compiled model runs eagerly inside the block, as hooks do not
+        fire in a compiled graph.
+
+        Parameters
+        ----------
+        indices : Tensor, ndarray or sequence of int, of shape (n,)
+            The samples' indices in the data set, as `with_index` gives them. An index may come again.
+        loss_scale : float or GradScaler
+            What the loss is multiplied with before ``backward``: a positive number, or anything with ``get_scale()``,
+            asked when the block begins. It is stored beside the gradients, which ``layer.gradient.read(unscaled=True)``
+            divides by it.
+
+        Raises
+        ------
+        CaptureError
+            Where a layer did not fire, changed its shape or got no gradient. The batch is left out; where the caller
+            goes on, so does the epoch.
+        ValueError, TypeError
+            For indices that are none, or more samples than `n_samples`.
+        StoreError
+            Where writing failed.
+        """
+        self._check_open()
+        self._raise_failure()
+        if self._epoch is None:
+            raise RuntimeError("no epoch is being recorded; use batch inside: with recorder.epoch(number):")
+        epoch, numbers, scale = self._epoch, as_indices(indices), _as_scale(loss_scale)
         if self._dataset is not None:
             check_in(self._dataset, numbers)
         if self._in_batch:
             raise RuntimeError("a batch is being recorded already, inside another; leave its block first")
-        if self.count + len(numbers) > self.n_samples:
+        if epoch.count + len(numbers) > self._n_samples:
             raise ValueError(
-                f"this batch of {len(numbers)} is more than the epoch has room for: n_samples={self.n_samples}, and "
-                f"{self.count} have been recorded. Pass n_samples of at least what an epoch shows"
+                f"this batch of {len(numbers)} is more than the epoch has room for: n_samples={self._n_samples}, and "
+                f"{epoch.count} have been recorded. Pass n_samples of at least what an epoch shows"
             )
-        batch = Batch(self, slot=self.count, length=len(numbers))
-        counts = CallCounts(self.modules)
-        root = self.model.register_forward_pre_hook(
-            lambda *_: counts.start_pass(repeats=not batch.is_complete)  # the rest of the samples, or all of them anew
+        if epoch.context is None and self._layers:
+            epoch.context = self._make_context(epoch)
+        batch = BatchPass(
+            epoch.context,
+            keep=self._keep,
+            copier=self._copier,
+            slot=epoch.count,
+            length=len(numbers),
+            number=epoch.n_batches,
+        )
+        counts = CallCounts(self._modules)
+        root = self._model.register_forward_pre_hook(
+            lambda *_: counts.start(repeats=not batch.is_complete)  # the rest of the samples, or all of them anew
         )
         self._in_batch = True
         try:
             with (
-                hooked(self.modules, batch.on_output, counts=counts, on_recomputed=batch.on_recomputed),
+                hooked(self._modules, batch.on_output, counts=counts, on_recomputed=batch.on_recomputed),
                 torch.compiler.set_stance("force_eager"),
             ):
                 yield
             batch.finish()
-            if not self.layers:
+            if epoch.context is None:
                 self._lay_out(batch)
-            batch.deliver_held()
+                epoch.context = self._make_context(epoch)
+                batch.deliver_held(epoch.context)
         except BaseException:
-            batch.abandon()
+            batch.release_held()
+            self._withdraw(epoch)
             raise
         finally:
             self._in_batch = False
             root.remove()
             batch.remove_hooks()
-        self._index[self.count : self.count + len(numbers)] = numbers
-        self.count += len(numbers)
-        settle = partial(self.filling().settle, self.count)
-        self.session.put(self._now(), settle, what="a batch")  # in turn: an earlier batch may still be taken back
-        self._n_batches += 1
-        if self._n_batches % _BATCHES_A_SUM == 0:
-            self.session.put_alone(self._now(), partial(self._now().add_up, self.count), what="the statistics")
+        self._count(epoch, numbers, scale=scale)
 
-    def rewind(self) -> None:
-        """Take back what was delivered since the last whole batch."""
-        taken, count, filling = self._now(), self.count, self._filling
+    def _prepare(self) -> None:
+        """Nothing is known before the first batch."""
 
-        def work() -> None:
-            taken.forget(count)
-            if filling is not None:
-                filling.rewind(count)
+    def _begin(self) -> None:
+        self._tells_samples = self._session.writer.n_snapshots == 0
 
-        self._takes_back = True
-        self.session.put_alone(taken, work, what="taking back a batch")
+    def _after_failure(self) -> None:
+        self._tells_samples = self._session.writer.n_snapshots == 0
 
-    def _now(self) -> Taken:
-        assert self.taken is not None  # batches are recorded within an epoch only
-        return self.taken
+    def _count(self, epoch: _Epoch, numbers: Index, *, scale: float) -> None:
+        """Count a batch that is whole."""
+        assert epoch.context is not None
+        slots = slice(epoch.count, epoch.count + len(numbers))
+        epoch.index[slots], epoch.scale[slots] = numbers, scale
+        epoch.count += len(numbers)
+        epoch.n_batches += 1
+        snapshot, buffer = epoch.snapshot, epoch.context.buffer
+        # in turn: an earlier batch may still be taken back
+        self._session.put(snapshot, partial(buffer.release, epoch.count), what="a batch")
+        if epoch.n_batches % _BATCHES_A_SUM == 0:
+            self._session.put_alone(snapshot, partial(snapshot.add_up, epoch.count), what="the statistics")
 
-    def _lay_out(self, batch: Batch) -> None:
-        layers = plan(batch.seen, modules=self.modules, keep=self.keep, shown="the first batch")
+    def _withdraw(self, epoch: _Epoch) -> None:
+        """Take back what was queued since the last whole batch."""
+        snapshot, count, number, context = epoch.snapshot, epoch.count, epoch.n_batches, epoch.context
+        epoch.n_batches += 1
+        epoch.withdrew = True
+        snapshot.withdraw(number, slot=count)
+        if context is not None:
+            self._session.put_alone(snapshot, partial(context.buffer.rewind, count), what="taking back a batch")
+
+    def _end(self, epoch: _Epoch) -> None:
+        """Queue what is left of an epoch, and its commit."""
+        snapshot, session = epoch.snapshot, self._session
+        if not epoch.count or epoch.context is None:
+            raise CaptureError(f"epoch {snapshot.epoch} ended without a batch, so there is nothing to record of it")
+        if epoch.withdrew:
+            session.wait()  # or what was taken back would count
+        session.check_overflow(snapshot)
+        session.put_alone(snapshot, partial(epoch.context.buffer.finish, epoch.count), what="the last samples")
+        if self._tells_samples and self._dataset is not None and not snapshot.failed:
+            self._tells_samples = False
+            for name, values in self._tables(self._dataset).items():
+                work = partial(session.writer.add_static, f"samples/{name}", values, dimensions=("item",))
+                session.put_alone(snapshot, work, what=f"samples/{name}")
+        session.commit(snapshot, epoch.index, loss_scale=epoch.scale if self._keep.gradient else None)
+
+    def _lay_out(self, batch: BatchPass) -> None:
+        """Create the run, or check that it can be resumed: the first batch has shown what the layers return."""
+        layers = plan(batch.seen, modules=self._modules, keep=self._keep, shown="the first batch")
         specs = [layer.spec for layer in layers.values()]
-        self._check(specs)
-        is_new = self.session.writer.is_new
-        several = batch.length * max(1, self._written_at_once // batch.length)
-        self._shard_samples = min(several, self.n_samples) if is_new else open_run(self.session.path).shard_samples
+        self._check_size(specs, n_snapshots=self._n_snapshots + 1)
+        several = batch.length * max(1, self._samples_per_shard // batch.length)
+        is_new = self._session.writer.is_new
+        self._shard_samples = min(several, self._n_samples) if is_new else open_run(self._session.path).shard_samples
         named = classes(self._dataset) if self._dataset is not None else ()
-        self.session.lay_out(
-            specs, kind="live", n_samples=self.n_samples, shard_samples=self._shard_samples, classes=named
+        self._session.lay_out(
+            specs, kind="live", n_samples=self._n_samples, shard_samples=self._shard_samples, classes=named
         )
-        self.layers = layers
+        self._layers = layers
 
-    def _tables(self) -> dict[str, npt.NDArray[Any]]:
-        count = len(self._dataset)  # type: ignore[arg-type]
-        tables: dict[str, npt.NDArray[Any]] = {"sample": np.arange(count), "label": labels(self._dataset)}
-        if (found := paths(self._dataset)) is not None:
+    def _make_context(self, epoch: _Epoch) -> SnapshotContext:
+        return SnapshotContext(
+            layers=self._layers,
+            copier=self._copier,
+            session=self._session,
+            snapshot=epoch.snapshot,
+            buffer=ShardBuffer(
+                self._session.writer.write,
+                specs={layer.spec.name: layer.spec for layer in self._layers.values()},
+                n_samples=self._n_samples,
+                shard_samples=self._shard_samples,
+            ),
+        )
+
+    @staticmethod
+    def _tables(dataset: Dataset[Any]) -> dict[str, npt.NDArray[Any]]:
+        """Return what the run keeps of the data set: arrays of a row per item, by name."""
+        count = len(dataset)  # type: ignore[arg-type]
+        tables: dict[str, npt.NDArray[Any]] = {"sample": np.arange(count), "label": labels(dataset)}
+        if (found := paths(dataset)) is not None:
             tables["path"] = np.array(found)
         return tables
 
 
-def as_indices(indices: Any) -> Index:
-    """Return a batch's dataset indices, ndarray of shape (n,), int64.
-
-    Raises
-    ------
-    TypeError, ValueError
-        Where they are not integers from 0 on, in one row.
-    """
-    numbers = np.asarray(indices.cpu() if isinstance(indices, torch.Tensor) else indices)
-    if numbers.ndim != 1 or numbers.dtype.kind not in "iu" or not len(numbers):
+def _as_scale(loss_scale: Any) -> float:
+    """Return a loss scale as a number; `ValueError` where it is none, or not positive."""
+    value = loss_scale.get_scale() if hasattr(loss_scale, "get_scale") else loss_scale
+    try:
+        scale = float(value)
+    except (TypeError, ValueError):
         raise TypeError(
-            f"indices is of dtype {numbers.dtype} and shape {numbers.shape}; expected the batch's dataset indices, "
-            f"integers in one row, such as with_index(dataset) puts first in each item"
-        )
-    if numbers.min() < 0:
-        raise ValueError(f"indices holds {numbers.min()}; expected dataset indices, from 0 on")
-    return numbers.astype(np.int64)
-
-
-def check_in(dataset: Dataset[Any], numbers: Index) -> None:
-    """Raise `ValueError` where an index is of none of a data set's items."""
-    count = len(dataset)  # type: ignore[arg-type]
-    if numbers.max() >= count:
-        raise ValueError(
-            f"indices holds {numbers.max()}, and dataset has {count} items; pass as dataset what with_index was given, "
-            f"whose items the indices number"
-        )
-
-
-def count_slots(n_samples: int | None, *, dataset: Dataset[Any] | None) -> int:
-    """Return how many slots an epoch has: as many as are asked for, or as the data set has items."""
-    if dataset is not None:
-        check_numbered(dataset, what="dataset")
-        n_samples = len(dataset) if n_samples is None else n_samples  # type: ignore[arg-type]
-    if n_samples is None or n_samples < 1:
-        raise ValueError(
-            f"probe is None and n_samples is {n_samples}; pass a probe set, or how many samples an epoch shows"
-        )
-    return n_samples
+            f"loss_scale is {loss_scale!r}; expected a number, or a gradient scaler with get_scale()"
+        ) from None
+    if not (math.isfinite(scale) and scale > 0):
+        raise ValueError(f"loss_scale is {scale}; expected a positive number, 1 where the loss is not scaled")
+    return scale

@@ -1,4 +1,4 @@
-"""What a data set says of its items, and data sets that say their items' indices."""
+"""Data sets: what they say of their items, and ones whose items begin with their index."""
 
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from typing import Any
@@ -22,7 +22,7 @@ class Indexed(Dataset[Any]):
         if isinstance(item, Mapping):
             if "index" in item:
                 raise ValueError(
-                    f"item {index} has a key 'index' already, which is where its place in the data set is to go; "
+                    f"item {index} has a key 'index' already, which is where its index in the data set goes; "
                     f"rename that column"
                 )
             return {"index": index, **item}
@@ -30,7 +30,7 @@ class Indexed(Dataset[Any]):
 
 
 def with_index(dataset: Dataset[Any]) -> Indexed:
-    """Let a data set's items begin with their index, for `Recorder.batch`.
+    """Let a data set's items begin with their index, for `BatchRecorder.batch`.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def classes(dataset: Any) -> tuple[str, ...]:
 
 
 def paths(dataset: Any) -> list[str] | None:
-    """Return where each item's image lies, where a data set is made of files."""
+    """Return the file of each item's image, where a data set is made of files."""
     whole, positions = base(dataset)
     samples = getattr(whole, "samples", None)
     if not isinstance(samples, list) or not all(isinstance(s, tuple) and isinstance(s[0], str) for s in samples):

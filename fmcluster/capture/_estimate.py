@@ -22,7 +22,6 @@ from ._patterns import Layers
 from ._plain_model import device_of, plain_model
 from .transfer import Copier, Copy
 
-
 _SIZES = (56, 28, 14, 7)
 
 

@@ -64,7 +64,7 @@ class CallCounts:
         self._now[name] += 1
         return self._now[name] - 1
 
-    def start_pass(self, *, repeats: bool) -> None:
+    def start(self, *, repeats: bool) -> None:
         """Begin another pass through the model.
 
         Where it repeats the last one, with the rest of the samples, calls are counted from where that one began.

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from ..errors import CaptureError
-from ..store import LayerSpec, Quantity
+from ..store import LayerSpec, Quantity, layer_expression
 from ._hooks import Firing, hooked, is_batch
 from ._options import Keep, Reduction, spec_of
-from ._patterns import Layers, expression, known_names
+from ._patterns import Layers, known_names
 
 
 def select_modules(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
@@ -60,7 +60,7 @@ def _matches(choice: object, modules: Mapping[str, nn.Module]) -> list[str]:
         found = [name for name, module in modules.items() if isinstance(module, choice)]
         wanted = f"module of class {choice.__name__}"
     elif isinstance(choice, str | re.Pattern):
-        pattern = choice if isinstance(choice, re.Pattern) else expression(choice)
+        pattern = choice if isinstance(choice, re.Pattern) else layer_expression(choice)
         found = [name for name in modules if pattern.fullmatch(name)]
         wanted = f"layer {choice!r}" if isinstance(choice, str) else f"layer that matches {choice.pattern!r} as a whole"
     else:

@@ -1,4 +1,4 @@
-"""Options of a recorder: which layers, which channels and part of their feature maps, in which dtype, and how it writes."""
+"""Options of a recorder: which layers, which channels and part of their feature maps, which dtype, and how to write."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ from typing import Any, Literal, TypeAlias, TypeVar
 import torch
 from torch.nn import functional
 
-from ..store import LayerSpec, Mode, Quantity
-from ._patterns import Layers, expression, known_names
+from ..store import LayerSpec, Mode, Quantity, layer_expression
+from ._patterns import Layers, known_names
 
 T = TypeVar("T")
 PerLayer: TypeAlias = T | Mapping[str, T]
@@ -46,7 +46,7 @@ class Reduction:
         """Return the channels kept of a batch of outputs; a view where they are neighbors."""
         if self.channels is None:
             return output
-        axis = 1 + channel_axis(output.ndim - 1)
+        axis = 1 + LayerSpec.channel_axis(tuple(output.shape[1:]))
         first, count = self.channels[0], len(self.channels)
         if self.channels == tuple(range(first, first + count)):
             return output.narrow(axis, first, count)
@@ -64,14 +64,7 @@ class Reduction:
 
     def stored_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of what is stored of one sample, of which the layer returns this shape."""
-        stored = list(shape)
-        if self.channels is not None:
-            stored[channel_axis(len(shape))] = len(self.channels)
-        if self.crop is not None:
-            stored[1:] = [stop - start for start, stop in self.crop]
-        if self.size is not None:
-            stored[1:] = self.size
-        return tuple(stored)
+        return LayerSpec.stored_shape(shape, channels=self.channels, crop=self.crop, size=self.size)
 
 
 @dataclass(frozen=True)
@@ -116,7 +109,7 @@ class Keep:
     def of(self, names: Sequence[str], shape: tuple[int, ...]) -> Reduction:
         """Return what is kept of a layer that goes by these names and returns this for a sample."""
         dtype = _find(self.dtype, names) or "float16"
-        axis = channel_axis(len(shape))
+        axis = LayerSpec.channel_axis(shape)
         channels = _channel_numbers(_find(self.channels, names), shape[axis], f"channels of layer {names[1]!r}")
         if len(shape) < 3:
             return Reduction(dtype, channels)
@@ -144,7 +137,7 @@ class Keep:
         names = list(dict.fromkeys(names))
         for option in (self.dtype, self.channels, self.crop, self.max_size):
             for pattern in option if isinstance(option, Mapping) else ():
-                if not any(expression(pattern).fullmatch(name) for name in names):
+                if not any(layer_expression(pattern).fullmatch(name) for name in names):
                     raise ValueError(f"no recorded layer is called {pattern!r}; {known_names(names)}")
 
     def as_json(self) -> dict[str, Any]:
@@ -183,11 +176,6 @@ class RecorderOptions:
     def keep(self) -> Keep:
         """What is kept of the layers."""
         return Keep(self.dtype, self.channels, self.crop, self.max_size, self.overflow, tuple(self.record))
-
-
-def channel_axis(n_axes: int) -> int:
-    """Return which axis of one sample, of so many, holds its channels: first for feature maps, last for tokens."""
-    return 0 if n_axes == 3 else n_axes - 1
 
 
 def spec_of(name: str, reduction: Reduction, *, shape: tuple[int, ...], module: str, gradient: bool) -> LayerSpec:
@@ -235,7 +223,7 @@ def _find(option: Any, names: Sequence[str]) -> Any:
     if not isinstance(option, Mapping):
         return option
     for pattern, value in option.items():
-        if any(expression(pattern).fullmatch(name) for name in names):
+        if any(layer_expression(pattern).fullmatch(name) for name in names):
             return value
     return None
 

@@ -9,11 +9,6 @@ Choice = str | re.Pattern[str] | type[nn.Module]
 Layers = Choice | Iterable[Choice] | Callable[[str, nn.Module], bool]
 
 
-def expression(pattern: str) -> re.Pattern[str]:
-    """Return a layer pattern as a regular expression: ``*`` and ``?`` stop at dots."""
-    return re.compile(re.escape(pattern).replace(r"\*", "[^.]*").replace(r"\?", "[^.]"))
-
-
 def known_names(modules: Iterable[str]) -> str:
     """Say which names there are, for an error."""
     names = list(modules)

@@ -1,80 +1,73 @@
-"""The Recorder: feature maps from a model in training to a run on disk."""
+"""Recorder: what the layers of a model return for a fixed probe set, snapshot by snapshot, to a run on disk."""
 
-import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from types import TracebackType
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from ..store import LayerSpec, Mode, Quantity, RunWriter, open_run
-from ._budget import check_budget
+from ..errors import CaptureError
+from ..store import Mode, Quantity, open_run
+from ._context import SnapshotContext
+from ._datasets import classes
 from ._estimate import Estimate, estimate_kept
+from ._hooks import Firing
 from ._isolation import isolated
-from ._live import LiveCapture, count_slots
-from ._models import device_of, plain_model
-from ._options import Channels, Crop, Keep, Overflow, PerLayer, Size
-from ._probe_set import Probe
-from ._probing import Loss, ProbeCapture
-from ._provenance import provenance
-from ._select import Layers, select_modules
-from ._steps import StepCounter
-from .transfer import Copier
-from .writing import Session, Taken, as_numbers, check_epoch, check_order, last_snapshot
+from ._layers import PlannedLayer, discover
+from ._options import Channels, Crop, Overflow, PerLayer, RecorderOptions, Size
+from ._patterns import Layers
+from ._plain_model import device_of
+from ._probe_pass import Loss, ProbePass
+from ._probe_set import Identity, Probe, ProbeBatch
+from ._recording import Recording
+from .writing import PendingSnapshot, ShardBuffer, as_numbers, check_order, stored_digests
 
 
-class Recorder:
-    """Records what the layers of a model return, snapshot by snapshot: for a fixed probe set, or in training itself.
+class Recorder(Recording):
+    """Records what the layers of a model return for a fixed probe set, snapshot by snapshot.
 
-    Use it as a context manager around the training loop. With a `probe`, call `snapshot` whenever the model is worth a
-    look: it is shown the probe, and is afterwards what it was. Without one, wrap each epoch in `epoch` and each
-    training batch in `batch`. Hooks exist only inside `snapshot` and `batch`: between them the model is the caller's
-    own. Writing goes on in the background while training continues; leaving the block waits for it.
+    Use it as a context manager around the training loop, and call `snapshot` whenever the model is worth a look: it is
+    shown the probe, and is afterwards what it was. Hooks exist only inside `snapshot`: between snapshots the model is
+    the caller's own. Writing goes on in the background while training continues; leaving the block waits for it.
+    Training's own batches are recorded by `BatchRecorder`.
 
     Parameters
     ----------
     model : Module
-        The model. A probe is shown to it on the device of its first parameter.
+        The model. The probe is shown to it on the device of its first parameter.
     path : path-like
         Where the run goes.
+    probe : Dataset or DataLoader
+        The probe set, seen with evaluation transforms; items are (image, label) or an image.
     layers : {"children", "leaves"}, str, re.Pattern, module class, iterable of these, or callable
         What to capture: the direct children, all modules without children, names and patterns (``*`` and ``?`` stop
         at dots), regular expressions, module classes, or a function of name and module. A module that fires several
         times is stored per call, one that returns several tensors per tensor.
-    probe : Dataset or DataLoader, optional
-        The probe set, seen with evaluation transforms; items are (image, label) or an image.
-    n_samples : int, optional
-        Without a probe: how many samples an epoch shows at most.
-    dataset : Dataset, optional
-        Without a probe: what the indices of `batch` number; the run keeps its labels, classes and paths. `n_samples`
-        is its length by default.
     record : iterable of {"activation", "gradient"}
         What to record of a layer's output: its values; and the gradient of the loss with respect to it, in float32.
         Of a layer that no gradient reaches, such as a frozen one, it is NaN.
     batch_size : int
-        How many samples of a probe are shown at a time, for a data set; and about how many samples are written at a
-        time.
+        How many samples of the probe are shown, and written, at a time; a `DataLoader` has its own.
     dtype : {"float16", "float32"}, or mapping of str to these
         Stored dtype of the values; here and below, a mapping says it by layer name or pattern.
     channels : slice or sequence of int, or mapping, optional
         Which channels to keep. All by default.
     crop : (slice, slice), or mapping, optional
-        Which rows and columns of the maps to keep, in a layer's own pixels. All by default.
+        Which rows and columns of the feature maps to keep, in a layer's own pixels. All by default.
     max_size : int or (int, int), or mapping, optional
-        Average larger maps (after the crop) down to this height and width. The statistics are of the whole maps.
+        Average larger feature maps (after the crop) down to this height and width. The statistics are of the whole
+        feature maps.
     overflow : {"error", "clip"}
         What to do about finite values that the dtype cannot hold (beyond 65504 in float16): refuse the snapshot, or
         clip and count them.
     mode : {"x", "a", "w"}
-        "x" refuses an existing run, "a" goes on after its last whole snapshot, "w" replaces it.
+        "x" refuses an existing run, "a" resumes it after its last whole snapshot, "w" replaces it.
     max_bytes : int, optional
-        Refuse to begin where the run would be larger than this, uncompressed.
-    n_snapshots : int
-        How many snapshots are planned; only `max_bytes` asks.
+        Refuse the snapshot that would make the run larger than this, uncompressed.
     max_pending_bytes : int
         How much may wait to be written before capture waits for the disk.
     notes : mapping, optional
@@ -83,14 +76,14 @@ class Recorder:
     Raises
     ------
     ValueError, TypeError
-        For a layer that the model does not have, a probe without fixed order, an option that cannot be meant, or a run
-        larger than `max_bytes` (on entry, or in the first batch).
+        For a layer that the model does not have, a probe without fixed order, an option that cannot be meant, or a
+        first snapshot larger than `max_bytes` (on entry).
     FileExistsError
         Where something is at `path` already (on entry).
     StoreError
-        Where another recorder is writing the run, or the run to go on with is of other layers or samples.
+        Where another recorder is writing the run, or the run to resume is of other layers or samples.
     CaptureError
-        Where a layer does not fire or returns no maps.
+        Where a layer does not fire or returns no feature maps.
 
     Examples
     --------
@@ -106,10 +99,8 @@ class Recorder:
         model: nn.Module,
         path: str | os.PathLike[str],
         *,
+        probe: Dataset[Any] | DataLoader[Any],
         layers: Layers = "children",
-        probe: Dataset[Any] | DataLoader[Any] | None = None,
-        n_samples: int | None = None,
-        dataset: Dataset[Any] | None = None,
         record: Sequence[Quantity] = ("activation",),
         batch_size: int = 32,
         dtype: PerLayer[str] = "float16",
@@ -119,104 +110,27 @@ class Recorder:
         overflow: Overflow = "error",
         mode: Mode = "x",
         max_bytes: int | None = None,
-        n_snapshots: int = 1,
         max_pending_bytes: int = 512 << 20,
         notes: Mapping[str, Any] | None = None,
     ) -> None:
-        if batch_size < 1 or max_pending_bytes < 1 or n_snapshots < 1:
-            raise ValueError(
-                f"batch_size={batch_size}, max_pending_bytes={max_pending_bytes} and n_snapshots={n_snapshots} have "
-                f"to be positive"
-            )
-        self._model = plain_model(model)
-        self._modules = select_modules(self._model, layers)
-        self._keep = Keep(dtype, channels, crop, max_size, overflow, tuple(record))
-        self._path = os.fspath(path)
-        self._mode: Mode = mode
-        self._max_bytes, self._n_snapshots = max_bytes, n_snapshots
-        self._max_pending_bytes = max_pending_bytes
-        self._notes: dict[str, Any] = json.loads(json.dumps(dict(notes or {})))  # a copy; what JSON cannot hold raises
-        self._capture: ProbeCapture | LiveCapture
-        if probe is not None:
-            if n_samples is not None or dataset is not None:
-                raise ValueError("n_samples and dataset are for recording without a probe; pass one or the other")
-            shown = Probe(probe, batch_size=batch_size)
-            self._n_samples = shown.n_samples
-            self._capture = ProbeCapture(self._model, self._modules, probe=shown, keep=self._keep)
-        else:
-            self._n_samples = count_slots(n_samples, dataset=dataset)
-            self._capture = LiveCapture(
-                self._model,
-                self._modules,
-                keep=self._keep,
-                n_samples=self._n_samples,
-                written_at_once=batch_size,
-                dataset=dataset,
-                check=self._check_budget,
-            )
-        self._steps = StepCounter(self._model)
-        self._last = (-1, -1)
-        self._entered = False
-        self._open = False
-
-    def __enter__(self) -> "Recorder":
-        if self._entered:
-            raise RuntimeError("this Recorder was entered before; make a new one (mode='a' goes on with its run)")
-        self._entered = True
-        if isinstance(self._capture, ProbeCapture):  # before an existing run is touched
-            self._capture.discover()
-            self._check_budget([layer.spec for layer in self._capture.layers.values()])
-        writer = RunWriter(self._path, mode=self._mode)
-        try:
-            self._last = (-1, -1) if writer.is_new else last_snapshot(open_run(self._path))
-            self._session = Session(
-                writer, provenance=self._provenance(), refuses_overflow=self._keep.overflow == "error"
-            )
-        except BaseException:
-            writer.close()
-            raise
-        self._session.committed = self._last
-        threads = max(1, torch.get_num_threads())
-        self._copier = Copier(max_bytes=self._max_pending_bytes, clips=self._keep.overflow == "clip", threads=threads)
-        try:
-            self._capture.start(self._session, self._copier)
-        except BaseException:
-            self._session.close()
-            self._copier.close()
-            raise
-        self._steps.count = max(0, self._last[1])
-        self._steps.start()
-        self._open = True
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._open = False
-        self._steps.stop()
-        self._session.close()
-        self._copier.close()
-        failure = self._session.take_failure()
-        if failure is not None:
-            if error is None:
-                raise failure
-            if error is not failure:
-                error.add_note(f"The run was not recorded to its end either: {failure}")
-
-    @property
-    def peak_pending_bytes(self) -> int:
-        """The most that has been waiting to be written so far, in bytes."""
-        return self._copier.peak_bytes
-
-    @property
-    def step(self) -> int:
-        """Optimizer steps that the model has taken since the run began; counted by itself."""
-        return self._steps.count
-
-    @property
-    def last_epoch(self) -> int:
-        """Epoch of the last snapshot taken, also of the run that is gone on with; -1 where there is none."""
-        return self._last[0]
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; expected a positive number of samples")
+        options = RecorderOptions(
+            layers=layers,
+            record=record,
+            dtype=dtype,
+            channels=channels,
+            crop=crop,
+            max_size=max_size,
+            overflow=overflow,
+            mode=mode,
+            max_bytes=max_bytes,
+            max_pending_bytes=max_pending_bytes,
+            notes=notes,
+        )
+        self._probe = Probe(probe, batch_size=batch_size)
+        super().__init__(model, path, n_samples=self._probe.n_samples, options=options)
+        self._layers: dict[Firing, PlannedLayer] = {}
 
     def snapshot(
         self,
@@ -228,8 +142,9 @@ class Recorder:
     ) -> None:
         """Show the model the probe set and record what its layers return.
 
-        The model, its gradients and the global random generators are afterwards what they were. Returns when the maps
-        are taken; they are written in the background, and visible to a reader once all of them are on the disk.
+        The model, its gradients and the global random generators are afterwards what they were. Returns when the
+        feature maps are taken; they are written in the background, and visible to a reader once all of them are on the
+        disk.
 
         Parameters
         ----------
@@ -246,6 +161,8 @@ class Recorder:
 
         Raises
         ------
+        ValueError
+            Where the run would become larger than `max_bytes`.
         CaptureError
             Where a sample is not what it was, a layer changed its shape, or a value does not fit the stored dtype.
             The snapshot is left out; earlier ones stay. From a CUDA device, a value that does not fit is found while
@@ -255,137 +172,127 @@ class Recorder:
         """
         self._check_open()
         self._raise_failure()
-        if not isinstance(self._capture, ProbeCapture):
-            raise ValueError("this Recorder has no probe to show; pass probe=, or record batches with epoch and batch")
         if (loss is not None) != self._keep.gradient:
             raise ValueError(
                 "gradients need both record=('activation', 'gradient') and snapshot(loss=...); one of them is missing"
             )
         step = self._steps.count if step is None else step
         check_order(epoch, step, last=self._last)
+        specs = [layer.spec for layer in self._layers.values()]
+        self._check_size(specs, n_snapshots=self._n_snapshots + 1)
         self._steps.count = int(step)
-        taken = Taken(epoch=epoch, step=self._steps.count, metrics=as_numbers(metrics or {}))
+        snapshot = PendingSnapshot(epoch=epoch, step=self._steps.count, metrics=as_numbers(metrics or {}))
         try:
-            self._capture.take(taken, loss=loss, check=self._raise_failure)
+            self._take(snapshot, loss)
         except BaseException:
-            self._session.discard(taken)
+            self._session.discard(snapshot)
             raise
-        self._last = (epoch, taken.step)
+        self._last = (epoch, snapshot.step)
+        self._n_snapshots += 1
 
-    @contextmanager
-    def epoch(self, epoch: int) -> Iterator[dict[str, float]]:
-        """Record the batches of an epoch; they become one snapshot when the block ends, however early it ends.
-
-        Parameters
-        ----------
-        epoch : int
-            The epoch. The snapshot's step is that at the end of the block.
-
-        Yields
-        ------
-        dict of str to float
-            Empty; what is put into it is kept beside the snapshot, such as the loss.
-
-        Raises
-        ------
-        CaptureError, StoreError
-            As for `snapshot`. Where the block raises, the epoch is left out.
-        """
-        capture = self._live()
-        if capture.taken is not None:
-            raise RuntimeError("an epoch is being recorded already; leave its block first")
-        check_epoch(epoch, last=self._last[0])
-        taken = Taken(epoch=epoch, step=self._steps.count, metrics={})
-        metrics: dict[str, float] = {}
-        capture.begin(taken)
-        try:
-            yield metrics
-            self._raise_failure()
-            check_order(epoch, self._steps.count, last=self._last)
-            taken.step, taken.metrics = self._steps.count, as_numbers(metrics)
-            capture.end()
-        except BaseException:
-            capture.taken = None
-            self._session.discard(taken)
-            raise
-        if not taken.failed:
-            self._last = (epoch, taken.step)
-
-    def batch(self, indices: Any) -> AbstractContextManager[None]:
-        """Record what the layers return, and the gradients that come back, inside the block.
-
-        A batch may be shown in parts (their rows follow one another), or several times (each pass is a layer of its
-        own, ``conv1.call0``, ``conv1.call1``, as for a module that fires several times). What backward recomputes for
-        gradient checkpointing is not recorded again. A compiled model runs eagerly inside the block, as hooks do not
-        fire in a compiled graph.
-
-        Parameters
-        ----------
-        indices : Tensor, ndarray or sequence of int, of shape (n,)
-            The samples' indices in the data set, as `with_index` gives them. An index may come again.
-
-        Raises
-        ------
-        CaptureError
-            Where a layer did not fire, changed its shape or got no gradient. The batch is left out; where the caller
-            goes on, so does the epoch.
-        ValueError, TypeError
-            For indices that are none, or more samples than `n_samples`.
-        StoreError
-            Where writing failed.
-        """
-        capture = self._live()
-        if capture.taken is None:
-            raise RuntimeError("no epoch is being recorded; use batch inside: with recorder.epoch(number):")
-        return capture.batch(indices)
-
-    def estimate(self, *, n_snapshots: int) -> Estimate:
+    def estimate(self, *, n_snapshots: int = 1, max_bytes: int | None = None) -> Estimate:
         """Say how many bytes and seconds so many snapshots will take, from the probe's first batch.
 
         Nothing is recorded; the recorder need not be entered.
-        """
-        if not isinstance(self._capture, ProbeCapture):
-            raise ValueError("without a probe there is nothing to measure with; call fmcluster.capture.estimate")
-        with isolated(self._model):  # a loader draws from the random generators
-            images = next(iter(self._capture.probe)).images
-        chosen: Layers = lambda name, _module: name in self._modules  # noqa: E731
-        counts = {"n_samples": self._n_samples, "n_snapshots": n_snapshots}
-        return estimate_kept(self._model, images, layers=chosen, keep=self._keep, **counts)
 
-    def flush(self) -> None:
-        """Wait until every snapshot taken so far is on the disk.
+        Parameters
+        ----------
+        n_snapshots : int
+            How many snapshots are planned.
+        max_bytes : int, optional
+            Refuse where they would take more than this, uncompressed.
 
         Raises
         ------
-        CaptureError, StoreError
-            Where one of them was left out.
+        ValueError
+            Where the snapshots would take more than `max_bytes`: with the largest layers, and what would be smaller.
         """
-        self._check_open()
-        self._session.wait()
-        self._raise_failure()
+        with isolated(self._model):  # a loader draws from the random generators
+            images = next(iter(self._probe)).images
+        chosen: Layers = lambda name, _module: name in self._modules  # noqa: E731
+        return estimate_kept(
+            self._model,
+            images,
+            layers=chosen,
+            keep=self._keep,
+            n_samples=self._n_samples,
+            n_snapshots=n_snapshots,
+            max_bytes=max_bytes,
+        )
 
-    def _live(self) -> LiveCapture:
-        self._check_open()
-        self._raise_failure()
-        if not isinstance(self._capture, LiveCapture):
-            raise ValueError("this Recorder shows a probe; to record training batches, pass n_samples= and no probe")
-        return self._capture
+    def _prepare(self) -> None:
+        with isolated(self._model):
+            sample = self._probe.first().to(device_of(self._model))
+            self._layers = discover(self._model, self._modules, sample=sample, keep=self._keep)
+        self._check_size([layer.spec for layer in self._layers.values()], n_snapshots=1)
 
-    def _provenance(self) -> dict[str, Any]:
-        made = provenance(self._model, device=device_of(self._model))
-        return {**made, **self._keep.told(), "notes": self._notes}
+    def _begin(self) -> None:
+        self._session.lay_out(
+            [layer.spec for layer in self._layers.values()],
+            kind="probe",
+            n_samples=self._probe.n_samples,
+            shard_samples=self._probe.batch_size,
+            classes=classes(self._probe.dataset),
+        )
+        self._identity = Identity(self._probe, stored_digests(open_run(self._session.path)))
 
-    def _check_budget(self, specs: Sequence[LayerSpec]) -> None:
-        if self._max_bytes is not None:
-            check_budget(specs, max_bytes=self._max_bytes, n_samples=self._n_samples, n_snapshots=self._n_snapshots)
+    def _after_failure(self) -> None:
+        self._identity.stored = self._session.writer.n_snapshots > 0
 
-    def _check_open(self) -> None:
-        if not self._open:
-            raise RuntimeError("the Recorder is not open; use it as: with Recorder(...) as recorder: ...")
+    def _take(self, snapshot: PendingSnapshot, loss: Loss | None) -> None:
+        """Show the model all of the probe, and queue what its layers return and the commit."""
+        session = self._session
+        context = SnapshotContext(
+            layers=self._layers,
+            copier=self._copier,
+            session=session,
+            snapshot=snapshot,
+            buffer=ShardBuffer(
+                session.writer.write,
+                specs={layer.spec.name: layer.spec for layer in self._layers.values()},
+                n_samples=self._probe.n_samples,
+                shard_samples=self._probe.batch_size,
+            ),
+        )
+        brings_samples = not self._identity.stored
+        batches = []
+        inference = loss is None and torch.is_inference_mode_enabled()  # which allows of no gradients
+        with torch.inference_mode(inference), isolated(self._model, gradients=loss is not None):
+            for number, batch in enumerate(self._probe):
+                self._check_whole(batch)
+                self._identity.check(batch)
+                if brings_samples:
+                    self._put_pictures(snapshot, batch)
+                ProbePass(self._model, self._modules, context=context, batch=batch, number=number).run(loss)
+                self._raise_failure()
+                batches.append(batch.without_images())
+        self._identity.remember(batches)
+        session.check_overflow(snapshot)
+        if brings_samples:
+            self._identity.stored = True
+            for name, values in self._identity.tables(batches).items():
+                dimensions = ("item", "byte") if name == "digest" else ("item",)
+                work = partial(session.writer.add_static, f"samples/{name}", values, dimensions=dimensions)
+                session.put_alone(snapshot, work, what=f"samples/{name}")
+        session.commit(snapshot, np.arange(self._probe.n_samples))
 
-    def _raise_failure(self) -> None:
-        failure = self._session.take_failure()
-        if failure is not None:
-            self._last = self._session.committed
-            self._capture.after_failure()
-            raise failure
+    def _check_whole(self, batch: ProbeBatch) -> None:
+        due = min(self._probe.batch_size, self._probe.n_samples - batch.offset)
+        if len(batch) != due:
+            raise CaptureError(
+                f"the probe gave {len(batch)} samples from sample {batch.offset} on, where {due} are due; pass a data "
+                f"set whose items are all there"
+            )
+
+    def _put_pictures(self, snapshot: PendingSnapshot, batch: ProbeBatch) -> None:
+        pictures = self._probe.display(batch.images)
+        if pictures is not None:
+            work = partial(
+                self._session.writer.add_static,
+                "inputs/display",
+                pictures,
+                dimensions=("item", "row", "column", "rgb"),
+                offset=batch.offset,
+                length=self._probe.n_samples,
+            )
+            self._session.put_alone(snapshot, work, what="inputs/display")

@@ -1,4 +1,4 @@
-"""The same run, from checkpoints that were saved earlier."""
+"""Replay: the run that a recorder would have recorded, from checkpoints that were saved earlier."""
 
 import copy
 import os
@@ -11,11 +11,11 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from ..store import Mode, Quantity
-from ._models import plain_model
 from ._options import Channels, Crop, Overflow, PerLayer, Size
-from ._probing import Loss
+from ._patterns import Layers
+from ._plain_model import plain_model
+from ._probe_pass import Loss
 from ._recorder import Recorder
-from ._select import Layers
 
 Checkpoint = str | os.PathLike[str] | Mapping[str, Any]
 _WRAPPINGS = ("state_dict", "model_state_dict", "model")
@@ -97,7 +97,6 @@ def replay(
             overflow=overflow,
             mode=mode,
             max_bytes=max_bytes,
-            n_snapshots=len(ordered),
             max_pending_bytes=max_pending_bytes,
             notes=notes,
         ) as recorder,

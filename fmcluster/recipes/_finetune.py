@@ -137,17 +137,19 @@ def finetune(
             "batch_size": batch_size,
             "random_state": random_state,
         }
-        with Recorder(
+        recorder = Recorder(
             network,
             output,
             layers=layers,
             probe=images.probe,
             max_size=max_size,
             max_bytes=max_bytes,
-            n_snapshots=1 + epochs * snapshots_per_epoch,
             mode=mode,
             notes=notes,
-        ) as recorder:
+        )
+        if max_bytes is not None:  # refuse before the training, rather than in its middle
+            recorder.estimate(n_snapshots=1 + epochs * snapshots_per_epoch, max_bytes=max_bytes)
+        with recorder:
             snapshots = train_with_snapshots(
                 network,
                 recorder,

@@ -7,6 +7,7 @@ from ._format import Quantity as Quantity
 from ._format import RunKind as RunKind
 from ._layer import Layer as Layer
 from ._run import Run as Run
+from ._run import layer_expression as layer_expression
 from ._run import open_run as open_run
 from ._slots import ranges as ranges
 from ._verify import missing_files as missing_files

@@ -44,7 +44,7 @@ def process_group(tmp_path: Path) -> Iterator[None]:
 
 def record(model: Any, path: Path, step: Callable[[], torch.Tensor], **options: Any) -> Run:
     with (
-        fm.Recorder(model, path, **{"n_samples": 8, "record": BOTH, **options}) as recorder,
+        fm.BatchRecorder(model, path, **{"n_samples": 8, "record": BOTH, **options}) as recorder,
         recorder.epoch(0),
         recorder.batch(range(8)),
     ):

@@ -147,6 +147,9 @@ def test_a_recorder_estimates_its_own_run(gradient: bool, net: nn.Module, data: 
     assert stored.to_dict() == stored_bytes(run)
 
 
-def test_a_recorder_without_a_probe_has_nothing_to_measure_with(net: nn.Module, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="without a probe there is nothing to measure"):
-        fm.Recorder(net, tmp_path / "run.zarr", n_samples=10).estimate(n_snapshots=1)
+def test_a_recorder_refuses_more_snapshots_than_fit(net: nn.Module, data: list, tmp_path: Path) -> None:
+    recorder = fm.Recorder(net, tmp_path / "run.zarr", probe=data)
+    nbytes = recorder.estimate(n_snapshots=2).nbytes
+    assert recorder.estimate(n_snapshots=2, max_bytes=nbytes).nbytes == nbytes
+    with pytest.raises(ValueError, match="3 snapshots of 10 samples would take"):
+        recorder.estimate(n_snapshots=3, max_bytes=nbytes)

@@ -32,7 +32,7 @@ def labels() -> torch.Tensor:
 
 def live(model: nn.Module, path: Path, step: Callable[[slice], None], **options: object) -> Run:
     """Record an epoch of two batches of five."""
-    with fm.Recorder(model, path, **{"n_samples": 10, "record": BOTH, **options}) as recorder, recorder.epoch(0):
+    with fm.BatchRecorder(model, path, **{"n_samples": 10, "record": BOTH, **options}) as recorder, recorder.epoch(0):
         for part in (slice(0, 5), slice(5, 10)):
             with recorder.batch(range(part.start, part.stop)):
                 step(part)
@@ -186,7 +186,7 @@ def test_frozen_layers_have_none_until_they_are_thawed(
     for name in early:
         getattr(net, name).requires_grad_(False)
     net.eval()
-    with fm.Recorder(net, tmp_path / "run.zarr", n_samples=10, record=BOTH) as recorder:
+    with fm.BatchRecorder(net, tmp_path / "run.zarr", n_samples=10, record=BOTH) as recorder:
         for epoch in range(2):
             net.conv1.requires_grad_(epoch == 1)
             reference = Reference(net)
@@ -204,7 +204,7 @@ def test_frozen_layers_have_none_until_they_are_thawed(
 
 
 def test_backward_after_the_block(net: nn.Module, pictures: torch.Tensor, tmp_path: Path) -> None:
-    with fm.Recorder(net, tmp_path / "run.zarr", n_samples=10, record=BOTH) as recorder, recorder.epoch(0):
+    with fm.BatchRecorder(net, tmp_path / "run.zarr", n_samples=10, record=BOTH) as recorder, recorder.epoch(0):
         for _ in range(2):
             with pytest.raises(fm.CaptureError, match=r"call backward\(\) inside"), recorder.batch(range(4)):
                 loss = net(pictures[:4]).sum()
@@ -214,7 +214,7 @@ def test_backward_after_the_block(net: nn.Module, pictures: torch.Tensor, tmp_pa
 
 
 def test_two_backward_passes(net: nn.Module, pictures: torch.Tensor, tmp_path: Path) -> None:
-    with fm.Recorder(net, tmp_path / "run.zarr", n_samples=10, record=BOTH) as recorder, recorder.epoch(0):
+    with fm.BatchRecorder(net, tmp_path / "run.zarr", n_samples=10, record=BOTH) as recorder, recorder.epoch(0):
         with pytest.raises(fm.CaptureError, match="the sum of the losses"), recorder.batch(range(4)):
             loss = net(pictures[:4]).sum()
             loss.backward(retain_graph=True)
@@ -570,7 +570,7 @@ def test_a_snapshot_with_a_loss_of_a_model_with_reentrant_checkpoints(
 def test_a_gradient_that_comes_back_in_a_later_batch(net: nn.Module, pictures: torch.Tensor, tmp_path: Path) -> None:
     net.eval()
     with (
-        fm.Recorder(net, tmp_path / "run.zarr", layers=["fc"], n_samples=10, record=BOTH) as recorder,
+        fm.BatchRecorder(net, tmp_path / "run.zarr", layers=["fc"], n_samples=10, record=BOTH) as recorder,
         recorder.epoch(0),
     ):
         with pytest.raises(fm.CaptureError, match=r"call backward\(\) inside"), recorder.batch(range(4)):
@@ -584,7 +584,7 @@ def test_a_gradient_that_comes_back_in_a_later_batch(net: nn.Module, pictures: t
 
 def test_a_penalty_on_gradients_is_a_second_pass(net: nn.Module, pictures: torch.Tensor, tmp_path: Path) -> None:
     with (
-        fm.Recorder(net, tmp_path / "run.zarr", layers=["fc"], n_samples=4, record=BOTH) as recorder,
+        fm.BatchRecorder(net, tmp_path / "run.zarr", layers=["fc"], n_samples=4, record=BOTH) as recorder,
         recorder.epoch(0),
     ):
         with pytest.raises(fm.CaptureError, match="a second gradient came back"), recorder.batch(range(4)):

@@ -25,7 +25,10 @@ def test_rows_before_a_batch_that_is_taken_back_survive(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(RunWriter, "write", slow)
     model, images = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Conv2d(2, 2, 1)), torch.rand(16, 3, 4, 4)
-    with fm.Recorder(model, tmp_path / "run.zarr", n_samples=16, batch_size=8) as recorder, recorder.epoch(0):
+    with (
+        fm.BatchRecorder(model, tmp_path / "run.zarr", n_samples=16, samples_per_shard=8) as recorder,
+        recorder.epoch(0),
+    ):
         with recorder.batch(range(8)):  # a shard
             model(images[:8])
         with recorder.batch(range(8, 12)):  # half a shard
@@ -53,7 +56,10 @@ def test_a_value_beyond_float16_in_a_batch_that_is_taken_back_fails_nothing(
 
     monkeypatch.setattr(RunWriter, "write", slow)
     model, images = nn.Sequential(nn.Conv2d(3, 2, 1)), torch.rand(16, 3, 4, 4)
-    with fm.Recorder(model, tmp_path / "run.zarr", n_samples=16, batch_size=8) as recorder, recorder.epoch(0):
+    with (
+        fm.BatchRecorder(model, tmp_path / "run.zarr", n_samples=16, samples_per_shard=8) as recorder,
+        recorder.epoch(0),
+    ):
         with recorder.batch(range(8)):
             model(images[:8])
         with pytest.raises(KeyError), recorder.batch(range(8, 16)):

@@ -57,8 +57,8 @@ def test_any_course_of_an_epoch_is_stored_as_it_went(course: int, tmp_path: Path
     chance = random.Random(course)
     n_samples, model = 40, TwoScales()
     expected = []
-    with fm.Recorder(
-        model, tmp_path / "run.zarr", n_samples=n_samples, record=BOTH, batch_size=chance.choice([1, 7, 32])
+    with fm.BatchRecorder(
+        model, tmp_path / "run.zarr", n_samples=n_samples, record=BOTH, samples_per_shard=chance.choice([1, 7, 32])
     ) as recorder:
         for epoch in range(2):
             arrived: list[int] = []
@@ -117,7 +117,7 @@ def test_what_is_stored_is_what_a_sampler_with_replacement_and_workers_showed(ne
     shown: dict[int, torch.Tensor] = {}
     order: list[int] = []
     with (
-        fm.Recorder(net, tmp_path / "run.zarr", layers=["conv1"], dataset=images, n_samples=20) as recorder,
+        fm.BatchRecorder(net, tmp_path / "run.zarr", layers=["conv1"], dataset=images, n_samples=20) as recorder,
         recorder.epoch(0),
     ):
         for indices, pictures, _ in loader:
@@ -166,7 +166,7 @@ def test_no_hook_is_left_on_a_tensor_that_outlives_its_batch(
         raise KeyboardInterrupt
 
     before = n_tensor_hooks()
-    with no_hooks_left(model), fm.Recorder(model, tmp_path / "run.zarr", n_samples=8, record=BOTH) as recorder:
+    with no_hooks_left(model), fm.BatchRecorder(model, tmp_path / "run.zarr", n_samples=8, record=BOTH) as recorder:
         for epoch, first in ((0, True), (1, False)):  # of the first batch, and of a later one
             try:
                 with recorder.epoch(epoch):
@@ -206,7 +206,7 @@ def test_an_interrupted_epoch_is_invisible_to_whoever_reads_meanwhile(net: nn.Mo
     def files() -> set[Path]:
         return {file for file in path.glob("layers/*/*/c.*") if int(file.name.split(".")[1]) >= lengths()[0]}
 
-    with fm.Recorder(net, path, layers=["conv1", "fc"], n_samples=8, record=BOTH, batch_size=4) as recorder:
+    with fm.BatchRecorder(net, path, layers=["conv1", "fc"], n_samples=8, record=BOTH, samples_per_shard=4) as recorder:
         for epoch in range(4):
             try:
                 with recorder.epoch(epoch):
@@ -250,7 +250,9 @@ class TestTensorsBesideABatch:
     def test_they_are_left_out_of_training_batches(self, parts: list[int], passes: int, tmp_path: Path) -> None:
         model, images = self.Model(), torch.rand(16, 3, 5, 5)
         with (
-            fm.Recorder(model, tmp_path / "run.zarr", n_samples=16, record=BOTH, max_pending_bytes=1000) as recorder,
+            fm.BatchRecorder(
+                model, tmp_path / "run.zarr", n_samples=16, record=BOTH, max_pending_bytes=1000
+            ) as recorder,
             recorder.epoch(0),
         ):
             for first in (0, 8):
@@ -289,7 +291,7 @@ class TestIndicesOfADataSet:
     def test_one_that_is_no_items_is_refused(self, net: nn.Module, images: TensorDataset, tmp_path: Path) -> None:
         part = Subset(fm.with_index(images), [2, 9, 5, 11])
         with (
-            fm.Recorder(net, tmp_path / "run.zarr", layers=["conv1"], dataset=part) as recorder,
+            fm.BatchRecorder(net, tmp_path / "run.zarr", layers=["conv1"], dataset=part) as recorder,
             recorder.epoch(0),
         ):
             for indices, pictures, _ in DataLoader(part, batch_size=4):
@@ -302,7 +304,7 @@ class TestIndicesOfADataSet:
     def test_an_indexed_data_set_may_be_passed_as_it_is(self, net, images: TensorDataset, tmp_path: Path) -> None:
         indexed = fm.with_index(images)
         with (
-            fm.Recorder(net, tmp_path / "run.zarr", layers=["conv1"], dataset=indexed) as recorder,
+            fm.BatchRecorder(net, tmp_path / "run.zarr", layers=["conv1"], dataset=indexed) as recorder,
             recorder.epoch(0),
         ):
             for indices, pictures, _ in DataLoader(indexed, batch_size=5, shuffle=True):
@@ -346,7 +348,9 @@ class TestADiskThatIsFullForAWhile:
     ) -> None:
         net.eval()
         images = TensorDataset(torch.rand(12, 3, 12, 12), torch.arange(12) % 4)
-        with fm.Recorder(net, tmp_path / "run.zarr", layers=["conv1"], dataset=images, batch_size=3) as recorder:
+        with fm.BatchRecorder(
+            net, tmp_path / "run.zarr", layers=["conv1"], dataset=images, samples_per_shard=3
+        ) as recorder:
             for number in range(3):
                 told = self.epoch(recorder, net, number, disk, full_at=full_at if number == failing else -1)
                 assert len(told) == (number == failing)
@@ -362,7 +366,9 @@ class TestADiskThatIsFullForAWhile:
             np.testing.assert_array_equal(run["conv1"].read(epoch=number), maps.half().numpy())
 
     def test_the_epoch_may_be_recorded_again(self, net: nn.Module, disk: dict, tmp_path: Path) -> None:
-        with fm.Recorder(net, tmp_path / "run.zarr", layers=["conv1"], n_samples=12, batch_size=3) as recorder:
+        with fm.BatchRecorder(
+            net, tmp_path / "run.zarr", layers=["conv1"], n_samples=12, samples_per_shard=3
+        ) as recorder:
             self.epoch(recorder, net, 5, disk, full_at=3)
             assert recorder.last_epoch == -1
             self.epoch(recorder, net, 5, disk, full_at=-1)
@@ -374,7 +380,7 @@ def test_an_option_that_fits_no_layer_leaves_nothing_in_the_way(net: nn.Module, 
     for options in ({"channels": [0, 6]}, {"dtype": {"conv2": "float32"}}, {"crop": (slice(9, 9), slice(0, 2))}):
         with (
             pytest.raises(ValueError, match=r"channels of layer 'conv1'|'conv2'|crop of layer 'conv1'"),
-            fm.Recorder(net, tmp_path / "run.zarr", layers=["conv1"], n_samples=4, **options) as recorder,
+            fm.BatchRecorder(net, tmp_path / "run.zarr", layers=["conv1"], n_samples=4, **options) as recorder,
             recorder.epoch(0),
             recorder.batch(range(4)),
         ):
@@ -385,7 +391,9 @@ def test_an_option_that_fits_no_layer_leaves_nothing_in_the_way(net: nn.Module, 
 def test_an_error_in_the_first_batch_leaves_its_memory_to_the_next(net: nn.Module, tmp_path: Path) -> None:
     images = torch.rand(16, 3, 12, 12)
     with (
-        fm.Recorder(net, tmp_path / "run.zarr", layers=["conv1"], n_samples=16, max_pending_bytes=2000) as recorder,
+        fm.BatchRecorder(
+            net, tmp_path / "run.zarr", layers=["conv1"], n_samples=16, max_pending_bytes=2000
+        ) as recorder,
         recorder.epoch(0),
     ):
         for _ in range(3):
@@ -403,8 +411,8 @@ def test_two_recorders_of_the_same_batches(net: nn.Module, tmp_path: Path, no_ho
     images = torch.rand(8, 3, 12, 12)
     with (
         no_hooks_left(net),
-        fm.Recorder(net, tmp_path / "one.zarr", layers="leaves", n_samples=8, record=BOTH) as one,
-        fm.Recorder(net, tmp_path / "two.zarr", layers=["conv1"], n_samples=20, record=BOTH) as two,
+        fm.BatchRecorder(net, tmp_path / "one.zarr", layers="leaves", n_samples=8, record=BOTH) as one,
+        fm.BatchRecorder(net, tmp_path / "two.zarr", layers=["conv1"], n_samples=20, record=BOTH) as two,
         one.epoch(0),
         two.epoch(3),
     ):
@@ -423,7 +431,7 @@ def test_two_recorders_of_the_same_batches(net: nn.Module, tmp_path: Path, no_ho
 def test_a_model_copied_averaged_or_saved_within_an_epoch_has_no_hooks(net: nn.Module, tmp_path: Path) -> None:
     images, averaged = torch.rand(8, 3, 12, 12), AveragedModel(net)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-    with fm.Recorder(net, tmp_path / "run.zarr", layers="leaves", n_samples=8, record=BOTH) as recorder:
+    with fm.BatchRecorder(net, tmp_path / "run.zarr", layers="leaves", n_samples=8, record=BOTH) as recorder:
         for epoch in range(2):
             with recorder.epoch(epoch):
                 for at in (0, 4):
@@ -458,7 +466,7 @@ class Watched(nn.Module):
 def test_nothing_of_a_batch_is_held_when_it_has_ended(raises: bool, tmp_path: Path) -> None:
     """Neither outputs nor what the graph behind them holds, whether it was the first batch, and however it ended."""
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), Watched(), nn.Flatten(), nn.Linear(144, 2))
-    with fm.Recorder(model, tmp_path / "run.zarr", n_samples=64, record=BOTH) as recorder, recorder.epoch(0):
+    with fm.BatchRecorder(model, tmp_path / "run.zarr", n_samples=64, record=BOTH) as recorder, recorder.epoch(0):
         for backward in (True, False, True):
             try:
                 with recorder.batch(range(8)):
@@ -486,7 +494,7 @@ def test_a_view_does_not_keep_its_storage_through_the_epoch(tmp_path: Path) -> N
 
     storages: list[weakref.ref] = []
     model = nn.Sequential(nn.Conv2d(3, 4, 3), Corner())
-    with fm.Recorder(model, tmp_path / "run.zarr", n_samples=16, record=BOTH) as recorder, recorder.epoch(0):
+    with fm.BatchRecorder(model, tmp_path / "run.zarr", n_samples=16, record=BOTH) as recorder, recorder.epoch(0):
         for at in (0, 8):
             with recorder.batch(range(at, at + 8)):
                 model(torch.rand(8, 3, 6, 6)).sum().backward()
@@ -503,7 +511,9 @@ def test_resident_memory_is_flat_over_fifty_batches(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(inplace=True), nn.Conv2d(16, 4, 3))
     images, resident = torch.rand(8, 3, 64, 64), []
     with (
-        fm.Recorder(model, tmp_path / "run.zarr", n_samples=400, record=BOTH, max_pending_bytes=8 << 20) as recorder,
+        fm.BatchRecorder(
+            model, tmp_path / "run.zarr", n_samples=400, record=BOTH, max_pending_bytes=8 << 20
+        ) as recorder,
         recorder.epoch(0),
     ):
         for number in range(50):
@@ -522,7 +532,7 @@ def test_the_sums_of_batches_that_have_passed_are_added_up(tmp_path: Path) -> No
     model, images = nn.Sequential(nn.ReLU()), torch.rand(2, 5000)
     tracemalloc.start()
     try:
-        with fm.Recorder(model, tmp_path / "run.zarr", n_samples=100) as recorder, recorder.epoch(0):
+        with fm.BatchRecorder(model, tmp_path / "run.zarr", n_samples=100) as recorder, recorder.epoch(0):
             for number in range(50):
                 with recorder.batch([number, number]):
                     model(images)
@@ -538,7 +548,7 @@ def test_the_sums_of_batches_that_have_passed_are_added_up(tmp_path: Path) -> No
 
 def test_the_recorder_lets_go_of_the_model(tmp_path: Path) -> None:
     model = TwoScales()
-    with fm.Recorder(model, tmp_path / "run.zarr", n_samples=4, record=BOTH) as recorder:
+    with fm.BatchRecorder(model, tmp_path / "run.zarr", n_samples=4, record=BOTH) as recorder:
         with recorder.epoch(0), recorder.batch(range(4)):
             model(pictures_of([1, 2, 3, 4])).sum().backward()
         with pytest.raises(KeyError), recorder.epoch(1), recorder.batch(range(4)):

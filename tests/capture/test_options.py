@@ -164,7 +164,7 @@ def test_a_pattern_of_no_layer_is_refused() -> None:
             keep.check_names({"conv1", "layer1", "fc1", "x"} - {missing})
 
 
-def test_options_are_told_as_json_holds_them() -> None:
+def test_options_are_as_json_holds_them() -> None:
     numbers = np.arange(4)
     keep = Keep(
         dtype={"conv1": "float32"},
@@ -179,7 +179,7 @@ def test_options_are_told_as_json_holds_them() -> None:
         max_size={"a": 7, "b": (7, 8)},
         record=("activation", "gradient"),
     )
-    told = json.loads(json.dumps(keep.told()))
+    told = json.loads(json.dumps(keep.as_json()))
     assert told == {
         "record": ["activation", "gradient"],
         "dtype": {"conv1": "float32"},
@@ -188,7 +188,7 @@ def test_options_are_told_as_json_holds_them() -> None:
         "crop": [[0, 3, None], [None, None, None]],
         "max_size": {"a": 7, "b": [7, 8]},
     }
-    assert Keep().told() == {
+    assert Keep().as_json() == {
         "record": ["activation"],
         "dtype": "float16",
         "overflow": "error",
@@ -213,11 +213,11 @@ def test_neighboring_channels_are_taken_without_a_copy() -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
 def test_averaging_is_torchs_in_float32_at_least(dtype: torch.dtype) -> None:
     maps = torch.rand(2, 3, 9, 11).to(dtype)
-    found = Reduction("float16", None, ((1, 8), (0, 11)), (2, 3)).of_places(maps)
+    found = Reduction("float16", None, ((1, 8), (0, 11)), (2, 3)).of_positions(maps)
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     assert found.dtype == wide
     assert torch.equal(found, functional.adaptive_avg_pool2d(maps[:, :, 1:8].to(wide), (2, 3)))
-    assert Reduction("float16", None, ((1, 8), (0, 11))).of_places(maps).dtype == dtype
+    assert Reduction("float16", None, ((1, 8), (0, 11))).of_positions(maps).dtype == dtype
 
 
 @st.composite

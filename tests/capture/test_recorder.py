@@ -148,8 +148,8 @@ def test_a_view_does_not_keep_its_storage(data: list, tmp_path: Path) -> None:
     [
         ({"dtype": "bfloat16"}, "dtype is 'bfloat16'; expected one of float16, float32"),
         ({"overflow": "wrap"}, "overflow is 'wrap'"),
-        ({"batch_size": 0}, "batch_size=0"),
-        ({"max_pending_bytes": 0}, "max_pending_bytes=0"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"max_pending_bytes": 0}, "max_pending_bytes is 0"),
         ({"layers": "conv2"}, "did you mean conv1"),
     ],
 )

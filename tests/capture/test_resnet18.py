@@ -157,7 +157,8 @@ def test_every_gradient_is_that_of_a_network_that_changes_nothing_in_place(mode:
     expected = retained(model, shown, labels)
     options = {"n_samples": 5} if mode == "live" else {"probe": images}
     both = ("activation", "gradient")
-    with fm.Recorder(model, tmp_path / "run.zarr", layers=lambda *_: True, record=both, **options) as recorder:
+    make = fm.BatchRecorder if mode == "live" else fm.Recorder
+    with make(model, tmp_path / "run.zarr", layers=lambda *_: True, record=both, **options) as recorder:
         if mode == "probe":
             recorder.snapshot(epoch=0, loss=functional.cross_entropy)
         else:
@@ -172,6 +173,7 @@ def test_every_gradient_is_that_of_a_network_that_changes_nothing_in_place(mode:
         np.testing.assert_array_equal(run[name].read(epoch=0), expected[name].detach().half().numpy(), err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("mode", ["live", "probe"])
 def test_three_steps_are_bit_for_bit_the_same_when_recorded(mode: str, seed: int, images: list, tmp_path) -> None:
@@ -187,9 +189,8 @@ def test_three_steps_are_bit_for_bit_the_same_when_recorded(mode: str, seed: int
         with ExitStack() as stack:
             if path:
                 options = {"n_samples": 5} if mode == "live" else {"probe": images[:3]}
-                recorder = stack.enter_context(
-                    fm.Recorder(model, tmp_path / path, layers="leaves", record=both, **options)
-                )
+                make = fm.BatchRecorder if mode == "live" else fm.Recorder
+                recorder = stack.enter_context(make(model, tmp_path / path, layers="leaves", record=both, **options))
             for step in range(3):
                 shown, labels = torch.rand(5, 3, 32, 32), torch.randint(5, (5,))
                 with ExitStack() as around:

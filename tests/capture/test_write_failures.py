@@ -134,7 +134,7 @@ def test_snapshots_taken_before_the_failure_was_told_are_left_out_too(
         for epoch in range(3):
             recorder.snapshot(epoch=epoch)
         may_write.set()
-        with pytest.raises(fm.StoreError, match=r"epoch 0, .*so was any taken since"):
+        with pytest.raises(fm.StoreError, match=r"epoch 0, .*so was any snapshot since"):
             recorder.flush()
         check(path, [])
         fail = False

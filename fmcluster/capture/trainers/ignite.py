@@ -1,8 +1,8 @@
 """Snapshots from an Engine of PyTorch-Ignite.
 
->>> from fmcluster.capture.trainers.ignite import Snapshots  # doctest: +SKIP
+>>> from fmcluster.capture.trainers.ignite import SnapshotHandler  # doctest: +SKIP
 >>> recorder = fm.Recorder(model, "run.zarr", probe=probe_set)  # doctest: +SKIP
->>> Snapshots(recorder).attach(trainer, {"val": evaluator})  # doctest: +SKIP
+>>> SnapshotHandler(recorder).attach(trainer, {"val": evaluator})  # doctest: +SKIP
 >>> trainer.run(train_loader, max_epochs=3)  # doctest: +SKIP
 """
 
@@ -19,7 +19,7 @@ except ImportError as error:
     raise ImportError(f"Ignite cannot be imported ({error}): pip install 'fmcluster[ignite]'") from error
 
 
-class Snapshots:
+class SnapshotHandler:
     """Takes a snapshot before the first update and after every epoch, with the metrics of the trainer and evaluators.
 
     The recorder is entered when training starts and left when it ends, fails or is interrupted. Only the process of

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from .._options import Reduction, channel_axis
+from ...store import LayerSpec
+from .._options import Reduction
 from ._memory import Bytes, HostMemory, PinnedRing
 from ._moments import Moments
 from ._reduce import moments_of, reduce_in_one_pass, reduce_in_turn, reduce_with_torch, stored_shape
@@ -98,7 +99,7 @@ class Copier:
 
     def _copy_aside(self, output: torch.Tensor, reduction: Reduction, waits: bool) -> Copy:
         shape = stored_shape(output, reduction)
-        n_channels = shape[1 + channel_axis(len(shape) - 1)]
+        n_channels = shape[1 + LayerSpec.channel_axis(tuple(shape[1:]))]
         nbytes = int(np.prod(shape)) * np.dtype(reduction.dtype).itemsize
         values_end = -(-nbytes // 8) * 8
         reduce = reduce_on_cuda(output)

@@ -43,19 +43,16 @@ class Rows:
         return f"the {self.quantity} of layer {self.layer!r}"
 
     def add_moments(self) -> None:
-        """Add what they sum up to, to the snapshot; once."""
-        assert self.copy is not None
+        """Add what they sum up to, to the snapshot: once, when the copy has arrived."""
+        if self.copy is None:
+            return
         _, moments = self.copy.result()
         self.snapshot.add(self.layer, self.quantity, slot=self.slot, moments=moments, batch=self.batch)
 
     def run(self) -> None:
         """Write them, as soon as the copy has arrived."""
-        values = None
-        if self.copy is not None:
-            if not self.copy.has_arrived:
-                self.add_moments()
-            values, _ = self.copy.result()
-        self.buffer.place(self.layer, self.quantity, slot=self.slot, count=self.count, values=values)
+        values = None if self.copy is None else self.copy.result()[0]
+        self.buffer.put(self.layer, self.quantity, slot=self.slot, count=self.count, values=values)
 
     def release(self) -> None:
         """Give the copy's memory back."""

@@ -70,17 +70,20 @@ class Session:
 
     def put_rows(self, rows: Rows) -> None:
         """Queue rows of a layer; their moments count from now on where they are known, and from the writing on else."""
-        if rows.copy is not None and rows.copy.has_arrived:
+        counted = rows.copy is None or rows.copy.has_arrived
+        if counted:
             rows.add_moments()
-        self._queue.put(partial(self._write_rows, rows))
+        self._queue.put(partial(self._write_rows, rows, counted))
 
     def put_alone(self, snapshot: PendingSnapshot, work: Callable[[], None], *, what: str) -> None:
         """Queue something that runs after all that was queued before, and before all that comes."""
         self._queue.put(partial(self._attempt, snapshot, what, work), alone=True)
 
-    def commit(self, snapshot: PendingSnapshot, index: Index) -> None:
+    def commit(
+        self, snapshot: PendingSnapshot, index: Index, *, loss_scale: npt.NDArray[np.float64] | None = None
+    ) -> None:
         """Queue the commit of a snapshot."""
-        self._queue.put(partial(self._commit, snapshot, index), alone=True)
+        self._queue.put(partial(self._commit, snapshot, index, loss_scale), alone=True)
 
     def discard(self, snapshot: PendingSnapshot) -> None:
         """Leave a snapshot out, and wait until it is gone."""
@@ -110,8 +113,10 @@ class Session:
         self._queue.close()
         self.writer.close()
 
-    def _write_rows(self, rows: Rows) -> None:
+    def _write_rows(self, rows: Rows, counted: bool) -> None:
         try:
+            if not counted:
+                self._attempt(rows.snapshot, rows.what, rows.add_moments)
             self._attempt(rows.snapshot, rows.what, rows.run)
         finally:
             rows.release()
@@ -125,7 +130,7 @@ class Session:
         except Exception as error:
             self._fail(snapshot, what, error)
 
-    def _commit(self, snapshot: PendingSnapshot, index: Index) -> None:
+    def _commit(self, snapshot: PendingSnapshot, index: Index, loss_scale: npt.NDArray[np.float64] | None) -> None:
         if snapshot.failed or self._failure is not None:
             self._discard(snapshot)
             return
@@ -138,6 +143,7 @@ class Session:
                 statistics=snapshot.statistics(self.specs),
                 metrics=snapshot.metrics,
                 clipped={} if self._refuses_overflow else snapshot.clipped(),
+                loss_scale=loss_scale,
             )
         except Exception as error:
             self._fail(snapshot, "its commit", error)

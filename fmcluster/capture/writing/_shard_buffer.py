@@ -30,7 +30,7 @@ class _PartialShard:
 class ShardBuffer:
     """The slots of one snapshot, from which every shard is written when it is complete.
 
-    A stretch of slots that covers a shard is written at once; others wait until their shard is complete. `place` may
+    A stretch of slots that covers a shard is written at once; others wait until their shard is complete. `put` may
     be called from several threads for different slots.
 
     Parameters
@@ -54,7 +54,7 @@ class ShardBuffer:
         self._written: set[Key] = set()
         self._lock = Lock()
 
-    def place(self, layer: str, quantity: Quantity, *, slot: int, count: int, values: Rows | None) -> None:
+    def put(self, layer: str, quantity: Quantity, *, slot: int, count: int, values: Rows | None) -> None:
         """Put rows into the slots from one on; None: they are blank."""
         size = self._shard_samples
         for shard in range(slot // size, (slot + count - 1) // size + 1):
@@ -63,7 +63,7 @@ class ShardBuffer:
             part = None if values is None else values[start - slot : stop - slot]
             key = layer, quantity, first
             if (start, stop) == (first, last):
-                self._put(key, part)
+                self._write_shard(key, part)
                 continue
             with self._lock:
                 partial = self._partial.setdefault(key, _PartialShard(None, np.zeros(last - first, bool)))
@@ -75,12 +75,12 @@ class ShardBuffer:
                 partial.filled[start - first : stop - first] = True
                 complete = bool(partial.filled.all())
             if complete:
-                self._put(key, partial.rows)
+                self._write_shard(key, partial.rows)
 
     def release(self, count: int) -> None:
         """Let go of shards that are written: the first `count` slots stay as they are.
 
-        To be queued like `place`: a shard that a `rewind` is still to take back must not be let go of before.
+        To be queued like `put`: a shard that a `rewind` is still to take back must not be let go of before.
         """
         with self._lock:
             for key in [k for k, partial in self._partial.items() if k[2] + len(partial.filled) <= count]:
@@ -88,7 +88,7 @@ class ShardBuffer:
                     del self._partial[key]
 
     def rewind(self, count: int) -> None:
-        """Take back all but the first `count` slots. Nothing may be placed meanwhile."""
+        """Take back all but the first `count` slots. Nothing may be put meanwhile."""
         for key in [k for k in self._partial if k[2] >= count]:
             del self._partial[key]
         for (_, _, first), partial in self._partial.items():
@@ -97,15 +97,15 @@ class ShardBuffer:
                 partial.rows[max(0, count - first) :] = np.nan
 
     def finish(self, count: int) -> None:
-        """Write what is left, with only the first `count` slots filled. Nothing may be placed meanwhile."""
+        """Write what is left, with only the first `count` slots filled. Nothing may be put meanwhile."""
         for key, partial in sorted(self._partial.items()):
             if not partial.filled.all():
-                self._put(key, partial.rows)
+                self._write_shard(key, partial.rows)
         for layer, quantity, first in sorted(key for key in self._written if key[2] >= count):
             self._write(layer, offset=first, values=None, quantity=quantity)
         self._partial.clear()
 
-    def _put(self, key: Key, rows: Rows | None) -> None:
+    def _write_shard(self, key: Key, rows: Rows | None) -> None:
         layer, quantity, first = key
         self._write(layer, offset=first, values=rows, quantity=quantity)
         with self._lock:

@@ -126,7 +126,7 @@ def test_the_tables_say_what_is_compared(run) -> None:
 def test_two_runs_are_aligned_by_dataset_index(run, tmp_path) -> None:
     model = network(7)
     with (
-        fm.Recorder(model, tmp_path / "live.zarr", layers=["2", "4"], n_samples=24, dtype="float32") as recorder,
+        fm.BatchRecorder(model, tmp_path / "live.zarr", layers=["2", "4"], n_samples=24, dtype="float32") as recorder,
         recorder.epoch(0),
     ):
         for indices, images in DataLoader(
@@ -266,7 +266,7 @@ class TestRefused:
             similarity(run, other, layers=["4"])
         model = network(0)
         with (
-            fm.Recorder(model, tmp_path / "live.zarr", layers=["4"], n_samples=24) as recorder,
+            fm.BatchRecorder(model, tmp_path / "live.zarr", layers=["4"], n_samples=24) as recorder,
             recorder.epoch(0),
             recorder.batch(torch.arange(100, 124)),
         ):

@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
 import fmcluster as fm
-from fmcluster.capture.trainers.ignite import Snapshots
+from fmcluster.capture.trainers.ignite import SnapshotHandler
 
 
 def trainer_of(net: nn.Module, **options: Any) -> Engine:
@@ -70,7 +70,7 @@ def test_every_epoch_is_recorded_with_its_evaluation(
     copies, losses, accuracies = keep_copies(trainer, net), [], []
 
     def attach() -> None:
-        Snapshots(recorder()).attach(trainer, {"val": evaluator})
+        SnapshotHandler(recorder()).attach(trainer, {"val": evaluator})
 
     def evaluate() -> None:
         losses.append(trainer.state.metrics["loss"])
@@ -96,7 +96,7 @@ def test_steps_are_those_of_the_optimizer_and_old_evaluations_are_not_repeated(
     evaluator = create_supervised_evaluator(net, {"accuracy": Accuracy()})
     trainer.add_event_handler(Events.STARTED | Events.EPOCH_COMPLETED(every=2), lambda: evaluator.run(batches))
     copies = keep_copies(trainer, net)
-    Snapshots(recorder()).attach(trainer, {"val": evaluator})
+    SnapshotHandler(recorder()).attach(trainer, {"val": evaluator})
     trainer.run(batches, max_epochs=3)
     assert recorded(copies) == [(0, 0), (1, 2), (2, 5), (3, 7)]  # Ignite goes on accumulating over an epoch's end
     assert [math.isnan(value) for value in metrics("val_accuracy")] == [False, True, False, True]
@@ -105,7 +105,7 @@ def test_steps_are_those_of_the_optimizer_and_old_evaluations_are_not_repeated(
 def test_every_second_epoch(net: nn.Module, batches: DataLoader, recorder: Callable, recorded: Callable) -> None:
     trainer = trainer_of(net)
     copies = keep_copies(trainer, net)
-    Snapshots(recorder(), every=2).attach(trainer)
+    SnapshotHandler(recorder(), every=2).attach(trainer)
     trainer.run(batches, max_epochs=3)
     assert recorded(copies) == [(0, 0), (2, 10)]
 
@@ -116,7 +116,7 @@ def test_an_epoch_that_training_ends_in_the_middle_of_is_recorded(
 ) -> None:
     trainer = trainer_of(net)
     copies = keep_copies(trainer, net)
-    Snapshots(recorder()).attach(trainer)
+    SnapshotHandler(recorder()).attach(trainer)
     trainer.add_event_handler(Events.ITERATION_COMPLETED(once=7), lambda: trainer.terminate(skip_completed))
     trainer.run(batches, max_epochs=3)
     assert recorded(copies) == [(0, 0), (1, 5), (2, 7)]
@@ -129,7 +129,7 @@ def test_an_interrupted_engine_goes_on(
 ) -> None:
     trainer = trainer_of(net)
     copies = keep_copies(trainer, net)
-    Snapshots(recorder()).attach(trainer)
+    SnapshotHandler(recorder()).attach(trainer)
     trainer.add_event_handler(Events.ITERATION_COMPLETED(once=7), trainer.interrupt)
     trainer.run(batches, max_epochs=3)
     assert trainer.state.iteration == 7
@@ -158,7 +158,7 @@ def test_a_resumed_training_records_what_is_missing(
     """Steps are counted from the run's last snapshot on, wherever the trainer goes on from."""
     trainer = trainer_of(net)
     before = keep_copies(trainer, net)
-    Snapshots(recorder(), every=every).attach(trainer)
+    SnapshotHandler(recorder(), every=every).attach(trainer)
     trainer.run(batches, max_epochs=2)
     if ahead:
         with recorder(mode="a") as more:
@@ -167,7 +167,7 @@ def test_a_resumed_training_records_what_is_missing(
         before[3] = deepcopy(net)
     trainer = trainer_of(net)
     after = keep_copies(trainer, net)
-    Snapshots(recorder(mode="a")).attach(trainer)
+    SnapshotHandler(recorder(mode="a")).attach(trainer)
     trainer.load_state_dict({"epoch": 2, "max_epochs": 5, "epoch_length": 5})
     trainer.run(batches)
     assert min(after) == 2
@@ -179,7 +179,7 @@ def test_one_resumed_inside_an_epoch_is_not_taken_for_its_beginning(
 ) -> None:
     trainer = trainer_of(net)
     copies = keep_copies(trainer, net)
-    Snapshots(recorder()).attach(trainer)
+    SnapshotHandler(recorder()).attach(trainer)
     trainer.load_state_dict({"iteration": 7, "max_epochs": 3, "epoch_length": 5})
     trainer.run(batches)
     assert recorded(copies) == [(2, 3), (3, 8)]
@@ -205,7 +205,7 @@ def test_training_that_fails_or_is_interrupted_keeps_what_was_recorded(
 
     if handled == "before":
         trainer.add_event_handler(Events.EXCEPTION_RAISED, handle)
-    Snapshots(taken).attach(trainer)
+    SnapshotHandler(taken).attach(trainer)
     if handled == "after":
         trainer.add_event_handler(Events.EXCEPTION_RAISED, handle)
     raise_in_the_third_epoch(trainer, error)
@@ -221,7 +221,7 @@ def test_an_exception_that_a_handler_forgives_ends_only_the_recording(
     trainer, taken = trainer_of(net), recorder()
     copies = keep_copies(trainer, net)
     trainer.add_event_handler(Events.EXCEPTION_RAISED, lambda _: None)
-    Snapshots(taken).attach(trainer)
+    SnapshotHandler(taken).attach(trainer)
     raise_in_the_third_epoch(trainer, RuntimeError("mine"))
     with left_behind(taken, recorder):
         trainer.run(batches, max_epochs=4)
@@ -233,12 +233,12 @@ def test_a_recorder_that_cannot_be_entered_ends_the_training(
     net: nn.Module, batches: DataLoader, recorder: Callable
 ) -> None:
     trainer = trainer_of(net)
-    Snapshots(recorder()).attach(trainer)
+    SnapshotHandler(recorder()).attach(trainer)
     trainer.run(batches, max_epochs=1)
     with pytest.raises(RuntimeError, match="make a new one"):
         trainer.run(batches, max_epochs=1)
     again = trainer_of(net)
-    Snapshots(recorder()).attach(again)
+    SnapshotHandler(recorder()).attach(again)
     with pytest.raises(FileExistsError, match=r"run\.zarr"):
         again.run(batches, max_epochs=1)
 
@@ -247,7 +247,7 @@ def one_of_two(_: int, net: nn.Module, data: list, folder: Path) -> None:
     """Train in one process of two."""
     model = idist.auto_model(net)
     trainer = trainer_of(model)
-    Snapshots(fm.Recorder(model, folder / "run.zarr", probe=data)).attach(trainer)
+    SnapshotHandler(fm.Recorder(model, folder / "run.zarr", probe=data)).attach(trainer)
     trainer.run(idist.auto_dataloader(data, batch_size=4), max_epochs=2)
 
 

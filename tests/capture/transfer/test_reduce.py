@@ -347,7 +347,7 @@ def test_an_average_that_rounds_beyond_float16_is_no_silent_infinity() -> None:
     largest = float(np.nextafter(np.float32(65520), np.float32(0)))
     tensor = torch.full((1, 1, 224, 224), largest)
     reduction = Reduction("float16", None, None, (2, 2))
-    averages = reduction.of_places(tensor)
+    averages = reduction.of_positions(tensor)
     for path in paths(tensor.dtype):
         stored, moments = path(tensor, reduction)
         assert (stored == 65504).all()

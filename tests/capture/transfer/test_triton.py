@@ -74,7 +74,7 @@ def check(output: torch.Tensor, reduction: Reduction, *, clips: bool) -> None:
         np.testing.assert_array_equal(values.float().numpy(), plain.float().numpy())
         np.testing.assert_array_equal(sums.numpy()[-2:], plain_sums.numpy()[-2:])
     else:  # torch adds the window up in float32, one value after the other
-        wide = reduction.of_places(reduction.of_channels(output).double()).numpy()
+        wide = reduction.of_positions(reduction.of_channels(output).double()).numpy()
         np.testing.assert_array_equal(np.isfinite(wide), np.isfinite(plain.double().numpy()) | (np.abs(wide) > 65000))
         near = np.isfinite(wide) & (np.abs(wide) < 65000)
         step = 2.0**-10 if reduction.dtype == "float16" else 1e-6

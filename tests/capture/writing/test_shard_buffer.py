@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fmcluster.capture.writing._filling import Filling
 from fmcluster.capture.writing._queue import WriteQueue
+from fmcluster.capture.writing._shard_buffer import ShardBuffer
 from fmcluster.store import LayerSpec
 
 SPECS = {
@@ -86,7 +86,7 @@ class Epoch:
     def __init__(self, *, n_samples: int, shard: int, n_threads: int = 3) -> None:
         self.disk = Disk()
         self.n_samples, self.shard, self.count = n_samples, shard, 0
-        self.filling = Filling(self.disk.write, specs=SPECS, n_samples=n_samples, shard_samples=shard)
+        self.filling = ShardBuffer(self.disk.write, specs=SPECS, n_samples=n_samples, shard_samples=shard)
         self.expected = {key: np.full((n_samples, *SPECS[key[0]].shape), np.nan) for key in ARRAYS}
         self._queue = WriteQueue(n_threads=n_threads)
         self._numbers = np.random.default_rng(0)
@@ -109,7 +109,7 @@ class Epoch:
             self.expected[layer, quantity][slot : slot + count] = values
 
         def work() -> None:
-            self.filling.place(layer, quantity, slot=slot, count=count, values=values)
+            self.filling.put(layer, quantity, slot=slot, count=count, values=values)
             if values is not None:
                 values[:] = 77  # the next copy lies there
 
@@ -118,17 +118,17 @@ class Epoch:
     def show(self, batch: Batch) -> None:
         before = {key: values.copy() for key, values in self.expected.items()}
         for layer, quantity, first, count, blank in batch.parts:
-            self.place(layer, quantity, slot=self.count + first, count=count, blank=blank)
+            self.put(layer, quantity, slot=self.count + first, count=count, blank=blank)
         if batch.taken_back:
             self.expected, count = before, self.count
             self._put(lambda: self.filling.rewind(count), alone=True)
         else:
             self.count += batch.count
-            self.settle()
+            self.release()
 
     def settle(self) -> None:
         count = self.count
-        self._put(lambda: self.filling.settle(count))
+        self._put(lambda: self.filling.release(count))
 
     def wait(self) -> None:
         self._queue.wait()
@@ -169,7 +169,7 @@ def test_what_is_written_last_is_what_arrived(shown: list[Batch], n_samples: int
 
 def place(epoch: Epoch, slot: int, count: int, *, blank: bool = False) -> None:
     for layer, quantity in ARRAYS:
-        epoch.place(layer, quantity, slot=slot, count=count, blank=blank and quantity == "gradient")
+        epoch.put(layer, quantity, slot=slot, count=count, blank=blank and quantity == "gradient")
 
 
 def test_whole_shards_are_written_as_they_arrive_and_once() -> None:
@@ -224,8 +224,8 @@ def test_blanks_beside_rows_are_nan() -> None:
 
 def test_shards_larger_than_the_epoch_hold_all_of_it() -> None:
     disk = Disk()
-    filling = Filling(disk.write, specs=SPECS, n_samples=3, shard_samples=100)
-    filling.place("vectors", "activation", slot=0, count=3, values=np.ones((3, 5), np.float32))
+    filling = ShardBuffer(disk.write, specs=SPECS, n_samples=3, shard_samples=100)
+    filling.put("vectors", "activation", slot=0, count=3, values=np.ones((3, 5), np.float32))
     assert disk.shards["vectors", "activation", 0].shape == (3, 5)
 
 
@@ -245,24 +245,24 @@ def test_rows_of_a_shard_that_was_written_with_a_batch_taken_back_are_kept() -> 
     epoch = Epoch(n_samples=8, shard=8)
     place(epoch, 0, 4)
     epoch.count = 4
-    epoch.settle()
+    epoch.release()
     kept = {key: values.copy() for key, values in epoch.expected.items()}
     place(epoch, 4, 4)
-    epoch.settle()  # of the four
+    epoch.release()  # of the four
     epoch.wait()
     assert epoch.disk.n_writes == 3
     epoch._put(lambda: epoch.filling.rewind(4), alone=True)
     epoch.expected = kept
     place(epoch, 4, 4)
     epoch.count = 8
-    epoch.settle()
+    epoch.release()
     epoch.finish()
     assert epoch.disk.n_writes == 6
     epoch.check()
 
 
 @pytest.mark.parametrize("parts", [[8], [5, 3], [1, 6, 1]], ids=str)
-def test_memory_of_settled_shards_is_let_go(parts: list[int]) -> None:
+def test_memory_of_released_shards_is_let_go(parts: list[int]) -> None:
     epoch = Epoch(n_samples=20, shard=8)
     slot = 0
     for count in (*parts, 3):  # and a shard that is not complete
@@ -271,7 +271,7 @@ def test_memory_of_settled_shards_is_let_go(parts: list[int]) -> None:
     epoch.wait()
     assert len(epoch.disk.handed) == 3
     epoch.count = 8
-    epoch.settle()
+    epoch.release()
     epoch.wait()
     assert [one for one in epoch.disk.handed if one() is not None] == []
     epoch.count = slot
@@ -280,20 +280,20 @@ def test_memory_of_settled_shards_is_let_go(parts: list[int]) -> None:
     epoch.check()
 
 
-def test_settling_while_a_shard_is_being_written_loses_nothing() -> None:
+def test_releasing_while_a_shard_is_being_written_loses_nothing() -> None:
     may_write, disk = threading.Event(), Disk()
 
     def slow(layer: str, **what: Any) -> None:
         may_write.wait(10)
         disk.write(layer, **what)
 
-    filling = Filling(slow, specs=SPECS, n_samples=4, shard_samples=4)
+    filling = ShardBuffer(slow, specs=SPECS, n_samples=4, shard_samples=4)
     rows = np.arange(20, dtype=np.float32).reshape(4, 5)
-    filling.place("vectors", "activation", slot=0, count=2, values=rows[:2])
-    last = threading.Thread(target=lambda: filling.place("vectors", "activation", slot=2, count=2, values=rows[2:]))
+    filling.put("vectors", "activation", slot=0, count=2, values=rows[:2])
+    last = threading.Thread(target=lambda: filling.put("vectors", "activation", slot=2, count=2, values=rows[2:]))
     last.start()
     last.join(0.05)
-    filling.settle(4)
+    filling.release(4)
     may_write.set()
     last.join(10)
     filling.finish(4)
@@ -303,24 +303,24 @@ def test_settling_while_a_shard_is_being_written_loses_nothing() -> None:
 def test_a_shard_that_is_to_be_filled_again_is_not_let_go_before() -> None:
     """Settling need not wait for the rows that it counts: they may still be on their way."""
     disk = Disk()
-    filling = Filling(disk.write, specs=SPECS, n_samples=8, shard_samples=8)
+    filling = ShardBuffer(disk.write, specs=SPECS, n_samples=8, shard_samples=8)
     rows = np.arange(40, dtype=np.float32).reshape(8, 5)
-    filling.place("vectors", "activation", slot=0, count=4, values=rows[:4])
-    filling.place("vectors", "activation", slot=4, count=4, values=-rows[4:])
+    filling.put("vectors", "activation", slot=0, count=4, values=rows[:4])
+    filling.put("vectors", "activation", slot=4, count=4, values=-rows[4:])
     filling.rewind(4)
-    filling.settle(8)
-    filling.place("vectors", "activation", slot=4, count=4, values=rows[4:])
+    filling.release(8)
+    filling.put("vectors", "activation", slot=4, count=4, values=rows[4:])
     filling.finish(8)
     np.testing.assert_array_equal(disk.shards["vectors", "activation", 0], rows)
 
 
-def test_a_write_that_fails_is_told_to_whoever_placed() -> None:
+def test_a_write_that_fails_is_told_to_whoever_put_it() -> None:
     def full(layer: str, **what: Any) -> None:
         raise OSError("No space left on device")
 
-    filling = Filling(full, specs=SPECS, n_samples=4, shard_samples=2)
+    filling = ShardBuffer(full, specs=SPECS, n_samples=4, shard_samples=2)
     with pytest.raises(OSError, match="No space left"):
-        filling.place("vectors", "activation", slot=0, count=2, values=np.ones((2, 5), np.float32))
-    filling.place("vectors", "activation", slot=2, count=1, values=np.ones((1, 5), np.float32))
+        filling.put("vectors", "activation", slot=0, count=2, values=np.ones((2, 5), np.float32))
+    filling.put("vectors", "activation", slot=2, count=1, values=np.ones((1, 5), np.float32))
     with pytest.raises(OSError, match="No space left"):
-        filling.place("vectors", "activation", slot=3, count=1, values=np.ones((1, 5), np.float32))
+        filling.put("vectors", "activation", slot=3, count=1, values=np.ones((1, 5), np.float32))

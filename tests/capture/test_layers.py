@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torchvision.models import resnet18
 
-from fmcluster.capture._select import select_modules
+from fmcluster.capture._layers import select_modules
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
 import fmcluster as fm
-from fmcluster.capture._models import device_of, plain_model
+from fmcluster.capture._plain_model import device_of, plain_model
 from fmcluster.store import Run
 
 BOTH = ("activation", "gradient")

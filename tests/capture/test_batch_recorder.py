@@ -4,6 +4,7 @@ import copy
 import gc
 import pickle
 from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -95,8 +96,8 @@ def test_every_layer_of_every_batch_is_what_clones_saw(
 ) -> None:
     with (
         no_hooks_left(net),
-        fm.Recorder(
-            net, tmp_path / "run.zarr", layers=lambda *_: True, n_samples=22, record=BOTH, batch_size=written
+        fm.BatchRecorder(
+            net, tmp_path / "run.zarr", layers=lambda *_: True, n_samples=22, record=BOTH, samples_per_shard=written
         ) as recorder,
     ):
         seen = train(net, recorder, images, batch_size=batch_size, drop_last=drop_last)
@@ -110,7 +111,7 @@ def test_every_layer_of_every_batch_is_what_clones_saw(
 def test_all_sixty_leaf_calls_of_a_resnet18_in_train_mode(images: TensorDataset, tmp_path: Path) -> None:
     model = resnet18(num_classes=4)
     big = TensorDataset(nn.functional.interpolate(images.tensors[0][:12], size=64), images.tensors[1][:12])
-    with fm.Recorder(model, tmp_path / "run.zarr", layers="leaves", dataset=big, record=BOTH) as recorder:
+    with fm.BatchRecorder(model, tmp_path / "run.zarr", layers="leaves", dataset=big, record=BOTH) as recorder:
         seen = train(model, recorder, big, epochs=range(1), batch_size=6)
     run = fm.open_run(tmp_path / "run.zarr")
     assert len(run.layers) == 60
@@ -118,7 +119,7 @@ def test_all_sixty_leaf_calls_of_a_resnet18_in_train_mode(images: TensorDataset,
 
 
 def test_statistics_are_of_all_samples_of_the_epoch(net: nn.Module, images: TensorDataset, tmp_path: Path) -> None:
-    with fm.Recorder(net, tmp_path / "run.zarr", layers=["bn1"], n_samples=30, record=BOTH) as recorder:
+    with fm.BatchRecorder(net, tmp_path / "run.zarr", layers=["bn1"], n_samples=30, record=BOTH) as recorder:
         seen = train(net, recorder, images, batch_size=5)
     run = fm.open_run(tmp_path / "run.zarr")
     for snapshot, where in enumerate(seen):
@@ -158,7 +159,9 @@ def test_recording_changes_nothing_of_the_training(
 
     other = copy.deepcopy(net)
     plain = run(net, None)
-    with fm.Recorder(other, tmp_path / "run.zarr", layers=lambda *_: True, n_samples=22, record=record) as recorder:
+    with fm.BatchRecorder(
+        other, tmp_path / "run.zarr", layers=lambda *_: True, n_samples=22, record=record
+    ) as recorder:
         recorded = run(other, recorder)
     assert len(plain) == len(recorded)
     assert all(torch.equal(one, another) for one, another in zip(plain, recorded, strict=True))
@@ -167,7 +170,7 @@ def test_recording_changes_nothing_of_the_training(
 def test_gradient_accumulation_counts_steps_not_batches(net: nn.Module, images: TensorDataset, tmp_path: Path) -> None:
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     with (
-        fm.Recorder(net, tmp_path / "run.zarr", layers=["conv1"], n_samples=22, record=BOTH) as recorder,
+        fm.BatchRecorder(net, tmp_path / "run.zarr", layers=["conv1"], n_samples=22, record=BOTH) as recorder,
         recorder.epoch(1),
     ):
         for number, at in enumerate(range(0, 20, 4), start=1):
@@ -186,7 +189,7 @@ def test_a_batch_may_be_shown_in_parts(net: nn.Module, images: TensorDataset, tm
     net.eval()
     for name, model, parts in (("whole", whole, [12]), ("parts", net, [4, 5, 3])):
         with (
-            fm.Recorder(model, tmp_path / name, layers=lambda *_: True, n_samples=24, record=BOTH) as recorder,
+            fm.BatchRecorder(model, tmp_path / name, layers=lambda *_: True, n_samples=24, record=BOTH) as recorder,
             recorder.epoch(0),
         ):
             for first in (0, 10):
@@ -209,7 +212,7 @@ def test_several_passes_are_layers_of_their_own(net: nn.Module, images: TensorDa
     net.eval()
     first, second = images.tensors[0][:6], images.tensors[0][6:12]
     with (
-        fm.Recorder(net, tmp_path / "run.zarr", layers=["conv1", "layer1.0.relu"], n_samples=6) as recorder,
+        fm.BatchRecorder(net, tmp_path / "run.zarr", layers=["conv1", "layer1.0.relu"], n_samples=6) as recorder,
         recorder.epoch(0),
         recorder.batch(range(6)),
     ):
@@ -226,7 +229,7 @@ def test_several_passes_are_layers_of_their_own(net: nn.Module, images: TensorDa
 
 def test_an_index_that_comes_twice_and_indices_from_anywhere(net: nn.Module, images: TensorDataset, tmp_path) -> None:
     net.eval()
-    with fm.Recorder(net, tmp_path / "run.zarr", layers=["conv1"], n_samples=10) as recorder, recorder.epoch(3):
+    with fm.BatchRecorder(net, tmp_path / "run.zarr", layers=["conv1"], n_samples=10) as recorder, recorder.epoch(3):
         for at, indices in ((0, [70, 5, 70]), (3, torch.tensor([900, 70]))):
             with recorder.batch(indices):
                 net(images.tensors[0][at : at + len(indices)])
@@ -241,7 +244,7 @@ def test_an_index_that_comes_twice_and_indices_from_anywhere(net: nn.Module, ima
 def test_an_epoch_left_early_is_stored_as_far_as_it_came(
     net: nn.Module, images: TensorDataset, tmp_path, no_hooks_left
 ):
-    with no_hooks_left(net), fm.Recorder(net, tmp_path / "run.zarr", layers=["conv1"], n_samples=22) as recorder:
+    with no_hooks_left(net), fm.BatchRecorder(net, tmp_path / "run.zarr", layers=["conv1"], n_samples=22) as recorder:
         for epoch in range(2):
             with recorder.epoch(epoch):
                 for at in range(0, 22, 8):
@@ -275,7 +278,9 @@ def test_a_batch_that_raises_is_left_out_and_its_slots_are_used_again(
     pictures = images.tensors[0]
     with (
         no_hooks_left(net),
-        fm.Recorder(net, tmp_path / "run.zarr", layers=["conv1", "fc"], n_samples=22, batch_size=1) as recorder,
+        fm.BatchRecorder(
+            net, tmp_path / "run.zarr", layers=["conv1", "fc"], n_samples=22, samples_per_shard=1
+        ) as recorder,
         recorder.epoch(0),
     ):
         shown(recorder, 0, 6)
@@ -301,7 +306,7 @@ def test_a_batch_that_raises_is_left_out_and_its_slots_are_used_again(
 
 def test_the_last_batch_raises_and_nothing_of_it_stays(net: nn.Module, images: TensorDataset, tmp_path: Path) -> None:
     net.eval()
-    with fm.Recorder(net, tmp_path / "run.zarr", layers=["conv1"], n_samples=22, batch_size=1) as recorder:
+    with fm.BatchRecorder(net, tmp_path / "run.zarr", layers=["conv1"], n_samples=22, samples_per_shard=1) as recorder:
         for epoch in range(2):
             with recorder.epoch(epoch):
                 with recorder.batch(range(8)):
@@ -331,11 +336,14 @@ def test_an_epoch_that_raises_is_left_out(
                         raise error
 
     with no_hooks_left(net):
-        with pytest.raises(error), fm.Recorder(net, tmp_path / "run.zarr", layers=["conv1"], n_samples=16) as recorder:
+        with (
+            pytest.raises(error),
+            fm.BatchRecorder(net, tmp_path / "run.zarr", layers=["conv1"], n_samples=16) as recorder,
+        ):
             if not first:
                 epoch(recorder, 1, fails=False)
             epoch(recorder, 2, fails=True)
-        with fm.Recorder(net, tmp_path / "run.zarr", layers=["conv1"], n_samples=16, mode="a") as recorder:
+        with fm.BatchRecorder(net, tmp_path / "run.zarr", layers=["conv1"], n_samples=16, mode="a") as recorder:
             assert recorder.last_epoch == (-1 if first else 1)
             epoch(recorder, 10, fails=False)
             epoch(recorder, 100, fails=False)
@@ -347,7 +355,7 @@ def test_an_epoch_that_raises_is_left_out(
 def test_going_on_with_a_run_takes_its_shards_and_checks_its_layers(net, images: TensorDataset, tmp_path: Path) -> None:
     def record(n: int, epoch: int, **options: object) -> None:
         options = {"layers": ["conv1"], "n_samples": 22, "mode": "a", "batch_size": 1, **options}
-        with fm.Recorder(net, tmp_path / "run.zarr", **options) as recorder, recorder.epoch(epoch):
+        with fm.BatchRecorder(net, tmp_path / "run.zarr", **options) as recorder, recorder.epoch(epoch):
             for at in range(0, 20, n):
                 with recorder.batch(range(at, at + n)):
                     net(images.tensors[0][at : at + n]).sum().backward()
@@ -378,7 +386,7 @@ class TestMistakes:
 
     @pytest.fixture
     def recorder(self, net: nn.Module, tmp_path: Path):
-        with fm.Recorder(net, tmp_path / "run.zarr", layers=["conv1", "fc"], n_samples=16) as recorder:
+        with fm.BatchRecorder(net, tmp_path / "run.zarr", layers=["conv1", "fc"], n_samples=16) as recorder:
             yield recorder
 
     def test_too_many_samples(self, recorder: fm.Recorder, net: nn.Module, images: TensorDataset) -> None:
@@ -464,33 +472,27 @@ class TestMistakes:
                 net(images.tensors[0][:4])
                 net(images.tensors[0][:4])
 
-    def test_a_snapshot_without_a_probe(self, recorder: fm.Recorder) -> None:
-        with pytest.raises(ValueError, match="no probe"):
-            recorder.snapshot(epoch=0)
-
-    def test_a_probe_and_an_epoch(self, net: nn.Module, images: TensorDataset, tmp_path: Path) -> None:
-        with (
-            fm.Recorder(net, tmp_path / "probe.zarr", probe=images) as recorder,
-            pytest.raises(ValueError, match="shows a probe"),
-            recorder.epoch(0),
-        ):
-            pass
-        with pytest.raises(ValueError, match="without a probe"):
-            fm.Recorder(net, tmp_path / "other.zarr", probe=images, n_samples=3)
-        with pytest.raises(ValueError, match="pass a probe set, or how many"):
-            fm.Recorder(net, tmp_path / "other.zarr")
+    def test_nothing_of_one_recorder_is_an_option_of_the_other(self, net: nn.Module, images: TensorDataset) -> None:
+        methods = {"snapshot", "estimate", "epoch", "batch"}
+        assert {name for name in methods if hasattr(fm.Recorder, name)} == {"snapshot", "estimate"}
+        assert {name for name in methods if hasattr(fm.BatchRecorder, name)} == {"epoch", "batch"}
+        probe, batches = (set(signature(each).parameters) for each in (fm.Recorder, fm.BatchRecorder))
+        assert probe - batches == {"probe", "batch_size"}
+        assert batches - probe == {"dataset", "n_samples", "samples_per_shard"}
+        with pytest.raises(ValueError, match="pass dataset=, or as n_samples the most that an epoch shows"):
+            fm.BatchRecorder(net, "other.zarr")
 
     def test_a_run_that_would_be_too_large(self, net: nn.Module, images: TensorDataset, tmp_path: Path) -> None:
         path = tmp_path / "large.zarr"
         with (
             pytest.raises(ValueError, match=r"max_bytes allows 100 bytes.*conv1"),
-            fm.Recorder(net, path, layers=["conv1", "fc"], n_samples=22, max_bytes=100) as recorder,
+            fm.BatchRecorder(net, path, layers=["conv1", "fc"], n_samples=22, max_bytes=100) as recorder,
             recorder.epoch(0),
             recorder.batch(range(4)),
         ):
             net(images.tensors[0][:4])
         with (
-            fm.Recorder(net, path, layers=["conv1", "fc"], n_samples=22) as recorder,
+            fm.BatchRecorder(net, path, layers=["conv1", "fc"], n_samples=22) as recorder,
             recorder.epoch(0),
             recorder.batch(range(4)),
         ):
@@ -501,7 +503,7 @@ class TestMistakes:
 def test_a_data_set_gives_labels_and_classes(net: nn.Module, images: TensorDataset, tmp_path: Path) -> None:
     images.classes = ["ant", "bee", "cat", "dog"]
     part = Subset(images, [3, 9, 14, 1])
-    with fm.Recorder(net, tmp_path / "run.zarr", layers=["conv1"], dataset=part) as recorder, recorder.epoch(0):
+    with fm.BatchRecorder(net, tmp_path / "run.zarr", layers=["conv1"], dataset=part) as recorder, recorder.epoch(0):
         for indices, pictures, _ in DataLoader(fm.with_index(part), batch_size=3, num_workers=2):
             with recorder.batch(indices):
                 net(pictures)
@@ -512,7 +514,7 @@ def test_a_data_set_gives_labels_and_classes(net: nn.Module, images: TensorDatas
 
 
 def test_metrics_of_an_epoch(net: nn.Module, images: TensorDataset, tmp_path: Path) -> None:
-    with fm.Recorder(net, tmp_path / "run.zarr", layers=["fc"], n_samples=4) as recorder:
+    with fm.BatchRecorder(net, tmp_path / "run.zarr", layers=["fc"], n_samples=4) as recorder:
         for epoch in range(2):
             with recorder.epoch(epoch) as metrics, recorder.batch(range(4)):
                 metrics["loss"] = net(images.tensors[0][:4]).sum()  # of a graph, as one forgets to detach
@@ -538,7 +540,9 @@ def test_what_a_full_disk_says_and_leaves(
         torch.optim.SGD(net.parameters(), lr=0.1).step()
 
     monkeypatch.setattr(RunWriter, "write", attempt)
-    with fm.Recorder(net, tmp_path / "run.zarr", layers=["conv1"], dataset=images, batch_size=4) as recorder:
+    with fm.BatchRecorder(
+        net, tmp_path / "run.zarr", layers=["conv1"], dataset=images, samples_per_shard=4
+    ) as recorder:
         epoch(recorder, 0)
         recorder.flush()
         full.append(True)
@@ -556,7 +560,7 @@ def test_what_a_full_disk_says_and_leaves(
 def test_values_beyond_float16_in_training(net: nn.Module, images: TensorDataset, tmp_path: Path) -> None:
     def record(overflow: str) -> None:
         with (
-            fm.Recorder(net, tmp_path / overflow, layers=["conv1"], n_samples=8, overflow=overflow) as recorder,
+            fm.BatchRecorder(net, tmp_path / overflow, layers=["conv1"], n_samples=8, overflow=overflow) as recorder,
             recorder.epoch(7),
             recorder.batch(range(8)),
         ):
@@ -577,7 +581,7 @@ def test_no_graph_stays_alive(net: nn.Module, images: TensorDataset, tmp_path: P
 
     counts = []
     with (
-        fm.Recorder(
+        fm.BatchRecorder(
             net, tmp_path / "run.zarr", layers=["conv1", "layer1.0.relu"], n_samples=250, record=BOTH
         ) as recorder,
         recorder.epoch(0),
@@ -594,7 +598,7 @@ def test_no_graph_stays_alive(net: nn.Module, images: TensorDataset, tmp_path: P
 
 def test_the_model_is_the_callers_own_between_batches(net: nn.Module, images: TensorDataset, tmp_path: Path) -> None:
     with (
-        fm.Recorder(net, tmp_path / "live.zarr", layers=["conv1"], n_samples=22, record=BOTH) as live,
+        fm.BatchRecorder(net, tmp_path / "live.zarr", layers=["conv1"], n_samples=22, record=BOTH) as live,
         fm.Recorder(net, tmp_path / "probe.zarr", layers=["conv1"], probe=images) as probe,
         live.epoch(0),
     ):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import fmcluster as fm
-from fmcluster.capture._steps import StepCounter
+from fmcluster.capture._step_counter import StepCounter
 
 
 @pytest.fixture

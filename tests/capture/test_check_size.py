@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fmcluster.capture._budget import check_budget
+from fmcluster.capture._estimate import check_size
 from fmcluster.capture._options import Keep, spec_of
 from fmcluster.store import LayerSpec
 
@@ -19,12 +19,12 @@ TOTAL = sum(BYTES.values())
 
 def refusal(specs: list[LayerSpec], max_bytes: int, *, n_samples: int = 10, n_snapshots: int = 5) -> str:
     with pytest.raises(ValueError, match="max_bytes allows") as raised:
-        check_budget(specs, max_bytes=max_bytes, n_samples=n_samples, n_snapshots=n_snapshots)
+        check_size(specs, max_bytes=max_bytes, n_samples=n_samples, n_snapshots=n_snapshots)
     return str(raised.value)
 
 
 def test_what_just_fits_passes_and_one_byte_less_does_not() -> None:
-    check_budget([CONV, BLOCK, HEAD], max_bytes=50 * TOTAL, n_samples=10, n_snapshots=5)
+    check_size([CONV, BLOCK, HEAD], max_bytes=50 * TOTAL, n_samples=10, n_snapshots=5)
     refusal([CONV, BLOCK, HEAD], 50 * TOTAL - 1)
 
 
@@ -59,7 +59,7 @@ def test_one_snapshot_is_not_many() -> None:
 
 def test_gradients_count_as_float32() -> None:
     both = LayerSpec("fc", (1000,), "float16", "Linear", gradient=True)
-    check_budget([both], max_bytes=6000, n_samples=1, n_snapshots=1)
+    check_size([both], max_bytes=6000, n_samples=1, n_snapshots=1)
     assert "6.0 kB" in refusal([both], 5999, n_samples=1, n_snapshots=1)
 
 
