@@ -6,8 +6,8 @@
 
 Every method maps the same 50 principal component scores of each layer and view, after one map to warm up, for several
 seeds. Seconds are of the map alone. Prints medians and writes results/embeddings-<name>.json. Without a run of its
-own it trains a ResNet-18 (first convolution 3 x 3 with stride 2, no max-pooling) for 10 epochs on a part of CIFAR-10, with 200
-images of the validation set as probe. M-PHATE is among the methods where it is installed.
+own it trains a ResNet-18 (first convolution 3 x 3 with stride 2, no max-pooling) for 10 epochs on a part of CIFAR-10,
+with 200 images of the validation set as probe. M-PHATE is among the methods where it is installed.
 """
 
 import argparse

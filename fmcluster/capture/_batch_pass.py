@@ -245,7 +245,7 @@ class BatchPass:
         count: int,
         copy: Copy | None,
     ) -> None:
-        context.put(layer, quantity, copy, slot=self._slot + start, count=count, batch=self._number)
+        context.put(layer, quantity, copy=copy, slot=self._slot + start, count=count, batch=self._number)
 
     def _leave_blank(self, firing: Firing, context: SnapshotContext) -> None:
         """Leave the rows without a gradient blank: of a frozen layer, or one that the loss does not depend on."""

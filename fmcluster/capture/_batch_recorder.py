@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -201,14 +201,13 @@ class BatchRecorder(Recording):
             self._last = (epoch, snapshot.step)
             self._n_snapshots += 1
 
-    @contextmanager
-    def batch(self, indices: Any, *, loss_scale: Any = 1.0) -> Iterator[None]:
+    def batch(self, indices: Any, *, loss_scale: Any = 1.0) -> AbstractContextManager[None]:
         """Record what the layers return, and the gradients that come back, inside the block.
 
         A batch may be shown in parts (their rows follow one another), or several times (each forward pass is a layer of
         its own, ``conv1.call0``, ``conv1.call1``, as for a module that fires several times). What backward recomputes
-        for gradient checkpointing is not recorded again. A compiled model runs eagerly inside the block, as hooks do not
-        fire in a compiled graph.
+        for gradient checkpointing is not recorded again. A compiled model runs eagerly inside the block, as hooks do
+        not fire in a compiled graph.
 
         Parameters
         ----------
@@ -236,13 +235,17 @@ class BatchRecorder(Recording):
         epoch, numbers, scale = self._epoch, as_indices(indices), _as_scale(loss_scale)
         if self._dataset is not None:
             check_in(self._dataset, numbers)
-        if self._in_batch:
-            raise RuntimeError("a batch is being recorded already, inside another; leave its block first")
         if epoch.count + len(numbers) > self._n_samples:
             raise ValueError(
                 f"this batch of {len(numbers)} is more than the epoch has room for: n_samples={self._n_samples}, and "
                 f"{epoch.count} have been recorded. Pass n_samples of at least what an epoch shows"
             )
+        return self._record(epoch, numbers, scale=scale)
+
+    @contextmanager
+    def _record(self, epoch: _Epoch, numbers: Index, *, scale: float) -> Iterator[None]:
+        if self._in_batch:
+            raise RuntimeError("a batch is being recorded already, inside another; leave its block first")
         if epoch.context is None and self._layers:
             epoch.context = self._make_context(epoch)
         batch = BatchPass(

@@ -35,7 +35,7 @@ class SnapshotContext:
     buffer: ShardBuffer
 
     def put(
-        self, layer: PlannedLayer, quantity: Quantity, copy: Copy | None, *, slot: int, count: int, batch: int
+        self, layer: PlannedLayer, quantity: Quantity, *, copy: Copy | None, slot: int, count: int, batch: int
     ) -> None:
         """Queue rows of a layer to be written; without a copy they are blank."""
         rows = Rows(self.snapshot, self.buffer, layer.spec.name, quantity, slot, count, copy, batch)

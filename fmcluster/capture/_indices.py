@@ -48,6 +48,7 @@ def count_slots(n_samples: int | None, *, dataset: Dataset[Any] | None) -> int:
         n_samples = len(dataset) if n_samples is None else n_samples  # type: ignore[arg-type]
     if n_samples is None or n_samples < 1:
         raise ValueError(
-            f"n_samples is {n_samples} and there is no dataset; pass dataset=, or as n_samples the most that an epoch shows"
+            f"n_samples is {n_samples} and there is no dataset; pass dataset=, or as n_samples the most that an epoch "
+            f"shows"
         )
     return n_samples

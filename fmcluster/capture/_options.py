@@ -52,15 +52,15 @@ class Reduction:
             return output.narrow(axis, first, count)
         return output.index_select(axis, _index(self.channels, output.device))
 
-    def of_positions(self, maps: torch.Tensor) -> torch.Tensor:
-        """Return the part of a batch of maps that is kept, averaged down: adaptive average pooling in float32."""
+    def of_positions(self, feature_maps: torch.Tensor) -> torch.Tensor:
+        """Return the part of feature maps that is kept, averaged down: adaptive average pooling in float32."""
         if self.crop is not None:
             (top, bottom), (left, right) = self.crop
-            maps = maps[:, :, top:bottom, left:right]
+            feature_maps = feature_maps[:, :, top:bottom, left:right]
         if self.size is not None:
-            wide = maps if maps.dtype == torch.float64 else maps.float()
-            maps = functional.adaptive_avg_pool2d(wide, self.size)
-        return maps
+            wide = feature_maps if feature_maps.dtype == torch.float64 else feature_maps.float()
+            feature_maps = functional.adaptive_avg_pool2d(wide, self.size)
+        return feature_maps
 
     def stored_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of what is stored of one sample, of which the layer returns this shape."""

@@ -107,7 +107,8 @@ class ProbePass:
         if planned is None or tuple(output.shape) != expected:
             raise CaptureError(
                 f"layer {firing.name + firing.part!r} changed in epoch {self._context.snapshot.epoch}: "
-                f"call {firing.call + 1} returned {tuple(output.shape)}, expected {expected or 'no such call'}, as for the first sample"
+                f"call {firing.call + 1} returned {tuple(output.shape)}, expected "
+                f"{expected or 'no such call'}, as for the first sample"
             )
         self._copy(firing, planned, "activation", output)
         if follows_gradient and output.requires_grad:
@@ -123,4 +124,4 @@ class ProbePass:
 
     def _put(self, planned: PlannedLayer, quantity: Quantity, copy: Copy | None) -> None:
         slot, count = self._batch.offset, len(self._batch)
-        self._context.put(planned, quantity, copy, slot=slot, count=count, batch=self._number)
+        self._context.put(planned, quantity, copy=copy, slot=slot, count=count, batch=self._number)

@@ -169,11 +169,6 @@ def test_a_reducer_that_does_not_tell_its_parameters_is_not_saved(record) -> Non
     assert not Path(f"{run.path}.results").exists()
 
 
-def test_no_cluster_is_refused(record) -> None:
-    with pytest.raises(ValueError, match="n_clusters is 0; expected at least 1"):
-        analyze(record()["2"].vectors("channel"), n_clusters=0)
-
-
 def test_findings_are_read_back_with_their_advice_thresholds_and_gaps(record) -> None:
     run = record()
     cache = ResultCache.beside(run)

@@ -354,7 +354,7 @@ def test_an_epoch_that_raises_is_left_out(
 
 def test_going_on_with_a_run_takes_its_shards_and_checks_its_layers(net, images: TensorDataset, tmp_path: Path) -> None:
     def record(n: int, epoch: int, **options: object) -> None:
-        options = {"layers": ["conv1"], "n_samples": 22, "mode": "a", "batch_size": 1, **options}
+        options = {"layers": ["conv1"], "n_samples": 22, "mode": "a", "samples_per_shard": 1, **options}
         with fm.BatchRecorder(net, tmp_path / "run.zarr", **options) as recorder, recorder.epoch(epoch):
             for at in range(0, 20, n):
                 with recorder.batch(range(at, at + n)):
@@ -479,7 +479,7 @@ class TestMistakes:
         probe, batches = (set(signature(each).parameters) for each in (fm.Recorder, fm.BatchRecorder))
         assert probe - batches == {"probe", "batch_size"}
         assert batches - probe == {"dataset", "n_samples", "samples_per_shard"}
-        with pytest.raises(ValueError, match="pass dataset=, or as n_samples the most that an epoch shows"):
+        with pytest.raises(ValueError, match="pass dataset=, or as n_samples the most that an epoch"):
             fm.BatchRecorder(net, "other.zarr")
 
     def test_a_run_that_would_be_too_large(self, net: nn.Module, images: TensorDataset, tmp_path: Path) -> None:

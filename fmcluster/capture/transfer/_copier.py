@@ -14,7 +14,7 @@ from ...store import LayerSpec
 from .._options import Reduction
 from ._memory import Bytes, HostMemory, PinnedRing
 from ._moments import Moments
-from ._reduce import moments_of, reduce_in_one_pass, reduce_in_turn, reduce_with_torch, stored_shape
+from ._reduce import moments_of, reduce_in_turn, reduce_on_cpu, reduce_with_torch, stored_shape
 
 Reduce = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 
@@ -89,7 +89,7 @@ class Copier:
         out = piece.view(reduction.dtype).reshape(shape)
         try:
             if output.device.type == "cpu" and output.dtype in _ONE_PASS:
-                moments = reduce_in_one_pass(output, reduction, out=out, pool=self._pool, threads=self._threads)
+                moments = reduce_on_cpu(output, reduction, out=out, pool=self._pool, threads=self._threads)
             else:
                 moments = reduce_in_turn(output, reduction, out=out)
         except BaseException:  # such as an interrupt: whoever goes on must not wait for this piece for ever

@@ -27,7 +27,7 @@ def by_channel(output: torch.Tensor) -> torch.Tensor:
     return output.transpose(1, 2) if output.ndim == 3 else output
 
 
-def reduce_in_one_pass(
+def reduce_on_cpu(
     output: torch.Tensor, reduction: Reduction, *, out: npt.NDArray[Any], pool: Executor, threads: int
 ) -> Moments:
     """Store an output of float32 or shorter that lies in the processor's memory.

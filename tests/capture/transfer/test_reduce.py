@@ -17,8 +17,8 @@ from fmcluster.capture.transfer import _reduce as reduce
 from fmcluster.capture.transfer._moments import Moments, no_statistics
 from fmcluster.capture.transfer._reduce import (
     moments_of,
-    reduce_in_one_pass,
     reduce_in_turn,
+    reduce_on_cpu,
     reduce_with_torch,
     stored_shape,
 )
@@ -39,7 +39,7 @@ def pool() -> Executor:
 
 def in_one_pass(tensor: torch.Tensor, reduction: Reduction, threads: int = 3) -> Result:
     out = np.full(stored_shape(tensor, reduction), 77, reduction.dtype)
-    return out, reduce_in_one_pass(tensor, reduction, out=out, pool=workers, threads=threads)
+    return out, reduce_on_cpu(tensor, reduction, out=out, pool=workers, threads=threads)
 
 
 def in_turn(tensor: torch.Tensor, reduction: Reduction) -> Result:

@@ -180,7 +180,7 @@ def test_capture_does_not_wait_where_there_is_room(
 def test_the_threads_end_with_the_block(net: nn.Module, data: list, tmp_path: Path) -> None:
     with fm.Recorder(net, tmp_path / "run.zarr", probe=data) as recorder:
         recorder.snapshot(epoch=0)
-        names = [thread.name for thread in threading.enumerate() if thread.name.startswith("fmcluster")]
+        names = [thread.name for thread in threading.enumerate() if thread.name.startswith("fmcluster-writer")]
         assert names
-    names = [thread.name for thread in threading.enumerate() if thread.name.startswith("fmcluster")]
+    names = [thread.name for thread in threading.enumerate() if thread.name.startswith("fmcluster-writer")]
     assert names == []

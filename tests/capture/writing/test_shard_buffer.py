@@ -101,7 +101,7 @@ class Epoch:
 
         self._queue.put(attempt, alone=alone)
 
-    def place(self, layer: str, quantity: Any, *, slot: int, count: int, blank: bool = False) -> None:
+    def put(self, layer: str, quantity: Any, *, slot: int, count: int, blank: bool = False) -> None:
         values = None
         if not blank:
             dtype = SPECS[layer].dtype_of(quantity)
@@ -126,7 +126,7 @@ class Epoch:
             self.count += batch.count
             self.release()
 
-    def settle(self) -> None:
+    def release(self) -> None:
         count = self.count
         self._put(lambda: self.filling.release(count))
 
@@ -167,7 +167,7 @@ def test_what_is_written_last_is_what_arrived(shown: list[Batch], n_samples: int
     epoch.check()
 
 
-def place(epoch: Epoch, slot: int, count: int, *, blank: bool = False) -> None:
+def put(epoch: Epoch, slot: int, count: int, *, blank: bool = False) -> None:
     for layer, quantity in ARRAYS:
         epoch.put(layer, quantity, slot=slot, count=count, blank=blank and quantity == "gradient")
 
@@ -175,7 +175,7 @@ def place(epoch: Epoch, slot: int, count: int, *, blank: bool = False) -> None:
 def test_whole_shards_are_written_as_they_arrive_and_once() -> None:
     epoch = Epoch(n_samples=11, shard=4)
     for slot, count in ((0, 4), (4, 7)):  # the second holds a whole shard, and the short one at the end
-        place(epoch, slot, count)
+        put(epoch, slot, count)
         epoch.count += count
     epoch.wait()
     assert epoch.disk.n_writes == 3 * 3
@@ -187,10 +187,10 @@ def test_whole_shards_are_written_as_they_arrive_and_once() -> None:
 def test_parts_of_a_shard_are_written_together_when_it_is_complete() -> None:
     epoch = Epoch(n_samples=8, shard=8)
     for slot in (6, 0, 4):
-        place(epoch, slot, 2)
+        put(epoch, slot, 2)
     epoch.wait()
     assert epoch.disk.n_writes == 0
-    place(epoch, 2, 2)
+    put(epoch, 2, 2)
     epoch.wait()
     assert epoch.disk.n_writes == 3
     epoch.count = 8
@@ -201,9 +201,9 @@ def test_parts_of_a_shard_are_written_together_when_it_is_complete() -> None:
 
 def test_a_shard_of_blanks_is_written_as_such() -> None:
     epoch = Epoch(n_samples=8, shard=4)
-    place(epoch, 0, 4, blank=True)
-    place(epoch, 4, 1, blank=True)
-    place(epoch, 5, 1, blank=True)
+    put(epoch, 0, 4, blank=True)
+    put(epoch, 4, 1, blank=True)
+    put(epoch, 5, 1, blank=True)
     epoch.count = 6
     epoch.finish()
     assert epoch.disk.shards["maps", "gradient", 0] is None
@@ -213,9 +213,9 @@ def test_a_shard_of_blanks_is_written_as_such() -> None:
 
 def test_blanks_beside_rows_are_nan() -> None:
     epoch = Epoch(n_samples=4, shard=4)
-    place(epoch, 0, 1, blank=True)
-    place(epoch, 1, 2)
-    place(epoch, 3, 1, blank=True)
+    put(epoch, 0, 1, blank=True)
+    put(epoch, 1, 2)
+    put(epoch, 3, 1, blank=True)
     epoch.count = 4
     epoch.finish()
     assert np.isnan(epoch.disk.shards["maps", "gradient", 0]).all(axis=(1, 2, 3)).tolist() == [True, False, False, True]
@@ -231,10 +231,10 @@ def test_shards_larger_than_the_epoch_hold_all_of_it() -> None:
 
 def test_a_batch_that_is_taken_back_leaves_nothing_behind() -> None:
     epoch = Epoch(n_samples=12, shard=4)
-    place(epoch, 0, 2)
+    put(epoch, 0, 2)
     epoch.count = 2
     kept = {key: values.copy() for key, values in epoch.expected.items()}
-    place(epoch, 2, 8)  # completes a shard, fills another, begins a third
+    put(epoch, 2, 8)  # completes a shard, fills another, begins a third
     epoch._put(lambda: epoch.filling.rewind(2), alone=True)
     epoch.expected = kept
     epoch.finish()
@@ -243,17 +243,17 @@ def test_a_batch_that_is_taken_back_leaves_nothing_behind() -> None:
 
 def test_rows_of_a_shard_that_was_written_with_a_batch_taken_back_are_kept() -> None:
     epoch = Epoch(n_samples=8, shard=8)
-    place(epoch, 0, 4)
+    put(epoch, 0, 4)
     epoch.count = 4
     epoch.release()
     kept = {key: values.copy() for key, values in epoch.expected.items()}
-    place(epoch, 4, 4)
+    put(epoch, 4, 4)
     epoch.release()  # of the four
     epoch.wait()
     assert epoch.disk.n_writes == 3
     epoch._put(lambda: epoch.filling.rewind(4), alone=True)
     epoch.expected = kept
-    place(epoch, 4, 4)
+    put(epoch, 4, 4)
     epoch.count = 8
     epoch.release()
     epoch.finish()
@@ -266,7 +266,7 @@ def test_memory_of_released_shards_is_let_go(parts: list[int]) -> None:
     epoch = Epoch(n_samples=20, shard=8)
     slot = 0
     for count in (*parts, 3):  # and a shard that is not complete
-        place(epoch, slot, count)
+        put(epoch, slot, count)
         slot += count
     epoch.wait()
     assert len(epoch.disk.handed) == 3
