@@ -11,7 +11,7 @@ from sklearn.cluster import KMeans
 from ..vectors import Vectors
 from ._cache import ResultCache
 from ._estimators import name_of
-from ._results import MAX_BYTES, N_INIT, Clusters, Embedding, History, Scores
+from ._results import MAX_BYTES, N_INIT, Array, Clusters, Embedding, History, Scores
 from .clustering import cluster
 from .components import pca, plan_reading
 from .embedding import Reducer, embed
@@ -105,13 +105,20 @@ def analyze(
     embedding: Embedding = use(lambda: embed(scores, reducer, random_state=random_state), Embedding, "embed")
     say("clusters")
     # Rows that are equal, such as dead channels, can only be in one cluster; a cluster for each row says nothing.
-    distinct = len(np.unique(scores.values, axis=0))
+    distinct = _count_distinct(scores.values)
     count = max(1, min(n_clusters, vectors.rows_per_snapshot, distinct))
     parameters["reducer"], parameters["n_clusters"] = None, count
     clusters: Clusters = use(
         lambda: cluster(scores, KMeans(count, random_state=random_state, n_init=N_INIT)), Clusters, "cluster"
     )
     return Analysis(vectors, scores, embedding, clusters, track(clusters))
+
+
+def _count_distinct(values: Array) -> int:
+    """Count the rows that differ by more than the rounding of scores."""
+    largest = np.abs(values).max()
+    rounded = np.round(values / largest, 6) + 0.0 if largest else values  # no minus zero, which is another number
+    return len(np.unique(rounded, axis=0))
 
 
 def _parameters_of(estimator: object) -> str | None:
