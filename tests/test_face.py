@@ -158,6 +158,7 @@ def test_the_face_of_the_design_live(loop):
     fm.write_report(run, "report.html", layers=["layer4"], n_clusters=4)
 
 
+@pytest.mark.slow
 def test_the_code_on_the_page_on_exporting_runs(loop, tmp_path, monkeypatch):
     for folder in ("DATA", "CACHE", "CONFIG"):
         monkeypatch.setenv(f"WANDB_{folder}_DIR", str(tmp_path / "wandb"))

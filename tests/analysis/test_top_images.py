@@ -113,6 +113,7 @@ def stored_values(draw: st.DrawFn) -> np.ndarray:
     return values.astype(np.float16)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     values=stored_values(),

@@ -108,6 +108,7 @@ def test_every_layer_of_every_batch_is_what_clones_saw(
     check(run, seen)
 
 
+@pytest.mark.slow
 def test_all_sixty_leaf_calls_of_a_resnet18_in_train_mode(images: TensorDataset, tmp_path: Path) -> None:
     model = resnet18(num_classes=4)
     big = TensorDataset(nn.functional.interpolate(images.tensors[0][:12], size=64), images.tensors[1][:12])

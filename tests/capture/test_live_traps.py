@@ -156,6 +156,7 @@ class Remembering(nn.Module):
         return self.last(x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["nothing", "forward", "backward", "no backward", "second backward"])
 def test_no_hook_is_left_on_a_tensor_that_outlives_its_batch(
     when: str, tmp_path: Path, no_hooks_left: Callable

@@ -23,6 +23,7 @@ def plot(*arguments: str | Path, monkeypatch: pytest.MonkeyPatch) -> int:
     return int(exit_.value.code or 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("picture", ["embedding", "grid"])
 def test_a_gif_moves(picture, run, tmp_path, capsys, monkeypatch):
     out = tmp_path / f"{picture}.gif"

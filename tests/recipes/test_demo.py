@@ -53,6 +53,7 @@ def contents(run: Path) -> dict[str, str]:
     return {str(path.relative_to(run)): sha256(path.read_bytes()).hexdigest() for path in files}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_the_same_seed_gives_the_same_weights_and_files(tmp_path: Path) -> None:
     first, again = run_demo(tmp_path / "a"), run_demo(tmp_path / "b")

@@ -65,6 +65,7 @@ def test_the_same_seed_gives_the_same_weights_however_many_snapshots(
     assert all(torch.equal(weights[key], repeated[key]) for key in weights)
 
 
+@pytest.mark.slow
 def test_a_frozen_backbone_keeps_its_weights(folder: Path, tmp_path: Path) -> None:
     torch.save(finetune_briefly(folder, tmp_path / "a.zarr").model.state_dict(), tmp_path / "a.pt")
     before = torch.load(tmp_path / "a.pt", weights_only=True)

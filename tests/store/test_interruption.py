@@ -86,6 +86,7 @@ def test_the_uninterrupted_writer_does_everything_that_can_be_interrupted(moment
     assert max(roots for roots, _, _ in moments) == 5
 
 
+@pytest.mark.slow
 def test_killed_at_moments_of_each_kind(
     moments: list[tuple[int, str, int]], killed_writer: Writer, contents: ModuleType, reference: Path, tmp_path: Path
 ) -> None:

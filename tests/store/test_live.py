@@ -77,6 +77,7 @@ def write(path: Path, told: Told, *, leave_out: bool) -> None:
             writer.commit(epoch=snapshot, step=snapshot, index=numbers, statistics=statistics, metrics={}, clipped={})
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(told=tellings(), data=st.data(), chunk_bytes=st.sampled_from([1, 40, 100, 1 << 20]), leave_out=st.booleans())
 def test_what_is_read_by_index_is_what_was_written(

@@ -103,6 +103,7 @@ def everything(run: Run) -> list[bytes]:
     return [*values, *tables, *(run.display(sample).tobytes() for sample in run.samples.index)]
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_flipped_bit_is_detected_or_harmless(data: st.DataObject, victim: Path, reference: Path) -> None:

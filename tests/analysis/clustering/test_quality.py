@@ -248,6 +248,7 @@ def test_names_of_clusters_and_classes_mean_nothing(data):
     pd.testing.assert_frame_equal(one.frame, other.frame, rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["threads", "processes"])
 def test_executors_change_nothing(kind, scores, classes):
     clusters = cluster(scores, KMeans(4, random_state=0))

@@ -132,6 +132,7 @@ def test_of_an_epoch_with_several_snapshots_the_last_is_fitted():
     assert untouched.tolist() == [False, True, False, False]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fit", [{"fit": "pooled"}, {"fit": "each"}, {"fit_epoch": 1}], ids=str)
 def test_the_same_embedding_on_any_executor(fit):
     values = np.random.default_rng(4).standard_normal((3, 30, 4))

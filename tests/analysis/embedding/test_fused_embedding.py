@@ -57,6 +57,7 @@ def test_it_keeps_neighbors_that_a_joint_tsne_loses_and_shows_who_moves(loss):
     assert np.median(moved[5, :10]) > 5 * np.median(moved[5, 10:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["tsne", "umap"])
 def test_the_same_seed_gives_the_same_map(loss):
     values = moving_groups(1)[:3]
@@ -250,6 +251,7 @@ def test_following_the_pull_alone_gives_a_true_path():
         assert min(spearmanr(a, b).statistic for a, b in zip(true, drawn, strict=True)) > 0.99
 
 
+@pytest.mark.slow
 def test_the_fuzzy_graph_of_a_snapshot_is_umaps_own():
     from umap import UMAP
 
