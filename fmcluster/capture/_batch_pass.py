@@ -8,10 +8,11 @@ from torch import nn
 
 from ..errors import CaptureError
 from ..store import Quantity
+from ._axes import AxisTracker
 from ._context import SnapshotContext
 from ._hooks import Firing, GradientHooks
-from ._layers import FirstOutput, PlannedLayer, is_kept, names_of
-from ._options import Keep, spec_of
+from ._layers import FirstOutput, PlannedLayer, first_output, is_kept, names_of, plan_layer
+from ._options import Keep
 from .transfer import Copier, Copy
 
 
@@ -41,6 +42,8 @@ class BatchPass:
         Slot of its first sample, and how many samples it has.
     number : int
         Which batch of the epoch it is.
+    tracker : AxisTracker
+        Knows, in the first batch, which axis holds the channels.
     optional : bool
         Whether modules that return no batch are left out; else they are an error.
 
@@ -59,6 +62,7 @@ class BatchPass:
         slot: int,
         length: int,
         number: int,
+        tracker: AxisTracker,
         optional: bool = False,
     ) -> None:
         self.length = length
@@ -68,6 +72,7 @@ class BatchPass:
         self._copier = copier
         self._slot = slot
         self._number = number
+        self._tracker = tracker
         self._optional = optional
         self._rows: dict[Firing, int] = {}
         self._gradients: dict[Firing, dict[int, int]] = {}
@@ -200,17 +205,13 @@ class BatchPass:
                 firing, output, module=module, rows=max(1, min(count, self.length)), optional=self._optional
             ):
                 return None
-            self.seen[firing] = FirstOutput(tuple(output.shape[1:]), type(module).__name__)
+            self.seen[firing] = first_output(output, module=module, tracker=self._tracker)
         return self._planned_again(firing)
 
     def _planned_again(self, firing: Firing) -> PlannedLayer:
         if self._context is not None:
             return self._context.layers[firing]
-        keep, seen = self._keep, self.seen[firing]
-        reduction = keep.of(names_of(firing), seen.shape)
-        name = names_of(firing)[1]
-        spec = spec_of(name, reduction, shape=seen.shape, module=seen.module, gradient=keep.gradient)
-        return PlannedLayer(spec, seen.shape, reduction)
+        return plan_layer(firing, self.seen[firing], keep=self._keep, name=names_of(firing)[1])
 
     def _follow(self, firing: Firing, planned: PlannedLayer, start: int, output: torch.Tensor) -> None:
         if not output.requires_grad:
@@ -235,7 +236,7 @@ class BatchPass:
     ) -> None:
         """Copy what is kept of a tensor, and hand it over; in the first batch, hold it."""
         context, count = self._context, tensor.shape[0]
-        copy = self._copier.copy(tensor, planned.reduction_of(quantity), waits=context is not None)
+        copy = self._copier.copy(planned.in_order(tensor), planned.reduction_of(quantity), waits=context is not None)
         if context is None:
             self._held.append(_HeldCopy(firing, quantity, start, count, copy))
         else:

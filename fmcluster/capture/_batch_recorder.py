@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from ..errors import CaptureError
 from ..store import Mode, Quantity, open_run
+from ._axes import AxisTracker
 from ._batch_pass import BatchPass
 from ._context import SnapshotContext
 from ._datasets import classes, labels, paths
@@ -78,6 +79,10 @@ class BatchRecorder(Recording):
     max_size : int or (int, int), or mapping, optional
         Average larger feature maps (after the crop) down to this height and width. The statistics are of the whole
         feature maps.
+    channel_axis : int, or mapping of str to int, optional
+        Which axis of a batch of outputs holds the channels, such as 1 or -1, where the modules do not tell: by default
+        it is known from their classes, and stored with how it was known. Channels are stored first of feature maps,
+        last of tokens.
     overflow : {"error", "clip"}
         What to do about finite values that the dtype cannot hold (beyond 65504 in float16): refuse the snapshot, or
         clip and count them.
@@ -128,6 +133,7 @@ class BatchRecorder(Recording):
         channels: PerLayer[Channels] | None = None,
         crop: PerLayer[Crop] | None = None,
         max_size: PerLayer[Size] | None = None,
+        channel_axis: PerLayer[int] | None = None,
         overflow: Overflow = "error",
         mode: Mode = "x",
         max_bytes: int | None = None,
@@ -143,6 +149,7 @@ class BatchRecorder(Recording):
             channels=channels,
             crop=crop,
             max_size=max_size,
+            channel_axis=channel_axis,
             overflow=overflow,
             mode=mode,
             max_bytes=max_bytes,
@@ -248,6 +255,7 @@ class BatchRecorder(Recording):
             raise RuntimeError("a batch is being recorded already, inside another; leave its block first")
         if epoch.context is None and self._layers:
             epoch.context = self._make_context(epoch)
+        tracker = AxisTracker()
         batch = BatchPass(
             epoch.context,
             keep=self._keep,
@@ -255,6 +263,7 @@ class BatchRecorder(Recording):
             slot=epoch.count,
             length=len(numbers),
             number=epoch.n_batches,
+            tracker=tracker,
             optional=self._optional,
         )
         counts = CallCounts(self._modules)
@@ -264,6 +273,7 @@ class BatchRecorder(Recording):
         self._in_batch = True
         try:
             with (
+                tracker.watch(self._model) if epoch.context is None else nullcontext(),
                 hooked(
                     self._modules,
                     batch.on_output,

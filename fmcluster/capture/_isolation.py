@@ -82,14 +82,12 @@ def _remember_generators(restored: ExitStack, holders: Sequence[object]) -> list
         restored.callback(torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all())
     held = _generators(holders)
     for generator in held:
-        if isinstance(generator, torch.Generator):
-            restored.callback(generator.set_state, generator.get_state())
-        elif isinstance(generator, np.random.RandomState):
-            restored.callback(generator.set_state, generator.get_state())
-        elif isinstance(generator, np.random.Generator):
+        if isinstance(generator, np.random.Generator):
             restored.callback(setattr, generator.bit_generator, "state", generator.bit_generator.state)
-        else:
+        elif isinstance(generator, random.Random):
             restored.callback(generator.setstate, generator.getstate())
+        else:  # of torch, or NumPy's older kind
+            restored.callback(generator.set_state, generator.get_state())
     return held
 
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from ..errors import CaptureError
 from ..store import LayerSpec, Quantity, layer_expression
+from ._axes import AxisTracker, ChannelAxis, in_order, shape_in_order
 from ._hooks import Firing, hooked, is_batch
 from ._options import Keep, Reduction, spec_of
 from ._patterns import Layers, known_names
@@ -95,11 +96,18 @@ class PlannedLayer:
         Shape of what it returns for one sample.
     reduction : Reduction
         What is kept of its activations.
+    axis : int
+        Which axis of a batch of its outputs holds the channels.
     """
 
     spec: LayerSpec
     output: tuple[int, ...]
     reduction: Reduction
+    axis: int
+
+    def in_order(self, output: torch.Tensor) -> torch.Tensor:
+        """Return a view of an output, or of its gradient, with the channels where they are stored."""
+        return in_order(output, self.axis)
 
     def reduction_of(self, quantity: Quantity) -> Reduction:
         """Return what is kept of a quantity, in the dtype that it is stored in: gradients in float32."""
@@ -108,10 +116,11 @@ class PlannedLayer:
 
 @dataclass(frozen=True)
 class FirstOutput:
-    """What a module returned when it was first seen: one sample's shape, and the module's class."""
+    """What a module returned when it was first seen: one sample's shape, its channel axis, and the module's class."""
 
     shape: tuple[int, ...]
     module: str
+    axis: ChannelAxis
 
 
 def discover(
@@ -150,12 +159,13 @@ def discover(
         Where a module did not fire, or returned something that is not a batch of vectors, tokens or maps.
     """
     found: dict[Firing, FirstOutput] = {}
+    tracker = AxisTracker()
 
     def note(firing: Firing, output: torch.Tensor, *, module: nn.Module) -> None:
         if is_kept(firing, output, module=module, rows=len(images), optional=optional):
-            found[firing] = FirstOutput(tuple(output.shape[1:]), type(module).__name__)
+            found[firing] = first_output(output, module=module, tracker=tracker)
 
-    with hooked(modules, note, optional=optional):
+    with tracker.watch(model), hooked(modules, note, optional=optional):
         model(images)
     if len(images) > 1 and any(firing.part for firing in found):
         rows: dict[Firing, int] = {}
@@ -217,11 +227,24 @@ def plan(
     keep.check_names(name for firing in seen for name in names_of(firing)[: 3 if firing.name in often else 2])
     planned = {}
     for firing, what in seen.items():
-        name = names_of(firing)[2 if firing.name in often else 1]
-        reduction = keep.of(names_of(firing), what.shape)
-        spec = spec_of(name, reduction, shape=what.shape, module=what.module, gradient=keep.gradient)
-        planned[firing] = PlannedLayer(spec, what.shape, reduction)
+        planned[firing] = plan_layer(firing, what, keep=keep, name=names_of(firing)[2 if firing.name in often else 1])
     return planned
+
+
+def first_output(output: torch.Tensor, *, module: nn.Module, tracker: AxisTracker) -> FirstOutput:
+    """Note what a module has just returned."""
+    return FirstOutput(tuple(output.shape[1:]), type(module).__name__, tracker.of(module, output))
+
+
+def plan_layer(firing: Firing, first: FirstOutput, *, keep: Keep, name: str) -> PlannedLayer:
+    """Decide what is kept of a layer, and how it is stored."""
+    told = keep.axis_of(names_of(firing), n_axes=len(first.shape) + 1)
+    axis = first.axis if told is None else ChannelAxis(told, "option")
+    shape = shape_in_order(first.shape, axis.axis)
+    reduction = keep.of(names_of(firing), shape)
+    spec = spec_of(name, reduction, shape=shape, module=first.module, gradient=keep.gradient)
+    spec = replace(spec, returned=first.shape, returned_axis=axis.axis, axis_source=axis.source)
+    return PlannedLayer(spec, first.shape, reduction, axis.axis)
 
 
 def names_of(firing: Firing) -> tuple[str, str, str]:

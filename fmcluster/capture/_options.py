@@ -83,6 +83,7 @@ class Keep:
     max_size: PerLayer[Size] | None = None
     overflow: Overflow = "error"
     record: tuple[Quantity, ...] = ("activation",)
+    channel_axis: PerLayer[int] | None = None
 
     def __post_init__(self) -> None:
         if "activation" not in self.record or not set(self.record) <= {"activation", "gradient"}:
@@ -90,6 +91,12 @@ class Keep:
         for dtype in _values(self.dtype):
             if dtype not in DTYPES:
                 raise ValueError(f"dtype is {dtype!r}; expected one of {', '.join(DTYPES)}, or those by layer")
+        for axis in _values(self.channel_axis):
+            if isinstance(axis, bool) or not isinstance(axis, int) or axis == 0 or not -3 <= axis <= 3:
+                raise ValueError(
+                    f"channel_axis is {axis!r}; expected an axis of a batch of outputs, such as 1 or -1, or those by "
+                    f"layer"
+                )
         if self.overflow not in ("error", "clip"):
             raise ValueError(f"overflow is {self.overflow!r}; expected 'error' or 'clip'")
         for size in _values(self.max_size):
@@ -132,10 +139,22 @@ class Keep:
         size = min(height, most[0]), min(width, most[1])
         return Reduction(dtype, channels, box, None if size == (height, width) else size)
 
+    def axis_of(self, names: Sequence[str], *, n_axes: int) -> int | None:
+        """Return the channel axis that is told of a layer, counted from the batch; None where none is."""
+        told = _find(self.channel_axis, names)
+        if told is None:
+            return None
+        axis: int = told + n_axes if told < 0 else told
+        if not 0 < axis < n_axes:
+            raise ValueError(
+                f"channel_axis of layer {names[1]!r} is {told}; its outputs have {n_axes} axes, the batch first"
+            )
+        return axis
+
     def check_names(self, names: Iterable[str]) -> None:
         """Raise `ValueError` where a pattern is of no layer."""
         names = list(dict.fromkeys(names))
-        for option in (self.dtype, self.channels, self.crop, self.max_size):
+        for option in (self.dtype, self.channels, self.crop, self.max_size, self.channel_axis):
             for pattern in option if isinstance(option, Mapping) else ():
                 if not any(layer_expression(pattern).fullmatch(name) for name in names):
                     raise ValueError(f"no recorded layer is called {pattern!r}; {known_names(names)}")
@@ -149,6 +168,7 @@ class Keep:
             "channels": _as_json(self.channels),
             "crop": _as_json(self.crop),
             "max_size": _as_json(self.max_size),
+            "channel_axis": _as_json(self.channel_axis),
         }
 
 
@@ -162,6 +182,7 @@ class RecorderOptions:
     channels: PerLayer[Channels] | None
     crop: PerLayer[Crop] | None
     max_size: PerLayer[Size] | None
+    channel_axis: PerLayer[int] | None
     overflow: Overflow
     mode: Mode
     max_bytes: int | None
@@ -175,7 +196,9 @@ class RecorderOptions:
     @property
     def keep(self) -> Keep:
         """What is kept of the layers."""
-        return Keep(self.dtype, self.channels, self.crop, self.max_size, self.overflow, tuple(self.record))
+        return Keep(
+            self.dtype, self.channels, self.crop, self.max_size, self.overflow, tuple(self.record), self.channel_axis
+        )
 
 
 def spec_of(name: str, reduction: Reduction, *, shape: tuple[int, ...], module: str, gradient: bool) -> LayerSpec:

@@ -120,7 +120,7 @@ class ProbePass:
     def _copy(self, firing: Firing, planned: PlannedLayer, quantity: Quantity, tensor: torch.Tensor | None) -> None:
         if tensor is None or (firing, quantity) in self._seen:  # nothing came back through it, or the same once more
             return
-        copy = self._context.copier.copy(tensor, planned.reduction_of(quantity))
+        copy = self._context.copier.copy(planned.in_order(tensor), planned.reduction_of(quantity))
         self._seen.add((firing, quantity))
         self._put(planned, quantity, copy)
 

@@ -61,6 +61,10 @@ class Recorder(Recording):
     max_size : int or (int, int), or mapping, optional
         Average larger feature maps (after the crop) down to this height and width. The statistics are of the whole
         feature maps.
+    channel_axis : int, or mapping of str to int, optional
+        Which axis of a batch of outputs holds the channels, such as 1 or -1, where the modules do not tell: by default
+        it is known from their classes, and stored with how it was known. Channels are stored first of feature maps,
+        last of tokens.
     overflow : {"error", "clip"}
         What to do about finite values that the dtype cannot hold (beyond 65504 in float16): refuse the snapshot, or
         clip and count them.
@@ -107,6 +111,7 @@ class Recorder(Recording):
         channels: PerLayer[Channels] | None = None,
         crop: PerLayer[Crop] | None = None,
         max_size: PerLayer[Size] | None = None,
+        channel_axis: PerLayer[int] | None = None,
         overflow: Overflow = "error",
         mode: Mode = "x",
         max_bytes: int | None = None,
@@ -122,6 +127,7 @@ class Recorder(Recording):
             channels=channels,
             crop=crop,
             max_size=max_size,
+            channel_axis=channel_axis,
             overflow=overflow,
             mode=mode,
             max_bytes=max_bytes,

@@ -36,13 +36,14 @@ def replay(
     channels: PerLayer[Channels] | None = None,
     crop: PerLayer[Crop] | None = None,
     max_size: PerLayer[Size] | None = None,
+    channel_axis: PerLayer[int] | None = None,
     overflow: Overflow = "error",
     mode: Mode = "x",
     max_bytes: int | None = None,
     max_pending_bytes: int = 512 << 20,
     notes: Mapping[str, Any] | None = None,
 ) -> None:
-    """Record the run that a `Recorder` would have recorded, had it been there.
+    r"""Record the run that a `Recorder` would have recorded, had it been there.
 
     With the same weights, probe, batch size, software, device and precision flags, the stored maps are the same bit for
     bit. Another batch size, device or number of threads rounds differently; the run's provenance says which were used.
@@ -62,8 +63,8 @@ def replay(
         By the same keys, numbers to keep beside a snapshot.
     loss : callable, optional
         As for `Recorder.snapshot`, where gradients are recorded.
-    layers, probe, record, batch_size, dtype, channels, crop, max_size, overflow, mode, max_bytes, max_pending_bytes, \
-    notes
+    layers, probe, record, batch_size, dtype, channels, crop, max_size, channel_axis, overflow, mode, max_bytes,
+    max_pending_bytes, \ notes
         As for `Recorder`.
 
     Raises
@@ -95,6 +96,7 @@ def replay(
             channels=channels,
             crop=crop,
             max_size=max_size,
+            channel_axis=channel_axis,
             overflow=overflow,
             mode=mode,
             max_bytes=max_bytes,

@@ -38,6 +38,8 @@ def info(
         say("No whole snapshot yet.")
     stored = size(opened.nbytes_stored) if opened.is_local else "unknown, as it is remote"
     say(f"{size(opened.nbytes)} of feature maps; on disk {stored}.")
+    if guessed := [n for n in opened if opened[n].channel_axis_source == "shape" and len(opened[n].shape) > 3]:
+        say(f"Which axis holds the channels is not known of {', '.join(guessed)}; record with channel_axis= to say it.")
     for line in missing[:10]:
         say(f"missing: {line}", style="red")
     say(f"{len(missing)} files are missing." if missing else "Nothing is missing.")
@@ -119,4 +121,5 @@ def _layer_as_dict(layer: "Layer") -> dict[str, Any]:
         "channels": layer.channels.tolist(),
         "crop": layer.crop,
         "average_pooled": layer.average_pooled,
+        "channel_axis_source": layer.channel_axis_source,
     }

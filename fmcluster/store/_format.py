@@ -55,6 +55,12 @@ class LayerSpec:
         `right`.
     gradient : bool
         Whether gradients are stored beside the activations, in float32.
+    returned : tuple of int, optional
+        Shape of one sample as the module returned it, where its channels were moved to where they are stored.
+    returned_axis : int, optional
+        Which axis of a batch of what the module returned holds the channels; None: not known.
+    axis_source : {"module", "option", "shape"}
+        How that is known: from a module's class, by an option, or from the number of axes alone.
 
     Raises
     ------
@@ -70,6 +76,9 @@ class LayerSpec:
     channels: tuple[int, ...] | None = None
     crop: tuple[Pair, Pair] | None = None
     gradient: bool = False
+    returned: tuple[int, ...] | None = None
+    returned_axis: int | None = None
+    axis_source: str = "shape"
 
     def __post_init__(self) -> None:
         returned = self.output_shape
@@ -201,6 +210,10 @@ class LayerSpec:
             told["crop"] = [list(side) for side in self.crop]
         if self.average_pooled:
             told["average_pooled"] = True
+        if self.returned is not None and self.returned != self.output_shape:
+            told["returned"] = list(self.returned)
+        if self.returned_axis is not None:
+            told["channel_axis"] = {"axis": self.returned_axis, "source": self.axis_source}
         return told
 
 

@@ -3,57 +3,17 @@
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from ..vectors import Scaling, Vectors, make_vectors
-from ._arrays import StoredArray, shard_shape
+from ._arrays import shard_shape
 from ._format import STATISTICS, STATISTICS_OF, Pair, Quantity, array_path, layer_path, statistics_path
 from ._slots import Selection, boxes, integers, ranges
-
-
-class Snapshots(Protocol):
-    """What a layer asks of its run; see `Run` for each."""
-
-    path: str
-
-    @property
-    def snapshots(self) -> pd.DataFrame:
-        """One row per snapshot: snapshot, epoch, step."""
-
-    @property
-    def samples(self) -> pd.DataFrame:
-        """One row per sample, by its index in the data set."""
-
-    def resolve(self, *, epoch: int | None = None, snapshot: int | None = None) -> int:
-        """Return the number of the snapshot asked for."""
-
-    def slots(self, snapshot: int, samples: npt.NDArray[np.int64] | None = None) -> npt.NDArray[np.int64]:
-        """Return the slots in which a snapshot holds samples."""
-
-    def loss_scale(self, snapshot: int) -> npt.NDArray[np.float64]:
-        """Return the loss scale of each slot."""
-
-    def common_samples(self, snapshots: Sequence[int]) -> npt.NDArray[np.int64]:
-        """Return the dataset indices that all the snapshots hold."""
-
-    def left_out(self, snapshots: Sequence[int]) -> npt.NDArray[np.int64]:
-        """Return the dataset indices that some of the snapshots hold, but not all."""
-
-    def display(self, sample: int) -> npt.NDArray[np.uint8] | None:
-        """Return a picture of a sample's input."""
-
-    def holds(self, path: str) -> bool:
-        """Whether there is an array or group at a path."""
-
-    def group_attributes(self, path: str) -> dict[str, Any]:
-        """Return the attributes of a group."""
-
-    def stored(self, path: str) -> StoredArray:
-        """Return an array."""
+from ._snapshots import Snapshots
 
 
 class Layer:
@@ -140,6 +100,15 @@ class Layer:
     def output_shape(self) -> tuple[int, ...]:
         """Shape of one sample's output as the module returned it."""
         return tuple(self._attributes.get("output", self.shape[2:]))
+
+    @property
+    def channel_axis_source(self) -> str:
+        """How it was known which axis holds the channels.
+
+        ``"module"``, from a module's class; ``"option"``; or ``"shape"``, from the number of axes alone, which may be
+        wrong.
+        """
+        return str(self._attributes.get("channel_axis", {}).get("source", "shape"))
 
     @property
     def crop(self) -> tuple[Pair, Pair] | None:

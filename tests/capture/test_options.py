@@ -178,6 +178,7 @@ def test_options_are_as_json_holds_them() -> None:
         crop=(slice(0, np.int64(3)), slice(None, None, None)),
         max_size={"a": 7, "b": (7, 8)},
         record=("activation", "gradient"),
+        channel_axis={"a": -1},
     )
     told = json.loads(json.dumps(keep.as_json()))
     assert told == {
@@ -187,12 +188,13 @@ def test_options_are_as_json_holds_them() -> None:
         "channels": {"a": [0, 1, 2, 3], "b": [0, 1, 2, 3], "c": [1, None, None], "d": [0, 1], "e": [1]},
         "crop": [[0, 3, None], [None, None, None]],
         "max_size": {"a": 7, "b": [7, 8]},
+        "channel_axis": {"a": -1},
     }
     assert Keep().as_json() == {
         "record": ["activation"],
         "dtype": "float16",
         "overflow": "error",
-        **dict.fromkeys(["channels", "crop", "max_size"]),
+        **dict.fromkeys(["channels", "crop", "max_size", "channel_axis"]),
     }
 
 

@@ -1,0 +1,130 @@
+"""Channel axes: which axis of a module's output holds its channels, as its class or what made the output tells."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.nn.modules import batchnorm, conv, instancenorm, pooling
+
+Source = Literal["module", "option", "shape"]
+
+_SECOND = (
+    conv._ConvNd,
+    batchnorm._BatchNorm,
+    instancenorm._InstanceNorm,
+    nn.GroupNorm,
+    nn.LocalResponseNorm,
+    pooling._MaxPoolNd,
+    pooling._AvgPoolNd,
+    pooling._AdaptiveMaxPoolNd,
+    pooling._AdaptiveAvgPoolNd,
+    nn.PixelShuffle,
+    nn.PixelUnshuffle,
+    nn.ChannelShuffle,
+)
+_LAST = (nn.Linear, nn.Embedding, nn.MultiheadAttention, nn.RNNBase)
+
+
+@dataclass(frozen=True)
+class ChannelAxis:
+    """Which axis of a batch of outputs holds the channels, and how that is known.
+
+    Attributes
+    ----------
+    axis : int
+        Counted from 0, the batch.
+    source : {"module", "option", "shape"}
+        Known from a module's class, told by an option, or taken from the number of axes alone.
+    """
+
+    axis: int
+    source: Source
+
+
+def standard_axis(n_axes: int) -> int:
+    """Return where the channels of a batch of so many axes are stored: second of four, else last."""
+    return 1 if n_axes == 4 else n_axes - 1
+
+
+def in_order(output: torch.Tensor, axis: int) -> torch.Tensor:
+    """Return a view of a batch of outputs with the channels where they are stored."""
+    standard = standard_axis(output.ndim)
+    return output if axis == standard else output.movedim(axis, standard)
+
+
+def shape_in_order(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    """Return the shape of one sample, with the channels where they are stored; `axis` counts the batch."""
+    rest = list(shape)
+    channels = rest.pop(axis - 1)
+    rest.insert(standard_axis(len(shape) + 1) - 1, channels)
+    return tuple(rest)
+
+
+class AxisTracker:
+    """Follows a forward pass through all modules of a model, and knows the channel axis of what each returned last.
+
+    Convolutions, BatchNorm and pooling have it second; Linear, LayerNorm and Embedding last. What hands on or contains
+    others, such as an activation, a block or a permutation, has it where the last output of known axis has as many
+    channels.
+    """
+
+    def __init__(self) -> None:
+        self._last: tuple[tuple[int, ...], int] | None = None
+        self._known: dict[tuple[int, tuple[int, ...]], int] = {}
+
+    @contextmanager
+    def watch(self, model: nn.Module) -> Iterator[None]:
+        """Within the block, follow what the model's modules return."""
+        handles = [module.register_forward_hook(self._note) for module in model.modules()]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def of(self, module: nn.Module, output: torch.Tensor) -> ChannelAxis:
+        """Return the channel axis of what a module has just returned."""
+        if output.ndim < 3:
+            return ChannelAxis(output.ndim - 1, "module")
+        axis = self._known.get((id(module), tuple(output.shape)))
+        return ChannelAxis(standard_axis(output.ndim), "shape") if axis is None else ChannelAxis(axis, "module")
+
+    def _note(self, module: nn.Module, _inputs: Any, output: Any) -> None:
+        for tensor in output if isinstance(output, (tuple, list)) else (output,):
+            if isinstance(tensor, torch.Tensor) and tensor.ndim >= 2:
+                shape = tuple(tensor.shape)
+                axis = _of_class(module, shape)
+                if axis is None:
+                    axis = self._of_last(shape)
+                if axis is not None:
+                    self._known[id(module), shape] = axis
+                    self._last = shape, axis
+
+    def _of_last(self, shape: tuple[int, ...]) -> int | None:
+        """Return the axis that has as many channels as the last output whose axis is known, where there is one such."""
+        if self._last is None:
+            return None
+        before, axis = self._last
+        if before == shape:
+            return axis
+        fitting = [i for i in range(1, len(shape)) if shape[i] == before[axis]]
+        if len(shape) == len(before) and axis in fitting and len(fitting) > 1:
+            return axis if sorted(before) != sorted(shape) else None
+        return fitting[0] if len(fitting) == 1 else None
+
+
+def _of_class(module: nn.Module, shape: tuple[int, ...]) -> int | None:
+    """Return the axis that a module's class tells; None where it tells none."""
+    last = len(shape) - 1
+    if isinstance(module, _SECOND):
+        return 1
+    if isinstance(module, _LAST):
+        return last
+    if isinstance(module, nn.LayerNorm | nn.RMSNorm):
+        size = module.normalized_shape[-1]
+        second = shape[1] == size and (shape[last] != size or type(module).__name__.endswith("2d"))
+        return 1 if second else last
+    return None
