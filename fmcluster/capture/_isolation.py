@@ -1,4 +1,4 @@
-"""A forward pass that leaves no trace."""
+"""Isolation: a block whose forward passes leave no trace on a model or on random generators."""
 
 import random
 from collections.abc import Iterator
@@ -7,6 +7,8 @@ from contextlib import ExitStack, contextmanager
 import numpy as np
 import torch
 from torch import nn
+
+from ._compat import buffers_of
 
 
 @contextmanager
@@ -19,7 +21,7 @@ def isolated(model: nn.Module, *, gradients: bool = False) -> Iterator[None]:
     than set a flag.
     """
     flags = [(module, module.training) for module in model.modules()]
-    held = [(module._buffers, dict(module._buffers)) for module in model.modules()]
+    held = [(buffers_of(module), dict(buffers_of(module))) for module in model.modules()]
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
@@ -36,7 +38,7 @@ def isolated(model: nn.Module, *, gradients: bool = False) -> Iterator[None]:
     finally:
         for module, training in flags:
             module.training = training
-        for holder, names in held:  # a forward pass may have put new tensors in their places
+        for holder, names in held:  # a forward pass may have put new tensors there instead
             for name in holder.keys() - names.keys():
                 del holder[name]
             holder.update({name: buffer for name, buffer in names.items() if holder.get(name) is not buffer})

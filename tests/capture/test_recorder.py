@@ -246,3 +246,35 @@ def test_an_existing_run_is_not_replaced_by_one_that_cannot_be_recorded(
     with pytest.raises(fm.CaptureError, match="'unused' did not fire"), fm.Recorder(net, path, probe=data, mode="w"):
         pass
     assert len(fm.open_run(path)) == 1
+
+
+def test_the_snapshot_that_would_be_too_large_is_refused_before_it_is_taken(
+    net: nn.Module, data: list, tmp_path: Path
+) -> None:
+    path, nbytes = tmp_path / "run.zarr", fm.Recorder(net, tmp_path / "none.zarr", probe=data).estimate().nbytes
+    with fm.Recorder(net, path, probe=data, max_bytes=2 * nbytes) as recorder:
+        recorder.snapshot(epoch=0)
+        recorder.snapshot(epoch=1)
+        recorder.flush()
+        before = files(path)
+        with pytest.raises(ValueError, match=r"3 snapshots of 10 samples would take .* The largest layers are \w+ \("):
+            recorder.snapshot(epoch=2)
+        assert files(path) == before
+    with fm.Recorder(net, path, probe=data, max_bytes=3 * nbytes, mode="a") as recorder:
+        recorder.snapshot(epoch=2)
+        with pytest.raises(ValueError, match="4 snapshots of 10 samples"):
+            recorder.snapshot(epoch=3)
+    assert fm.open_run(path).epochs == [0, 1, 2]
+    with pytest.raises(ValueError, match="1 snapshot of 10 samples"):
+        fm.Recorder(net, path, probe=data, max_bytes=nbytes - 1, mode="w").__enter__()
+    assert fm.open_run(path).epochs == [0, 1, 2]
+
+
+def test_gradients_of_a_probe_have_the_scale_of_their_loss(net: nn.Module, data: list, tmp_path: Path) -> None:
+    both = ("activation", "gradient")
+    with fm.Recorder(net, tmp_path / "run.zarr", probe=data, layers=["conv1"], record=both) as recorder:
+        recorder.snapshot(epoch=0, loss=nn.functional.cross_entropy)
+    run = fm.open_run(tmp_path / "run.zarr")
+    assert run.loss_scale(0).tolist() == [1.0] * 10
+    gradient = run["conv1"].gradient
+    np.testing.assert_array_equal(gradient.read(epoch=0, unscaled=True), gradient.read(epoch=0))

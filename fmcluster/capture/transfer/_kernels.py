@@ -1,4 +1,4 @@
-"""The processor's one pass over an output: rounded to float16 and summed up by plane."""
+"""Kernels for the processor: an output rounded to float16 and summed up by plane, in one read."""
 
 import platform
 from typing import Any
