@@ -41,6 +41,8 @@ class BatchPass:
         Slot of its first sample, and how many samples it has.
     number : int
         Which batch of the epoch it is.
+    optional : bool
+        Whether modules that return no batch are left out; else they are an error.
 
     Attributes
     ----------
@@ -57,6 +59,7 @@ class BatchPass:
         slot: int,
         length: int,
         number: int,
+        optional: bool = False,
     ) -> None:
         self.length = length
         self.seen: dict[Firing, FirstOutput] = {}
@@ -65,6 +68,7 @@ class BatchPass:
         self._copier = copier
         self._slot = slot
         self._number = number
+        self._optional = optional
         self._rows: dict[Firing, int] = {}
         self._gradients: dict[Firing, dict[int, int]] = {}
         self._open: set[tuple[Firing, int]] = set()
@@ -192,7 +196,9 @@ class BatchPass:
                 f"the first. What is not training belongs outside `with recorder.batch(indices):`"
             )
         if firing not in self.seen:
-            if not is_kept(firing, output, module=module, rows=max(1, min(count, self.length))):
+            if not is_kept(
+                firing, output, module=module, rows=max(1, min(count, self.length)), optional=self._optional
+            ):
                 return None
             self.seen[firing] = FirstOutput(tuple(output.shape[1:]), type(module).__name__)
         return self._planned_again(firing)

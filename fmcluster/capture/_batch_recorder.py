@@ -261,6 +261,7 @@ class BatchRecorder(Recording):
             slot=epoch.count,
             length=len(numbers),
             number=epoch.n_batches,
+            optional=self._optional,
         )
         counts = CallCounts(self._modules)
         root = self._model.register_forward_pre_hook(
@@ -269,7 +270,13 @@ class BatchRecorder(Recording):
         self._in_batch = True
         try:
             with (
-                hooked(self._modules, batch.on_output, counts=counts, on_recomputed=batch.on_recomputed),
+                hooked(
+                    self._modules,
+                    batch.on_output,
+                    counts=counts,
+                    on_recomputed=batch.on_recomputed,
+                    optional=self._optional,
+                ),
                 torch.compiler.set_stance("force_eager"),
             ):
                 yield
@@ -334,7 +341,9 @@ class BatchRecorder(Recording):
 
     def _create(self, batch: BatchPass) -> None:
         """Create the run, or check that it can be resumed: the first batch has shown what the layers return."""
-        layers = plan(batch.seen, modules=self._modules, keep=self._keep, shown="the first batch")
+        layers = plan(
+            batch.seen, modules=self._modules, keep=self._keep, shown="the first batch", optional=self._optional
+        )
         specs = [layer.spec for layer in layers.values()]
         self._check_size(specs, n_snapshots=self._n_snapshots + 1)
         several = batch.length * max(1, self._samples_per_shard // batch.length)

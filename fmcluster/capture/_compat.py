@@ -17,6 +17,11 @@ def in_backward() -> bool:
     return bool(torch._C._current_graph_task_id() != -1)
 
 
+def is_transformed(tensor: torch.Tensor) -> bool:
+    """Whether a tensor stands for many, or for a derivative, inside a transformation of `torch.func`."""
+    return bool(torch._C._functorch.is_functorch_wrapped_tensor(tensor))
+
+
 def is_view(tensor: torch.Tensor) -> bool:
     """Whether a tensor shares its memory with one that it was made from."""
     return tensor._is_view()

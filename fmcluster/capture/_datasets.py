@@ -1,11 +1,15 @@
 """Data sets: classes, labels and paths of their items, and a data set whose items begin with their index."""
 
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch.utils.data import Dataset, IterableDataset, Subset
+import torch
+from torch.utils.data import ConcatDataset, Dataset, IterableDataset, Subset
+
+INPUTS = ("pixel_values", "image", "images", "input", "inputs", "x")  # keys of an item that is a mapping
+LABELS = ("label", "labels", "target", "targets", "y")
 
 
 class Indexed(Dataset[Any]):
@@ -78,40 +82,116 @@ def base(dataset: Any) -> tuple[Any, list[int] | None]:
 
 
 def classes(dataset: Any) -> tuple[str, ...]:
-    """Return class names by label, where a data set has them."""
-    return tuple(str(name) for name in getattr(base(dataset)[0], "classes", ()))
+    """Return class names by label, where a data set has them.
+
+    A data set that numbers its classes itself (``class_to_idx``, or ``classes`` that maps names to labels) is believed;
+    what it does not name is ``""``. Where labels pass a ``target_transform``, their names are not known: all are
+    ``""``.
+    """
+    whole, _ = base(dataset)
+    if isinstance(whole, ConcatDataset):
+        named = {classes(part) for part in whole.datasets}
+        return named.pop() if len(named) == 1 else ()
+    if getattr(whole, "target_transform", None) is not None:
+        return ("",)
+    listed = getattr(whole, "classes", None)
+    numbered = getattr(whole, "class_to_idx", listed if isinstance(listed, Mapping) else None)
+    if isinstance(numbered, Mapping) and all(isinstance(label, int) and label >= 0 for label in numbered.values()):
+        names = [""] * (max(numbered.values(), default=-1) + 1)
+        for name, label in numbered.items():
+            names[label] = str(name)
+        return tuple(names)
+    features = getattr(whole, "features", None)  # of a Hugging Face data set
+    if listed is None and isinstance(features, Mapping):
+        listed = next((features[key].names for key in LABELS if hasattr(features.get(key), "names")), None)
+    if isinstance(listed, str) or not isinstance(listed, Iterable):
+        return ()
+    return tuple(str(name) for name in listed)
 
 
 def paths(dataset: Any) -> list[str] | None:
-    """Return the file of each item's image, where a data set is made of files."""
+    """Return the file of each item's image, where a data set is made of files, one an item.
+
+    Bytes of a name that are not UTF-8 are written as escapes, such as ``\\xe9``.
+    """
     whole, positions = base(dataset)
+    if isinstance(whole, ConcatDataset):
+        parts = [paths(part) for part in whole.datasets]
+        if any(part is None for part in parts):
+            return None
+        files = [file for part in parts if part is not None for file in part]
+        return files if positions is None else [files[i] for i in positions]
     samples = getattr(whole, "samples", None)
-    if not isinstance(samples, list) or not all(isinstance(s, tuple) and isinstance(s[0], str) for s in samples):
+    if not isinstance(samples, list) or len(samples) != len(whole):
         return None
-    return [samples[i][0] for i in (range(len(samples)) if positions is None else positions)]
+    if not all(isinstance(s, tuple) and s and isinstance(s[0], str) for s in samples):
+        return None
+    return [_readable(samples[i][0]) for i in (range(len(samples)) if positions is None else positions)]
 
 
 def labels(dataset: Any) -> npt.NDArray[np.int64]:
     """Return each item's label, ndarray of shape (n_items,); -1 where a data set does not list them.
 
-    They are listed as ``targets`` or ``labels``, or are the second tensor of a `TensorDataset`; no item is loaded.
+    They are listed as ``targets`` or ``labels`` (and pass the data set's ``target_transform``, where it has one), are
+    the second tensor of a `TensorDataset`, the column ``label`` or ``labels`` of a table, or the second entries of a
+    list; no item is loaded.
     """
     whole, positions = base(dataset)
+    part = slice(None) if positions is None else positions
+    if isinstance(whole, ConcatDataset):
+        return np.concatenate([labels(each) for each in whole.datasets])[part]
     for listed in _listed(whole):
-        try:
-            found = np.asarray(listed)
-        except (TypeError, ValueError):  # of what is no list of numbers
-            continue
-        if found.shape == (len(whole),) and found.dtype.kind in "iu":
-            return found[slice(None) if positions is None else positions].astype(np.int64)
+        found = as_labels(listed, count=len(whole))
+        if found is not None:
+            return found[part]
     return np.full(len(dataset), -1, np.int64)
 
 
+def as_labels(listed: Any, *, count: int) -> npt.NDArray[np.int64] | None:
+    """Return labels of so many samples as integers, ndarray of shape (count,); None where they are none.
+
+    Columns of shape (count, 1), whole numbers in floating point, and one-hot rows are labels, too.
+
+    Examples
+    --------
+    >>> as_labels([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]], count=2)
+    array([1, 0])
+    """
+    try:
+        found = np.asarray(listed.detach().cpu() if isinstance(listed, torch.Tensor) else listed)
+    except (TypeError, ValueError):  # of what is no list of numbers
+        return None
+    if found.shape == (count, 1):
+        found = found[:, 0]
+    if found.ndim == 2 and len(found) == count and found.dtype.kind in "iufb":
+        one_hot = ((found == 0) | (found == 1)).all() and (found.sum(axis=1) == 1).all()
+        return found.argmax(axis=1).astype(np.int64) if one_hot else None
+    if found.shape != (count,) or found.dtype.kind not in "iufb":
+        return None
+    if found.dtype.kind == "f" and not (np.isfinite(found).all() and (found == np.round(found)).all()):
+        return None
+    return found.astype(np.int64)
+
+
+def _readable(path: str) -> str:
+    """Return a path as text that every program can store: bytes that are not UTF-8 as escapes."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def _listed(whole: Any) -> Iterator[Any]:
-    yield from (getattr(whole, name) for name in ("targets", "labels") if hasattr(whole, name))
+    change = getattr(whole, "target_transform", None)
+    for name in ("targets", "labels"):
+        listed = getattr(whole, name, None)
+        if listed is not None and not callable(listed):
+            yield listed if change is None else [change(label) for label in listed]
     tensors: Sequence[Any] = getattr(whole, "tensors", ())
     if len(tensors) > 1:
         yield tensors[1]
+    columns = getattr(whole, "column_names", None)  # of a Hugging Face data set
+    if isinstance(columns, list):
+        yield from (whole[key] for key in LABELS if key in columns)
+    if isinstance(whole, list) and all(isinstance(item, tuple) and len(item) > 1 for item in whole):
+        yield [item[1] for item in whole]
 
 
 def normalization(dataset: Any) -> tuple[Any, Any] | None:

@@ -120,7 +120,7 @@ def estimate_kept(
     modules = select_modules(plain, layers)
     images = images.to(device_of(plain))
     with isolated(plain), tempfile.TemporaryDirectory() as folder:
-        planned = discover(plain, modules, sample=images[:1], keep=keep)
+        planned = discover(plain, modules, images=images, keep=keep, optional=layers in ("children", "leaves"))
         if max_bytes is not None:
             specs = [layer.spec for layer in planned.values()]
             check_size(specs, max_bytes=max_bytes, n_samples=n_samples, n_snapshots=n_snapshots)

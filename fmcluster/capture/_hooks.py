@@ -1,4 +1,4 @@
-"""Forward hooks for the length of one block, and hooks on the gradients of what they see."""
+"""Hooks: forward hooks, and hooks on gradients, for the length of one block."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from ..errors import CaptureError
-from ._compat import in_backward, is_view, version_of
+from ._compat import in_backward, is_transformed, is_view, version_of
 
 
 @dataclass(frozen=True)
@@ -125,12 +125,13 @@ def hooked(
     *,
     counts: CallCounts | None = None,
     on_recomputed: OnRecomputed | None = None,
+    optional: bool = False,
 ) -> Iterator[None]:
     """Within the block, call ``on_output(firing, tensor, module=module)`` for each tensor that a module returns.
 
     It runs on the current stream, before anything downstream can overwrite the output in place. The hooks are gone when
     the block is left, however it is left. What is computed once more during a backward pass is not an output; it goes
-    to ``on_recomputed``.
+    to ``on_recomputed``. A module that returns no tensors is an error, unless it is `optional`.
     """
     counts = counts or CallCounts(modules)
 
@@ -145,8 +146,13 @@ def hooked(
             empty = True
             for part, tensor in _tensors(output):
                 empty = False
+                if is_transformed(tensor):
+                    raise CaptureError(
+                        f"layer {name!r} was called inside a transformation of torch.func (vmap, grad, ...), where its "
+                        f"output has no values of its own; record a plain forward pass of the batch instead"
+                    )
                 on_output(Firing(name, call, part), tensor, module=module)
-            if empty:
+            if empty and not optional:
                 raise CaptureError(
                     f"layer {name!r} ({type(module).__name__}) returned a {type(output).__name__} without tensors of "
                     f"vectors, tokens or feature maps; expected some. Choose a layer inside or behind it."

@@ -1,33 +1,49 @@
-"""Isolation: a block whose forward passes leave no trace on a model or on random generators."""
+"""Isolation: a forward pass that leaves no trace in the model, the random generators or the data set."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from ._compat import buffers_of
 
+_GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+
 
 @contextmanager
-def isolated(model: nn.Module, *, gradients: bool = False) -> Iterator[None]:
+def isolated(model: nn.Module, *, gradients: bool = False, reads: Sequence[object] = ()) -> Iterator[None]:
     """Within the block the model is in evaluation mode, without autocast or compilation.
 
     And without gradients, unless they are asked for; then whoever asks sees to it that they reach no parameter.
     Afterwards every module's training flag, every buffer, and the global random generators of Python, NumPy and torch
-    (CUDA's included) are bit for bit what they were. The flags are set directly: a module's own `train` may do more
-    than set a flag.
+    (CUDA's included), and those that the modules and `reads` (a loader, its samplers, a data set) hold, are bit for bit
+    what they were. Every step of putting back is done, even where another fails. The flags are set directly: a module's
+    own `train` may do more than set a flag.
     """
-    flags = [(module, module.training) for module in model.modules()]
-    held = [(buffers_of(module), dict(buffers_of(module))) for module in model.modules()]
-    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
-    devices = {tensor.device.type for tensor in (*model.parameters(), *model.buffers())} | {"cpu"}
-    try:
-        for module, _ in flags:
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TypeError(
+            f"the model is a TorchScript {type(model).__name__}, whose modules cannot be hooked; pass the module that "
+            f"it was scripted from"
+        )
+    if lazy := [name for name, module in model.named_modules() if _has_no_weights_yet(module)]:
+        raise ValueError(
+            f"module {lazy[0]!r} is lazy and has no weights yet; show the model a batch before it is recorded, so that "
+            f"its weights are drawn as they would be without a recorder"
+        )
+    with ExitStack() as restored:
+        for module in model.modules():
+            restored.callback(setattr, module, "training", module.training)
+            restored.callback(_put_back, buffers_of(module), dict(buffers_of(module)))
+        for buffer in model.buffers():
+            restored.callback(_copy_back, buffer, buffer.detach().clone())
+        _remember_generators(restored, (*model.modules(), *reads))
+        devices = {tensor.device.type for tensor in (*model.parameters(), *model.buffers())} | {"cpu"}
+        for module in model.modules():
             module.training = False
         with ExitStack() as stack:
             stack.enter_context(torch.set_grad_enabled(gradients))
@@ -35,22 +51,92 @@ def isolated(model: nn.Module, *, gradients: bool = False) -> Iterator[None]:
             for device in sorted(devices):
                 stack.enter_context(torch.autocast(device, enabled=False))
             yield
-    finally:
-        for module, training in flags:
-            module.training = training
-        for holder, names in held:  # a forward pass may have put new tensors there instead
-            for name in holder.keys() - names.keys():
-                del holder[name]
-            holder.update({name: buffer for name, buffer in names.items() if holder.get(name) is not buffer})
-        with torch.no_grad():
-            for buffer, before in buffers:
-                if not _same_bits(buffer, before):
-                    buffer.copy_(before)
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
-        torch.set_rng_state(cpu)
-        if cuda:
-            torch.cuda.set_rng_state_all(cuda)
+
+
+def _has_no_weights_yet(module: nn.Module) -> bool:
+    return any(is_lazy(tensor) for tensor in (*module.parameters(False), *module.buffers(False)))
+
+
+@contextmanager
+def same_random_numbers(model: nn.Module) -> Iterator[None]:
+    """Within the block, random numbers are the same each time: all generators start from one seed, and are put back.
+
+    So a model that draws some in evaluation mode, as for a mask or by a dropout that ignores the mode, gives the same
+    for the same weights and inputs.
+    """
+    with ExitStack() as restored:
+        for generator in _remember_generators(restored, tuple(model.modules())):
+            _seed(generator)
+        random.seed(0)
+        np.random.seed(0)  # noqa: NPY002
+        torch.default_generator.manual_seed(0)  # torch.manual_seed would seed a CUDA that is not there yet, too
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            torch.cuda.manual_seed_all(0)
+        yield
+
+
+def _remember_generators(restored: ExitStack, holders: Sequence[object]) -> list[Any]:
+    """Note the state of the global random generators and of those that are held; return these."""
+    restored.callback(random.setstate, random.getstate())
+    restored.callback(np.random.set_state, np.random.get_state())  # noqa: NPY002
+    restored.callback(torch.set_rng_state, torch.get_rng_state())
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        restored.callback(torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all())
+    held = _generators(holders)
+    for generator in held:
+        if isinstance(generator, torch.Generator):
+            restored.callback(generator.set_state, generator.get_state())
+        elif isinstance(generator, np.random.Generator):
+            restored.callback(setattr, generator.bit_generator, "state", generator.bit_generator.state)
+        elif isinstance(generator, np.random.RandomState):
+            restored.callback(generator.set_state, generator.get_state())
+        else:
+            restored.callback(generator.setstate, generator.getstate())
+    return held
+
+
+def _seed(generator: Any) -> None:
+    if isinstance(generator, torch.Generator):
+        generator.manual_seed(0)
+    elif isinstance(generator, np.random.Generator):
+        generator.bit_generator.state = type(generator.bit_generator)(0).state
+    else:
+        generator.seed(0)
+
+
+def _generators(holders: Sequence[object]) -> list[Any]:
+    """Find the random generators among the attributes of objects, and of the data sets and transforms in them."""
+    found: dict[int, Any] = {}
+    seen: set[int] = set()
+    todo = [(holder, 4) for holder in holders]
+    while todo:
+        holder, depth = todo.pop()
+        if id(holder) in seen or holder is None:
+            continue
+        seen.add(id(holder))
+        if isinstance(holder, _GENERATORS):
+            found[id(holder)] = holder
+            continue
+        if isinstance(holder, list | tuple):
+            todo += [(each, depth - 1) for each in holder if depth and hasattr(each, "__dict__")]
+            continue
+        for value in vars(holder).values() if hasattr(holder, "__dict__") and depth else ():
+            if isinstance(value, (*_GENERATORS, list, tuple)) or hasattr(value, "__dict__"):
+                todo.append((value, depth - 1))
+    return list(found.values())
+
+
+def _put_back(holder: dict[str, Any], names: dict[str, Any]) -> None:
+    """Put the tensors back under their names: a forward pass may have put new ones there."""
+    for name in holder.keys() - names.keys():
+        del holder[name]
+    holder.update({name: buffer for name, buffer in names.items() if holder.get(name) is not buffer})
+
+
+def _copy_back(buffer: torch.Tensor, before: torch.Tensor) -> None:
+    with torch.no_grad():
+        if not _same_bits(buffer, before):
+            buffer.copy_(before)
 
 
 def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:

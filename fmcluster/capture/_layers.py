@@ -24,8 +24,8 @@ def select_modules(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
         The model.
     layers : {"children", "leaves"}, str, re.Pattern, module class, iterable of these, or callable
         The model's direct children; all modules without children; names and patterns, in which ``*`` and ``?`` stop
-        at dots, as a shell's stop at slashes; regular expressions that match a whole name; all modules of a class; or
-        a function of a name and a module that says whether to take it.
+        at dots, as a shell's stop at slashes, and a leading ``!`` leaves out; regular expressions that match a whole
+        name; all modules of a class; or a function of a name and a module that says whether to take it.
 
     Returns
     -------
@@ -43,16 +43,25 @@ def select_modules(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
     if layers == "children":
         chosen = dict(model.named_children())
     elif layers == "leaves":
-        chosen = {name: module for name, module in modules.items() if not any(module.children())}
+        chosen = {name: module for name, module in modules.items() if _is_leaf(name, module)}
     elif callable(layers) and not isinstance(layers, type):
         chosen = {name: module for name, module in modules.items() if layers(name, module)}
     else:
         choices = [layers] if isinstance(layers, str | re.Pattern | type) else list(layers)
-        wanted = {name for choice in choices for name in _matches(choice, modules)}
+        without = [choice[1:] for choice in choices if isinstance(choice, str) and choice.startswith("!")]
+        choices = [choice for choice in choices if not (isinstance(choice, str) and choice.startswith("!"))]
+        wanted = {name for choice in choices or (["*"] if without else []) for name in _matches(choice, modules)}
+        wanted -= {name for choice in without for name in _matches(choice, modules)}
         chosen = {name: module for name, module in modules.items() if name in wanted}
     if not chosen:
         raise ValueError(f"layers={layers!r} chooses no module of {type(model).__name__}; {known_names(modules)}")
     return chosen
+
+
+def _is_leaf(name: str, module: nn.Module) -> bool:
+    """Whether a module has no children but the parametrizations of its weights, and is none of these itself."""
+    children = [child for child, _ in module.named_children()]
+    return set(children) <= {"parametrizations"} and "parametrizations" not in name.split(".")
 
 
 def _matches(choice: object, modules: Mapping[str, nn.Module]) -> list[str]:
@@ -106,9 +115,27 @@ class FirstOutput:
 
 
 def discover(
-    model: nn.Module, modules: Mapping[str, nn.Module], *, sample: torch.Tensor, keep: Keep
+    model: nn.Module,
+    modules: Mapping[str, nn.Module],
+    *,
+    images: torch.Tensor,
+    keep: Keep,
+    optional: bool = False,
 ) -> dict[Firing, PlannedLayer]:
-    """Show the model one sample, and note what the modules return.
+    """Show the model a batch, and note what the modules return.
+
+    Parameters
+    ----------
+    model : Module
+        The model.
+    modules : mapping of str to Module
+        Those of its modules that are recorded.
+    images : Tensor of shape (n, ...)
+        The batch.
+    keep : Keep
+        What is kept of the layers.
+    optional : bool
+        Whether modules that do not fire, or return no batch, are left out; else they are an error.
 
     Returns
     -------
@@ -125,16 +152,25 @@ def discover(
     found: dict[Firing, FirstOutput] = {}
 
     def note(firing: Firing, output: torch.Tensor, *, module: nn.Module) -> None:
-        if is_kept(firing, output, module=module, rows=1):
+        if is_kept(firing, output, module=module, rows=len(images), optional=optional):
             found[firing] = FirstOutput(tuple(output.shape[1:]), type(module).__name__)
 
-    with hooked(modules, note):
-        model(sample)
-    return plan(found, modules=modules, keep=keep, shown="one sample")
+    with hooked(modules, note, optional=optional):
+        model(images)
+    if len(images) > 1 and any(firing.part for firing in found):
+        rows: dict[Firing, int] = {}
+
+        def count(firing: Firing, output: torch.Tensor, *, module: nn.Module) -> None:
+            rows[firing] = output.shape[0] if output.ndim else 0
+
+        with hooked(modules, count, optional=optional):  # another size tells a batch from what is as long by chance
+            model(images[1:])
+        found = {f: what for f, what in found.items() if not f.part or rows.get(f) == len(images) - 1}
+    return plan(found, modules=modules, keep=keep, shown="the first batch", optional=optional)
 
 
-def is_kept(firing: Firing, output: torch.Tensor, *, module: nn.Module, rows: int) -> bool:
-    """Whether an output is recorded; one of several tensors that is no batch is not.
+def is_kept(firing: Firing, output: torch.Tensor, *, module: nn.Module, rows: int, optional: bool = False) -> bool:
+    """Whether an output is recorded; one of several tensors that is no batch is not, nor an optional one.
 
     Raises
     ------
@@ -143,7 +179,7 @@ def is_kept(firing: Firing, output: torch.Tensor, *, module: nn.Module, rows: in
     """
     if is_batch(output) and output.shape[0] == rows:
         return True
-    if firing.part:
+    if firing.part or optional:
         return False
     raise CaptureError(
         f"layer {firing.name!r} ({type(module).__name__}) returned {str(output.dtype).removeprefix('torch.')} of shape "
@@ -153,7 +189,12 @@ def is_kept(firing: Firing, output: torch.Tensor, *, module: nn.Module, rows: in
 
 
 def plan(
-    seen: Mapping[Firing, FirstOutput], *, modules: Mapping[str, nn.Module], keep: Keep, shown: str
+    seen: Mapping[Firing, FirstOutput],
+    *,
+    modules: Mapping[str, nn.Module],
+    keep: Keep,
+    shown: str,
+    optional: bool = False,
 ) -> dict[Firing, PlannedLayer]:
     """Name the layers, and decide what is kept of each.
 
@@ -165,7 +206,8 @@ def plan(
         Where an option names a layer that there is not.
     """
     fired = {firing.name for firing in seen}
-    if silent := [name for name in modules if name not in fired]:
+    silent = [name for name in modules if name not in fired]
+    if silent and not (optional and fired):
         more = f" (nor did {', '.join(silent[1:4])}{' and others' if len(silent) > 4 else ''})" if silent[1:] else ""
         raise CaptureError(
             f"layer {silent[0]!r} did not fire when the model was shown {shown}{more}: the forward pass does not "

@@ -12,6 +12,7 @@ from ..errors import CaptureError
 from ..store import Quantity
 from ._context import SnapshotContext
 from ._hooks import Firing, GradientHooks, hooked
+from ._isolation import same_random_numbers
 from ._layers import PlannedLayer
 from ._plain_model import device_of
 from ._probe_set import ProbeBatch
@@ -72,7 +73,8 @@ class ProbePass:
             images = leaf.clone()  # the model may change it in place, which a leaf does not allow
         with hooked(self._modules, partial(self._on_output, follows_gradient=loss is not None)):
             try:
-                outputs = self._model(images)
+                with same_random_numbers(self._model):
+                    outputs = self._model(images)
                 if loss is not None:
                     self._go_back(loss, outputs, leaf)
                     self._hooks.check()

@@ -1,6 +1,6 @@
 """Probe set: the same samples for every snapshot, their digests, and the pictures of them that a run keeps."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
@@ -12,7 +12,7 @@ from torch.nn import functional
 from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSampler
 
 from ..errors import CaptureError
-from ._datasets import check_numbered, normalization, paths
+from ._datasets import INPUTS, LABELS, Indexed, as_labels, check_numbered, normalization, paths
 
 DISPLAY_PIXELS = 224
 
@@ -55,8 +55,9 @@ class Probe:
     Parameters
     ----------
     data : Dataset or DataLoader
-        Items are an image tensor, or start with one; a second element is taken for the label if it is an integer. A
-        loader has to go through its data set in order, and to the end.
+        Items are an image tensor, or start with one; a second element is taken for the label if it is an integer. Items
+        may be mappings (``pixel_values`` or ``image``, ``label``), or begin with their index (`with_index`). A loader
+        has to go through its data set in order, and to the end.
     batch_size : int
         For a data set; a loader has its own.
 
@@ -75,6 +76,7 @@ class Probe:
             check_numbered(data, what="the probe")
             self._loader = DataLoader(data, batch_size=batch_size, shuffle=False)
         self.dataset: Dataset[Any] = self._loader.dataset
+        self._indexed = isinstance(self.dataset, Indexed)
         self.batch_size = batch_size
         self.n_samples = len(self.dataset)  # type: ignore[arg-type]
         if self.n_samples == 0:
@@ -82,21 +84,37 @@ class Probe:
 
     def __iter__(self) -> Iterator[ProbeBatch]:
         offset = 0
-        for item in self._loader:
-            parts = item if isinstance(item, (tuple, list)) else (item,)
-            images = parts[0]
-            if not isinstance(images, torch.Tensor):
-                raise ValueError(
-                    f"the probe's items start with {type(images).__name__}; expected an image tensor, or a tuple that "
-                    f"starts with one (does the data set lack its ToTensor transform?)"
-                )
-            targets = parts[1] if len(parts) > 1 else None
-            yield ProbeBatch(offset, images, _labels(parts[1:], len(images)), targets, _digests(images))
+        for item in self._items():
+            images, rest = _split(item, indexed=self._indexed)
+            targets = rest[0] if rest else None
+            yield ProbeBatch(offset, images, _labels(targets, len(images)), targets, _digests(images))
             offset += len(images)
 
-    def first(self) -> torch.Tensor:
-        """Return the first sample, as a batch of one."""
-        return next(iter(self)).images[:1]
+    def _items(self) -> Iterator[Any]:
+        """Go through the loader; what cannot be put together to a batch is said in plain words."""
+        try:
+            yield from self._loader
+        except (TypeError, RuntimeError) as error:
+            text = str(error)
+            if "default_collate" in text and "PIL" in text:
+                raise ValueError(
+                    "the probe's items are PIL images; expected tensors: give the data set a transform that ends with "
+                    "ToTensor()"
+                ) from error
+            if "stack expects each tensor to be equal size" in text:
+                raise ValueError(
+                    f"the probe's items have different shapes, so that they make no batch ({text.splitlines()[0]}); "
+                    f"resize or crop them to one size, or pass a DataLoader with a collate_fn"
+                ) from error
+            raise
+
+    def batch(self) -> torch.Tensor:
+        """Return the images of the first batch."""
+        return next(iter(self)).images
+
+    def generators(self) -> tuple[Any, ...]:
+        """Return what may draw random numbers when the probe is read: loader, samplers and data set."""
+        return (self._loader, self._loader.sampler, self._loader.batch_sampler, self.dataset)
 
     def display(self, images: torch.Tensor) -> npt.NDArray[np.uint8] | None:
         """Make pictures of inputs.
@@ -118,6 +136,8 @@ class Probe:
         if normalize is not None:
             mean, std = (torch.as_tensor(v, dtype=torch.float32).view(1, -1, 1, 1) for v in normalize)
             pictures = pictures * std + mean
+            if float(mean.max()) > 1:  # the data set's pixels are 0 to 255
+                pictures = pictures / 255
         elif pictures.amin() < 0 or pictures.amax() > 1:
             low, high = pictures.amin((1, 2, 3), keepdim=True), pictures.amax((1, 2, 3), keepdim=True)
             pictures = (pictures - low) / (high - low).clamp_min(1e-12)
@@ -206,10 +226,30 @@ def _checked_loader(loader: DataLoader[Any]) -> DataLoader[Any]:
     return loader
 
 
-def _labels(rest: Sequence[Any], count: int) -> npt.NDArray[np.int64]:
-    if rest and isinstance(rest[0], torch.Tensor) and rest[0].shape == (count,) and not rest[0].is_floating_point():
-        return rest[0].cpu().numpy().astype(np.int64)
-    return np.full(count, -1, np.int64)
+def _split(item: Any, *, indexed: bool) -> tuple[torch.Tensor, tuple[Any, ...]]:
+    """Return the images of a batch, and what comes with them: labels first, where there are any."""
+    if isinstance(item, Mapping):
+        images = next((item[key] for key in INPUTS if key in item), None)
+        rest: tuple[Any, ...] = tuple(item[key] for key in LABELS if key in item)[:1]
+        if images is None:
+            raise ValueError(
+                f"the probe's items are mappings with the keys {', '.join(map(str, item))}; expected one of "
+                f"{', '.join(INPUTS)} for the images"
+            )
+    else:
+        parts = tuple(item) if isinstance(item, (tuple, list)) else (item,)
+        images, rest = (parts[1], parts[2:]) if indexed else (parts[0], parts[1:])
+    if not isinstance(images, torch.Tensor):
+        raise ValueError(
+            f"the probe's items start with {type(images).__name__}; expected an image tensor, or a tuple that "
+            f"starts with one (does the data set lack its ToTensor transform?)"
+        )
+    return images, rest
+
+
+def _labels(targets: Any, count: int) -> npt.NDArray[np.int64]:
+    found = None if targets is None else as_labels(targets, count=count)
+    return np.full(count, -1, np.int64) if found is None else found
 
 
 def _digests(images: torch.Tensor) -> npt.NDArray[np.uint8]:

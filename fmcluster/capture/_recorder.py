@@ -207,8 +207,8 @@ class Recorder(Recording):
         ValueError
             Where the snapshots would take more than `max_bytes`: with the largest layers, and what would be smaller.
         """
-        with isolated(self._model):  # a loader draws from the random generators
-            images = next(iter(self._probe)).images
+        with isolated(self._model, reads=self._probe.generators()):  # a loader draws from the random generators
+            images = self._probe.batch()
         chosen: Layers = lambda name, _module: name in self._modules  # noqa: E731
         return estimate_kept(
             self._model,
@@ -221,9 +221,9 @@ class Recorder(Recording):
         )
 
     def _prepare(self) -> None:
-        with isolated(self._model):
-            sample = self._probe.first().to(device_of(self._model))
-            self._layers = discover(self._model, self._modules, sample=sample, keep=self._keep)
+        with isolated(self._model, reads=self._probe.generators()):
+            images = self._probe.batch().to(device_of(self._model))
+            self._layers = discover(self._model, self._modules, images=images, keep=self._keep, optional=self._optional)
         self._check_size([layer.spec for layer in self._layers.values()], n_snapshots=1)
 
     def _begin(self) -> None:
@@ -257,7 +257,10 @@ class Recorder(Recording):
         brings_samples = not self._identity.stored
         batches = []
         inference = loss is None and torch.is_inference_mode_enabled()  # which allows of no gradients
-        with torch.inference_mode(inference), isolated(self._model, gradients=loss is not None):
+        with (
+            torch.inference_mode(inference),
+            isolated(self._model, gradients=loss is not None, reads=self._probe.generators()),
+        ):
             for number, batch in enumerate(self._probe):
                 self._check_whole(batch)
                 self._identity.check(batch)

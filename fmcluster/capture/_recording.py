@@ -41,8 +41,13 @@ class Recording(ABC):
     ) -> None:
         self._model = plain_model(model)
         self._modules = select_modules(self._model, options.layers)
+        self._optional = options.layers in ("children", "leaves")  # what never fires is left out, not an error
         self._keep = options.keep
         self._path = os.fspath(path)
+        if "://" in self._path:
+            raise ValueError(
+                f"path is the URL {self._path}; a run is recorded into a folder: pass one, and copy it then"
+            )
         self._options = options
         self._notes: dict[str, Any] = json.loads(json.dumps(dict(options.notes or {})))  # what JSON cannot hold raises
         self._n_samples = n_samples

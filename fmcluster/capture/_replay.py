@@ -57,7 +57,8 @@ def replay(
     checkpoints : mapping of int, or of (int, int), to path or state dict
         By epoch, or by epoch and optimizer step. A file is read without running code from it (``weights_only=True``);
         it holds a state dict, or a dict with one under ``state_dict``, ``model_state_dict`` or ``model``. Names may
-        start with ``module.``, as DistributedDataParallel writes them.
+        start with ``module.`` or ``_orig_mod.``, as DistributedDataParallel, AveragedModel and torch.compile write
+        them.
     metrics : mapping, optional
         By the same keys, numbers to keep beside a snapshot.
     loss : callable, optional
@@ -124,6 +125,18 @@ def _own_weights(model: nn.Module) -> Iterator[None]:
         model.load_state_dict(before)
 
 
+def _fitting(state: Mapping[Any, Any], model: nn.Module) -> dict[str, Any]:
+    """Return a state dict under the model's own names: prefixes of wrappers go where names then match, only there."""
+    own = set(model.state_dict())
+    names = {str(name): value for name, value in state.items()}
+    for prefix in ("", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."):
+        cut = {name.removeprefix(prefix): value for name, value in names.items() if name.startswith(prefix)}
+        if own <= cut.keys():
+            averaged = prefix.startswith("module.") and "n_averaged" in names  # of AveragedModel, beside its module
+            return {name: cut[name] for name in cut if name in own} if averaged else cut
+    return {name.removeprefix("module."): value for name, value in names.items()}
+
+
 def _load(model: nn.Module, checkpoint: Checkpoint, *, what: str) -> None:
     if isinstance(checkpoint, Mapping):
         state: Any = checkpoint
@@ -138,7 +151,7 @@ def _load(model: nn.Module, checkpoint: Checkpoint, *, what: str) -> None:
             state = state[key]
     if not isinstance(state, Mapping):
         raise ValueError(f"{what} holds a {type(state).__name__}; expected a state dict")
-    names = {str(name).removeprefix("module."): value for name, value in state.items()}
+    names = _fitting(state, model)
     try:
         model.load_state_dict(names)
     except (RuntimeError, TypeError) as error:

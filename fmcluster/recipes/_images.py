@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 from torchvision import transforms
@@ -128,8 +129,37 @@ def draw_evenly(targets: list[int], *, size: int, random_state: int) -> list[int
     return sorted(int(index) for index in drawn)
 
 
+class _VisibleFolder(ImageFolder):  # type: ignore[misc]  # torchvision has no types
+    """An `ImageFolder` in which hidden folders, such as ``.ipynb_checkpoints``, are no classes."""
+
+    def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
+        """Return the names of the classes, and their labels."""
+        names = sorted(e.name for e in Path(directory).iterdir() if e.is_dir() and not e.name.startswith("."))
+        return names, {name: label for label, name in enumerate(names)}
+
+
+def _load_image(path: str) -> Image.Image:
+    """Open an image as RGB; of one with 16 bits a channel, the upper eight are taken.
+
+    Raises
+    ------
+    ValueError
+        Where the file is no image, or is damaged.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            if image.mode.startswith("I"):
+                pixels = np.asarray(image).astype(np.int64)
+                wide = image.mode.startswith("I;16") or pixels.max(initial=0) > 255
+                return Image.fromarray((pixels // 257 if wide else pixels).clip(0, 255).astype(np.uint8)).convert("RGB")
+            return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as an image ({error}); repair or remove the file") from error
+
+
 def _open_part(part: Path, transform: transforms.Compose) -> ImageFolder:
-    classes = sorted(entry for entry in part.iterdir() if entry.is_dir())
+    classes = sorted(entry for entry in part.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not classes:
         raise FileNotFoundError(f"no class folders in {part}: put the images of each class in a folder of its own")
     empty = [entry.name for entry in classes if not _has_image(entry)]
@@ -137,7 +167,7 @@ def _open_part(part: Path, transform: transforms.Compose) -> ImageFolder:
         raise FileNotFoundError(
             f"no images in {part} for {', '.join(empty)}: add some ({', '.join(IMG_EXTENSIONS)}) or remove the folder"
         )
-    return ImageFolder(str(part), transform=transform)
+    return _VisibleFolder(str(part), transform=transform, loader=_load_image)
 
 
 def _has_image(folder: Path) -> bool:

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from functools import cached_property, reduce
 from pathlib import Path
@@ -150,6 +150,10 @@ class Run:
     def nbytes_stored(self) -> int:
         """Bytes of the run's files (a local run only)."""
         return sum(file.stat().st_size for file in Path(self.path).rglob("*") if file.is_file())
+
+    def __iter__(self) -> Iterator[str]:
+        """Go through the names of the layers."""
+        return iter(self.layers)
 
     def __getitem__(self, name: str) -> Layer:
         if name not in self.layers:

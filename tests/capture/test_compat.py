@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.func import vmap
 
 from fmcluster.capture import _compat as compat
 
@@ -44,6 +45,19 @@ def test_a_backward_pass_is_noticed(needs: Callable[..., Any]) -> None:
         "torch._C._current_graph_task_id no longer tells a backward pass from none; what gradient checkpointing "
         "recomputes would be recorded twice: adapt in_backward in fmcluster/capture/_compat.py"
     )
+
+
+def test_tensors_inside_a_transformation_are_known(needs: Callable[..., Any]) -> None:
+    ask = partial(
+        needs,
+        compat.is_transformed,
+        interface="torch._C._functorch.is_functorch_wrapped_tensor",
+        used_for="refusing to record inside vmap or grad",
+    )
+    seen: list[bool] = []
+    vmap(lambda x: seen.append(ask(x)) or x)(torch.ones(3, 2))
+    assert seen == [True], "torch._C._functorch.is_functorch_wrapped_tensor no longer knows what vmap hands on"
+    assert not ask(torch.ones(3)), "torch._C._functorch.is_functorch_wrapped_tensor takes any tensor for a wrapped one"
 
 
 def test_views_and_their_versions(needs: Callable[..., Any]) -> None:

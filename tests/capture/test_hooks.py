@@ -53,10 +53,10 @@ class Around(nn.Module):
         (lambda x: (x.shape, None), r"layer 'inner' \(Odd\) returned a tuple without tensors"),
         (lambda x: {"out": x > 0}, "returned a dict without tensors"),
         (lambda x: None, "returned a NoneType"),
-        (lambda x: x.mean(), r"returned float32 of shape \(\) for a batch of one"),
-        (lambda x: x.flatten(), r"shape \(192,\)"),
-        (lambda x: x[..., None], r"shape \(1, 3, 8, 8, 1\)"),
-        (lambda x: x.repeat(2, 1, 1, 1), r"shape \(2, 3, 8, 8\)"),
+        (lambda x: x.mean(), r"returned float32 of shape \(\) for a batch of 7"),
+        (lambda x: x.flatten(), r"shape \(1344,\)"),
+        (lambda x: x[..., None], r"shape \(7, 3, 8, 8, 1\)"),
+        (lambda x: x.repeat(2, 1, 1, 1), r"shape \(14, 3, 8, 8\)"),
         (lambda x: x > 0, "returned bool"),
         (lambda x: x.long(), "returned int64"),
         (lambda x: x.to(torch.complex64), "returned complex64"),
@@ -64,17 +64,17 @@ class Around(nn.Module):
 )
 def test_what_is_no_map_is_refused_on_entry(returned: Callable, message: str, tmp_path: Path) -> None:
     with pytest.raises(fm.CaptureError, match=message):
-        fm.Recorder(Around(Odd(returned)), tmp_path / "run.zarr", probe=IMAGES).__enter__()
+        fm.Recorder(Around(Odd(returned)), tmp_path / "run.zarr", probe=IMAGES, layers=["inner", "conv"]).__enter__()
     assert not (tmp_path / "run.zarr").exists()
 
 
 def test_a_module_that_does_not_fire_is_refused_on_entry(tmp_path: Path, no_hooks_left: Callable) -> None:
     model = Around(nn.ReLU(), times=0)
     with no_hooks_left(model), pytest.raises(fm.CaptureError, match="layer 'inner' did not fire"):
-        fm.Recorder(model, tmp_path / "run.zarr", probe=IMAGES).__enter__()
+        fm.Recorder(model, tmp_path / "run.zarr", probe=IMAGES, layers=["inner", "conv"]).__enter__()
     model.many = nn.ModuleList(nn.ReLU() for _ in range(9))
     with pytest.raises(fm.CaptureError, match=r"'inner'.*nor did many\.0, many\.1, many\.2 and others"):
-        fm.Recorder(model, tmp_path / "run.zarr", probe=IMAGES, layers="leaves").__enter__()
+        fm.Recorder(model, tmp_path / "run.zarr", probe=IMAGES, layers=["inner", "many.*", "conv"]).__enter__()
 
 
 def test_a_module_that_fires_several_times_is_a_layer_per_call(take: Callable) -> None:

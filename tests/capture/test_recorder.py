@@ -176,7 +176,8 @@ def test_an_existing_run_is_not_replaced_by_one_that_cannot_be_recorded(
     with fm.Recorder(net, path, probe=data) as recorder:
         recorder.snapshot(epoch=0)
     net.unused = nn.Linear(2, 2)
-    with pytest.raises(fm.CaptureError, match="'unused' did not fire"), fm.Recorder(net, path, probe=data, mode="w"):
+    again = fm.Recorder(net, path, probe=data, mode="w", layers=["conv1", "unused"])
+    with pytest.raises(fm.CaptureError, match="'unused' did not fire"), again:
         pass
     assert len(fm.open_run(path)) == 1
 
