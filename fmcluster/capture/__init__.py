@@ -1,4 +1,4 @@
-"""From a model in training to a run on disk."""
+"""Capture: recorders that take what the layers of a model in training return to a run on disk."""
 
 import lazy_loader
 

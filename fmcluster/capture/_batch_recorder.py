@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,13 @@ from .writing import PendingSnapshot, ShardBuffer, as_numbers, check_epoch, chec
 _BATCHES_A_SUM = 8  # sums of so many batches are kept apart, before they are added up in the order of their slots
 
 
+class Scaler(Protocol):
+    """What scales a loss, as `torch.amp.GradScaler` does."""
+
+    def get_scale(self) -> float:
+        """Return what the loss is multiplied with."""
+
+
 @dataclass(eq=False)
 class _Epoch:
     """An epoch that is being recorded: each sample has a slot, in the order of arrival."""
@@ -40,7 +47,6 @@ class _Epoch:
     scale: npt.NDArray[np.float64]
     count: int = 0
     n_batches: int = 0
-    withdrew: bool = False
     context: SnapshotContext | None = None
 
 
@@ -48,7 +54,7 @@ class BatchRecorder(Recording):
     """Records what the layers of a model return in training itself: each epoch's batches become one snapshot.
 
     Use it as a context manager around the training loop, wrap each epoch in `epoch` and each training batch in `batch`.
-    Hooks exist only inside `batch`. Writing goes on in the background while training continues; leaving the block waits
+    Hooks exist only inside `batch`. Writing happens in the background while training continues; leaving the block waits
     for it. A fixed probe set is recorded by `Recorder`.
 
     Parameters
@@ -105,7 +111,7 @@ class BatchRecorder(Recording):
     StoreError
         Where another recorder is writing the run, or the run to resume is of other layers or samples.
     CaptureError
-        Where a layer does not fire or returns no feature maps.
+        Where a layer does not fire or returns no vectors, tokens or feature maps (in the first batch).
 
     Examples
     --------
@@ -208,7 +214,7 @@ class BatchRecorder(Recording):
             self._last = (epoch, snapshot.step)
             self._n_snapshots += 1
 
-    def batch(self, indices: Any, *, loss_scale: Any = 1.0) -> AbstractContextManager[None]:
+    def batch(self, indices: Any, *, loss_scale: float | Scaler = 1.0) -> AbstractContextManager[None]:
         """Record what the layers return, and the gradients that come back, inside the block.
 
         A batch may be shown in parts (their rows follow one another), or several times (each forward pass is a layer of
@@ -229,9 +235,9 @@ class BatchRecorder(Recording):
         ------
         CaptureError
             Where a layer did not fire, changed its shape or got no gradient. The batch is left out; where the caller
-            goes on, so does the epoch.
+            continues, so does the epoch.
         ValueError, TypeError
-            For indices that are none, or more samples than `n_samples`.
+            For indices that are none, more samples than `n_samples`, or a loss scale that is not a positive number.
         StoreError
             Where writing failed.
         """
@@ -286,7 +292,7 @@ class BatchRecorder(Recording):
                 yield
             batch.finish()
             if epoch.context is None:
-                self._lay_out(batch)
+                self._create(batch)
                 epoch.context = self._make_context(epoch)
                 batch.deliver_held(epoch.context)
         except BaseException:
@@ -303,10 +309,10 @@ class BatchRecorder(Recording):
         """Nothing is known before the first batch."""
 
     def _begin(self) -> None:
-        self._tells_samples = self._session.writer.n_snapshots == 0
+        self._brings_samples = self._session.writer.n_snapshots == 0
 
     def _after_failure(self) -> None:
-        self._tells_samples = self._session.writer.n_snapshots == 0
+        self._brings_samples = self._session.writer.n_snapshots == 0
 
     def _count(self, epoch: _Epoch, numbers: Index, *, scale: float) -> None:
         """Count a batch that is whole."""
@@ -316,37 +322,34 @@ class BatchRecorder(Recording):
         epoch.count += len(numbers)
         epoch.n_batches += 1
         snapshot, buffer = epoch.snapshot, epoch.context.buffer
-        # in turn: an earlier batch may still be taken back
+        # in turn: an earlier batch may still be withdrawn
         self._session.put(snapshot, partial(buffer.release, epoch.count), what="a batch")
         if epoch.n_batches % _BATCHES_A_SUM == 0:
             self._session.put_alone(snapshot, partial(snapshot.add_up, epoch.count), what="the statistics")
 
     def _withdraw(self, epoch: _Epoch) -> None:
-        """Take back what was queued since the last whole batch."""
+        """Withdraw what was queued since the last whole batch: its moments at once, its rows in their turn."""
         snapshot, count, number, context = epoch.snapshot, epoch.count, epoch.n_batches, epoch.context
         epoch.n_batches += 1
-        epoch.withdrew = True
         snapshot.withdraw(number, slot=count)
         if context is not None:
-            self._session.put_alone(snapshot, partial(context.buffer.rewind, count), what="taking back a batch")
+            self._session.put_alone(snapshot, partial(context.buffer.rewind, count), what="withdrawing a batch")
 
     def _end(self, epoch: _Epoch) -> None:
         """Queue what is left of an epoch, and its commit."""
         snapshot, session = epoch.snapshot, self._session
         if not epoch.count or epoch.context is None:
             raise CaptureError(f"epoch {snapshot.epoch} ended without a batch, so there is nothing to record of it")
-        if epoch.withdrew:
-            session.wait()  # or what was taken back would count
         session.check_overflow(snapshot)
         session.put_alone(snapshot, partial(epoch.context.buffer.finish, epoch.count), what="the last samples")
-        if self._tells_samples and self._dataset is not None and not snapshot.failed:
-            self._tells_samples = False
+        if self._brings_samples and self._dataset is not None and not snapshot.failed:
+            self._brings_samples = False
             for name, values in self._tables(self._dataset).items():
                 work = partial(session.writer.add_static, f"samples/{name}", values, dimensions=("item",))
                 session.put_alone(snapshot, work, what=f"samples/{name}")
         session.commit(snapshot, epoch.index, loss_scale=epoch.scale if self._keep.gradient else None)
 
-    def _lay_out(self, batch: BatchPass) -> None:
+    def _create(self, batch: BatchPass) -> None:
         """Create the run, or check that it can be resumed: the first batch has shown what the layers return."""
         layers = plan(
             batch.seen, modules=self._modules, keep=self._keep, shown="the first batch", optional=self._optional
@@ -357,7 +360,7 @@ class BatchRecorder(Recording):
         is_new = self._session.writer.is_new
         self._shard_samples = min(several, self._n_samples) if is_new else open_run(self._session.path).shard_samples
         named = classes(self._dataset) if self._dataset is not None else ()
-        self._session.lay_out(
+        self._session.create_or_resume(
             specs, kind="live", n_samples=self._n_samples, shard_samples=self._shard_samples, classes=named
         )
         self._layers = layers
@@ -386,12 +389,12 @@ class BatchRecorder(Recording):
         return tables
 
 
-def _as_scale(loss_scale: Any) -> float:
-    """Return a loss scale as a number; `ValueError` where it is none, or not positive."""
-    value = loss_scale.get_scale() if hasattr(loss_scale, "get_scale") else loss_scale
+def _as_scale(loss_scale: float | Scaler) -> float:
+    """Return a loss scale as a number; raise `TypeError` where it is none, `ValueError` where it is not positive."""
+    value: Any = loss_scale.get_scale() if hasattr(loss_scale, "get_scale") else loss_scale
     try:
         scale = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError):  # the last of a tensor of several numbers
         raise TypeError(
             f"loss_scale is {loss_scale!r}; expected a number, or a gradient scaler with get_scale()"
         ) from None

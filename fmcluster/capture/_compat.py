@@ -1,16 +1,50 @@
-"""Private interfaces of torch that capture depends on; checked with torch 2.9 to 2.14.
+"""Private interfaces of other libraries that capture needs: of torch (checked with 2.14.1), PyTorch-Ignite (0.5.5).
 
-`tests/capture/test_compat.py` says what broke when one of them changes.
+Each function here stands for one of them; ``tests/capture/test_compat.py`` says which one a new version has changed.
 """
 
+from typing import Any
+
 import torch
+from torch import nn
 
 
 def in_backward() -> bool:
-    """Whether a backward pass is going on in this thread: what fires then is recomputed, by gradient checkpointing."""
-    return bool(torch._C._current_graph_task_id() != -1)  # as torch.utils.module_tracker asks
+    """Whether a backward pass is running in this thread: what fires then is recomputed, by gradient checkpointing.
+
+    `torch._C._current_graph_task_id` is -1 outside one, as `torch.utils.module_tracker` asks it.
+    """
+    return bool(torch._C._current_graph_task_id() != -1)
 
 
 def is_transformed(tensor: torch.Tensor) -> bool:
     """Whether a tensor stands for many, or for a derivative, inside a transformation of `torch.func`."""
     return bool(torch._C._functorch.is_functorch_wrapped_tensor(tensor))
+
+
+def is_view(tensor: torch.Tensor) -> bool:
+    """Whether a tensor shares its memory with one that it was made from."""
+    return tensor._is_view()
+
+
+def version_of(tensor: torch.Tensor) -> int:
+    """Return how often a tensor's memory was changed in place."""
+    return tensor._version
+
+
+def buffers_of(module: nn.Module) -> dict[str, torch.Tensor | None]:
+    """Return a module's own dict of its own buffers; changing it changes the module."""
+    return module._buffers
+
+
+def uncompiled(model: nn.Module) -> nn.Module:
+    """Return what `torch.compile` made a model of; any other model as it is."""
+    inner = getattr(model, "_orig_mod", model)
+    assert isinstance(inner, nn.Module)
+    return inner
+
+
+def ignite_handlers(engine: Any, event: Any) -> list[Any]:
+    """Return the list of handlers that an Ignite engine calls at an event, in their order; changing it changes that."""
+    handlers: list[Any] = engine._event_handlers[event]
+    return handlers

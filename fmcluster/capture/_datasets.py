@@ -1,4 +1,4 @@
-"""Data sets: what they say of their items, and ones whose items begin with their index."""
+"""Data sets: classes, labels and paths of their items, and a data set whose items begin with their index."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any

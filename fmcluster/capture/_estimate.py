@@ -37,7 +37,7 @@ class Estimate:
     n_samples, n_snapshots : int
         For how many.
     seconds : float
-        For all snapshots: forward passes, capture and compression, as one batch took, and nothing else going on.
+        For all snapshots: forward passes, capture and compression, as one batch took, with nothing else running.
     """
 
     layers: pd.DataFrame
@@ -76,8 +76,8 @@ def estimate(
     model : Module
         The model; it is left as it was.
     images : Tensor of shape (n, ...)
-        A batch of the probe. How well maps compress depends on the images and the weights: noise and random weights
-        compress worse than what a trained network makes of photographs.
+        A batch of the probe. How well feature maps compress depends on the images and the weights: noise and random
+        weights compress worse than what a trained network makes of photographs.
     n_samples, n_snapshots : int
         Size of the probe, and how often it will be shown.
     layers, dtype, channels, crop, max_size, max_bytes
@@ -93,7 +93,7 @@ def estimate(
     ValueError
         For counts below one, layers that the model does not have, or more than `max_bytes`.
     CaptureError
-        Where a layer does not fire or returns no maps.
+        Where a layer does not fire or returns no vectors, tokens or feature maps.
     """
     keep = Keep(dtype, channels, crop, max_size)
     return estimate_kept(

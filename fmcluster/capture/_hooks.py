@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from ..errors import CaptureError
-from ._compat import in_backward, is_transformed
+from ._compat import in_backward, is_transformed, is_view, version_of
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class CallCounts:
         return self._now[name] - 1
 
     def start(self, *, repeats: bool) -> None:
-        """Begin another pass through the model.
+        """Begin another forward pass.
 
         Where it repeats the last one, with the rest of the samples, calls are counted from where that one began.
         """
@@ -77,7 +77,7 @@ class CallCounts:
 
 
 class GradientHooks:
-    """Hooks on outputs, which tell the gradients with respect to what these held when they were followed."""
+    """Hooks on outputs, which report the gradients with respect to what these held when they were followed."""
 
     def __init__(self) -> None:
         self._handles: list[RemovableHandle] = []
@@ -86,8 +86,8 @@ class GradientHooks:
     def follow(self, output: torch.Tensor, on_gradient: Callable[[torch.Tensor | None], None], *, layer: str) -> None:
         """Call ``on_gradient(gradient)`` when it has come back to an output, one that requires it."""
         key = len(self._handles)
-        if output._is_view():
-            self._views[key] = layer, output.detach(), output._version
+        if is_view(output):
+            self._views[key] = layer, output.detach(), version_of(output)
 
         def hook(gradient: torch.Tensor | None) -> None:
             if key in self._views:
@@ -111,7 +111,7 @@ class GradientHooks:
 
 def _check_unchanged(layer: str, view: torch.Tensor, version: int) -> None:
     """Raise where a view was changed in place: its graph was built anew then, without the hook that it had."""
-    if view._version != version:
+    if version_of(view) != version:
         raise CaptureError(
             f"layer {layer!r} returned a view of another tensor, which was changed in place afterwards, so that its "
             f"gradient cannot be seen. Leave it out of `layers`, record the layer before it, or change a copy."
@@ -155,7 +155,7 @@ def hooked(
             if empty and not optional:
                 raise CaptureError(
                     f"layer {name!r} ({type(module).__name__}) returned a {type(output).__name__} without tensors of "
-                    f"vectors, tokens or maps; expected some. Choose a layer inside or behind it."
+                    f"vectors, tokens or feature maps; expected some. Choose a layer inside or behind it."
                 )
 
         return hook
@@ -169,12 +169,12 @@ def hooked(
 
 
 def is_batch(tensor: torch.Tensor) -> bool:
-    """Whether a tensor may be a batch of vectors, tokens or maps."""
+    """Whether a tensor may be a batch of vectors, tokens or feature maps."""
     return tensor.ndim in (2, 3, 4) and tensor.is_floating_point()
 
 
 def _tensors(output: Any, part: str = "") -> Iterator[tuple[str, torch.Tensor]]:
-    """Find the tensors of an output; within tuples and mappings, those that may be batches of vectors or maps."""
+    """Find the tensors of an output; within tuples and mappings, those that may be batches."""
     if isinstance(output, torch.Tensor):
         if not part or is_batch(output):
             yield part, output

@@ -45,10 +45,13 @@ def count_slots(n_samples: int | None, *, dataset: Dataset[Any] | None) -> int:
     """Return how many slots an epoch has: as many as are asked for, or as the data set has items."""
     if dataset is not None:
         check_numbered(dataset, what="dataset")
+        if n_samples is None and not len(dataset):  # type: ignore[arg-type]
+            raise ValueError("dataset has no items; expected one at least")
         n_samples = len(dataset) if n_samples is None else n_samples  # type: ignore[arg-type]
-    if n_samples is None or n_samples < 1:
+    if n_samples is None:
         raise ValueError(
-            f"n_samples is {n_samples} and there is no dataset; pass dataset=, or as n_samples the most that an epoch "
-            f"shows"
+            "n_samples is None and there is no dataset; pass dataset=, or as n_samples the most that an epoch shows"
         )
+    if n_samples < 1:
+        raise ValueError(f"n_samples is {n_samples}; expected the most samples that an epoch shows, 1 at least")
     return n_samples

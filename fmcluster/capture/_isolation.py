@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from ._compat import buffers_of
+
 _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 
 
@@ -36,7 +38,7 @@ def isolated(model: nn.Module, *, gradients: bool = False, reads: Sequence[objec
     with ExitStack() as restored:
         for module in model.modules():
             restored.callback(setattr, module, "training", module.training)
-            restored.callback(_put_back, module._buffers, dict(module._buffers))
+            restored.callback(_put_back, buffers_of(module), dict(buffers_of(module)))
         for buffer in model.buffers():
             restored.callback(_copy_back, buffer, buffer.detach().clone())
         _remember_generators(restored, (*model.modules(), *reads))

@@ -156,7 +156,7 @@ def discover(
     Raises
     ------
     CaptureError
-        Where a module did not fire, or returned something that is not a batch of vectors, tokens or maps.
+        Where a module did not fire, or returned something that is not a batch of vectors, tokens or feature maps.
     """
     found: dict[Firing, FirstOutput] = {}
     tracker = AxisTracker()

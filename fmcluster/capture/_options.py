@@ -32,9 +32,9 @@ class Reduction:
     channels : tuple of int, or None
         Numbers of the channels kept; None: all.
     crop : ((top, bottom), (left, right)), or None
-        Part of the maps kept, in their own pixels.
+        Part of the feature maps kept, in their own pixels.
     size : (int, int), or None
-        Height and width to which the maps are averaged down; None: as they are.
+        Height and width to which the feature maps are averaged down; None: as they are.
     """
 
     dtype: str
@@ -126,8 +126,8 @@ class Keep:
             sides = [part.indices(n) for part, n in zip(crop, shape[1:], strict=True)]
             if any(step != 1 or stop <= start for start, stop, step in sides):
                 raise ValueError(
-                    f"crop of layer {names[1]!r} is {crop}, of maps of {shape[1]} x {shape[2]} pixels; expected "
-                    f"two slices without steps that leave something"
+                    f"crop of layer {names[1]!r} is {crop}, of feature maps of {shape[1]} x {shape[2]} pixels; "
+                    f"expected two slices without steps that leave something"
                 )
             (top, bottom, _), (left, right, _) = sides
             box = (top, bottom), (left, right)

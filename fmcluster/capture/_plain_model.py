@@ -1,7 +1,9 @@
-"""The model under its wrappers."""
+"""Plain model: the module under compilation and DistributedDataParallel, and its device."""
 
 import torch
 from torch import nn
+
+from ._compat import uncompiled
 
 
 def plain_model(model: nn.Module) -> nn.Module:
@@ -19,7 +21,7 @@ def plain_model(model: nn.Module) -> nn.Module:
     if isinstance(model, nn.DataParallel):
         raise ValueError("nn.DataParallel splits batches over replicas; pass model.module, on one device, instead")
     inner = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
-    inner = getattr(inner, "_orig_mod", inner)
+    inner = uncompiled(inner)
     return model if inner is model else plain_model(inner)
 
 

@@ -91,8 +91,8 @@ class ProbePass:
         targets = self._batch.targets
         value = loss(outputs, targets.to(self._device) if isinstance(targets, torch.Tensor) else targets)
         if not isinstance(value, torch.Tensor) or value.numel() != 1 or not value.requires_grad:
-            told = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else f"{value!r}"
-            raise CaptureError(f"loss returned {told}; expected a tensor of one number that depends on the outputs")
+            got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else f"{value!r}"
+            raise CaptureError(f"loss returned {got}; expected a tensor of one number that depends on the outputs")
         # with respect to images and outputs alone: the parameters' .grad stays what it is
         if leaf.requires_grad:
             torch.autograd.grad(value, [leaf], allow_unused=True, retain_graph=True)

@@ -1,4 +1,4 @@
-"""What made a snapshot: with the same weights and the same of all this, the bytes are the same."""
+"""Provenance of a snapshot: software, hardware and precision, which with the weights determine its bytes."""
 
 import platform
 from importlib.metadata import version

@@ -32,7 +32,7 @@ class Recorder(Recording):
 
     Use it as a context manager around the training loop, and call `snapshot` whenever the model is worth a look: it is
     shown the probe, and is afterwards what it was. Hooks exist only inside `snapshot`: between snapshots the model is
-    the caller's own. Writing goes on in the background while training continues; leaving the block waits for it.
+    the caller's own. Writing happens in the background while training continues; leaving the block waits for it.
     Training's own batches are recorded by `BatchRecorder`.
 
     Parameters
@@ -87,7 +87,7 @@ class Recorder(Recording):
     StoreError
         Where another recorder is writing the run, or the run to resume is of other layers or samples.
     CaptureError
-        Where a layer does not fire or returns no feature maps.
+        Where a layer does not fire or returns no vectors, tokens or feature maps.
 
     Examples
     --------
@@ -149,7 +149,7 @@ class Recorder(Recording):
         """Show the model the probe set and record what its layers return.
 
         The model, its gradients and the global random generators are afterwards what they were. Returns when the
-        feature maps are taken; they are written in the background, and visible to a reader once all of them are on the
+        outputs are copied; they are written in the background, and visible to a reader once all of them are on the
         disk.
 
         Parameters
@@ -233,7 +233,7 @@ class Recorder(Recording):
         self._check_size([layer.spec for layer in self._layers.values()], n_snapshots=1)
 
     def _begin(self) -> None:
-        self._session.lay_out(
+        self._session.create_or_resume(
             [layer.spec for layer in self._layers.values()],
             kind="probe",
             n_samples=self._probe.n_samples,
@@ -283,7 +283,8 @@ class Recorder(Recording):
                 dimensions = ("item", "byte") if name == "digest" else ("item",)
                 work = partial(session.writer.add_static, f"samples/{name}", values, dimensions=dimensions)
                 session.put_alone(snapshot, work, what=f"samples/{name}")
-        session.commit(snapshot, np.arange(self._probe.n_samples))
+        loss_scale = None if loss is None else np.ones(self._probe.n_samples)  # the loss is what the caller returned
+        session.commit(snapshot, np.arange(self._probe.n_samples), loss_scale=loss_scale)
 
     def _check_whole(self, batch: ProbeBatch) -> None:
         due = min(self._probe.batch_size, self._probe.n_samples - batch.offset)

@@ -45,8 +45,9 @@ def replay(
 ) -> None:
     r"""Record the run that a `Recorder` would have recorded, had it been there.
 
-    With the same weights, probe, batch size, software, device and precision flags, the stored maps are the same bit for
-    bit. Another batch size, device or number of threads rounds differently; the run's provenance says which were used.
+    With the same weights, probe, batch size, software, device and precision flags, the stored values are the same bit
+    for bit. Another batch size, device or number of threads rounds differently; the run's provenance says which were
+    used.
 
     Parameters
     ----------
@@ -72,7 +73,8 @@ def replay(
     FileNotFoundError
         Where a checkpoint is missing: before anything is recorded.
     ValueError
-        Where there is no checkpoint, or one does not hold this model's weights. Snapshots before it stay.
+        Where there is no checkpoint, or one does not hold this model's weights: snapshots before it stay. Where all of
+        them would take more than `max_bytes`: before anything is recorded.
     StoreError, CaptureError, FileExistsError
         As `Recorder`.
     """
@@ -83,27 +85,27 @@ def replay(
             raise FileNotFoundError(f"there is no checkpoint at {os.fspath(checkpoint)}; nothing was recorded")
     ordered = sorted((_coordinates(key), key) for key in checkpoints)
     plain = plain_model(model)
-    with (
-        _own_weights(plain),
-        Recorder(
-            plain,
-            path,
-            layers=layers,
-            probe=probe,
-            record=record,
-            batch_size=batch_size,
-            dtype=dtype,
-            channels=channels,
-            crop=crop,
-            max_size=max_size,
-            channel_axis=channel_axis,
-            overflow=overflow,
-            mode=mode,
-            max_bytes=max_bytes,
-            max_pending_bytes=max_pending_bytes,
-            notes=notes,
-        ) as recorder,
-    ):
+    recorder = Recorder(
+        plain,
+        path,
+        layers=layers,
+        probe=probe,
+        record=record,
+        batch_size=batch_size,
+        dtype=dtype,
+        channels=channels,
+        crop=crop,
+        max_size=max_size,
+        channel_axis=channel_axis,
+        overflow=overflow,
+        mode=mode,
+        max_bytes=max_bytes,
+        max_pending_bytes=max_pending_bytes,
+        notes=notes,
+    )
+    if max_bytes is not None:  # refuse before anything is recorded, rather than at the last checkpoint
+        recorder.estimate(n_snapshots=len(ordered), max_bytes=max_bytes)
+    with _own_weights(plain), recorder:
         for (epoch, step), key in ordered:
             _load(plain, checkpoints[key], what=f"the checkpoint of epoch {epoch}")  # type: ignore[index]
             recorder.snapshot(epoch=epoch, step=step, metrics=(metrics or {}).get(key), loss=loss)

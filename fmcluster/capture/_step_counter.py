@@ -1,4 +1,4 @@
-"""Counting the optimizer steps that a model takes."""
+"""Step counter: the optimizer steps that a model takes."""
 
 from typing import Any
 

@@ -107,7 +107,8 @@ def test_signals_keep_their_channels_live_and_with_gradients(tmp_path: Path) -> 
     path, kept = tmp_path / "live.zarr", {}
     with (
         fm.BatchRecorder(model.train(), path, n_samples=6, record=both, dtype="float32") as recorder,
-        recorder.epoch(0),recorder.batch(range(6))
+        recorder.epoch(0),
+        recorder.batch(range(6)),
     ):
         model.conv.register_forward_hook(lambda _m, _i, out: kept.setdefault("conv", out).retain_grad())
         model(waves).square().sum().backward()

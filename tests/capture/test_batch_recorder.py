@@ -611,3 +611,135 @@ def test_the_model_is_the_callers_own_between_batches(net: nn.Module, images: Te
                 other(images.tensors[0])
     assert fm.open_run(tmp_path / "live.zarr").sample_ids(0).tolist() == list(range(8))
     assert len(fm.open_run(tmp_path / "probe.zarr")) == 2
+
+
+class TestALossThatIsScaled:
+    """Gradients are stored as they come, and read without the scale on request."""
+
+    def record(self, net: nn.Module, images: TensorDataset, path: Path, scales: list, **options: object) -> Run:
+        """Batches of four, each with a loss that is multiplied by hand."""
+        options = {"record": BOTH, "n_samples": 12, **options}
+        with fm.BatchRecorder(net, path, layers=["conv1", "layer1", "fc"], **options) as recorder, recorder.epoch(0):
+            for number, scale in enumerate(scales):
+                rows = slice(4 * number, 4 * number + 4)
+                factor = scale.get_scale() if hasattr(scale, "get_scale") else float(scale)
+                with recorder.batch(range(rows.start, rows.stop), loss_scale=scale):
+                    loss = nn.functional.cross_entropy(net(images.tensors[0][rows]), images.tensors[1][rows])
+                    (factor * loss).backward()
+        run = fm.open_run(path)
+        assert verify(run) == []
+        return run
+
+    def test_is_kept_and_divided_by(self, net: nn.Module, images: TensorDataset, tmp_path: Path) -> None:
+        """By powers of two, as a scaler's are: no bit is lost on the way there and back."""
+        net.eval()
+        scales = [1024.0, 2, torch.tensor(0.5)]
+        plain = self.record(net, images, tmp_path / "plain.zarr", [1.0, 1.0, 1.0])
+        run = self.record(net, images, tmp_path / "scaled.zarr", scales)
+        each = np.repeat([1024, 2, 0.5], 4)
+        assert run.loss_scale(0).tolist() == each.tolist()
+        assert plain.loss_scale(0).tolist() == [1.0] * 12
+        for name in run.layers:
+            expected = plain[name].gradient.read(epoch=0)
+            assert np.abs(expected).max() > 0
+            stored = run[name].gradient.read(epoch=0)
+            np.testing.assert_array_equal(stored, expected * each.reshape(-1, *(1,) * (expected.ndim - 1)))
+            found = run[name].gradient.read(epoch=0, unscaled=True)
+            assert found.dtype == np.float32
+            np.testing.assert_array_equal(found, expected)
+            np.testing.assert_array_equal(
+                run[name].gradient.read(epoch=0, samples=[9, 1], channels=[2, 0], unscaled=True),
+                plain[name].gradient.read(epoch=0, samples=[9, 1], channels=[2, 0]),
+            )
+            np.testing.assert_array_equal(plain[name].gradient.read(epoch=0, unscaled=True), expected)
+            np.testing.assert_array_equal(run[name].read(epoch=0), plain[name].read(epoch=0))
+
+    def test_a_scaler_is_asked_when_the_block_begins(
+        self, net: nn.Module, images: TensorDataset, tmp_path: Path
+    ) -> None:
+        scaler = torch.amp.GradScaler("cpu", init_scale=256.0, growth_interval=1)
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+        with (
+            fm.BatchRecorder(net, tmp_path / "run.zarr", layers=["fc"], n_samples=12, record=BOTH) as recorder,
+            recorder.epoch(0),
+        ):
+            for at in (0, 4, 8):
+                with recorder.batch(range(at, at + 4), loss_scale=scaler):
+                    scaler.scale(net(images.tensors[0][at : at + 4]).sum()).backward()
+                    scaler.step(optimizer)
+                    scaler.update()  # doubles it, for the next batch
+                optimizer.zero_grad()
+        run = fm.open_run(tmp_path / "run.zarr")
+        assert run.loss_scale(0).tolist() == [256.0] * 4 + [512.0] * 4 + [1024.0] * 4
+        np.testing.assert_array_equal(run["fc"].gradient.read(epoch=0, unscaled=True), np.ones((12, 4)))
+
+    def test_of_a_batch_that_is_left_out_nothing_is_kept(
+        self, net: nn.Module, images: TensorDataset, tmp_path: Path
+    ) -> None:
+        with (
+            fm.BatchRecorder(net, tmp_path / "run.zarr", layers=["fc"], n_samples=12, record=BOTH) as recorder,
+            recorder.epoch(0),
+        ):
+            for at, scale in ((0, 2.0), (4, 64.0), (4, 8.0)):
+                try:
+                    with recorder.batch(range(at, at + 4), loss_scale=scale):
+                        (scale * net(images.tensors[0][at : at + 4]).sum()).backward()
+                        if scale == 64:
+                            raise KeyError
+                except KeyError:
+                    pass
+        run = fm.open_run(tmp_path / "run.zarr")
+        np.testing.assert_array_equal(run.loss_scale(0), [2.0] * 4 + [8.0] * 4 + [np.nan] * 4)
+        np.testing.assert_array_equal(run["fc"].gradient.read(epoch=0, unscaled=True), np.ones((8, 4)))
+
+    def test_without_gradients_it_does_not_matter(self, net: nn.Module, images: TensorDataset, tmp_path: Path) -> None:
+        run = self.record(net, images, tmp_path / "run.zarr", [2.0, 4.0], record=("activation",))
+        with pytest.raises(ValueError, match="only gradients have a loss scale"):
+            run["fc"].read(epoch=0, unscaled=True)
+
+    @pytest.mark.parametrize(
+        ("scale", "error"),
+        [
+            *((scale, ValueError) for scale in (0.0, -2.0, float("inf"), float("nan"))),
+            *((scale, TypeError) for scale in ("much", None, torch.ones(2))),
+        ],
+        ids=str,
+    )
+    def test_that_is_none_is_refused(
+        self, scale: object, error: type, net: nn.Module, images: TensorDataset, tmp_path: Path
+    ) -> None:
+        with (
+            fm.BatchRecorder(net, tmp_path / "run.zarr", layers=["fc"], n_samples=4, record=BOTH) as recorder,
+            recorder.epoch(0),
+        ):
+            with pytest.raises(error, match=r"loss_scale is .*expected a .*number"):
+                recorder.batch(range(4), loss_scale=scale)
+            with recorder.batch(range(4)):
+                net(images.tensors[0][:4]).sum().backward()
+        assert fm.open_run(tmp_path / "run.zarr").loss_scale(0).tolist() == [1.0] * 4
+
+
+def test_the_epoch_that_would_be_too_large_is_refused_before_it_begins(
+    net: nn.Module, images: TensorDataset, tmp_path: Path
+) -> None:
+    nbytes = 4 * 6 * 6 * 6 * 2
+
+    def epoch(recorder: fm.BatchRecorder, number: int) -> None:
+        with recorder.epoch(number), recorder.batch(range(4)):
+            net(images.tensors[0][:4])
+
+    options = {"layers": ["conv1"], "n_samples": 4, "max_bytes": 2 * nbytes}
+    with fm.BatchRecorder(net, tmp_path / "run.zarr", **options) as recorder:
+        epoch(recorder, 0)
+        epoch(recorder, 1)
+        with pytest.raises(ValueError, match=r"3 snapshots of 4 samples .* The largest layers are conv1 "):
+            epoch(recorder, 2)
+    with (
+        fm.BatchRecorder(net, tmp_path / "run.zarr", mode="a", **options) as recorder,
+        pytest.raises(ValueError, match="3 snapshots of 4 samples"),
+    ):
+        epoch(recorder, 2)
+    run = fm.open_run(tmp_path / "run.zarr")
+    assert run.epochs == [0, 1]
+    assert run.nbytes == 2 * nbytes
+    assert verify(run) == []

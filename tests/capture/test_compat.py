@@ -1,23 +1,124 @@
-"""Private interfaces of torch: what capture takes from them is still there, and still means the same."""
+"""Private interfaces of torch and Ignite: each test says what a new version has changed, and what depends on it."""
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
 import torch
+from torch import nn
 from torch.func import vmap
 
-from fmcluster.capture._compat import in_backward, is_transformed
+from fmcluster.capture import _compat as compat
 
 
-def test_a_backward_pass_is_known_from_inside():
-    seen = []
-    leaf = torch.ones(2, requires_grad=True)
-    out = leaf * 2
-    out.register_hook(lambda _: seen.append(in_backward()))
-    assert not in_backward(), "torch._C._current_graph_task_id no longer says -1 outside of a backward pass"
-    out.sum().backward()
-    assert seen == [True], "torch._C._current_graph_task_id no longer tells that a backward pass is going on"
+@pytest.fixture
+def needs() -> Callable[..., Any]:
+    """A function that calls another, and says what has changed where that does not work."""
+
+    def call(function: Callable[..., Any], *arguments: Any, interface: str, used_for: str) -> Any:
+        try:
+            return function(*arguments)
+        except Exception as error:
+            pytest.fail(
+                f"{interface} is not what it was ({type(error).__name__}: {error}); {used_for} needs it: adapt "
+                f"{function.__name__} in fmcluster/capture/_compat.py (torch {torch.__version__})"
+            )
+
+    return call
 
 
-def test_tensors_inside_a_transformation_are_known():
-    seen = []
-    vmap(lambda x: seen.append(is_transformed(x)) or x)(torch.ones(3, 2))
+def test_a_backward_pass_is_noticed(needs: Callable[..., Any]) -> None:
+    ask = partial(
+        needs,
+        compat.in_backward,
+        interface="torch._C._current_graph_task_id",
+        used_for="not recording twice what gradient checkpointing recomputes",
+    )
+    seen: list[bool] = []
+    value = torch.ones(2, requires_grad=True)
+    doubled = value * 2
+    doubled.register_hook(lambda _gradient: seen.append(ask()))
+    before = ask()
+    doubled.sum().backward()
+    assert [before, *seen, ask()] == [False, True, False], (
+        "torch._C._current_graph_task_id no longer tells a backward pass from none; what gradient checkpointing "
+        "recomputes would be recorded twice: adapt in_backward in fmcluster/capture/_compat.py"
+    )
+
+
+def test_tensors_inside_a_transformation_are_known(needs: Callable[..., Any]) -> None:
+    ask = partial(
+        needs,
+        compat.is_transformed,
+        interface="torch._C._functorch.is_functorch_wrapped_tensor",
+        used_for="refusing to record inside vmap or grad",
+    )
+    seen: list[bool] = []
+    vmap(lambda x: seen.append(ask(x)) or x)(torch.ones(3, 2))
     assert seen == [True], "torch._C._functorch.is_functorch_wrapped_tensor no longer knows what vmap hands on"
-    assert not is_transformed(torch.ones(3))
+    assert not ask(torch.ones(3)), "torch._C._functorch.is_functorch_wrapped_tensor takes any tensor for a wrapped one"
+
+
+def test_views_and_their_versions(needs: Callable[..., Any]) -> None:
+    used_for = "noticing a view whose gradient cannot be seen"
+    is_view = partial(needs, compat.is_view, interface="Tensor._is_view", used_for=used_for)
+    version_of = partial(needs, compat.version_of, interface="Tensor._version", used_for=used_for)
+    whole = torch.zeros(3, 2)
+    view = whole[1:]
+    assert (is_view(whole), is_view(view)) == (False, True), "Tensor._is_view no longer tells views from other tensors"
+    before = version_of(view)
+    whole.add_(1)
+    assert version_of(view) == before + 1, "Tensor._version of a view no longer counts changes of what it is a view of"
+    assert version_of(view.detach()) == before + 1, "Tensor._version is no longer shared with a detached tensor"
+
+
+def test_a_modules_buffers_can_be_put_back(needs: Callable[..., Any]) -> None:
+    module = nn.BatchNorm1d(2)
+    buffers = needs(
+        compat.buffers_of, module, interface="Module._buffers", used_for="leaving no trace on a model's buffers"
+    )
+    assert set(buffers) == {"running_mean", "running_var", "num_batches_tracked"}, (
+        "Module._buffers no longer holds a module's own buffers by name"
+    )
+    buffers["running_mean"] = torch.full((2,), 7.0)
+    assert module.running_mean is not None
+    assert module.running_mean.tolist() == [7, 7], "changing Module._buffers no longer changes the module"
+
+
+def test_a_compiled_model_gives_its_model_back(needs: Callable[..., Any]) -> None:
+    model = nn.Linear(2, 2)
+    ask = partial(
+        needs, compat.uncompiled, interface="OptimizedModule._orig_mod", used_for="recording a compiled model"
+    )
+    assert ask(torch.compile(model, backend="eager")) is model, (
+        "torch.compile no longer keeps the model under _orig_mod; hooks would be put on what does not fire: adapt "
+        "uncompiled in fmcluster/capture/_compat.py"
+    )
+    assert ask(model) is model
+
+
+def test_ignites_handlers_can_be_put_in_order(needs: Callable[..., Any]) -> None:
+    engines = pytest.importorskip("ignite.engine")
+    engine = engines.Engine(lambda _engine, _batch: None)
+    called: list[str] = []
+    for name in ("first", "second"):
+        engine.add_event_handler(engines.Events.EPOCH_COMPLETED, lambda _engine, name=name: called.append(name))
+    handlers = needs(
+        compat.ignite_handlers,
+        engine,
+        engines.Events.EPOCH_COMPLETED,
+        interface="Engine._event_handlers",
+        used_for="closing a run before another handler raises",
+    )
+    assert len(handlers) == 2, "Engine._event_handlers no longer holds one entry per handler"
+    handlers.insert(0, handlers.pop())
+    engine.run([0], max_epochs=1)
+    assert called == ["second", "first"], "the order of Engine._event_handlers is no longer that of the calls"
+
+
+def test_what_has_changed_is_said(needs: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch._C, "_current_graph_task_id")
+    sentence = r"_current_graph_task_id is not what it was \(AttributeError.*recomputes needs it: adapt in_backward in "
+    with pytest.raises(pytest.fail.Exception, match=sentence):
+        test_a_backward_pass_is_noticed(needs)

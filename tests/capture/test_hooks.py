@@ -1,5 +1,7 @@
-"""What modules may return, and how often they may fire."""
+"""What modules may return, and how often they may fire; and the gradients that come back through what they returned."""
 
+import copy
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,10 +9,16 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import TensorDataset
 
 import fmcluster as fm
+from fmcluster.store import Run, verify
+from tests.capture.live_reference import Reference
+from tests.capture.small_net import Checkpointed
 
 IMAGES = list(torch.rand(7, 3, 8, 8, generator=torch.Generator().manual_seed(0)))
+BOTH = ("activation", "gradient")
+cross_entropy = nn.functional.cross_entropy
 
 
 class Odd(nn.Module):
@@ -183,3 +191,365 @@ def test_an_output_of_several_tensors_is_a_layer_per_tensor(take: Callable) -> N
     images = torch.stack(IMAGES)
     np.testing.assert_array_equal(run["heads[maps]"].read(epoch=0), (images - 0.5).half().numpy())
     np.testing.assert_array_equal(run["heads[deep][0]"].read(epoch=0), images.mean((2, 3)).half().numpy())
+
+
+@pytest.fixture
+def pictures() -> torch.Tensor:
+    return torch.rand(10, 3, 12, 12, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.fixture
+def labels() -> torch.Tensor:
+    return torch.arange(10) % 4
+
+
+def live(model: nn.Module, path: Path, step: Callable[[slice], None], **options: object) -> Run:
+    """Record an epoch of two batches of five."""
+    with fm.BatchRecorder(model, path, **{"n_samples": 10, "record": BOTH, **options}) as recorder, recorder.epoch(0):
+        for part in (slice(0, 5), slice(5, 10)):
+            with recorder.batch(range(part.start, part.stop)):
+                step(part)
+    run = fm.open_run(path)
+    assert verify(run) == []
+    return run
+
+
+def equal(run: Run, references: list[Reference]) -> None:
+    for name in run.layers:
+        gradients = [reference.gradient(name) for reference in references]
+        np.testing.assert_array_equal(run[name].gradient.read(epoch=0), torch.cat(gradients).numpy(), name)
+
+
+class Auxiliary(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head, self.spare = nn.Conv2d(3, 4, 3), nn.Linear(4, 2), nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x = self.body(x).mean((2, 3))
+        return self.head(x), self.spare(x)
+
+
+def test_a_layer_that_the_loss_does_not_depend_on_has_none(pictures: torch.Tensor, tmp_path: Path) -> None:
+    net = Auxiliary()
+    run = live(net, tmp_path / "live.zarr", lambda part: net(pictures[part])[0].sum().backward())
+    assert np.isnan(run["spare"].gradient.read(epoch=0)).all()
+    assert np.isfinite(run["head"].gradient.read(epoch=0)).all()
+    assert run["spare"].gradient.statistics[["mean", "min"]].isna().all(axis=None)
+    data = TensorDataset(pictures, torch.zeros(10))
+    with fm.Recorder(net, tmp_path / "probe.zarr", probe=data, record=BOTH) as recorder:
+        recorder.snapshot(epoch=0, loss=lambda outputs, _: outputs[0].sum())
+    assert np.isnan(fm.open_run(tmp_path / "probe.zarr")["spare"].gradient.read(epoch=0)).all()
+
+
+def test_frozen_layers_have_none_until_they_are_thawed(
+    net: nn.Module, pictures: torch.Tensor, labels: torch.Tensor, tmp_path: Path
+) -> None:
+    early = ["conv1", "bn1", "relu"]
+    for name in early:
+        getattr(net, name).requires_grad_(False)
+    net.eval()
+    with fm.BatchRecorder(net, tmp_path / "run.zarr", n_samples=10, record=BOTH) as recorder:
+        for epoch in range(2):
+            net.conv1.requires_grad_(epoch == 1)
+            reference = Reference(net)
+            cross_entropy(reference.model(pictures[:6]), labels[:6]).backward()
+            with recorder.epoch(epoch), recorder.batch(range(6)):
+                cross_entropy(net(pictures[:6]), labels[:6]).backward()
+            with torch.no_grad():
+                torch.optim.SGD(net.parameters(), lr=0.0).step()
+    run = fm.open_run(tmp_path / "run.zarr")
+    for name in early:
+        assert np.isnan(run[name].gradient.read(epoch=0)).all()
+        np.testing.assert_array_equal(run[name].gradient.read(epoch=1), reference.gradient(name).numpy())
+        np.testing.assert_array_equal(run[name].read(epoch=0), run[name].read(epoch=1))
+    assert np.isfinite(run["layer1"].gradient.read(epoch=0)).all()
+
+
+def test_backward_after_the_block(net: nn.Module, pictures: torch.Tensor, tmp_path: Path) -> None:
+    with fm.BatchRecorder(net, tmp_path / "run.zarr", n_samples=10, record=BOTH) as recorder, recorder.epoch(0):
+        for _ in range(2):
+            with pytest.raises(fm.CaptureError, match=r"call backward\(\) inside"), recorder.batch(range(4)):
+                loss = net(pictures[:4]).sum()
+            loss.backward()  # finds no hook
+            with recorder.batch(range(4)):
+                net(pictures[:4]).sum().backward()
+
+
+def test_two_backward_passes(net: nn.Module, pictures: torch.Tensor, tmp_path: Path) -> None:
+    with fm.BatchRecorder(net, tmp_path / "run.zarr", n_samples=10, record=BOTH) as recorder, recorder.epoch(0):
+        with pytest.raises(fm.CaptureError, match="the sum of the losses"), recorder.batch(range(4)):
+            loss = net(pictures[:4]).sum()
+            loss.backward(retain_graph=True)
+            loss.backward()
+        with recorder.batch(range(4)):
+            net(pictures[:4]).sum().backward()
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_what_checkpointing_recomputes_is_not_recorded_twice(
+    reentrant: bool, net: nn.Module, pictures: torch.Tensor, labels: torch.Tensor, tmp_path: Path
+) -> None:
+    net.eval()
+    layers = ["net.conv1", "net.layer1.?", "net.layer1.?.conv", "net.fc"]
+    if reentrant:
+        layers.remove("net.layer1.?.conv")  # they fire twice
+    plain = copy.deepcopy(net)
+    model = Checkpointed(net, reentrant=reentrant)
+    references = []
+
+    def step(part: slice) -> None:
+        reference = Reference(plain)
+        cross_entropy(reference.model(pictures[part]), labels[part]).backward()
+        references.append(reference)
+        cross_entropy(model(pictures[part]), labels[part]).backward()
+
+    run = live(model, tmp_path / "run.zarr", step, layers=layers)
+    assert len(run.layers) == (4 if reentrant else 8)
+    for name in run.layers:
+        inner = name.removeprefix("net.")
+        activations = torch.cat([r.activation(inner) for r in references])
+        gradients = torch.cat([r.gradient(inner) for r in references])
+        np.testing.assert_array_equal(run[name].read(epoch=0), activations.half().numpy(), name)
+        np.testing.assert_array_equal(run[name].gradient.read(epoch=0), gradients.numpy(), name)
+    if reentrant:
+        with pytest.raises(fm.CaptureError, match="use_reentrant=False"):
+            live(model, tmp_path / "other.zarr", step, layers=["net.layer1.?.conv"])
+
+
+def test_reduced_like_the_activations(net: nn.Module, pictures: torch.Tensor, labels: torch.Tensor, tmp_path) -> None:
+    references = []
+    net.eval()
+    plain = copy.deepcopy(net)
+
+    def step(part: slice) -> None:
+        reference = Reference(plain)
+        cross_entropy(reference.model(pictures[part]), labels[part]).backward()
+        references.append(reference)
+        cross_entropy(net(pictures[part]), labels[part]).backward()
+
+    run = live(
+        net,
+        tmp_path / "run.zarr",
+        step,
+        layers=["conv1", "fc"],
+        channels={"conv1": [4, 1]},
+        crop={"conv1": (slice(1, 6), slice(0, 6))},
+        max_size=2,
+        dtype={"fc": "float32"},
+    )
+    full = torch.cat([reference.gradient("conv1") for reference in references])
+    pooled = nn.functional.adaptive_avg_pool2d(full[:, [4, 1], 1:6, 0:6], 2)
+    np.testing.assert_array_equal(run["conv1"].gradient.read(epoch=0), pooled.numpy())
+    assert run["conv1"].gradient.channels.tolist() == [4, 1]
+    whole = full[:, [4, 1]].double().movedim(1, 0).flatten(1).numpy()
+    np.testing.assert_allclose(run["conv1"].gradient.statistics["mean"], whole.mean(1), rtol=1e-9, atol=1e-15)
+    np.testing.assert_array_equal(run["conv1"].gradient.statistics["max"], whole.max(1))
+    exact = torch.cat([reference.activation("fc") for reference in references])
+    np.testing.assert_array_equal(run["fc"].read(epoch=0), exact.numpy())
+
+
+@pytest.mark.parametrize("order", ["each after its pass", "last first", "first first", "of the sum"])
+def test_parts_of_a_batch_under_checkpoints(
+    order: str, net: nn.Module, pictures: torch.Tensor, labels: torch.Tensor, tmp_path: Path
+) -> None:
+    """With re-entrant ones, nothing tells which part is being computed once more: an error, never another's rows."""
+    net.eval()
+    plain = copy.deepcopy(net)
+    references: dict[int, Reference] = {}
+
+    def step(part: slice) -> None:
+        losses = []
+        for piece in (slice(part.start, part.start + 2), slice(part.start + 2, part.stop)):
+            reference = references[piece.start] = Reference(plain)
+            reference_loss = cross_entropy(reference.model(pictures[piece]), labels[piece])
+            reference_loss.backward()
+            losses.append(cross_entropy(model(pictures[piece]), labels[piece]))
+            if order == "each after its pass":
+                losses.pop().backward()
+        if order == "of the sum":
+            sum(losses).backward()
+        for loss in (losses[::-1] if order == "last first" else losses) if order != "of the sum" else ():
+            loss.backward()
+
+    for reentrant in (False, True):
+        path, layers = tmp_path / f"{reentrant}.zarr", ["net.conv1", "net.layer1.1", "net.fc"]
+        model = Checkpointed(copy.deepcopy(net), reentrant=reentrant)
+        if reentrant and order != "each after its pass":
+            with pytest.raises(fm.CaptureError, match=r"'net\.layer1\.1' fired 2 times .* use_reentrant=False"):
+                live(model, path, step, layers=layers)
+            continue
+        run = live(model, path, step, layers=layers)
+        for name in layers:
+            gradients = [references[at].gradient(name.removeprefix("net.")) for at in sorted(references)]
+            np.testing.assert_array_equal(run[name].gradient.read(epoch=0), torch.cat(gradients).numpy(), name)
+
+
+class Viewing(nn.Module):
+    """Returns a view of another module's output, as patch embeddings do."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(2).transpose(1, 2)
+
+
+class Embedded(nn.Module):
+    def __init__(self, change: str) -> None:
+        super().__init__()
+        self.conv, self.view, self.norm, self.change = nn.Conv2d(3, 4, 3), Viewing(), nn.LayerNorm(4), change
+        self.kept: dict[str, torch.Tensor] = {}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        maps = self.conv(x)
+        tokens = self.view(maps)
+        if self.change == "kept":
+            maps.retain_grad()
+            tokens.retain_grad()
+            self.kept = {"conv": maps, "view": tokens}
+        if self.change == "itself":
+            tokens += 1
+        elif self.change == "what it is of":
+            maps.mul_(2)
+        elif self.change == "after some use":
+            return self.norm(tokens * 2) + self.norm(tokens.add_(1))
+        return self.norm(tokens)
+
+
+class TestOfAView:
+    """Where the tensor behind it is changed in place, torch forgets the hooks of its views."""
+
+    def take(self, model: nn.Module, pictures: torch.Tensor, path: Path, *, probe: bool, layers: list[str]) -> Run:
+        if not probe:
+            return live(model, path, lambda part: model(pictures[part]).pow(3).sum().backward(), layers=layers)
+        data = TensorDataset(pictures, torch.zeros(10))
+        with fm.Recorder(model, path, probe=data, record=BOTH, batch_size=5, layers=layers) as recorder:
+            recorder.snapshot(epoch=0, loss=lambda outputs, _: outputs.pow(3).sum())
+        return fm.open_run(path)
+
+    @pytest.mark.parametrize("probe", [False, True])
+    def test_is_what_it_is(self, probe: bool, pictures: torch.Tensor, tmp_path: Path) -> None:
+        model = Embedded("")
+        run = self.take(model, pictures, tmp_path / "run.zarr", probe=probe, layers=["conv", "view"])
+        model.change = "kept"
+        for part in (slice(0, 5), slice(5, 10)):
+            model(pictures[part]).pow(3).sum().backward()
+            for name, tensor in model.kept.items():
+                np.testing.assert_array_equal(run[name].gradient.read(epoch=0)[part], tensor.grad.numpy(), name)
+
+    @pytest.mark.parametrize("probe", [False, True])
+    @pytest.mark.parametrize("change", ["itself", "what it is of", "after some use"])
+    def test_that_is_changed_in_place_cannot_be_seen(
+        self, change: str, probe: bool, pictures: torch.Tensor, tmp_path: Path
+    ) -> None:
+        model = Embedded(change)
+        with pytest.raises(fm.CaptureError, match=r"layer 'view' returned a view .* changed in place"):
+            self.take(model, pictures, tmp_path / "run.zarr", probe=probe, layers=["conv", "view"])
+        run = self.take(model, pictures, tmp_path / "other.zarr", probe=probe, layers=["conv", "norm"])
+        assert np.abs(run["conv"].gradient.read(epoch=0)).max() > 0
+
+    def test_of_a_parameter_which_the_optimizer_then_changes(self, pictures: torch.Tensor, tmp_path: Path) -> None:
+        class Table(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.weight = nn.Parameter(torch.rand(3, 12, 12))
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return self.weight.expand(len(x), -1, -1, -1)
+
+        class Placed(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.table = Table()
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return x * self.table(x)
+
+        model = Placed()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+        def step(part: slice) -> None:
+            model(pictures[part]).sum().backward()
+            optimizer.step()
+
+        run = live(model, tmp_path / "run.zarr", step, dtype="float32")
+        np.testing.assert_array_equal(run["table"].gradient.read(epoch=0), pictures.numpy())
+
+    def test_is_not_held_for_longer_than_its_gradient_takes(self, pictures: torch.Tensor, tmp_path: Path) -> None:
+        storages = []
+
+        class Watched(Viewing):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                storages.append(weakref.ref(x.untyped_storage()))
+                return super().forward(x)
+
+        model = Embedded("")
+        model.view = Watched()
+
+        def step(part: slice) -> None:
+            model(pictures[part]).sum().backward()
+            assert storages[-1]() is None
+
+        live(model, tmp_path / "run.zarr", step, layers=["view"])
+        assert len(storages) == 2
+
+
+def test_a_gradient_that_comes_back_in_a_later_batch(net: nn.Module, pictures: torch.Tensor, tmp_path: Path) -> None:
+    net.eval()
+    with (
+        fm.BatchRecorder(net, tmp_path / "run.zarr", layers=["fc"], n_samples=10, record=BOTH) as recorder,
+        recorder.epoch(0),
+    ):
+        with pytest.raises(fm.CaptureError, match=r"call backward\(\) inside"), recorder.batch(range(4)):
+            late = net(pictures[:4]).sum()
+        with recorder.batch(range(4, 8)):
+            (net(pictures[4:8]).sum() * 3 + late).backward()
+    run = fm.open_run(tmp_path / "run.zarr")
+    assert run.sample_ids(0).tolist() == [4, 5, 6, 7]
+    assert (run["fc"].gradient.read(epoch=0) == 3).all()
+
+
+def test_a_penalty_on_gradients_is_a_second_pass(net: nn.Module, pictures: torch.Tensor, tmp_path: Path) -> None:
+    with (
+        fm.BatchRecorder(net, tmp_path / "run.zarr", layers=["fc"], n_samples=4, record=BOTH) as recorder,
+        recorder.epoch(0),
+    ):
+        with pytest.raises(fm.CaptureError, match="a second gradient came back"), recorder.batch(range(4)):
+            shown = pictures[:4].clone().requires_grad_()
+            loss = net(shown).square().sum()
+            (slope,) = torch.autograd.grad(loss, shown, create_graph=True)
+            (loss + slope.square().sum()).backward()
+        with recorder.batch(range(4)):
+            net(pictures[:4]).sum().backward()
+    assert (fm.open_run(tmp_path / "run.zarr")["fc"].gradient.read(epoch=0) == 1).all()
+
+
+class Stopped(nn.Module):
+    """Its first half has no gradients: a frozen backbone, or one that shall not learn from this head."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.body, self.head, self.last, self.how = nn.Conv2d(3, 4, 3), nn.Linear(4, 3), nn.Linear(3, 2), how
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.set_grad_enabled(self.how != "no_grad" and torch.is_grad_enabled()):
+            maps = self.body(x)
+        vectors = self.head((maps.detach() if self.how != "no_grad" else maps).mean((2, 3)))
+        if self.how == "beside":
+            vectors = vectors + maps.mean((2, 3))[:, :3]
+        return self.last(vectors)
+
+
+@pytest.mark.parametrize("how", ["no_grad", "detach", "beside"])
+def test_behind_a_part_without_gradients_there_are_some(how: str, pictures: torch.Tensor, tmp_path: Path) -> None:
+    """Of a probe too, where no way leads from the loss to the images, or not every one."""
+    model, data = Stopped(how), TensorDataset(pictures, torch.zeros(10))
+    live_run = live(model, tmp_path / "live.zarr", lambda part: model(pictures[part]).square().sum().backward())
+    with fm.Recorder(model, tmp_path / "probe.zarr", probe=data, record=BOTH, batch_size=5) as recorder:
+        recorder.snapshot(epoch=0, loss=lambda outputs, _: outputs.square().sum())
+    probe_run = fm.open_run(tmp_path / "probe.zarr")
+    for name in ("head", "last"):
+        expected = live_run[name].gradient.read(epoch=0)
+        assert np.abs(expected).max() > 0
+        np.testing.assert_array_equal(probe_run[name].gradient.read(epoch=0), expected)
+        told, other = (run[name].gradient.statistics["mean"] for run in (probe_run, live_run))
+        np.testing.assert_array_equal(told, other)
+    assert np.isnan(probe_run["body"].gradient.read(epoch=0)).all() == (how != "beside")

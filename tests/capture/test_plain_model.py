@@ -1,6 +1,7 @@
-"""The model under its wrappers."""
+"""The model under its wrappers; and batches of models that are wrapped, set or built otherwise."""
 
 import copy
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -13,10 +14,12 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
+from torchvision.models.vision_transformer import VisionTransformer
 
 import fmcluster as fm
 from fmcluster.capture._plain_model import device_of, plain_model
-from fmcluster.store import Run
+from fmcluster.store import Run, verify
+from tests.capture.live_reference import Reference
 
 BOTH = ("activation", "gradient")
 
@@ -113,3 +116,187 @@ def test_gradients_of_a_probe_are_those_of_the_plain_model(
         expected = plain[name].gradient.read(epoch=0)
         np.testing.assert_array_equal(run[name].gradient.read(epoch=0), expected, err_msg=name)
         assert np.isfinite(expected).all()
+
+
+@pytest.fixture
+def pictures() -> torch.Tensor:
+    return torch.rand(8, 3, 12, 12, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.fixture
+def labels() -> torch.Tensor:
+    return torch.arange(8) % 4
+
+
+def record(model: Any, path: Path, step: Callable[[], torch.Tensor], **options: Any) -> Run:
+    with (
+        fm.BatchRecorder(model, path, **{"n_samples": 8, "record": BOTH, **options}) as recorder,
+        recorder.epoch(0),
+        recorder.batch(range(8)),
+    ):
+        step().backward()
+    run = fm.open_run(path)
+    assert verify(run) == []
+    return run
+
+
+def check(run: Run, reference: Reference) -> None:
+    for name in run.layers:
+        np.testing.assert_array_equal(
+            run[name].read(epoch=0), reference.activation(name).float().half().numpy(), err_msg=name
+        )
+        np.testing.assert_array_equal(
+            run[name].gradient.read(epoch=0), reference.gradient(name).float().numpy(), err_msg=name
+        )
+
+
+@pytest.mark.parametrize(
+    "wrap", ["none", "bfloat16", "float16", "channels_last", "parallel", "compile", "model.compile"]
+)
+def test_wrappers(
+    wrap: str, process_group: None, net: nn.Module, pictures: torch.Tensor, labels: torch.Tensor, tmp_path: Path
+) -> None:
+    net.eval()
+    plain, model, around = copy.deepcopy(net), net, nullcontext()
+    if wrap in ("bfloat16", "float16"):
+        around = torch.autocast("cpu", dtype=getattr(torch, wrap))
+    elif wrap == "channels_last":
+        pictures = pictures.to(memory_format=torch.channels_last)
+        plain, model = (m.to(memory_format=torch.channels_last) for m in (plain, net))
+    elif wrap == "parallel":
+        model = DistributedDataParallel(net)
+    elif wrap == "compile":
+        model = torch.compile(net, backend="eager")
+        model(pictures)  # compiled before any hook exists
+    elif wrap == "model.compile":
+        net.compile(backend="eager")
+        net(pictures)
+    reference = Reference(plain)
+    with around:
+        cross_entropy(reference.model(pictures), labels).backward()
+        run = record(model, tmp_path / "run.zarr", lambda: cross_entropy(model(pictures), labels), layers="leaves")
+    assert len(run.layers) == 18
+    check(run, reference)
+
+
+def test_a_compiled_model_is_compiled_again_outside_the_block(
+    net: nn.Module, pictures: torch.Tensor, tmp_path: Path
+) -> None:
+    ran = []
+
+    def backend(graph: torch.fx.GraphModule, _example: list) -> Callable:
+        def run(*arguments: Any) -> Any:
+            ran.append(1)
+            return graph.forward(*arguments)
+
+        return run
+
+    net.eval()
+    model = torch.compile(net, backend=backend)
+    model(pictures)
+    before = len(ran)
+    record(model, tmp_path / "run.zarr", lambda: model(pictures).sum(), layers=["conv1"])
+    assert len(ran) == before  # eager inside
+    model(pictures)
+    assert len(ran) > before
+
+
+def test_a_vision_transformer(pictures: torch.Tensor, labels: torch.Tensor, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    vit = VisionTransformer(
+        image_size=12, patch_size=4, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=16, num_classes=4
+    )
+    nn.init.normal_(vit.heads.head.weight)  # zero as it comes
+    vit.eval()
+    reference = Reference(vit)
+    cross_entropy(reference.model(pictures), labels).backward()
+    layers = ["conv_proj", "encoder.layers.*", "encoder.layers.*.mlp", "encoder.ln", "heads"]
+    run = record(vit, tmp_path / "run.zarr", lambda: cross_entropy(vit(pictures), labels), layers=layers)
+    check(run, reference)
+    layer = run["encoder.layers.encoder_layer_1"]
+    assert layer.dimensions == ("snapshot", "sample", "token", "channel")
+    assert layer.shape == (1, 8, 10, 8)
+    assert len(layer.statistics) == 8
+    assert layer.vectors("sample").shape == (8, 80)
+    assert set(run.to_xarray()["layers/encoder.ln/activation"].dims) == {"snapshot", "sample", "token", "channel"}
+
+
+class Detector(nn.Module):
+    """Returns what detection backbones and language models return."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone, self.stem = Pyramid(), nn.Conv2d(3, 4, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        maps = self.backbone(self.stem(x))
+        return torch.cat([maps["fine"].mean((2, 3)), maps["more"][0].mean((2, 3))], 1)
+
+
+class Pyramid(nn.Module):
+    def forward(self, x: torch.Tensor) -> dict[str, Any]:
+        fine = x * 2
+        return OrderedDict(fine=fine, more=(nn.functional.avg_pool2d(x, 2), None), count=torch.tensor(3))
+
+
+def test_a_layer_per_tensor(pictures: torch.Tensor, labels: torch.Tensor, tmp_path: Path) -> None:
+    model = Detector()
+    run = record(model, tmp_path / "run.zarr", lambda: cross_entropy(model(pictures), labels))
+    assert sorted(run.layers) == ["backbone[fine]", "backbone[more][0]", "stem"]
+    stem = model.stem(pictures).detach()
+    np.testing.assert_array_equal(run["backbone[fine]"].read(epoch=0), (stem * 2).half().numpy())
+    np.testing.assert_array_equal(
+        run["backbone[more][0]"].read(epoch=0), nn.functional.avg_pool2d(stem, 2).half().numpy()
+    )
+    shape = run["backbone[fine]"].gradient.read(epoch=0).shape
+    assert shape == (8, 4, 12, 12)
+    assert np.abs(run["backbone[more][0]"].gradient.read(epoch=0)).max() > 0
+
+
+class Split(nn.Module):
+    """The first half on one device, the second on another."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__()
+        self.one = nn.Conv2d(3, 4, 3).to(first)
+        self.two = nn.Linear(400, 4).to(second)
+        self.second = second
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.two(self.one(x.to(self.one.weight.device)).flatten(1).to(self.second))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("first", "second"), [("cpu", "cuda"), ("cuda", "cpu"), ("cuda", "cuda")])
+def test_a_model_on_two_devices(first: str, second: str, pictures: torch.Tensor, tmp_path: Path) -> None:
+    model = Split(first, second)
+    reference = Reference(model)
+    reference.model(pictures).square().sum().backward()
+    run = record(model, tmp_path / "live.zarr", lambda: model(pictures).square().sum())
+    for name in ("one", "two"):
+        np.testing.assert_array_equal(run[name].read(epoch=0), reference.activation(name).half().cpu().numpy())
+        np.testing.assert_array_equal(run[name].gradient.read(epoch=0), reference.gradient(name).cpu().numpy())
+    with fm.Recorder(model, tmp_path / "probe.zarr", probe=[(picture, 0) for picture in pictures]) as recorder:
+        recorder.snapshot(epoch=0)
+    probe = fm.open_run(tmp_path / "probe.zarr")
+    np.testing.assert_array_equal(probe["two"].read(epoch=0), run["two"].read(epoch=0))
+
+
+@pytest.mark.gpu
+def test_training_on_a_gpu(net: nn.Module, pictures: torch.Tensor, labels: torch.Tensor, tmp_path: Path) -> None:
+    torch.backends.cudnn.deterministic = True
+    net.cuda()
+    reference = Reference(net)
+    state = torch.cuda.get_rng_state()
+    cross_entropy(reference.model(pictures.cuda()), labels.cuda()).backward()
+    torch.cuda.set_rng_state(state)
+    run = record(
+        net,
+        tmp_path / "run.zarr",
+        lambda: cross_entropy(net(pictures.cuda()), labels.cuda()),
+        layers="leaves",
+        max_pending_bytes=1 << 16,
+    )
+    for name in run.layers:
+        np.testing.assert_array_equal(run[name].read(epoch=0), reference.activation(name).half().cpu().numpy())
+        np.testing.assert_array_equal(run[name].gradient.read(epoch=0), reference.gradient(name).cpu().numpy())

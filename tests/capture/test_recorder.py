@@ -1,4 +1,4 @@
-"""The life of a recorder, what it leaves behind, and what it goes on with."""
+"""The life of a recorder, what it leaves behind, and how large a run it makes."""
 
 import gc
 import json
@@ -169,73 +169,6 @@ def test_an_unknown_mode_is_refused(net: nn.Module, data: list, tmp_path: Path) 
         fm.Recorder(net, tmp_path / "run.zarr", probe=data, mode="r").__enter__()
 
 
-def test_provenance(net: nn.Module, data: list, take: Callable) -> None:
-    (session,) = take(net, data, notes={"seed": 3}).provenance
-    assert session["first_snapshot"] == 0
-    assert session["notes"] == {"seed": 3}
-    assert session["batch_size"] == 4
-    assert session["model"].endswith("SmallNet")
-    assert session["versions"]["torch"] == torch.__version__
-    assert session["threads"] == torch.get_num_threads()
-
-
-class TestGoingOn:
-    def record(self, model: nn.Module, path: Path, data: list, epochs: range, **options: object) -> None:
-        with fm.Recorder(model, path, probe=data, **{"batch_size": 4, "mode": "a", **options}) as recorder:
-            for epoch in epochs:
-                recorder.snapshot(epoch=epoch)
-
-    def test_in_two_parts_is_the_same_as_in_one(self, net: nn.Module, data: list, tmp_path: Path) -> None:
-        self.record(net, tmp_path / "whole", data, range(4))
-        self.record(net, tmp_path / "parts", data, range(2))
-        self.record(net, tmp_path / "parts", data, range(2, 4))
-        whole, parts = files(tmp_path / "whole"), files(tmp_path / "parts")
-        assert whole.keys() == parts.keys()
-        assert [name for name in whole if whole[name] != parts[name]] == ["zarr.json"]
-        assert [s["first_snapshot"] for s in fm.open_run(tmp_path / "parts").provenance] == [0, 2]
-
-    def test_a_run_without_snapshots_is_begun(self, net: nn.Module, tmp_path: Path) -> None:
-        class Named(list):
-            classes = ("a", "b", "c", "d")
-
-        data = Named([(torch.rand(3, 12, 12), i % 4) for i in range(6)])
-        self.record(net, tmp_path / "run.zarr", data, range(0))
-        assert len(fm.open_run(tmp_path / "run.zarr")) == 0
-        self.record(net, tmp_path / "run.zarr", data, range(2))
-        run = fm.open_run(tmp_path / "run.zarr")
-        assert run.classes == ("a", "b", "c", "d")
-        assert run.samples["class_name"].tolist() == ["a", "b", "c", "d", "a", "b"]
-        assert [s["first_snapshot"] for s in run.provenance] == [0]
-
-    @pytest.mark.parametrize(
-        ("change", "message"),
-        [
-            ({"dtype": "float32"}, "layer conv1 .* in float16, and this recorder has layer conv1 .* in float32"),
-            ({"layers": ["conv1", "bn1"]}, r"\d layers, and this recorder has 2 layers"),
-            ({"layers": ["bn1"]}, "layer conv1 .*, and this recorder has layer bn1"),
-            ({"batch_size": 5}, "batches of 4, and this recorder has batches of 5"),
-            ({"probe": "less"}, "it holds 10 samples, and this recorder has 9 samples"),
-            ({"probe": "smaller"}, r"conv1 of shape \(6, 6, 6\).*conv1 of shape \(6, 4, 4\)"),
-        ],
-        ids=str,
-    )
-    def test_what_differs_is_said(self, change: dict, message: str, net: nn.Module, data: list, tmp_path: Path) -> None:
-        self.record(net, tmp_path / "run.zarr", data, range(1))
-        before = files(tmp_path / "run.zarr")
-        probe = change.pop("probe", None)
-        probe = {None: data, "less": data[:9], "smaller": [(d[0][:, :8, :8], d[1]) for d in data]}[probe]
-        with pytest.raises(fm.StoreError, match=message):
-            self.record(net, tmp_path / "run.zarr", probe, range(1, 2), **change)
-        assert files(tmp_path / "run.zarr") == before
-
-    def test_an_existing_run_is_not_overwritten_by_chance(self, net: nn.Module, data: list, tmp_path: Path) -> None:
-        self.record(net, tmp_path / "run.zarr", data, range(1))
-        with pytest.raises(FileExistsError, match='mode="a"'):
-            self.record(net, tmp_path / "run.zarr", data, range(1), mode="x")
-        self.record(net, tmp_path / "run.zarr", data, range(7, 8), mode="w")
-        assert fm.open_run(tmp_path / "run.zarr").epochs == [7]
-
-
 def test_an_existing_run_is_not_replaced_by_one_that_cannot_be_recorded(
     net: nn.Module, data: list, tmp_path: Path
 ) -> None:
@@ -247,3 +180,35 @@ def test_an_existing_run_is_not_replaced_by_one_that_cannot_be_recorded(
     with pytest.raises(fm.CaptureError, match="'unused' did not fire"), again:
         pass
     assert len(fm.open_run(path)) == 1
+
+
+def test_the_snapshot_that_would_be_too_large_is_refused_before_it_is_taken(
+    net: nn.Module, data: list, tmp_path: Path
+) -> None:
+    path, nbytes = tmp_path / "run.zarr", fm.Recorder(net, tmp_path / "none.zarr", probe=data).estimate().nbytes
+    with fm.Recorder(net, path, probe=data, max_bytes=2 * nbytes) as recorder:
+        recorder.snapshot(epoch=0)
+        recorder.snapshot(epoch=1)
+        recorder.flush()
+        before = files(path)
+        with pytest.raises(ValueError, match=r"3 snapshots of 10 samples would take .* The largest layers are \w+ \("):
+            recorder.snapshot(epoch=2)
+        assert files(path) == before
+    with fm.Recorder(net, path, probe=data, max_bytes=3 * nbytes, mode="a") as recorder:
+        recorder.snapshot(epoch=2)
+        with pytest.raises(ValueError, match="4 snapshots of 10 samples"):
+            recorder.snapshot(epoch=3)
+    assert fm.open_run(path).epochs == [0, 1, 2]
+    with pytest.raises(ValueError, match="1 snapshot of 10 samples"):
+        fm.Recorder(net, path, probe=data, max_bytes=nbytes - 1, mode="w").__enter__()
+    assert fm.open_run(path).epochs == [0, 1, 2]
+
+
+def test_gradients_of_a_probe_have_the_scale_of_their_loss(net: nn.Module, data: list, tmp_path: Path) -> None:
+    both = ("activation", "gradient")
+    with fm.Recorder(net, tmp_path / "run.zarr", probe=data, layers=["conv1"], record=both) as recorder:
+        recorder.snapshot(epoch=0, loss=nn.functional.cross_entropy)
+    run = fm.open_run(tmp_path / "run.zarr")
+    assert run.loss_scale(0).tolist() == [1.0] * 10
+    gradient = run["conv1"].gradient
+    np.testing.assert_array_equal(gradient.read(epoch=0, unscaled=True), gradient.read(epoch=0))

@@ -108,3 +108,16 @@ def test_keys_are_epochs(key, net, data, tmp_path):
 def test_no_checkpoint_is_refused(net, data, tmp_path):
     with pytest.raises(ValueError, match="checkpoints is empty"):
         fm.replay(net, tmp_path / "g.zarr", checkpoints={}, probe=data)
+
+
+def test_more_checkpoints_than_max_bytes_allows_are_refused_before_anything_is_recorded(
+    net: nn.Module, data: list, tmp_path: Path
+) -> None:
+    path, state = tmp_path / "run.zarr", net.state_dict()
+    nbytes = fm.Recorder(net, path, probe=data).estimate().nbytes
+    options = {"checkpoints": dict.fromkeys(range(3), state), "probe": data}
+    with pytest.raises(ValueError, match="3 snapshots of 10 samples would take"):
+        fm.replay(net, path, max_bytes=3 * nbytes - 1, **options)
+    assert list(tmp_path.iterdir()) == []
+    fm.replay(net, path, max_bytes=3 * nbytes, **options)
+    assert len(fm.open_run(path)) == 3

@@ -176,3 +176,45 @@ def test_a_run_of_an_earlier_version_is_read_and_gone_on_with(tmp_path: Path, co
     for spec in contents.SPECS:
         for snapshot in range(3):
             np.testing.assert_array_equal(run[spec.name].read(snapshot=snapshot), contents.activation(spec, snapshot))
+
+
+def test_gradients_are_read_without_the_scale_of_their_loss(path: Path, tmp_path: Path) -> None:
+    """Also of several snapshots at once, of samples in any order; and not where the scale is not known."""
+    scales = np.array([[1.0, 8.0, 3.0, 0.25], [2.0, np.nan, 1e4, 1.0]])
+    with RunWriter(tmp_path / "run.zarr") as writer:
+        writer.create([SPEC, PLAIN], n_samples=4, shard_samples=4, kind="probe")
+        for snapshot in range(2):
+            statistics = {(s.name, q): np.zeros((6, s.n_channels)) for s in (SPEC, PLAIN) for q in s.quantities}
+            for spec in (SPEC, PLAIN):
+                for quantity in spec.quantities:
+                    rows = maps_of(spec, quantity)[snapshot]
+                    writer.write(spec.name, offset=0, values=rows, quantity=quantity)
+            writer.commit(
+                epoch=snapshot,
+                step=snapshot,
+                index=np.arange(4),
+                statistics=statistics,
+                metrics={},
+                clipped={},
+                loss_scale=scales[snapshot],
+            )
+    run = open_run(tmp_path / "run.zarr")
+    assert verify(run) == []
+    np.testing.assert_array_equal([run.loss_scale(k) for k in range(2)], scales)
+    stored, gradient = maps_of(SPEC, "gradient"), run["conv1"].gradient
+    np.testing.assert_array_equal(gradient.read(epoch=0), stored[0])
+    found = gradient.read(epoch=0, samples=[3, 1], unscaled=True)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, stored[0, [3, 1]] / np.float32([0.25, 8])[:, None, None, None])
+    np.testing.assert_array_equal(
+        gradient.read(samples=[2, 0], channels=[4], unscaled=True),
+        (stored[:, [2, 0]][:, :, [2]] / scales[:, [2, 0], None, None, None]).astype(np.float32),
+    )
+    with pytest.raises(
+        ValueError, match=r"holds no loss scale for 1 of the 4 samples asked for of snapshot 1.*batch\("
+    ):
+        gradient.read(epoch=1, unscaled=True)
+    with pytest.raises(ValueError, match="for the activation of layer 'conv1'; only gradients have a loss scale"):
+        run["conv1"].read(epoch=0, unscaled=True)
+    with pytest.raises(ValueError, match="holds no loss scale for 4 of the 4 samples"):
+        open_run(path)["conv1"].gradient.read(epoch=0, unscaled=True)

@@ -1,1 +1,1 @@
-"""Adapters that let a trainer take the snapshots: Lightning, the Trainer of Hugging Face, Ignite."""
+"""Trainers: adapters that let Lightning, the Trainer of Hugging Face and Ignite take the snapshots."""

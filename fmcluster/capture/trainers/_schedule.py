@@ -1,4 +1,4 @@
-"""What the adapters have in common: when to enter a recorder, which epochs to record, when to leave."""
+"""Schedule of snapshots: when a trainer's adapter enters a recorder, which epochs it records, when it leaves."""
 
 from collections.abc import Mapping
 from numbers import Real

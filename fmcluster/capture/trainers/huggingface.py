@@ -1,4 +1,4 @@
-"""Snapshots from the Trainer of Hugging Face's Transformers.
+"""Snapshot callback: snapshots from the Trainer of Hugging Face's Transformers.
 
 >>> from transformers import Trainer, TrainingArguments  # doctest: +SKIP
 >>> from fmcluster.capture.trainers.huggingface import SnapshotCallback  # doctest: +SKIP
@@ -26,10 +26,10 @@ SPEED = ("_runtime", "_per_second")
 class SnapshotCallback(TrainerCallback):
     """Takes a snapshot before the first update and after every epoch, with the metrics that were logged in it.
 
-    Train inside ``with callback:``, since Transformers tells callbacks nothing of an exception. The recorder is entered
-    when training starts and left when it ends, fails or is interrupted. Only the process of rank 0 records. An epoch's
-    snapshot is taken when the epoch has been evaluated, if it is. An epoch that is in the run already is not recorded
-    again, and one that training ends in the middle of counts as an epoch.
+    Train inside ``with callback:``, since Transformers does not let callbacks know of an exception. The recorder is
+    entered when training starts and left when it ends, fails or is interrupted. Only the process of rank 0 records.
+    An epoch's snapshot is taken when the epoch has been evaluated, if it is. An epoch that is in the run already is
+    not recorded again, and one that training ends in the middle of counts as an epoch.
 
     Parameters
     ----------

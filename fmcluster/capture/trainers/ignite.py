@@ -1,4 +1,4 @@
-"""Snapshots from an Engine of PyTorch-Ignite.
+"""Snapshot handler: snapshots from an Engine of PyTorch-Ignite.
 
 >>> from fmcluster.capture.trainers.ignite import SnapshotHandler  # doctest: +SKIP
 >>> recorder = fm.Recorder(model, "run.zarr", probe=probe_set)  # doctest: +SKIP
@@ -9,6 +9,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from .._compat import ignite_handlers
 from .._recorder import Recorder
 from ._schedule import Schedule
 
@@ -37,7 +38,7 @@ class SnapshotHandler:
     Notes
     -----
     Ignite does not count optimizer steps: the recorder does, from the run's last snapshot on. An exception ends the
-    recording, even where a handler of `Events.EXCEPTION_RAISED` forgives it and training goes on.
+    recording, even where a handler of `Events.EXCEPTION_RAISED` forgives it and training continues.
     """
 
     def __init__(self, recorder: Recorder, *, every: int = 1) -> None:
@@ -61,7 +62,7 @@ class SnapshotHandler:
         trainer.add_event_handler(Events.EPOCH_COMPLETED, self._note)
         trainer.add_event_handler(Events.TERMINATE | Events.COMPLETED, self._end)
         trainer.add_event_handler(Events.EXCEPTION_RAISED, self._fail)
-        handlers = trainer._event_handlers[Events.EXCEPTION_RAISED]
+        handlers = ignite_handlers(trainer, Events.EXCEPTION_RAISED)
         handlers.insert(0, handlers.pop())  # a handler that raises keeps those behind it from being called
         for name, evaluator in (evaluators or {}).items():
             evaluator.add_event_handler(Events.COMPLETED, self._keep, name)
@@ -91,5 +92,5 @@ class SnapshotHandler:
 
     def _fail(self, trainer: Engine, error: BaseException) -> None:
         self._schedule.leave(error)
-        if len(trainer._event_handlers[Events.EXCEPTION_RAISED]) == 1:  # Ignite raises only where nobody handles
+        if len(ignite_handlers(trainer, Events.EXCEPTION_RAISED)) == 1:  # Ignite raises only where nobody handles
             raise error

@@ -1,4 +1,4 @@
-"""Snapshots from Lightning's Trainer.
+"""Snapshot callback: snapshots from Lightning's Trainer.
 
 >>> import lightning as L  # doctest: +SKIP
 >>> from fmcluster.capture.trainers.lightning import SnapshotCallback  # doctest: +SKIP

@@ -1,4 +1,4 @@
-"""Copies of outputs: the cast, the reductions, the channel sums, and the bounded memory they wait in."""
+"""Transfer of outputs to the host: the cast, the reductions, the channel sums, and the bounded memory they wait in."""
 
 import lazy_loader
 

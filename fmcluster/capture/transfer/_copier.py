@@ -44,7 +44,7 @@ class Copy(Protocol):
 class Copier:
     """Copies what is kept of outputs to the host's memory.
 
-    From a CUDA device the copy goes on beside the computation: `copy` queues the cast, the sums and the copy, and
+    From a CUDA device the copy runs beside the computation: `copy` queues the cast, the sums and the copy, and
     returns; the computation waits for none of them, unless there is no room left. From any other device the copy has
     been made when `copy` returns.
 
@@ -55,7 +55,7 @@ class Copier:
     clips : bool
         Whether finite values beyond the stored dtype's largest are clipped to it.
     threads : int
-        Of the pass over outputs that lie in the host's memory already.
+        For outputs that lie in the host's memory already.
     """
 
     def __init__(self, *, max_bytes: int, clips: bool, threads: int) -> None:
@@ -92,7 +92,7 @@ class Copier:
                 moments = reduce_on_cpu(output, reduction, out=out, pool=self._pool, threads=self._threads)
             else:
                 moments = reduce_in_turn(output, reduction, out=out)
-        except BaseException:  # such as an interrupt: whoever goes on must not wait for this piece for ever
+        except BaseException:  # such as an interrupt: whoever continues must not wait for this piece for ever
             self._host.release(piece)
             raise
         return _HostCopy(out, moments, self._host, piece)

@@ -1,4 +1,4 @@
-"""Kernels: one pass of the processor over an output, which rounds it to float16 and sums it up by plane."""
+"""Kernels for the processor: an output rounded to float16 and summed up by plane, in one read."""
 
 import platform
 from collections.abc import Callable

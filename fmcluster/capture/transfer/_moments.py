@@ -1,4 +1,4 @@
-"""Six statistics per channel, from sums that add up across batches."""
+"""Moments: sums per channel that add up across batches, and the six statistics that they give."""
 
 from dataclasses import dataclass
 

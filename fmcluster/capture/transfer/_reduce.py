@@ -41,7 +41,7 @@ def reduce_on_cpu(
     out : ndarray of `stored_shape`
         Takes it. Finite values beyond the dtype's largest are clipped.
     pool : Executor
-        Where the parts of the pass run.
+        Where the parts are reduced.
     threads : int
         In how many parts.
     """

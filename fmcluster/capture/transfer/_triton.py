@@ -1,4 +1,4 @@
-"""One fused kernel for CUDA devices: the cast, the reductions and the channel sums, in one read of an output."""
+"""Triton kernel for CUDA devices: the cast, the reductions and the channel sums, in one read of an output."""
 
 from typing import Any
 

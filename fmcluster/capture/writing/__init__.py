@@ -1,4 +1,4 @@
-"""The background write of a snapshot: session, queue, pending snapshot, resume."""
+"""Writing in the background: session, queue, pending snapshot, rows, shard buffer, resuming."""
 
 import lazy_loader
 

@@ -40,7 +40,7 @@ class PendingSnapshot:
                 self._moments.setdefault((layer, quantity), {})[slot] = moments
 
     def add_up(self, slot: int) -> None:
-        """Keep one sum of all samples before a slot, in place of one of each batch."""
+        """Keep one sum of all samples before a slot, instead of one of each batch."""
         with self._lock:
             for parts in self._moments.values():
                 early = sorted(start for start in parts if start < slot)

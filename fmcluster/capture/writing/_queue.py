@@ -1,4 +1,4 @@
-"""Writer threads behind a queue."""
+"""Write queue: writer threads, and what they are to do in which order."""
 
 import os
 from collections import deque

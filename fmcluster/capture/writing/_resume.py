@@ -1,4 +1,4 @@
-"""Resuming: whether a recorder can go on with a run, and after which snapshot."""
+"""Resuming: whether a recorder can add to a run, and after which snapshot."""
 
 from collections.abc import Sequence
 

@@ -18,7 +18,7 @@ Index = npt.NDArray[np.int64]
 
 
 class Session:
-    """Writes snapshots of a run, one after the other, while the model goes on.
+    """Writes snapshots of a run, one after the other, while the training continues.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ class Session:
         self._queue = WriteQueue()
         self._failure: Exception | None = None
 
-    def lay_out(
+    def create_or_resume(
         self, specs: Sequence[LayerSpec], *, kind: RunKind, n_samples: int, shard_samples: int, classes: Sequence[str]
     ) -> None:
         """Create the run; or check that this is what it holds.

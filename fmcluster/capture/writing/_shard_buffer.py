@@ -1,4 +1,4 @@
-"""Shard buffer: puts rows that arrive in no particular order together to shards."""
+"""Shard buffer: rows that arrive in no particular order, put together to shards."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

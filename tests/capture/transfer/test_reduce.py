@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from fmcluster.capture._options import Reduction
 from fmcluster.capture.transfer import _reduce as reduce
-from fmcluster.capture.transfer._moments import Moments, no_statistics
+from fmcluster.capture.transfer._moments import Moments
 from fmcluster.capture.transfer._reduce import (
     moments_of,
     reduce_in_turn,
@@ -28,7 +28,6 @@ DTYPES = [*SHORT, torch.float64]
 HALF, SINGLE = Reduction("float16"), Reduction("float32")
 Result = tuple[np.ndarray, Moments]
 Path = Callable[[torch.Tensor, Reduction], Result]
-
 workers = ThreadPoolExecutor(4)
 
 
@@ -369,18 +368,6 @@ def test_uneven_batches_add_up(cuts: list[int]) -> None:
         np.testing.assert_allclose(found[:2], expected[:2], rtol=1e-12)
         np.testing.assert_array_equal(found[2:], expected[2:])
         assert (total.overflow, total.n_overflow) == (-1e5, 1)
-
-
-def test_statistics_of_sums_made_by_hand() -> None:
-    """Two channels: of 1, 1, 4 and a NaN; and of two infinities."""
-    moments = Moments(np.array([[3, 0], [6, 0], [18, 0], [1, np.inf], [4, -np.inf], [0, 0], [1, 2]], float), -7e4, 2)
-    np.testing.assert_allclose(moments.statistics()[:, 0], [2, np.sqrt(2), 1, 4, 0, 1])
-    np.testing.assert_array_equal(moments.statistics()[:, 1], [np.nan] * 5 + [2])
-    both = moments + Moments(np.array([[1, 1], [0, 5], [0, 25], [0, 5], [0, 5], [1, 0], [0, 0]], float), 6.6e4, 1)
-    np.testing.assert_allclose(both.statistics()[:, 0], [1.5, 1.5, 0, 4, 0.25, 1])
-    np.testing.assert_allclose(both.statistics()[:, 1], [5, 0, 5, 5, 0, 2])
-    assert (both.overflow, both.n_overflow) == (-7e4, 3)
-    np.testing.assert_array_equal(no_statistics(3), [[np.nan] * 3] * 5 + [[0] * 3])
 
 
 def test_a_small_spread_around_a_large_mean() -> None:

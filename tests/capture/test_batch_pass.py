@@ -1,4 +1,4 @@
-"""What goes wrong around training batches: courses of epochs, errors, what is left behind."""
+"""Batches and what becomes of them: tensors beside a batch, data sets, full disks, models that are looked at."""
 
 import copy
 import errno
@@ -274,7 +274,6 @@ class TestTensorsBesideABatch:
                 )
             assert (run[f"aside{call}[maps]"].gradient.read(epoch=0) == 1).all()
 
-    @pytest.mark.xfail(reason="layout.discover shows one sample: what has one row, always, is taken for a batch")
     def test_they_are_left_out_of_a_probe(self, tmp_path: Path) -> None:
         data = TensorDataset(torch.rand(8, 3, 5, 5), torch.zeros(8))
         with fm.Recorder(self.Model(), tmp_path / "run.zarr", probe=data, batch_size=4) as recorder:

@@ -1,4 +1,4 @@
-"""Batches that are taken back while the disk is behind."""
+"""Rows of a batch that is withdrawn while the disk is behind, and moments that count once."""
 
 import threading
 from pathlib import Path
@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 import fmcluster as fm
-from fmcluster.store import RunWriter
+from fmcluster.capture.transfer import Moments
+from fmcluster.capture.writing import PendingSnapshot, Rows, Session, ShardBuffer
+from fmcluster.store import LayerSpec, RunWriter
 
 
 def test_rows_before_a_batch_that_is_taken_back_survive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,3 +68,52 @@ def test_a_value_beyond_float16_in_a_batch_that_is_taken_back_fails_nothing(
             model(images[8:] * 1e6)
             raise KeyError
     assert len(fm.open_run(tmp_path / "run.zarr")) == 1
+
+
+class CountedCopy:
+    """A copy of four rows that has arrived already, or not yet; counts what is asked of it."""
+
+    def __init__(self, *, has_arrived: bool) -> None:
+        self.has_arrived = has_arrived
+        self.n_released = 0
+
+    def result(self) -> tuple[np.ndarray, Moments]:
+        sums = np.array([[4.0], [4.0], [4.0], [1.0], [1.0], [0.0], [0.0]])
+        return np.ones((4, 1), np.float32), Moments(sums)
+
+    def release(self) -> None:
+        self.n_released += 1
+
+
+@pytest.mark.parametrize("has_arrived", [True, False])
+@pytest.mark.parametrize("withdrawn", [True, False])
+def test_moments_of_rows_count_once_and_not_at_all_where_they_are_withdrawn(
+    has_arrived: bool, withdrawn: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    added = []
+    add = PendingSnapshot.add
+    monkeypatch.setattr(PendingSnapshot, "add", lambda *args, **named: (added.append(named), add(*args, **named)))
+    written, copy = [], CountedCopy(has_arrived=has_arrived)
+    spec = LayerSpec("fc", (1,), "float32", "Linear")
+    buffer = ShardBuffer(
+        lambda layer, **what: written.append((layer, what["offset"], what["values"].tolist())),
+        specs={"fc": spec},
+        n_samples=4,
+        shard_samples=4,
+    )
+    snapshot = PendingSnapshot(epoch=0, step=0, metrics={})
+    session = Session(RunWriter(tmp_path / "run.zarr"), provenance={}, refuses_overflow=True)
+    try:
+        if withdrawn:
+            snapshot.withdraw(7, slot=0)
+        session.put_rows(Rows(snapshot, buffer, "fc", "activation", 0, 4, copy, 7))
+        session.wait()
+    finally:
+        session.close()
+    assert session.take_failure() is None
+    assert len(added) == 1
+    assert copy.n_released == 1
+    assert written == [("fc", 0, [[1.0]] * 4)]
+    total = snapshot.total("fc", "activation")
+    assert (total is None) == withdrawn
+    assert total is None or total.values[0].tolist() == [4.0]

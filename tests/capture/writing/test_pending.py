@@ -1,4 +1,4 @@
-"""Values that the stored dtype cannot hold."""
+"""Values that the stored dtype cannot hold, and what a pending snapshot sums up to."""
 
 import json
 from collections.abc import Callable
