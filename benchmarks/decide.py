@@ -38,8 +38,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 import fmcluster as fm
-from fmcluster.recipes import DigitImages, evaluate, load_digit_splits, train_one_epoch
-from fmcluster.recipes._demo import pretrain, replace_head
+from fmcluster.recipes import DigitImages, evaluate, load_digit_splits, pretrain, replace_head, train_one_epoch
 
 CPU = torch.device("cpu")
 INNER = ".conv1"

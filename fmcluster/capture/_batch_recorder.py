@@ -19,7 +19,7 @@ from ..store import Mode, Quantity, open_run
 from ._axes import AxisTracker
 from ._batch_pass import BatchPass
 from ._context import SnapshotContext
-from ._datasets import classes, labels, paths
+from ._datasets import classes, sample_tables
 from ._hooks import CallCounts, Firing, hooked
 from ._indices import Index, as_indices, check_in, count_slots
 from ._layers import PlannedLayer, plan
@@ -344,7 +344,7 @@ class BatchRecorder(Recording):
         session.put_alone(snapshot, partial(epoch.context.buffer.finish, epoch.count), what="the last samples")
         if self._brings_samples and self._dataset is not None and not snapshot.failed:
             self._brings_samples = False
-            for name, values in self._tables(self._dataset).items():
+            for name, values in sample_tables(self._dataset).items():
                 work = partial(session.writer.add_static, f"samples/{name}", values, dimensions=("item",))
                 session.put_alone(snapshot, work, what=f"samples/{name}")
         session.commit(snapshot, epoch.index, loss_scale=epoch.scale if self._keep.gradient else None)
@@ -378,15 +378,6 @@ class BatchRecorder(Recording):
                 shard_samples=self._shard_samples,
             ),
         )
-
-    @staticmethod
-    def _tables(dataset: Dataset[Any]) -> dict[str, npt.NDArray[Any]]:
-        """Return what the run keeps of the data set: arrays of a row per item, by name."""
-        count = len(dataset)  # type: ignore[arg-type]
-        tables: dict[str, npt.NDArray[Any]] = {"sample": np.arange(count), "label": labels(dataset)}
-        if (found := paths(dataset)) is not None:
-            tables["path"] = np.array(found)
-        return tables
 
 
 def _as_scale(loss_scale: float | Scaler) -> float:

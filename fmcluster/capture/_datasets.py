@@ -147,6 +147,14 @@ def labels(dataset: Any) -> npt.NDArray[np.int64]:
     return np.full(len(dataset), -1, np.int64)
 
 
+def sample_tables(dataset: Any) -> dict[str, npt.NDArray[Any]]:
+    """Return what a run keeps of a data set: arrays of a row per item, by name."""
+    tables: dict[str, npt.NDArray[Any]] = {"sample": np.arange(len(dataset)), "label": labels(dataset)}
+    if (found := paths(dataset)) is not None:
+        tables["path"] = np.array(found)
+    return tables
+
+
 def as_labels(listed: Any, *, count: int) -> npt.NDArray[np.int64] | None:
     """Return labels of so many samples as integers, ndarray of shape (count,); None where they are none.
 

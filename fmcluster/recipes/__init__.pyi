@@ -1,4 +1,6 @@
 from ._demo import DemoResult as DemoResult
+from ._demo import pretrain as pretrain
+from ._demo import replace_head as replace_head
 from ._demo import run_demo as run_demo
 from ._digits import DigitImages as DigitImages
 from ._digits import DigitSplits as DigitSplits

@@ -23,7 +23,7 @@ class ListSession:
 
 
 def test_rows_say_where_they_belong() -> None:
-    layer = PlannedLayer(LayerSpec("fc", (3,), "float16", "Linear", gradient=True), (3,), Reduction("float16"))
+    layer = PlannedLayer(LayerSpec("fc", (3,), "float16", "Linear", gradient=True), (3,), Reduction("float16"), 1)
     session, snapshot = ListSession(), PendingSnapshot(epoch=2, step=5, metrics={})
     buffer = ShardBuffer(lambda *_args, **_named: None, specs={"fc": layer.spec}, n_samples=8, shard_samples=4)
     context = SnapshotContext({Firing("fc", 0, ""): layer}, None, session, snapshot, buffer)

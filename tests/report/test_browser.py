@@ -191,12 +191,12 @@ def _mesh(opened: Opened, which: str) -> np.ndarray:
 def test_the_heat_maps_show_what_their_controls_choose(opened: Opened, written: Written) -> None:
     cka = fm.similarity(written.run)
     np.testing.assert_allclose(_mesh(opened, "layers"), cka.between_layers(2), atol=5.1e-4)
-    opened.page.locator("#alike-snapshot").focus()
+    opened.page.locator("#similarity-snapshot").focus()
     opened.page.keyboard.press("Home")
     np.testing.assert_allclose(_mesh(opened, "layers"), cka.between_layers(0), atol=5.1e-4)
-    assert opened.page.locator("output[for=alike-snapshot]").inner_text() == "epoch 0"
+    assert opened.page.locator("output[for=similarity-snapshot]").inner_text() == "epoch 0"
     last = written.run.layers[-1]
-    opened.page.locator("#alike-layer").select_option(label=last)
+    opened.page.locator("#similarity-layer").select_option(label=last)
     np.testing.assert_allclose(_mesh(opened, "snapshots"), cka.between_snapshots(last), atol=5.1e-4)
 
 

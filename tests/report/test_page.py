@@ -124,4 +124,4 @@ def test_a_run_that_cannot_be_diagnosed_gets_a_page_that_says_why(tmp_path: Path
 def test_a_run_of_one_snapshot_has_layers_against_layers_alone(tmp_path: Path, quick_disk: None) -> None:
     parsed = write(record(tmp_path, snapshots=1), tmp_path / "page.html")
     assert list(parsed.data["similarity"]) == ["layers"]
-    assert "alike-snapshot" not in {attributes.get("id") for _, attributes in parsed.tags}
+    assert "similarity-snapshot" not in {attributes.get("id") for _, attributes in parsed.tags}

@@ -168,7 +168,7 @@ def test_aligned_umap_is_told_which_rows_are_the_same():
         assert embedding.fit == "pooled"
         first, second, _ = embedding.by_snapshot(embedding.values)
         assert min(np.corrcoef(first[:, axis], second[:, axis])[0, 1] for axis in range(2)) > 0.8
-        with pytest.raises(TypeError, match="AlignedUMAP maps all snapshots at once"):
+        with pytest.raises(TypeError, match="AlignedUMAP embeds all snapshots at once"):
             embed(scores_of(values.reshape(-1, 4), 3), AlignedUMAP(), fit="each")
         with pytest.raises(ValueError, match="there is only one; pass UMAP"):
             embed(scores_of(values[0], 1), AlignedUMAP())
