@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow test-all lint docs pictures clean
+.PHONY: demo test test-slow test-all gpu lint docs pictures clean
 
 demo: .venv/installed
 	$(BIN)/fmcluster demo
@@ -18,6 +18,18 @@ test-slow: .venv/installed-test
 
 test-all: .venv/installed-test
 	$(PYTEST) -m "not gpu" $(ARGS)
+
+# all that needs a CUDA device; GPU_PYTHON=python3 where a Python with the dependencies is there already
+GPU_PYTHON ?= $(BIN)/python
+GPU_RESULTS ?= benchmarks/results
+
+gpu: $(if $(filter $(BIN)/python,$(GPU_PYTHON)),.venv/installed-test)
+	TRITON_INTERPRET=0 $(GPU_PYTHON) -m pytest -m gpu --numprocesses 8 --dist worksteal --fail-on-skip $(ARGS) \
+	  tests/capture tests/analysis/components
+	$(GPU_PYTHON) benchmarks/kernel.py --output $(GPU_RESULTS)
+	$(GPU_PYTHON) benchmarks/capture.py --rounds 3 --output $(GPU_RESULTS) --only $(GPU_CONTENDERS)
+	$(GPU_PYTHON) benchmarks/capture.py --rounds 3 --output $(GPU_RESULTS) --max-size 14 --only $(GPU_CONTENDERS)
+GPU_CONTENDERS := fmcluster "dict of clones" "clones + np.save"
 
 lint: .venv/installed-lint
 	$(BIN)/ruff check .

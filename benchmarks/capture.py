@@ -1,6 +1,7 @@
 """What does it cost to record a probe pass? Side by side, in one run, in turn.
 
     FMCLUSTER_DATA=... python benchmarks/capture.py
+    FMCLUSTER_DATA=... python benchmarks/capture.py --max-size 14
     FMCLUSTER_DATA=... python benchmarks/capture.py --memory
 
 ResNet-18 at 224 pixels, its ten children at full resolution, evaluation mode. A pass shows the probe to the model in
@@ -12,6 +13,9 @@ Prints, for each contender, seconds and the ratio to the bare pass of the same r
 bytes on the disk, and which layers it kept wrong, compared with hooks that clone. The `limit` is the largest of the
 bare pass, the copy of what is stored to the host (CUDA only) and the write of what is compressed, at the bandwidths
 measured in the same round. Writes results/capture-<device>.json.
+
+With --max-size: what is larger is averaged to that many pixels on the device, by each who can; those who keep outputs
+whole are left out. Writes results/capture-<device>-<pixels>px.json.
 
 With --memory: how much memory each takes beyond the bare pass (resident.py), over 20 snapshots of one Recorder; writes
 results/capture-memory-<device>.json. Files go to the system's folder for temporary files (TMPDIR), which has to be on
@@ -32,7 +36,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from contenders import CONTENDERS, Contender, Fmcluster, size_of
+from contenders import CONTENDERS, WHOLE_ONLY, Contender, Fmcluster, size_of
 from limits import limit
 from resident import CANDIDATES, measure_in_process
 from results import FOLDER, machine, write
@@ -127,6 +131,8 @@ def compare(setting: Setting, arguments: argparse.Namespace) -> None:
         for number, kind in enumerate(CONTENDERS):
             if arguments.only and kind.name not in ("bare", *arguments.only):
                 continue
+            if setting.max_size is not None and kind in WHOLE_ONLY:
+                continue
             contender = kind(setting, folder=root / str(number))
             try:
                 contender.load()
@@ -146,11 +152,12 @@ def compare(setting: Setting, arguments: argparse.Namespace) -> None:
         pairs = zip(by_name[Fmcluster.name]["seconds"], by_name["limit"]["seconds"], strict=True)
         over = measured["fmcluster_over_limit"] = [a / b for a, b in pairs]
         print(f"fmcluster over limit: {median(over):.3f} ({min(over):.3f} to {max(over):.3f})")
-    write(f"capture-{setting.label}", measured, folder=arguments.output)
+    write(f"capture-{setting.label}{named(setting)}", measured, folder=arguments.output)
 
 
 def compare_memory(setting: Setting, arguments: argparse.Namespace) -> None:
     passed_on = ["--images", str(len(setting.probe)), "--batch-size", str(setting.batch_size)]
+    passed_on += ["--max-size", str(setting.max_size)] if setting.max_size else []
     passed_on += ["--weights", arguments.weights] if arguments.weights else []
     rows = []
     for name, kind in CANDIDATES.items():
@@ -171,7 +178,15 @@ def compare_memory(setting: Setting, arguments: argparse.Namespace) -> None:
             pending = f"{row['peak_pending_bytes'] / 2**20:.0f} of {row['max_pending_bytes'] / 2**20:.0f} MiB pending"
             print(f"  ({verdict} {row['allowed'] / 2**20:.0f} MiB; {pending})", end="")
         print(flush=True)
-    write(f"capture-memory-{setting.label}", {**described(setting, arguments), "rows": rows}, folder=arguments.output)
+    write(
+        f"capture-memory-{setting.label}{named(setting)}",
+        {**described(setting, arguments), "rows": rows},
+        folder=arguments.output,
+    )
+
+
+def named(setting: Setting) -> str:
+    return "" if setting.max_size is None else f"-{setting.max_size}px"
 
 
 def described(setting: Setting, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -182,6 +197,7 @@ def described(setting: Setting, arguments: argparse.Namespace) -> dict[str, Any]
         "threads": torch.get_num_threads(),
         "images": len(setting.probe),
         "batch_size": setting.batch_size,
+        "max_size": setting.max_size,
         "photographs": "FMCLUSTER_DATA" in os.environ,
         "trained_weights": bool(arguments.weights),
     }

@@ -83,6 +83,7 @@ class Fmcluster(Contender):
             self.folder / "run.zarr",
             probe=self.setting.probe,
             batch_size=self.setting.batch_size,
+            max_size=self.setting.max_size,
             max_pending_bytes=self.max_pending_bytes,
         )
         self._recorder.__enter__()
@@ -148,14 +149,14 @@ class DictOfClones(InMemory):
     name, keeps = "dict of clones", "float32 in memory"
 
     def copy(self, output: torch.Tensor) -> torch.Tensor:
-        return output.detach().to("cpu", copy=True)
+        return self.setting.kept(output).to("cpu", copy=True)
 
 
 class TorchSave(InMemory):
     name, keeps = "torch.save", "float16, one file"
 
     def copy(self, output: torch.Tensor) -> torch.Tensor:
-        return output.detach().half().cpu()
+        return self.setting.kept(output).half().cpu()
 
     def take(self) -> None:
         super().take()
@@ -178,7 +179,7 @@ class NumpySave(Contender):
         self._parts.clear()
 
     def save(self, layer: str, output: torch.Tensor) -> None:
-        np.save(self.folder / f"{layer}.{self._parts[layer]}.npy", output.detach().half().cpu().numpy())
+        np.save(self.folder / f"{layer}.{self._parts[layer]}.npy", self.setting.kept(output).half().cpu().numpy())
         self._parts[layer] += 1
 
     def take(self) -> None:
@@ -280,7 +281,7 @@ class H5py(Contender):
         flush(self.folder)
 
     def _append(self, file: Any, name: str, output: torch.Tensor) -> None:
-        values = output.detach().half().cpu().numpy()
+        values = self.setting.kept(output).half().cpu().numpy()
         if name not in file:
             shape = (0, *values.shape[1:])
             chunks, maxshape = (1, *values.shape[1:]), (None, *values.shape[1:])
@@ -307,6 +308,8 @@ CONTENDERS: tuple[type[Contender], ...] = (
     Captum,
     H5py,
 )
+
+WHOLE_ONLY = (RecipeDict, Captum)  # keep outputs as they are
 
 
 def flush(folder: Path) -> None:

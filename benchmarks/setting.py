@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.functional import adaptive_avg_pool2d
 from torch.utils.data import ConcatDataset, DataLoader, TensorDataset
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
@@ -22,6 +23,7 @@ class Setting:
     probe: TensorDataset
     device: torch.device
     batch_size: int
+    max_size: int | None = None  # what is larger is averaged to this many pixels, on the device
 
     @property
     def layers(self) -> list[str]:
@@ -30,6 +32,13 @@ class Setting:
     @property
     def label(self) -> str:
         return torch.cuda.get_device_name().lower().replace(" ", "-") if self.device.type == "cuda" else "cpu"
+
+    def kept(self, output: torch.Tensor) -> torch.Tensor:
+        """Return what is to be kept of an output, before it is rounded."""
+        output = output.detach()
+        if self.max_size is None or output.ndim != 4:
+            return output
+        return adaptive_avg_pool2d(output, [min(self.max_size, pixels) for pixels in output.shape[2:]])
 
     def batches(self) -> Iterator[torch.Tensor]:
         for (images,) in DataLoader(self.probe, batch_size=self.batch_size):
@@ -54,7 +63,7 @@ class Setting:
     def reference(self) -> dict[str, np.ndarray]:
         """Return what the children return, in float16, taken by hooks that clone before anything overwrites it."""
         parts: dict[str, list[torch.Tensor]] = {}
-        self.show_with_hooks(lambda name, output: parts.setdefault(name, []).append(output.detach().half().cpu()))
+        self.show_with_hooks(lambda name, output: parts.setdefault(name, []).append(self.kept(output).half().cpu()))
         return {name: torch.cat(values).numpy() for name, values in parts.items()}
 
 
@@ -74,6 +83,7 @@ def hooks_on_children(model: nn.Module, keep: Callable[[str, torch.Tensor], None
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", type=int, help="default: 96; 384 on CUDA")
     parser.add_argument("--batch-size", type=int, help="default: 32; 128 on CUDA")
+    parser.add_argument("--max-size", type=int, help="average what is larger to this many pixels; default: keep all")
     parser.add_argument("--weights", help="state dict of a ResNet-18 with two classes")
 
 
@@ -85,7 +95,8 @@ def make_setting(arguments: argparse.Namespace) -> Setting:
     if arguments.weights:
         model.load_state_dict(torch.load(arguments.weights, weights_only=True))
     probe = TensorDataset(photographs(arguments.images or (384 if on_cuda else 96)))
-    return Setting(model.to(device).eval(), probe, device, arguments.batch_size or (128 if on_cuda else 32))
+    batch_size = arguments.batch_size or (128 if on_cuda else 32)
+    return Setting(model.to(device).eval(), probe, device, batch_size, arguments.max_size)
 
 
 def photographs(count: int, *, size: int = 224) -> torch.Tensor:

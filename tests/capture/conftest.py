@@ -64,7 +64,7 @@ def outputs(model: nn.Module, data: Data, *, batch_size: int = 4) -> dict[str, n
     for name, batches in seen.items():
         for call in range(len(batches[0])):
             key = name if len(batches[0]) == 1 else f"{name}.call{call}"
-            out[key] = torch.cat([batch[call] for batch in batches]).contiguous().numpy()
+            out[key] = torch.cat([batch[call] for batch in batches]).contiguous().cpu().numpy()
     return out
 
 

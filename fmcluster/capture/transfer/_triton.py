@@ -11,6 +11,7 @@ from ._reduce import LARGEST, OVERFLOW, by_channel, stored_shape
 
 N_SUMS = 10  # rows of a partial result: those of `Moments`, then lowest, highest and number of values that do not fit
 _TILE = 1024
+_WARPS = 8  # of 32 lanes: with fewer, the sums of a tile do not fit into the registers
 _MOST_PROGRAMS = 2048
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -59,10 +60,12 @@ def _reduce(  # type: ignore[no-untyped-def]
     right,
     out_height,
     out_width,
+    WIDE: tl.constexpr,
     HAS_CHANNELS: tl.constexpr,
     POOLS: tl.constexpr,
     WINDOW_H: tl.constexpr,
     WINDOW_W: tl.constexpr,
+    IS_FLOAT16: tl.constexpr,
     EXACT_SQUARES: tl.constexpr,
     CAN_OVERFLOW: tl.constexpr,
     CLIPS: tl.constexpr,
@@ -78,7 +81,9 @@ def _reduce(  # type: ignore[no-untyped-def]
     number = tl.load(kept_channels + channel, mask=there, other=0) if HAS_CHANNELS else channel
     base = number.to(tl.int64) * source_c
     out_base = channel.to(tl.int64) * out_c
-    first = tl.program_id(1).to(tl.int64) * per_program
+    # positions are divided, for which 64 bits cost several times as much; where they lie may need them
+    share = tl.program_id(1).to(tl.int64) if WIDE else tl.program_id(1)
+    first = share * per_program
     last = tl.minimum(first + per_program, n_positions)
 
     zero = tl.zeros((BLOCK_C, BLOCK_P), tl.float32)
@@ -98,24 +103,28 @@ def _reduce(  # type: ignore[no-untyped-def]
         image = position // (height * width)
         y = (position // width) % height
         x = position % width
-        where = image * source_n + y * source_h + x * source_w
+        where = image.to(tl.int64) * source_n + y * source_h + x * source_w
         value = tl.load(source + base[:, None] + where[None, :], mask=mask, other=0).to(tl.float32)
         size = tl.abs(value)
         finite = mask & (size < float("inf"))
         kept = tl.where(finite, value, 0.0)
-        is_large = finite & (size > 1.152921504606847e18)
-        is_small = finite & (size < 8.673617379884035e-19)
-        middle = tl.where(is_large, 0.0, kept)
-        total, total_lost = _add(total, total_lost, middle)
-        large, large_lost = _add(large, large_lost, tl.where(is_large, kept, 0.0) * 5.421010862427522e-20)
-        square, rest = _square(tl.where(is_small, 0.0, middle))
-        squares, squares_lost = _add(squares, squares_lost, square)
-        if not EXACT_SQUARES:
-            squares_lost += rest
-        square, rest = _square(tl.where(is_large, kept, 0.0) * 1.262177448353619e-29)
-        large_squares, large_squares_lost = _add(large_squares, large_squares_lost + rest, square)
-        square, rest = _square(tl.where(is_small, kept, 0.0) * 1.2676506002282294e30)
-        small_squares, small_squares_lost = _add(small_squares, small_squares_lost + rest, square)
+        if IS_FLOAT16:  # neither so large nor so small
+            total, total_lost = _add(total, total_lost, kept)
+            squares, squares_lost = _add(squares, squares_lost, kept * kept)
+        else:
+            is_large = finite & (size > 1.152921504606847e18)
+            is_small = finite & (size < 8.673617379884035e-19)
+            middle = tl.where(is_large, 0.0, kept)
+            total, total_lost = _add(total, total_lost, middle)
+            large, large_lost = _add(large, large_lost, tl.where(is_large, kept, 0.0) * 5.421010862427522e-20)
+            square, rest = _square(tl.where(is_small, 0.0, middle))
+            squares, squares_lost = _add(squares, squares_lost, square)
+            if not EXACT_SQUARES:
+                squares_lost += rest
+            square, rest = _square(tl.where(is_large, kept, 0.0) * 1.262177448353619e-29)
+            large_squares, large_squares_lost = _add(large_squares, large_squares_lost + rest, square)
+            square, rest = _square(tl.where(is_small, kept, 0.0) * 1.2676506002282294e30)
+            small_squares, small_squares_lost = _add(small_squares, small_squares_lost + rest, square)
         lowest = tl.minimum(lowest, tl.where(finite, value, float("inf")))
         highest = tl.maximum(highest, tl.where(finite, value, -float("inf")))
         count += finite.to(tl.int32)
@@ -132,7 +141,7 @@ def _reduce(  # type: ignore[no-untyped-def]
                 if CLIPS:
                     clipped = tl.minimum(tl.maximum(value, -LARGEST_STORED), LARGEST_STORED)
                     stored = tl.where(finite, clipped, value)
-            to = image * out_n + (y - top) * out_h + (x - left) * out_w
+            to = image.to(tl.int64) * out_n + (y - top) * out_h + (x - left) * out_w
             tl.store(out + out_base[:, None] + to[None, :], stored.to(out.dtype.element_ty), mask=inside)
 
     if POOLS:
@@ -249,10 +258,12 @@ def reduce_with_triton(output: torch.Tensor, reduction: Reduction, *, clips: boo
         left,
         right,
         *out.shape[2:],
+        WIDE=n_positions + per_program >= 2**31,
         HAS_CHANNELS=reduction.channels is not None,
         POOLS=pools,
         WINDOW_H=_window(bottom - top, out.shape[2]),
         WINDOW_W=_window(right - left, out.shape[3]),
+        IS_FLOAT16=output.dtype == torch.float16,
         EXACT_SQUARES=output.dtype != torch.float32,
         CAN_OVERFLOW=torch.finfo(output.dtype).max > LARGEST[reduction.dtype],
         CLIPS=clips,
@@ -261,6 +272,7 @@ def reduce_with_triton(output: torch.Tensor, reduction: Reduction, *, clips: boo
         BLOCK_C=block_c,
         BLOCK_P=block_p,
         N_ROWS=N_SUMS,
+        num_warps=_WARPS,
         enable_fp_fusion=False,  # a fused product would change what the rounding errors are taken for
     )
     return stored, _combine(partial)

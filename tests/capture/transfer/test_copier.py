@@ -1,6 +1,7 @@
 """Copies of outputs on their way to the disk: what they hold, what they wait for, and what they do not."""
 
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -235,7 +236,9 @@ def test_its_threads_end_with_it() -> None:
 def without_synchronisation() -> Iterator[None]:
     """Whatever makes the host wait for the device is an error."""
     torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch calls this mode a prototype
+        torch.cuda.set_sync_debug_mode("error")
     try:
         yield
     finally:

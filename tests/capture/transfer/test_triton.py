@@ -145,8 +145,9 @@ kernel = _triton._reduce
 names = kernel.arg_names
 for source, out, pools, block in [("fp32", "fp16", False, 1), ("bf16", "fp16", True, 32), ("fp16", "fp32", False, 32)]:
     constant = dict(
-        HAS_CHANNELS=True, POOLS=pools, WINDOW_H=4, WINDOW_W=4, EXACT_SQUARES=source != "fp32", CAN_OVERFLOW=True,
-        CLIPS=True, LIMIT=65520.0, LARGEST_STORED=65504.0, BLOCK_C=block, BLOCK_P=1024 // block, N_ROWS=_triton.N_SUMS,
+        WIDE=pools, HAS_CHANNELS=True, POOLS=pools, WINDOW_H=4, WINDOW_W=4, IS_FLOAT16=source == "fp16",
+        EXACT_SQUARES=source != "fp32", CAN_OVERFLOW=True, CLIPS=True, LIMIT=65520.0, LARGEST_STORED=65504.0,
+        BLOCK_C=block, BLOCK_P=1024 // block, N_ROWS=_triton.N_SUMS,
     )
     pointers = {"source": "*" + source, "kept_channels": "*i32", "out": "*" + out, "partial": "*fp64"}
     signature = {name: "constexpr" if name in constant else pointers.get(name, "i32") for name in names}
