@@ -19,17 +19,18 @@ test-slow: .venv/installed-test
 test-all: .venv/installed-test
 	$(PYTEST) -m "not gpu" $(ARGS)
 
-# all that needs a CUDA device; GPU_PYTHON=python3 where a Python with the dependencies is there already
+# all that needs a CUDA device; GPU_PYTHON=python3 where a Python with the package and what it needs is there already
 GPU_PYTHON ?= $(BIN)/python
 GPU_RESULTS ?= benchmarks/results
+GPU_CAPTURE := $(GPU_PYTHON) benchmarks/capture.py --rounds 3 --output $(GPU_RESULTS) \
+  --only fmcluster "dict of clones" "clones + np.save"
 
 gpu: $(if $(filter $(BIN)/python,$(GPU_PYTHON)),.venv/installed-test)
-	TRITON_INTERPRET=0 $(GPU_PYTHON) -m pytest -m gpu --numprocesses 8 --dist worksteal --fail-on-skip $(ARGS) \
+	TRITON_INTERPRET=0 $(GPU_PYTHON) -m pytest -m gpu --numprocesses 8 --dist worksteal $(ARGS) \
 	  tests/capture tests/analysis/components
 	$(GPU_PYTHON) benchmarks/kernel.py --output $(GPU_RESULTS)
-	$(GPU_PYTHON) benchmarks/capture.py --rounds 3 --output $(GPU_RESULTS) --only $(GPU_CONTENDERS)
-	$(GPU_PYTHON) benchmarks/capture.py --rounds 3 --output $(GPU_RESULTS) --max-size 14 --only $(GPU_CONTENDERS)
-GPU_CONTENDERS := fmcluster "dict of clones" "clones + np.save"
+	$(GPU_CAPTURE) --images 96 --batch-size 96
+	$(GPU_CAPTURE) --max-size 14
 
 lint: .venv/installed-lint
 	$(BIN)/ruff check .

@@ -36,7 +36,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from contenders import CONTENDERS, WHOLE_ONLY, Contender, Fmcluster, size_of
+from contenders import CONTENDERS, Contender, Fmcluster, size_of
 from limits import limit
 from resident import CANDIDATES, measure_in_process
 from results import FOLDER, machine, write
@@ -131,7 +131,7 @@ def compare(setting: Setting, arguments: argparse.Namespace) -> None:
         for number, kind in enumerate(CONTENDERS):
             if arguments.only and kind.name not in ("bare", *arguments.only):
                 continue
-            if setting.max_size is not None and kind in WHOLE_ONLY:
+            if setting.max_size is not None and kind.whole_only:
                 continue
             contender = kind(setting, folder=root / str(number))
             try:
@@ -152,7 +152,7 @@ def compare(setting: Setting, arguments: argparse.Namespace) -> None:
         pairs = zip(by_name[Fmcluster.name]["seconds"], by_name["limit"]["seconds"], strict=True)
         over = measured["fmcluster_over_limit"] = [a / b for a, b in pairs]
         print(f"fmcluster over limit: {median(over):.3f} ({min(over):.3f} to {max(over):.3f})")
-    write(f"capture-{setting.label}{named(setting)}", measured, folder=arguments.output)
+    write(f"capture-{setting.label}", measured, folder=arguments.output)
 
 
 def compare_memory(setting: Setting, arguments: argparse.Namespace) -> None:
@@ -178,15 +178,8 @@ def compare_memory(setting: Setting, arguments: argparse.Namespace) -> None:
             pending = f"{row['peak_pending_bytes'] / 2**20:.0f} of {row['max_pending_bytes'] / 2**20:.0f} MiB pending"
             print(f"  ({verdict} {row['allowed'] / 2**20:.0f} MiB; {pending})", end="")
         print(flush=True)
-    write(
-        f"capture-memory-{setting.label}{named(setting)}",
-        {**described(setting, arguments), "rows": rows},
-        folder=arguments.output,
-    )
-
-
-def named(setting: Setting) -> str:
-    return "" if setting.max_size is None else f"-{setting.max_size}px"
+    measured = {**described(setting, arguments), "rows": rows}
+    write(f"capture-memory-{setting.label}", measured, folder=arguments.output)
 
 
 def described(setting: Setting, arguments: argparse.Namespace) -> dict[str, Any]:

@@ -25,6 +25,7 @@ class Contender:
 
     name: ClassVar[str]
     keeps: ClassVar[str]
+    whole_only: ClassVar[bool] = False  # whether it keeps outputs as they are, and cannot average them
     one_run: ClassVar[bool] = False  # whether all passes go into one run, so that its files have to stay
 
     def __init__(self, setting: Setting, *, folder: Path) -> None:
@@ -140,6 +141,7 @@ class RecipeDict(InMemory):
     """
 
     name, keeps = "recipe's dict", "float32 in memory, not copied"
+    whole_only = True
 
     def copy(self, output: torch.Tensor) -> torch.Tensor:
         return output.detach()
@@ -248,6 +250,7 @@ class Captum(Contender):
     """Captum's activation vectors, which its concept and influence methods keep on the disk."""
 
     name, keeps = "Captum AV", "float32, a file per layer and batch"
+    whole_only = True
 
     def load(self) -> None:
         from captum._utils.av import AV
@@ -308,8 +311,6 @@ CONTENDERS: tuple[type[Contender], ...] = (
     Captum,
     H5py,
 )
-
-WHOLE_ONLY = (RecipeDict, Captum)  # keep outputs as they are
 
 
 def flush(folder: Path) -> None:

@@ -10,12 +10,14 @@ writes as much as it can. Writes results/kernel-<device>.json.
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 from results import FOLDER, machine, write
+from setting import device_label
 
 from fmcluster.capture._options import Reduction
 from fmcluster.capture.transfer._reduce import reduce_with_torch
@@ -48,35 +50,39 @@ def main() -> None:
                 rows += compare(layer, output, rounds=arguments.rounds)
     device = torch.cuda.get_device_name()
     measured = {"machine": machine(), "device": device, "torch": torch.__version__, "rows": rows}
-    write(f"kernel-{device.lower().replace(' ', '-')}", measured, folder=arguments.output)
+    write(f"kernel-{device_label()}", measured, folder=arguments.output)
 
 
 def compare(layer: str, output: torch.Tensor, *, rounds: int) -> list[dict[str, Any]]:
-    rows = []
+    sizes = (None, 14) if output.shape[2] > 14 else (None,)
+    return [row for size in sizes for row in compare_at(layer, output, size=size, rounds=rounds)]
+
+
+def compare_at(layer: str, output: torch.Tensor, *, size: int | None, rounds: int) -> list[dict[str, Any]]:
+    reduction = Reduction("float16", size=None if size is None else (size, size))
+    kept = output[0, 0].numel() if size is None else size * size
+    moved = output.nbytes + output.shape[0] * output.shape[1] * kept * 2
+    ways: dict[str, tuple[Callable[[], Any], int]] = {
+        "fused": (partial(reduce_with_triton, output, reduction, clips=True), moved),
+        "torch": (partial(reduce_with_torch, output, reduction, clips=True), moved),
+        "copy": (output.clone, 2 * output.nbytes),
+    }
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(-3, rounds):  # the first three warm up
+        for name, (way, _) in ways.items():
+            duration = milliseconds(way)
+            if turn >= 0:
+                taken[name].append(duration)
     layout = "channels last" if output.stride(1) == 1 else "contiguous"
-    for size in (None, 14):
-        if size is not None and output.shape[2] <= size:
-            continue
-        reduction = Reduction("float16", size=None if size is None else (size, size))
-        kept = output[0, 0].numel() if size is None else size * size
-        moved = output.nbytes + output.shape[0] * output.shape[1] * kept * 2
-        ways: dict[str, tuple[Callable[[], Any], int]] = {
-            "fused": (lambda r=reduction: reduce_with_triton(output, r, clips=True), moved),
-            "torch": (lambda r=reduction: reduce_with_torch(output, r, clips=True), moved),
-            "copy": (output.clone, 2 * output.nbytes),
-        }
-        taken: dict[str, list[float]] = {name: [] for name in ways}
-        for turn in range(-3, rounds):
-            for name, (way, _) in ways.items():
-                seconds = milliseconds(way)
-                if turn >= 0:
-                    taken[name].append(seconds)
-        for name, (_, nbytes) in ways.items():
-            row = {"layer": layer, "dtype": str(output.dtype), "layout": layout, "size": size, "way": name}
-            rows.append({**row, "milliseconds": taken[name], "gb_per_second": nbytes / median(taken[name]) / 1e6})
-            times = f"{median(taken[name]):8.3f} ms ({min(taken[name]):.3f} to {max(taken[name]):.3f})"
-            print(f"{layer:7s} {output.dtype!s:14s} {layout:14s} {size or 'whole'!s:6s} {name:6s} {times}", end="")
-            print(f"  {rows[-1]['gb_per_second']:6.0f} GB/s")
+    rows = []
+    for name, (_, nbytes) in ways.items():
+        rate = nbytes / median(taken[name]) / 1e6
+        row = {"layer": layer, "dtype": str(output.dtype), "layout": layout, "size": size, "way": name}
+        rows.append({**row, "milliseconds": taken[name], "gb_per_second": rate})
+        times = f"{median(taken[name]):8.3f} ms ({min(taken[name]):.3f} to {max(taken[name]):.3f})"
+        print(
+            f"{layer:7s} {output.dtype!s:14s} {layout:14s} {size or 'whole'!s:6s} {name:6s} {times}  {rate:6.0f} GB/s"
+        )
     return rows
 
 

@@ -17,6 +17,11 @@ from torchvision.datasets import ImageFolder
 from torchvision.models import resnet18
 
 
+def device_label() -> str:
+    """Name the CUDA device, in a form fit for a file's name."""
+    return torch.cuda.get_device_name().lower().replace(" ", "-")
+
+
 @dataclass(frozen=True)
 class Setting:
     model: nn.Module
@@ -31,7 +36,9 @@ class Setting:
 
     @property
     def label(self) -> str:
-        return torch.cuda.get_device_name().lower().replace(" ", "-") if self.device.type == "cuda" else "cpu"
+        """Name the device and what is kept, as the file of the results does."""
+        device = device_label() if self.device.type == "cuda" else "cpu"
+        return device if self.max_size is None else f"{device}-{self.max_size}px"
 
     def kept(self, output: torch.Tensor) -> torch.Tensor:
         """Return what is to be kept of an output, before it is rounded."""

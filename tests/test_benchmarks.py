@@ -60,6 +60,16 @@ def test_a_library_that_is_not_installed_is_left_out_and_said(tmp_path):
     assert told["rows"][1] == {"contender": "h5py", "installed": False, "why": "hidden"}
 
 
+def test_maps_are_averaged_by_each_who_can_and_the_results_are_named_after_it(tmp_path):
+    told = measured(tmp_path, "--max-size", "14", "--only", "recipe's dict", "fmcluster", "clones + np.save")
+    assert [file.name.endswith("-14px.json") for file in tmp_path.glob("*.json")] == [True]
+    rows = {row["contender"]: row for row in told["rows"]}
+    assert set(rows) == {"bare", "fmcluster", "clones + np.save", "limit"}
+    assert rows["fmcluster"]["wrong"] == rows["clones + np.save"]["wrong"] == []
+    averaged = 16 * 2 * ((3 * 64 + 2 * 64 + 128 + 256) * 14**2 + 512 * 50 + 2)
+    assert told["stored_bytes"] == averaged
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 def test_memory_is_told_per_snapshot_beside_what_the_recorder_may_take(tmp_path):
     told = measured(tmp_path, "--memory", "--only", "fmcluster", "fmcluster 64 MiB", "dict of clones")

@@ -1,22 +1,20 @@
-"""How alike two representations of the same samples are: numbers between arrays, or between what was summed of them.
+"""Metrics of similarity between two representations of the same samples, given as arrays.
 
 Of an array of shape (n_samples, n_features), features may be in any order and on any basis: none of these metrics knows
 them. Two representations may have different numbers of features.
 """
 
-import warnings
-from math import sqrt
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import eigh
 from scipy.spatial.distance import pdist, squareform
 
+from ._canonical import canonical, weighted
+from ._kernels import FEWEST_SAMPLES, flatten_kernel, rbf_kernel, warn_of_bias
 from ._results import Array
 
-FEWEST_SAMPLES = 4  # of which a debiased estimate can be made
-_RANK = 1e-10  # a direction with less than this share of the largest variance is rounding
+__all__ = ["cca", "linear_cka", "procrustes", "pwcca", "rbf_cka", "svcca"]
 
 
 def linear_cka(x: npt.ArrayLike, y: npt.ArrayLike, *, debiased: bool = True) -> float:
@@ -50,6 +48,16 @@ def linear_cka(x: npt.ArrayLike, y: npt.ArrayLike, *, debiased: bool = True) -> 
     ----------
     S. Kornblith, M. Norouzi, H. Lee and G. Hinton, "Similarity of Neural Network Representations Revisited", ICML 2019.
     L. Song et al., "Feature Selection via Dependence Maximization", JMLR 13, 2012 (the unbiased estimate).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.random.default_rng(0).standard_normal((50, 8))
+    >>> print(f"{linear_cka(x, 3 * x[:, ::-1]):.3f}")  # neither the order of features nor scale matters
+    1.000
+    >>> noise = np.random.default_rng(1).standard_normal((50, 8))
+    >>> print(f"{linear_cka(x, noise):.3f} {linear_cka(x, noise, debiased=False):.3f}")
+    -0.006 0.127
     """
     x, y = _pair(x, y, fewest=FEWEST_SAMPLES if debiased else 2)
     if not debiased:
@@ -86,6 +94,13 @@ def rbf_cka(x: npt.ArrayLike, y: npt.ArrayLike, *, bandwidth: float = 0.5, debia
     References
     ----------
     Kornblith et al., ICML 2019, section 3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.random.default_rng(0).standard_normal((50, 8))
+    >>> print(f"{rbf_cka(x, x + 10):.3f}")
+    1.000
     """
     x, y = _pair(x, y, fewest=FEWEST_SAMPLES if debiased else 2)
     if not debiased:
@@ -118,6 +133,13 @@ def cca(x: npt.ArrayLike, y: npt.ArrayLike, *, n_directions: int | None = None) 
     References
     ----------
     H. Hotelling, "Relations Between Two Sets of Variates", Biometrika 28, 1936.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.random.default_rng(0).standard_normal((50, 2))
+    >>> cca(x, x @ [[1, 2], [3, 4]]).round(6)
+    array([1., 1.])
     """
     found, _ = canonical(**_products(x, y), n_directions=n_directions, variance=1.0)
     return found
@@ -146,6 +168,13 @@ def svcca(x: npt.ArrayLike, y: npt.ArrayLike, *, n_directions: int | None = None
     References
     ----------
     M. Raghu, J. Gilmer, J. Yosinski and J. Sohl-Dickstein, "SVCCA", NeurIPS 2017.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.random.default_rng(0).standard_normal((50, 2))
+    >>> print(f"{svcca(x, x @ [[1, 2], [3, 4]]):.3f}")
+    1.000
     """
     found, _ = canonical(**_products(x, y), n_directions=n_directions, variance=variance)
     return float(found.mean()) if len(found) else float("nan")
@@ -175,6 +204,13 @@ def pwcca(x: npt.ArrayLike, y: npt.ArrayLike, *, n_directions: int | None = None
     ----------
     A. Morcos, M. Raghu and S. Bengio, "Insights on Representational Similarity in Neural Networks with Canonical
     Correlation", NeurIPS 2018.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.random.default_rng(0).standard_normal((50, 2))
+    >>> print(f"{pwcca(x, x @ [[1, 2], [3, 4]]):.3f}")
+    1.000
     """
     found, weights = canonical(**_products(x, y), n_directions=n_directions, variance=1.0)
     return weighted(found, weights)
@@ -202,114 +238,18 @@ def procrustes(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
     ----------
     F. Ding, J.-S. Denain and J. Steinhardt, "Grounding Representation Similarity Through Statistical Testing",
     NeurIPS 2021.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.random.default_rng(0).standard_normal((50, 2))
+    >>> turned, stretched = x @ [[0, 1], [-1, 0]], x @ [[1, 0], [0, 9]]
+    >>> print(f"{procrustes(x, turned):.3f} {procrustes(x, stretched):.3f}")
+    1.000 0.803
     """
     x, y = _pair(x, y, fewest=2)
     norms = np.linalg.norm(x) * np.linalg.norm(y)
     return float(np.linalg.norm(x.T @ y, "nuc") / norms) if norms > 0 else float("nan")
-
-
-def warn_of_bias(n_samples: int, n_features: tuple[int, int]) -> None:
-    """Warn where features outnumber samples, and say what the biased linear estimate of independent noise would be.
-
-    That is the ratio of expectations, for normal noise; with Gaussian kernels it is more.
-    """
-    first, second = n_features
-    if max(n_features) > n_samples:
-        noise = sqrt(first / (first + n_samples) * second / (second + n_samples))
-        warnings.warn(
-            f"biased CKA of {n_samples} samples with {first} and {second} features is about {noise:.2f} or more even "
-            f"of independent noise; take debiased=True",
-            stacklevel=3,
-        )
-
-
-def rbf_kernel(squares: Array, *, bandwidth: float) -> Array:
-    """Return a Gaussian kernel of squared distances, at a share of the median distance; constant of one place."""
-    if not bandwidth > 0:
-        raise ValueError(f"bandwidth is {bandwidth}; expected a positive share of the median distance")
-    median = np.median(np.sqrt(squares[np.triu_indices(len(squares), 1)]))
-    if median == 0:
-        return np.ones_like(squares)
-    kernel: Array = np.exp(-squares / (2 * (bandwidth * median) ** 2))
-    return kernel
-
-
-def flatten_kernel(kernel: Array, *, debiased: bool) -> Array:
-    """Return a centered kernel as a vector of unit length: products of such vectors are alignments.
-
-    The debiased one is U-centered: without its diagonal, so that its products are unbiased (Song et al. 2012; G. J.
-    Székely and M. L. Rizzo, "Partial Distance Correlation with Methods for Dissimilarities", Annals of Statistics 42,
-    2014). Of a constant, the vector is zero.
-    """
-    n = len(kernel)
-    rows = kernel.sum(axis=1) - (np.diag(kernel) if debiased else 0)
-    lost = (n - 2, (n - 1) * (n - 2)) if debiased else (n, n * n)
-    centered = kernel - rows[:, None] / lost[0] - rows / lost[0] + rows.sum() / lost[1]
-    upper = np.sqrt(2) * centered[np.triu_indices(n, 1)]
-    values = upper if debiased else np.concatenate([np.diag(centered), upper])
-    norm = np.linalg.norm(values)
-    scale = np.abs(kernel).max(initial=0)
-    return values / norm if norm > 1e-10 * scale * n else np.zeros_like(values)
-
-
-def canonical(
-    xx: Array, yy: Array, *, xy: Array, n_points: int, n_directions: int | None, variance: float
-) -> tuple[Array, Array]:
-    """Return canonical correlations from centered products, and the weights of `x` on them (Morcos et al. 2018).
-
-    Parameters
-    ----------
-    xx, yy, xy : ndarray of shape (n_features, n_features), float64
-        Inner products of the centered features of x, of y, and of x with y.
-    n_points : int
-        Over how many points they were summed.
-    n_directions : int or None
-        Directions kept of each.
-    variance : float
-        Share of the variance that is kept where `n_directions` is None.
-
-    Raises
-    ------
-    ValueError
-        Where the directions of both are more than centered points have: then they share some, whatever they are.
-    """
-    if n_directions is not None and n_directions < 1:
-        raise ValueError(f"n_directions is {n_directions}; expected at least 1")
-    if not 0 < variance <= 1:
-        raise ValueError(f"variance is {variance}; expected a share, above 0 and up to 1")
-    white = [_whiten(each, n_directions, variance) for each in (xx, yy)]
-    counts = [each.shape[1] for each in white]
-    forced = sum(counts) - (n_points - 1)  # centered, the points have one direction fewer
-    if forced > 0 and min(counts) > 0:
-        raise ValueError(
-            f"of canonical correlations of {n_points} points on {counts[0]} and {counts[1]} directions, at least "
-            f"{min(forced, *counts)} of {min(counts)} are 1 whatever the points are; take more samples, or fewer "
-            f"directions (n_directions={max((n_points - 1) // 2, 1)} at most)"
-        )
-    if min(counts) == 0:
-        return np.empty(0), np.empty(0)
-    turned, found, _ = np.linalg.svd(white[0].T @ xy @ white[1], full_matrices=False)
-    weights = np.abs(turned.T @ white[0].T @ xx).sum(axis=1)
-    return np.clip(found, 0, 1), weights
-
-
-def weighted(correlations: Array, weights: Array) -> float:
-    """Return the weighted mean; NaN of nothing."""
-    return float(correlations @ weights / weights.sum()) if len(correlations) else float("nan")
-
-
-def _whiten(products: Array, n_directions: int | None, variance: float) -> Array:
-    """Return what turns features into directions of unit length, ndarray of shape (n_features, n_directions)."""
-    values, axes = eigh(products)
-    values, axes = values[::-1], axes[:, ::-1]
-    known = int((values > _RANK * max(values[0], 0)).sum()) if values[0] > 0 else 0
-    if n_directions is not None:
-        known = min(known, n_directions)
-    elif known and variance < 1:
-        share = np.cumsum(values[:known]) / values[:known].sum()
-        known = min(known, int(np.searchsorted(share, variance)) + 1)
-    whitened: Array = axes[:, :known] / np.sqrt(values[:known])
-    return whitened
 
 
 def _align(first: Array, second: Array, *, debiased: bool) -> float:

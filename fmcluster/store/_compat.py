@@ -1,4 +1,6 @@
-"""Opening stores and arrays, and which codec pipeline encodes and decodes them.
+"""Interfaces of zarr that are private or settings of the whole process (checked with zarr 3.1.6 and zarrs 0.2.3).
+
+``tests/store/test_compat.py`` says which one a new version has changed.
 
 `zarrs` is several times faster, but checks a chunk's CRC-32C only where the whole of a file is decoded. It writes, and
 reads whole files. Parts of a shard that lies on this machine are read by `shards`; zarr's own pipeline reads the rest.

@@ -7,4 +7,5 @@ from ._findings import Advice as Advice
 from ._findings import Findings as Findings
 from ._findings import Thresholds as Thresholds
 from ._measures import draw_samples as draw_samples
+from ._modules import passes_on as passes_on
 from ._separation import neighbor_accuracy as neighbor_accuracy

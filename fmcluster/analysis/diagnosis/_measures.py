@@ -9,9 +9,9 @@ import numpy.typing as npt
 
 from ...store import Layer
 from ...vectors import Vectors
+from .._kernels import flatten_kernel
 from .._results import Array, Labels
 from ..components import accumulate_gram
-from ..metrics import flatten_kernel
 from ._channels import ChannelEvidence, examine_channels
 from ._findings import Thresholds
 from ._separation import half_grams, halves, leave_one_out_accuracy

@@ -13,7 +13,11 @@ _PASSING = frozenset(
     {"activation", "batchnorm", "channelshuffle", "dropout", "flatten", "fold", "instancenorm", "normalization"}
     | {"padding", "pixelshuffle", "pooling", "upsampling"}
 )
-_PASSING_NAMES = re.compile(r"Norm|Pool|Drop|ReLU|StochasticDepth|Identity|Flatten")
+# other libraries' modules are known by their names
+_PASSING_NAMES = re.compile(
+    r"Norm|Pool|Drop|LU|Swish|Mish|Sigmoid|Tanh|Softmax|Softplus|Act|StochasticDepth|Identity|Flatten|Upsample"
+)
+_MAKING_NAMES = re.compile(r"Conv|Linear|Attention|Block|Mlp|MLP")
 
 
 def passes_on(module: str) -> bool:
@@ -25,12 +29,14 @@ def passes_on(module: str) -> bool:
     --------
     >>> [passes_on(name) for name in ("BatchNorm2d", "GELU", "AdaptiveAvgPool2d", "LayerNorm2d", "DropPath")]
     [True, True, True, True, True]
-    >>> [passes_on(name) for name in ("Conv2d", "Sequential", "BasicBlock", "MultiheadAttention", "Linear")]
+    >>> [passes_on(name) for name in ("Conv2d", "Sequential", "Conv2dNormActivation", "MultiheadAttention", "Linear")]
     [False, False, False, False, False]
     """
+    if _MAKING_NAMES.search(module):
+        return False
     found = getattr(nn, module, None)
-    if module == "MultiheadAttention" or not found:
-        return module != "MultiheadAttention" and bool(_PASSING_NAMES.search(module))
+    if found is None:
+        return bool(_PASSING_NAMES.search(module))
     return module == "Identity" or found.__module__.rsplit(".", 1)[-1] in _PASSING
 
 
@@ -55,8 +61,8 @@ def next_layers(run: Run, layers: Sequence[str]) -> dict[str, str]:
     head = head_of(run)
     counting = [name for name in layers if name != head and not passes_on(run[name].module)]
     out = {}
-    for place, name in enumerate(counting):
-        for other in counting[place + 1 :]:
+    for number, name in enumerate(counting, start=1):
+        for other in counting[number:]:
             if _depth(other) == _depth(name) and _parts(other) != _parts(name):
                 out[name] = other
                 break

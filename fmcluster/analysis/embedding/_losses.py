@@ -1,10 +1,9 @@
-"""Layouts of all snapshots at once, by the losses of t-SNE and of UMAP.
+"""Embeddings of all snapshots at once, by the losses of t-SNE and of UMAP.
 
 In both, rows attract and repel one another within their snapshot only. Snapshots are held together by links, which
 only attract, and by what `Paths` asks of each row.
 """
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from .._compat import minimize_tsne, tsne_gradient, umap_curve, umap_graph, umap_step
 from .._results import Array
 from ._motion import Paths
 from ._neighbors import Links, Neighborhood, kernel
@@ -56,7 +56,7 @@ class Task:
         """Return the first two features, ndarray of shape (n_snapshots, n_rows, 2), with `scale` as deviation."""
         widest = self.values[:, :, :2] - self.values[:, :, :2].mean(axis=(0, 1))
         spread = widest[:, :, 0].std()
-        # rows at one place are told apart
+        # rows that are equal are set apart
         start = 0.01 * np.random.default_rng(self.random_state).standard_normal((*self.values.shape[:2], 2))
         if spread > 0:
             start[:, :, : widest.shape[2]] += widest / spread
@@ -71,21 +71,17 @@ def lay_out_tsne(task: Task) -> Array:
     -------
     ndarray of shape (n_snapshots, n_rows, 2), float64
     """
-    from openTSNE import TSNEEmbedding
-    from openTSNE.affinity import PrecomputedAffinities
-
     loss = TsneLoss(task)
-    layout = TSNEEmbedding(
+    found = minimize_tsne(
         task.start(scale=1e-4).reshape(-1, 2),
-        PrecomputedAffinities(loss.links, normalize=False),
-        negative_gradient_method=loss,
-        n_jobs=1,
+        loss,
+        affinities=loss.links,
+        n_iter=task.n_iter,
+        # each snapshot is a t-SNE of its own, and takes the step that suits its number of rows (Belkina et al., 2019)
+        learning_rate=task.values.shape[1],
         random_state=task.random_state,
     )
-    # Each snapshot is a t-SNE of its own, and takes the step that suits its number of rows (Belkina et al., 2019).
-    n_rows = task.values.shape[1]
-    layout.optimize(n_iter=task.n_iter, exaggeration=1, momentum=0.8, learning_rate=n_rows, inplace=True)
-    return np.array(layout, dtype=np.float64).reshape(*task.values.shape[:2], 2)
+    return found.reshape(*task.values.shape[:2], 2)
 
 
 class TsneLoss:
@@ -109,22 +105,22 @@ class TsneLoss:
         self.shape = (n_snapshots, n_rows, 2)
         self.task = task
         self.within, nearest, total = [], [], []
-        for place in task.neighborhoods:
-            if place.near.shape[1] == 0:
+        for around in task.neighborhoods:
+            if around.near.shape[1] == 0:
                 nearest.append(np.zeros(n_rows))
                 total.append(np.ones(n_rows))
                 continue
-            weights = kernel(place.squares, place.precision)
-            nearest.append(place.squares[:, 0])
+            weights = kernel(around.squares, around.precision)
+            nearest.append(around.squares[:, 0])
             total.append(weights.sum(axis=1))
-            ends = np.arange(n_rows + 1) * place.near.shape[1]
+            ends = np.arange(n_rows + 1) * around.near.shape[1]
             share = (weights / total[-1][:, None]).ravel()
-            directed = sparse.csr_matrix((share, place.near.ravel(), ends), shape=(n_rows, n_rows))
+            directed = sparse.csr_matrix((share, around.near.ravel(), ends), shape=(n_rows, n_rows))
             self.within.append(sparse.csr_matrix((directed + directed.T) / (2 * n_rows)))
         rows, columns = task.links.rows, task.links.columns
         # relative to the nearest within, as the kernel is; what is nearer than that weighs the same
         excess = np.maximum(task.links.distances**2 - np.concatenate(nearest)[rows], 0)
-        precision = np.concatenate([place.precision for place in task.neighborhoods])[rows]
+        precision = np.concatenate([around.precision for around in task.neighborhoods])[rows]
         weights = task.link * np.exp(-precision * excess) / np.concatenate(total)[rows]
         size = n_snapshots * n_rows
         directed = sparse.csr_matrix((weights, (rows, columns)), shape=(size, size))
@@ -144,18 +140,15 @@ class TsneLoss:
         should_eval_error: bool,
     ) -> tuple[float, Array]:
         """Return the divergences' sum, where it is asked for, and the gradient, for positions one below the other."""
-        from openTSNE.tsne import kl_divergence_bh
-
         flat = np.asarray(embedding)
         positions = flat.reshape(self.shape)
         gradient = np.zeros(self.shape)
         error = 0.0
         for now, affinities in enumerate(self.within):
-            part, slope = kl_divergence_bh(
-                positions[now], affinities, dof, bh_params, n_jobs=n_jobs, should_eval_error=should_eval_error
+            part, gradient[now] = tsne_gradient(
+                positions[now], affinities, dof=dof, bh_params=bh_params, n_jobs=n_jobs, error=should_eval_error
             )
-            gradient[now] = 4 * slope  # openTSNE leaves this factor to the learning rate
-            error += part or 0.0
+            error += part
         gradient += self.task.motion / self.shape[1] * self.task.paths.pull(positions)
         return error, gradient.reshape(-1, 2) + self._attract(flat)
 
@@ -171,18 +164,14 @@ class TsneLoss:
 def lay_out_umap(task: Task) -> Array:
     """Lay out by UMAP's loss in each snapshot, from a PCA start; umap-learn takes the steps.
 
-    In each pass every edge is drawn with its membership as probability, and the alternation with the paths comes after.
+    In each iteration every edge is drawn with its membership as probability; the alternation with the paths follows.
 
     Returns
     -------
     ndarray of shape (n_snapshots, n_rows, 2), float64
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what umap-learn has to say when it is imported (of TensorFlow) is not ours
-        from umap.umap_ import find_ab_params
-
     graphs, links = fuzzy_graphs(task)
-    a, b = find_ab_params(1.0, 0.1)  # UMAP's own spread and min_dist
+    curve = umap_curve(1.0, 0.1)  # UMAP's own spread and min_dist
     rng = np.random.default_rng(task.random_state)
     # umap-learn spreads a start over 10 in either direction
     positions = task.start(scale=4.0).astype(np.float32)
@@ -190,8 +179,8 @@ def lay_out_umap(task: Task) -> Array:
     for step in range(task.n_iter):
         rate = 1 - step / task.n_iter
         for now, graph in enumerate(graphs):
-            _pass(positions[now], graph, a=a, b=b, rate=rate, repel=5.0, rng=rng)
-        _pass(flat, links, a=a, b=b, rate=rate, repel=_NEVER, rng=rng)
+            _step(positions[now], graph, curve=curve, rate=rate, repel=5.0, rng=rng)
+        _step(flat, links, curve=curve, rate=rate, repel=_NEVER, rng=rng)
         positions -= (task.motion * task.paths.pull(positions.astype(np.float64))).astype(np.float32)
     return positions.astype(np.float64)
 
@@ -201,22 +190,18 @@ _NEVER = 1e-9  # repelling samples to an attracting one
 
 def fuzzy_graphs(task: Task) -> tuple[list[sparse.coo_matrix], sparse.coo_matrix]:
     """Return UMAP's fuzzy graph of each snapshot, and that of the links between them: symmetric memberships."""
-    from umap.umap_ import fuzzy_simplicial_set
-
     n_snapshots, n_rows = task.values.shape[:2]
     size = n_snapshots * n_rows
     graphs, scales, nearest = [], [np.empty(0)], [np.empty(0)]
     count = min(task.n_neighbors, n_rows)  # itself among them
     if count < 2:
         return [sparse.coo_matrix((n_rows, n_rows))] * n_snapshots, sparse.coo_matrix((size, size))
-    for values, place in zip(task.values, task.neighborhoods, strict=True):
+    for values, around in zip(task.values, task.neighborhoods, strict=True):
         itself = np.arange(n_rows)[:, None]
-        near = np.hstack([itself, place.near[:, : count - 1]])
-        distances = np.hstack([np.zeros((n_rows, 1)), np.sqrt(place.squares[:, : count - 1])]).astype(np.float32)
-        graph, scale, closest = fuzzy_simplicial_set(
-            values, count, None, "euclidean", knn_indices=near, knn_dists=distances
-        )
-        graphs.append(graph.tocoo())
+        near = np.hstack([itself, around.near[:, : count - 1]])
+        distances = np.hstack([np.zeros((n_rows, 1)), np.sqrt(around.squares[:, : count - 1])]).astype(np.float32)
+        graph, scale, closest = umap_graph(values, near=near, distances=distances)
+        graphs.append(graph)
         scales.append(scale)
         nearest.append(closest)
     rows, columns = task.links.rows, task.links.columns
@@ -226,34 +211,18 @@ def fuzzy_graphs(task: Task) -> tuple[list[sparse.coo_matrix], sparse.coo_matrix
     return graphs, sparse.coo_matrix(directed + directed.T - directed.multiply(directed.T))
 
 
-def _pass(
+def _step(
     positions: npt.NDArray[np.float32],
     graph: sparse.coo_matrix,
     *,
-    a: float,
-    b: float,
+    curve: tuple[float, float],
     rate: float,
     repel: float,
     rng: np.random.Generator,
 ) -> None:
-    """Take one step along each of the edges drawn, in place."""
-    from umap.layouts import optimize_layout_euclidean
-
+    """Take one step along each of the edges drawn, in around."""
     drawn = rng.random(graph.nnz) < graph.data
     if not drawn.any():
         return
-    optimize_layout_euclidean(
-        positions,
-        positions,
-        graph.row[drawn],
-        graph.col[drawn],
-        2,  # the first of its epochs only counts
-        len(positions),
-        np.ones(np.count_nonzero(drawn)),
-        a,
-        b,
-        rng.integers(-(2**31), 2**31 - 1, 3),
-        initial_alpha=rate,
-        negative_sample_rate=repel,
-        move_other=True,
-    )
+    state = rng.integers(-(2**31), 2**31 - 1, 3)
+    umap_step(positions, (graph.row[drawn], graph.col[drawn]), curve=curve, rate=rate, repel=repel, state=state)

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ...vectors import Vectors
+from .._canonical import canonical, weighted
 from .._results import Array
-from ..metrics import canonical, weighted
 
 _MOST_SAMPLES = 64  # that are read at a time
 _ROUNDING = 1e-6  # averages of a constant differ by less than this share of it, where they are of unlike many places

@@ -13,11 +13,11 @@ import pandas as pd
 
 from ...store import Run
 from ...vectors import Vectors
+from .._kernels import FEWEST_SAMPLES, flatten_kernel, rbf_kernel, warn_of_bias
 from .._parallel import own_threads, run_each
 from .._results import Array
 from .._validation import require
 from ..components import BLOCK_BYTES, accumulate_gram
-from ..metrics import FEWEST_SAMPLES, flatten_kernel, rbf_kernel, warn_of_bias
 from ._channel_cca import compare_positions
 
 Metric = Literal["cka", "rbf_cka", "procrustes", "svcca", "pwcca"]

@@ -1,4 +1,4 @@
-"""Triton kernel for CUDA devices: the cast, the reductions and the channel sums, in one read of an output."""
+"""Triton kernel for CUDA devices: the cast, reductions and channel sums in one read (two where it averages)."""
 
 from typing import Any
 
@@ -13,6 +13,7 @@ N_SUMS = 10  # rows of a partial result: those of `Moments`, then lowest, highes
 _TILE = 1024
 _WARPS = 8  # of 32 lanes: with fewer, the sums of a tile do not fit into the registers
 _MOST_PROGRAMS = 2048
+_MOST_POSITIONS = 2**31 - 1  # that 32 bits number
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -199,7 +200,9 @@ def _reduce(  # type: ignore[no-untyped-def]
 
 
 def reduce_with_triton(output: torch.Tensor, reduction: Reduction, *, clips: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Store an output of a CUDA device and sum up its channels, in one read, without waiting for the device.
+    """Store an output of a CUDA device and sum up its channels, without waiting for the device.
+
+    It is read once, and a second time where it is averaged.
 
     The sums are taken in compensated float32, as most cards do float64 at 1/64 of the speed: of values and of their
     squares, with those beyond 2 ** 60 or below 2 ** -60 in accumulators of their own scale, after J. L. Blue (ACM TOMS
@@ -258,7 +261,7 @@ def reduce_with_triton(output: torch.Tensor, reduction: Reduction, *, clips: boo
         left,
         right,
         *out.shape[2:],
-        WIDE=n_positions + per_program >= 2**31,
+        WIDE=n_positions + per_program > _MOST_POSITIONS,
         HAS_CHANNELS=reduction.channels is not None,
         POOLS=pools,
         WINDOW_H=_window(bottom - top, out.shape[2]),

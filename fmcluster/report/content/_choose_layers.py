@@ -2,24 +2,10 @@
 
 import numpy as np
 
+from ...analysis.diagnosis import passes_on
 from ...store import Layer, Run
 
 AT_LEAST, AT_MOST = 4, 5
-
-# Parts of the class names of modules that pass on what the layer before them made.
-_PASSING = (
-    "Norm",
-    "LU",
-    "Hardswish",
-    "Sigmoid",
-    "Tanh",
-    "Softmax",
-    "Pool",
-    "Dropout",
-    "Identity",
-    "Flatten",
-    "Upsample",
-)
 
 
 def choose_layers(run: Run) -> list[str]:
@@ -50,8 +36,7 @@ def choose_layers(run: Run) -> list[str]:
 def _rank(layer: Layer) -> int:
     """Return how little a layer is worth a section: 0 for new maps, then other new outputs, maps passed on, others."""
     _, height, width = layer.feature_map_shape
-    passing = any(part in layer.module for part in _PASSING)
-    return 2 * passing + (height * width == 1)
+    return 2 * passes_on(layer.module) + (height * width == 1)
 
 
 def _coarsest(names: list[str]) -> list[str]:
@@ -67,5 +52,4 @@ def _spread(names: list[str]) -> list[str]:
     """Return at most five of the names, evenly spread, first and last among them."""
     if len(names) <= AT_MOST:
         return names
-    places = np.linspace(0, len(names) - 1, AT_MOST).round().astype(int)
-    return [names[place] for place in places]
+    return [names[i] for i in np.linspace(0, len(names) - 1, AT_MOST).round().astype(int)]

@@ -17,6 +17,7 @@ pytest.importorskip("triton", reason="Triton is not installed")
 if os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("Triton compiles for a card here; the tests marked gpu run it there", allow_module_level=True)
 
+from fmcluster.capture.transfer import _triton
 from fmcluster.capture.transfer._triton import reduce_with_triton
 
 # the interpreter casts with NumPy, which warns of what becomes infinite as it should
@@ -102,6 +103,13 @@ def test_channels_last_crops_and_averages(size):
         memory_format=torch.channels_last
     )
     check(output, Reduction("float16", (7, 0, 39), ((1, 6), (2, 7)), size), clips=True)
+
+
+def test_positions_beyond_32_bits_are_numbered_in_64(monkeypatch):
+    monkeypatch.setattr(_triton, "_MOST_POSITIONS", 0)
+    output = torch.randn((2, 5, 6, 7), generator=torch.Generator().manual_seed(3))
+    check(output, Reduction("float16"), clips=False)
+    check(output, Reduction("float16", size=(2, 3)), clips=False)
 
 
 def test_squares_of_values_at_the_ends_of_float32():

@@ -1,0 +1,69 @@
+"""zarr's private interfaces: each test says what a new version has changed, and what of the store needs it."""
+
+import inspect
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from zarr.storage import LocalStore, MemoryStore
+
+from fmcluster.store import _compat as compat
+
+ADAPT = "adapt it in fmcluster/store/_compat.py"
+
+
+@pytest.fixture
+def array(tmp_path: Path) -> zarr.Array:
+    made = zarr.create_array(LocalStore(tmp_path), name="a", shape=(5, 4), chunks=(2, 4), dtype="float32")
+    made[:] = np.arange(20).reshape(5, 4)
+    return zarr.open_array(LocalStore(tmp_path, read_only=True), path="a")
+
+
+def test_the_careful_pipeline_is_zarrs_own_and_is_kept_by_what_was_opened_in_it(array: zarr.Array) -> None:
+    before = zarr.config.get("codec_pipeline.path")
+    with compat.careful_pipeline():
+        inside = zarr.open_array(array.store, path="a", mode="r")
+    assert zarr.config.get("codec_pipeline.path") == before
+    pipeline = type(inside.async_array.codec_pipeline)
+    assert pipeline.__name__ == "BatchedCodecPipeline", (
+        f"an array opened with the setting codec_pipeline.path has {pipeline}; without zarr's own pipeline a damaged "
+        f"chunk may be read in silence: careful_pipeline, {ADAPT}"
+    )
+
+
+def test_whole_files_are_decoded_by_zarrs_and_by_it_alone(array: zarr.Array) -> None:
+    fast = compat.padded_array(array, (6, 4))
+    pipeline = type(fast.async_array.codec_pipeline)
+    assert pipeline.__name__ == "ZarrsCodecPipeline", f"padded_array decodes with {pipeline}: {ADAPT}"
+    np.testing.assert_array_equal(fast[:5], array[:])
+    elsewhere = zarr.create_array(MemoryStore(), name="a", shape=(5, 4), chunks=(2, 4), dtype="float32")
+    elsewhere[:] = 1
+    np.testing.assert_array_equal(compat.padded_array(elsewhere, (6, 4))[:5], 1)  # zarrs knows no such store
+
+
+def test_an_array_is_written_by_the_metadata_that_one_has_not_by_its_file(array: zarr.Array, tmp_path: Path) -> None:
+    described = {**array.metadata.to_dict(), "shape": (9, 4)}
+    larger = compat.array_from_metadata(tmp_path, "a", metadata=described)
+    assert larger.shape == (9, 4), f"Array.from_dict does not take the metadata it is given: {ADAPT}"
+    larger[8] = 7
+    assert (tmp_path / "a" / "c" / "4" / "0").exists()
+    assert zarr.open_array(LocalStore(tmp_path), path="a").shape == (5, 4)
+
+
+def test_the_size_of_a_file_is_asked_of_any_store(array: zarr.Array) -> None:
+    there = (array.store.root / "a" / "c" / "0" / "0").stat().st_size
+    assert compat.stored_bytes(array, "c/0/0") == there
+    assert compat.stored_bytes(array, "c/9/0") == 0
+    memory = zarr.create_array(MemoryStore(), name="a", shape=(2, 4), chunks=(2, 4), dtype="float32", compressors=None)
+    memory[:] = 1
+    assert compat.stored_bytes(memory, "c/0/0") == 2 * 4 * 4, f"zarr.core.sync.sync or Store.getsize changed: {ADAPT}"
+    assert compat.stored_bytes(memory, "c/9/0") == 0
+
+
+def test_the_versions_it_was_checked_with_are_named() -> None:
+    stated = inspect.getdoc(compat) or ""
+    for package in ("zarr", "zarrs"):
+        minor = ".".join(version(package).split(".")[:2])
+        assert f"{minor}." in stated, f"{package} {version(package)} is installed; run these tests and name it"
