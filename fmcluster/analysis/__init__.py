@@ -1,4 +1,4 @@
-"""From vectors to what they mean: reduce, map, cluster, track."""
+"""From vectors to what they mean: reduce, embed, cluster, track."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""The whole way from vectors to who moves: components, map, clusters, history."""
+"""The whole way from vectors to who moves: components, embedding, clusters, history."""
 
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -49,7 +49,7 @@ def analyze(
     cache: ResultCache | None = None,
     announce: Callable[[str], None] | None = None,
 ) -> Analysis:
-    """Reduce, map, cluster (by k-means) and track rows, over all their snapshots at once.
+    """Reduce, embed, cluster (by k-means) and track rows, over all their snapshots at once.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ def analyze(
         Scores,
         "pca",
     )
-    say("map")
+    say("embed")
     parameters["reducer"] = None if reducer is None else f"{name_of(reducer)} {_parameters_of(reducer)}"
     embedding: Embedding = use(lambda: embed(scores, reducer, random_state=random_state), Embedding, "embed")
     say("clusters")

@@ -155,9 +155,9 @@ def _take_apart(result: object) -> tuple[dict[str, npt.NDArray[Any]], dict[str, 
         elif isinstance(value, tuple) and value and all(map(is_dataclass, value)):
             about["several"][field.name] = []
             for number, each in enumerate(value):
-                inside, told = _take_apart(each)
+                inside, described = _take_apart(each)
                 arrays |= {f"{field.name}/{number}/{name}": values for name, values in inside.items()}
-                about["several"][field.name].append(told)
+                about["several"][field.name].append(described)
         elif is_dataclass(value):
             about["inner"][field.name] = {inner.name: getattr(value, inner.name) for inner in fields(value)}
         else:
@@ -181,8 +181,8 @@ def _put_together(kind: type[Result], arrays: Mapping[str, npt.NDArray[Any]], ab
         elif name in about["several"]:
             item = get_args(hints[name])[0]
             values[name] = tuple(
-                _put_together(item, _within(arrays, f"{name}/{number}/"), told)
-                for number, told in enumerate(about["several"][name])
+                _put_together(item, _within(arrays, f"{name}/{number}/"), described)
+                for number, described in enumerate(about["several"][name])
             )
         elif name in about["inner"]:
             values[name] = hints[name](**about["inner"][name])

@@ -1,4 +1,4 @@
-"""Several runs on one probe set: a shared basis, how alike their layers are, and which channels do the same work."""
+"""Several runs on one probe set: a shared basis, how similar their layers are, and which channels do the same work."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
@@ -33,7 +33,8 @@ class Comparison:
     scores : mapping of str to Scores
         Per layer, the principal component scores of all runs' rows on one basis. Their rows have a column ``run``, and
         ``snapshot`` counts through the runs: first those of run 0, then those of run 1. What is made of them can be
-        taken apart: ``cluster(scores["fc"], clusterer).of_run(1)``. A map takes the seam between two runs for a step.
+        taken apart: ``cluster(scores["fc"], clusterer).of_run(1)``. An embedding takes the seam between two runs for a
+        step.
     frame : DataFrame
         Debiased CKA between run 0 and each other run, of each layer, for all pairs of snapshots: ``layer, run,
         snapshot, epoch, step, other_run, other_snapshot, other_epoch, other_step, cka``.
@@ -120,8 +121,8 @@ def compare(
     drawn = draw_samples(samples, n_items=n_items, max_bytes=max_bytes, random_state=random_state)
     frames = []
     for number, each in enumerate(others, start=1):
-        alike = similarity(run, each, layers=names, samples=drawn, max_bytes=max_bytes, executor=executor)
-        frames += [_pairs(alike.values, alike.rows, alike.columns, name=name, number=number) for name in names]
+        similar = similarity(run, each, layers=names, samples=drawn, max_bytes=max_bytes, executor=executor)
+        frames += [_pairs(similar.values, similar.rows, similar.columns, name=name, number=number) for name in names]
     stacks = {name: StackedLayers(tuple(each[name] for each in runs)) for name in names}
     shared = {name: stack for name, stack in stacks.items() if _are_of_one_shape(stack.layers)}
     match = partial(_match, samples=samples, max_bytes=max_bytes)

@@ -255,7 +255,7 @@ class Clusters(Rowwise):
     method : str
         Name of the clusterer.
     n_asked : int or None
-        How many clusters it was told to make; None for one that finds out.
+        How many clusters it was asked for; None for one that finds out.
     """
 
     labels: Labels

@@ -37,7 +37,7 @@ class ChannelAxis:
     axis : int
         Counted from 0, the batch.
     source : {"module", "option", "shape"}
-        Known from a module's class, told by an option, or taken from the number of axes alone.
+        Known from a module's class, given by an option, or taken from the number of axes alone.
     """
 
     axis: int

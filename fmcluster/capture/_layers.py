@@ -238,8 +238,8 @@ def first_output(output: torch.Tensor, *, module: nn.Module, tracker: AxisTracke
 
 def plan_layer(firing: Firing, first: FirstOutput, *, keep: Keep, name: str) -> PlannedLayer:
     """Decide what is kept of a layer, and how it is stored."""
-    told = keep.axis_of(names_of(firing), n_axes=len(first.shape) + 1)
-    axis = first.axis if told is None else ChannelAxis(told, "option")
+    axis_asked = keep.axis_of(names_of(firing), n_axes=len(first.shape) + 1)
+    axis = first.axis if axis_asked is None else ChannelAxis(axis_asked, "option")
     shape = shape_in_order(first.shape, axis.axis)
     reduction = keep.of(names_of(firing), shape)
     spec = spec_of(name, reduction, shape=shape, module=first.module, gradient=keep.gradient)

@@ -140,14 +140,14 @@ class Keep:
         return Reduction(dtype, channels, box, None if size == (height, width) else size)
 
     def axis_of(self, names: Sequence[str], *, n_axes: int) -> int | None:
-        """Return the channel axis that is told of a layer, counted from the batch; None where none is."""
-        told = _find(self.channel_axis, names)
-        if told is None:
+        """Return the channel axis given for a layer, counted from the batch; None where none is given."""
+        asked = _find(self.channel_axis, names)
+        if asked is None:
             return None
-        axis: int = told + n_axes if told < 0 else told
+        axis: int = asked + n_axes if asked < 0 else asked
         if not 0 < axis < n_axes:
             raise ValueError(
-                f"channel_axis of layer {names[1]!r} is {told}; its outputs have {n_axes} axes, the batch first"
+                f"channel_axis of layer {names[1]!r} is {asked}; its outputs have {n_axes} axes, the batch first"
             )
         return axis
 

@@ -30,7 +30,7 @@ def estimate(
         from ..capture import estimate as measure
         from ..recipes import load_resnet
 
-        told = measure(
+        estimated = measure(
             load_resnet(model, weights="none", n_classes=1000),
             torch.rand(batch_size, 3, pixels, pixels, generator=torch.Generator().manual_seed(0)),
             n_samples=samples,
@@ -39,17 +39,19 @@ def estimate(
             max_size=max_size,
             max_bytes=max_bytes,
         )
-    table = Table(title=f"{model}, {told.n_samples} samples, {told.n_snapshots} snapshots", title_justify="left")
+    table = Table(
+        title=f"{model}, {estimated.n_samples} samples, {estimated.n_snapshots} snapshots", title_justify="left"
+    )
     for name in ("layer", "shape of a sample"):
         table.add_column(name, no_wrap=True)
     for name in ("activations", "compressed"):
         table.add_column(name, justify="right", no_wrap=True)
-    for row in told.layers.to_dict("records"):
+    for row in estimated.layers.to_dict("records"):
         table.add_row(row["layer"], str(row["shape"]), size(row["bytes"]), size(row["bytes_stored"]))
     console.print(table)
     say(
-        f"In total {size(told.nbytes)}, on disk about {size(told.nbytes_stored)}; "
+        f"In total {size(estimated.nbytes)}, on disk about {size(estimated.nbytes_stored)}; "
         f"the forward passes over the probe take about "
-        f"{told.seconds:.0f} s, without training. Measured on noise and random weights: feature maps of a trained "
+        f"{estimated.seconds:.0f} s, without training. Measured on noise and random weights: feature maps of a trained "
         f"network compress differently (Recorder.estimate measures your own)."
     )

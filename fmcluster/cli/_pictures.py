@@ -65,6 +65,8 @@ class Asked:
         ``"index"``, ``"activity"`` or ``"cluster"``.
     min_drift : float or None
         Least drift of the channels of trajectories.
+    metrics : list of str or None
+        Names of metrics; None for all.
     view : str
         What a row is.
     clusters : int
@@ -125,6 +127,10 @@ class Asked:
 
 def draw_still(asked: Asked) -> "Figure":
     """Draw a picture that does not move."""
+    if asked.picture is Picture.metrics:
+        from .. import plot as pictures
+
+        return pictures.metrics(asked.run.metrics, columns=asked.metrics)
     if asked.picture in OF_THE_RUN:
         return _figure_of(_draw_run(asked))
     if asked.picture in PLAIN:
@@ -152,8 +158,6 @@ def _draw_run(asked: Asked) -> "Axes":
     """Draw what is of all layers, or of one against itself."""
     from .. import plot as pictures
 
-    if asked.picture is Picture.metrics:
-        return _draw_metrics(asked)
     if asked.picture is Picture.similarity:
         with console.status(f"reading {len(asked.run.layers)} layers"):
             from .. import analysis
@@ -165,22 +169,6 @@ def _draw_run(asked: Asked) -> "Axes":
     if asked.picture is Picture.convergence:
         return pictures.convergence(findings)
     return pictures.channels_per_layer(findings, epoch=asked.epoch)
-
-
-def _draw_metrics(asked: Asked) -> "Axes":
-    """Draw the metrics asked for, or every one of the run, below each other."""
-    from matplotlib.figure import Figure
-
-    from .. import plot as pictures
-
-    known = [str(name) for name in asked.run.metrics.columns if name not in ("snapshot", "epoch", "step")]
-    names = asked.metrics or known
-    if unknown := [name for name in names if name not in known]:
-        raise ValueError(f"the run has no metric {unknown[0]!r}; it has: {', '.join(known) or 'none'}")
-    if not names:
-        raise ValueError("the run has no metrics; pass metrics={...} to Recorder.snapshot to record some")
-    axes = Figure(figsize=(6, 3 * len(names)), layout="constrained").subplots(len(names), squeeze=False)[:, 0]
-    return [pictures.metrics(asked.run.metrics, column=name, ax=ax) for name, ax in zip(names, axes, strict=True)][-1]
 
 
 def _draw_channels(asked: Asked) -> "Figure":

@@ -239,11 +239,11 @@ def _connect_strongest(app: Dash, worker: Worker, content_now: Any, states: list
         ):
             return []
         channel = int(content.scores.rows["channel"].iloc[row])
-        place = content.layer.channels.tolist().index(channel)
+        ordinal = content.layer.channels.tolist().index(channel)
         shown = []
         for end, title in enumerate(snapshot_titles(found.snapshots)):
             images = []
-            for sample, at in zip(found.samples[end, place], found.fractions[end, place], strict=True):
+            for sample, at in zip(found.samples[end, ordinal], found.fractions[end, ordinal], strict=True):
                 picture = input_image(worker.run, int(sample), at=(at[0], at[1]), side=80) if sample >= 0 else None
                 name = f"sample {sample}"
                 images.append(html.Span(name) if picture is None else html.Img(src=picture, alt=name, title=name))
@@ -304,9 +304,9 @@ def _closely(content: LayerContent, worker: Worker, *, row: int, sample: int | N
     name, labels = content.row_names[row], content.labels[:, row].tolist()
     pictures = row_strip(content, row=row, sample=sample)
     columns = []
-    for place, (title, label) in enumerate(zip(content.titles, labels, strict=True)):
+    for ordinal, (title, label) in enumerate(zip(content.titles, labels, strict=True)):
         what = f"{title}: {cluster_name(label)}"
-        shown = [html.Img(src=pictures[place], alt=f"{name}, {what}", className="tile")] if pictures else []
+        shown = [html.Img(src=pictures[ordinal], alt=f"{name}, {what}", className="tile")] if pictures else []
         mark = html.I(style={"background": content.palette[label]})
         columns.append(html.Figure([*shown, html.Figcaption([mark, what])]))
     own = row_image(content, worker.run, row=row)

@@ -28,7 +28,7 @@ def embedding_figure(content: LayerContent, *, snapshot: int, row: int | None, m
     points |= {"x": frame["x"], "y": frame["y"]}
     points["marker"] |= {
         "color": [chart["palette"][str(label)] for label in frame["cluster"]],
-        "opacity": [0.9 if place in chosen else 0.12 for place in range(content.n_rows)],
+        "opacity": [0.9 if index in chosen else 0.12 for index in range(content.n_rows)],
     }
     points["customdata"] = [
         [name, chart["clusters"][str(label)], content.titles[snapshot]]
@@ -57,13 +57,13 @@ def grid_figure(layer: Layer, *, snapshot: int, sample: int, chosen: int | None)
     across = max(1, round(np.sqrt(len(tiles) * 1.6)))
     pitch = TILE + GAP
     sheet = np.zeros((-(-len(tiles) // across) * pitch - GAP, across * pitch - GAP, 4), np.uint8)
-    for place, tile in enumerate(tiles):
-        top, left = place // across * pitch, place % across * pitch
+    for index, tile in enumerate(tiles):
+        top, left = index // across * pitch, index % across * pitch
         sheet[top : top + TILE, left : left + TILE] = colored(tile, scale, side=TILE)
     height, width = sheet.shape[:2]
     centers = [
-        [place % across * pitch + TILE / 2 - 0.5, place // across * pitch + TILE / 2 - 0.5]
-        for place in range(len(tiles))
+        [index % across * pitch + TILE / 2 - 0.5, index // across * pitch + TILE / 2 - 0.5]
+        for index in range(len(tiles))
     ]
     points = {
         "type": "scatter",
@@ -75,8 +75,8 @@ def grid_figure(layer: Layer, *, snapshot: int, sample: int, chosen: int | None)
         "marker": {"symbol": "square", "size": 14, "opacity": 0},
     }
     ring: list[Json] = []
-    for place in [] if chosen is None else np.flatnonzero(layer.channels == chosen).tolist():
-        x, y = centers[place]
+    for index in [] if chosen is None else np.flatnonzero(layer.channels == chosen).tolist():
+        x, y = centers[index]
         half = TILE / 2 + 1
         box = {"x0": x - half, "x1": x + half, "y0": y - half, "y1": y + half}
         ring.append({"type": "rect", "line": {"color": "#0b9e73", "width": 3}} | box)
@@ -104,7 +104,7 @@ def grid_figure(layer: Layer, *, snapshot: int, sample: int, chosen: int | None)
 def row_strip(content: LayerContent, *, row: int, sample: int | None) -> list[str]:
     """Return what one row looks like at each snapshot, as pictures: a channel's map on an image, or a map itself.
 
-    Rows that are neither (images, places) have none, and channels have none without an image.
+    Rows that are neither (images, positions) have none, and channels have none without an image.
     """
     about, identity, layer = content.scores.rows.iloc[row], content.scores.identity, content.layer
     shown = int(about["sample"]) if "sample" in identity else sample
@@ -133,7 +133,7 @@ def row_image(content: LayerContent, run: Run, *, row: int) -> str | None:
 
 
 def input_image(run: Run, sample: int, *, at: tuple[float, float] | None = None, side: int = 160) -> str | None:
-    """Return the image that the network saw, with a ring at a place given as shares of height and width."""
+    """Return the image that the network saw, with a ring at a position given as shares of height and width."""
     pixels = run.display(sample)
     if pixels is None:
         return None

@@ -140,9 +140,9 @@ def _metrics(run: Run) -> html.Section | None:
     if not names:
         return None
     charts = []
-    for place, name in enumerate(names[:4]):
+    for index, name in enumerate(names[:4]):
         chart = metric_chart(metrics, column=name)["figure"]
-        charts.append(html.Figure([html.Figcaption(name), _graph(f"metric-{place}", 230, chart)]))
+        charts.append(html.Figure([html.Figcaption(name), _graph(f"metric-{index}", 230, chart)]))
     return _panel("The training", html.Div(charts, className="charts"), wide=True)
 
 

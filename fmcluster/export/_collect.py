@@ -217,12 +217,12 @@ def _layer_entries(content: LayerContent, when: list[Moment]) -> Iterator[Entry]
     what = f"{content.n_rows} rows of the {clusters.view} view of {name}"
     for moment in when:
         axes = plot.embedding(embedding, clusters, snapshot=moment.snapshot)
-        caption = f"Map of {what}, epoch {moment.epoch}; {embedding.faithfulness}"
-        yield Picture(f"{name}/map", moment, pixels_of(axes), caption)
+        caption = f"Embedding of {what}, epoch {moment.epoch}; {embedding.faithfulness}"
+        yield Picture(f"{name}/embedding", moment, pixels_of(axes), caption)
     last = when[-1]
     yield Table(f"{name}/rows", last, table_of(content))
     figure = plot.embedding_grid(embedding, clusters)
-    yield Picture(f"{name}/maps", last, pixels_of(figure), f"Map of {what}, over the snapshots")
+    yield Picture(f"{name}/embeddings", last, pixels_of(figure), f"Embedding of {what}, over the snapshots")
     if len(when) < 2:
         return
     axes = plot.trajectories(embedding, clusters)

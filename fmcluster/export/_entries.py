@@ -17,7 +17,7 @@ class Moment:
     snapshot, epoch : int
         The snapshot's number, and its epoch.
     at : int
-        The place on the time axis: optimizer steps so far, or the snapshot's number where steps do not tell the
+        The position on the time axis: optimizer steps so far, or the snapshot's number where steps do not tell the
         snapshots of the run apart.
     """
 
@@ -66,7 +66,7 @@ class Picture(Entry):
 
 @dataclass(frozen=True, eq=False)
 class Table(Entry):
-    """A tidy table: `frame`. TensorBoard has no place for tables."""
+    """A tidy table: `frame`. TensorBoard has no form for tables."""
 
     frame: pd.DataFrame
 
@@ -89,15 +89,15 @@ def moments(snapshots: pd.DataFrame) -> list[Moment]:
     Returns
     -------
     list of Moment
-        Their place on the time axis is the optimizer step where steps rise from each snapshot to the next; in a run
+        Their position on the time axis is the optimizer step where steps rise from each snapshot to the next; in a run
         where two share a step (of checkpoints whose steps are not known, all do), the snapshot's number for all: a page
-        would draw what is at the same place on top of each other.
+        would draw what is at the same point on top of each other.
     """
     steps = snapshots["step"].to_numpy()
     at = steps if steps_are_known(steps) else snapshots["snapshot"].to_numpy()
     return [
-        Moment(int(snapshot), int(epoch), int(place))
-        for snapshot, epoch, place in zip(snapshots["snapshot"], snapshots["epoch"], at, strict=True)
+        Moment(int(snapshot), int(epoch), int(index))
+        for snapshot, epoch, index in zip(snapshots["snapshot"], snapshots["epoch"], at, strict=True)
     ]
 
 

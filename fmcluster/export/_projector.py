@@ -35,7 +35,7 @@ def to_projector(
     name: str | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write the rows of a view for TensorBoard's Embedding Projector, which turns and maps them itself.
+    """Write the rows of a view for TensorBoard's Embedding Projector, which turns and embeds them itself.
 
     Each row has the columns of its result (snapshot, epoch, step, and what it is) by which the projector colors,
     labels and searches, and a small picture where there is one. All snapshots are one tensor, as the projector makes
@@ -47,7 +47,7 @@ def to_projector(
     rows : Scores or Embedding
         Made by `pca`: all components are written, which keep the distances. Or a map made by `embed`.
     log_dir : path-like
-        The folder of TensorBoard's run; it is made where it does not exist. What is in it stays, maps exported
+        The folder of TensorBoard's run; it is made where it does not exist. What is in it stays, embeddings exported
         before under other names among it.
     clusters : Clusters, optional
         Of the same rows; another column.
@@ -102,20 +102,20 @@ def to_projector(
     stage = Path(mkdtemp(prefix=".projector-", dir=folder))
     try:
         for title, here in parts:
-            place = escape(title)
-            (stage / place).mkdir()
+            number = escape(title)
+            (stage / number).mkdir()
             for known_one in [each for each in config.embeddings if each.tensor_name == title]:
                 config.embeddings.remove(known_one)
             entry = config.embeddings.add(tensor_name=title)
             entry.tensor_shape.extend([int(here.sum()), rows.values.shape[1]])
-            entry.tensor_path = f"{FOLDER}/{place}/tensors.tsv"
-            np.savetxt(stage / place / "tensors.tsv", rows.values[here], fmt="%.9g", delimiter="\t")
-            entry.metadata_path = f"{FOLDER}/{place}/metadata.tsv"
-            _write_table(table[here], stage / place / "metadata.tsv")
+            entry.tensor_path = f"{FOLDER}/{number}/tensors.tsv"
+            np.savetxt(stage / number / "tensors.tsv", rows.values[here], fmt="%.9g", delimiter="\t")
+            entry.metadata_path = f"{FOLDER}/{number}/metadata.tsv"
+            _write_table(table[here], stage / number / "metadata.tsv")
             if pictures is not None:
-                entry.sprite.image_path = f"{FOLDER}/{place}/sprite.png"
+                entry.sprite.image_path = f"{FOLDER}/{number}/sprite.png"
                 entry.sprite.single_image_dim.extend([pictures.shape[2], pictures.shape[1]])
-                Image.fromarray(sheet_of(pictures[here])).save(stage / place / "sprite.png")
+                Image.fromarray(sheet_of(pictures[here])).save(stage / number / "sprite.png")
         projector.visualize_embeddings(str(stage), config)
         for title, _ in parts:
             target = folder / FOLDER / escape(title)

@@ -41,9 +41,9 @@ def to_tensorboard(
     Scalars: the metrics; of each layer the mean over its channels of their stored statistics, the churn of its
     clusters, and what `diagnose` measured. Histograms: how the channels spread around these means. Images: the channel
     grid and the map at every snapshot, through which TensorBoard's slider walks, and at the last one the evolution of
-    the channels, trajectories, flow, churn and all maps side by side. Text: what `diagnose` says.
+    the channels, trajectories, flow, churn and all embeddings side by side. Text: what `diagnose` says.
 
-    TensorBoard keeps ten images of a name unless told otherwise: of a run with more snapshots,
+    TensorBoard keeps ten images of a name unless asked otherwise: of a run with more snapshots,
     ``tensorboard --logdir LOG_DIR --samples_per_plugin images=100`` shows all.
 
     Parameters
@@ -58,12 +58,12 @@ def to_tensorboard(
     samples : sequence of int, optional
         The images on which feature maps are shown, by their index in the data set; by default the first.
     view : str
-        What a point in the maps is: ``"channel"``, or another view of `Layer.vectors`. Of more than 2,048 rows in a
-        snapshot as many are drawn at random.
+        What a point in the embeddings is: ``"channel"``, or another view of `Layer.vectors`. Of more than 2,048 rows in
+        a snapshot as many are drawn at random.
     n_clusters : int
         How many clusters k-means looks for in each layer; fewer where there are fewer rows.
     reducer : scikit-learn style reducer, optional
-        Makes the maps; by default that of `embed`.
+        Makes the embeddings; by default that of `embed`.
     diagnosis : bool
         Whether to `diagnose` the run, which reads all of it.
     random_state : int
@@ -97,7 +97,7 @@ def to_tensorboard(
     KeyError
         Where it has no such layer.
     ValueError
-        Where it has no such sample, the view is unknown, or a layer has too few rows for a map.
+        Where it has no such sample, the view is unknown, or a layer has too few rows for an embedding.
     """
     make_writer = summary_writer()
     wanted = choose(
@@ -132,7 +132,7 @@ def to_tensorboard(
 
 
 def log(writer: "SummaryWriter", entries: Iterable[Entry]) -> None:
-    """Give entries to TensorBoard's writer; it has no place for tables."""
+    """Give entries to TensorBoard's writer; it has no form for tables."""
     for entry in entries:
         name, at = entry.name, entry.moment.at
         if isinstance(entry, Scalar):

@@ -44,8 +44,8 @@ def thumbnails(layer: Layer, rows: pd.DataFrame, *, sample: int | None) -> Pixel
     if "channel" in rows and ("sample" in rows or sample is not None):
         return _channels(layer, rows, sample=sample, side=side)
     if "sample" in rows and layer.display(int(rows["sample"].iloc[0])) is not None:
-        known, place = np.unique(rows["sample"].to_numpy(), return_inverse=True)
-        return np.stack([_image(layer, int(index), side=side) for index in known])[place]
+        known, ordinal = np.unique(rows["sample"].to_numpy(), return_inverse=True)
+        return np.stack([_image(layer, int(index), side=side) for index in known])[ordinal]
     return None
 
 
@@ -72,9 +72,9 @@ def _channels(layer: Layer, rows: pd.DataFrame, *, sample: int | None, side: int
     for snapshot, index in sorted(set(zip(whens.tolist(), shown.tolist(), strict=True))):
         here = np.flatnonzero((whens == snapshot) & (shown == index))
         tiles = as_tiles(layer.read(snapshot=snapshot, samples=index, channels=numbers[here]))
-        for place, tile in zip(here, tiles, strict=True):
-            alive[place] = not is_dead(tile)
-            maps[place] = np.asarray(Image.fromarray(tile).resize((held[1], held[0]), Image.Resampling.BOX))
+        for ordinal, tile in zip(here, tiles, strict=True):
+            alive[ordinal] = not is_dead(tile)
+            maps[ordinal] = np.asarray(Image.fromarray(tile).resize((held[1], held[0]), Image.Resampling.BOX))
     signed = bool((layer.statistics["min"] < 0).any())
     colors = mpl.colormaps["vlag" if signed else "rocket_r"].with_extremes(bad=NOT_FINITE_COLOR)
     pixels = np.full((*maps.shape, 3), CONSTANT, np.uint8)

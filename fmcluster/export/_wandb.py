@@ -44,8 +44,8 @@ def to_wandb(
 ) -> Path:
     """Log what a run shows to Weights & Biases: without a network, unless `mode` says otherwise.
 
-    What `to_tensorboard` writes as scalars, histograms, images and text; and as tables the maps (where every row is at
-    each snapshot, with its cluster) and what `diagnose` advises. Everything is logged over an axis of its own,
+    What `to_tensorboard` writes as scalars, histograms, images and text; and as tables the embeddings (where every row
+    is at each snapshot, with its cluster) and what `diagnose` advises. Everything is logged over an axis of its own,
     ``snapshot/step``, so that it neither needs nor disturbs wandb's own steps. What `diagnose` says is in the summary.
 
     Parameters
@@ -82,7 +82,7 @@ def to_wandb(
     KeyError
         Where it has no such layer.
     ValueError
-        Where it has no such sample, the view or the mode is unknown, or a layer has too few rows for a map.
+        Where it has no such sample, the view or the mode is unknown, or a layer has too few rows for an embedding.
     """
     wandb = wandb_module()
     if not isinstance(target, str | os.PathLike | wandb.Run):

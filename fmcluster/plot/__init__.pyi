@@ -4,6 +4,7 @@ from ._channel_evolution import channel_evolution as channel_evolution
 from ._channel_grid import channel_grid as channel_grid
 from ._channels_per_layer import channels_per_layer as channels_per_layer
 from ._churn import churn as churn
+from ._compare import compare as compare
 from ._convergence import convergence as convergence
 from ._drift import drift as drift
 from ._embedding import embedding as embedding

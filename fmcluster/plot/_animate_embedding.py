@@ -63,7 +63,7 @@ def animate_embedding(
     -------
     FuncAnimation
         Save it: ``animation.save("map.gif", writer="pillow")``, or ``"map.mp4"`` where ffmpeg is installed. Its
-        frames are places among the snapshots: 0 is the first one, 0.5 half way to the second.
+        frames are positions among the snapshots: 0 is the first one, 0.5 half way to the second.
 
     Raises
     ------
@@ -77,7 +77,7 @@ def animate_embedding(
     if between < 0:
         raise ValueError(f"received between={between}; expected 0 or more frames from one snapshot to the next")
     titles = snapshot_titles(table)
-    places = embedding.by_snapshot(embedding.values)
+    indices = embedding.by_snapshot(embedding.values)
     colors, marks = _colors(embedding, clusters)
 
     what = f"{embedding.layer}: {embedding.view} view, "
@@ -89,7 +89,7 @@ def animate_embedding(
     ax = inch_axes(figure, left=0.4, top=0.45, width=wide, height=tall)
     dress_embedding(ax, embedding)
     points = ax.scatter(
-        places[0][:, 0], places[0][:, 1], s=point_area(len(places[0])), c=colors[0], linewidths=0, alpha=0.85
+        indices[0][:, 0], indices[0][:, 1], s=point_area(len(indices[0])), c=colors[0], linewidths=0, alpha=0.85
     )
     title = ax.set_title(what + titles[0], fontsize=11, color=INK, loc="left", parse_math=False)
     if marks:
@@ -97,20 +97,20 @@ def animate_embedding(
     cursor = draw_timeline(figure, titles, left=0.4, top=0.45 + tall + 0.72, width=wide)
 
     def draw(frame: float) -> list[Artist]:
-        before = min(int(frame), len(places) - 2)
+        before = min(int(frame), len(indices) - 2)
         share = frame - before
         share = share * share * (3 - 2 * share)  # starts and stops gently
-        points.set_offsets((1 - share) * places[before] + share * places[before + 1])
+        points.set_offsets((1 - share) * indices[before] + share * indices[before + 1])
         points.set_facecolor([tuple(row) for row in (1 - share) * colors[before] + share * colors[before + 1]])
         title.set_text(what + titles[round(frame)])
         cursor.set_xdata([frame])
         return [points, title, cursor]
 
-    return Animation(figure, draw, frames=_frames(len(places), between), interval=MOVING, init_func=lambda: [points])
+    return Animation(figure, draw, frames=_frames(len(indices), between), interval=MOVING, init_func=lambda: [points])
 
 
 def _frames(count: int, between: int) -> list[float]:
-    """Return the places among `count` snapshots, with rests at each, the last one twice as long."""
+    """Return the positions among `count` snapshots, with rests at each, the last one twice as long."""
     frames: list[float] = []
     for snapshot in range(count - 1):
         frames += [float(snapshot)] * RESTING

@@ -58,7 +58,7 @@ def animate_grid(
         Which channels; all by default.
     order : {"index", "activity"}, default "index"
         Draw the channels as given, or by their root mean square over all images and snapshots, greatest first. They
-        keep their places.
+        keep their positions.
     clusters : Clusters, optional
         Made by `fmcluster.cluster` of the `channel` view and all snapshots: each number gets the color of its
         channel's cluster.

@@ -1,4 +1,4 @@
-"""Channels per layer: how many are distinct, respond alike, or are dead."""
+"""Channels per layer: how many are distinct, respond the same way, or are dead."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # (column, color, name in the legend)
 SHARES = (
     ("distinct", PLAIN, "distinct"),
-    ("grouped", "#de8f05", "in groups that respond alike"),
+    ("grouped", "#de8f05", "in groups that respond the same way"),
     ("dead", "#4d4d4d", "dead: constant over the probe"),
 )
 
@@ -78,17 +78,17 @@ def channels_per_layer(
 
     ax = layer_rows(ax, names, width=8.4, foot=1.9)
     size = letter_size(ax)
-    places, begun = np.arange(len(names)) + 0.5, np.zeros(len(names))
+    indices, begun = np.arange(len(names)) + 0.5, np.zeros(len(names))
     for column, color, _ in SHARES:
         share = counts[column].to_numpy(dtype=np.float64) / width
-        ax.barh(places, share, left=begun, height=0.72, color=color, label=column)
+        ax.barh(indices, share, left=begun, height=0.72, color=color, label=column)
         begun = begun + share
     seen = findings.layers["positions"].to_numpy(dtype=np.float64)
     enough = seen >= ENOUGH_POSITIONS * width
     for which, color, gid in ((enough, RANK, "rank"), (~enough, "white", "rank of few positions")):
         if which.any():
             style: dict[str, Any] = {"marker": "D", "ms": 0.75 * size, "mfc": color, "mec": INK, "mew": 0.8}
-            ax.plot((rank / width)[which], places[which], ls="", **style, clip_on=False, gid=gid)
+            ax.plot((rank / width)[which], indices[which], ls="", **style, clip_on=False, gid=gid)
     groups = [_grouped(*pair) for pair in zip(counts["grouped"], counts["groups"], strict=True)]
     write_column(ax, heading="distinct", cells=counts["distinct"].map(str).tolist(), at=46)
     write_column(ax, heading="in groups", cells=groups, at=112)

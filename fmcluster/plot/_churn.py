@@ -62,11 +62,11 @@ def churn(history: "History", *, ax: Axes | None = None) -> Axes:
     table = snapshot_table(clusters.rows)
     names = dict(zip(table["snapshot"], snapshot_titles(table, separator="\n"), strict=True))
     share = steps["churn"].to_numpy(dtype=np.float64)
-    places = np.arange(len(steps))
+    indices = np.arange(len(steps))
     what = f"{clusters.layer}: {clusters.view} view, rows that changed cluster since the previous snapshot"
     width = max(float(np.clip(0.7 * len(steps) + 1, 6.4, 14.0)), min(text_width(what, size=11) + 0.6, 16.0))
     ax = axes_or_new(ax, width=width, height=3.6)
-    ax.bar(places, share, width=0.55, color=PLAIN)
+    ax.bar(indices, share, width=0.55, color=PLAIN)
     marks, marked = _mark_limits(ax, steps, source=history.noise_floor)
     highest = float(np.nanmax([share, *marked.T], initial=0.0))
     ax.set_ylim(0, min(1.12 if marks else 1.05, max(0.05, 1.2 * highest)))
@@ -74,7 +74,7 @@ def churn(history: "History", *, ax: Axes | None = None) -> Axes:
         _write_shares(ax, share, marked=marked)
     ends = [names[snapshot] for snapshot in steps["to_snapshot"]]
     shown = brief_ticks(ax, ends)
-    ax.set_xticks(shown, [ends[place] for place in shown])
+    ax.set_xticks(shown, [ends[index] for index in shown])
     ax.set_xlim(-0.4, len(steps) - 0.6)
     ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     legend = [Patch(color=PLAIN, label="churn"), *marks] if marks else []
@@ -104,16 +104,16 @@ def _mark_limits(
 def _write_shares(ax: Axes, share: npt.NDArray[np.float64], *, marked: npt.NDArray[np.float64]) -> None:
     """Write each share above its bar, and above the marks that would cross the text."""
     text = 12.0 / points_per_unit(ax)
-    for place, value in enumerate(share):
+    for index, value in enumerate(share):
         if not np.isfinite(value):
             continue
         foot = value
-        for mark in np.sort(marked[place][np.isfinite(marked[place])]):
+        for mark in np.sort(marked[index][np.isfinite(marked[index])]):
             if foot - text / 4 < mark < foot + text * 1.1:
                 foot = mark
         ax.annotate(
             f"{value:.0%}",
-            (place, foot),
+            (index, foot),
             xytext=(0, 3),
             textcoords="offset points",
             ha="center",

@@ -36,7 +36,7 @@ WRITTEN = 14
 
 
 def convergence(findings: "Findings", *, ax: Axes | None = None) -> Axes:
-    """Draw how alike each layer is to its own last snapshot, and from when on it has converged.
+    """Draw how similar each layer is to its own last snapshot, and from when on it has converged.
 
     Parameters
     ----------
@@ -79,12 +79,12 @@ def convergence(findings: "Findings", *, ax: Axes | None = None) -> Axes:
     ax.set_facecolor(MISSING)
     if len(numbers) <= WRITTEN and size >= 7:
         write_values(ax, drawn, dark_below=lowest + 0.6 * (1 - lowest))
-    edge = np.repeat([len(numbers) if place is None else place for place in since], 2)
+    edge = np.repeat([len(numbers) if ordinal is None else ordinal for ordinal in since], 2)
     along = np.repeat(np.arange(len(since) + 1), 2)[1:-1]
     for color, weight in (("white", 5.0), (CONVERGED, 2.5)):
         ax.plot(edge, along, color=color, lw=weight, clip_on=False, solid_joinstyle="miter")
     titles = snapshot_titles(table)
-    dates = ["not converged" if place is None else titles[place] for place in since]
+    dates = ["not converged" if ordinal is None else titles[ordinal] for ordinal in since]
     write_column(ax, heading="converged from", cells=dates, at=10, align="left")
     reach = max(135.0, 45 + 72 * max(text_width(date, size=size) for date in dates))
     write_column(ax, heading="at CKA of", cells=[f"{level:.3f}" for level in layers["level"]], at=reach)
@@ -105,7 +105,9 @@ def convergence(findings: "Findings", *, ax: Axes | None = None) -> Axes:
     # A layout engine adds the room that the names of snapshots take up; without one it must be asked for.
     room = 0.1 if figure.get_layout_engine() is not None else 0.65
     scale = figure.colorbar(mesh, ax=ax, location="bottom", aspect=40, shrink=0.8, pad=room / max(inches(ax)[1], 1.0))
-    scale.set_label("CKA to the last snapshot (1: alike); converged right of the thick line", fontsize=8, color=FAINT)
+    scale.set_label(
+        "CKA to the last snapshot (1: the same); converged right of the thick line", fontsize=8, color=FAINT
+    )
     scale.ax.tick_params(labelsize=8, color=RULE, labelcolor=INK)
     scale.outline.set_visible(False)
     return ax

@@ -79,10 +79,10 @@ def flow(history: "History", *, transitions: bool = True, ax: Axes | None = None
     colors = cluster_palette(clusters.labels)
     upper = pd.DataFrame(tops, index=snapshots, columns=labels)
     middles = _draw_bands(ax, history.flow, tops=upper, colors=colors)
-    for (column, place), members in np.ndenumerate(sizes):
+    for (column, number), members in np.ndenumerate(sizes):
         if members:
-            corner, gid = (column - NODE / 2, tops[column, place]), f"{snapshots[column]},{labels[place]}"
-            node = Rectangle(corner, NODE, members, fc=colors[labels[place]], ec="none", zorder=3, gid=gid)
+            corner, gid = (column - NODE / 2, tops[column, number]), f"{snapshots[column]},{labels[number]}"
+            node = Rectangle(corner, NODE, members, fc=colors[labels[number]], ec="none", zorder=3, gid=gid)
             ax.add_patch(node)
     marks = _mark(ax, history.transitions, upper=upper, counts=counts, middles=middles) if transitions else []
     count = len(clusters.rows) // len(snapshots)
@@ -101,8 +101,8 @@ def _draw_bands(ax: Axes, moves: pd.DataFrame, *, tops: pd.DataFrame, colors: di
     Return where the middle of each band begins and ends, by snapshot and both clusters.
     """
     middles: Middles = {}
-    column = {snapshot: place for place, snapshot in enumerate(tops.index.tolist())}
-    order = {label: place for place, label in enumerate(int(str(column)) for column in tops.columns)}
+    column = {snapshot: number for number, snapshot in enumerate(tops.index.tolist())}
+    order = {label: number for number, label in enumerate(int(str(column)) for column in tops.columns)}
     leaving, arriving = (tops.to_numpy(dtype=np.float64).copy() for _ in range(2))
     names = ["from_snapshot", "from_cluster", "to_cluster", "count"]
     rows = [tuple(int(value) for value in row) for row in moves[names].itertuples(index=False)]
@@ -127,7 +127,7 @@ def _mark(
     """Mark what becomes of clusters; return entries of a legend."""
     if transitions.empty:
         return []
-    order = {snapshot: place for place, snapshot in enumerate(counts.snapshots)}
+    order = {snapshot: number for number, snapshot in enumerate(counts.snapshots)}
     survivors = transitions[transitions["transition"] == "survive"]
     columns = ["from_snapshot", "from_cluster", "to_cluster"]
     found = []
@@ -159,8 +159,8 @@ def _curve(column: int, start: float, end: float) -> Path:
 def _place_marks(ax: Axes, marks: list[Line2D]) -> None:
     """Put a legend of the marks between the title and the axes."""
     ax.set_title(ax.get_title(loc="left"), fontsize=11, color=INK, loc="left", parse_math=False, pad=22)
-    place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "borderaxespad": 0.2}
-    ax.legend(handles=marks, ncols=len(marks), frameon=False, fontsize=8, columnspacing=1.4, handletextpad=0.4, **place)
+    above: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "borderaxespad": 0.2}
+    ax.legend(handles=marks, ncols=len(marks), frameon=False, fontsize=8, columnspacing=1.4, handletextpad=0.4, **above)
 
 
 def _band(column: int, start: float, end: float, *, height: float) -> Path:
@@ -176,7 +176,7 @@ def _dress(ax: Axes, *, title: str, moments: list[str]) -> None:
     ax.set_title(title, fontsize=11, color=INK, loc="left", parse_math=False)
     room = max(text_width(moment, size=8) for moment in moments)
     shown = brief(len(moments), at_most=max(2, int(inches(ax)[0] / room)))
-    ax.set_xticks(shown, [moments[place] for place in shown], fontsize=8, color=INK)
+    ax.set_xticks(shown, [moments[number] for number in shown], fontsize=8, color=INK)
     ax.tick_params(length=0)
     ax.set_yticks([])
     ax.spines[:].set_visible(False)
@@ -188,7 +188,7 @@ def _name_nodes(ax: Axes, tops: Row, *, sizes: Row, labels: list[int], at: int, 
     """Write name and size beside the nodes of a snapshot, on its left (-1) or right (1), apart enough to be read."""
     there = np.flatnonzero(sizes)
     middles = spread(tops[there] + sizes[there] / 2, apart=9.0 / points_per_unit(ax))
-    for place, middle in zip(there, middles, strict=True):
-        text = f"{cluster_name(labels[place])} ({int(sizes[place])})"
+    for number, middle in zip(there, middles, strict=True):
+        text = f"{cluster_name(labels[number])} ({int(sizes[number])})"
         x, align = at + side * (NODE / 2 + 0.04), "right" if side < 0 else "left"
         ax.text(x, middle, text, fontsize=8, color=INK, ha=align, va="center")

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 END = 0.18
 LINE_OF_TEXT = 11.0
-Place = tuple[int, int]  # snapshot and label
+Stop = tuple[int, int]  # snapshot and label
 
 
 def lifelines(history: "History", *, ax: Axes | None = None) -> Axes:
@@ -74,7 +74,7 @@ def lifelines(history: "History", *, ax: Axes | None = None) -> Axes:
     ax.set_ylim(bottom, 0)
     ax.set_xlim(-2 * END, len(snapshots) - 1 + 2 * END)
 
-    order = {snapshot: place for place, snapshot in enumerate(snapshots)}
+    order = {snapshot: stop for stop, snapshot in enumerate(snapshots)}
     colors = cluster_palette(clusters.labels)
     lines = list(_lines(history.transitions, sizes=sizes))
     if clusters.fit != "each":
@@ -103,7 +103,7 @@ def lifelines(history: "History", *, ax: Axes | None = None) -> Axes:
     ax.set_yticks([lanes[label] for label in named], [cluster_name(label) for label in named])
     moments = snapshot_titles(counts.table, separator="\n")
     shown = brief_ticks(ax, moments)
-    ax.set_xticks(shown, [moments[place] for place in shown])
+    ax.set_xticks(shown, [moments[stop] for stop in shown])
     return ax
 
 
@@ -128,21 +128,21 @@ def _apart(lanes: dict[int, float], *, by: float) -> list[int]:
     return named
 
 
-def _lines(transitions: pd.DataFrame, *, sizes: pd.DataFrame) -> Iterator[list[Place]]:
-    """Yield the places that each cluster goes through while it survives, in the order of its snapshots."""
+def _lines(transitions: pd.DataFrame, *, sizes: pd.DataFrame) -> Iterator[list[Stop]]:
+    """Yield the stops of each cluster while it survives: snapshots and labels, in order."""
     survivors = transitions[transitions["transition"] == "survive"]
     columns = ["from_snapshot", "from_cluster", "to_snapshot", "to_cluster"]
-    follows: dict[Place, Place] = {
+    follows: dict[Stop, Stop] = {
         (int(start), int(before)): (int(end), int(after))
         for start, before, end, after in survivors[columns].itertuples(index=False)
     }
     later = set(follows.values())
     for snapshot, members in sizes.iterrows():
         for label in members.index[members > 0]:
-            place = (int(str(snapshot)), int(str(label)))
-            if place in later or place[1] == NOISE:
+            stop = (int(str(snapshot)), int(str(label)))
+            if stop in later or stop[1] == NOISE:
                 continue
-            line = [place]
+            line = [stop]
             while line[-1] in follows:
                 line.append(follows[line[-1]])
             yield line
@@ -150,7 +150,7 @@ def _lines(transitions: pd.DataFrame, *, sizes: pd.DataFrame) -> Iterator[list[P
 
 def _draw_line(
     ax: Axes,
-    line: list[Place],
+    line: list[Stop],
     *,
     sizes: pd.DataFrame,
     lanes: dict[int, float],
@@ -159,11 +159,11 @@ def _draw_line(
 ) -> None:
     """Draw one line, as thick as it has members; where it changes its label, it goes over to that lane."""
     gid = "noise" if line[0][1] == NOISE else "{},{}".format(*line[0])
-    runs = [list(run) for _, run in groupby(line, key=lambda place: place[1])]
+    runs = [list(run) for _, run in groupby(line, key=lambda stop: stop[1])]
     for number, run in enumerate(runs):
         label = run[0][1]
         along = [float(order[snapshot]) for snapshot, _ in run]
-        half = [_members(sizes, place) / 2 for place in run]
+        half = [_members(sizes, stop) / 2 for stop in run]
         middle = [lanes[label]] * len(run)
         if number == 0:
             along, half, middle = [along[0] - END, *along], [half[0], *half], [middle[0], *middle]
@@ -180,13 +180,13 @@ def _draw_line(
         ax.fill_between(along, lower, upper, facecolor=color, edgecolor=color, lw=edge, zorder=2, gid=gid)
 
 
-def _members(sizes: pd.DataFrame, place: Place) -> float:
-    snapshot, label = place
+def _members(sizes: pd.DataFrame, stop: Stop) -> float:
+    snapshot, label = stop
     return float(sizes[label].to_numpy(dtype=np.float64)[sizes.index.get_loc(snapshot)])
 
 
 def _draw_gaps(
-    ax: Axes, lines: list[list[Place]], *, lanes: dict[int, float], order: dict[int, int], colors: dict[int, str]
+    ax: Axes, lines: list[list[Stop]], *, lanes: dict[int, float], order: dict[int, int], colors: dict[int, str]
 ) -> None:
     """Dot the lane of a label between its lines."""
     ended: dict[int, int] = {}

@@ -1,66 +1,78 @@
 """Metrics: what was recorded of the training beside the snapshots, over the optimizer steps."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from ._trajectories import PLAIN
-from .drawing import RULE, axes_or_new, brief, dress_curve
-
-if TYPE_CHECKING:
-    pass
+from .drawing import RULE, brief, dress_curve, metric_title, new_figure, recorded_metrics
 
 
-def metrics(frame: pd.DataFrame, *, column: str = "val_accuracy", ax: Axes | None = None) -> Axes:
-    """Draw a metric of the training over the optimizer steps.
+def metrics(frame: pd.DataFrame, *, columns: Sequence[str] | None = None) -> Figure:
+    """Draw the metrics of a training over its optimizer steps, a panel each.
 
     Parameters
     ----------
     frame : DataFrame
         A run's `metrics`: columns ``snapshot``, ``epoch``, ``step`` and one per metric.
-    column : str, default "val_accuracy"
-        Which metric. A name with "accuracy" in it is taken for a share and drawn in percent.
-    ax : Axes, optional
-        Where to draw; by default a new figure.
+    columns : sequence of str, optional
+        Which metrics, in this order; by default all that have a value. One with "accuracy" in its name is taken for a
+        share and drawn in percent.
 
     Returns
     -------
-    Axes
-        Steps along x, with a line at the end of each epoch; where no steps were recorded, snapshots.
+    Figure
+        Panels below each other. Steps along x, with a line at the end of each epoch; where no steps were recorded,
+        snapshots.
 
     Raises
     ------
     ValueError
-        If there is no such metric, or it has no value.
+        If there is no such metric, or it has no value; if none is recorded.
     """
-    recorded = [name for name in frame.columns if name not in ("snapshot", "epoch", "step")]
-    if column not in recorded or bool(frame[column].isna().all()):
-        there = ", ".join(repr(name) for name in recorded) or "none"
+    recorded = recorded_metrics(frame)
+    if not recorded:
+        raise ValueError("the run has no metrics; pass metrics={...} to `Recorder.snapshot` to record some")
+    chosen = recorded if columns is None else list(columns)
+    if unknown := [name for name in chosen if name not in recorded]:
         raise ValueError(
-            f"received column={column!r}; expected a metric with values (recorded: {there}): choose one of these, "
-            f"or pass `metrics` to `Recorder.snapshot`"
+            f"received the column {unknown[0]!r}; expected a metric with values: choose one of "
+            f"{', '.join(map(repr, recorded))}"
         )
+    if not chosen:
+        raise ValueError(f"received no columns; expected one or more of {', '.join(map(repr, recorded))}")
+    figure = new_figure(width=7.0, height=3.2 * len(chosen) + 0.4)
+    figure.set_layout_engine("constrained")
+    panels = figure.subplots(len(chosen), squeeze=False)[:, 0]
+    for name, ax in zip(chosen, panels, strict=True):
+        _draw_metric(ax, frame, name)
+    return figure
+
+
+def _draw_metric(ax: Axes, frame: pd.DataFrame, name: str) -> None:
     stepped = bool(frame["step"].notna().all()) and bool(frame["step"].is_monotonic_increasing)
     stepped = stepped and frame["step"].is_unique
     along = frame["step" if stepped else "snapshot"]
     ends = frame.assign(along=along).groupby("epoch", sort=True)["along"].max()
-    known = frame[column].notna()
-    ax = axes_or_new(ax, width=7.0, height=3.6)
-    for end in ends:
-        ax.axvline(float(end), color=RULE, lw=0.8, zorder=0)
-    ax.plot(along[known], frame.loc[known, column], color=PLAIN, marker="o", ms=5, lw=1.8)
-    shown = brief(len(ends), at_most=10)
+    known = np.isfinite(frame[name].to_numpy(dtype=np.float64))
+    for border in ends:
+        ax.axvline(float(border), color=RULE, lw=0.8, zorder=0)
+    ax.plot(along[known], frame.loc[known, name], color=PLAIN, marker="o", ms=5, lw=1.8)
+    shown = brief(len(ends), at_most=10) if len(ends) > 1 else [0]
     ax.set_xticks([float(ends.iloc[i]) for i in shown], [f"{int(ends.iloc[i])}\nepoch {ends.index[i]}" for i in shown])
-    name = column.replace("val_", "validation ").replace("_", " ")
-    if "accuracy" in column:
+    title, is_share = metric_title(name)
+    if is_share:
         ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
-        unit = f"{name} (%)"
-    else:
-        unit = name
-    end_value = float(frame.loc[known, column].iloc[-1])
-    last = f"{end_value:.1%}" if "accuracy" in column else f"{end_value:.3g}"
+    last = float(frame.loc[known, name].iloc[-1])
+    end = f"{last:.1%}" if is_share else f"{last:.3g}"
     what = ("optimizer steps" if stepped else "snapshot") + ", lines at the end of each epoch"
-    dress_curve(ax, title=f"{name.capitalize()} while training, {last} at the end", x=what, y=unit)
-    return ax
+    dress_curve(
+        ax,
+        title=f"{title[0].upper()}{title[1:]} while training, {end} at the end",
+        x=what,
+        y=f"{title} (%)" if is_share else title,
+    )

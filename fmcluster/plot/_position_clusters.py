@@ -1,4 +1,4 @@
-"""Clusters of places, laid over the image they are places of."""
+"""Position clusters, laid over the image that they are of."""
 
 from itertools import pairwise
 from math import ceil
@@ -56,10 +56,10 @@ def position_clusters(
     sample: int = 0,
     alpha: float = 0.55,
 ) -> Figure:
-    """Draw the cluster of each place of an image over the image, at each snapshot, beside the plain image.
+    """Draw the cluster of each position of an image over the image, at each snapshot, beside the plain image.
 
     Under the colors the image is gray and pale, so that a color is that of a cluster alone. Under each picture stands
-    which share of its places changed cluster since the picture before.
+    which share of its positions changed cluster since the picture before.
 
     Parameters
     ----------
@@ -77,14 +77,14 @@ def position_clusters(
     Figure
         Not kept by pyplot: show it as the last value of a cell, or call its `savefig`. Of more than 11 snapshots at
         most 11 are drawn, evenly spread, the first and the last among them. The overlays have the gid ``"overlay"``;
-        their data are the labels, masked at places without one (of rows drawn as a subsample).
+        their data are the labels, masked at positions without one (of rows drawn as a subsample).
 
     Raises
     ------
     TypeError
         For what is not a layer.
     ValueError
-        If `clusters` are of another view or layer or of several runs, have no place of the sample, the layer has no
+        If `clusters` are of another view or layer or of several runs, have no position of the sample, the layer has no
         height and width, or `alpha` is out of its range.
     """
     if not 0 < alpha <= 1:
@@ -115,11 +115,11 @@ def position_clusters(
     body = ceil(panels / columns) * (TITLE + tall + UNDER)
     legend_columns = ceil(len(marks) * LEGEND_ROW / (body - 0.1))
     part = "" if len(shown) == len(table) else f" ({len(shown)} of them drawn)"
-    headline = f"{layer.label}: clusters of places over {span(table)}{part}"
+    headline = f"{layer.label}: clusters of positions over {span(table)}{part}"
     name = sample_name(layer, sample)
     counted = f"{clusters.n_clusters} clusters" if clusters.n_clusters != 1 else "1 cluster"
-    places = f"{height} x {width} places" if height * width > 1 else "1 place"
-    subtitle = f"{counted} by {clusters.method}, {len(present)} of them seen here; {places} on {name}"
+    counted_positions = f"{height} x {width} positions" if height * width > 1 else "1 position"
+    subtitle = f"{counted} by {clusters.method}, {len(present)} of them seen here; {counted_positions} on {name}"
     if picture is None:
         subtitle += "; the run holds no picture of it"
     legend = MARGIN + legend_columns * 1.05
@@ -130,8 +130,8 @@ def position_clusters(
     inch_text(figure, subtitle, left=MARGIN, top=0.42, size=9.5, color=FAINT)
 
     axes = []
-    for place in range(panels):
-        row, column = divmod(place, columns)
+    for index in range(panels):
+        row, column = divmod(index, columns)
         left, top = MARGIN + column * (wide + GAP), HEAD + row * (TITLE + tall + UNDER) + TITLE
         axes.append(inch_axes(figure, left=left, top=top, width=wide, height=tall))
     if picture is not None:
@@ -166,7 +166,7 @@ def position_clusters(
 
 
 def _check(clusters: "Clusters", layer: PicturedSamples) -> None:
-    """Raise ValueError unless `clusters` are of places with height and width in this layer of one run."""
+    """Raise ValueError unless `clusters` are of positions with height and width in this layer of one run."""
     if clusters.identity != ["sample", "y", "x"]:
         raise ValueError(
             f"received clusters of the {clusters.view!r} view; expected the 'position' view: cluster "
@@ -187,7 +187,7 @@ def _check(clusters: "Clusters", layer: PicturedSamples) -> None:
 
 
 def _grid(rows: pd.DataFrame, labels: npt.NDArray[np.int64], *, snapshot: int, shape: tuple[int, int]) -> Grid:
-    """Return the labels of one snapshot in their places, NaN where there is none."""
+    """Return the labels of one snapshot at their positions, NaN where there is none."""
     now = (rows["snapshot"] == snapshot).to_numpy()
     grid = np.full(shape, np.nan)
     grid[rows["y"].to_numpy()[now], rows["x"].to_numpy()[now]] = labels[now]
@@ -195,7 +195,7 @@ def _grid(rows: pd.DataFrame, labels: npt.NDArray[np.int64], *, snapshot: int, s
 
 
 def _changed(before: Grid, after: Grid) -> str:
-    """Say which share of the places that are in a cluster in both changed it."""
+    """Say which share of the positions that are in a cluster in both changed it."""
     known = (before >= 0) & (after >= 0)
     return f"{float((before != after)[known].mean()):.0%} changed" if known.any() else ""
 

@@ -80,16 +80,16 @@ def quality(found: "Quality", *, measures: Sequence[str] = ("silhouette",), ax: 
         title += f" of the clusters of {found.method}"
     width = max(float(np.clip(0.6 * len(table) + 1.5, 6.4, 14.0)), min(text_width(title, size=11) + 0.6, 16.0))
     ax = axes_or_new(ax, width=width, height=3.8)
-    places = np.arange(len(table))
+    indices = np.arange(len(table))
     colors = cluster_palette(len(names))
     curves: list[Line2D] = []
     for number, name in enumerate(names):
         style: dict[str, Any] = {"color": colors[number], "marker": _MARKERS[number], "ms": 5, "lw": 1.8}
-        curves += ax.plot(places, frame[name], **style, label=_MEASURES[name][0], gid=name)
+        curves += ax.plot(indices, frame[name], **style, label=_MEASURES[name][0], gid=name)
         if name in _BESIDE:
             column, label = _BESIDE[name]
             beside: dict[str, Any] = {"color": colors[number], "ls": "--", "lw": 1.4, "label": label}
-            curves += ax.plot(places, frame[column], **beside, gid=column)
+            curves += ax.plot(indices, frame[column], **beside, gid=column)
     _scale(ax, curves, own=names[0] in _OWN_SCALE)
     unit = f"{_MEASURES[names[0]][0]} ({_MEASURES[names[0]][1]})" if len(names) == 1 else "measure (at most 1)"
     if names == ["noise"] or names == ["knn_accuracy"]:
@@ -97,7 +97,7 @@ def quality(found: "Quality", *, measures: Sequence[str] = ("silhouette",), ax: 
     dress_curve(ax, title=title, x=_note(found, names), y=unit, legend=curves if len(curves) > 1 else [])
     moments = snapshot_titles(table, separator="\n")
     shown = brief_ticks(ax, moments)
-    ax.set_xticks(shown, [moments[place] for place in shown])
+    ax.set_xticks(shown, [moments[index] for index in shown])
     ax.set_xlim(-0.4, len(table) - 0.6)
     return ax
 

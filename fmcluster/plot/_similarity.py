@@ -35,7 +35,7 @@ _NAMES = {
 def similarity(
     similarity: "Similarity", *, layer: str | None = None, snapshot: int | None = None, ax: Axes | None = None
 ) -> Axes:
-    """Draw how alike layers are at one snapshot, or one layer at all snapshots.
+    """Draw how similar layers are at one snapshot, or one layer at all snapshots.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def similarity(
     size = float(np.clip(0.34 * max(values.shape), 3.2, 9.0))
     ax = axes_or_new(ax, width=size + margin + 1.6, height=size + 1.2)
     lowest = min(0.0, float(np.nanmin(values, initial=0.0)))
-    draw_mesh(ax, values, norm=Normalize(lowest, 1), bar=f"{what} (1: alike)", palette="mako")
+    draw_mesh(ax, values, norm=Normalize(lowest, 1), bar=f"{what} (1: the same)", palette="mako")
     if len(values) <= 12 and values.shape[1] <= 12:
         write_values(ax, values, dark_below=lowest + 0.6 * (1 - lowest))
     name_rows(ax, sides[0])

@@ -92,9 +92,9 @@ def statistics(layer: MeasuredLayer, *, what: str | Iterable[str] = "mean") -> F
     for panel, name in zip(panels, chosen, strict=True):
         by_snapshot = {number: part[name].to_numpy(dtype=np.float64) for number, part in frame.groupby("snapshot")}
         _draw(
-            panel, [by_snapshot[table["snapshot"].iloc[place]] for place in shown], name=name, quantity=layer.quantity
+            panel, [by_snapshot[table["snapshot"].iloc[index]] for index in shown], name=name, quantity=layer.quantity
         )
-    panels[0].set_yticks(-np.arange(len(shown)), [titles[place] for place in shown])
+    panels[0].set_yticks(-np.arange(len(shown)), [titles[index] for index in shown])
     figure.suptitle(title, fontsize=12, color=INK, x=0.01, ha="left", parse_math=False)
     return figure
 
@@ -145,10 +145,10 @@ def _draw(ax: Axes, values: list[Values], *, name: str, quantity: str) -> None:
 def _note(ax: Axes, row: int, *, low: int, high: int, none: int) -> None:
     """Count, at the edges of a ridge, the channels that it leaves out."""
     right = ", ".join([f"{high} beyond"] * (high > 0) + [f"{none} without value"] * (none > 0))
-    for text, place, align in ((f"{low} below" if low else "", 0.0, "left"), (right, 1.0, "right")):
+    for text, index, align in ((f"{low} below" if low else "", 0.0, "left"), (right, 1.0, "right")):
         if text:
             ax.text(
-                place,
+                index,
                 -row + 0.08,
                 text,
                 transform=ax.get_yaxis_transform(),

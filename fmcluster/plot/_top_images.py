@@ -56,7 +56,7 @@ def top_images(
     """Draw the images that drive each channel most, at an early snapshot and at a late one.
 
     A row is a channel; strongest images first, each with its number, its class and what it was ranked by. A box marks
-    the place that drives the channel. Images that are drawn at both snapshots are framed.
+    the position that drives the channel. Images that are drawn at both snapshots are framed.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def top_images(
     -------
     Figure
         Not kept by pyplot: show it as the last value of a cell, or call its `savefig`. Images have the gid
-        ``"image"``, boxes ``"place"``, frames ``"stayed"``.
+        ``"image"``, boxes ``"position"``, frames ``"stayed"``.
 
     Raises
     ------
@@ -89,9 +89,9 @@ def top_images(
 
     Notes
     -----
-    A place of the map is drawn where it lies in the image, and never smaller than can be seen. What a unit answers to
-    reaches beyond it: receptive fields of late layers cover the whole image. Of maps of a single place, and of layers
-    without places, none is marked.
+    A position of the feature map is drawn where it lies in the image, and never smaller than can be seen. What a unit
+    answers to reaches beyond it: receptive fields of late layers cover the whole image. Of feature maps of a single
+    position, and of layers without positions, none is marked.
     """
     require_layer(layer)
     if found.layer != layer.label:
@@ -109,17 +109,17 @@ def top_images(
     shown = [early, late] if early < late else [late]
     k = min(int(k), found.k)
     numbers = found.channels["channel"].to_numpy()[: found.samples.shape[1]]
-    places = _places(found, numbers, channels, late=late, k=k)
+    indices = _indices(found, numbers, channels, late=late, k=k)
 
     block = k * PITCH - (PITCH - SIDE)
     width = NAMING + len(shown) * block + (len(shown) - 1) * BETWEEN
-    height = ROW * len(places)
+    height = ROW * len(indices)
     titles = [snapshot_titles(table)[position] for position in shown]
     headline = f"{layer.label}: the images that drive a channel most, {' and '.join(titles)}"
     ranked = "highest activation in the map" if found.by == "max" else "mean of the map"
-    which = f" driven most at {titles[-1]}" if channels is None and len(places) < len(numbers) else ""
-    subtitle = f"{_counted(len(places), 'channel')}{which}, images ranked by the {ranked} (the number under an image)"
-    pictures = _pictures(layer, np.unique(found.samples[np.ix_(shown, places)][..., :k]))
+    which = f" driven most at {titles[-1]}" if channels is None and len(indices) < len(numbers) else ""
+    subtitle = f"{_counted(len(indices), 'channel')}{which}, images ranked by the {ranked} (the number under an image)"
+    pictures = _pictures(layer, np.unique(found.samples[np.ix_(shown, indices)][..., :k]))
     box = _box(layer, found)
     notes = _notes(found, shown, k=k, boxed=box is not None)
     words = max(text_width(headline, size=13), text_width(subtitle, size=9.5), *(text_width(n, size=8) for n in notes))
@@ -134,11 +134,11 @@ def top_images(
         inch_text(figure, title, left=left, top=HEAD - 0.25, size=9.5)
 
     panel = inch_panel(figure, left=MARGIN, top=HEAD, width=width, height=height)
-    for row, place in enumerate(places):
-        lists = [set(found.samples[position, place, :k].tolist()) - {NOBODY} for position in shown]
+    for row, index in enumerate(indices):
+        lists = [set(found.samples[position, index, :k].tolist()) - {NOBODY} for position in shown]
         both = lists[0] & lists[-1] if len(shown) == 2 else set()
         top = row * ROW
-        panel.text(0, top + 0.3, f"ch {numbers[place]}", fontsize=9.5, color=INK, ha="left", va="center")
+        panel.text(0, top + 0.3, f"ch {numbers[index]}", fontsize=9.5, color=INK, ha="left", va="center")
         if len(shown) == 2 and all(lists):
             stayed = f"{len(both)} of {len(lists[0])}\nstayed"
             color = STAYED if both else FAINT
@@ -148,20 +148,20 @@ def top_images(
             if not lists[column]:
                 nothing = "no image drives it"
                 panel.text(left, top + SIDE / 2, nothing, fontsize=8, color=FAINT, ha="left", va="center")
-            for rank, sample in enumerate(found.samples[position, place, :k].tolist()):
+            for rank, sample in enumerate(found.samples[position, index, :k].tolist()):
                 if sample == NOBODY:
                     continue
                 at = (left + rank * PITCH, top)
                 extent = _draw_picture(panel, pictures[sample], at=at, framed=sample in both)
-                fraction = found.fractions[position, place, rank]
+                fraction = found.fractions[position, index, rank]
                 if box is not None and np.isfinite(fraction).all():
-                    _draw_place(panel, extent, fraction=fraction, box=box)
-                value = float(found.values[position, place, rank])
+                    _mark_position(panel, extent, fraction=fraction, box=box)
+                value = float(found.values[position, index, rank])
                 _caption(panel, layer, sample, value, at=at, color=STAYED if sample in both else INK)
     return figure
 
 
-def _places(
+def _indices(
     found: "TopImages", numbers: npt.NDArray[np.int64], channels: Iterable[int] | None, *, late: int, k: int
 ) -> list[int]:
     """Return where the channels to draw lie in the result, or raise ValueError."""
@@ -169,8 +169,8 @@ def _places(
         values = found.values[late, :, :k]
         count = np.isfinite(values).sum(axis=1)
         mean = np.where(count > 0, np.nansum(values, axis=1) / np.maximum(count, 1), -np.inf)
-        return [int(place) for place in np.argsort(-mean, kind="stable")[:DEFAULT_ROWS]]
-    where = {int(number): place for place, number in enumerate(numbers)}
+        return [int(index) for index in np.argsort(-mean, kind="stable")[:DEFAULT_ROWS]]
+    where = {int(number): index for index, number in enumerate(numbers)}
     asked = [int(channel) for channel in channels]
     unknown = [channel for channel in asked if channel not in where]
     if unknown or not asked:
@@ -201,7 +201,7 @@ def _pictures(layer: PicturedSamples, samples: npt.NDArray[np.int64]) -> dict[in
 
 
 def _box(layer: PicturedSamples, found: "TopImages") -> tuple[float, float] | None:
-    """Return height and width of a place as shares of the image; None where there is but one place."""
+    """Return height and width of a position as shares of the image; None where there is only one."""
     _, height, width = layer.feature_map_shape
     if height * width == 1 or np.isnan(found.fractions).all():
         return None
@@ -211,7 +211,7 @@ def _box(layer: PicturedSamples, found: "TopImages") -> tuple[float, float] | No
 
 
 def _notes(found: "TopImages", shown: list[int], *, k: int, boxed: bool) -> list[str]:
-    said = ["White box: the place of the highest activation; the unit sees beyond it."] if boxed else []
+    said = ["White box: the position of the highest activation; the unit sees beyond it."] if boxed else []
     if len(shown) == 1:
         return said
     before, after = found.samples[shown[0], :, :k], found.samples[shown[1], :, :k]
@@ -247,19 +247,19 @@ def _draw_picture(
     return extent
 
 
-def _draw_place(
+def _mark_position(
     panel: Axes,
     extent: tuple[float, float, float, float],
     *,
     fraction: npt.NDArray[np.float64],
     box: tuple[float, float],
 ) -> None:
-    """Mark a place by a white box with a dark rim, which is seen on any picture."""
+    """Mark a position by a white box with a dark rim, which is seen on any picture."""
     left, right, bottom, top = extent
     tall, wide = (max(LEAST_BOX, part * length) for part, length in zip(box, (bottom - top, right - left), strict=True))
     y, x = top + fraction[0] * (bottom - top), left + fraction[1] * (right - left)
     mark = Rectangle(
-        (x - wide / 2, y - tall / 2), wide, tall, fill=False, ec="white", lw=1.1, gid="place", clip_on=False
+        (x - wide / 2, y - tall / 2), wide, tall, fill=False, ec="white", lw=1.1, gid="position", clip_on=False
     )
     mark.set_path_effects([effects.withStroke(linewidth=2.4, foreground=INK)])
     panel.add_patch(mark)

@@ -58,7 +58,7 @@ def trajectories(
         Colors a path by the cluster its row is in at the last snapshot.
     rows : iterable of int, optional
         Which rows to draw, all of them strong: channels in the ``"channel"`` view, samples in the ``"sample"``
-        view, places within a snapshot (from 0) in the others. By default all.
+        view, positions within a snapshot (from 0) in the others. By default all.
     top : int, default 24
         How many paths are drawn strong when `rows` is left out.
     drifted : float or Findings, optional
@@ -251,12 +251,12 @@ def _row_names(embedding: "Embedding") -> list[str]:
 
 
 def _positions(embedding: "Embedding", rows: Iterable[int]) -> list[int]:
-    """Return the places within a snapshot of the rows asked for, or raise ValueError."""
+    """Return the positions within a snapshot of the rows asked for, or raise ValueError."""
     size = len(embedding.rows) // embedding.n_snapshots
     single = len(embedding.identity) == 1
     known = embedding.rows[embedding.identity[0]].iloc[:size].tolist() if single else list(range(size))
     what = embedding.identity[0] if single else "row"
-    where = {int(name): place for place, name in enumerate(known)}
+    where = {int(name): ordinal for ordinal, name in enumerate(known)}
     asked = [int(row) for row in rows]
     missing = [row for row in asked if row not in where]
     if missing or not asked:

@@ -5,12 +5,12 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from ..plot.drawing import snapshot_titles
+from ..plot.drawing import metric_title, recorded_metrics, snapshot_titles
 from ..store import Layer, Run
+from ._files import environment
 from .charts import STRONG, embedding_chart, flow_chart, metric_chart, similarity_charts, trajectories_chart
 from .content import (
     ClusterRow,
@@ -61,7 +61,7 @@ class LayerSection:
     charts : dict of str to dict
         ``embedding``, and with two or more snapshots ``trajectories`` and ``flow``.
     faithfulness, made, asked : str
-        How far the map can be believed, how it was made, and why there are fewer clusters than asked for, if so.
+        How far the embedding can be believed, how it was made, and why there are fewer clusters than asked for, if so.
     titles : list of str
         The snapshots' names.
     palette : dict of int to str
@@ -156,8 +156,7 @@ def render_page(
 ) -> str:
     """Return the page, one HTML document that loads nothing."""
     metrics = run.metrics
-    names = [name for name in metrics.columns if name not in ("snapshot", "epoch", "step")]
-    names = [name for name in names if metrics[name].notna().any()]
+    names = recorded_metrics(metrics)
     names.sort(key=lambda name: "accuracy" not in name)
     drawn = [name for name in names if metrics[name].nunique() > 1 or "accuracy" in name][:MOST_METRICS]
     titles = snapshot_titles(run.snapshots)
@@ -175,17 +174,11 @@ def render_page(
         "most_moved": [section.most_moved for section in sections],
     }
     session = run.provenance[-1]
-    environment = Environment(
-        loader=PackageLoader("fmcluster", "report/templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
-    environment.filters |= {"bytes": _bytes, "gradient": gradient, "metric": _metric, "share": _share}
+    templates = environment()
+    templates.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
+    templates.filters |= {"bytes": _bytes, "gradient": gradient, "metric": _metric, "share": _share}
     moved = [(section.name, section.moved) for section in sections]
-    return environment.get_template("report.html.j2").render(
+    return templates.get_template("report.html.j2").render(
         run=run,
         run_name=PurePosixPath(run.path.rstrip("/")).name,
         model=str(session["model"]).rpartition(".")[2],
@@ -238,7 +231,7 @@ def _gain(run: Run, names: list[str]) -> str:
     if column is None:
         return ""
     values = run.metrics[column].dropna()
-    what = column.replace("val_", "validation ").replace("_", " ")
+    what, _ = metric_title(column)
     if len(values) < 2:
         return f"{what} {values.iloc[-1]:.1%}"
     return f"{what} went from {values.iloc[0]:.1%} to {values.iloc[-1]:.1%}"

@@ -1,4 +1,4 @@
-"""Writing the report."""
+"""Report: one HTML file about a run."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..analysis import Reducer, ResultCache
 from ..store import Run
+from ._files import checked_target, replace
 from ._page import layer_section, render_page
 from .content import (
     OVERALL_STAGES,
@@ -54,8 +55,8 @@ def write_report(
         Which layers. By default up to five, spread over the depth: those that make new feature maps (convolutions
         and blocks rather than normalization, activation and pooling), coarse blocks first.
     view : str
-        What a point in the maps is: ``"channel"``, or another view of `Layer.vectors`. Of more than 2,048 rows in a
-        snapshot as many are drawn at random; in other views than that of channels, of more than 20,480 in all (but at
+        What a point in the embeddings is: ``"channel"``, or another view of `Layer.vectors`. Of more than 2,048 rows in
+        a snapshot as many are drawn at random; in other views than that of channels, of more than 20,480 in all (but at
         least 256 of each snapshot).
     n_clusters : int
         How many clusters k-means looks for in each layer; fewer where there are fewer rows.
@@ -63,7 +64,7 @@ def write_report(
         The image on which feature maps are shown, by its index in the data set; by default the first. Beside it, the
         first ones of up to two other classes are.
     reducer : scikit-learn style reducer, optional
-        Makes the maps; by default that of `embed`.
+        Makes the embeddings; by default that of `embed`.
     random_state : int
         Seed. The same run, arguments and library versions give the same file.
     max_bytes : int
@@ -90,7 +91,7 @@ def write_report(
     KeyError
         Where it has no such layer.
     ValueError
-        Where it has no such sample, the view is unknown, or a layer has too few rows for a map.
+        Where it has no such sample, the view is unknown, or a layer has too few rows for an embedding.
     FileNotFoundError
         Where the folder of `path` does not exist.
     IsADirectoryError
@@ -99,7 +100,7 @@ def write_report(
     if not isinstance(run, Run):
         raise TypeError(f"write_report received a {type(run).__name__}; expected a Run, made by open_run(path)")
     run.resolve(snapshot=0)
-    target = _checked_target(Path(path))
+    target = checked_target(Path(path))
     chosen = [run[name] for name in dict.fromkeys(choose_layers(run) if layers is None else layers)]
     if not chosen:
         raise ValueError(f"no layer was asked for; expected one or more of {', '.join(run.layers)}")
@@ -140,15 +141,7 @@ def write_report(
         )
     overview = make_overview(run, settings, announce=announce, cache=cache) if diagnosis else Overview(None, None)
     announce("page")
-    _replace(target, render_page(run, sections, overview=overview, refresh=refresh, settings=settings))
-    return target
-
-
-def _checked_target(target: Path) -> Path:
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"the report cannot be written to {target}: there is no folder {target.parent}")
-    if target.is_dir():
-        raise IsADirectoryError(f"the report cannot be written to {target}: it is a folder; pass the path of a file")
+    replace(target, render_page(run, sections, overview=overview, refresh=refresh, settings=settings))
     return target
 
 
@@ -162,13 +155,3 @@ def _checked_sample(run: Run, sample: int | None) -> int | None:
             + (f" ({known.min()} to {known.max()})" if len(known) else "")
         )
     return int(sample)
-
-
-def _replace(target: Path, page: str) -> None:
-    """Write the page beside its target, then put it there: a reader sees the old file or the new one."""
-    beside = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        beside.write_text(page, encoding="utf-8")
-        beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)

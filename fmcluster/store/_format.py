@@ -205,16 +205,16 @@ class LayerSpec:
 
     def attributes(self) -> dict[str, Any]:
         """Return the attributes of the layer's group."""
-        told: dict[str, Any] = {"name": self.name, "module": self.module, "output": list(self.output_shape)}
+        described: dict[str, Any] = {"name": self.name, "module": self.module, "output": list(self.output_shape)}
         if self.crop is not None:
-            told["crop"] = [list(side) for side in self.crop]
+            described["crop"] = [list(side) for side in self.crop]
         if self.average_pooled:
-            told["average_pooled"] = True
+            described["average_pooled"] = True
         if self.returned is not None and self.returned != self.output_shape:
-            told["returned"] = list(self.returned)
+            described["returned"] = list(self.returned)
         if self.returned_axis is not None:
-            told["channel_axis"] = {"axis": self.returned_axis, "source": self.axis_source}
-        return told
+            described["channel_axis"] = {"axis": self.returned_axis, "source": self.axis_source}
+        return described
 
 
 def layer_path(layer: str) -> str:

@@ -119,8 +119,8 @@ class Layer:
     @property
     def average_pooled(self) -> bool:
         """Whether the feature maps, once cropped, were averaged down."""
-        told = self._attributes
-        return bool(told.get("average_pooled", told.get("pooled")))  # earlier versions wrote "pooled"
+        described = self._attributes
+        return bool(described.get("average_pooled", described.get("pooled")))  # earlier versions wrote "pooled"
 
     @property
     def feature_map_shape(self) -> tuple[int, int, int]:

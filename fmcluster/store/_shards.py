@@ -134,7 +134,7 @@ def read_shard(path: Path, out: npt.NDArray[Any], *, start: tuple[int, ...], lay
     out : ndarray
         Filled with what begins at `start` within the shard.
     start : tuple of int
-        A place within the shard.
+        A position within the shard.
     layout : ShardLayout
         Of the array.
 
@@ -153,10 +153,10 @@ def read_shard(path: Path, out: npt.NDArray[Any], *, start: tuple[int, ...], lay
     with path.open("rb", buffering=0) as file:
         table = np.frombuffer(_checked(file, -16 * prod(per_axis) - 4, 16 * prod(per_axis) + 4, os.SEEK_END), "<u8")
         index = table.reshape(*per_axis, 2)
-        for place in product(*touched):
-            offset, length = (int(number) for number in index[place])
+        for ordinal in product(*touched):
+            offset, length = (int(number) for number in index[ordinal])
             inside, within = [], []
-            for where, step, at, n in zip(place, layout.chunks, start, out.shape, strict=True):
+            for where, step, at, n in zip(ordinal, layout.chunks, start, out.shape, strict=True):
                 first, last = max(where * step, at), min((where + 1) * step, at + n)
                 inside.append(slice(first - at, last - at))
                 within.append(slice(first - where * step, last - where * step))

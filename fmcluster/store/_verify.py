@@ -21,7 +21,7 @@ def verify(run: Run, *, progress: Callable[[int, int], None] | None = None) -> l
     Returns
     -------
     list of str
-        One line per damaged place; empty where the run is whole.
+        One line per damaged part; empty where the run is whole.
     """
     arrays = [run.stored(path) for path in run.array_paths]
     boxes = [(array, box) for array in arrays for box in _boxes(array)]

@@ -146,8 +146,8 @@ class Vectors:
     @cached_property
     def rows(self) -> pd.DataFrame:
         """Labels of the rows: snapshot, epoch, step, then sample, channel, y, x as the view has them."""
-        places = {axis: np.arange(self._sizes[axis]) for axis in "hw"}
-        ids = {"n": self.samples, "c": self.source.channels, **places}
+        ordinals = {axis: np.arange(self._sizes[axis]) for axis in "hw"}
+        ids = {"n": self.samples, "c": self.source.channels, **ordinals}
         grid = np.meshgrid(*(ids[axis] for axis in self.row_axes), indexing="ij")
         within = {_AXES[axis]: values.ravel() for axis, values in zip(self.row_axes, grid, strict=True)}
         if self.drawn is not None:

@@ -205,7 +205,10 @@ def test_plot_metrics_needs_no_layer(run, tmp_path, capsys, monkeypatch):
     assert "<svg" in out.read_text()
     assert call("plot", run, "metrics", "--metric", "val_accuracy", "-o", out, monkeypatch=monkeypatch) == 0
     assert call("plot", run, "metrics", "--metric", "loss", "-o", out, monkeypatch=monkeypatch) == 2
-    assert "no metric 'loss'; it has: val_accuracy" in capsys.readouterr().err
+    assert (
+        "received the column 'loss'; expected a metric with values: choose one of 'val_accuracy'"
+        in capsys.readouterr().err
+    )
 
 
 def test_analyze_saves_beside_the_run_what_the_api_gives(run, capsys, monkeypatch):

@@ -130,12 +130,13 @@ def test_pictures_of_a_study_are_written(picture, run, tmp_path, monkeypatch):
 
 
 def test_every_function_that_draws_has_a_form_on_the_command_line():
-    """`picturing` calls each function of `plot` by its name."""
+    """The `plot` command calls each function of `plot` by its name; `compare`, of several runs, is its own command."""
     import inspect
 
     from fmcluster import plot as drawing
-    from fmcluster.cli import _pictures as picturing
+    from fmcluster.cli import _compare, _pictures
 
-    source = inspect.getsource(picturing)
-    drawn = set(drawing.__all__) - {"cluster_palette"}
+    source = inspect.getsource(_pictures)
+    assert "plot.compare(" in inspect.getsource(_compare)
+    drawn = set(drawing.__all__) - {"cluster_palette", "compare"}
     assert {name for name in drawn if f"pictures.{name}" in source} == drawn

@@ -86,10 +86,10 @@ def test_the_channel_grid_is_an_image_at_every_step_and_is_the_figure(events, ru
 def test_every_picture_is_there_once_at_the_last_step_or_at_each(events):
     expected = {
         "channels on sample 2": [0, 4, 10],
-        "map": [0, 4, 10],
+        "embedding": [0, 4, 10],
         "evolution on sample 2": [10],
         "statistics": [10],
-        "maps": [10],
+        "embeddings": [10],
         "trajectories": [10],
         "flow": [10],
         "churn of clusters": [10],
@@ -198,7 +198,7 @@ def test_where_steps_do_not_tell_snapshots_apart_their_numbers_are_the_axis_and_
 def test_a_run_of_one_snapshot_has_no_pictures_of_motion(short, tmp_path):
     to_tensorboard(short, tmp_path / "logs", layers=["conv1"], n_clusters=3)
     tags = read(tmp_path / "logs").Tags()["images"]
-    assert {"conv1/channels on sample 0", "conv1/map", "conv1/maps"} < set(tags)
+    assert {"conv1/channels on sample 0", "conv1/embedding", "conv1/embeddings"} < set(tags)
     assert not {"conv1/flow", "conv1/trajectories", "conv1/churn"} & set(tags)
 
 

@@ -160,7 +160,7 @@ def test_images_are_the_figures_with_a_caption(logged, run):
     figure = plot.channel_grid(run[HOSTILE_LAYER], snapshot=1, sample=2)
     with Image.open(logged.folder / "files" / image["path"]) as opened:
         np.testing.assert_array_equal(np.asarray(opened), pixels_of(figure))
-    for name in ("evolution on sample 2", "statistics", "maps", "trajectories", "flow", "churn of clusters"):
+    for name in ("evolution on sample 2", "statistics", "embeddings", "trajectories", "flow", "churn of clusters"):
         assert [step for step, _ in logged.values(f"{HOSTILE_LAYER}/{name}")] == [10]
 
 

@@ -85,8 +85,8 @@ def test_churn_of_many_steps_in_a_small_panel_names_the_first_and_the_last(drift
     assert "\n" in ax.get_title(loc="left")
 
 
-@pytest.mark.parametrize("draw", [plot.churn, plot.metrics, plot.explained_variance])
-def test_axes_given(draw, drifting, run_metrics, scores):
+@pytest.mark.parametrize("draw", [plot.churn, plot.explained_variance])
+def test_axes_given(draw, drifting, scores):
     _, ax = plt.subplots()
-    thing = {plot.churn: drifting(10)[2], plot.metrics: run_metrics, plot.explained_variance: scores}[draw]
+    thing = {plot.churn: drifting(10)[2], plot.explained_variance: scores}[draw]
     assert draw(thing, ax=ax) is ax

@@ -1,4 +1,4 @@
-"""The clusters of places over an image, against the labels and the picture that they are drawn from."""
+"""The clusters of positions over an image, against the labels and the picture that they are drawn from."""
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -81,8 +81,8 @@ def test_the_plain_image_stands_first_and_a_grey_one_under_every_overlay(layer):
 def test_titles_and_legend_say_what_is_seen(layer):
     clusters = clustered(lowest=-1)
     figure = position_clusters(clusters, layer, sample=8)
-    assert "layer3: clusters of places over 4 snapshots, epoch 0 to 3" in words(figure)
-    assert any("6 clusters by KMeans" in word and "3 x 4 places on sample 8 (bee)" in word for word in words(figure))
+    assert "layer3: clusters of positions over 4 snapshots, epoch 0 to 3" in words(figure)
+    assert any("6 clusters by KMeans" in word and "3 x 4 positions on sample 8 (bee)" in word for word in words(figure))
     titles = [ax.get_title(loc="left") for ax in figure.axes]
     assert titles == ["input", "epoch 0", "epoch 1", "epoch 2", "epoch 3"]
     present = np.unique(clusters.labels[clusters.rows["sample"] == 8])
@@ -122,7 +122,7 @@ def test_of_many_snapshots_some_are_drawn_and_it_says_so(layer):
     count = len(overlays(figure))
     assert 2 <= count <= 11
     assert figure.axes[-1].get_title(loc="left") == "epoch 99"
-    assert f"layer3: clusters of places over 100 snapshots, epoch 0 to 99 ({count} of them drawn)" in words(figure)
+    assert f"layer3: clusters of positions over 100 snapshots, epoch 0 to 99 ({count} of them drawn)" in words(figure)
 
 
 def test_without_a_picture_the_clusters_stand_alone(layer):

@@ -95,7 +95,7 @@ def test_pictures_are_those_of_the_top_images_then_and_now_strongest_first(found
 def test_boxes_lie_at_the_places_in_their_images(found, layer):
     figure = top_images(found, layer, channels=[2, 4, 6])
     expected = np.concatenate([found.fractions[s, place, :5] for place in range(3) for s in (0, 2)])
-    for image, box, fraction in zip(images(figure), patches(figure, "place"), expected, strict=True):
+    for image, box, fraction in zip(images(figure), patches(figure, "position"), expected, strict=True):
         left, right, bottom, top = image.get_extent()
         (x, y), wide, tall = box.get_xy(), box.get_width(), box.get_height()
         assert (y + tall / 2 - top) / (bottom - top) == pytest.approx(fraction[0])
@@ -106,7 +106,7 @@ def test_boxes_lie_at_the_places_in_their_images(found, layer):
 def test_a_box_of_a_cropped_layer_is_as_large_as_a_place_of_it(found, layer):
     cropped = replace(layer, output_shape=(12, 8, 8), crop=((0, 8), (0, 6)))
     figure = top_images(found, cropped)
-    image, box = images(figure)[0], patches(figure, "place")[0]
+    image, box = images(figure)[0], patches(figure, "position")[0]
     left, right, bottom, top = image.get_extent()
     assert box.get_height() == pytest.approx((bottom - top) / 4)
     assert box.get_width() == pytest.approx((right - left) * 6 / 8 / 4)
@@ -118,7 +118,7 @@ def test_a_layer_without_places_gets_no_boxes_and_no_word_about_them(found, laye
     bare = replace(layer, output_shape=shape, feature_map_shape=(12, 1, 1))
     figure = top_images(replace(found, fractions=fractions), bare)
     assert len(images(figure)) == 60
-    assert not patches(figure, "place")
+    assert not patches(figure, "position")
     assert not any("box" in word for word in words(figure))
 
 

@@ -121,7 +121,7 @@ def test_words_follow_the_numbers() -> None:
     good = faithfulness_line(Faithfulness(0.87, 0.06, 15, 64, 0.99, 0.9, 0.9))
     bad = faithfulness_line(Faithfulness(0.07, 0.06, 15, 64, 0.5, 0.1, 0.1))
     none = faithfulness_line(Faithfulness(float("nan"), float("nan"), 1, 64, float("nan"), float("nan"), float("nan")))
-    assert "really are alike" in good
+    assert "really are similar" in good
     assert "says how much it changed" in good
     assert bad.count("do not read") == 2
     assert "too few points" in none

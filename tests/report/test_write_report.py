@@ -23,7 +23,7 @@ def test_progress_counts_every_stage_in_words(written: Written) -> None:
     names, done, totals = zip(*written.stages, strict=True)
     assert list(done) == list(range(len(names)))
     assert set(totals) == {len(names)}
-    stages = ("principal components", "map", "clusters", "top_images", "pictures")
+    stages = ("principal components", "embed", "clusters", "top_images", "pictures")
     assert names[:5] == tuple(f"conv1: {stage}" for stage in stages)
     assert names[-1] == "page"
 

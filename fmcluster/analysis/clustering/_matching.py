@@ -28,8 +28,8 @@ def shared_members(before: Labels, after: Labels) -> tuple[Labels, Labels, npt.N
     table = np.zeros((len(names_before), len(names_after)), np.int64)
     if both.any():
         here, there = np.unique(before[both]), np.unique(after[both])
-        places = np.ix_(_places_of(here, names_before), _places_of(there, names_after))
-        table[places] = contingency_matrix(before[both], after[both])
+        numbers = np.ix_(_places_of(here, names_before), _places_of(there, names_after))
+        table[numbers] = contingency_matrix(before[both], after[both])
     return names_before, names_after, table
 
 

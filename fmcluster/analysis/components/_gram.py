@@ -154,8 +154,8 @@ def accumulate_covariance(
     )
     away = total[-1] / rows
     products = total[:-1]
-    for place, mean in enumerate(rows * away):  # row by row: no second matrix
-        products[place] -= mean * away
+    for index, mean in enumerate(rows * away):  # row by row: no second matrix
+        products[index] -= mean * away
     return products, shift + away
 
 

@@ -113,7 +113,7 @@ def pca(
                 f"{max_bytes >> 20:,} MiB; ask for fewer n_components, or raise max_bytes"
             )
         if found.axes is None:
-            images = _draw_components(fitted, values[_places(vectors, fitted)], singular, plan=plan, executor=executor)
+            images = _draw_components(fitted, values[_numbers(vectors, fitted)], singular, plan=plan, executor=executor)
         else:
             images = np.ascontiguousarray((found.axes * signs).T, dtype=np.float32)
         images = images.reshape(-1, *vectors.feature_shape)
@@ -159,7 +159,7 @@ class _Found:
 
 
 def _from_gram(todo: _Pass) -> _Found:
-    basis = None if todo.fitted is todo.vectors else _places(todo.vectors, todo.fitted)
+    basis = None if todo.fitted is todo.vectors else _numbers(todo.vectors, todo.fitted)
     gram = accumulate_gram(
         todo.vectors, block_bytes=todo.plan.block_bytes, basis=basis, executor=todo.executor, device=todo.device
     )
@@ -215,7 +215,7 @@ def _from_sketch(todo: _Pass) -> _Found:
     return _Found(left * singular, singular, total, error=error)
 
 
-def _places(vectors: Vectors, fitted: Vectors) -> slice:
+def _numbers(vectors: Vectors, fitted: Vectors) -> slice:
     """Return where the rows of `fitted`, of one snapshot or of all, lie among those of `vectors`."""
     first = vectors.snapshots.index(fitted.snapshots[0]) * vectors.rows_per_snapshot
     return slice(first, first + fitted.shape[0])

@@ -80,7 +80,7 @@ def _permuted(judged: Judged, time: pd.DataFrame, thresholds: Thresholds) -> Ite
     for at in np.flatnonzero(_permuted_steps(judged)).tolist():
         moved = channels.moved_from[at] != NONE
         text = (
-            f"{_share(judged, moved)} in another's place since {when(time, at)} (drift in that step "
+            f"{_share(judged, moved)} in another's position since {when(time, at)} (drift in that step "
             f"{np.median(channels.step[at, moved]):.2f}; correlation with the other's response "
             f"{thresholds.permuted:.2f} or more; CKA to the last snapshot {judged.cka_to_last[at - 1]:.2f} before "
             f"and {judged.cka_to_last[at]:.2f} after): permuted. Do not follow channels by number across this step"
@@ -140,7 +140,7 @@ def _shorten(judged: Judged, by_name: Mapping[str, Judged]) -> Iterator[Found]:
 
 
 def _permuted_steps(judged: Judged) -> Mask:
-    """Say into which snapshots channels changed places: one that takes a place alone is no permutation."""
+    """Say into which snapshots channels changed positions: one that takes a position alone is no permutation."""
     return np.asarray((judged.evidence.channels.moved_from != NONE).sum(axis=1) > 1)
 
 

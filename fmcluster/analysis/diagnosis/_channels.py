@@ -53,16 +53,16 @@ class ChannelEvidence:
     dead : ndarray of shape (n_snapshots, n_channels), bool
         Constant over the probe.
     group : ndarray of shape (n_snapshots, n_channels), int64
-        Place of the first channel of the group of duplicates that a channel belongs to; -1 where it is in none.
+        Position of the first channel of the group of duplicates that a channel belongs to; -1 where it is in none.
     effective_rank : ndarray of shape (n_snapshots,)
-        Of the covariance of the channels over all places of all samples.
+        Of the covariance of the channels over all positions of all samples.
     drift, step : ndarray of shape (n_snapshots, n_channels)
         Distance to itself at the first snapshot, and at the one before, over the larger of the two norms: from 0 to 2.
         At the first snapshot, 0 and NaN.
     own : ndarray of shape (n_snapshots, n_channels)
         Correlation of a response with the channel's own at the snapshot before; NaN at the first, and for dead ones.
     moved_from : ndarray of shape (n_snapshots, n_channels), int64
-        Place of the channel that gave this response at the snapshot before, where that is another than the channel
+        Position of the channel that gave this response at the snapshot before, where that is another than the channel
         itself; -1 elsewhere.
     """
 
@@ -207,7 +207,7 @@ def match_channels(correlation: Array) -> Labels:
     Returns
     -------
     ndarray of shape (n_channels,), int64
-        The column of each row; -1 for none. Of equally good matches, the one that leaves more channels in their place.
+        The column of each row; -1 for none. Of equally good matches, the one that leaves more channels as they are.
 
     References
     ----------
@@ -225,7 +225,7 @@ def match_channels(correlation: Array) -> Labels:
 
 
 def converged_at(step: Array, *, drift: float) -> list[int | None]:
-    """Return for each channel the place of the snapshot after which no step is as long as `drift`; None for none."""
+    """Return for each channel the position of the snapshot after which no step is as long as `drift`; None for none."""
     short = np.vstack([step[1:] < drift, np.ones(step.shape[1], bool)])
     return [first_to_stay(column) for column in short.T]
 
@@ -240,7 +240,7 @@ def is_noise(evidence: ChannelEvidence, *, noise: float) -> Mask:
 
 
 def first_to_stay(good: Mask) -> int | None:
-    """Return the first place from which on everything is good; None where there is none, or the last one alone is.
+    """Return the first position from which on everything is good; None where there is none, or the last one alone is.
 
     Examples
     --------
@@ -288,19 +288,19 @@ def _judge(
     """Fill in what the products of a window say."""
     constant = is_constant(products, dead=dead)
     squares = np.where(constant, 0, np.einsum("kcc->kc", products.within))
-    for place, k in enumerate(window):
-        evidence.dead[k] = constant[place]
-        alive = np.flatnonzero(~constant[place])
-        evidence.effective_rank[k] = effective_rank(products.within[place][np.ix_(alive, alive)]) if len(alive) else 0
-        cosine = correlate(products.within[place], squares[place], other_squares=squares[place])
+    for number, k in enumerate(window):
+        evidence.dead[k] = constant[number]
+        alive = np.flatnonzero(~constant[number])
+        evidence.effective_rank[k] = effective_rank(products.within[number][np.ix_(alive, alive)]) if len(alive) else 0
+        cosine = correlate(products.within[number], squares[number], other_squares=squares[number])
         evidence.group[k] = _groups(cosine > duplicate)
-        largest = np.maximum(products.norms[place], products.norms[0])
-        evidence.drift[k] = _ratio(products.from_first[place], largest)
-        if place == 0 or window[place - 1] != k - 1:
+        largest = np.maximum(products.norms[number], products.norms[0])
+        evidence.drift[k] = _ratio(products.from_first[number], largest)
+        if number == 0 or window[number - 1] != k - 1:
             continue
-        largest = np.maximum(products.norms[place], products.norms[place - 1])
-        evidence.step[k] = _ratio(products.from_previous[place], largest)
-        before = correlate(products.between[place - 1], squares[place - 1], other_squares=squares[place])
+        largest = np.maximum(products.norms[number], products.norms[number - 1])
+        evidence.step[k] = _ratio(products.from_previous[number], largest)
+        before = correlate(products.between[number - 1], squares[number - 1], other_squares=squares[number])
         own = np.diag(before)
         evidence.own[k] = own
         if (own[~np.isnan(own)] < permuted).any():
@@ -308,7 +308,7 @@ def _judge(
 
 
 def _moved(correlation: Array, own: Array, permuted: float) -> Labels:
-    """Return whose place before a channel's response had, where it is another's, and unlike its own."""
+    """Return whose position before a channel's response had, where it is another's, and unlike its own."""
     to = match_channels(correlation)
     out = np.full(len(to), NONE)
     for source, target in enumerate(to):
@@ -317,9 +317,9 @@ def _moved(correlation: Array, own: Array, permuted: float) -> Labels:
     return out
 
 
-def _groups(alike: Mask) -> Labels:
+def _groups(similar: Mask) -> Labels:
     """Return the first channel of each channel's connected component; -1 for those by themselves."""
-    _, component = connected_components(alike, directed=False)
+    _, component = connected_components(similar, directed=False)
     _, first, inverse, sizes = np.unique(component, return_index=True, return_inverse=True, return_counts=True)
     return np.asarray(np.where(sizes[inverse] > 1, first[inverse], NONE))
 

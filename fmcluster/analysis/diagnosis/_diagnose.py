@@ -113,10 +113,10 @@ def diagnose(
     cka = all_pairs(kernels, kernels).reshape(len(names), len(numbers), len(names), len(numbers))
     following = next_layers(run, names)
     judged: list[Judged] = []
-    for place, each in enumerate(evidence):
+    for ordinal, each in enumerate(evidence):
         other = following.get(each.name)
-        to_next = None if other is None else np.diag(cka[place, :, names.index(other)])
-        to_last = cka[place, :, place, -1]
+        to_next = None if other is None else np.diag(cka[ordinal, :, names.index(other)])
+        to_last = cka[ordinal, :, ordinal, -1]
         judged.append(
             judge(
                 run,

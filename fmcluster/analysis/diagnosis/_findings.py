@@ -22,11 +22,11 @@ class Thresholds:
     unchanged : float
         A layer did not change where no channel drifts farther than this. The default is the resolution of float16.
     permuted : float
-        A channel stands in another's place where its response correlates at least so with what another gave at the
+        A channel stands in another's position where its response correlates at least so with what another gave at the
         snapshot before, and less with what it gave itself.
     noise : float
         A channel is noise where at every step (there must be two) it correlates less than this with itself, and takes
-        no other's place.
+        no other's position.
     cka : float
         A layer has converged at the first snapshot after which its debiased CKA to the last snapshot stays at or above
         this, and at or above the layer's noise floor (or 0.999, where that is higher)
@@ -110,12 +110,12 @@ class Findings:
         NaN where there is none); and ``evidence``, in words. The measures:
 
         - ``dead``, ``revived``: channels constant over the probe; and alive now, but dead at the snapshot before.
-        - ``duplicates``: groups of channels that respond alike.
+        - ``duplicates``: groups of channels that respond the same way.
         - ``effective_rank``: of the covariance of the channels.
         - ``drift``, ``drift_step``: median over channels of the distance to their own response at the first snapshot,
           and to the one before, over the larger of the two norms: 0 to 2.
         - ``converged_channels``: share of the channels that have converged.
-        - ``permuted``: channels that took another's place since the snapshot before.
+        - ``permuted``: channels that took another's position since the snapshot before.
         - ``noise``: channels that are unrelated to themselves at every step.
         - ``cka_to_last``: debiased CKA to the last snapshot; its noise floor is that of two random halves of the
           channels.
@@ -124,7 +124,7 @@ class Findings:
     channels : DataFrame
         One row per layer, snapshot and channel: ``layer, snapshot, channel, dead, duplicate_group`` (the lowest channel
         of its group, missing where it is in none), ``drift, drift_step, converged`` (at this snapshot or before),
-        ``noise``, ``permuted_from`` (the channel whose place it took, missing where it is its own).
+        ``noise``, ``permuted_from`` (the channel whose position it took, missing where it is its own).
     layers : DataFrame
         One row per layer: ``layer, module, channels`` (how many), ``positions`` (of all images, at which
         they are seen),

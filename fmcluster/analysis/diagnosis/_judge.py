@@ -16,7 +16,7 @@ from ._modules import head_of, passes_on
 Row = tuple[str, float, float, float, float, str]  # measure, value, threshold, noise floor, null, evidence
 NAN = float("nan")
 SIGMAS = 3
-HIGHEST_NOISE_FLOOR = 0.999  # what is over it is rounding, as of a layer whose channels are all alike
+HIGHEST_NOISE_FLOOR = 0.999  # what is over it is rounding, as of a layer whose channels are all the same
 
 
 @dataclass(frozen=True, eq=False)

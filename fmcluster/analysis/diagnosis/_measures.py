@@ -30,7 +30,7 @@ class LayerEvidence:
     numbers : ndarray of shape (n_channels,), int64
         The module's numbers of the channels.
     n_positions : int
-        Places of all samples: at how many each channel was measured.
+        Positions of all samples: at how many each channel was measured.
     channels : ChannelEvidence
         Of each channel.
     accuracy, chance, spread : ndarray of shape (n_snapshots,)
@@ -73,7 +73,7 @@ def examine_layer(
     snapshots : sequence of int
         Numbers of the snapshots.
     samples, drawn : ndarray of int64
-        Dataset indices: those at whose places channels are seen, and those that are compared with one another.
+        Dataset indices: those at whose positions channels are seen, and those that are compared with one another.
     thresholds : Thresholds
         What counts as dead, duplicate and permuted, and how many neighbors are asked.
     max_bytes : int
@@ -138,11 +138,11 @@ def _compare_images(
     out, kernels = np.full((3, len(images.snapshots)), np.nan), []
     known = labels >= 0
     separable = len(np.unique(labels[known])) > 1
-    for place, snapshot in enumerate(images.snapshots):
+    for index, snapshot in enumerate(images.snapshots):
         gram = accumulate_gram(images.at([snapshot]), block_bytes=block_bytes)
         kernels.append(flatten_kernel(gram, debiased=True).astype(np.float32))
         if separable:
-            out[:, place] = leave_one_out_accuracy(
+            out[:, index] = leave_one_out_accuracy(
                 gram[np.ix_(known, known)], labels[known], n_neighbors=n_neighbors, random_state=random_state
             )
     return out, kernels

@@ -1,4 +1,4 @@
-"""How far a layer's images lie with their own class, and how alike two halves of the layer see them."""
+"""How far a layer's images lie with their own class, and how similar two halves of the layer see them."""
 
 from itertools import combinations
 
@@ -55,7 +55,7 @@ def neighbor_accuracy(
     Parameters
     ----------
     near : ndarray of shape (n_samples, n_neighbors), int64
-        Each image's neighbors, the nearest first, by their places.
+        Each image's neighbors, the nearest first, by their positions.
     labels : ndarray of shape (n_samples,), int64
         The images' classes.
     random_state : int

@@ -34,7 +34,7 @@ def embed(
     random_state: int = 0,
     executor: Executor | None = None,
 ) -> Embedding:
-    """Map the rows of all snapshots into one plane.
+    """Embed the rows of all snapshots into one plane.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def embed(
         Made by `pca`.
     reducer : scikit-learn style reducer, optional
         Anything with ``fit_transform`` to two dimensions, such as ``UMAP()``, ``TSNE()`` or ``PCA(2)``; it is cloned
-        where it can be. umap-learn's ``AlignedUMAP()`` is told which rows are the same. By default `FusedEmbedding`,
+        where it can be. umap-learn's ``AlignedUMAP()`` is given which rows are the same. By default `FusedEmbedding`,
         made for several snapshots of the same rows.
     fit : {"pooled", "each"}
         ``"pooled"``: the rows of all snapshots together, so that a position means the same in each. ``"each"``: a
@@ -54,7 +54,7 @@ def embed(
     random_state : int
         Seed of the default reducer; a reducer that is passed has its own.
     executor : concurrent.futures.Executor, optional
-        Where the snapshots are mapped, unless they are together.
+        Where the snapshots are embedded, unless they are together.
 
     Returns
     -------
@@ -133,7 +133,7 @@ def _is_aligned(reducer: object) -> bool:
 
 
 def _map_together(reducer: Any, blocks: Array) -> Array:
-    """Map all snapshots at once: ndarray of shape (n_snapshots, rows per snapshot, 2)."""
+    """Embed all snapshots at once: ndarray of shape (n_snapshots, rows per snapshot, 2)."""
     n_snapshots, n_rows = blocks.shape[:2]
     chosen = fresh(reducer)
     rows = blocks.reshape(n_snapshots * n_rows, -1)
@@ -175,7 +175,7 @@ def _follow(maps: Iterator[Array]) -> Iterator[Array]:
 
 
 def _map_into(reducer: Any, blocks: Array, at: int, *, executor: Executor | None) -> Array:
-    """Map one snapshot, and put the others into its map."""
+    """Embed one snapshot, and put the others into its plane."""
     fitted = fresh(reducer)
     own = _positions(fitted.fit_transform(blocks[at]), blocks.shape[1], reducer)
     others = np.delete(blocks, at, axis=0)

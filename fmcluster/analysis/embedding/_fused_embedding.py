@@ -35,13 +35,13 @@ class FusedEmbedding(BaseEstimator):  # type: ignore[misc]
         How many neighbors within its snapshot a row has: t-SNE's perplexity (30 by default, a third of a snapshot's
         rows at most), or what UMAP calls so (15, itself among them).
     link : float
-        Weight of the links, relative to the neighbors within. Without, a place means something else in each snapshot.
+        Weight of the links, relative to the neighbors within. Without, a position means another thing in each snapshot.
     motion : float
         Weight of the paths, below 0.5. More of it makes movements truer and loses neighbors.
     n_iter : int, optional
         Steps of t-SNE (250 by default), or passes of UMAP (200).
     random_state : int
-        Seed of a disturbance that tells apart rows at one place, and of what UMAP draws; the start is the PCA's.
+        Seed of a disturbance that tells apart rows at one position, and of what UMAP draws; the start is the PCA's.
 
     Attributes
     ----------
@@ -86,7 +86,7 @@ class FusedEmbedding(BaseEstimator):  # type: ignore[misc]
         self.random_state = random_state
 
     def fit_transform(self, X: npt.ArrayLike, snapshots: npt.ArrayLike | None = None) -> Array:
-        """Map rows.
+        """Embed rows.
 
         Parameters
         ----------

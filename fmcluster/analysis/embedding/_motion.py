@@ -61,10 +61,10 @@ def draw_drift(values: Array, positions: Array, *, neighborhoods: Sequence[Neigh
 
     A layout by neighbors knows nothing of a movement that changes no neighbors: it puts the snapshots of such a row
     into one clump, in no order. Here each row's snapshots are averaged, weighted by a Gaussian of their distance to the
-    one at hand at the row's own bandwidth, in the vectors and in the map alike; the row is put at that average in the
-    map, moved by what it truly is away from the average, through the linear map that best takes its neighbors' vectors
-    to their positions (a ridge regression). A row that moved farther than its bandwidth averages over itself alone, and
-    stays where the layout put it.
+    one at hand at the row's own bandwidth, both in the vectors and in the embedding; the row is put at that average in
+    the plane, moved by what it truly is away from the average, through the linear map that best takes its neighbors'
+    vectors to their positions (a ridge regression). A row that moved farther than its bandwidth averages over itself
+    alone, and stays where the layout put it.
 
     Parameters
     ----------
@@ -81,9 +81,9 @@ def draw_drift(values: Array, positions: Array, *, neighborhoods: Sequence[Neigh
         New positions.
     """
     out = np.empty_like(positions)
-    for now, place in enumerate(neighborhoods):
-        mean, middle = _smooth(values, positions, now, place.precision)
-        near = place.near[:, :N_NEIGHBORS]
+    for now, index in enumerate(neighborhoods):
+        mean, middle = _smooth(values, positions, now, index.precision)
+        near = index.near[:, :N_NEIGHBORS]
         if near.shape[1] == 0:
             out[now] = positions[now]
             continue

@@ -1,4 +1,4 @@
-"""Channels of two layers compared over places: canonical correlations from one pass over the samples."""
+"""Channels of two layers compared over positions: canonical correlations from one pass over the samples."""
 
 from functools import partial
 
@@ -10,13 +10,13 @@ from .._canonical import canonical, weighted
 from .._results import Array
 
 _MOST_SAMPLES = 64  # that are read at a time
-_ROUNDING = 1e-6  # averages of a constant differ by less than this share of it, where they are of unlike many places
+_ROUNDING = 1e-6  # averages of a constant differ by less than this share of it, where they are of unlike many positions
 
 
 def compare_positions(
     pair: tuple[Vectors, Vectors], *, metric: str, n_directions: int | None, max_bytes: int
 ) -> tuple[float, float]:
-    """Compare the channels of two layers over places, as seen from the first and from the second.
+    """Compare the channels of two layers over positions, as seen from the first and from the second.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ def compare_positions(
     Raises
     ------
     ValueError
-        For activations that are not finite, or too few places; the layers are named.
+        For activations that are not finite, or too few positions; the layers are named.
     MemoryError
         Where the maps of one sample, beside the channels' products, are too large for `max_bytes`.
     """
@@ -49,13 +49,13 @@ def compare_positions(
 
 
 def _sum_products(pair: tuple[Vectors, Vectors], *, max_bytes: int) -> tuple[Array, Array, Array, int]:
-    """Return the centered inner products of channels over all places of all samples, and how many places there are."""
+    """Return the centered inner products of channels over all positions of all samples, and their number."""
     shapes = [vectors.source.feature_map_shape for vectors in pair]
     size = min(shape[1] for shape in shapes), min(shape[2] for shape in shapes)
-    channels, places = sum(shape[0] for shape in shapes), size[0] * size[1]
+    channels, indices = sum(shape[0] for shape in shapes), size[0] * size[1]
     matrices = 8 * 4 * channels**2
-    # the places of both in float64; the maps of one as they are stored, copies of them, and their averages
-    of_a_sample = 8 * channels * places + 16 * max(int(np.prod(shape)) for shape in shapes)
+    # the positions of both in float64; the maps of one as they are stored, copies of them, and their averages
+    of_a_sample = 8 * channels * indices + 16 * max(int(np.prod(shape)) for shape in shapes)
     step = min((max_bytes - matrices) // of_a_sample, _MOST_SAMPLES)
     if step < 1:
         raise MemoryError(
@@ -64,9 +64,9 @@ def _sum_products(pair: tuple[Vectors, Vectors], *, max_bytes: int) -> tuple[Arr
         )
     samples, c = pair[0].samples, shapes[0][0]
     total, sums, shift = np.zeros((channels, channels)), np.zeros(channels), np.zeros(channels)
-    block = np.empty((min(step, len(samples)) * places, channels))
+    block = np.empty((min(step, len(samples)) * indices, channels))
     for start in range(0, len(samples), step):
-        both = block[: len(samples[start : start + step]) * places]
+        both = block[: len(samples[start : start + step]) * indices]
         for vectors, out in zip(pair, (both[:, :c], both[:, c:]), strict=True):
             _read_places(vectors, samples[start : start + step], size=size, out=out)
         if start == 0:
@@ -74,7 +74,7 @@ def _sum_products(pair: tuple[Vectors, Vectors], *, max_bytes: int) -> tuple[Arr
         both -= shift
         sums += both.sum(axis=0)
         total += both.T @ both
-    points = len(samples) * places
+    points = len(samples) * indices
     total -= np.outer(sums, sums) / points
     constant = np.diag(total) <= points * (_ROUNDING * (shift + sums / points)) ** 2
     total[constant] = total[:, constant] = 0

@@ -1,4 +1,4 @@
-"""How alike layers are, to one another and over snapshots."""
+"""How similar layers are, to one another and over snapshots."""
 
 import os
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ class Similarity:
     Attributes
     ----------
     values : ndarray of shape (n_rows, n_columns), float64
-        1 is alike. NaN where a layer is constant over the samples (of a debiased alignment also where they are all
+        1 is the same. NaN where a layer is constant over the samples (of a debiased alignment also where they are all
         equally far from one another).
     rows, columns : DataFrame
         ``layer, snapshot, epoch, step`` of each row and column: layers in forward order, snapshots within.
@@ -59,8 +59,8 @@ class Similarity:
         first, second = np.indices(self.values.shape).reshape(2, -1)
         named = ["layer", "snapshot", "epoch"]
         sides = [
-            side[named].iloc[places].add_suffix(end).reset_index(drop=True)
-            for side, places, end in ((self.rows, first, "_a"), (self.columns, second, "_b"))
+            side[named].iloc[ordinals].add_suffix(end).reset_index(drop=True)
+            for side, ordinals, end in ((self.rows, first, "_a"), (self.columns, second, "_b"))
         ]
         return pd.concat([*sides, pd.Series(self.values.ravel(), name="value")], axis=1)
 
@@ -78,14 +78,14 @@ class Similarity:
         return pd.DataFrame({name: self.between_snapshots(name)[last] for name in dict.fromkeys(self.rows["layer"])})
 
     def _part(self, column: str, value: str | int, *, label: str) -> pd.DataFrame:
-        places = [np.flatnonzero(side[column] == value) for side in (self.rows, self.columns)]
-        if not all(map(len, places)):
+        ordinals = [np.flatnonzero(side[column] == value) for side in (self.rows, self.columns)]
+        if not all(map(len, ordinals)):
             known = [name for name in self.rows[column].unique() if (self.columns[column] == name).any()]
             raise ValueError(f"there is no {column} {value!r}; expected one of {', '.join(map(str, known))}")
         return pd.DataFrame(
-            self.values[np.ix_(*places)],
-            index=pd.Index(self.rows[label].iloc[places[0]], name=label),
-            columns=pd.Index(self.columns[label].iloc[places[1]], name=label),
+            self.values[np.ix_(*ordinals)],
+            index=pd.Index(self.rows[label].iloc[ordinals[0]], name=label),
+            columns=pd.Index(self.columns[label].iloc[ordinals[1]], name=label),
         )
 
 
@@ -108,7 +108,7 @@ def similarity(
     The alignments (``"cka"``, ``"rbf_cka"``) and ``"procrustes"`` compare what a layer makes of whole samples. Each
     layer and snapshot is read once, for the inner products of its samples; all pairs come from these.
 
-    The canonical correlations (``"svcca"``, ``"pwcca"``) compare channels over places of samples: where two layers
+    The canonical correlations (``"svcca"``, ``"pwcca"``) compare channels over positions of samples: where two layers
     differ in size, both are averaged to the smaller height and width. Each pair is read by itself, so choose layers and
     snapshots.
 

@@ -26,9 +26,9 @@ def tabulate(before: Labels, after: Labels) -> npt.NDArray[np.int64]:
         The same names along both axes, by their first row: what they are does not matter.
     """
     both = (before != NOISE) & (after != NOISE)
-    _, first, places = np.unique(np.concatenate([before[both], after[both]]), return_index=True, return_inverse=True)
+    _, first, numbers = np.unique(np.concatenate([before[both], after[both]]), return_index=True, return_inverse=True)
     count = len(first)
-    here, there = np.argsort(np.argsort(first))[places].reshape(2, -1)
+    here, there = np.argsort(np.argsort(first))[numbers].reshape(2, -1)
     return np.bincount(here * count + there, minlength=count**2).reshape(count, count)
 
 

@@ -39,7 +39,7 @@ class NoiseFloor:
     method : str
         Name of the clusterer.
     n_asked : int or None
-        How many clusters it was told to make; None for one that finds out.
+        How many clusters it was asked for; None for one that finds out.
     rows_per_snapshot : int
         Number of rows in each snapshot.
     """

@@ -33,7 +33,7 @@ def draw_timeline(
     ax.plot(range(count), [0] * count, ls="", marker="o", ms=3.5, color=FAINT, zorder=2)
     if titles:
         ends: tuple[tuple[int, Literal["left", "right"]], ...] = ((0, "left"), (count - 1, "right"))
-        for place, side in ends:
-            ax.text(place, -1.1, titles[place], fontsize=8, color=FAINT, ha=side, va="top")
+        for index, side in ends:
+            ax.text(index, -1.1, titles[index], fontsize=8, color=FAINT, ha=side, va="top")
     (cursor,) = ax.plot([0], [0], ls="", marker="o", ms=8, color=INK, zorder=3, clip_on=False, gid="now")
     return cursor

@@ -57,7 +57,7 @@ def brief_ticks(ax: Axes, titles: list[str]) -> list[int]:
     """Return the positions of titles that have room beside one another along the x axis, first and last among them."""
     between = max(text_width(title, size=8) for title in titles) / (inches(ax)[0] / len(titles))
     for at_most in range(len(titles), 2, -1):
-        places = brief(len(titles), at_most=at_most)
-        if np.diff(places).min() >= between:
-            return places
+        indices = brief(len(titles), at_most=at_most)
+        if np.diff(indices).min() >= between:
+            return indices
     return brief(len(titles), at_most=2)

@@ -37,15 +37,15 @@ def axes_or_new(ax: Axes | None, *, width: float = 6.4, height: float = 4.8) -> 
 
 
 def inch_axes(figure: Figure, *, left: float, top: float, width: float, height: float) -> Axes:
-    """Add axes whose place is given in inches from the figure's upper left corner."""
+    """Add axes whose position is given in inches from the figure's upper left corner."""
     total_width, total_height = figure.get_size_inches()
-    place = (
+    number = (
         left / total_width,
         1 - (top + height) / total_height,
         width / total_width,
         height / total_height,
     )
-    return figure.add_axes(place)
+    return figure.add_axes(number)
 
 
 def inch_panel(figure: Figure, *, left: float, top: float, width: float, height: float) -> Axes:
@@ -59,7 +59,7 @@ def inch_panel(figure: Figure, *, left: float, top: float, width: float, height:
 
 
 def inch_text(figure: Figure, text: str, *, left: float, top: float, size: float, color: str = INK) -> Text:
-    """Write `text` with its upper left corner at a place in inches from the figure's upper left corner."""
+    """Write `text` with its upper left corner at a position in inches from the figure's upper left corner."""
     width, height = figure.get_size_inches()
     return figure.text(
         left / width, 1 - top / height, text, fontsize=size, color=color, va="top", ha="left", parse_math=False

@@ -42,16 +42,16 @@ def write_values(ax: Axes, values: npt.NDArray[np.float64], *, dark_below: float
 
 def name_rows(ax: Axes, names: list[str]) -> None:
     shown = brief(len(names), at_most=ROWS_WITH_NAMES) if len(names) > 1 else [0]
-    ax.set_yticks([place + 0.5 for place in shown], [names[place] for place in shown], parse_math=False)
+    ax.set_yticks([index + 0.5 for index in shown], [names[index] for index in shown], parse_math=False)
 
 
 def name_columns(ax: Axes, names: list[str]) -> None:
     """Name columns below the axes, as many as there is room for, upright where that is little."""
     longest = max(text_width(name, size=8) for name in names)
     shown = brief(len(names), at_most=ROWS_WITH_NAMES if longest < 0.4 else 14) if len(names) > 1 else [0]
-    places, texts = [place + 0.5 for place in shown], [names[place] for place in shown]
+    indices, texts = [index + 0.5 for index in shown], [names[index] for index in shown]
     upright = 1.1 * longest * len(shown) > inches(ax)[0]
-    ax.set_xticks(places, texts, parse_math=False, rotation=90 if upright else 0, ha="center", va="top")
+    ax.set_xticks(indices, texts, parse_math=False, rotation=90 if upright else 0, ha="center", va="top")
 
 
 def dress_mesh(ax: Axes, *, title: str, x: str, y: str) -> None:

@@ -33,18 +33,18 @@ def write_column(ax: Axes, *, heading: str, cells: list[str], at: float, align: 
     """Write a column of a table, `at` points to the right of the axes, a cell for each row."""
     size = letter_size(ax)
     across = ax.get_yaxis_transform()
-    for place, text in enumerate([heading, *cells]):
-        where = (1.0, 0.0) if place == 0 else (1.0, place - 0.5)
+    for index, text in enumerate([heading, *cells]):
+        where = (1.0, 0.0) if index == 0 else (1.0, index - 0.5)
         ax.annotate(
             text,
             where,
             xycoords=across,
-            xytext=(at, 3 if place == 0 else 0),
+            xytext=(at, 3 if index == 0 else 0),
             textcoords="offset points",
             ha=align,
-            va="bottom" if place == 0 else "center",
+            va="bottom" if index == 0 else "center",
             fontsize=size,
-            color=FAINT if place == 0 else INK,
+            color=FAINT if index == 0 else INK,
             annotation_clip=False,
             parse_math=False,
         )

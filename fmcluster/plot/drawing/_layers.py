@@ -30,7 +30,7 @@ class MeasuredLayer(Protocol):
 
     @property
     def quantity(self) -> str:
-        """What its maps are: ``"activation"`` or ``"gradient"``."""
+        """What its values are: ``"activation"`` or ``"gradient"``."""
 
     @property
     def statistics(self) -> pd.DataFrame:
@@ -73,7 +73,7 @@ class PicturedLayer(Protocol):
 
     @property
     def quantity(self) -> str:
-        """What its maps are: ``"activation"`` or ``"gradient"``."""
+        """What its values are: ``"activation"`` or ``"gradient"``."""
 
     @property
     def channels(self) -> npt.NDArray[np.int64]:

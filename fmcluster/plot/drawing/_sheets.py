@@ -107,8 +107,8 @@ def plan_sheet(
             if across + taken > limit or len(members) > wide:
                 across, top = 0.0, down + BETWEEN * bool(corners)
             headings.append((text, label, across, top))
-        for place in range(len(members)):
-            row, column = divmod(place, wide)
+        for index in range(len(members)):
+            row, column = divmod(index, wide)
             corners.append((across + column * pitch_x, top + heading + (row + 1) * pitch_y - side * aspect))
         rows = ceil(len(members) / wide)
         across = across + taken if rows == 1 else limit
@@ -159,9 +159,9 @@ def draw_sheet(
             at, top - 0.02, str(channel), fontsize=size, color=INK, ha="left", va="bottom", fontweight=weight, zorder=4
         )
         if channel in marked:
-            place = (left + 0.02, top + 0.02), wide - 0.04, tall - 0.04
+            index = (left + 0.02, top + 0.02), wide - 0.04, tall - 0.04
             for line, edge in ((4.2, "white"), (2.6, palette[labels[channel]])):
-                panel.add_patch(Rectangle(*place, fill=False, ec=edge, lw=line, zorder=3, gid="representative"))
+                panel.add_patch(Rectangle(*index, fill=False, ec=edge, lw=line, zorder=3, gid="representative"))
 
 
 def page(

@@ -70,9 +70,9 @@ def mark_transitions(
     transitions : DataFrame
         Of a history.
     across : callable
-        Returns the place along y of a cluster, from its snapshot and its label.
+        Returns the position along y of a cluster, from its snapshot and its label.
     order : dict of int to int
-        The place of each snapshot.
+        The position of each snapshot.
     end : float
         How far a mark stands before (appear, merge) or after (vanish, split) its snapshot.
     size : float
@@ -86,9 +86,9 @@ def mark_transitions(
         starting = what in ("appear", "merge")
         side = "to" if starting else "from"
         at = rows[[f"{side}_snapshot", f"{side}_cluster"]].drop_duplicates()
-        places = [(int(snapshot), int(cluster)) for snapshot, cluster in at.itertuples(index=False)]
-        along = [order[snapshot] + (-end if starting else end) for snapshot, _ in places]
+        numbers = [(int(snapshot), int(cluster)) for snapshot, cluster in at.itertuples(index=False)]
+        along = [order[snapshot] + (-end if starting else end) for snapshot, _ in numbers]
         style: dict[str, Any] = {"marker": marker, "ms": size, "mfc": "white", "mec": INK, "mew": 0.13 * size, "ls": ""}
-        ax.plot(along, [across(*place) for place in places], **style, zorder=4, gid=what)
+        ax.plot(along, [across(*number) for number in numbers], **style, zorder=4, gid=what)
         found.append(Line2D([], [], **(style | {"ms": 7.0, "mew": 0.9}), label=label))
     return found

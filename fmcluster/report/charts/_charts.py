@@ -44,7 +44,7 @@ def metric_chart(metrics: pd.DataFrame, *, column: str) -> Json:
     span = float(along.max() - along.min()) or 1.0
     layout["xaxis"] = {
         "range": [float(along.min()) - 0.04 * span, float(along.max()) + 0.04 * span],
-        "tickvals": [int(ends.iloc[place]) for place in shown],
+        "tickvals": [int(ends.iloc[index]) for index in shown],
         "title": {"text": ("optimizer steps" if stepped else "snapshot") + ", lines at ends of epochs", "standoff": 8},
         "gridwidth": 1,
         "griddash": "dot",

@@ -76,8 +76,8 @@ def trajectories_chart(content: LayerContent) -> Json:
             traced.append({"rows": rows.tolist(), "at": at})
     named = _apart(paths[strong, -1], reach=0.09 * float(np.ptp(content.embedding.values, axis=0).max()))
     names = [
-        literal(content.row_names[row].removeprefix("channel ")) if place in named else ""
-        for place, row in enumerate(strong)
+        literal(content.row_names[row].removeprefix("channel ")) if index in named else ""
+        for index, row in enumerate(strong)
     ]
     if data:
         data[-1] |= {"mode": "markers+text", "text": names, "textposition": "top center", "textfont": {"size": 12}}
@@ -85,11 +85,11 @@ def trajectories_chart(content: LayerContent) -> Json:
 
 
 def _apart(ends: npt.NDArray[np.float64], *, reach: float) -> list[int]:
-    """Return the first few places whose names would not cover one another."""
+    """Return the first few positions whose names would not cover one another."""
     named: list[int] = []
-    for place, end in enumerate(ends):
+    for index, end in enumerate(ends):
         if len(named) < NAMED and (np.linalg.norm(ends[named] - end, axis=1) > reach).all():
-            named.append(place)
+            named.append(index)
     return named
 
 

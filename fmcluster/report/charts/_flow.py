@@ -12,7 +12,7 @@ from ._charts import Json, layout_of
 def flow_chart(content: LayerContent) -> Json:
     """Return the flow of rows between clusters: a column for each snapshot, clusters in the same order in each.
 
-    Nodes are placed exactly: plotly would order them by itself. ``moves`` has, of each band, the places of its two
+    Nodes are placed exactly: plotly would order them by itself. ``moves`` has, of each band, the positions of its two
     snapshots and the labels of its two clusters.
     """
     table = content.history.sizes
@@ -26,17 +26,17 @@ def flow_chart(content: LayerContent) -> Json:
     across, down = [], []
     for column in range(columns):
         upper = 0.0
-        for place, label in enumerate(labels):
-            if members := sizes[column, place]:
+        for ordinal, label in enumerate(labels):
+            if members := sizes[column, ordinal]:
                 nodes[column, label] = len(nodes)
-                # plotly takes a place of exactly 0 for none
+                # plotly takes a position of exactly 0 for none
                 across.append(float(np.clip(column / max(columns - 1, 1), 1e-4, 1)))
                 down.append(round((upper + members * per_row / 2) / inner, 6))
                 upper += members * per_row + pad
     flow = content.history.flow
-    place_of = {int(snapshot): place for place, snapshot in enumerate(table.index)}
+    ordinal_of = {int(snapshot): ordinal for ordinal, snapshot in enumerate(table.index)}
     moves = [
-        (place_of[source], place_of[target], here, there, count)
+        (ordinal_of[source], ordinal_of[target], here, there, count)
         for source, target, here, there, count in _integers(
             flow, ["from_snapshot", "to_snapshot", "from_cluster", "to_cluster", "count"]
         )

@@ -24,7 +24,7 @@ def similarity_charts(similarity: Similarity, *, titles: list[str]) -> dict[str,
     -------
     dict
         ``layers`` and, with two or more snapshots, ``snapshots``: the ``figure`` as it is at first, and ``stages``, a
-        matrix for each place of the control.
+        matrix for each position of the control.
     """
     names = list(dict.fromkeys(similarity.rows["layer"]))
     numbers = list(dict.fromkeys(similarity.rows["snapshot"].tolist()))
@@ -47,8 +47,8 @@ def _chart(stages: list[npt.NDArray[np.float64]], names: list[str], *, first: in
         "xgap": 1,
         "ygap": 1,
         "colorscale": [
-            [place / 10, "#" + bytes(np.round(255 * shade[:3]).astype(np.uint8)).hex()]
-            for place, shade in enumerate(shades)
+            [index / 10, "#" + bytes(np.round(255 * shade[:3]).astype(np.uint8)).hex()]
+            for index, shade in enumerate(shades)
         ],
         "colorbar": {
             "thickness": 12,

@@ -1,4 +1,4 @@
-"""Which layers a report shows when it is not told."""
+"""Which layers a report shows unless they are named."""
 
 import numpy as np
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from ...analysis import Findings
 
-# Actions in the order in which they are told: what one would do, then what one should know.
+# Actions in the order in which they are said: what one would do, then what one should know.
 _ACTIONS = {
     "freeze": "freeze",
     "narrow": "narrow",
@@ -131,10 +131,10 @@ class LayerEvidence:
 
 def advice_lines(findings: Findings) -> list[AdviceLine]:
     """Return the advice: what one would do first."""
-    place = {name: number for number, name in enumerate(findings.layers["layer"])}
+    ordinal = {name: number for number, name in enumerate(findings.layers["layer"])}
     order = list(_ACTIONS)
     advice = sorted(findings.advice, key=lambda each: order.index(each.action))
-    return [AdviceLine(_ACTIONS[each.action], each.text, _anchor(place[each.layer])) for each in advice]
+    return [AdviceLine(_ACTIONS[each.action], each.text, _anchor(ordinal[each.layer])) for each in advice]
 
 
 def layer_evidence(findings: Findings) -> list[LayerEvidence]:
@@ -143,7 +143,7 @@ def layer_evidence(findings: Findings) -> list[LayerEvidence]:
         (each.layer, measure) for each in findings.advice for measure in each.evidence["measure"].unique().tolist()
     }
     rows = []
-    for place, layer in enumerate(findings.layers.itertuples(index=False)):
+    for ordinal, layer in enumerate(findings.layers.itertuples(index=False)):
         here = findings.frame[findings.frame["layer"] == layer.layer]
         measured = [
             _measured(here[here["measure"] == measure], measure, cited=(layer.layer, measure) in cited)
@@ -151,7 +151,7 @@ def layer_evidence(findings: Findings) -> list[LayerEvidence]:
         ]
         rows.append(
             LayerEvidence(
-                anchor=_anchor(place),
+                anchor=_anchor(ordinal),
                 name=str(layer.layer),
                 module=str(layer.module),
                 n_channels=int(layer.channels),  # type: ignore[arg-type]

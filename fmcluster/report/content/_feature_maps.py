@@ -129,12 +129,12 @@ def make_strips(content: LayerContent, *, sample: int) -> Strips:
         changed = [(channel, None) for channel in _most_changed(layer)]
     wanted = typical + changed
     shown = brief(content.scores.n_snapshots, at_most=MOST_COLUMNS) if content.scores.n_snapshots > 1 else [0]
-    numbers = [int(layer.snapshots["snapshot"].iloc[place]) for place in shown]
+    numbers = [int(layer.snapshots["snapshot"].iloc[ordinal]) for ordinal in shown]
     channels = [channel for channel, _ in wanted]
     reads = [as_tiles(layer.read(snapshot=number, samples=sample, channels=channels)) for number in numbers]
     maps = np.stack(reads, axis=1)
     signed = bool((layer.statistics["min"] < 0).any())
-    titles, name = tuple(content.titles[place] for place in shown), name_sample(layer, sample)
+    titles, name = tuple(content.titles[ordinal] for ordinal in shown), name_sample(layer, sample)
     strips = []
     for (channel, label), tiles in zip(wanted, maps, strict=True):
         scale = scale_of(tiles, signed=signed)
@@ -204,8 +204,8 @@ def _most_changed(layer: Layer) -> list[int]:
 def _side_by_side(tiles: Tiles, scale: Scale) -> Pixels:
     """Return tiles of shape (n, height, width) as one picture of squares, (TILE, n * TILE + gaps, 4)."""
     sheet = np.zeros((TILE, len(tiles) * (TILE + GAP) - GAP, 4), np.uint8)
-    for place, tile in enumerate(tiles):
-        left = place * (TILE + GAP)
+    for ordinal, tile in enumerate(tiles):
+        left = ordinal * (TILE + GAP)
         sheet[:, left : left + TILE] = _hatching() if is_dead(tile) else _colored(tile, scale)
     return sheet
 

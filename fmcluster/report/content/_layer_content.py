@@ -32,7 +32,7 @@ class Settings:
     reducer : scikit-learn style reducer or None
         Makes the map; None is the default of `embed`.
     random_state : int
-        Seed of clusters, map and drawn rows.
+        Seed of clusters, embedding and drawn rows.
     max_bytes : int
         Memory that the principal components may take.
     """
@@ -121,13 +121,13 @@ class LayerContent:
         """Of each cluster with members at the last snapshot, the row nearest to their mean; no noise."""
         found = representatives(self.clusters, self.scores)
         last = found[found["snapshot"] == self.scores.rows["snapshot"].iloc[-1]]
-        return {int(label): int(place) for label, place in zip(last["cluster"], last["row"], strict=True)}
+        return {int(label): int(number) for label, number in zip(last["cluster"], last["row"], strict=True)}
 
 
 def make_layer_content(
     layer: Layer, settings: Settings, *, announce: Announce, cache: ResultCache | None
 ) -> LayerContent:
-    """Reduce, map, cluster and track one layer.
+    """Reduce, embed, cluster and track one layer.
 
     Parameters
     ----------

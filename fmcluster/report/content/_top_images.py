@@ -29,7 +29,7 @@ class ShownImages:
     title : str
         Why they do.
     rows : list
-        Of each row and rank: dataset index, and the place as shares of height and width (None where it is the whole).
+        Of each row and rank: dataset index, and the position as shares of height and width (None: the whole image).
     """
 
     title: str
@@ -129,14 +129,14 @@ def make_thumbnails(run: Run, shown_images: Sequence[ShownImages]) -> Thumbnails
     if not wanted or run.display(wanted[0]) is None:
         return None
     sheet = np.zeros((-(-len(wanted) // ACROSS) * SIDE, min(len(wanted), ACROSS) * SIDE, 3), np.uint8)
-    for place, sample in enumerate(wanted):
+    for number, sample in enumerate(wanted):
         picture = Image.fromarray(np.asarray(run.display(sample))).resize((SIDE, SIDE), Image.Resampling.BOX)
-        top, left = place // ACROSS * SIDE, place % ACROSS * SIDE
+        top, left = number // ACROSS * SIDE, number % ACROSS * SIDE
         sheet[top : top + SIDE, left : left + SIDE] = np.asarray(picture)
     file = io.BytesIO()
     Image.fromarray(sheet).save(file, format="webp", quality=72, method=4)
     uri = "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode("ascii")
-    return Thumbnails(uri, SIDE, ACROSS, {sample: place for place, sample in enumerate(wanted)})
+    return Thumbnails(uri, SIDE, ACROSS, {sample: number for number, sample in enumerate(wanted)})
 
 
 def thumbnails_data(thumbnails: Thumbnails | None) -> dict[str, Any] | None:

@@ -31,7 +31,7 @@ def how_it_was_made(content: LayerContent) -> str:
     scores, embedding, clusters = content.scores, content.embedding, content.clusters
     held = float(scores.explained_variance_ratio.sum())
     fit = {
-        "pooled": "fitted on all snapshots together (pooled), so that a place and a color mean the same in each",
+        "pooled": "fitted on all snapshots together (pooled), so that a position and a color mean the same in each",
         "each": "fitted on each snapshot by itself (each)",
     }.get(embedding.fit, f"fitted on the last snapshot of epoch {embedding.fit_epoch}")
     rows = (
@@ -47,31 +47,31 @@ def how_it_was_made(content: LayerContent) -> str:
 
 def row_noun(view: str) -> str:
     """Return what a row of a view is called in the plural."""
-    return {"channel": "channels", "feature_map": "feature maps", "sample": "samples", "position": "places"}.get(
+    return {"channel": "channels", "feature_map": "feature maps", "sample": "samples", "position": "positions"}.get(
         view, "rows"
     )
 
 
 def one_row(view: str) -> str:
     """Return what a row of a view is called in the singular."""
-    return {"channel": "channel", "feature_map": "feature map", "sample": "sample", "position": "place"}.get(
+    return {"channel": "channel", "feature_map": "feature map", "sample": "sample", "position": "position"}.get(
         view, "row"
     )
 
 
 def row_meaning(view: str) -> str:
-    """Say what a point in the maps is."""
+    """Say what a point in the embeddings is."""
     return {
         "channel": "one channel: its response to all images, at all positions. Neighbors respond in the same way",
         "feature_map": "one feature map: a channel on one image. Maps that lie together have like patterns",
-        "sample": "one image as the layer sees it. Images that lie together are alike to the network",
+        "sample": "one image as the layer sees it. Images that lie together are similar to the network",
         "position": "one position of one image, over all channels. Neighbors look the same to the network",
     }.get(view, f"one row of the view {view}")
 
 
 def _nearness(share: float) -> str:
     if share >= 0.7:
-        return "points that lie close together really are alike"
+        return "points that lie close together really are similar"
     if share >= 0.45:
         return "points that lie close together are mostly similarity, but not always"
     if share >= 0.2:

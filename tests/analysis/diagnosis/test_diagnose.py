@@ -256,7 +256,7 @@ def test_a_permuted_layer_is_told_from_one_that_changed(planted):
     assert values(findings, "cka_to_last").min() > 0.98
     assert actions(findings) == [("conv1", "permuted")]
     text = only_text(findings, "permuted")
-    assert "16 of 16 channels are in another's place since epoch 3" in text
+    assert "16 of 16 channels are in another's position since epoch 3" in text
     assert "CKA to the last snapshot 1.00 before and 1.00 after" in text
 
 

@@ -1,0 +1,181 @@
+"""Comparison: how similar the layers of several runs are, which channels match, and their metrics side by side."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from .drawing import (
+    FAINT,
+    INK,
+    MISSING,
+    RULE,
+    cluster_palette,
+    color_map,
+    dress_curve,
+    metric_title,
+    name_columns,
+    new_figure,
+    recorded_metrics,
+    text_width,
+    write_values,
+)
+
+if TYPE_CHECKING:
+    from ..analysis import Comparison
+
+MOST_METRICS = 4
+_WRITTEN = 14  # columns in which values are written
+
+
+def compare(comparison: "Comparison") -> Figure:
+    """Draw how similar the layers of runs are from epoch to epoch, how well channels match, and the metrics.
+
+    Parameters
+    ----------
+    comparison : Comparison
+        Made by `fmcluster.compare`.
+
+    Returns
+    -------
+    Figure
+        For each run that run 0 is compared with, a row: on the left, the debiased CKA of each layer with itself in run
+        0, at the last snapshot of each epoch that both have; on the right, the correlations of matched channels at the
+        last snapshots (dot: median; thick: the middle half; thin: from 5 to 95 %; how many channels of run 0 have a
+        match). Below, up to four metrics of all runs.
+
+    Raises
+    ------
+    ValueError
+        If no epoch is in run 0 and in another run.
+    """
+    others = [int(run) for run in comparison.runs["run"]][1:]
+    layers = list(dict.fromkeys(comparison.frame["layer"]))
+    tables = {other: shared_epochs(comparison, other, layers=layers) for other in others}
+    names = recorded_metrics(comparison.metrics)[:MOST_METRICS]
+    margin = max(text_width(name, size=8) for name in layers)
+    height = 0.3 * max(len(layers), 4) + 1.6
+    most = max(table.shape[1] for table in tables.values())
+    left = float(np.clip(0.45 * most, 3.0, 8.0)) + margin
+    heights = [height] * len(others) + ([2.6] if names else [])
+    figure = new_figure(width=left + 5.0, height=sum(heights) + 0.9)
+    figure.set_layout_engine("constrained", h_pad=0.12, w_pad=0.12)
+    rows = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for part, (other, table) in zip(rows, tables.items(), strict=False):
+        similar, matched = part.subplots(1, 2, width_ratios=[left, 3.6])
+        _draw_similarity(similar, table, other=other)
+        _draw_matches(matched, comparison.matches, layers=layers, other=other)
+    if names:
+        panels = rows[-1].subplots(1, len(names), squeeze=False)[0]
+        for name, ax in zip(names, panels, strict=True):
+            _draw_metric(ax, comparison.metrics, name)
+        marks = [
+            Line2D([], [], color=_color(run), marker="o", ms=4, label=f"run {run}: {_short(path)}")
+            for run, path in zip(comparison.runs["run"], comparison.runs["path"], strict=True)
+        ]
+        figure.legend(handles=marks, loc="outside lower left", ncols=min(len(marks), 3), frameon=False, fontsize=8)
+    return figure
+
+
+def shared_epochs(comparison: "Comparison", other: int, *, layers: list[str]) -> pd.DataFrame:
+    """Return the CKA of each layer between run 0 and another at the last snapshots of the epochs that both have.
+
+    Returns
+    -------
+    DataFrame
+        A row per layer, a column per epoch.
+
+    Raises
+    ------
+    ValueError
+        If there is no such epoch.
+    """
+    frame = comparison.frame[comparison.frame["other_run"] == other]
+    last = frame.groupby("epoch")["snapshot"].transform("max") == frame["snapshot"]
+    last &= frame.groupby("other_epoch")["other_snapshot"].transform("max") == frame["other_snapshot"]
+    same = frame[last & (frame["epoch"] == frame["other_epoch"])]
+    if same.empty:
+        epochs = f"{_listed(frame['epoch'])}; {_listed(frame['other_epoch'])}"
+        raise ValueError(
+            f"run 0 and run {other} have no epoch in common ({epochs}): record both at the same "
+            f"epochs; `comparison.frame` holds all pairs of snapshots"
+        )
+    return same.pivot_table(index="layer", columns="epoch", values="cka", dropna=False).reindex(layers)
+
+
+def _draw_similarity(ax: Axes, table: pd.DataFrame, *, other: int) -> None:
+    values = table.to_numpy(dtype=np.float64)
+    lowest = min(0.0, float(np.nanmin(values, initial=0.0)))
+    mesh = ax.pcolormesh(np.ma.masked_invalid(values), norm=Normalize(lowest, 1), cmap=color_map("mako"))
+    ax.set_facecolor(MISSING)
+    if values.shape[1] <= _WRITTEN:
+        write_values(ax, values, dark_below=lowest + 0.6 * (1 - lowest))
+    dress_curve(ax, title=f"CKA of each layer, run {other} with run 0", x="epoch", y="")
+    ax.grid(visible=False)
+    _name_layers(ax, list(table.index))
+    name_columns(ax, [str(epoch) for epoch in table.columns])
+    ax.spines[:].set_visible(False)
+    figure = ax.get_figure()
+    assert figure is not None
+    scale = figure.colorbar(mesh, ax=ax, fraction=0.05, pad=0.02)
+    scale.set_label("CKA (1: the same but for rotation)", fontsize=8, color=FAINT)
+    scale.ax.tick_params(labelsize=8, color=RULE, labelcolor=INK)
+    scale.outline.set_visible(False)
+
+
+def _draw_matches(ax: Axes, matches: pd.DataFrame, *, layers: list[str], other: int) -> None:
+    found = matches[matches["other_run"] == other]
+    color = _color(other)
+    for number, layer in enumerate(layers):
+        of_layer = found[found["layer"] == layer]
+        known = of_layer["correlation"].dropna().to_numpy(dtype=np.float64)
+        height = number + 0.5
+        if len(known):
+            low, first, middle, third, high = np.quantile(known, [0.05, 0.25, 0.5, 0.75, 0.95])
+            ax.plot([low, high], [height, height], color=color, lw=1.2)
+            ax.plot([first, third], [height, height], color=color, lw=4.5, solid_capstyle="butt")
+            ax.plot([middle], [height], marker="o", ms=5, color="white", mec=color, mew=1.5)
+        text = f"{len(known)} of {len(of_layer)}" if len(of_layer) else "of unlike shape"
+        ax.annotate(
+            text, (1.0, height), xycoords=ax.get_yaxis_transform(), xytext=(4, 0), textcoords="offset points",
+            va="center", fontsize=8, color=FAINT, annotation_clip=False,
+        )  # fmt: skip
+    dress_curve(ax, title="Matched channels at the last snapshots", x="correlation of matched channels", y="")
+    ax.set_xlim(min(0.0, ax.get_xlim()[0]), 1)
+    _name_layers(ax, layers)
+    ax.grid(visible=False, axis="y")
+    ax.grid(visible=True, axis="x", color="#ececec", lw=0.7)
+
+
+def _draw_metric(ax: Axes, frame: pd.DataFrame, name: str) -> None:
+    title, is_share = metric_title(name)
+    for run, rows in frame.groupby("run"):
+        known = rows[np.isfinite(rows[name].to_numpy(dtype=np.float64))].drop_duplicates("epoch", keep="last")
+        ax.plot(known["epoch"], known[name], color=_color(int(str(run))), marker="o", ms=4, lw=1.6)
+    if is_share:
+        ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    dress_curve(ax, title=f"{title[0].upper()}{title[1:]}", x="epoch", y=f"{title} (%)" if is_share else title)
+
+
+def _name_layers(ax: Axes, layers: list[str]) -> None:
+    ax.set_ylim(len(layers), 0)
+    ax.set_yticks(np.arange(len(layers)) + 0.5, layers, parse_math=False)
+    ax.tick_params(axis="y", length=0)
+
+
+def _color(run: int) -> str:
+    return cluster_palette(max(10, run + 1))[run]
+
+
+def _short(path: str) -> str:
+    return path.rstrip("/").rpartition("/")[2] or path
+
+
+def _listed(epochs: pd.Series) -> str:
+    return "epochs " + ", ".join(str(epoch) for epoch in sorted(epochs.unique()))

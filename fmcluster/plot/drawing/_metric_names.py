@@ -1,0 +1,23 @@
+"""Metric names: which metrics a table has, and how they are written in a picture."""
+
+import numpy as np
+import pandas as pd
+
+IDENTITY = ("run", "snapshot", "epoch", "step")
+
+
+def recorded_metrics(frame: pd.DataFrame) -> list[str]:
+    """Return the columns of a table of metrics that hold a finite value."""
+    names = [str(name) for name in frame.columns if name not in IDENTITY]
+    return [name for name in names if np.isfinite(frame[name].to_numpy(dtype=np.float64)).any()]
+
+
+def metric_title(name: str) -> tuple[str, bool]:
+    """Return how a metric is written, and whether it is a share, drawn in percent.
+
+    Examples
+    --------
+    >>> metric_title("val_accuracy"), metric_title("loss")
+    (('validation accuracy', True), ('loss', False))
+    """
+    return name.replace("val_", "validation ").replace("_", " "), "accuracy" in name

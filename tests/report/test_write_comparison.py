@@ -1,0 +1,51 @@
+"""Comparison page: it says what `compare` found, loads nothing, and escapes what it is told."""
+
+import re
+
+import numpy as np
+import pytest
+
+import fmcluster as fm
+from fmcluster.report import write_comparison
+from tests.analysis.planted_runs import N_SAMPLES, head, moving, write_run
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compared")
+    runs = [
+        write_run(folder / name, {"conv1": ("Conv2d", moving(seed)), "fc": ("Linear", head(moving(seed)))})
+        for seed, name in enumerate(["a&b.zarr", "other.zarr"])
+    ]
+    return fm.compare(*runs)
+
+
+def test_every_number_is_the_comparisons(comparison, tmp_path):
+    page = write_comparison(comparison, tmp_path / "both.html").read_text()
+    frame = comparison.frame
+    last = frame[(frame["snapshot"] == frame["snapshot"].max()) & (frame["other_snapshot"] == frame["snapshot"].max())]
+    for layer in ("conv1", "fc"):
+        cka = float(last.set_index("layer")["cka"][layer])
+        row = re.search(rf"<tr><th>{layer}</th>.*?</tr>", page)[0]
+        assert f"<td>{cka:.3f}</td>" in row
+        of_layer = comparison.matches[comparison.matches["layer"] == layer]
+        assert f"<td>{of_layer['correlation'].notna().sum()} of {len(of_layer)}</td>" in row
+        assert f"<td>{np.nanmedian(of_layer['correlation']):.3f}</td>" in row
+    by_layer = last.set_index("layer")["cka"]
+    expected = f"{by_layer.idxmax()} is most similar (CKA {by_layer.max():.2f}) and {by_layer.idxmin()} least"
+    assert expected in page
+    assert f"{N_SAMPLES} images" in page
+
+
+def test_it_loads_nothing_and_escapes_names(comparison, tmp_path):
+    page = write_comparison(comparison, tmp_path / "both.html").read_text()
+    assert "a&amp;b.zarr and other.zarr compared" in page
+    assert re.findall(r"(?:src|href)=\"(?!data:|#)[^\"]*\"", page) == []
+    assert list(tmp_path.iterdir()) == [tmp_path / "both.html"]
+
+
+def test_bad_arguments(comparison, tmp_path):
+    with pytest.raises(TypeError, match="expected a Comparison, made by compare"):
+        write_comparison("run.zarr", tmp_path / "both.html")
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        write_comparison(comparison, tmp_path / "no" / "both.html")
