@@ -68,7 +68,8 @@ def compare(
 ) -> Comparison:
     """Compare runs on one probe set: a frozen backbone with a full fine-tuning, or two seeds.
 
-    Samples are aligned by dataset index, and must be the same images where both runs know their digests.
+    Samples are aligned by dataset index, and must be the same images where both runs know their digests. Snapshots at
+    which a layer gave NaN or infinite values (`Run.diverged`) are left out.
 
     Parameters
     ----------
@@ -125,7 +126,10 @@ def compare(
         frames += [_pairs(similar.values, similar.rows, similar.columns, name=name, number=number) for name in names]
     stacks = {name: StackedLayers(tuple(each[name] for each in runs)) for name in names}
     shared = {name: stack for name, stack in stacks.items() if _are_of_one_shape(stack.layers)}
-    match = partial(_match, samples=samples, max_bytes=max_bytes)
+    finite = [each.finite_snapshots(layers=names) for each in runs]
+    starts = np.cumsum([0, *map(len, runs)])
+    numbers = [int(start) + number for start, some in zip(starts, finite, strict=False) for number in some]
+    match = partial(_match, ends=[some[-1] for some in finite], samples=samples, max_bytes=max_bytes)
     tasks = [(stack, number) for stack in shared.values() for number in range(1, len(runs))]
     matches = list(run_each(match, tasks, executor=executor))
     return Comparison(
@@ -135,7 +139,7 @@ def compare(
         samples=samples,
         scores={
             name: pca(
-                stack.vectors(view, samples=samples),
+                stack.vectors(view, snapshots=numbers, samples=samples),
                 n_components=n_components,
                 max_bytes=max_bytes,
                 random_state=random_state,
@@ -214,12 +218,12 @@ def _are_of_one_shape(layers: Sequence[Layer]) -> bool:
     )
 
 
-def _match(task: tuple[StackedLayers, int], *, samples: Labels, max_bytes: int) -> pd.DataFrame:
-    """Match a layer's channels in the first run with those in another, both at their last snapshots."""
+def _match(task: tuple[StackedLayers, int], *, ends: list[int], samples: Labels, max_bytes: int) -> pd.DataFrame:
+    """Match a layer's channels in the first run with those in another, both at their last finite snapshots."""
     stack, number = task
     pair = StackedLayers((stack.layers[0], stack.layers[number]))
-    ends = np.cumsum([len(layer.snapshots) for layer in pair.layers]) - 1
-    vectors = pair.vectors("channel", snapshots=ends.tolist(), samples=samples)
+    both = [ends[0], len(stack.layers[0].snapshots) + ends[number]]
+    vectors = pair.vectors("channel", snapshots=both, samples=samples)
     correlation = correlate_channels(vectors, dead=Thresholds().dead, max_bytes=max_bytes)
     to = match_channels(correlation)
     found = to != NONE

@@ -93,7 +93,10 @@ def analyze_layer(
     run: "Run", layer: str, *, view: str, clusters: int, components: int, rows: int | None, random_state: int
 ) -> "Analysis":
     """Reduce, embed, cluster and track the vectors of a layer, or reuse saved results, and show progress."""
-    vectors = run[layer].vectors(view, n_rows=rows, random_state=random_state)
+    snapshots = run.finite_snapshots(layers=[layer])
+    if len(snapshots) < len(run):
+        say(f"Left out: {len(run) - len(snapshots)} of {len(run)} snapshots, where it gave NaN or infinite values.")
+    vectors = run[layer].vectors(view, snapshots=snapshots, n_rows=rows, random_state=random_state)
     if clusters < 1:
         raise ValueError(f"--clusters is {clusters}; expected at least 1")
     with console.status("loading the analysis") as status:

@@ -24,6 +24,7 @@ from .content import (
     Strips,
     advice_lines,
     cluster_rows,
+    diverged_lines,
     faithfulness_line,
     gradient,
     how_it_was_made,
@@ -143,7 +144,7 @@ def layer_section(
         moved=moved_overall(content),
         n_strong=min(STRONG, content.n_rows),
         strips=make_strips(content, sample=samples[0]) if samples else None,
-        grid=make_grid(layer, sample=samples[0]) if samples else None,
+        grid=make_grid(layer, sample=samples[0], snapshot=content.vectors.snapshots[-1]) if samples else None,
         row_names=content.row_names,
         most_moved=int(content.change.argmax()),
         sprites=make_sprites(content, samples=samples, max_bytes=sprites_bytes),
@@ -159,7 +160,12 @@ def render_page(
     names = recorded_metrics(metrics)
     names.sort(key=lambda name: "accuracy" not in name)
     drawn = [name for name in names if metrics[name].nunique() > 1 or "accuracy" in name][:MOST_METRICS]
-    titles = snapshot_titles(run.snapshots)
+    kept = set(settings.snapshots or run.snapshots["snapshot"])
+    titles = [
+        title
+        for title, number in zip(snapshot_titles(run.snapshots), run.snapshots["snapshot"], strict=True)
+        if number in kept
+    ]
     shown_images = [shown for section in sections for shown in section.shown_images]
     data = {
         "metrics": [metric_chart(metrics, column=name) for name in drawn],
@@ -184,6 +190,7 @@ def render_page(
         model=str(session["model"]).rpartition(".")[2],
         session=session,
         titles=titles,
+        diverged=diverged_lines(run),
         refresh=refresh,
         overview=overview,
         advice=[] if overview.findings is None else advice_lines(overview.findings),
@@ -254,8 +261,8 @@ def _bytes(count: int) -> str:
 
 
 def _metric(value: float, name: str) -> str:
-    if np.isnan(value):
-        return "–"
+    if not np.isfinite(value):
+        return "–" if np.isnan(value) else "infinite"
     return f"{value:.1%}" if "accuracy" in name else f"{value:.4g}"
 
 

@@ -42,6 +42,8 @@ def write_report(
 ) -> Path:
     """Analyze some layers of a run and write what was found to one HTML file, which needs no network.
 
+    Snapshots at which a layer gave NaN or infinite values are left out, and named on the page.
+
     What was found is saved beside the run (``<run>.results``), and used again by the next report or `fmcluster analyze`
     as long as arguments and snapshots are the same.
 
@@ -71,7 +73,7 @@ def write_report(
         Memory that each step of the analysis may take.
     diagnosis : bool
         Whether to `diagnose` the run and to compare all of its layers, which reads all of it. A run that cannot be
-        diagnosed (fewer than four images in every snapshot, activations that are not finite) gets a page that says why.
+        diagnosed (fewer than four images in every snapshot) gets a page that says why.
     refresh : int, optional
         Seconds after which a browser loads the page again, for one that is written again while training goes on.
     save : bool
@@ -91,7 +93,8 @@ def write_report(
     KeyError
         Where it has no such layer.
     ValueError
-        Where it has no such sample, the view is unknown, or a layer has too few rows for an embedding.
+        Where it has no such sample, the view is unknown, a layer has too few rows for an embedding, or no snapshot is
+        finite in all layers.
     FileNotFoundError
         Where the folder of `path` does not exist.
     IsADirectoryError
@@ -100,6 +103,7 @@ def write_report(
     if not isinstance(run, Run):
         raise TypeError(f"write_report received a {type(run).__name__}; expected a Run, made by open_run(path)")
     run.resolve(snapshot=0)
+    kept = run.finite_snapshots()
     target = checked_target(Path(path))
     chosen = [run[name] for name in dict.fromkeys(choose_layers(run) if layers is None else layers)]
     if not chosen:
@@ -112,7 +116,12 @@ def write_report(
         raise ValueError(f"refresh is {refresh}; expected seconds, at least 1, or None for never")
     images = choose_images(run, sample=_checked_sample(run, sample))
     settings = Settings(
-        view=view, n_clusters=n_clusters, reducer=reducer, random_state=random_state, max_bytes=max_bytes
+        view=view,
+        n_clusters=n_clusters,
+        reducer=reducer,
+        random_state=random_state,
+        max_bytes=max_bytes,
+        snapshots=tuple(kept) if len(kept) < len(run) else None,
     )
     done, total = 0, len(chosen) * STAGES + OVERALL_STAGES * diagnosis + 1
 

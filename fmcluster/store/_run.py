@@ -17,6 +17,7 @@ from zarr.errors import ContainsArrayError, GroupNotFoundError
 from ..errors import StoreError
 from ._arrays import StoredArray, shard_shape
 from ._compat import careful_pipeline, open_store
+from ._diverged import find_diverged, finite_snapshots
 from ._format import LOSS_SCALE, RunKind, array_path, layer_path
 from ._layer import Layer
 from ._metadata import checked_attributes
@@ -118,6 +119,20 @@ class Run:
             names = [self.classes[k] if 0 <= k < len(self.classes) else "" for k in frame["label"]]
             frame.insert(1, "class_name", names)
         return frame
+
+    def diverged(self, *, layers: Sequence[str] | None = None) -> pd.DataFrame:
+        """Return the snapshots at which layers (all by default) gave NaN or infinite values.
+
+        Returns
+        -------
+        DataFrame
+            Columns ``snapshot, epoch, step, layers`` (how many gave such values), ``first`` (the first of them).
+        """
+        return find_diverged(self, self.layers if layers is None else layers)
+
+    def finite_snapshots(self, *, layers: Sequence[str] | None = None) -> list[int]:
+        """Return the numbers of the other snapshots; ValueError where there is none."""
+        return finite_snapshots(self, self.layers if layers is None else layers)
 
     @cached_property
     def metrics(self) -> pd.DataFrame:

@@ -29,12 +29,20 @@ def write_run(path, layers, *, labels=None, index=None, steps=None, epochs=None,
                 step=10 * now if steps is None else steps[now],
                 index=index,
                 statistics={
-                    (name, "activation"): np.zeros((6, spec.n_channels)) for name, spec in zip(maps, specs, strict=True)
+                    (name, "activation"): statistics_of(values[now], spec.n_channels)
+                    for (name, values), spec in zip(maps.items(), specs, strict=True)
                 },
                 metrics={"accuracy": now / 10},
                 clipped={},
             )
     return open_run(path)
+
+
+def statistics_of(values, n_channels):
+    """Return statistics that are zero but for the number of values that are not finite, of (sample, channel, ...)."""
+    channels = values if values.ndim != 3 else values.transpose(0, 2, 1)
+    broken = ~np.isfinite(channels.swapaxes(0, 1).reshape(n_channels, -1))
+    return np.concatenate([np.zeros((5, n_channels)), broken.sum(axis=1)[None]])
 
 
 def moving(seed=0, *, angles=None, n_channels=N_CHANNELS, side=SIDE, n_latent=6):

@@ -28,7 +28,7 @@ def run(tmp_path: Path) -> Run:
             for offset in (0, 2):
                 values = rng.normal(size=(2, 6, 4, 4)).astype(np.float16)
                 writer.write("conv1", offset=offset, values=values)
-            statistics = {("conv1", "activation"): rng.random((6, 6))}
+            statistics = {("conv1", "activation"): np.vstack([rng.random((5, 6)), np.zeros(6)])}
             writer.commit(epoch=epoch, step=epoch, index=np.array(index), statistics=statistics, metrics={}, clipped={})
     return fm.open_run(tmp_path / "run.zarr")
 

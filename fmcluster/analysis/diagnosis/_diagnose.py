@@ -53,7 +53,8 @@ def diagnose(
     layers : sequence of str, optional
         Names of layers; all by default.
     snapshots : sequence of int, optional
-        Numbers of the snapshots, in order; all by default.
+        Numbers of the snapshots, in order; by default all at which every one of the layers gave finite values:
+        the others are named in `Findings.left_out`.
     samples : sequence of int, optional
         Dataset indices; by default all that every one of the snapshots holds.
     thresholds : Thresholds, optional
@@ -77,7 +78,8 @@ def diagnose(
     KeyError
         For a layer that the run does not have.
     ValueError
-        For snapshots or samples that do not exist, fewer than 4 samples, or activations that are not finite.
+        For snapshots or samples that do not exist, fewer than 4 samples, or activations that are not finite at all
+        snapshots, or at one that was asked for.
     MemoryError
         Where a layer's channels have too many products for `max_bytes`.
 
@@ -91,6 +93,10 @@ def diagnose(
     thresholds = Thresholds() if thresholds is None else thresholds
     require(thresholds, Thresholds, verb="diagnose", made_by="Thresholds(...)")
     names = chosen_layers(run, layers)
+    diverged = run.diverged(layers=names)
+    left_out = diverged if snapshots is None else diverged.iloc[:0]
+    if snapshots is None:
+        snapshots = run.finite_snapshots(layers=names)
     first = run[names[0]].vectors("sample", snapshots=snapshots, samples=samples)
     if len(first.samples) < 4:
         raise ValueError(f"diagnose received {len(first.samples)} samples; debiased CKA needs at least 4")
@@ -135,6 +141,7 @@ def diagnose(
         layers=layer_table(judged, time=time),
         advice=advise(run, judged, frame=frame, time=time, thresholds=thresholds),
         thresholds=thresholds,
+        left_out=left_out,
     )
 
 

@@ -1,8 +1,10 @@
 """Findings: what `diagnose` returns, with its advice, and the thresholds that it applies."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import pandas as pd
+
+LEFT_OUT = ["snapshot", "epoch", "step", "layers", "first"]
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,8 @@ class Findings:
         What follows; empty where nothing does.
     thresholds : Thresholds
         What it was judged by.
+    left_out : DataFrame
+        The snapshots that were left out, as some layer gave NaN or infinite values there: see `Run.diverged`.
     """
 
     frame: pd.DataFrame
@@ -143,6 +147,7 @@ class Findings:
     layers: pd.DataFrame
     advice: tuple[Advice, ...]
     thresholds: Thresholds
+    left_out: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=LEFT_OUT))
 
     def __str__(self) -> str:
         return (

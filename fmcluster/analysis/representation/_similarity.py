@@ -123,7 +123,8 @@ def similarity(
     layers : sequence of str, optional
         Names; all by default, of two runs those that both have.
     snapshots : sequence of int, optional
-        Numbers of snapshots; all by default, of both runs.
+        Numbers of snapshots, of both runs; by default all at which every one of the layers gave finite
+        values.
     samples : sequence of int, optional
         Dataset indices, each once; by default all that every snapshot holds, of both runs.
     debiased : bool
@@ -172,8 +173,9 @@ def similarity(
     for each in runs:
         require(each, Run, verb="similarity", made_by="open_run(path)")
     names = _shared_layers(runs, layers)
-    chosen, left_out = _shared_samples(runs, names, snapshots, samples)
-    sides = [_vectors(each, names, snapshots, chosen) for each in runs]
+    numbers = [each.finite_snapshots(layers=names) if snapshots is None else snapshots for each in runs]
+    chosen, left_out = _shared_samples(runs, names, numbers, samples)
+    sides = [_vectors(each, names, some, chosen) for each, some in zip(runs, numbers, strict=True)]
     if len(chosen) < FEWEST_SAMPLES:
         raise ValueError(f"{len(chosen)} samples are too few to compare layers by; expected at least {FEWEST_SAMPLES}")
     if metric in ("svcca", "pwcca"):
@@ -221,11 +223,14 @@ def _shared_layers(runs: Sequence[Run], layers: Sequence[str] | None) -> list[st
 def _shared_samples(
     runs: Sequence[Run],
     names: Sequence[str],
-    snapshots: Sequence[int] | None,
+    snapshots: Sequence[Sequence[int]],
     samples: Sequence[int] | npt.NDArray[np.int64] | None,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Return the samples that all snapshots of all runs hold, in the first one's order, and those that some do not."""
-    held = [run[names[0]].vectors("sample", snapshots=snapshots, samples=samples) for run in runs]
+    held = [
+        run[names[0]].vectors("sample", snapshots=some, samples=samples)
+        for run, some in zip(runs, snapshots, strict=True)
+    ]
     if samples is not None:
         ids, counts = np.unique(held[0].samples, return_counts=True)
         if (counts > 1).any():
@@ -238,9 +243,7 @@ def _shared_samples(
     return common, np.setdiff1d(anywhere, common)
 
 
-def _vectors(
-    run: Run, names: Sequence[str], snapshots: Sequence[int] | None, samples: npt.NDArray[np.int64]
-) -> list[Vectors]:
+def _vectors(run: Run, names: Sequence[str], snapshots: Sequence[int], samples: npt.NDArray[np.int64]) -> list[Vectors]:
     """Return the sample view of each layer at each snapshot."""
     whole = [run[name].vectors("sample", snapshots=snapshots, samples=samples) for name in names]
     return [vectors.at([number]) for vectors in whole for number in vectors.snapshots]

@@ -31,7 +31,7 @@ def metric_chart(metrics: pd.DataFrame, *, column: str) -> Json:
         "type": "scatter",
         "mode": "lines+markers",
         "x": along.tolist(),
-        "y": [None if np.isnan(value) else float(f"{value:.6g}") for value in values],
+        "y": [float(f"{value:.6g}") if np.isfinite(value) else None for value in values],
         "customdata": [[title] for title in snapshot_titles(metrics[["snapshot", "epoch", "step"]])],
         "connectgaps": True,
         "cliponaxis": False,

@@ -13,6 +13,7 @@ from ._layer_content import Settings as Settings
 from ._layer_content import make_layer_content as make_layer_content
 from ._overview import OVERALL_STAGES as OVERALL_STAGES
 from ._overview import Overview as Overview
+from ._overview import diverged_lines as diverged_lines
 from ._overview import make_overview as make_overview
 from ._sprites import SHEETS_BYTES as SHEETS_BYTES
 from ._sprites import Sprites as Sprites

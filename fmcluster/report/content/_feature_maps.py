@@ -126,10 +126,11 @@ def make_strips(content: LayerContent, *, sample: int) -> Strips:
         order = np.argsort(-content.change, kind="stable")
         changed = [(int(channel_of[row]), int(last[row])) for row in order[:CHANGED]]
     else:
-        changed = [(channel, None) for channel in _most_changed(layer)]
+        ends = content.vectors.snapshots[0], content.vectors.snapshots[-1]
+        changed = [(channel, None) for channel in _most_changed(layer, ends=ends)]
     wanted = typical + changed
     shown = brief(content.scores.n_snapshots, at_most=MOST_COLUMNS) if content.scores.n_snapshots > 1 else [0]
-    numbers = [int(layer.snapshots["snapshot"].iloc[ordinal]) for ordinal in shown]
+    numbers = [content.vectors.snapshots[ordinal] for ordinal in shown]
     channels = [channel for channel, _ in wanted]
     reads = [as_tiles(layer.read(snapshot=number, samples=sample, channels=channels)) for number in numbers]
     maps = np.stack(reads, axis=1)
@@ -164,11 +165,11 @@ def make_strips(content: LayerContent, *, sample: int) -> Strips:
     )
 
 
-def make_grid(layer: Layer, *, sample: int) -> Grid:
-    """Draw the classic picture: the channels (at most the first hundred) at the last snapshot, beside the image."""
+def make_grid(layer: Layer, *, sample: int, snapshot: int) -> Grid:
+    """Draw the classic picture: the channels (at most the first hundred) at a snapshot, beside the image."""
     count = min(layer.n_channels, MOST_CHANNELS)
     file = io.BytesIO()
-    figure = channel_grid(layer, sample=sample, channels=layer.channels[:count].tolist())
+    figure = channel_grid(layer, snapshot=snapshot, sample=sample, channels=layer.channels[:count].tolist())
     figure.savefig(file, format="png", dpi=110)
     with Image.open(file) as image:
         pixels = np.asarray(image.convert("RGB"))
@@ -194,10 +195,11 @@ def name_sample(layer: Layer, sample: int) -> str:
     return f"sample {sample} ({classes.loc[sample]})" if classes is not None else f"sample {sample}"
 
 
-def _most_changed(layer: Layer) -> list[int]:
+def _most_changed(layer: Layer, *, ends: tuple[int, int]) -> list[int]:
     """Return the channels whose mean activation changed most, from the stored statistics."""
     means = layer.statistics.pivot(index="snapshot", columns="channel", values="mean")
-    change = (means.iloc[-1] - means.iloc[0]).abs().fillna(0.0)
+    first, last = (means.iloc[number] for number in ends)
+    change = (last - first).abs().fillna(0.0)
     return [int(channel) for channel in (-change).sort_values(kind="stable").index[: 2 * CHANGED]]
 
 

@@ -35,6 +35,8 @@ class Settings:
         Seed of clusters, embedding and drawn rows.
     max_bytes : int
         Memory that the principal components may take.
+    snapshots : tuple of int or None
+        Which snapshots; None for all.
     """
 
     view: str
@@ -42,6 +44,7 @@ class Settings:
     reducer: Reducer | None
     random_state: int
     max_bytes: int
+    snapshots: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +147,7 @@ def make_layer_content(
     -------
     LayerContent
     """
-    whole = layer.vectors(settings.view)
+    whole = layer.vectors(settings.view, snapshots=settings.snapshots)
     found = analyze(
         _drawn(layer, whole, settings),
         n_clusters=settings.n_clusters,
@@ -174,4 +177,6 @@ def _drawn(layer: Layer, whole: Vectors, settings: Settings) -> Vectors:
         fits = min(fits, math.isqrt(settings.max_bytes // 32) // len(whole.snapshots))
     if whole.rows_per_snapshot <= fits:
         return whole
-    return layer.vectors(settings.view, n_rows=max(4, fits), random_state=settings.random_state)
+    return layer.vectors(
+        settings.view, snapshots=settings.snapshots, n_rows=max(4, fits), random_state=settings.random_state
+    )

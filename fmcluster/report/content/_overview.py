@@ -3,10 +3,20 @@
 from dataclasses import dataclass
 
 from ...analysis import Findings, ResultCache, Similarity, diagnose, similarity
+from ...plot.drawing import snapshot_titles
 from ...store import Run
 from ._layer_content import Announce, Settings
 
 OVERALL_STAGES = 2
+
+
+def diverged_lines(run: Run) -> list[str]:
+    """Say of each snapshot that is left out which layers gave values that are not finite; texts are not escaped."""
+    titles = dict(zip(run.snapshots["snapshot"], snapshot_titles(run.snapshots), strict=True))
+    return [
+        f"{titles[row.snapshot]}: {row.layers} of {len(run.layers)} layers, the first is {row.first}"
+        for row in run.diverged().itertuples(index=False)
+    ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,13 +41,12 @@ class Overview:
 def make_overview(run: Run, settings: Settings, *, announce: Announce, cache: ResultCache | None) -> Overview:
     """Diagnose a run and compare its layers, or take what is saved of that.
 
-    Where the run cannot be judged (fewer than four images in every snapshot, activations that are not finite), the
-    result says why.
+    Where the run cannot be judged (fewer than four images in every snapshot), the result says why.
     """
     announce("diagnosis of all layers")
     parameters = {"random_state": settings.random_state, "max_bytes": settings.max_bytes}
     try:
-        vectors = [run[name].vectors("sample") for name in run.layers]
+        vectors = [run[name].vectors("sample", snapshots=settings.snapshots) for name in run.layers]
 
         def find() -> Findings:
             return diagnose(run, random_state=settings.random_state, max_bytes=settings.max_bytes)

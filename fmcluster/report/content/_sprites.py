@@ -135,7 +135,7 @@ def make_sprites(content: LayerContent, *, samples: list[int], max_bytes: int) -
 def _read_channels(content: LayerContent, columns: list[int], samples: list[int]) -> Floats:
     """Return maps of shape (n_samples, n_rows, n_columns, height, width), float32."""
     channels = content.scores.rows["channel"].to_numpy()[: content.n_rows].tolist()
-    numbers = [int(content.layer.snapshots["snapshot"].iloc[ordinal]) for ordinal in columns]
+    numbers = [content.vectors.snapshots[ordinal] for ordinal in columns]
     reads = [
         [as_tiles(content.layer.read(snapshot=number, samples=sample, channels=channels)) for number in numbers]
         for sample in samples

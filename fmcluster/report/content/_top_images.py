@@ -78,8 +78,8 @@ def find_top_images(content: LayerContent, *, cache: ResultCache | None, max_byt
 
 def _of_channels(content: LayerContent, *, cache: ResultCache | None, max_bytes: int) -> list[ShownImages]:
     layer = content.layer
-    every = layer.snapshots["snapshot"].tolist()
-    ends = sorted({int(every[0]), int(every[-1])})
+    every = content.vectors.snapshots
+    ends = sorted({every[0], every[-1]})
 
     def find() -> TopImages:
         return top_images(layer, k=PER_CHANNEL, snapshots=ends, max_bytes=max_bytes)

@@ -397,12 +397,17 @@ def test_a_layer_that_is_dead_as_a_whole_is_reported_as_that(planted):
     assert "conv1: 16 of 16 channels are dead" in str(findings)
 
 
-def test_values_that_are_not_finite_are_an_error_that_names_them(tmp_path):
+def test_snapshots_that_are_not_finite_are_left_out_and_an_error_where_asked_for(tmp_path):
     maps = moving()
     maps[2, 7, 1] = np.nan
     run = write_run(tmp_path / "run.zarr", {"conv1": ("Conv2d", maps)})
     with pytest.raises(ValueError, match=r"conv1 holds NaN or infinite values, first at snapshot 2"):
-        diagnose(run)
+        diagnose(run, snapshots=[0, 1, 2])
+    found = diagnose(run)
+    assert found.left_out.to_dict("records") == [{"snapshot": 2, "epoch": 2, "step": 20, "layers": 1, "first": "conv1"}]
+    without = diagnose(run, snapshots=[0, 1, 3, 4, 5])
+    pd.testing.assert_frame_equal(found.frame, without.frame)
+    assert str(found) == str(without)
 
 
 def test_what_is_no_run_no_thresholds_or_no_layer_is_refused(control):

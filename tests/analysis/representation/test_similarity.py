@@ -282,6 +282,8 @@ class TestRefused:
             recorder.snapshot(epoch=0)
         run = fm.open_run(tmp_path / "run.zarr")
         with pytest.raises(ValueError, match="4 holds NaN or infinite values"):
+            similarity(run, metric=metric, snapshots=[0])
+        with pytest.raises(ValueError, match="at each of the 1 snapshots, layers gave NaN"):
             similarity(run, metric=metric)
         assert np.isfinite(similarity(run, metric=metric, layers=["2"]).values).all()
 

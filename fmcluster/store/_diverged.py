@@ -1,0 +1,52 @@
+"""Diverged snapshots: those at which a layer gave NaN or infinite values, by the statistics that were taken of it."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from ._format import STATISTICS, statistics_path
+
+if TYPE_CHECKING:
+    from ._run import Run
+
+
+def find_diverged(run: "Run", layers: Sequence[str]) -> pd.DataFrame:
+    """Return a row for each snapshot at which one of the layers gave a value that is not finite.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    layers : sequence of str
+        Names of layers, in forward order.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``snapshot, epoch, step, layers`` (how many gave such values) and ``first`` (the first of them).
+    """
+    broken = np.zeros((len(layers), len(run)), dtype=bool)
+    for order, name in enumerate(layers):
+        counts = run.stored(statistics_path(name, "activation")).read()[:, STATISTICS.index("nonfinite")]
+        broken[order] = counts.any(axis=1)
+    at = np.flatnonzero(broken.any(axis=0))
+    frame = run.snapshots.iloc[at].reset_index(drop=True)
+    first = [layers[int(order)] for order in broken[:, at].argmax(axis=0)]
+    return frame.assign(layers=broken[:, at].sum(axis=0), first=first)
+
+
+def finite_snapshots(run: "Run", layers: Sequence[str]) -> list[int]:
+    """Return the numbers of the snapshots at which the layers gave finite values; ValueError where there is none."""
+    run.resolve(snapshot=0)
+    diverged = find_diverged(run, layers)
+    broken = set(diverged["snapshot"].tolist())
+    found = [number for number in run.snapshots["snapshot"].tolist() if number not in broken]
+    if not found:
+        raise ValueError(
+            f"at each of the {len(run)} snapshots, layers gave NaN or infinite values (at the first, "
+            f"{diverged['first'].iloc[0]!r} before others): there is nothing to analyze. Look at the training: a lower "
+            f"learning rate, or gradient clipping"
+        )
+    return found

@@ -1,0 +1,77 @@
+"""A report of a training that diverged: what is finite is shown, what is not is named, and nothing is claimed of it."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from sklearn.decomposition import PCA
+from torch import nn
+from torch.utils.data import TensorDataset
+
+import fmcluster as fm
+from fmcluster.store import Run
+from tests.report.small_report import Parsed
+
+
+def record(path, *, broken, metrics=None) -> Run:
+    """Four snapshots; at those of `broken`, the second convolution's weights hold a NaN."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 8, 3))
+    probe = TensorDataset(torch.rand(8, 3, 12, 12))
+    with fm.Recorder(model, path, probe=probe) as recorder:
+        for epoch in range(4):
+            kept = model[2].weight.detach().clone()
+            if epoch in broken:
+                model[2].weight.data[0, 0] = float("nan")
+            recorder.snapshot(epoch=epoch, metrics={"loss": np.inf if epoch in broken else 1.0 / (epoch + 1)})
+            model[2].weight.data.copy_(1.1 * kept)
+    return fm.open_run(path)
+
+
+@pytest.mark.parametrize(("broken", "named"), [((3,), "epoch 3"), ((1,), "epoch 1"), ((2, 3), "epoch 2")])
+def test_snapshots_that_are_not_finite_are_left_out_and_named(broken, named, tmp_path) -> None:
+    run = record(tmp_path / "run.zarr", broken=broken)
+    assert run.finite_snapshots() == [number for number in range(4) if number not in broken]
+    page = fm.write_report(run, tmp_path / "report.html", n_clusters=2, reducer=PCA(2, random_state=0)).read_text()
+    parsed = Parsed(page)
+    assert f"At {len(broken)} of 4 snapshots, layers gave NaN or infinite values" in page
+    assert f"{named}: 1 of 3 layers, the first is 2" in page
+    assert "This run was not diagnosed" not in page
+    assert parsed.data["titles"] == [f"epoch {epoch}" for epoch in run.finite_snapshots()]
+    assert "null" in json.dumps(parsed.data["metrics"])
+    findings = fm.diagnose(run)
+    assert sorted(findings.frame["snapshot"].unique()) == run.finite_snapshots()
+    assert findings.left_out["snapshot"].tolist() == list(broken)
+    assert findings.left_out["first"].tolist() == ["2"] * len(broken)
+    assert sorted(fm.similarity(run).rows["snapshot"].unique()) == run.finite_snapshots()
+
+
+def test_a_finite_run_says_nothing_of_it(tmp_path) -> None:
+    run = record(tmp_path / "run.zarr", broken=())
+    page = fm.write_report(run, tmp_path / "report.html", n_clusters=2, reducer=PCA(2, random_state=0)).read_text()
+    assert "diverged" not in page.split("<script")[0].split("</style>")[1]
+    assert len(fm.diagnose(run).left_out) == 0
+
+
+def test_a_run_without_a_finite_snapshot_is_refused_in_one_sentence(tmp_path) -> None:
+    run = record(tmp_path / "run.zarr", broken=(0, 1, 2, 3))
+    said = r"at each of the 4 snapshots, layers gave NaN or infinite values \(at the first, '2' before others\)"
+    for verb in (fm.diagnose, fm.similarity, lambda each: fm.write_report(each, tmp_path / "report.html")):
+        with pytest.raises(ValueError, match=said):
+            verb(run)
+
+
+def test_runs_are_compared_at_their_last_finite_snapshots(tmp_path) -> None:
+    whole, broken = record(tmp_path / "a.zarr", broken=()), record(tmp_path / "b.zarr", broken=(3,))
+    found = fm.compare(whole, broken)
+    assert sorted(found.frame["other_snapshot"].unique()) == [0, 1, 2]
+    alive = found.matches["correlation"].notna()
+    np.testing.assert_allclose(found.matches["correlation"][alive], 1, atol=1e-3)  # scaled alone
+    assert np.isfinite(found.scores["2"].values).all()
+
+
+def test_a_snapshot_that_was_asked_for_is_still_an_error(tmp_path) -> None:
+    run = record(tmp_path / "run.zarr", broken=(3,))
+    with pytest.raises(ValueError, match="NaN"):
+        fm.diagnose(run, snapshots=[0, 3])
