@@ -52,10 +52,10 @@ def _sum_products(pair: tuple[Vectors, Vectors], *, max_bytes: int) -> tuple[Arr
     """Return the centered inner products of channels over all positions of all samples, and their number."""
     shapes = [vectors.source.feature_map_shape for vectors in pair]
     size = min(shape[1] for shape in shapes), min(shape[2] for shape in shapes)
-    channels, indices = sum(shape[0] for shape in shapes), size[0] * size[1]
+    channels, n_positions = sum(shape[0] for shape in shapes), size[0] * size[1]
     matrices = 8 * 4 * channels**2
     # the positions of both in float64; the maps of one as they are stored, copies of them, and their averages
-    of_a_sample = 8 * channels * indices + 16 * max(int(np.prod(shape)) for shape in shapes)
+    of_a_sample = 8 * channels * n_positions + 16 * max(int(np.prod(shape)) for shape in shapes)
     step = min((max_bytes - matrices) // of_a_sample, _MOST_SAMPLES)
     if step < 1:
         raise MemoryError(
@@ -64,9 +64,9 @@ def _sum_products(pair: tuple[Vectors, Vectors], *, max_bytes: int) -> tuple[Arr
         )
     samples, c = pair[0].samples, shapes[0][0]
     total, sums, shift = np.zeros((channels, channels)), np.zeros(channels), np.zeros(channels)
-    block = np.empty((min(step, len(samples)) * indices, channels))
+    block = np.empty((min(step, len(samples)) * n_positions, channels))
     for start in range(0, len(samples), step):
-        both = block[: len(samples[start : start + step]) * indices]
+        both = block[: len(samples[start : start + step]) * n_positions]
         for vectors, out in zip(pair, (both[:, :c], both[:, c:]), strict=True):
             _read_places(vectors, samples[start : start + step], size=size, out=out)
         if start == 0:
@@ -74,7 +74,7 @@ def _sum_products(pair: tuple[Vectors, Vectors], *, max_bytes: int) -> tuple[Arr
         both -= shift
         sums += both.sum(axis=0)
         total += both.T @ both
-    points = len(samples) * indices
+    points = len(samples) * n_positions
     total -= np.outer(sums, sums) / points
     constant = np.diag(total) <= points * (_ROUNDING * (shift + sums / points)) ** 2
     total[constant] = total[:, constant] = 0
