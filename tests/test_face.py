@@ -12,9 +12,11 @@ from matplotlib.figure import Figure
 from sklearn.cluster import KMeans
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+from typer.testing import CliRunner
 
 import fmcluster as fm
 from fmcluster import plot
+from fmcluster.cli import app
 
 ROOT = Path(__file__).parent.parent
 
@@ -127,6 +129,27 @@ def test_the_face_of_the_design(loop):
     fm.replay(model, "again.zarr", checkpoints=checkpoints, layers="children", probe=probe_set)
     both = fm.compare(run, fm.open_run("again.zarr"))
     assert set(both.scores) == set(run.layers)
+    assert isinstance(plot.compare(both), Figure)
+
+
+def test_the_commands_of_the_design(loop):
+    for path in ("run.zarr", "other.zarr"):
+        with fm.Recorder(loop["model"], path, layers=["conv1", "layer4"], probe=loop["probe_set"]) as recorder:
+            recorder.snapshot(epoch=0)
+            loop["train_one_epoch"](loop["model"], loop["train_loader"])
+            recorder.snapshot(epoch=3)
+    for command, written in (
+        ("estimate --model resnet50 --samples 244 --epochs 25", None),
+        ("info run.zarr --json", None),
+        ("verify run.zarr", None),
+        ("analyze run.zarr --layer layer4 --view channel --clusters 8", None),
+        ("plot run.zarr grid --layer conv1 --epoch 3 --sample 0 -o conv1.png", "conv1.png"),
+        ("compare run.zarr other.zarr -o both.html", "both.html"),
+        ("report run.zarr -o report.html", "report.html"),
+    ):
+        done = CliRunner().invoke(app, command.split(), catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        assert written is None or Path(written).stat().st_size > 1000
 
 
 def test_the_face_of_the_design_live(loop):
@@ -137,7 +160,7 @@ def test_the_face_of_the_design_live(loop):
         model,
         "live.zarr",
         layers=["conv1", "layer?"],
-        n_samples=len(train_set),
+        dataset=train_set,
         record=("activation", "gradient"),
     ) as recorder:
         for epoch in range(5):

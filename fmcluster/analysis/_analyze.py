@@ -60,9 +60,9 @@ def analyze(
     n_components : int
         How many principal components the rest works on.
     reducer : scikit-learn style reducer, optional
-        Makes the map; by default that of `embed`.
+        Makes the embedding; by default that of `embed`.
     random_state : int
-        Seed of map and clusters.
+        Seed of embedding and clusters.
     max_bytes : int
         Memory that the principal components may take.
     executor : concurrent.futures.Executor, optional

@@ -27,7 +27,7 @@ class Comparison:
     Attributes
     ----------
     runs : DataFrame
-        One row per run: ``run, path, snapshots`` (how many).
+        One row per run: ``run, name`` (of its folder), ``path, snapshots`` (how many).
     samples : ndarray of shape (n_samples,), int64
         Dataset indices of the samples that all snapshots of all runs hold.
     scores : mapping of str to Scores
@@ -53,6 +53,44 @@ class Comparison:
     frame: pd.DataFrame
     matches: pd.DataFrame
     metrics: pd.DataFrame
+
+    def by_epoch(self, other: int) -> pd.DataFrame:
+        """Return the CKA of each layer between run 0 and another, at the last snapshots of the epochs that both have.
+
+        Parameters
+        ----------
+        other : int
+            The other run's number.
+
+        Returns
+        -------
+        DataFrame
+            A row per layer, in forward order, a column per epoch; NaN where CKA is not defined.
+
+        Raises
+        ------
+        ValueError
+            If there is no such run, or no such epoch.
+        """
+        others = self.runs["run"].tolist()[1:]
+        if other not in others:
+            raise ValueError(f"received the run {other!r}; expected one of {', '.join(map(str, others))}")
+        frame = self.frame[self.frame["other_run"] == other]
+        last = frame.groupby("epoch")["snapshot"].transform("max") == frame["snapshot"]
+        last &= frame.groupby("other_epoch")["other_snapshot"].transform("max") == frame["other_snapshot"]
+        same = frame[last & (frame["epoch"] == frame["other_epoch"])]
+        if same.empty:
+            raise ValueError(
+                f"run 0 and run {other} have no epoch in common (epochs {_listed(frame['epoch'])}; epochs "
+                f"{_listed(frame['other_epoch'])}): record both at the same epochs; `comparison.frame` holds all pairs "
+                f"of snapshots"
+            )
+        table = same.pivot_table(index="layer", columns="epoch", values="cka", dropna=False)
+        return table.reindex(self.frame["layer"].unique())
+
+
+def _listed(epochs: pd.Series) -> str:
+    return ", ".join(str(epoch) for epoch in sorted(epochs.unique()))
 
 
 def compare(
@@ -134,7 +172,12 @@ def compare(
     matches = list(run_each(match, tasks, executor=executor))
     return Comparison(
         runs=pd.DataFrame(
-            {"run": range(len(runs)), "path": [each.path for each in runs], "snapshots": [len(each) for each in runs]}
+            {
+                "run": range(len(runs)),
+                "name": [each.name for each in runs],
+                "path": [each.path for each in runs],
+                "snapshots": [len(each) for each in runs],
+            }
         ),
         samples=samples,
         scores={

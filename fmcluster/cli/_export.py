@@ -50,7 +50,7 @@ def export(
     opened.resolve(snapshot=0)
     _check_installed(target)
     names = matching_layers(opened, layers)
-    called = name or Path(opened.path.rstrip("/")).stem
+    called = name or Path(opened.name).stem
     if called in ("", ".", "..") or Path(called).name != called:
         raise ValueError(f"--name is {called!r}; expected the name of a folder to be made in {output}")
     if target is Target.projector:

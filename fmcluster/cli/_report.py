@@ -54,12 +54,9 @@ def report(
     if not watch:
         write(open_run(run))
         return
-    from threading import Event
-
-    from ._watch import follow
+    from ._watch import follow, until_interrupted
 
     say(f"Watching {run}; end with Ctrl-C.")
-    try:
-        follow(run, write, interval=interval, stop=Event())
-    except KeyboardInterrupt:
-        say("Stopped watching.")
+    with until_interrupted() as stop:
+        follow(run, write, interval=interval, stop=stop)
+    say("Stopped watching.")

@@ -1,7 +1,10 @@
 """Watching a run: something done again whenever it has new snapshots."""
 
-from collections.abc import Callable
-from threading import Event
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from threading import Event, Thread
+from types import FrameType
 
 from ..store import Run, open_run
 
@@ -33,3 +36,24 @@ def follow(path: str, act: Callable[[Run], None], *, interval: float, stop: Even
             done, seen = done + 1, len(run)
         if stop.wait(interval):
             return done
+
+
+@contextmanager
+def until_interrupted() -> Iterator[Event]:
+    """Run a block until Ctrl-C, which ends it in order: the event that it gets is set, too.
+
+    An exception that is raised by a signal while Python runs a finalizer or a callback is lost, and the block would go
+    on; the event is not.
+    """
+    stop = Event()
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        Thread(target=stop.set).start()  # in this thread, the event's lock may be held
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, end)
+    try:
+        with suppress(KeyboardInterrupt):
+            yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -38,14 +38,14 @@ def connect(app: Dash, worker: Worker) -> None:
         Output("status", "children"),
         Output("ready", "data"),
         Output("similarity", "data"),
-        Output("strongest", "data"),
+        Output("top-images", "data"),
         Input("tick", "n_intervals"),
         State("ready", "data"),
         State("similarity", "data"),
-        State("strongest", "data"),
+        State("top-images", "data"),
         *controls,
     )
-    def follow(_tick: int, ready: Any, similarity: Any, strongest: Any, *values: Any) -> tuple[Any, ...]:
+    def follow(_tick: int, ready: Any, similarity: Any, top_found: Any, *values: Any) -> tuple[Any, ...]:
         try:
             question = question_of(values)
         except ValueError as error:
@@ -57,7 +57,7 @@ def connect(app: Dash, worker: Worker) -> None:
         # A number of snapshots and a question have one answer: when they change, everything is drawn again.
         new = [_name(worker, each) for each in questions]
         changed = [
-            no_update if now == old else now for now, old in zip(new, (ready, similarity, strongest), strict=True)
+            no_update if now == old else now for now, old in zip(new, (ready, similarity, top_found), strict=True)
         ]
         return refused or (f"{doing} …" if doing else ""), *(no_update if now is None else now for now in changed)
 
@@ -82,7 +82,7 @@ def connect(app: Dash, worker: Worker) -> None:
             if content.n_rows < content.rows_in_view
             else ""
         )
-        faithful = f"This map {faithfulness_line(content.embedding.faithfulness)}.{drawn}"
+        faithful = f"This embedding {faithfulness_line(content.embedding.faithfulness)}.{drawn}"
         flow = flow_chart(content)["figure"] if content.scores.n_snapshots > 1 else no_update
         return options, int(content.change.argmax()), _legend(content), faithful, flow, None
 
@@ -102,7 +102,7 @@ def connect(app: Dash, worker: Worker) -> None:
         return [row for row in range(content.n_rows) if labels[source, row] == here and labels[target, row] == there]
 
     @app.callback(
-        Output("map", "figure"),
+        Output("embedding", "figure"),
         Output("when", "children"),
         Input("ready", "data"),
         Input("snapshot", "value"),
@@ -111,7 +111,7 @@ def connect(app: Dash, worker: Worker) -> None:
         *states,
         prevent_initial_call=True,
     )
-    def draw_map(
+    def draw_embedding(
         _ready: Any, snapshot: int, row: int | None, members: list[int] | None, *values: Any
     ) -> tuple[Any, str]:
         content = content_now(values)
@@ -122,17 +122,17 @@ def connect(app: Dash, worker: Worker) -> None:
 
     @app.callback(
         Output("row", "value", allow_duplicate=True),
-        Input("map", "clickData"),
+        Input("embedding", "clickData"),
         Input("grid", "clickData"),
         *states,
         prevent_initial_call=True,
     )
-    def choose_row(on_map: Any, on_grid: Any, *values: Any) -> Any:
+    def choose_row(on_embedding: Any, on_grid: Any, *values: Any) -> Any:
         content = content_now(values)
         if content is None:
             return no_update
-        if ctx.triggered_id == "map":
-            point = on_map["points"][0]
+        if ctx.triggered_id == "embedding":
+            point = on_embedding["points"][0]
             return point["pointNumber"] if point["curveNumber"] == 0 else no_update
         if content.scores.identity != ["channel"]:
             return no_update
@@ -180,7 +180,7 @@ def connect(app: Dash, worker: Worker) -> None:
         return grid_figure(layer, snapshot=number, sample=sample, chosen=chosen), shown
 
     _connect_similarity(app, worker)
-    _connect_strongest(app, worker, content_now, states)
+    _connect_top_images(app, worker, content_now, states)
     _connect_time(app, worker)
 
 
@@ -210,7 +210,7 @@ def _connect_similarity(app: Dash, worker: Worker) -> None:
         return whole, heat_map(charts["snapshots"], stage=worker.run.layers.index(layer)), False
 
 
-def _connect_strongest(app: Dash, worker: Worker, content_now: Any, states: list[State]) -> None:
+def _connect_top_images(app: Dash, worker: Worker, content_now: Any, states: list[State]) -> None:
     @app.callback(
         Output("find", "hidden"), Input("find", "n_clicks"), Input("ready", "data"), *states, prevent_initial_call=True
     )
@@ -222,13 +222,13 @@ def _connect_strongest(app: Dash, worker: Worker, content_now: Any, states: list
 
     @app.callback(
         Output("found", "children"),
-        Input("strongest", "data"),
+        Input("top-images", "data"),
         Input("row", "value"),
         Input("ready", "data"),
         *states,
         prevent_initial_call=True,
     )
-    def show_strongest(_strongest: Any, row: int | None, _ready: Any, *values: Any) -> Any:
+    def show_top_images(_found: Any, row: int | None, _ready: Any, *values: Any) -> Any:
         content, found = content_now(values), worker.answer(TopImagesOf(values[0], values[1]))
         if (
             content is None
@@ -247,7 +247,7 @@ def _connect_strongest(app: Dash, worker: Worker, content_now: Any, states: list
                 picture = input_image(worker.run, int(sample), at=(at[0], at[1]), side=80) if sample >= 0 else None
                 name = f"sample {sample}"
                 images.append(html.Span(name) if picture is None else html.Img(src=picture, alt=name, title=name))
-            shown.append(html.Figure([html.Figcaption(f"strongest at {title}"), html.Div(images, className="strip")]))
+            shown.append(html.Figure([html.Figcaption(f"top images at {title}"), html.Div(images, className="strip")]))
         return shown
 
 

@@ -20,7 +20,7 @@ Pixels = npt.NDArray[np.uint8]
 
 
 def embedding_figure(content: LayerContent, *, snapshot: int, row: int | None, members: list[int] | None) -> Json:
-    """Return the map at one snapshot: the same axes at all, members strong, and the path of one row."""
+    """Return the embedding at one snapshot: the same axes at all, members strong, and the path of one row."""
     chart = embedding_chart(content)
     frame = chart["frames"][snapshot]
     points, path = chart["figure"]["data"]
@@ -102,7 +102,7 @@ def grid_figure(layer: Layer, *, snapshot: int, sample: int, chosen: int | None)
 
 
 def row_strip(content: LayerContent, *, row: int, sample: int | None) -> list[str]:
-    """Return what one row looks like at each snapshot, as pictures: a channel's map on an image, or a map itself.
+    """Return what one row looks like at each snapshot: a channel's feature map on an image, or a feature map itself.
 
     Rows that are neither (images, positions) have none, and channels have none without an image.
     """
@@ -165,7 +165,7 @@ def heat_map(chart: Json, *, stage: int) -> Json:
 
 
 def colored(tile: Tiles, scale: Scale, *, side: int) -> Pixels:
-    """Return one map as a square of pixels, (side, side, 4)."""
+    """Return one feature map as a square of pixels, (side, side, 4)."""
     shades = scale.colors(scale.norm(np.ma.masked_invalid(tile)), bytes=True)
     image = Image.fromarray(np.asarray(shades, dtype=np.uint8))
     how = Image.Resampling.NEAREST if max(tile.shape) <= side else Image.Resampling.BOX

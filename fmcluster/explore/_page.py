@@ -4,13 +4,14 @@ from typing import Any
 
 from dash import dcc, html
 
-from ..plot.drawing import snapshot_titles
+from ..plot.drawing import metric_title, metrics_to_draw, snapshot_titles
 from ..report.charts import layout_of, metric_chart
 from ..report.content import choose_layers
 from ..store import Run
 from ._figures import sample_names
 from ._questions import CLUSTERERS, QUANTITIES, VIEWS
 
+MOST_METRICS = 4
 TICK, LOOK = 400, 10_000  # milliseconds between two looks at the answer, and at the run
 
 
@@ -18,11 +19,11 @@ def page(run: Run) -> html.Div:
     """Return the page: the controls, and the panels that follow them."""
     return html.Div(
         [
-            html.Header([html.H1(run.path.rstrip("/").rpartition("/")[2]), html.P(id="about")]),
+            html.Header([html.H1(run.name), html.P(id="about")]),
             html.Div([_controls(run), html.P(id="status", role="status")], className="controls"),
             html.Main(
                 [
-                    _map(run),
+                    _embedding(run),
                     _row(),
                     _flow(run),
                     _grid(),
@@ -33,7 +34,7 @@ def page(run: Run) -> html.Div:
             dcc.Store(id="ready"),
             dcc.Store(id="members"),
             dcc.Store(id="similarity"),
-            dcc.Store(id="strongest"),
+            dcc.Store(id="top-images"),
             dcc.Interval(id="tick", interval=TICK),
             dcc.Interval(id="look", interval=LOOK),
             dcc.Interval(id="beat", interval=1100, disabled=True),
@@ -65,10 +66,10 @@ def _controls(run: Run) -> html.Div:
     )
 
 
-def _map(run: Run) -> html.Section:
+def _embedding(run: Run) -> html.Section:
     last = len(run) - 1
     return _panel(
-        "The map",
+        "The embedding",
         html.Div(
             [
                 html.Button("Play", id="play", type="button"),
@@ -86,7 +87,7 @@ def _map(run: Run) -> html.Section:
             ],
             className="player",
         ),
-        _graph("map", 470),
+        _graph("embedding", 470),
         html.Div(id="legend", className="legend"),
         html.P(id="faithful", className="note"),
     )
@@ -97,9 +98,9 @@ def _row() -> html.Section:
         "One point, closely",
         dcc.Dropdown(id="row", clearable=False, placeholder="which", labels={"search": "Search"}),
         html.Div(id="closely"),
-        html.Button("Find its strongest images", id="find", type="button"),
+        html.Button("Find its top images", id="find", type="button"),
         html.Div(id="found"),
-        note="Click a point of the map, or a channel in the grid, or choose one here.",
+        note="Click a point of the embedding, or a channel in the grid, or choose one here.",
     )
 
 
@@ -117,7 +118,7 @@ def _flow(run: Run) -> html.Section:
     return _panel(
         "Flow between clusters",
         html.Div(chart, className="scroll"),
-        note="Click a band: the map then shows who goes that way.",
+        note="Click a band: the embedding then shows who goes that way.",
         wide=True,
     )
 
@@ -135,14 +136,13 @@ def _similarity() -> html.Section:
 
 def _metrics(run: Run) -> html.Section | None:
     metrics = run.metrics
-    measured = metrics.columns.drop(["snapshot", "epoch", "step"])
-    names = sorted((name for name in measured if metrics[name].nunique() > 1), key=lambda name: "accuracy" not in name)
+    names = metrics_to_draw(metrics, at_most=MOST_METRICS)
     if not names:
         return None
     charts = []
-    for index, name in enumerate(names[:4]):
+    for index, name in enumerate(names):
         chart = metric_chart(metrics, column=name)["figure"]
-        charts.append(html.Figure([html.Figcaption(name), _graph(f"metric-{index}", 230, chart)]))
+        charts.append(html.Figure([html.Figcaption(metric_title(name)[0]), _graph(f"metric-{index}", 230, chart)]))
     return _panel("The training", html.Div(charts, className="charts"), wide=True)
 
 

@@ -21,7 +21,7 @@ Announce = Callable[[str], None]
 
 @dataclass(frozen=True)
 class ContentOf:
-    """A layer's rows on a map, in clusters.
+    """A layer's rows in an embedding, in clusters.
 
     Attributes
     ----------
@@ -112,7 +112,7 @@ class TopImagesOf:
 
     def answer(self, run: Run, announce: Announce) -> TopImages:
         """Compute it: reads two snapshots of the layer."""
-        announce(f"the strongest images of {self.layer}")
+        announce(f"the top images of {self.layer}")
         layer = layer_of(run, self.layer, quantity=self.quantity)
         every = layer.snapshots["snapshot"]
         return top_images(layer, k=5, snapshots=sorted({int(every.iloc[0]), int(every.iloc[-1])}), max_bytes=MAX_BYTES)

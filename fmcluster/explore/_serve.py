@@ -101,7 +101,7 @@ def serve(
     open_browser : bool
         Whether to show the page in the browser of this machine.
     ready : callable, optional
-        AdviceLine the page's address once it is served.
+        Called with the page's address once it is served.
 
     Raises
     ------

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -45,8 +46,8 @@ class Wanted:
         How layers are analyzed.
     diagnosis : bool
         Whether the run is judged.
-    save : bool
-        Whether results are saved beside the run, and saved ones used.
+    cache : ResultCache or None
+        Where results are saved and used again.
     """
 
     run: Run
@@ -55,7 +56,7 @@ class Wanted:
     samples: tuple[int, ...]
     settings: Settings
     diagnosis: bool
-    save: bool
+    cache: ResultCache | None
 
 
 def choose(
@@ -69,7 +70,7 @@ def choose(
     random_state: int,
     max_bytes: int,
     diagnosis: bool,
-    save: bool,
+    cache: ResultCache | Literal["beside"] | None,
 ) -> Wanted:
     """Check what is asked for before anything is written, and fill in what is not said.
 
@@ -115,7 +116,7 @@ def choose(
             view=view, n_clusters=n_clusters, reducer=reducer, random_state=random_state, max_bytes=max_bytes
         ),
         diagnosis=diagnosis,
-        save=save,
+        cache=ResultCache.beside(run) if cache == "beside" else cache,
     )
 
 
@@ -142,7 +143,7 @@ def collect(wanted: Wanted, *, progress: Progress | None = None) -> Iterator[Ent
     yield from _numbers(run, when)
     for name in wanted.measured:
         yield from _statistics(run[name], when)
-    cache = ResultCache.beside(run) if wanted.save else None
+    cache = wanted.cache
     for name in wanted.drawn:
         layer = run[name]
         content = make_layer_content(layer, wanted.settings, announce=announce, cache=cache)
@@ -209,7 +210,7 @@ def _feature_maps(layer: Layer, when: list[Moment], *, samples: Sequence[int]) -
 
 
 def _layer_entries(content: LayerContent, when: list[Moment]) -> Iterator[Entry]:
-    """Yield the map at each snapshot, as a picture and as a table, and pictures of what moved."""
+    """Yield the embedding at each snapshot, as a picture and as a table, and pictures of what moved."""
     from .. import plot
     from ._rasterize import pixels_of
 
@@ -226,7 +227,7 @@ def _layer_entries(content: LayerContent, when: list[Moment]) -> Iterator[Entry]
     if len(when) < 2:
         return
     axes = plot.trajectories(embedding, clusters)
-    yield Picture(f"{name}/trajectories", last, pixels_of(axes), f"Paths of {what} through the map")
+    yield Picture(f"{name}/trajectories", last, pixels_of(axes), f"Paths of {what} through the embedding")
     axes = plot.flow(content.history)
     yield Picture(f"{name}/flow", last, pixels_of(axes), f"Flow of {what} between clusters")
     axes = plot.churn(content.history)
@@ -272,7 +273,7 @@ def _similarity(found: Similarity, when: list[Moment], *, layers: Sequence[str])
 
 
 def table_of(content: LayerContent) -> pd.DataFrame:
-    """Return where each row of the view is in the map, its cluster, and the class of its sample.
+    """Return where each row of the view is in the embedding, its cluster, and the class of its sample.
 
     Of more rows than a table of wandb takes, those of some snapshots, evenly spread.
     """

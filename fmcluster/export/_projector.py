@@ -39,13 +39,13 @@ def to_projector(
 
     Each row has the columns of its result (snapshot, epoch, step, and what it is) by which the projector colors,
     labels and searches, and a small picture where there is one. All snapshots are one tensor, as the projector makes
-    its map of one tensor at a time: only so do the rows of all snapshots share a map, in which they can be seen to
-    move. A search for an epoch or a channel then picks some of them out.
+    its picture of one tensor at a time: only so do the rows of all snapshots share an embedding, in which they can
+    be seen to move. A search for an epoch or a channel then picks some of them out.
 
     Parameters
     ----------
     rows : Scores or Embedding
-        Made by `pca`: all components are written, which keep the distances. Or a map made by `embed`.
+        Made by `pca`: all components are written, which keep the distances. Or an embedding made by `embed`.
     log_dir : path-like
         The folder of TensorBoard's run; it is made where it does not exist. What is in it stays, embeddings exported
         before under other names among it.
@@ -57,7 +57,7 @@ def to_projector(
         The image on which channels are shown, by its index in the data set; by default the first. A row that is of a
         sample shows that one.
     per_snapshot : bool
-        Whether each snapshot becomes a tensor of its own, which is smaller but has a map of its own.
+        Whether each snapshot becomes a tensor of its own, which is smaller but has an embedding of its own.
     name : str, optional
         What the projector calls it; by default the layer and the view.
     overwrite : bool
@@ -77,7 +77,7 @@ def to_projector(
     NotADirectoryError
         Where `log_dir` is a file.
     TypeError
-        For what is neither scores nor a map.
+        For what is neither scores nor an embedding.
     ValueError
         For more rows than the projector reads (100,000), clusters of other rows, another layer than that of the rows,
         no such sample, or a folder whose projector settings cannot be read.
@@ -93,7 +93,7 @@ def to_projector(
     known = {embedding.tensor_name for embedding in config.embeddings}
     if (taken := known & {title for title, _ in parts}) and not overwrite:
         raise FileExistsError(
-            f"{folder} has a map {min(taken)!r} already; "
+            f"{folder} has an embedding {min(taken)!r} already; "
             f"pass overwrite=True (--overwrite) to replace it, or another name"
         )
     table = _metadata(rows, clusters=clusters, layer=layer)

@@ -5,9 +5,9 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from ..analysis import Reducer
+from ..analysis import Reducer, ResultCache
 from ..store import Run
 from ._collect import Progress, choose, collect
 from ._entries import Distribution, Entry, Picture, Scalar, Text
@@ -33,15 +33,15 @@ def to_tensorboard(
     random_state: int = 0,
     max_bytes: int = 1 << 30,
     overwrite: bool = False,
-    save: bool = True,
+    cache: ResultCache | Literal["beside"] | None = "beside",
     progress: Progress | None = None,
 ) -> Path:
     """Write what a run shows as events that TensorBoard reads, each at the optimizer step of its snapshot.
 
     Scalars: the metrics; of each layer the mean over its channels of their stored statistics, the churn of its
     clusters, and what `diagnose` measured. Histograms: how the channels spread around these means. Images: the channel
-    grid and the map at every snapshot, through which TensorBoard's slider walks, and at the last one the evolution of
-    the channels, trajectories, flow, churn and all embeddings side by side. Text: what `diagnose` says.
+    grid and the embedding at every snapshot, through which TensorBoard's slider walks, and at the last one the
+    evolution of the channels, trajectories, flow, churn and all embeddings side by side. Text: what `diagnose` says.
 
     TensorBoard keeps ten images of a name unless asked otherwise: of a run with more snapshots,
     ``tensorboard --logdir LOG_DIR --samples_per_plugin images=100`` shows all.
@@ -72,8 +72,8 @@ def to_tensorboard(
         Memory that each step of the analysis may take.
     overwrite : bool
         Whether an earlier export in `log_dir` is replaced, once the new one is whole; others' events never are.
-    save : bool
-        Whether to save results beside the run and to use saved ones.
+    cache : ResultCache, "beside" or None
+        Where results are saved and used again; by default beside the run. None to compute all.
     progress : callable, optional
         Called before each stage with what it is, how many stages are done, and how many there are.
 
@@ -110,7 +110,7 @@ def to_tensorboard(
         random_state=random_state,
         max_bytes=max_bytes,
         diagnosis=diagnosis,
-        save=save,
+        cache=cache,
     )
     folder = Path(log_dir)
     earlier = exported(folder)

@@ -13,13 +13,13 @@ from ..store import Layer
 
 LARGEST, SMALLEST = 48, 4
 MOST_PIXELS = 8192  # a side of a sheet, more of which the projector refuses
-CONSTANT = 128  # the gray of a constant map
+CONSTANT = 128  # the gray of a constant feature map
 
 Pixels = npt.NDArray[np.uint8]
 
 
 def thumbnails(layer: Layer, rows: pd.DataFrame, *, sample: int | None) -> Pixels | None:
-    """Draw each row: a channel's map, or the image that the row is of.
+    """Draw each row: a channel's feature map, or the image that the row is of.
 
     Parameters
     ----------
@@ -34,8 +34,8 @@ def thumbnails(layer: Layer, rows: pd.DataFrame, *, sample: int | None) -> Pixel
     -------
     ndarray of shape (n_rows, height, width, 3), uint8, or None
         Maps keep their proportions, and every channel has a scale of its own, the same at all snapshots. Zero is light,
-        unlike in other pictures: the projector multiplies a picture with the color of its row. A map that is constant
-        is gray. Images are padded to squares. None where a row is neither a channel, a map, nor of an image
+        unlike in other pictures: the projector multiplies a picture with the color of its row. Constant feature maps
+        are gray. Images are padded to squares. None where a row is neither a channel, a feature map, nor of an image
         of which the run has a picture, or there are more rows than fit on a sheet.
     """
     side = min(LARGEST, MOST_PIXELS // (isqrt(max(len(rows), 1) - 1) + 1))
@@ -60,7 +60,7 @@ def sheet_of(tiles: Pixels) -> Pixels:
 
 
 def _channels(layer: Layer, rows: pd.DataFrame, *, sample: int | None, side: int) -> Pixels:
-    """Return the map of each row in colors, (n_rows, height, width, 3), at most `side` pixels a side."""
+    """Return the feature map of each row in colors, (n_rows, height, width, 3), at most `side` pixels a side."""
     _, height, width = layer.feature_map_shape
     tall, wide = (max(1, round(length * side / max(height, width))) for length in (height, width))
     size = (tall, wide)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from PIL import Image
 
-from ..analysis import Reducer
+from ..analysis import Reducer, ResultCache
 from ..store import Run
 from ._collect import Progress, choose, collect
 from ._entries import Distribution, Entry, Picture, Scalar, Table, Text
@@ -39,7 +39,7 @@ def to_wandb(
     diagnosis: bool = True,
     random_state: int = 0,
     max_bytes: int = 1 << 30,
-    save: bool = True,
+    cache: ResultCache | Literal["beside"] | None = "beside",
     progress: Progress | None = None,
 ) -> Path:
     """Log what a run shows to Weights & Biases: without a network, unless `mode` says otherwise.
@@ -60,7 +60,7 @@ def to_wandb(
     mode : {"offline", "online"}
         Of a new run. ``wandb sync`` sends an offline one to the server. It needs the tables, which wandb keeps in its
         data folder (``WANDB_DATA_DIR``), too.
-    layers, samples, view, n_clusters, reducer, diagnosis, random_state, max_bytes, save, progress
+    layers, samples, view, n_clusters, reducer, diagnosis, random_state, max_bytes, cache, progress
         As in `to_tensorboard`.
 
     Returns
@@ -99,7 +99,7 @@ def to_wandb(
         random_state=random_state,
         max_bytes=max_bytes,
         diagnosis=diagnosis,
-        save=save,
+        cache=cache,
     )
     if not isinstance(target, str | os.PathLike):
         log(target, collect(wanted, progress=progress))
@@ -109,7 +109,7 @@ def to_wandb(
     with wandb.init(
         dir=folder,
         project=project,
-        name=name or Path(run.path).stem,
+        name=name or Path(run.name).stem,
         mode=mode,
         config={"run": run.path, "layers": list(wanted.drawn), "view": view, "n_clusters": n_clusters},
         reinit="create_new",  # a run of the caller's goes on

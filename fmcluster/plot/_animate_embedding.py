@@ -45,7 +45,7 @@ def animate_embedding(
     *,
     between: int = 10,
 ) -> FuncAnimation:
-    """Let the rows of a map move from snapshot to snapshot.
+    """Let the rows of an embedding move from snapshot to snapshot.
 
     Rows rest at each snapshot and go straight to where they are at the next. Only the rests are data: what is between
     them is there for the eye to follow.
@@ -53,7 +53,7 @@ def animate_embedding(
     Parameters
     ----------
     embedding : Embedding
-        A map of two or more snapshots.
+        An embedding of two or more snapshots.
     clusters : Clusters, optional
         Colors each row by its cluster; on its way to another one it goes over to that one's color.
     between : int, default 10
@@ -68,12 +68,14 @@ def animate_embedding(
     Raises
     ------
     ValueError
-        If there is one snapshot only, `between` is negative, or `clusters` labels other rows than the map has.
+        If there is one snapshot only, `between` is negative, or `clusters` labels other rows than the embedding has.
     """
     check_same_rows(embedding, clusters)
     table = snapshot_table(embedding.rows)
     if len(table) < 2:
-        raise ValueError("received a map of 1 snapshot; expected 2 or more: record more, or draw `embedding` instead")
+        raise ValueError(
+            "received an embedding of 1 snapshot; expected 2 or more: record more, or draw `embedding` instead"
+        )
     if between < 0:
         raise ValueError(f"received between={between}; expected 0 or more frames from one snapshot to the next")
     titles = snapshot_titles(table)

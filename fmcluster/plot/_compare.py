@@ -56,7 +56,7 @@ def compare(comparison: "Comparison") -> Figure:
     """
     others = [int(run) for run in comparison.runs["run"]][1:]
     layers = list(dict.fromkeys(comparison.frame["layer"]))
-    tables = {other: shared_epochs(comparison, other, layers=layers) for other in others}
+    tables = {other: comparison.by_epoch(other) for other in others}
     names = recorded_metrics(comparison.metrics)[:MOST_METRICS]
     margin = max(text_width(name, size=8) for name in layers)
     height = 0.3 * max(len(layers), 4) + 1.6
@@ -75,37 +75,11 @@ def compare(comparison: "Comparison") -> Figure:
         for name, ax in zip(names, panels, strict=True):
             _draw_metric(ax, comparison.metrics, name)
         marks = [
-            Line2D([], [], color=_color(run), marker="o", ms=4, label=f"run {run}: {_short(path)}")
-            for run, path in zip(comparison.runs["run"], comparison.runs["path"], strict=True)
+            Line2D([], [], color=_color(run), marker="o", ms=4, label=f"run {run}: {name}")
+            for run, name in zip(comparison.runs["run"], comparison.runs["name"], strict=True)
         ]
         figure.legend(handles=marks, loc="outside lower left", ncols=min(len(marks), 3), frameon=False, fontsize=8)
     return figure
-
-
-def shared_epochs(comparison: "Comparison", other: int, *, layers: list[str]) -> pd.DataFrame:
-    """Return the CKA of each layer between run 0 and another at the last snapshots of the epochs that both have.
-
-    Returns
-    -------
-    DataFrame
-        A row per layer, a column per epoch.
-
-    Raises
-    ------
-    ValueError
-        If there is no such epoch.
-    """
-    frame = comparison.frame[comparison.frame["other_run"] == other]
-    last = frame.groupby("epoch")["snapshot"].transform("max") == frame["snapshot"]
-    last &= frame.groupby("other_epoch")["other_snapshot"].transform("max") == frame["other_snapshot"]
-    same = frame[last & (frame["epoch"] == frame["other_epoch"])]
-    if same.empty:
-        epochs = f"{_listed(frame['epoch'])}; {_listed(frame['other_epoch'])}"
-        raise ValueError(
-            f"run 0 and run {other} have no epoch in common ({epochs}): record both at the same "
-            f"epochs; `comparison.frame` holds all pairs of snapshots"
-        )
-    return same.pivot_table(index="layer", columns="epoch", values="cka", dropna=False).reindex(layers)
 
 
 def _draw_similarity(ax: Axes, table: pd.DataFrame, *, other: int) -> None:
@@ -131,10 +105,10 @@ def _draw_similarity(ax: Axes, table: pd.DataFrame, *, other: int) -> None:
 def _draw_matches(ax: Axes, matches: pd.DataFrame, *, layers: list[str], other: int) -> None:
     found = matches[matches["other_run"] == other]
     color = _color(other)
-    for number, layer in enumerate(layers):
+    for order, layer in enumerate(layers):
         of_layer = found[found["layer"] == layer]
         known = of_layer["correlation"].dropna().to_numpy(dtype=np.float64)
-        height = number + 0.5
+        height = order + 0.5
         if len(known):
             low, first, middle, third, high = np.quantile(known, [0.05, 0.25, 0.5, 0.75, 0.95])
             ax.plot([low, high], [height, height], color=color, lw=1.2)
@@ -171,11 +145,3 @@ def _name_layers(ax: Axes, layers: list[str]) -> None:
 
 def _color(run: int) -> str:
     return cluster_palette(max(10, run + 1))[run]
-
-
-def _short(path: str) -> str:
-    return path.rstrip("/").rpartition("/")[2] or path
-
-
-def _listed(epochs: pd.Series) -> str:
-    return "epochs " + ", ".join(str(epoch) for epoch in sorted(epochs.unique()))

@@ -32,12 +32,12 @@ def embedding(
     epoch: int | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw the map of one snapshot, or of all of them, as a scatter plot.
+    """Draw the embedding of one snapshot, or of all of them, as a scatter plot.
 
     Parameters
     ----------
     embedding : Embedding
-        The map.
+        The embedding.
     clusters : Clusters, optional
         Colors the rows by cluster; without them rows are colored by snapshot.
     snapshot, epoch : int, optional
@@ -52,7 +52,7 @@ def embedding(
     Raises
     ------
     ValueError
-        If there is no such snapshot, or `clusters` labels other rows than the map has.
+        If there is no such snapshot, or `clusters` labels other rows than the embedding has.
     """
     check_same_rows(embedding, clusters)
     table = snapshot_table(embedding.rows)

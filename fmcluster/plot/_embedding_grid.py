@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 
 def embedding_grid(embedding: "Embedding", clusters: "Clusters | None" = None) -> Figure:
-    """Draw one map per snapshot, all on the same axes and in the same colors.
+    """Draw one embedding per snapshot, all on the same axes and in the same colors.
 
     Parameters
     ----------
     embedding : Embedding
-        The map.
+        The embedding.
     clusters : Clusters, optional
         Colors the rows by cluster; without them rows are colored by snapshot.
 
@@ -46,7 +46,7 @@ def embedding_grid(embedding: "Embedding", clusters: "Clusters | None" = None) -
     Raises
     ------
     ValueError
-        If `clusters` labels other rows than the map has.
+        If `clusters` labels other rows than the embedding has.
     """
     check_same_rows(embedding, clusters)
     table = snapshot_table(embedding.rows)

@@ -53,8 +53,8 @@ def quality(found: "Quality", *, measures: Sequence[str] = ("silhouette",), ax: 
     measures : sequence of str
         Columns of its frame: ``"silhouette"``, ``"nmi"``, ``"ami"``, ``"purity"``, ``"knn_accuracy"`` and ``"noise"``
         go together; ``"davies_bouldin"`` and ``"calinski_harabasz"``, which have scales of their own, are drawn alone.
-        With the accuracy of the neighbors comes its chance, and with silhouettes their null, dashed. (A floor, how
-        much they differ with no change at all, is only known of churn.)
+        With the accuracy of the neighbors comes its chance, and with silhouettes their null, dashed. (A noise
+        floor, how much they differ with no change at all, is only known of churn.)
     ax : Axes, optional
         Where to draw; by default a new figure.
 

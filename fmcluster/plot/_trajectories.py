@@ -1,4 +1,4 @@
-"""The way each row of a view takes through the map, from the first snapshot to the last."""
+"""The way each row of a view takes through the embedding, from the first snapshot to the last."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
@@ -44,16 +44,16 @@ def trajectories(
     drifted: "float | Findings | None" = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw the path of each row through the map; older parts of a path are fainter.
+    """Draw the path of each row through the embedding; older parts of a path are fainter.
 
     A path starts at a hollow dot and ends at a filled one; an arrow on its longest step says which way it goes. All
-    paths are drawn thin; those that travelled furthest (the greatest length in the map) are drawn strong, and the
+    paths are drawn thin; those that travelled furthest (the greatest length in the embedding) are drawn strong, and the
     first five of these are numbered.
 
     Parameters
     ----------
     embedding : Embedding
-        A map of two or more snapshots.
+        An embedding of two or more snapshots.
     clusters : Clusters, optional
         Colors a path by the cluster its row is in at the last snapshot.
     rows : iterable of int, optional
@@ -62,7 +62,7 @@ def trajectories(
     top : int, default 24
         How many paths are drawn strong when `rows` is left out.
     drifted : float or Findings, optional
-        Leave out what moved no more than this. A number is the length of a path in the map, in the map's own units.
+        Leave out what moved no more than this. A number is the length of a path in the embedding, in its own units.
         Findings, made by `fmcluster.diagnose`, tell of the ``"channel"`` view what moved in truth: a channel is drawn
         if at any snapshot it drifted farther from its own response at the first than
         ``findings.thresholds.drift``. The legend says how many are drawn.
@@ -78,17 +78,19 @@ def trajectories(
     Raises
     ------
     ValueError
-        If there is one snapshot only, no such row, `clusters` labels other rows than the map has, or `drifted` is
+        If there is one snapshot only, no such row, `clusters` labels other rows than the embedding has, or `drifted` is
         negative, or of other channels.
 
     Notes
     -----
-    Lengths in a map are approximate: the label of the x axis says how well the map keeps motion.
+    Lengths in an embedding are approximate: the label of the x axis says how well the embedding keeps motion.
     """
     check_same_rows(embedding, clusters)
     table = snapshot_table(embedding.rows)
     if len(table) < 2:
-        raise ValueError("received a map of 1 snapshot; expected 2 or more: record more, or draw `embedding` instead")
+        raise ValueError(
+            "received an embedding of 1 snapshot; expected 2 or more: record more, or draw `embedding` instead"
+        )
     if top < 0:
         raise ValueError(f"received top={top}; expected 0 or more: pass 0 to draw all paths thin")
     paths = embedding.by_snapshot(embedding.values).swapaxes(0, 1)
@@ -144,7 +146,7 @@ def _moved(
     """Return which rows moved more than `drifted` says, and how that is said."""
     if isinstance(drifted, int | float | np.number):
         if not drifted >= 0:
-            raise ValueError(f"received drifted={drifted}; expected 0 or more: a length of path in the map")
+            raise ValueError(f"received drifted={drifted}; expected 0 or more: a length of path in the embedding")
         return length > drifted, f"with\na path over {float(drifted):.3g}"
     if not hasattr(drifted, "thresholds"):
         raise TypeError(f"received drifted={drifted!r}; expected a number, or what fmcluster.diagnose(run) returned")
@@ -262,7 +264,7 @@ def _positions(embedding: "Embedding", rows: Iterable[int]) -> list[int]:
     if missing or not asked:
         got = f"{what} {missing[0]}" if missing else f"no {what}"
         raise ValueError(
-            f"received {got}; expected one or more of the {size} in the map ({min(known)} to {max(known)}): "
+            f"received {got}; expected one or more of the {size} in the embedding ({min(known)} to {max(known)}): "
             f"choose among these, or leave `rows` out"
         )
     return [where[row] for row in asked]

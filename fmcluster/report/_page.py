@@ -1,14 +1,13 @@
 """The page: everything put into the template."""
 
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from ..plot.drawing import metric_title, recorded_metrics, snapshot_titles
+from ..plot.drawing import metric_title, metrics_to_draw, recorded_metrics, snapshot_titles
 from ..store import Layer, Run
 from ._files import environment
 from .charts import STRONG, embedding_chart, flow_chart, metric_chart, similarity_charts, trajectories_chart
@@ -128,7 +127,7 @@ def layer_section(
         anchor=f"layer-{number}",
         name=layer.name,
         module=layer.module,
-        shape=_shape(layer),
+        shape=_shape(layer) + _guessed(layer),
         noun=row_noun(settings.view),
         one=one_row(settings.view),
         n_rows=content.n_rows,
@@ -158,8 +157,7 @@ def render_page(
     """Return the page, one HTML document that loads nothing."""
     metrics = run.metrics
     names = recorded_metrics(metrics)
-    names.sort(key=lambda name: "accuracy" not in name)
-    drawn = [name for name in names if metrics[name].nunique() > 1 or "accuracy" in name][:MOST_METRICS]
+    drawn = metrics_to_draw(metrics, at_most=MOST_METRICS)
     kept = set(settings.snapshots or run.snapshots["snapshot"])
     titles = [
         title
@@ -186,7 +184,7 @@ def render_page(
     moved = [(section.name, section.moved) for section in sections]
     return templates.get_template("report.html.j2").render(
         run=run,
-        run_name=PurePosixPath(run.path.rstrip("/")).name,
+        run_name=run.name,
         model=str(session["model"]).rpartition(".")[2],
         session=session,
         titles=titles,
@@ -197,7 +195,7 @@ def render_page(
         evidence=[] if overview.findings is None else layer_evidence(overview.findings),
         snapshots=metrics.to_dict("records"),
         metric_names=names,
-        drawn_metrics=drawn,
+        drawn_metrics=[metric_title(name)[0] for name in drawn],
         accuracy=_gain(run, names),
         most_moved=_most_moved(sections),
         where=where_it_moved(moved),
@@ -234,7 +232,7 @@ def _most_moved(sections: list[LayerSection]) -> float:
 
 def _gain(run: Run, names: list[str]) -> str:
     """Say what became of the accuracy, or nothing."""
-    column = next((name for name in names if "accuracy" in name), None)
+    column = next((name for name in names if metric_title(name)[1]), None)
     if column is None:
         return ""
     values = run.metrics[column].dropna()
@@ -251,6 +249,13 @@ def _shape(layer: Layer) -> str:
     return f"{channels} channels{f' of {whole}' if channels < whole else ''}{maps}"
 
 
+def _guessed(layer: Layer) -> str:
+    """Say where nothing told which axis holds the channels."""
+    if layer.channel_axis_source != "shape" or len(layer.output_shape) < 2:
+        return ""
+    return " (which axis holds the channels is guessed from the shape; channel_axis= says so)"
+
+
 def _bytes(count: int) -> str:
     size = float(count)
     for unit in ("B", "KiB", "MiB", "GiB"):
@@ -263,7 +268,7 @@ def _bytes(count: int) -> str:
 def _metric(value: float, name: str) -> str:
     if not np.isfinite(value):
         return "–" if np.isnan(value) else "infinite"
-    return f"{value:.1%}" if "accuracy" in name else f"{value:.4g}"
+    return f"{value:.1%}" if metric_title(name)[1] else f"{value:.4g}"
 
 
 def _share(value: float | None) -> str:

@@ -1,7 +1,5 @@
 """Comparison page: one HTML file about what `compare` found between runs."""
 
-import base64
-import io
 import os
 from pathlib import Path
 from typing import Any
@@ -12,8 +10,10 @@ from .. import plot
 from ..analysis import Comparison
 from ..plot.drawing import metric_title, recorded_metrics
 from ._files import checked_target, environment, replace
+from .content import figure_picture
 
 MOST_METRICS = 4
+PICTURE_ALT = "CKA of each layer between the runs by epoch; correlations of matched channels; metrics of all runs"
 
 
 def write_comparison(comparison: Comparison, path: str | os.PathLike[str]) -> Path:
@@ -43,10 +43,8 @@ def write_comparison(comparison: Comparison, path: str | os.PathLike[str]) -> Pa
     if not isinstance(comparison, Comparison):
         raise TypeError(f"received a {type(comparison).__name__}; expected a Comparison, made by compare(run, other)")
     target = checked_target(Path(path))
-    figure = plot.compare(comparison)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=150)
-    names = [_name(path) for path in comparison.runs["path"]]
+    picture = figure_picture(plot.compare(comparison), PICTURE_ALT, dpi=150, lossless=True)
+    names = comparison.runs["name"].tolist()
     metric_names = recorded_metrics(comparison.metrics)[:MOST_METRICS]
     rows = layer_rows(comparison)
     epochs = _common_epochs(comparison)
@@ -57,7 +55,7 @@ def write_comparison(comparison: Comparison, path: str | os.PathLike[str]) -> Pa
         lines=[f"At epoch {epochs[-1]}, {line}" for line in _extremes(comparison, epoch=epochs[-1])],
         runs=[_run_row(comparison, number, metric_names) for number in comparison.runs["run"]],
         metric_names=[metric_title(name)[0] for name in metric_names],
-        picture="data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii"),
+        picture=picture,
         first=epochs[0],
         last=epochs[-1],
         layers=rows,
@@ -71,8 +69,8 @@ def layer_rows(comparison: Comparison) -> list[dict[str, Any]]:
     epochs = _common_epochs(comparison)
     rows = []
     for other in comparison.runs["run"].tolist()[1:]:
-        first, last = (_cka_at(comparison, other, epoch=epoch) for epoch in (epochs[0], epochs[-1]))
-        for layer in dict.fromkeys(comparison.frame["layer"]):
+        table = comparison.by_epoch(other)
+        for layer, first, last in zip(table.index, table[epochs[0]], table[epochs[-1]], strict=True):
             of_layer = comparison.matches
             of_layer = of_layer[(of_layer["layer"] == layer) & (of_layer["other_run"] == other)]
             known = of_layer["correlation"].dropna()
@@ -80,8 +78,8 @@ def layer_rows(comparison: Comparison) -> list[dict[str, Any]]:
                 {
                     "layer": layer,
                     "run": other,
-                    "first": _number(first.get(layer, np.nan)),
-                    "last": _number(last.get(layer, np.nan)),
+                    "first": _number(first),
+                    "last": _number(last),
                     "matched": f"{len(known)} of {len(of_layer)}" if len(of_layer) else "of unlike shape",
                     "correlation": _number(known.median() if len(known) else np.nan),
                 }
@@ -89,20 +87,10 @@ def layer_rows(comparison: Comparison) -> list[dict[str, Any]]:
     return rows
 
 
-def _cka_at(comparison: Comparison, other: int, *, epoch: int) -> dict[str, float]:
-    """Return the CKA of each layer at the last snapshots of an epoch; NaN where it is not defined."""
-    frame = comparison.frame
-    at = frame[(frame["other_run"] == other) & (frame["epoch"] == epoch) & (frame["other_epoch"] == epoch)]
-    at = at[(at["snapshot"] == at["snapshot"].max()) & (at["other_snapshot"] == at["other_snapshot"].max())]
-    return {str(layer): float(cka) for layer, cka in zip(at["layer"], at["cka"], strict=True)}
-
-
 def _common_epochs(comparison: Comparison) -> list[int]:
     """Return the epochs that run 0 and each other run have."""
-    common: set[int] | None = None
-    for _, frame in comparison.frame.groupby("other_run"):
-        both = set(frame["epoch"]) & set(frame["other_epoch"])
-        common = both if common is None else common & both
+    tables = [comparison.by_epoch(other) for other in comparison.runs["run"].tolist()[1:]]
+    common = set.intersection(*(set(table.columns) for table in tables))
     if not common:
         raise ValueError("the runs have no epoch in common: compare them two by two, or record them at the same epochs")
     return sorted(int(epoch) for epoch in common)
@@ -112,7 +100,8 @@ def _extremes(comparison: Comparison, *, epoch: int) -> list[str]:
     """Say of each pair of runs which layers are most and least similar, with the numbers."""
     lines = []
     for other in comparison.runs["run"].tolist()[1:]:
-        known = {layer: cka for layer, cka in _cka_at(comparison, other, epoch=epoch).items() if not np.isnan(cka)}
+        at_epoch = comparison.by_epoch(other)[epoch].dropna()
+        known = {str(layer): float(cka) for layer, cka in at_epoch.items()}
         if len(known) < 2:
             continue
         most, least = max(known, key=known.__getitem__), min(known, key=known.__getitem__)
@@ -140,10 +129,6 @@ def _run_row(comparison: Comparison, number: int, metric_names: list[str]) -> di
         "epochs": epochs,
         "metrics": ends,
     }
-
-
-def _name(path: str) -> str:
-    return path.rstrip("/").rpartition("/")[2] or path
 
 
 def _number(value: float) -> str:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 from ..analysis import Reducer, ResultCache
 from ..store import Run
@@ -37,7 +38,7 @@ def write_report(
     max_bytes: int = 1 << 30,
     diagnosis: bool = True,
     refresh: int | None = None,
-    save: bool = True,
+    cache: ResultCache | Literal["beside"] | None = "beside",
     progress: Progress | None = None,
 ) -> Path:
     """Analyze some layers of a run and write what was found to one HTML file, which needs no network.
@@ -76,8 +77,8 @@ def write_report(
         diagnosed (fewer than four images in every snapshot) gets a page that says why.
     refresh : int, optional
         Seconds after which a browser loads the page again, for one that is written again while training goes on.
-    save : bool
-        Whether to save results and to use saved ones.
+    cache : ResultCache, "beside" or None
+        Where results are saved and used again; by default beside the run. None to compute all.
     progress : callable, optional
         Called before each stage with what it is, how many stages are done, and how many there are.
 
@@ -131,12 +132,12 @@ def write_report(
             progress(stage, done, total)
         done += 1
 
-    cache = ResultCache.beside(run) if save else None
+    saved = ResultCache.beside(run) if cache == "beside" else cache
     sections = []
     for number, layer in enumerate(chosen):
-        content = make_layer_content(layer, settings, announce=announce, cache=cache)
+        content = make_layer_content(layer, settings, announce=announce, cache=saved)
         announce(f"{layer.name}: top_images")
-        shown_images = find_top_images(content, cache=cache, max_bytes=max_bytes) if images else []
+        shown_images = find_top_images(content, cache=saved, max_bytes=max_bytes) if images else []
         announce(f"{layer.name}: pictures")
         sections.append(
             layer_section(
@@ -148,7 +149,7 @@ def write_report(
                 settings=settings,
             )
         )
-    overview = make_overview(run, settings, announce=announce, cache=cache) if diagnosis else Overview(None, None)
+    overview = make_overview(run, settings, announce=announce, cache=saved) if diagnosis else Overview(None, None)
     announce("page")
     replace(target, render_page(run, sections, overview=overview, refresh=refresh, settings=settings))
     return target

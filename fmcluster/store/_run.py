@@ -64,6 +64,8 @@ class Run:
     ----------
     path : str
         The run's folder or URL.
+    name : str
+        The last part of it.
     kind : {"probe", "live"}
         Whether every snapshot holds the same samples in the same slots, or training samples as they arrived.
     layers : list of str
@@ -89,6 +91,11 @@ class Run:
         self.kind: RunKind = self._attributes.get("kind", "probe")
         self.layers: list[str] = list(self._attributes["layers"])
         self.classes: tuple[str, ...] = tuple(self._attributes.get("classes", ()))
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return self.path.rstrip("/").rpartition("/")[2] or self.path
 
     @cached_property
     def snapshots(self) -> pd.DataFrame:

@@ -227,3 +227,27 @@ def test_what_cannot_be_compared_is_refused(pair, written):
     other = written("far.zarr", moving()[:, :20], index=part, digests=DIGESTS[:20])
     with pytest.raises(ValueError, match="0 samples in common; at least 4"):
         compare(run, other)
+
+
+def test_by_epoch_takes_the_last_snapshots_of_the_epochs_that_both_have():
+    pairs = pd.DataFrame(
+        [
+            ("fc", a, a // 2, b, b // 2 + 1, 1 - a / 10 - b / 100)
+            for a in range(4)  # epochs 0, 0, 1, 1
+            for b in range(4)  # epochs 1, 1, 2, 2
+        ],
+        columns=["layer", "snapshot", "epoch", "other_snapshot", "other_epoch", "cka"],
+    ).assign(run=0, other_run=1)
+    nothing = pd.DataFrame()
+    found = analysis.Comparison(pd.DataFrame({"run": [0, 1]}), np.arange(4), {}, pairs, nothing, nothing)
+    table = found.by_epoch(1)
+    assert table.index.tolist() == ["fc"]
+    assert table.columns.tolist() == [1]
+    assert table.at["fc", 1] == pytest.approx(1 - 3 / 10 - 1 / 100)
+    with pytest.raises(ValueError, match="received the run 2; expected one of 1"):
+        found.by_epoch(2)
+    apart = analysis.Comparison(
+        pd.DataFrame({"run": [0, 1]}), np.arange(4), {}, pairs.assign(other_epoch=7), nothing, nothing
+    )
+    with pytest.raises(ValueError, match=r"no epoch in common \(epochs 0, 1; epochs 7\)"):
+        apart.by_epoch(1)

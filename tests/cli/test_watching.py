@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from threading import Event, Thread
 
@@ -13,7 +14,7 @@ import torch
 from torch import nn
 
 import fmcluster as fm
-from fmcluster.cli._watch import follow
+from fmcluster.cli._watch import follow, until_interrupted
 
 
 class Slowly:
@@ -64,6 +65,18 @@ def test_what_follows_sees_every_commit_once_and_ends_when_it_is_told(tmp_path: 
 def test_a_run_that_is_not_there_is_an_error_at_once(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no run at"):
         follow(str(tmp_path / "nowhere.zarr"), lambda run: None, interval=0.01, stop=Event())
+
+
+def test_an_interruption_ends_the_block_also_where_its_exception_is_lost() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with until_interrupted() as stop:
+        with suppress(KeyboardInterrupt):  # as in a finalizer
+            signal.raise_signal(signal.SIGINT)
+        assert stop.wait(10)
+    with until_interrupted():
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("it went on")
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 @pytest.mark.slow

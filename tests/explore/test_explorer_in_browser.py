@@ -36,13 +36,13 @@ class Opened:
 
     def wait_for_points(self, count: int) -> None:
         self.page.wait_for_function(
-            f"() => document.querySelectorAll('#map .trace:first-child .point').length === {count}", timeout=LONG
+            f"() => document.querySelectorAll('#embedding .trace:first-child .point').length === {count}", timeout=LONG
         )
 
     def points(self) -> np.ndarray:
         return np.array(
             self.page.eval_on_selector_all(
-                "#map .trace:first-child .point",
+                "#embedding .trace:first-child .point",
                 "all => all.map(p => p.getBoundingClientRect()).map(b => [b.x + b.width / 2, b.y + b.height / 2])",
             )
         )

@@ -90,7 +90,7 @@ def test_of_those_that_wait_only_the_newest_is_answered(run: Run) -> None:
     assert not second.begun.is_set()
 
 
-def test_the_strongest_images_are_the_top_images(run: Run) -> None:
+def test_the_answer_is_that_of_top_images(run: Run) -> None:
     found = TopImagesOf("0").answer(run, print)
     np.testing.assert_array_equal(found.samples, fm.top_images(run["0"], k=5, snapshots=[0, 2]).samples)
 

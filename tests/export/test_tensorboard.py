@@ -175,14 +175,14 @@ def test_a_second_export_is_refused_and_overwrite_replaces_ours_alone(short, tmp
 
 def test_an_export_that_fails_leaves_the_earlier_one_and_nothing_of_its_own(short, tmp_path):
     copy = Path(shutil.copytree(short.path, tmp_path / "copy.zarr"))
-    quick(open_run(copy), tmp_path / "logs", save=False)
+    quick(open_run(copy), tmp_path / "logs", cache=None)
     before = events_of(tmp_path / "logs")
     (copy / "layers/fc/activation/c.0.0.0").unlink()
     with pytest.raises(StoreError):
-        quick(open_run(copy), tmp_path / "logs", save=False, overwrite=True)
+        quick(open_run(copy), tmp_path / "logs", cache=None, overwrite=True)
     assert events_of(tmp_path / "logs") == before
     with pytest.raises(StoreError):
-        quick(open_run(copy), tmp_path / "others", save=False)
+        quick(open_run(copy), tmp_path / "others", cache=None)
     assert events_of(tmp_path / "others") == []
 
 
@@ -206,7 +206,7 @@ def test_without_layers_the_statistics_of_all_are_logged(run, tmp_path):
     from fmcluster.export._collect import choose
 
     arguments = {"view": "channel", "n_clusters": 3, "reducer": None, "random_state": 0, "max_bytes": 1 << 30}
-    wanted = choose(run, layers=None, samples=None, **arguments, diagnosis=False, save=False)
+    wanted = choose(run, layers=None, samples=None, **arguments, diagnosis=False, cache=None)
     assert wanted.measured == tuple(run.layers)
     assert wanted.samples == (0,)
     assert {"conv1", HOSTILE_LAYER} <= set(wanted.drawn) < set(run.layers)

@@ -1,12 +1,11 @@
 """Comparison: the picture shows the numbers that `fmcluster.compare` found."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pandas as pd
 import pytest
 
 from fmcluster import plot
+from fmcluster.analysis import Comparison
 
 
 def made(*, epochs=(0, 1, 2), other_epochs=(0, 2), accuracy=True):
@@ -32,8 +31,11 @@ def made(*, epochs=(0, 1, 2), other_epochs=(0, 2), accuracy=True):
         + [(1, i, e, 10 * e, 0.4) for i, e in enumerate(other_epochs)],
         columns=["run", "snapshot", "epoch", "step", "val_accuracy"],
     )
-    return SimpleNamespace(
-        runs=pd.DataFrame({"run": [0, 1], "path": ["a/one.zarr", "b/two.zarr"], "snapshots": [3, 2]}),
+    runs = {"run": [0, 1], "name": ["one.zarr", "two.zarr"], "path": ["a/one.zarr", "b/two.zarr"], "snapshots": [3, 2]}
+    return Comparison(
+        runs=pd.DataFrame(runs),
+        samples=np.arange(4),
+        scores={},
         frame=pd.DataFrame(pairs, columns=[*columns, "cka"]),
         matches=matches,
         metrics=metrics if accuracy else metrics.drop(columns="val_accuracy"),

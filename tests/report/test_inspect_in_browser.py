@@ -193,9 +193,7 @@ def test_a_band_of_the_flow_shows_exactly_the_channels_that_go_that_way(opened: 
     assert heading.endswith(f"({len(members(opened))})")
 
 
-def test_the_strongest_images_are_those_of_the_top_images_with_a_ring_where_they_answer(
-    opened: Opened, written: Written
-) -> None:
+def test_the_images_are_those_of_top_images_with_a_ring_where_they_answer(opened: Opened, written: Written) -> None:
     found = fm.top_images(written.run["conv1"], k=4, snapshots=[0, 2])
     row = written.parsed.data["most_moved"][0]
     rows = opened.page.locator(f"{PANEL} .shown")
@@ -229,7 +227,7 @@ def test_in_other_views_a_row_shows_its_image(view: str, browser: Any, written: 
         n_clusters=3,
         reducer=PCA(2, random_state=0),
         diagnosis=False,
-        save=False,
+        cache=None,
     )
     parsed = Parsed(page.read_text(encoding="utf-8"))
     opened = open_report(browser, Written(written.run, page, parsed, []))

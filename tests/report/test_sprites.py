@@ -80,7 +80,7 @@ def test_a_row_that_is_a_map_has_its_tiles_on_one_sheet(written: Written) -> Non
     settings = Settings("feature_map", 3, PCA(2, random_state=0), 0, 1 << 30)
     content = make_layer_content(written.run["conv1"], settings, announce=lambda what: None, cache=None)
     sprites = make_sprites(content, samples=[0], max_bytes=1 << 20)
-    assert [sheet.title for sheet in sprites.sheets] == ["the map"]
+    assert [sheet.title for sheet in sprites.sheets] == ["the feature map"]
     rows = content.scores.rows.iloc[: content.n_rows]
     for row in (0, 57, content.n_rows - 1):
         sample, channel = rows[["sample", "channel"]].iloc[row]

@@ -1,4 +1,4 @@
-"""A map of all snapshots that keeps neighbors within each and follows every row from one to the next."""
+"""An embedding of all snapshots that keeps neighbors within each and follows every row from one to the next."""
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +15,11 @@ N_ITER = {"tsne": 250, "umap": 200}
 
 
 class FusedEmbedding(BaseEstimator):  # type: ignore[misc]
-    """A map of several snapshots of the same rows, by t-SNE's or UMAP's loss in each and true movement between them.
+    """An embedding of several snapshots of the same rows: t-SNE's or UMAP's loss in each, true movement between them.
 
     A joint t-SNE or UMAP finds a row's neighbors mostly among its own other snapshots, where rows move little, and
     loses the neighbors within a snapshot; it also pushes snapshots away from one another. Here each snapshot has a
-    layout loss of its own, over its own neighbors. What makes one map of them:
+    layout loss of its own, over its own neighbors. What makes one embedding of them:
 
     - a common start, the first two principal components;
     - links: every row attracts the nearest row in the snapshots 1, 2, 4 and 8 before and after, as it does neighbors;
@@ -52,7 +52,7 @@ class FusedEmbedding(BaseEstimator):  # type: ignore[misc]
     -----
     What it costs: a snapshot laid out by itself keeps a little more of its neighbors, and two principal components
     show movements in truer proportion (but hardly any neighbors). Lengths are proportional within a pair of snapshots
-    only: a map that shows neighbors in every snapshot cannot also show one step a hundred times as long as another.
+    only: an embedding that shows neighbors in every snapshot cannot show one step a hundred times as long as another.
     Snapshots do not repel one another, so that of two whose rows are all far apart, one may lie on the other.
 
     Time and memory grow with the number of snapshots times its logarithm, and a little faster than the number of rows

@@ -1,4 +1,4 @@
-"""How far rows move in a map: as far, in proportion, as their vectors do; and in a direction that means something."""
+"""Motion of rows in an embedding: as far, in proportion, as their vectors move, in a direction that means something."""
 
 from collections.abc import Sequence
 
@@ -14,10 +14,10 @@ _NOWHERE = 1e-9  # two positions closer than this say nothing of a direction
 
 
 class Paths:
-    """What pulls the path of each row through a map towards the lengths of its true path.
+    """What pulls the path of each row through an embedding towards the lengths of its true path.
 
     For snapshots 1, 2, 4 and 8 apart, the distance between a row's two positions should be proportional to that
-    between its two vectors. The scale is that of the map as it is: of each pair of snapshots, the mean distance stays
+    between its two vectors. The scale is that of the embedding: of each pair of snapshots, the mean distance stays
     as it is, so that snapshots with a huge step cannot swallow the others. Steps alone would leave it open whether a
     row goes somewhere or wavers; with the longer distances, a straight path is straight and a return is a return.
 
@@ -37,7 +37,7 @@ class Paths:
         Parameters
         ----------
         positions : ndarray of shape (n_snapshots, n_rows, 2)
-            A map.
+            An embedding.
 
         Returns
         -------
@@ -57,7 +57,7 @@ class Paths:
 
 
 def draw_drift(values: Array, positions: Array, *, neighborhoods: Sequence[Neighborhood]) -> Array:
-    """Let rows move in a map as they truly move, where they move less than their neighbors are away.
+    """Let rows move in an embedding as they truly move, where they move less than their neighbors are away.
 
     A layout by neighbors knows nothing of a movement that changes no neighbors: it puts the snapshots of such a row
     into one clump, in no order. Here each row's snapshots are averaged, weighted by a Gaussian of their distance to the

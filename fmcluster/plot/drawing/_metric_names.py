@@ -12,6 +12,12 @@ def recorded_metrics(frame: pd.DataFrame) -> list[str]:
     return [name for name in names if np.isfinite(frame[name].to_numpy(dtype=np.float64)).any()]
 
 
+def metrics_to_draw(frame: pd.DataFrame, *, at_most: int) -> list[str]:
+    """Return the metrics that a page draws: those that change and shares; shares first."""
+    names = [name for name in recorded_metrics(frame) if frame[name].nunique() > 1 or metric_title(name)[1]]
+    return sorted(names, key=lambda name: not metric_title(name)[1])[:at_most]
+
+
 def metric_title(name: str) -> tuple[str, bool]:
     """Return how a metric is written, and whether it is a share, drawn in percent.
 

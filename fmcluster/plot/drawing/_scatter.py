@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 def embedding_axes(ax: Axes | None, embedding: "Embedding") -> Axes:
-    """Return `ax`, or the axes of a new figure of the proportions of the map, with room for a legend."""
+    """Return `ax`, or the axes of a new figure of the proportions of the embedding, with room for a legend."""
     return axes_or_new(ax, width=7.4, height=5.6 * ratio_of(embedding) + 0.9)
 
 
 def ratio_of(embedding: "Embedding") -> float:
-    """Return height over width of the map, within what a figure can take."""
+    """Return height over width of the embedding, within what a figure can take."""
     (left, right), (bottom, top) = limits(embedding.values)
     return float(np.clip((top - bottom) / (right - left), 0.45, 1.25))
 
@@ -62,7 +62,7 @@ def cluster_marks(labels: npt.NDArray[np.int64], *, palette: dict[int, str]) -> 
 
 
 def check_same_rows(embedding: "Embedding", clusters: "Clusters | None") -> None:
-    """Raise ValueError unless `clusters` has a label for every row of the map."""
+    """Raise ValueError unless `clusters` has a label for every row of the embedding."""
     if clusters is None:
         return
     clusters.check_same_rows(embedding)
@@ -76,7 +76,7 @@ def limits(values: npt.NDArray[np.float64]) -> Sequence[tuple[float, float]]:
 
 
 def dress_embedding(ax: Axes, embedding: "Embedding") -> None:
-    """Give the axes of a map limits, frame and labels; positions in a map have no unit, so there are no ticks."""
+    """Give the axes of an embedding limits, frame and labels; positions in it have no unit, so there are no ticks."""
     horizontal, vertical = limits(embedding.values)
     ax.set_xlim(*horizontal)
     ax.set_ylim(*vertical)

@@ -80,7 +80,7 @@ def scale_of(tiles: Tiles, *, signed: bool) -> Scale:
 
 
 def is_dead(tile: Tiles) -> bool:
-    """Whether a map of several places has the same value in all of them."""
+    """Whether a feature map of several positions has the same value in all of them."""
     return tile.size > 1 and bool(np.isfinite(tile).all()) and float(np.ptp(tile)) == 0
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ...plot.drawing import brief, snapshot_titles
+from ...plot.drawing import brief, metric_title, snapshot_titles
 
 Json = dict[str, Any]
 
@@ -25,7 +25,7 @@ def metric_chart(metrics: pd.DataFrame, *, column: str) -> Json:
     along = metrics["step" if stepped else "snapshot"]
     ends = metrics.assign(along=along).groupby("epoch", sort=True)["along"].max()
     shown = brief(len(ends), at_most=8) if len(ends) > 1 else [0]
-    percent = "accuracy" in column
+    _, percent = metric_title(column)
     values = metrics[column].to_numpy(dtype=np.float64) * (100 if percent else 1)
     line = {
         "type": "scatter",

@@ -1,4 +1,4 @@
-"""The map of a layer's rows: as it changes, and as paths."""
+"""The embedding of a layer's rows: as it changes, and as paths."""
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ ABOUT = "<b>%{customdata[0]}</b><br>%{customdata[1]}<br>%{customdata[2]}<extra><
 
 
 def embedding_chart(content: LayerContent) -> Json:
-    """Return the map with one point a row, and what it shows at each snapshot; over it the path of what changed most.
+    """Return the embedding, a point for each row, at each snapshot; over it the path of what changed most.
 
     Returns
     -------
@@ -53,7 +53,7 @@ def embedding_chart(content: LayerContent) -> Json:
 
 
 def trajectories_chart(content: LayerContent) -> Json:
-    """Return the path of every row through the map, colored by its last cluster; the longest are strong and named.
+    """Return the path of every row, colored by its last cluster; the longest are strong and named.
 
     Returns
     -------

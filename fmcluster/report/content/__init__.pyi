@@ -3,6 +3,7 @@ from ._diagnosis import advice_lines as advice_lines
 from ._diagnosis import layer_evidence as layer_evidence
 from ._feature_maps import Grid as Grid
 from ._feature_maps import Strips as Strips
+from ._feature_maps import figure_picture as figure_picture
 from ._feature_maps import gradient as gradient
 from ._feature_maps import make_grid as make_grid
 from ._feature_maps import make_strips as make_strips

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib.figure import Figure
 from PIL import Image
 
 from ...plot import channel_grid
@@ -168,16 +169,20 @@ def make_strips(content: LayerContent, *, sample: int) -> Strips:
 def make_grid(layer: Layer, *, sample: int, snapshot: int) -> Grid:
     """Draw the classic picture: the channels (at most the first hundred) at a snapshot, beside the image."""
     count = min(layer.n_channels, MOST_CHANNELS)
-    file = io.BytesIO()
     figure = channel_grid(layer, snapshot=snapshot, sample=sample, channels=layer.channels[:count].tolist())
-    figure.savefig(file, format="png", dpi=110)
-    with Image.open(file) as image:
-        pixels = np.asarray(image.convert("RGB"))
     which = (
         f"All {count} channels" if count == layer.n_channels else f"The first {count} of {layer.n_channels} channels"
     )
     alt = f"Feature maps of {count} channels of {layer.name} on {name_sample(layer, sample)} at the last snapshot"
-    return Grid(which, _encode(pixels, alt, lossless=False))
+    return Grid(which, figure_picture(figure, alt))
+
+
+def figure_picture(figure: Figure, alt: str, *, dpi: int = 110, lossless: bool = False) -> Picture:
+    """Return a figure as a picture inside the page."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=dpi)
+    with Image.open(file) as image:
+        return _encode(np.asarray(image.convert("RGB")), alt, lossless=lossless)
 
 
 def input_picture(layer: Layer, sample: int) -> Picture | None:

@@ -30,7 +30,7 @@ class Settings:
     n_clusters : int
         How many clusters are asked for.
     reducer : scikit-learn style reducer or None
-        Makes the map; None is the default of `embed`.
+        Makes the embedding; None is the default of `embed`.
     random_state : int
         Seed of clusters, embedding and drawn rows.
     max_bytes : int
@@ -108,7 +108,7 @@ class LayerContent:
 
     @cached_property
     def ratio(self) -> float:
-        """Width over height of the map, within what a panel can take."""
+        """Width over height of the embedding, within what a panel can take."""
         width, height = np.ptp(self.embedding.values, axis=0)
         return float(np.clip(width / max(height, 1e-9), 1.1, 2.4))
 

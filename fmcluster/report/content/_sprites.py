@@ -122,7 +122,7 @@ def make_sprites(content: LayerContent, *, samples: list[int], max_bytes: int) -
         side = max(_SMALLEST, side * 3 // 4)
     about = [(name_sample(layer, sample), input_picture(layer, sample)) for sample in samples]
     if not of_channels:
-        about = [("the map", None)]
+        about = [("the feature map", None)]
     return Sprites(
         sheets=tuple(Sheet(title, image, uri) for (title, image), uri in zip(about, sheets, strict=True)),
         height=tile[0],

@@ -101,7 +101,7 @@ def _of_channels(content: LayerContent, *, cache: ResultCache | None, max_bytes:
     titles = [content.titles[0], content.titles[-1]]
     return [
         ShownImages(
-            f"strongest at {title}",
+            f"top images at {title}",
             [
                 [
                     [int(sample), *map(_share, at)]

@@ -7,7 +7,7 @@ from ._layer_content import LayerContent
 
 
 def faithfulness_line(faithfulness: Faithfulness) -> str:
-    """Say how far a map can be believed.
+    """Say how far an embedding can be believed.
 
     Examples
     --------
@@ -27,7 +27,7 @@ def faithfulness_line(faithfulness: Faithfulness) -> str:
 
 
 def how_it_was_made(content: LayerContent) -> str:
-    """Say what the map and the clusters were fitted on."""
+    """Say what the embedding and the clusters were fitted on."""
     scores, embedding, clusters = content.scores, content.embedding, content.clusters
     held = float(scores.explained_variance_ratio.sum())
     fit = {

@@ -1,4 +1,4 @@
-// The map of a layer, and what a point of it stands for: feature maps, clusters over time, the members of a group.
+// The embedding of a layer, and what a point of it stands for: feature maps, clusters over time, the members of a group.
 // Of the page's `data`; charts say "drawn" when they stand.
 {
   const make = (tag, attributes, ...children) => {
@@ -23,12 +23,12 @@
     const { height, width, across } = sprites;
     pen.imageSmoothingEnabled = false;
     pen.clearRect(0, 0, canvas.width, canvas.height);
-    tiles.forEach((tile, place) => pen.drawImage(
-      image, (tile % across) * width, Math.floor(tile / across) * height, width, height, place * pitch, 0, size, size));
+    tiles.forEach((tile, ordinal) => pen.drawImage(
+      image, (tile % across) * width, Math.floor(tile / across) * height, width, height, ordinal * pitch, 0, size, size));
   };
 
-  const joinLayer = (map) => {
-    const number = Number(map.dataset.layer), charts = data.layers[number];
+  const joinLayer = (plane) => {
+    const number = Number(plane.dataset.layer), charts = data.layers[number];
     const at = (selector) => document.querySelector(`${selector}[data-layer="${number}"]`);
     const flow = at('[data-chart="flow"]');
     const panel = at(".inspect"), group = at(".group"), player = at(".player");
@@ -40,18 +40,18 @@
     const picks = [...section.querySelectorAll(".pick")];
     let pinned = data.most_moved[number], members = null;
 
-    // The second trace of the map is the path of the row that is shown.
+    // The second trace of the embedding is the path of the row that is shown.
     const inspect = (row) => {
-      Plotly.restyle(map, { x: [frames.map((f) => f.x[row])], y: [frames.map((f) => f.y[row])] }, [1]);
+      Plotly.restyle(plane, { x: [frames.map((f) => f.x[row])], y: [frames.map((f) => f.y[row])] }, [1]);
       detail(row);
     };
     const detail = (row) => {
       panel.dataset.row = row;
       panel.querySelector(".which").value = row;
-      panel.querySelector(".chips").replaceChildren(...frames.map((frame, place) => {
+      panel.querySelector(".chips").replaceChildren(...frames.map((frame, ordinal) => {
         const swatch = make("span", { className: "swatch" });
         swatch.style.setProperty("--color", palette[frame.cluster[row]]);
-        return make("li", {}, swatch, `${titles[place]}: ${clusters[frame.cluster[row]]}`);
+        return make("li", {}, swatch, `${titles[ordinal]}: ${clusters[frame.cluster[row]]}`);
       }));
       for (const canvas of panel.querySelectorAll("[data-sheet]")) {
         const sheet = Number(canvas.dataset.sheet), columns = sprites.columns.length;
@@ -59,8 +59,8 @@
           + `from ${titles[0]} to ${titles[last]}`);
         paint(canvas, sprites, sheet, sprites.columns.map((_, column) => row * columns + column), 64, 68);
       }
-      panel.querySelectorAll(".shown").forEach((canvas, place) => {
-        const { title, rows } = shown_images[place];
+      panel.querySelectorAll(".shown").forEach((canvas, ordinal) => {
+        const { title, rows } = shown_images[ordinal];
         const which = rows[row].map(([sample]) => `sample ${sample}`).join(", ") || "none";
         canvas.setAttribute("aria-label", `${title}: ${which}`);
         shown(canvas, rows[row], 64, 68);
@@ -73,13 +73,13 @@
       const pen = canvas.getContext("2d");
       pen.clearRect(0, 0, canvas.width, canvas.height);
       images.forEach(([sample, down, along], rank) => {
-        const place = tiles[sample], left = rank * pitch;
-        if (place === undefined) {
+        const ordinal = tiles[sample], left = rank * pitch;
+        if (ordinal === undefined) {
           pen.fillStyle = "#808080";
           pen.fillText(`sample ${sample}`, left, size / 2 + 2, size - 2);
           return;
         }
-        pen.drawImage(sheet, (place % across) * side, Math.floor(place / across) * side, side, side, left, 0, size, size);
+        pen.drawImage(sheet, (ordinal % across) * side, Math.floor(ordinal / across) * side, side, side, left, 0, size, size);
         if (down === null) return;
         for (const [width, color] of [[4, "#000000"], [2, "#ffffff"]]) {
           pen.lineWidth = width;
@@ -96,17 +96,17 @@
       members = rows;
       for (const pick of picks) pick.setAttribute("aria-pressed", String(pick === pressed));
       const chosen = new Set(rows || names.keys());
-      Plotly.restyle(map, { "marker.opacity": [names.map((_, row) => (chosen.has(row) ? 0.9 : 0.12))] }, [0]);
+      Plotly.restyle(plane, { "marker.opacity": [names.map((_, row) => (chosen.has(row) ? 0.9 : 0.12))] }, [0]);
       group.hidden = !rows;
       if (!rows) return;
       group.querySelector("h3").textContent = `${title} (${rows.length})`;
-      const place = sprites ? nearest(now()) : 0;
+      const ordinal = sprites ? nearest(now()) : 0;
       const pictured = sprites || (data.thumbnails && shown_images.length);
       group.querySelector(".tiles").replaceChildren(...rows.map((row) => {
         const button = make("button", { type: "button", title: plain(row) });
         if (pictured) {
           const canvas = make("canvas", { width: 52, height: 52 });
-          if (sprites) paint(canvas, sprites, 0, [row * sprites.columns.length + place], 52, 0);
+          if (sprites) paint(canvas, sprites, 0, [row * sprites.columns.length + ordinal], 52, 0);
           else shown(canvas, shown_images[0].rows[row], 52, 0);
           button.append(canvas);
         }
@@ -118,15 +118,15 @@
     };
     const plain = (row) => new DOMParser().parseFromString(names[row], "text/html").body.textContent;
     const nearest = (snapshot) => sprites.columns.reduce(
-      (best, place, column) => (Math.abs(place - snapshot) < Math.abs(sprites.columns[best] - snapshot) ? column : best), 0);
+      (best, ordinal, column) => (Math.abs(ordinal - snapshot) < Math.abs(sprites.columns[best] - snapshot) ? column : best), 0);
     const rowsWhere = (test) => [...names.keys()].filter(test);
     const showCluster = (pick) => show(
       rowsWhere((row) => String(frames[now()].cluster[row]) === pick.dataset.cluster),
       `${pick.textContent.trim()} at ${titles[now()]}`, pick);
 
-    map.on("plotly_hover", ({ points }) => { if (points[0].curveNumber === 0) inspect(points[0].pointNumber); });
-    map.on("plotly_unhover", () => inspect(pinned));
-    map.on("plotly_click", ({ points }) => { if (points[0].curveNumber === 0) pin(points[0].pointNumber); });
+    plane.on("plotly_hover", ({ points }) => { if (points[0].curveNumber === 0) inspect(points[0].pointNumber); });
+    plane.on("plotly_unhover", () => inspect(pinned));
+    plane.on("plotly_click", ({ points }) => { if (points[0].curveNumber === 0) pin(points[0].pointNumber); });
     for (const pick of picks) {
       pick.addEventListener("click", () => (pick.getAttribute("aria-pressed") === "true" ? show(null) : showCluster(pick)));
     }
@@ -140,17 +140,17 @@
     const tile = names.length > 256 ? 24 : names.length > 64 ? 36 : 56, pitch = tile + 2;
     const across = Math.min(names.length, Math.floor(960 / pitch));
     const showAll = async () => {
-      const place = nearest(now()), { columns, height, width } = sprites;
+      const ordinal = nearest(now()), { columns, height, width } = sprites;
       const image = await picture(sprites.sheets[0]);
       const pen = mosaic.getContext("2d");
       pen.imageSmoothingEnabled = false;
       names.forEach((_, row) => {
-        const from = row * columns.length + place;
+        const from = row * columns.length + ordinal;
         pen.drawImage(image, (from % sprites.across) * width, Math.floor(from / sprites.across) * height, width, height,
           (row % across) * pitch, Math.floor(row / across) * pitch, tile, tile);
       });
-      at(".moment").textContent = titles[columns[place]];
-      mosaic.setAttribute("aria-label", `Feature maps of all ${names.length} channels, ${titles[columns[place]]}`);
+      at(".moment").textContent = titles[columns[ordinal]];
+      mosaic.setAttribute("aria-label", `Feature maps of all ${names.length} channels, ${titles[columns[ordinal]]}`);
     };
     if (mosaic) {
       mosaic.width = across * pitch;
@@ -174,5 +174,5 @@
     detail(pinned);
   };
   const whenDrawn = (div, act) => (div.dataset.drawn ? act() : div.addEventListener("drawn", act, { once: true }));
-  for (const map of document.querySelectorAll('[data-chart="embedding"]')) whenDrawn(map, () => joinLayer(map));
+  for (const plane of document.querySelectorAll('[data-chart="embedding"]')) whenDrawn(plane, () => joinLayer(plane));
 }

@@ -10,7 +10,7 @@
     return data.layers[dataset.layer][dataset.chart];
   };
 
-  // What the map shows at one snapshot.
+  // What the embedding shows at one snapshot.
   const frameOf = (chart, snapshot) => {
     const { x, y, cluster } = chart.frames[snapshot];
     return {
@@ -20,7 +20,7 @@
     };
   };
 
-  // Rows of a map at one snapshot, or their paths through all of them.
+  // Rows of an embedding at one snapshot, or their paths through all of them.
   const trace = ({ frames, names, clusters, titles }, { rows, at }) => {
     const steps = at === null ? [...frames.keys(), null] : [at];
     const along = (value) => rows.flatMap((row) => steps.map((step) => (step === null ? null : value(frames[step], row, step))));
@@ -39,10 +39,10 @@
       Object.assign(traces[0], frame, { marker: { ...traces[0].marker, ...frame.marker } });
     }
     if (chart.traced) {
-      const map = data.layers[div.dataset.layer].embedding;
-      chart.traced.forEach((which, place) => Object.assign(traces[place], trace(map, which)));
+      const embedding = data.layers[div.dataset.layer].embedding;
+      chart.traced.forEach((which, order) => Object.assign(traces[order], trace(embedding, which)));
     }
-    if (div.classList.contains("map") && pointer.matches) layout.dragmode = "zoom";
+    if (div.classList.contains("plane") && pointer.matches) layout.dragmode = "zoom";
     await Plotly.newPlot(div, traces, layout, config);
     if (div.dataset.chart === "embedding") document.querySelectorAll(`.player[data-layer="${div.dataset.layer}"]`).forEach(join);
     document.querySelectorAll(`.chooser[data-for="${div.dataset.similarity}"]`).forEach(choose);
