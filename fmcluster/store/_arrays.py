@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from zarr.storage import LocalStore
 from ..errors import StoreError
 from ..vectors import new_block
 from ._compat import padded_array, stored_bytes
-from ._shards import ShardLayout, read_shard, shard_layout
+from ._shards import HEADER, ShardLayout, check_frame, check_frames, read_shard, shard_layout
 
 
 def shard_shape(array: zarr.Array[Any]) -> tuple[int, ...]:
@@ -77,9 +78,12 @@ class StoredArray:
             Where a chunk is missing, empty, or fails its checksum.
         """
         slices = (slice(first, first + 1) if isinstance(first, int) else first, *rest)
-        for key in chunk_keys(self.array, *slices):
+        keys = chunk_keys(self.array, *slices)
+        for key in keys:
             self.check_present(key)
         try:
+            for key in keys:
+                self._check_frames(key)
             values = self._decode(slices)
         except Exception as error:  # the codecs raise whatever they like
             key = self._first_damaged(chunk_keys(self.array, *slices))
@@ -146,10 +150,28 @@ class StoredArray:
                 f"`fmcluster verify` lists all damage."
             )
 
+    def _check_frames(self, key: str) -> None:
+        """See that what a file of this machine unpacks to is of the size that it is declared to be."""
+        store = self.array.store
+        if not isinstance(store, LocalStore) or self._all_nan(key):
+            return
+        file = store.root / self.array.path / key
+        if self._shards is not None:
+            check_frames(file, self._shards.layout)
+        elif self.array.shards is None and self.array.dtype.kind in "iuf" and self._is_compressed:
+            with file.open("rb", buffering=0) as opened:
+                check_frame(opened.read(HEADER), nbytes=prod(self.array.chunks) * self.array.dtype.itemsize)
+
+    @cached_property
+    def _is_compressed(self) -> bool:
+        codecs: Any = self.array.metadata.to_dict()["codecs"]
+        return [codec["name"] for codec in codecs] == ["bytes", "zstd", "crc32c"]
+
     def _first_damaged(self, keys: Sequence[str]) -> str:
         for key in keys:
             where = zip(map(int, key.split(".")[1:]), shard_shape(self.array), self.shape, strict=True)
             try:
+                self._check_frames(key)
                 self._decode(tuple(slice(at * size, min((at + 1) * size, n)) for at, size, n in where))
             except Exception:
                 return key

@@ -6,6 +6,7 @@
 reads whole files. Parts of a shard that lies on this machine are read by `shards`; zarr's own pipeline reads the rest.
 """
 
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import zarr
 from zarr.abc.store import Store
+from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, StorePath
 
@@ -70,11 +72,27 @@ def padded_array(array: zarr.Array[Any], shape: tuple[int, ...]) -> zarr.Array[A
         return zarr.Array.from_dict(array.store_path, metadata)
 
 
+def read_bytes(store: Store, key: str, *, at_most: int) -> bytes | None:
+    """Return what lies at a key of a store that is not on this machine; None where there is nothing, or too much."""
+    try:
+        if sync(store.getsize(key)) > at_most:
+            raise StoreError(f"{key} in {store} is larger than {at_most >> 20} MiB; nothing was read")
+    except FileNotFoundError:
+        return None
+    found = sync(store.get(key, prototype=default_buffer_prototype()))
+    return None if found is None else found.to_bytes()
+
+
 def stored_bytes(array: zarr.Array[Any], key: str) -> int:
     """Return the size of one of an array's files; 0 where it is absent or empty."""
     try:
         if isinstance(array.store, LocalStore):  # at once, not by way of zarr's event loop
-            return (array.store.root / array.path / key).stat().st_size
+            about = (array.store.root / array.path / key).lstat()
+            if not stat.S_ISREG(about.st_mode):
+                raise StoreError(
+                    f"{array.store.root}/{array.path}/{key} is a link, and a run has none: it was not read"
+                )
+            return about.st_size
         return sync(array.store.getsize(f"{array.path}/{key}"))
     except FileNotFoundError:
         return 0

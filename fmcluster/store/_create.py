@@ -10,9 +10,10 @@ import zarr
 from zarr.abc.codec import BytesBytesCodec
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
+from ._check_root import load_root
 from ._disk import replace_file
 from ._format import KEY, LEVEL, LOSS_SCALE, STATISTICS, STATISTICS_OF, LayerSpec, Quantity, layer_path
-from ._metadata import UNFINISHED, read_root
+from ._metadata import UNFINISHED
 
 Mode = Literal["x", "a", "w"]
 
@@ -54,10 +55,11 @@ def _content_of(path: Path) -> Literal["nothing", "unfinished", "run", "other"]:
     names = {child.name for child in path.iterdir()}
     if "zarr.json" not in names:
         return "unfinished" if names <= {"zarr.json.partial"} else "other"
-    attributes = read_root(path).get("attributes", {})
-    if KEY not in attributes:
+    attributes = load_root(path).get("attributes")
+    known = attributes.get(KEY) if isinstance(attributes, dict) else None
+    if not isinstance(known, dict):
         return "other"
-    return "unfinished" if attributes[KEY].get("unfinished") else "run"
+    return "unfinished" if known.get("unfinished") else "run"
 
 
 def _remove(path: Path) -> None:
@@ -65,7 +67,7 @@ def _remove(path: Path) -> None:
     if (path / "zarr.json").exists():
         replace_file(path / "zarr.json", UNFINISHED)
     for child in path.iterdir():
-        if child.is_dir():
+        if child.is_dir() and not child.is_symlink():
             shutil.rmtree(child)
     shutil.rmtree(path)
 

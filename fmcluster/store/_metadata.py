@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from ..errors import StoreError
@@ -24,7 +23,7 @@ def root_metadata(attributes: Mapping[str, Any], nodes: Mapping[str, Any]) -> by
     return json.dumps(root, indent=1).encode()
 
 
-def checked_attributes(path: str, attributes: Mapping[str, Any]) -> dict[str, Any]:
+def checked_attributes(path: str, attributes: object) -> dict[str, Any]:
     """Return the package's part of a root's attributes.
 
     Raises
@@ -32,7 +31,7 @@ def checked_attributes(path: str, attributes: Mapping[str, Any]) -> dict[str, An
     StoreError
         Where the root is not a run's, is of a newer format, or was never finished.
     """
-    found = attributes.get(KEY)
+    found = attributes.get(KEY) if isinstance(attributes, dict) else None
     if not isinstance(found, dict) or not isinstance(found.get("format"), int):
         raise StoreError(
             f"{path} is a Zarr store but not a run of fmcluster (no {KEY!r} attributes). Pass the folder of a run."
@@ -47,18 +46,6 @@ def checked_attributes(path: str, attributes: Mapping[str, Any]) -> dict[str, An
     if lacks := [key for key in ("layers", "commits", "sessions") if not isinstance(found.get(key), list)]:
         raise StoreError(f"{path} is damaged: its zarr.json has no {lacks[0]!r}. Restore it from a copy.")
     return found
-
-
-def read_root(path: Path) -> dict[str, Any]:
-    """Return the content of a run's `zarr.json`."""
-    try:
-        root: dict[str, Any] = dict(json.loads((path / "zarr.json").read_bytes()))
-    except (ValueError, TypeError) as error:
-        raise StoreError(
-            f"{path} cannot be written: its zarr.json is damaged ({error}). Nothing was changed; "
-            f"record into another path, or remove the folder."
-        ) from error
-    return root
 
 
 UNFINISHED = root_metadata({"format": VERSION, "unfinished": True}, {})

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import zarr
-from zarr.errors import ContainsArrayError, GroupNotFoundError
 
 from ..errors import StoreError
 from ._arrays import StoredArray, shard_shape
+from ._check_root import check_no_links, check_root, read_root
 from ._compat import careful_pipeline, open_store
 from ._diverged import find_diverged, finite_snapshots
 from ._format import LOSS_SCALE, RunKind, array_path, layer_path
@@ -85,8 +85,12 @@ class Run:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        root = read_root(path)
+        self._attributes = checked_attributes(path, root.get("attributes"))
+        check_root(path, root)
         self._group = _open_group(path)
-        self._attributes = checked_attributes(path, self._group.attrs.asdict())
+        if self.is_local:
+            check_no_links(Path(path), nodes=root["consolidated_metadata"]["metadata"])
         self._indices: dict[int, npt.NDArray[np.int64]] = {}
         self.kind: RunKind = self._attributes.get("kind", "probe")
         self.layers: list[str] = list(self._attributes["layers"])
@@ -374,16 +378,7 @@ class Run:
 
 
 def _open_group(path: str) -> zarr.Group:
-    if "://" not in path and not Path(path).is_dir():
-        raise FileNotFoundError(f"there is no run at {path}. Pass the folder that Recorder wrote.")
-    store = open_store(path)
     try:
-        return zarr.open_group(store, mode="r")
-    except (GroupNotFoundError, FileNotFoundError):
-        raise FileNotFoundError(
-            f"there is no run at {path}: the folder holds no zarr.json. Pass the folder that Recorder wrote."
-        ) from None
-    except ContainsArrayError:
-        raise StoreError(f"{path} is a Zarr array by itself, not a run. Pass the folder that Recorder wrote.") from None
+        return zarr.open_group(open_store(path), mode="r")
     except (ValueError, KeyError, TypeError, AttributeError) as error:  # of JSON that is not a group's
         raise StoreError(f"{path} cannot be opened, its zarr.json is damaged: {error}") from error

@@ -27,6 +27,7 @@ from ..errors import StoreError
 
 _NOTHING = 2**64 - 1  # offset and length of a chunk that is not there
 _BLOCK = 4096
+HEADER = 18  # bytes of the longest header of a Zstandard frame
 _BUFFER = 8 << 20
 _direct = getattr(os, "O_DIRECT", 0)
 _thread = local()
@@ -164,10 +165,55 @@ def read_shard(path: Path, out: npt.NDArray[Any], *, start: tuple[int, ...], lay
             if offset == length == _NOTHING:
                 target[...] = np.nan
                 continue
-            chunk = decompress(_checked(file, offset, length, os.SEEK_SET))
+            data = _checked(file, offset, length, os.SEEK_SET)
+            check_frame(data[:HEADER], nbytes=nbytes)
+            chunk = decompress(data)
             if len(chunk) != nbytes:
                 raise ValueError(f"a chunk holds {len(chunk)} bytes, not {nbytes}")
             target[...] = np.frombuffer(chunk, dtype).reshape(layout.chunks)[tuple(within)]
+
+
+def check_frames(path: Path, layout: ShardLayout) -> None:
+    """See that the chunks of a shard say that they unpack to their size, before memory is taken for them.
+
+    Raises
+    ------
+    OSError
+        Where the file cannot be read.
+    ValueError
+        Where one does not, or the index fails its checksum.
+    """
+    n_chunks = prod(n // step for n, step in zip(layout.shard, layout.chunks, strict=True))
+    nbytes = prod(layout.chunks) * np.dtype(layout.dtype).itemsize
+    with path.open("rb", buffering=0) as file:
+        table = np.frombuffer(_checked(file, -16 * n_chunks - 4, 16 * n_chunks + 4, os.SEEK_END), "<u8")
+        for offset, length in table.reshape(n_chunks, 2).tolist():
+            if offset != _NOTHING or length != _NOTHING:
+                file.seek(offset)
+                check_frame(file.read(HEADER), nbytes=nbytes)
+
+
+def check_frame(header: bytes, *, nbytes: int) -> None:
+    """See that a Zstandard frame says that it unpacks to `nbytes`.
+
+    Raises
+    ------
+    ValueError
+        Where it says something else, or nothing.
+
+    References
+    ----------
+    Y. Collet, M. Kucherawy, Zstandard Compression and the application/zstd Media Type, RFC 8878, section 3.1.1.1
+    """
+    if len(header) < 6 or header[:4] != b"\x28\xb5\x2f\xfd":
+        raise ValueError("a chunk is no Zstandard frame")
+    flags = header[4]
+    single_segment = flags >> 5 & 1
+    first = 6 - single_segment + (0, 1, 2, 4)[flags & 3]
+    width = (single_segment, 2, 4, 8)[flags >> 6]
+    size = int.from_bytes(header[first : first + width], "little") + (256 if width == 2 else 0)
+    if not width or size != nbytes:
+        raise ValueError(f"a chunk says that it unpacks to {size if width else 'any number of'} bytes, not {nbytes}")
 
 
 def _checked(file: FileIO, offset: int, length: int, whence: int) -> bytes:

@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from ..errors import StoreError
 from ._arrays import chunk_key, chunk_keys
+from ._check_root import check_no_links, check_root, load_root
 from ._compat import array_from_metadata
 from ._create import Mode, create_array, create_arrays, prepare_folder
 from ._disk import flush, replace_file
@@ -30,7 +31,7 @@ from ._format import (
     holds_feature_maps,
     statistics_path,
 )
-from ._metadata import UNFINISHED, checked_attributes, read_root, root_metadata
+from ._metadata import UNFINISHED, checked_attributes, root_metadata
 from ._pending import PendingShards
 from ._shards import ShardLayout, shard_layout
 
@@ -83,15 +84,12 @@ class RunWriter:
             raise
 
     def _resume(self) -> None:
-        root = read_root(self.path)
+        root = load_root(self.path)
         self.attributes = checked_attributes(str(self.path), root["attributes"])
+        check_root(str(self.path), root)
+        check_no_links(self.path)
         self._nodes = root["consolidated_metadata"]["metadata"]
         self._visible = set(self._nodes)
-        for file in self.path.rglob("*.partial"):
-            if file.is_file():
-                file.unlink()
-        self._forget_uncommitted()
-        self._catch_up()
 
     @property
     def n_snapshots(self) -> int:
@@ -125,14 +123,16 @@ class RunWriter:
         replace_file(self.path / "zarr.json", UNFINISHED)
         paths = create_arrays(self._root(), specs, n_samples=n_samples, shard_samples=shard_samples)
         self._adopt(paths)
-        self.attributes = {
-            "format": VERSION,
-            "kind": kind,
-            "layers": [spec.name for spec in specs],
-            "commits": [],
-            "sessions": [],
-        }
+        names = [spec.name for spec in specs]
+        self.attributes = {"format": VERSION, "kind": kind, "layers": names, "commits": [], "sessions": []}
         self._replace_root()
+
+    def tidy(self) -> None:
+        """Remove what an earlier session left uncommitted, once it is known that this one goes on with its run."""
+        for file in self.path.rglob("*.partial"):
+            file.unlink()
+        self._forget_uncommitted()
+        self._catch_up()
 
     def describe_session(self, provenance: Mapping[str, Any]) -> None:
         """Record what made the snapshots from here on."""

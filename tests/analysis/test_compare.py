@@ -8,7 +8,7 @@ import pytest
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 
-from fmcluster.analysis import cluster, embed, track
+from fmcluster.analysis import Comparison, cluster, embed, track
 from fmcluster.analysis._compare import compare
 from tests.analysis.planted_runs import N_CHANNELS, N_SAMPLES, N_SNAPSHOTS, head, moving, write_run
 
@@ -239,15 +239,13 @@ def test_by_epoch_takes_the_last_snapshots_of_the_epochs_that_both_have():
         columns=["layer", "snapshot", "epoch", "other_snapshot", "other_epoch", "cka"],
     ).assign(run=0, other_run=1)
     nothing = pd.DataFrame()
-    found = analysis.Comparison(pd.DataFrame({"run": [0, 1]}), np.arange(4), {}, pairs, nothing, nothing)
+    found = Comparison(pd.DataFrame({"run": [0, 1]}), np.arange(4), {}, pairs, nothing, nothing)
     table = found.by_epoch(1)
     assert table.index.tolist() == ["fc"]
     assert table.columns.tolist() == [1]
     assert table.at["fc", 1] == pytest.approx(1 - 3 / 10 - 1 / 100)
     with pytest.raises(ValueError, match="received the run 2; expected one of 1"):
         found.by_epoch(2)
-    apart = analysis.Comparison(
-        pd.DataFrame({"run": [0, 1]}), np.arange(4), {}, pairs.assign(other_epoch=7), nothing, nothing
-    )
+    apart = Comparison(pd.DataFrame({"run": [0, 1]}), np.arange(4), {}, pairs.assign(other_epoch=7), nothing, nothing)
     with pytest.raises(ValueError, match=r"no epoch in common \(epochs 0, 1; epochs 7\)"):
         apart.by_epoch(1)

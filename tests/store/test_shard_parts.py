@@ -72,5 +72,5 @@ def test_a_chunk_of_another_length_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "shard"
     write_shard(path, whole(), chunks=CHUNKS, shard=SHARD, level=-7)
     other = ShardLayout(shape=(8, 6), shard=(8, 6), chunks=(4, 3), dtype="float16", level=-7)
-    with pytest.raises(ValueError, match="a chunk holds 12 bytes, not 24"):
+    with pytest.raises(ValueError, match="a chunk says that it unpacks to 12 bytes, not 24"):
         read_shard(path, np.empty((4, 3), np.float16), start=(0, 0), layout=other)

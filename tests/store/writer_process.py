@@ -67,6 +67,8 @@ def record(path, *, mode, n_snapshots=N_SNAPSHOTS):
     with RunWriter(path, mode=mode) as writer:
         if writer.is_new:
             writer.create(SPECS, n_samples=N_SAMPLES, shard_samples=SHARD, kind="probe")
+        else:
+            writer.tidy()
         for snapshot in range(writer.n_snapshots, n_snapshots):
             write_snapshot(writer, snapshot)
 

@@ -59,6 +59,7 @@ class Session:
             self.writer.create(specs, n_samples=n_samples, shard_samples=shard_samples, kind=kind)
         else:
             check_resumable(self.path, specs=specs, kind=kind, n_samples=n_samples, shard_samples=shard_samples)
+            self.writer.tidy()
         if not self.writer.n_snapshots:
             self.writer.attributes["classes"] = list(classes)
         self.writer.describe_session({**self._provenance, "batch_size": shard_samples})

@@ -1,0 +1,207 @@
+"""Check of a run's root: what its `zarr.json` says is of format v1, and leads nowhere but into the run."""
+
+import json
+import os
+import re
+import stat
+from collections.abc import Collection, Mapping
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from ..errors import StoreError
+from ._compat import open_store, read_bytes
+from ._format import DIMENSIONS, holds_feature_maps
+
+LARGEST = 64 << 20  # bytes of JSON; a thousand layers with gradients take 7 MB
+MOST_VALUES = 1 << 53  # in an array
+
+_SEGMENT = r"(?!\.|__|c\.|c/|zarr\.json(?:/|$))[a-z0-9_.~-]+"
+_PATH = re.compile(
+    r"epoch|step|index|loss_scale|statistic|samples(/(sample|label|path|digest))?|inputs(/display)?"
+    rf"|metrics(/{_SEGMENT})?|layers(/{_SEGMENT}(/(activation|gradient|statistics|gradient_statistics|channel))?)?"
+)
+_KEYS = {"name": "default", "configuration": {"separator": "."}}
+_FILL = {"int64": -1, "uint8": 0, "string": "", "float16": "NaN", "float32": "NaN", "float64": "NaN"}
+_AXES = {
+    **dict.fromkeys(("epoch", "step"), ("snapshot",)),
+    **dict.fromkeys(("index", "loss_scale"), ("snapshot", "sample")),
+    **dict.fromkeys(("statistics", "gradient_statistics"), ("snapshot", "statistic", "channel")),
+    **dict.fromkeys(("sample", "label", "path"), ("item",)),
+    "statistic": ("statistic",),
+    "channel": ("channel",),
+    "digest": ("item", "byte"),
+    "display": ("item", "row", "column", "rgb"),
+}
+_NEEDED = ("epoch", "step", "index", "layers")
+
+
+def load_root(path: Path) -> dict[str, Any]:
+    """Return the content of a run's `zarr.json`, before anything is believed of it.
+
+    Raises
+    ------
+    FileNotFoundError
+        Where there is none.
+    StoreError
+        Where it is a link, too large, or no JSON object.
+    """
+    file = path / "zarr.json"
+    about = file.lstat()
+    if not stat.S_ISREG(about.st_mode):
+        raise StoreError(f"{file} is not a file but a link or a device, which a run has none of; nothing was read")
+    return _parse_root(str(path), file.read_bytes() if about.st_size <= LARGEST else None)
+
+
+def _parse_root(path: str, content: bytes | None) -> dict[str, Any]:
+    """Return a root as JSON; `content` is None where it is larger than `LARGEST`."""
+    try:
+        if content is None:
+            raise ValueError(f"it is larger than {LARGEST >> 20} MiB")
+        root = json.loads(content)
+        if not isinstance(root, dict):
+            raise ValueError(f"it holds a {type(root).__name__}, not an object")
+    except (ValueError, RecursionError) as error:
+        raise StoreError(
+            f"{path} is damaged: its zarr.json cannot be read ({error}). Nothing was changed; restore it from a copy, "
+            f"or record into another path."
+        ) from error
+    return root
+
+
+def read_root(path: str) -> dict[str, Any]:
+    """Return the content of a run's `zarr.json`, at a path or a URL, before anything is believed of it.
+
+    Raises
+    ------
+    FileNotFoundError
+        Where there is none.
+    StoreError
+        Where it cannot be reached, is a link, too large, no JSON object, or an array's.
+    """
+    if "://" in path:
+        content = read_bytes(open_store(path), "zarr.json", at_most=LARGEST)
+        if content is not None:
+            return _parse_root(path, content)
+    elif not Path(path).is_dir():
+        raise FileNotFoundError(f"there is no run at {path}. Pass the folder that Recorder wrote.")
+    elif (Path(path) / "zarr.json").exists():
+        root = load_root(Path(path))
+        if root.get("node_type") == "array":
+            raise StoreError(f"{path} is a Zarr array by itself, not a run. Pass the folder that Recorder wrote.")
+        return root
+    raise FileNotFoundError(
+        f"there is no run at {path}: the folder holds no zarr.json. Pass the folder that Recorder wrote."
+    )
+
+
+def check_root(path: str, root: Mapping[str, Any]) -> None:
+    """Compare the nodes of a root with format v1; its attributes are checked already.
+
+    Raises
+    ------
+    StoreError
+        Where a node lies outside the run or is none of the format's, or an array is not laid out as the format says.
+    """
+    attributes = root["attributes"]["fmcluster"]
+    try:
+        nodes = root["consolidated_metadata"]["metadata"]
+        for name in _NEEDED:
+            _require(name in nodes, f"it names no {name}")
+        _check_attributes(attributes)
+        for name, node in nodes.items():
+            _require(_PATH.fullmatch(name) is not None, f"{name!r} is no path of a run's")
+            _check_node(name, node, n_snapshots=len(attributes["commits"]))
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        what = f"no {error}" if isinstance(error, KeyError) else error
+        raise StoreError(
+            f"{path} is damaged: its zarr.json is not of format v1 ({what}). Nothing was changed; restore it from a "
+            f"copy."
+        ) from error
+
+
+def check_no_links(path: Path, *, nodes: Mapping[str, Any] | None = None) -> None:
+    """See that nothing in a run is a link.
+
+    Parameters
+    ----------
+    path : Path
+        The run's folder, which may be a link itself.
+    nodes : mapping, optional
+        By path, the nodes whose folders are looked at; by default, everything in the folder is.
+
+    Raises
+    ------
+    StoreError
+        Where something is.
+    """
+    if nodes is not None:
+        found = [path / name for name in nodes if (path / name).is_symlink()]
+    else:
+        found = [
+            Path(folder) / name
+            for folder, folders, files in os.walk(path)
+            for name in (*folders, *files)
+            if os.path.islink(os.path.join(folder, name))  # noqa: PTH114, PTH118  twice as fast
+        ]
+    if found:
+        raise StoreError(
+            f"{found[0]} is a link, and a run has none: nothing was read or changed. Copy the run instead."
+        )
+
+
+def _check_attributes(attributes: Mapping[str, Any]) -> None:
+    for name in ("layers", "classes"):
+        names = attributes.get(name, [])
+        _require(isinstance(names, list) and all(isinstance(each, str) for each in names), f"{name} are no names")
+    _require(attributes.get("kind", "probe") in ("probe", "live"), f"kind is {attributes.get('kind')!r}")
+    for each in attributes["sessions"]:
+        _require(isinstance(each, dict) and isinstance(each["first_snapshot"], int), "a session is not described")
+    for each in attributes["commits"]:
+        lists = each["absent"].values()
+        fits = all(isinstance(keys, list) and all(isinstance(key, str) for key in keys) for keys in lists)
+        _require(fits, "a commit does not say which files it has")
+
+
+def _check_node(name: str, node: Mapping[str, Any], *, n_snapshots: int) -> None:
+    _require(node["zarr_format"] == 3 and isinstance(node["attributes"], dict), f"{name} is no node of Zarr v3")
+    parent, _, _ = name.rpartition("/")
+    if parent in ("layers", "metrics"):
+        _require(isinstance(node["attributes"]["name"], str), f"{name} does not say what it is of")
+    if node["node_type"] == "group":
+        return
+    _require(node["node_type"] == "array", f"{name} is a {node['node_type']!r}")
+    shape, chunks = node["shape"], node["chunk_grid"]["configuration"]["chunk_shape"]
+    _require(node["chunk_grid"]["name"] == "regular", f"{name} has a grid of chunks that is not regular")
+    _require(_are_lengths(shape, least=0), f"{name} has the shape {shape}")
+    _require(_are_lengths(chunks, least=1) and len(chunks) == len(shape), f"{name} has chunks of {chunks}")
+    _require(max(prod(shape), prod(chunks)) <= MOST_VALUES, f"{name} has {shape} values in chunks of {chunks}")
+    _require(node["chunk_key_encoding"] == _KEYS, f"{name} names its chunks another way")
+    dtype = node["data_type"]
+    _require(isinstance(dtype, str) and dtype in _FILL, f"{name} is of {dtype!r}")
+    _require(node["fill_value"] == _FILL[dtype], f"{name} is filled with {node['fill_value']!r}")
+    dimensions = node["dimension_names"]
+    _require(isinstance(dimensions, list) and len(dimensions) == len(shape) > 0, f"{name} has the axes {dimensions}")
+    _require(tuple(dimensions) in _axes(name), f"{name} has the axes {dimensions}")
+    _require(isinstance(node["codecs"], list) and len(node["codecs"]) > 0, f"{name} has no codecs")
+    if dimensions[0] == "snapshot":
+        what = f"{name} has {shape[0]} snapshots, and {n_snapshots} were committed"
+        _require(shape[0] == n_snapshots and chunks[0] == 1, what)
+
+
+def _axes(name: str) -> Collection[tuple[str, ...]]:
+    """Return the axes that an array may have, by its path."""
+    if holds_feature_maps(name):
+        return [("snapshot", *axes) for axes in DIMENSIONS.values()]
+    if name.startswith("metrics/"):
+        return [("snapshot",)]
+    return [_AXES[name.rpartition("/")[2]]]
+
+
+def _are_lengths(values: object, *, least: int) -> bool:
+    return isinstance(values, list) and all(type(each) is int and each >= least for each in values)
+
+
+def _require(fits: bool, otherwise: str) -> None:
+    if not fits:
+        raise ValueError(otherwise)
