@@ -35,6 +35,9 @@ def train(
     ] = 0,
     workers: Annotated[int, typer.Option(min=0, help="Processes that load images.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; CUDA where there is one.")] = None,
+    skip_broken: Annotated[
+        bool, typer.Option("--skip-broken", help="Leave out files that cannot be read as images; they are counted.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")] = False,
 ) -> None:
     """Fine-tune a ResNet as PyTorch's transfer-learning tutorial does, and capture it as it learns."""
@@ -60,6 +63,7 @@ def train(
             probe_size=probe_size,
             random_state=random_state,
             workers=workers,
+            skip_broken=skip_broken,
             device=device,
             mode="w" if overwrite else "x",
             progress=on_event,
@@ -70,7 +74,7 @@ def train(
 @contextmanager
 def training_progress() -> Iterator["OnEvent"]:
     """Show the events of a recipe: a progress bar for each phase, a line for each snapshot."""
-    from ..recipes import PhaseStarted, SnapshotTaken, StepDone
+    from ..recipes import FilesSkipped, PhaseStarted, SnapshotTaken, StepDone
 
     with bars() as progress:
         tasks = {}
@@ -78,6 +82,10 @@ def training_progress() -> Iterator["OnEvent"]:
         def on_event(event: "Event") -> None:
             if isinstance(event, PhaseStarted):
                 tasks[event.phase] = progress.add_task(PHASES[event.phase], total=event.steps)
+            elif isinstance(event, FilesSkipped):
+                count, more = len(event.paths), ", ..." if len(event.paths) > 3 else ""
+                files = "file that cannot be read" if count == 1 else "files that cannot be read"
+                say(f"Skipped {count} {files} as images: {', '.join(event.paths[:3])}{more}")
             elif isinstance(event, StepDone):
                 progress.update(tasks[event.phase], completed=event.step)
             elif isinstance(event, SnapshotTaken):

@@ -116,7 +116,7 @@ def connect(app: Dash, worker: Worker) -> None:
     ) -> tuple[Any, str]:
         content = content_now(values)
         if content is None:
-            return no_update, snapshot_titles(worker.run.snapshots)[snapshot]
+            return no_update, snapshot_titles(worker.shown)[snapshot]
         row = row if row is not None and row < content.n_rows else None
         return embedding_figure(content, snapshot=snapshot, row=row, members=members), content.titles[snapshot]
 
@@ -174,7 +174,7 @@ def connect(app: Dash, worker: Worker) -> None:
         chosen = None
         if content is not None and row is not None and row < content.n_rows and content.scores.identity == ["channel"]:
             chosen = int(content.scores.rows["channel"].iloc[row])
-        number = int(layer.snapshots["snapshot"].iloc[snapshot])
+        number = int(worker.shown["snapshot"].iloc[snapshot])
         picture = input_image(worker.run, sample)
         shown = [] if picture is None else [html.Img(src=picture, alt="The image that the network saw")]
         return grid_figure(layer, snapshot=number, sample=sample, chosen=chosen), shown
@@ -203,7 +203,7 @@ def _connect_similarity(app: Dash, worker: Worker) -> None:
         found = worker.answer(SimilarityOf())
         if found is None:
             return no_update, no_update, True
-        charts = similarity_charts(found, titles=snapshot_titles(worker.run.snapshots))
+        charts = similarity_charts(found, titles=snapshot_titles(worker.shown))
         whole = heat_map(charts["layers"], stage=snapshot)
         if "snapshots" not in charts:
             return whole, no_update, False
@@ -263,7 +263,7 @@ def _connect_time(app: Dash, worker: Worker) -> None:
         prevent_initial_call=True,
     )
     def play(_clicks: int, _beats: int, snapshot: int, still: bool) -> tuple[bool, str, Any]:
-        last = len(worker.run) - 1
+        last = len(worker.shown) - 1
         if ctx.triggered_id == "play":
             if not still:
                 return True, "Play", no_update
@@ -283,7 +283,7 @@ def _connect_time(app: Dash, worker: Worker) -> None:
             worker.reopen()
         newer = worker.newer()
         more = [f"; {newer} more by now ", html.Button("Show them", id={"refresh": 0}, type="button")] if newer else []
-        return [about(worker.run), *more], len(worker.run) - 1, sample_names(worker.run)
+        return [about(worker.run, worker.shown), *more], len(worker.shown) - 1, sample_names(worker.run)
 
 
 def _name(worker: Worker, question: Question) -> str | None:

@@ -2,11 +2,12 @@
 
 from typing import Any
 
+import pandas as pd
 from dash import dcc, html
 
 from ..plot.drawing import metric_title, metrics_to_draw, snapshot_titles
 from ..report.charts import layout_of, metric_chart
-from ..report.content import choose_layers
+from ..report.content import choose_layers, diverged_lines
 from ..store import Run
 from ._figures import sample_names
 from ._questions import CLUSTERERS, QUANTITIES, VIEWS
@@ -15,7 +16,7 @@ MOST_METRICS = 4
 TICK, LOOK = 400, 10_000  # milliseconds between two looks at the answer, and at the run
 
 
-def page(run: Run) -> html.Div:
+def page(run: Run, shown: pd.DataFrame) -> html.Div:
     """Return the page: the controls, and the panels that follow them."""
     return html.Div(
         [
@@ -23,9 +24,9 @@ def page(run: Run) -> html.Div:
             html.Div([_controls(run), html.P(id="status", role="status")], className="controls"),
             html.Main(
                 [
-                    _embedding(run),
+                    _embedding(len(shown)),
                     _row(),
-                    _flow(run),
+                    _flow(len(shown)),
                     _grid(),
                     _similarity(),
                     _metrics(run),
@@ -66,8 +67,8 @@ def _controls(run: Run) -> html.Div:
     )
 
 
-def _embedding(run: Run) -> html.Section:
-    last = len(run) - 1
+def _embedding(n_snapshots: int) -> html.Section:
+    last = n_snapshots - 1
     return _panel(
         "The embedding",
         html.Div(
@@ -113,8 +114,8 @@ def _grid() -> html.Section:
     )
 
 
-def _flow(run: Run) -> html.Section:
-    chart = html.Div(_graph("flow", 430), style={"minWidth": max(640, 88 * len(run) + 180)})
+def _flow(n_snapshots: int) -> html.Section:
+    chart = html.Div(_graph("flow", 430), style={"minWidth": max(640, 88 * n_snapshots + 180)})
     return _panel(
         "Flow between clusters",
         html.Div(chart, className="scroll"),
@@ -170,7 +171,10 @@ def _number(name: str, label: str, value: int, *, least: int) -> html.Label:
     )
 
 
-def about(run: Run) -> str:
-    """Say what the run is."""
+def about(run: Run, shown: pd.DataFrame) -> str:
+    """Say what the run is, and which snapshots are left out because layers gave NaN or infinite values."""
     titles = snapshot_titles(run.snapshots)
-    return f"{len(run.layers)} layers, {len(run)} snapshots ({titles[0]} to {titles[-1]}), {run.n_samples} images"
+    text = f"{len(run.layers)} layers, {len(run)} snapshots ({titles[0]} to {titles[-1]}), {run.n_samples} images"
+    if len(shown) == len(run):
+        return text
+    return f"{text}. Left out, as layers gave NaN or infinite values: {'; '.join(diverged_lines(run))}"

@@ -51,10 +51,11 @@ class ContentOf:
     def answer(self, run: Run, announce: Announce) -> LayerContent:
         """Compute it, or take what is saved beside the run."""
         layer = layer_of(run, self.layer, quantity=self.quantity)
-        whole = layer.vectors(self.view)
+        snapshots = run.finite_snapshots()
+        whole = layer.vectors(self.view, snapshots=snapshots)
         vectors = whole
         if whole.rows_per_snapshot > self.n_rows:
-            vectors = layer.vectors(self.view, n_rows=self.n_rows, random_state=self.random_state)
+            vectors = layer.vectors(self.view, snapshots=snapshots, n_rows=self.n_rows, random_state=self.random_state)
         found = analyze(
             vectors,
             n_clusters=self.n_clusters,
@@ -68,7 +69,7 @@ class ContentOf:
             announce(f"clusters by {self.clusterer}, {self.fit}")
             count = min(self.n_clusters, vectors.rows_per_snapshot)
             # of all snapshots together, a row is there once for each, and those lie together
-            fewest = 5 * (len(run) if self.fit == "pooled" else 1)
+            fewest = 5 * (len(snapshots) if self.fit == "pooled" else 1)
             clusters = cluster(found.scores, self._clusterer(count, fewest=fewest), fit=self.fit)
             history = track(clusters)
         return LayerContent(
@@ -114,8 +115,8 @@ class TopImagesOf:
         """Compute it: reads two snapshots of the layer."""
         announce(f"the top images of {self.layer}")
         layer = layer_of(run, self.layer, quantity=self.quantity)
-        every = layer.snapshots["snapshot"]
-        return top_images(layer, k=5, snapshots=sorted({int(every.iloc[0]), int(every.iloc[-1])}), max_bytes=MAX_BYTES)
+        every = run.finite_snapshots()
+        return top_images(layer, k=5, snapshots=sorted({every[0], every[-1]}), max_bytes=MAX_BYTES)
 
 
 Question = ContentOf | SimilarityOf | TopImagesOf

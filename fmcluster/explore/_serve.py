@@ -38,6 +38,8 @@ def build_app(run: Run) -> Dash:
         If `run` is something else.
     StoreError
         If the run has no snapshot yet.
+    ValueError
+        If no snapshot is finite in all layers.
     """
     if not isinstance(run, Run):
         raise TypeError(f"build_app received a {type(run).__name__}; expected a Run, made by open_run(path)")
@@ -52,7 +54,7 @@ def build_app(run: Run) -> Dash:
         on_error=None,
     )
     worker = Worker(run)
-    app.layout = lambda: page(worker.run)
+    app.layout = lambda: page(worker.run, worker.shown)
     connect(app, worker)
     return app
 

@@ -4,6 +4,8 @@ from collections import OrderedDict
 from threading import Condition, Thread
 from typing import Any
 
+import pandas as pd
+
 from ..store import Run, open_run
 from ._questions import Question
 
@@ -20,10 +22,23 @@ class Worker:
     ----------
     run : Run
         Made by `open_run`.
+
+    Attributes
+    ----------
+    run : Run
+        The run, as it was when it was last opened.
+    shown : DataFrame
+        Its snapshots at which all layers are finite: ``snapshot, epoch, step``.
+
+    Raises
+    ------
+    ValueError
+        Where there is none.
     """
 
     def __init__(self, run: Run) -> None:
         self.run = run
+        self.shown = _finite(run)
         self._answers: OrderedDict[tuple[int, Question], Any] = OrderedDict()
         self._refusals: dict[tuple[int, Question], str] = {}
         self._waiting: OrderedDict[type, Question] = OrderedDict()
@@ -77,8 +92,9 @@ class Worker:
     def reopen(self) -> None:
         """Go on with all snapshots that are committed by now."""
         fresh = open_run(self.run.path)
+        shown = _finite(fresh)
         with self._changed:
-            self.run = fresh
+            self.run, self.shown = fresh, shown
 
     def _work(self) -> None:
         while True:
@@ -104,3 +120,7 @@ class Worker:
     def _announce(self, what: str) -> None:
         with self._changed:
             self._doing = what
+
+
+def _finite(run: Run) -> pd.DataFrame:
+    return run.snapshots.set_index("snapshot", drop=False).loc[run.finite_snapshots()].reset_index(drop=True)

@@ -14,6 +14,7 @@ from ..report.content import (
     LayerContent,
     Settings,
     choose_layers,
+    diverged_lines,
     make_layer_content,
     make_overview,
     name_sample,
@@ -24,6 +25,7 @@ from ._entries import Distribution, Entry, Moment, Picture, Scalar, Table, Text,
 Progress = Callable[[str, int, int], None]
 
 MOST_CHANNELS = 100
+DIVERGED = "Left out of what follows, as layers gave NaN or infinite values:"
 MOST_ROWS = 200_000  # of a table
 STAGES = 5  # of a layer: three of its content, then pictures of samples and of the content
 
@@ -81,7 +83,8 @@ def choose(
     KeyError
         Where it has no such layer.
     ValueError
-        Where it has no such sample, the view is unknown, or no layer or cluster is asked for.
+        Where it has no such sample, the view is unknown, no layer or cluster is asked for, or no snapshot is finite in
+        all layers.
     TypeError
         For what is not a run, and layers or samples that are not in a sequence.
     """
@@ -98,6 +101,7 @@ def choose(
     drawn = tuple(dict.fromkeys(choose_layers(run) if layers is None else layers))
     for name in drawn:
         run[name].vectors(view)
+    kept = run.finite_snapshots()
     known = run.common_samples(range(len(run)))
     if samples is None:
         samples = known[:1].tolist()
@@ -113,7 +117,12 @@ def choose(
         drawn=drawn,
         samples=tuple(dict.fromkeys(int(sample) for sample in samples)),
         settings=Settings(
-            view=view, n_clusters=n_clusters, reducer=reducer, random_state=random_state, max_bytes=max_bytes
+            view=view,
+            n_clusters=n_clusters,
+            reducer=reducer,
+            random_state=random_state,
+            max_bytes=max_bytes,
+            snapshots=tuple(kept) if len(kept) < len(run) else None,
         ),
         diagnosis=diagnosis,
         cache=ResultCache.beside(run) if cache == "beside" else cache,
@@ -143,6 +152,10 @@ def collect(wanted: Wanted, *, progress: Progress | None = None) -> Iterator[Ent
     yield from _numbers(run, when)
     for name in wanted.measured:
         yield from _statistics(run[name], when)
+    if left_out := diverged_lines(run):
+        yield Text("snapshot/diverged", when[-1], (DIVERGED, *left_out))
+    if wanted.settings.snapshots is not None:
+        when = [moment for moment in when if moment.snapshot in wanted.settings.snapshots]
     cache = wanted.cache
     for name in wanted.drawn:
         layer = run[name]

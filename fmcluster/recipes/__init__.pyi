@@ -6,6 +6,7 @@ from ._digits import DigitImages as DigitImages
 from ._digits import DigitSplits as DigitSplits
 from ._digits import load_digit_splits as load_digit_splits
 from ._events import Event as Event
+from ._events import FilesSkipped as FilesSkipped
 from ._events import PhaseStarted as PhaseStarted
 from ._events import Progress as Progress
 from ._events import SnapshotTaken as SnapshotTaken

@@ -67,5 +67,18 @@ class SnapshotTaken:
     loss: float
 
 
-Event = PhaseStarted | StepDone | SnapshotTaken
+@dataclass(frozen=True)
+class FilesSkipped:
+    """Files were left out that cannot be read as images.
+
+    Attributes
+    ----------
+    paths : tuple of str
+        Where they are.
+    """
+
+    paths: tuple[str, ...]
+
+
+Event = PhaseStarted | StepDone | SnapshotTaken | FilesSkipped
 Progress = Callable[[Event], None]

@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import StepLR
 
 from ..capture import Recorder
 from ._devices import choose_device, seeded
-from ._events import Progress, SnapshotTaken
+from ._events import FilesSkipped, Progress, SnapshotTaken
 from ._images import load_image_folder
 from ._models import freeze_backbone, load_resnet
 from ._training import make_loader, snapshot_steps, train_with_snapshots
@@ -57,6 +57,7 @@ def finetune(
     device: str | None = None,
     mode: Literal["x", "w"] = "x",
     workers: int = 0,
+    skip_broken: bool = False,
     progress: Progress | None = None,
 ) -> FinetuneResult:
     """Fine-tune a ResNet as the tutorial does, and record its feature maps on validation images.
@@ -92,8 +93,10 @@ def finetune(
         ``"x"``: the run must not exist; ``"w"``: it is replaced.
     workers : int
         Processes that load images; 0 loads in this one.
+    skip_broken : bool
+        Leave out files that cannot be read as images; how many is noted in the run.
     progress : callable, optional
-        Receives `PhaseStarted`, `StepDone` and `SnapshotTaken`.
+        Receives `PhaseStarted`, `StepDone`, `SnapshotTaken` and `FilesSkipped`.
 
     Returns
     -------
@@ -115,7 +118,9 @@ def finetune(
     if mode not in ("x", "w"):
         raise ValueError(f"mode is {mode!r}: expected x (a new run) or w (replace it); training starts from epoch 0")
     chosen = choose_device(device)
-    images = load_image_folder(data, probe_size=probe_size, random_state=random_state)
+    images = load_image_folder(data, probe_size=probe_size, random_state=random_state, skip_broken=skip_broken)
+    if images.skipped and progress is not None:
+        progress(FilesSkipped(images.skipped))
     train_loader = make_loader(
         images.train, batch_size=batch_size, shuffle=True, random_state=random_state, workers=workers
     )
@@ -137,6 +142,8 @@ def finetune(
             "batch_size": batch_size,
             "random_state": random_state,
         }
+        if skip_broken:
+            notes["files skipped"] = len(images.skipped)
         recorder = Recorder(
             network,
             output,

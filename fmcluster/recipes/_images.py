@@ -32,15 +32,20 @@ class ImageData:
         The images whose feature maps are recorded: `val`, or a `torch.utils.data.Subset` of it.
     classes : tuple of str
         Class names; a label is a position in it.
+    skipped : tuple of str
+        The paths of files that cannot be read as images, which were left out because that was asked for.
     """
 
     train: Dataset[tuple[Tensor, int]]
     val: Dataset[tuple[Tensor, int]]
     probe: Dataset[tuple[Tensor, int]]
     classes: tuple[str, ...]
+    skipped: tuple[str, ...] = ()
 
 
-def load_image_folder(data: str | Path, *, probe_size: int | None = None, random_state: int = 0) -> ImageData:
+def load_image_folder(
+    data: str | Path, *, probe_size: int | None = None, random_state: int = 0, skip_broken: bool = False
+) -> ImageData:
     """Open ``DATA/train/<class>/*`` and ``DATA/val/<class>/*``.
 
     Files that are no images by their extension are passed over.
@@ -54,6 +59,9 @@ def load_image_folder(data: str | Path, *, probe_size: int | None = None, random
         default.
     random_state : int
         Of that draw.
+    skip_broken : bool
+        Read every file once, and leave out those that cannot be read; otherwise such a file is an error, by its name,
+        when its item is asked for.
 
     Returns
     -------
@@ -82,6 +90,7 @@ def load_image_folder(data: str | Path, *, probe_size: int | None = None, random
     evaluating = [transforms.Resize(256), transforms.CenterCrop(224)]
     train = _open_part(folder / "train", transforms.Compose([*augmenting, transforms.ToTensor(), normalize]))
     val = _open_part(folder / "val", transforms.Compose([*evaluating, transforms.ToTensor(), normalize]))
+    skipped = [path for part in (train, val) for path in _leave_out_broken(part)] if skip_broken else []
     if train.classes != val.classes:
         difference = _difference(train.classes, val.classes)
         raise ValueError(
@@ -91,7 +100,7 @@ def load_image_folder(data: str | Path, *, probe_size: int | None = None, random
     probe: Dataset[tuple[Tensor, int]] = val
     if probe_size is not None:
         probe = Subset(val, draw_evenly(val.targets, size=probe_size, random_state=random_state))
-    return ImageData(train=train, val=val, probe=probe, classes=tuple(train.classes))
+    return ImageData(train=train, val=val, probe=probe, classes=tuple(train.classes), skipped=tuple(skipped))
 
 
 def draw_evenly(targets: list[int], *, size: int, random_state: int) -> list[int]:
@@ -155,7 +164,10 @@ def _load_image(path: str) -> Image.Image:
                 return Image.fromarray((pixels // 257 if wide else pixels).clip(0, 255).astype(np.uint8)).convert("RGB")
             return image.convert("RGB")
     except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as an image ({error}); repair or remove the file") from error
+        raise ValueError(
+            f"{path} cannot be read as an image ({error}); repair or remove the file, or pass "
+            f"skip_broken=True (--skip-broken)"
+        ) from error
 
 
 def _open_part(part: Path, transform: transforms.Compose) -> ImageFolder:
@@ -168,6 +180,31 @@ def _open_part(part: Path, transform: transforms.Compose) -> ImageFolder:
             f"no images in {part} for {', '.join(empty)}: add some ({', '.join(IMG_EXTENSIONS)}) or remove the folder"
         )
     return _VisibleFolder(str(part), transform=transform, loader=_load_image)
+
+
+def _leave_out_broken(part: ImageFolder) -> list[str]:
+    """Leave out the files that cannot be read, and return their paths.
+
+    Raises
+    ------
+    ValueError
+        Where a class has no other.
+    """
+    broken = []
+    for path, _ in part.samples:
+        try:
+            _load_image(path)
+        except ValueError:
+            broken.append(path)
+    unreadable = set(broken)
+    part.samples = part.imgs = [(path, label) for path, label in part.samples if path not in unreadable]
+    part.targets = [label for _, label in part.samples]
+    if empty := sorted(set(part.class_to_idx.values()) - set(part.targets)):
+        raise ValueError(
+            f"no image of class {part.classes[empty[0]]!r} in {part.root} can be read; the first file that cannot is "
+            f"{broken[0]}"
+        )
+    return broken
 
 
 def _has_image(folder: Path) -> bool:

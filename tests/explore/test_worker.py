@@ -10,10 +10,12 @@ import pytest
 from sklearn.cluster import AgglomerativeClustering
 
 import fmcluster as fm
+from fmcluster.explore._page import about
 from fmcluster.explore._questions import CLUSTERERS, ContentOf, SimilarityOf, TopImagesOf
 from fmcluster.explore._worker import Worker
 from fmcluster.store import Run
 from tests.explore.explored_run import record
+from tests.report.test_diverged import record as record_diverging
 
 LONG = 120
 
@@ -103,3 +105,17 @@ def test_a_run_that_grows_is_opened_again_when_asked(tmp_path: Path) -> None:
     assert len(worker.run) == 2
     worker.reopen()
     assert (len(worker.run), worker.newer()) == (3, 0)
+
+
+def test_snapshots_that_are_not_finite_are_left_out_and_named(tmp_path: Path) -> None:
+    diverging = record_diverging(tmp_path / "run.zarr", broken=(1,))
+    worker = Worker(diverging)
+    assert worker.shown["snapshot"].tolist() == [0, 2, 3]
+    worker.ask(ContentOf("2", n_clusters=2))
+    content = worker.wait(ContentOf("2", n_clusters=2), seconds=LONG)
+    assert content.titles == ["epoch 0", "epoch 2", "epoch 3"]
+    assert np.isfinite(content.embedding.values).all()
+    assert TopImagesOf("2").answer(diverging, lambda _said: None).snapshots["snapshot"].tolist() == [0, 3]
+    assert about(diverging, worker.shown).endswith("NaN or infinite values: epoch 1: 1 of 3 layers, the first is 2")
+    with pytest.raises(ValueError, match="at each of the 4 snapshots"):
+        Worker(record_diverging(tmp_path / "broken.zarr", broken=(0, 1, 2, 3)))

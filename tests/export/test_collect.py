@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 import wandb
+from sklearn.decomposition import PCA
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fmcluster.cli import main
+from fmcluster.export._collect import choose, collect
 from fmcluster.store import Run
 from tests.export.exported_run import HOSTILE_LAYER
+from tests.report.test_diverged import record as record_diverging
 
 
 def call(*arguments: Any, monkeypatch: pytest.MonkeyPatch) -> int:
@@ -89,3 +92,25 @@ def test_a_missing_package_is_one_line_that_names_the_extra(run: Run, target, ex
     told = capsys.readouterr().err
     assert f"pip install 'fmcluster[{extra}]'" in told
     assert len(told.strip().splitlines()) == 1
+
+
+def test_snapshots_that_are_not_finite_are_left_out_and_named(tmp_path):
+    run = record_diverging(tmp_path / "run.zarr", broken=(3,))
+    wanted = choose(
+        run,
+        layers=["2"],
+        samples=None,
+        view="channel",
+        n_clusters=2,
+        reducer=PCA(2, random_state=0),
+        random_state=0,
+        max_bytes=1 << 28,
+        diagnosis=True,
+        cache=None,
+    )
+    entries = list(collect(wanted))
+    (said,) = [entry for entry in entries if entry.name == "snapshot/diverged"]
+    assert said.lines[1:] == ("epoch 3: 1 of 3 layers, the first is 2",)
+    drawn = {entry.moment.snapshot for entry in entries if entry.name == "2/embedding"}
+    assert drawn == {0, 1, 2}
+    assert {entry.moment.snapshot for entry in entries if entry.name == "metrics/loss"} == {0, 1, 2, 3}

@@ -1,3 +1,4 @@
+import itertools
 import os
 import shutil
 from pathlib import Path
@@ -121,3 +122,24 @@ def test_the_tutorial_images_are_all_there() -> None:
     data = load_image_folder(Path(root) / "hymenoptera_data")
     assert (len(data.train), len(data.val)) == (244, 153)
     assert data.classes == ("ants", "bees")
+
+
+def test_files_that_cannot_be_read_are_left_out_where_that_is_asked_for(tmp_path):
+    for part, name, number in itertools.product(("train", "val"), ("ants", "bees"), range(3)):
+        file = tmp_path / part / name / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 20), (number, 0, 0)).save(file)
+    broken = [tmp_path / "train" / "ants" / "1.png", tmp_path / "val" / "bees" / "0.png"]
+    broken[0].write_bytes(b"no picture")
+    broken[1].write_bytes(broken[1].read_bytes()[:40])
+    with pytest.raises(ValueError, match=r"1\.png cannot be read as an image.*--skip-broken"):
+        load_image_folder(tmp_path).train[1]
+    found = load_image_folder(tmp_path, skip_broken=True)
+    assert found.skipped == tuple(map(str, broken))
+    assert (len(found.train), len(found.val)) == (5, 5)
+    assert [label for _, label in found.train] == [0, 0, 1, 1, 1]
+    assert found.val.targets == [0, 0, 0, 1, 1]
+    for number in range(3):
+        (tmp_path / "val" / "bees" / f"{number}.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"no image of class 'bees' in .*val can be read; the first file .*0\.png"):
+        load_image_folder(tmp_path, skip_broken=True)
