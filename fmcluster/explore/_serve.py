@@ -7,8 +7,10 @@ import threading
 import webbrowser
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from dash import Dash
+from flask import Flask, abort, request
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from ..store import Run, open_run
@@ -16,7 +18,7 @@ from ._callbacks import connect
 from ._page import page
 from ._worker import Worker
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")  # names of this machine that lead nowhere else
 
 
 def build_app(run: Run) -> Dash:
@@ -57,6 +59,18 @@ def build_app(run: Run) -> Dash:
     app.layout = lambda: page(worker.run, worker.shown)
     connect(app, worker)
     return app
+
+
+def _refuse_others(server: Flask) -> None:
+    """Refuse what a page of somebody else asks for: one whose name leads here, and one that is open beside this one."""
+
+    @server.before_request
+    def refuse() -> None:
+        own = urlsplit(f"//{request.headers.get('Host', '')}")
+        origin = request.headers.get("Origin")
+        asks = own if origin is None else urlsplit(origin)
+        if own.hostname not in LOOPBACK or (asks.hostname, asks.port) != (own.hostname, own.port):
+            abort(403)
 
 
 def _check_free(host: str, port: int) -> None:
@@ -116,8 +130,7 @@ def serve(
         raise ValueError(f"port is {port}; expected a number from 0 to 65535")
     app = build_app(run if isinstance(run, Run) else open_run(run))
     if host in LOOPBACK:
-        # a page elsewhere that has its own name lead here is refused
-        app.server.config["TRUSTED_HOSTS"] = [*LOOPBACK]
+        _refuse_others(app.server)
     _check_free(host, port)
     server = make_server(host, port, app.server, threaded=True, request_handler=_Quiet)
     address = f"http://{f'[{host}]' if ':' in host else host}:{server.server_port}/"

@@ -13,6 +13,7 @@ import pytest
 
 import fmcluster.cli
 from fmcluster.explore import build_app, serve
+from fmcluster.explore._serve import _refuse_others
 from fmcluster.store import Run
 
 
@@ -39,8 +40,31 @@ def test_it_is_served_on_a_free_port_of_this_machine_to_this_machine_alone(run: 
     assert address[0].startswith("http://127.0.0.1:")
     assert urlopen(address[0]).status == 200
     # a page elsewhere, whose name leads here
-    with pytest.raises(HTTPError, match="400"):
+    with pytest.raises(HTTPError, match="403"):
         urlopen(Request(address[0], headers={"Host": "elsewhere.example"}))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8050", "localhost:8050", "[::1]:8050"])
+def test_only_its_own_page_is_answered(host: str, run: Run) -> None:
+    app = build_app(run)
+    _refuse_others(app.server)
+    client = app.server.test_client()
+
+    def status(**headers: str) -> int:
+        return client.get("/_dash-layout", headers={"Host": host} | headers).status_code
+
+    assert status() == 200
+    assert status(Origin=f"http://{host}") == 200
+    for origin in (
+        "http://elsewhere.example",
+        f"http://{host[:-1]}1",
+        "null",
+        "",
+        "http://localhost.elsewhere.example",
+    ):
+        assert status(Origin=origin) == 403
+    for other in ("elsewhere.example", "localhost.elsewhere.example:8050", "", "[::2]:8050", "192.168.0.2:8050"):
+        assert status(Host=other) == 403
 
 
 def test_something_else_than_a_run_is_refused() -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from sklearn.decomposition import PCA
 
 import fmcluster as fm
@@ -233,3 +234,13 @@ def test_pictures_show_the_stored_maps(written: Written) -> None:
 def test_what_is_no_run_is_named(tmp_path):
     with pytest.raises(TypeError, match="received a str; expected a Run, made by open_run"):
         fm.write_report("run.zarr", tmp_path / "report.html")
+
+
+def test_a_run_without_a_layer_of_enough_channels_is_refused_in_words(tmp_path):
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 1, 3))
+    with fm.Recorder(
+        model, tmp_path / "run.zarr", probe=torch.utils.data.TensorDataset(torch.rand(8, 3, 8, 8))
+    ) as each:
+        each.snapshot(epoch=0)
+    with pytest.raises(ValueError, match=r"no layer of .* has 4 channels, counted over its snapshots"):
+        fm.write_report(fm.open_run(tmp_path / "run.zarr"), tmp_path / "report.html")

@@ -23,9 +23,19 @@ def choose_layers(run: Run) -> list[str]:
     -------
     list of str
         Names in forward order; for a torchvision ResNet's children ``conv1`` and ``layer1`` to ``layer4``.
+
+    Raises
+    ------
+    ValueError
+        Where no layer has enough channels for an embedding.
     """
     layers = {name: run[name] for name in run.layers}
     drawable = [name for name in run.layers if layers[name].n_channels * layers[name].shape[0] >= AT_LEAST]
+    if not drawable:
+        raise ValueError(
+            f"no layer of {run.path} has {AT_LEAST} channels, counted over its snapshots, which an embedding needs: "
+            f"record layers with more channels, or more snapshots"
+        )
     chosen: list[str] = []
     for rank in range(4):
         if len(chosen) < AT_LEAST:
