@@ -113,10 +113,10 @@ def _draw_matches(ax: Axes, matches: pd.DataFrame, *, layers: list[str], other: 
             low, first, middle, third, high = np.quantile(known, [0.05, 0.25, 0.5, 0.75, 0.95])
             ax.plot([low, high], [height, height], color=color, lw=1.2)
             ax.plot([first, third], [height, height], color=color, lw=4.5, solid_capstyle="butt")
-            ax.plot([middle], [height], marker="o", ms=5, color="white", mec=color, mew=1.5)
+            ax.plot([middle], [height], marker="o", ms=5, color="white", mec=color, mew=1.5, clip_on=False)
         text = f"{len(known)} of {len(of_layer)}" if len(of_layer) else "of unlike shape"
         ax.annotate(
-            text, (1.0, height), xycoords=ax.get_yaxis_transform(), xytext=(4, 0), textcoords="offset points",
+            text, (1.0, height), xycoords=ax.get_yaxis_transform(), xytext=(7, 0), textcoords="offset points",
             va="center", fontsize=8, color=FAINT, annotation_clip=False,
         )  # fmt: skip
     dress_curve(ax, title="Matched channels at the last snapshots", x="correlation of matched channels", y="")

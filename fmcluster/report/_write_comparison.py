@@ -44,7 +44,8 @@ def write_comparison(comparison: Comparison, path: str | os.PathLike[str]) -> Pa
         raise TypeError(f"received a {type(comparison).__name__}; expected a Comparison, made by compare(run, other)")
     target = checked_target(Path(path))
     picture = figure_picture(plot.compare(comparison), PICTURE_ALT, dpi=150, lossless=True)
-    names = comparison.runs["name"].tolist()
+    by = "name" if comparison.runs["name"].is_unique else "path"
+    names = comparison.runs[by].tolist()
     metric_names = recorded_metrics(comparison.metrics)[:MOST_METRICS]
     rows = layer_rows(comparison)
     epochs = _common_epochs(comparison)
@@ -105,10 +106,11 @@ def _extremes(comparison: Comparison, *, epoch: int) -> list[str]:
         if len(known) < 2:
             continue
         most, least = max(known, key=known.__getitem__), min(known, key=known.__getitem__)
-        lines.append(
-            f"of run 0 and run {other}, {most} is most similar (CKA {known[most]:.2f}) and {least} least "
-            f"({known[least]:.2f})."
-        )
+        pair = f"of run 0 and run {other}"
+        if f"{known[most]:.2f}" == f"{known[least]:.2f}":
+            lines.append(f"{pair}, all layers have a CKA of {known[most]:.2f}.")
+            continue
+        lines.append(f"{pair}, {most} is most similar (CKA {known[most]:.2f}) and {least} least ({known[least]:.2f}).")
     return lines
 
 

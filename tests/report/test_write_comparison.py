@@ -49,3 +49,12 @@ def test_bad_arguments(comparison, tmp_path):
         write_comparison("run.zarr", tmp_path / "both.html")
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         write_comparison(comparison, tmp_path / "no" / "both.html")
+
+
+def test_runs_of_one_name_are_told_apart_and_equal_numbers_rank_no_layer(tmp_path):
+    maps = {"conv1": ("Conv2d", moving(0)), "fc": ("Linear", head(moving(0)))}
+    runs = [write_run(tmp_path / folder / "run.zarr", maps) for folder in "ab"]
+    page = write_comparison(fm.compare(*runs), tmp_path / "both.html").read_text()
+    assert f"{tmp_path}/a/run.zarr and {tmp_path}/b/run.zarr compared" in page
+    assert "all layers have a CKA of 1.00." in page
+    assert "most similar" not in page

@@ -12,7 +12,7 @@ def faithfulness_line(faithfulness: Faithfulness) -> str:
     Examples
     --------
     >>> faithfulness_line(Faithfulness(0.53, 0.06, 15, 64, 0.93, 0.43, 0.4))  # doctest: +NORMALIZE_WHITESPACE
-    'neighbor recall 0.53 (chance 0.06): points that lie close together are mostly similarity, but not always;
+    'neighbor recall 0.53 (chance 0.06): points that lie close together are mostly similar, but not always;
     motion 0.43: how far a point travels says only roughly how much it changed'
     """
     kept, chance = faithfulness.neighbor_recall, faithfulness.neighbor_recall_chance
@@ -73,9 +73,9 @@ def _nearness(share: float) -> str:
     if share >= 0.7:
         return "points that lie close together really are similar"
     if share >= 0.45:
-        return "points that lie close together are mostly similarity, but not always"
+        return "points that lie close together are mostly similar, but not always"
     if share >= 0.2:
-        return "points that lie close together are often similarity, and often not"
+        return "points that lie close together are often similar, and often not"
     return "do not read much into which points lie close together"
 
 
