@@ -107,10 +107,10 @@ def _extremes(comparison: Comparison, *, epoch: int) -> list[str]:
             continue
         most, least = max(known, key=known.__getitem__), min(known, key=known.__getitem__)
         pair = f"of run 0 and run {other}"
-        if f"{known[most]:.2f}" == f"{known[least]:.2f}":
-            lines.append(f"{pair}, all layers have a CKA of {known[most]:.2f}.")
+        if f"{known[most]:.3f}" == f"{known[least]:.3f}":
+            lines.append(f"{pair}, all layers have a CKA of {known[most]:.3f}.")
             continue
-        lines.append(f"{pair}, {most} is most similar (CKA {known[most]:.2f}) and {least} least ({known[least]:.2f}).")
+        lines.append(f"{pair}, {most} is most similar (CKA {known[most]:.3f}) and {least} least ({known[least]:.3f}).")
     return lines
 
 

@@ -32,7 +32,7 @@ def test_every_number_is_the_comparisons(comparison, tmp_path):
         assert f"<td>{of_layer['correlation'].notna().sum()} of {len(of_layer)}</td>" in row
         assert f"<td>{np.nanmedian(of_layer['correlation']):.3f}</td>" in row
     by_layer = last.set_index("layer")["cka"]
-    expected = f"{by_layer.idxmax()} is most similar (CKA {by_layer.max():.2f}) and {by_layer.idxmin()} least"
+    expected = f"{by_layer.idxmax()} is most similar (CKA {by_layer.max():.3f}) and {by_layer.idxmin()} least"
     assert expected in page
     assert f"{N_SAMPLES} images" in page
 
@@ -56,5 +56,5 @@ def test_runs_of_one_name_are_told_apart_and_equal_numbers_rank_no_layer(tmp_pat
     runs = [write_run(tmp_path / folder / "run.zarr", maps) for folder in "ab"]
     page = write_comparison(fm.compare(*runs), tmp_path / "both.html").read_text()
     assert f"{tmp_path}/a/run.zarr and {tmp_path}/b/run.zarr compared" in page
-    assert "all layers have a CKA of 1.00." in page
+    assert "all layers have a CKA of 1.000." in page
     assert "most similar" not in page
