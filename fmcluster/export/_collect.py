@@ -101,7 +101,7 @@ def choose(
     drawn = tuple(dict.fromkeys(choose_layers(run) if layers is None else layers))
     for name in drawn:
         run[name].vectors(view)
-    kept = run.finite_snapshots()
+    snapshots = tuple(run.finite_snapshots())
     known = run.common_samples(range(len(run)))
     if samples is None:
         samples = known[:1].tolist()
@@ -122,7 +122,7 @@ def choose(
             reducer=reducer,
             random_state=random_state,
             max_bytes=max_bytes,
-            snapshots=tuple(kept) if len(kept) < len(run) else None,
+            snapshots=snapshots,
         ),
         diagnosis=diagnosis,
         cache=ResultCache.beside(run) if cache == "beside" else cache,

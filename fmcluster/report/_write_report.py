@@ -104,7 +104,7 @@ def write_report(
     if not isinstance(run, Run):
         raise TypeError(f"write_report received a {type(run).__name__}; expected a Run, made by open_run(path)")
     run.resolve(snapshot=0)
-    kept = run.finite_snapshots()
+    snapshots = tuple(run.finite_snapshots())
     target = checked_target(Path(path))
     chosen = [run[name] for name in dict.fromkeys(choose_layers(run) if layers is None else layers)]
     if not chosen:
@@ -122,7 +122,7 @@ def write_report(
         reducer=reducer,
         random_state=random_state,
         max_bytes=max_bytes,
-        snapshots=tuple(kept) if len(kept) < len(run) else None,
+        snapshots=snapshots,
     )
     done, total = 0, len(chosen) * STAGES + OVERALL_STAGES * diagnosis + 1
 

@@ -78,12 +78,9 @@ class StoredArray:
             Where a chunk is missing, empty, or fails its checksum.
         """
         slices = (slice(first, first + 1) if isinstance(first, int) else first, *rest)
-        keys = chunk_keys(self.array, *slices)
-        for key in keys:
+        for key in chunk_keys(self.array, *slices):
             self.check_present(key)
         try:
-            for key in keys:
-                self._check_frames(key)
             values = self._decode(slices)
         except Exception as error:  # the codecs raise whatever they like
             key = self._first_damaged(chunk_keys(self.array, *slices))
@@ -99,7 +96,11 @@ class StoredArray:
         full = (*slices, *(slice(None) for _ in self.shape[len(slices) :]))
         box = [slice(*s.indices(n)) for s, n in zip(full, self.shape, strict=True)]
         if any(s.start % k or (s.stop % k and s.stop != n) for s, n, k in zip(box, self.shape, sizes, strict=True)):
-            return np.asarray(self.array[slices]) if self._shards is None else self._decode_part(box, self._shards)
+            if self._shards is not None:
+                return self._decode_part(box, self._shards)
+            self._check_frames(box)
+            return np.asarray(self.array[slices])
+        self._check_frames(box)
         edge = tuple(-(-n // k) * k for n, k in zip(self.shape, sizes, strict=True))
         whole = tuple(slice(s.start, -(-s.stop // k) * k) for s, k in zip(box, sizes, strict=True))
         trim = tuple(slice(0, s.stop - s.start) for s in box)
@@ -150,17 +151,23 @@ class StoredArray:
                 f"`fmcluster verify` lists all damage."
             )
 
-    def _check_frames(self, key: str) -> None:
-        """See that what a file of this machine unpacks to is of the size that it is declared to be."""
+    def _check_frames(self, box: Sequence[slice]) -> None:
+        """See that the files of a box, of this machine, say that they unpack to the size that they are declared to be.
+
+        `read_shard` sees to it by itself, chunk by chunk.
+        """
         store = self.array.store
-        if not isinstance(store, LocalStore) or self._all_nan(key):
+        if not isinstance(store, LocalStore):
             return
-        file = store.root / self.array.path / key
-        if self._shards is not None:
-            check_frames(file, self._shards.layout)
-        elif self.array.shards is None and self.array.dtype.kind in "iuf" and self._is_compressed:
-            with file.open("rb", buffering=0) as opened:
-                check_frame(opened.read(HEADER), nbytes=prod(self.array.chunks) * self.array.dtype.itemsize)
+        for key in chunk_keys(self.array, *box):
+            file = store.root / self.array.path / key
+            if self._all_nan(key):
+                continue
+            if self._shards is not None:
+                check_frames(file, self._shards.layout)
+            elif self.array.shards is None and self.array.dtype.kind in "iuf" and self._is_compressed:
+                with file.open("rb", buffering=0) as opened:
+                    check_frame(opened.read(HEADER), nbytes=prod(self.array.chunks) * self.array.dtype.itemsize)
 
     @cached_property
     def _is_compressed(self) -> bool:
@@ -171,7 +178,6 @@ class StoredArray:
         for key in keys:
             where = zip(map(int, key.split(".")[1:]), shard_shape(self.array), self.shape, strict=True)
             try:
-                self._check_frames(key)
                 self._decode(tuple(slice(at * size, min((at + 1) * size, n)) for at, size, n in where))
             except Exception:
                 return key

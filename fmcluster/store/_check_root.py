@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import StoreError
 from ._compat import open_store, read_bytes
-from ._format import DIMENSIONS, holds_feature_maps
+from ._format import DIMENSIONS, KEY, holds_feature_maps
 
 LARGEST = 64 << 20  # bytes of JSON; a thousand layers with gradients take 7 MB
 MOST_VALUES = 1 << 53  # in an array
@@ -103,8 +103,9 @@ def check_root(path: str, root: Mapping[str, Any]) -> None:
     StoreError
         Where a node lies outside the run or is none of the format's, or an array is not laid out as the format says.
     """
-    attributes = root["attributes"]["fmcluster"]
+    attributes = root["attributes"][KEY]
     try:
+        _require((root["zarr_format"], root["node_type"]) == (3, "group"), "it is no group of Zarr v3")
         nodes = root["consolidated_metadata"]["metadata"]
         for name in _NEEDED:
             _require(name in nodes, f"it names no {name}")

@@ -9,6 +9,7 @@ reads whole files. Parts of a shard that lies on this machine are read by `shard
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import zarr
 from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype
+from zarr.core.group import AsyncGroup, GroupMetadata
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, StorePath
 
@@ -72,8 +74,14 @@ def padded_array(array: zarr.Array[Any], shape: tuple[int, ...]) -> zarr.Array[A
         return zarr.Array.from_dict(array.store_path, metadata)
 
 
+def group_from_metadata(store: Store, metadata: dict[str, Any]) -> zarr.Group:
+    """Return the group at the root of a store, with the metadata given, its consolidated metadata among them."""
+    described = GroupMetadata.from_dict(deepcopy(metadata))  # zarr takes some of it out
+    return zarr.Group(AsyncGroup(metadata=described, store_path=StorePath(store)))
+
+
 def read_bytes(store: Store, key: str, *, at_most: int) -> bytes | None:
-    """Return what lies at a key of a store that is not on this machine; None where there is nothing, or too much."""
+    """Return what lies at a key of a store; None where there is nothing, StoreError where it is too much."""
     try:
         if sync(store.getsize(key)) > at_most:
             raise StoreError(f"{key} in {store} is larger than {at_most >> 20} MiB; nothing was read")

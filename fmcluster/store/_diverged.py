@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from ._format import STATISTICS, statistics_path
-
 if TYPE_CHECKING:
     from ._run import Run
 
@@ -29,8 +27,7 @@ def find_diverged(run: "Run", layers: Sequence[str]) -> pd.DataFrame:
     """
     broken = np.zeros((len(layers), len(run)), dtype=bool)
     for order, name in enumerate(layers):
-        counts = run.stored(statistics_path(name, "activation")).read()[:, STATISTICS.index("nonfinite")]
-        broken[order] = counts.any(axis=1)
+        broken[order] = run.nonfinite(name)
     at = np.flatnonzero(broken.any(axis=0))
     frame = run.snapshots.iloc[at].reset_index(drop=True)
     first = [layers[int(order)] for order in broken[:, at].argmax(axis=0)]

@@ -16,9 +16,9 @@ import zarr
 from ..errors import StoreError
 from ._arrays import StoredArray, shard_shape
 from ._check_root import check_no_links, check_root, read_root
-from ._compat import careful_pipeline, open_store
+from ._compat import careful_pipeline, group_from_metadata, open_store
 from ._diverged import find_diverged, finite_snapshots
-from ._format import LOSS_SCALE, RunKind, array_path, layer_path
+from ._format import LOSS_SCALE, STATISTICS, RunKind, array_path, layer_path, statistics_path
 from ._layer import Layer
 from ._metadata import checked_attributes
 from ._slots import last_slots, ranges
@@ -88,10 +88,11 @@ class Run:
         root = read_root(path)
         self._attributes = checked_attributes(path, root.get("attributes"))
         check_root(path, root)
-        self._group = _open_group(path)
         if self.is_local:
             check_no_links(Path(path), nodes=root["consolidated_metadata"]["metadata"])
+        self._group = _group(path, root)
         self._indices: dict[int, npt.NDArray[np.int64]] = {}
+        self._nonfinite: dict[str, npt.NDArray[np.bool_]] = {}
         self.kind: RunKind = self._attributes.get("kind", "probe")
         self.layers: list[str] = list(self._attributes["layers"])
         self.classes: tuple[str, ...] = tuple(self._attributes.get("classes", ()))
@@ -130,6 +131,13 @@ class Run:
             names = [self.classes[k] if 0 <= k < len(self.classes) else "" for k in frame["label"]]
             frame.insert(1, "class_name", names)
         return frame
+
+    def nonfinite(self, layer: str) -> npt.NDArray[np.bool_]:
+        """Return at which snapshots a layer gave a value that is not finite, by its statistics, which are read once."""
+        if layer not in self._nonfinite:
+            counts = self.stored(statistics_path(layer, "activation")).read()[:, STATISTICS.index("nonfinite")]
+            self._nonfinite[layer] = np.any(counts > 0, axis=1)
+        return self._nonfinite[layer]
 
     def diverged(self, *, layers: Sequence[str] | None = None) -> pd.DataFrame:
         """Return the snapshots at which layers (all by default) gave NaN or infinite values.
@@ -377,8 +385,9 @@ class Run:
         return layer_path(name)
 
 
-def _open_group(path: str) -> zarr.Group:
+def _group(path: str, root: dict[str, Any]) -> zarr.Group:
+    """Return the hierarchy that a root describes; read again, it might show a snapshot that was committed meanwhile."""
     try:
-        return zarr.open_group(open_store(path), mode="r")
+        return group_from_metadata(open_store(path), root)
     except (ValueError, KeyError, TypeError, AttributeError) as error:  # of JSON that is not a group's
         raise StoreError(f"{path} cannot be opened, its zarr.json is damaged: {error}") from error

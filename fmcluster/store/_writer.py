@@ -123,13 +123,13 @@ class RunWriter:
         replace_file(self.path / "zarr.json", UNFINISHED)
         paths = create_arrays(self._root(), specs, n_samples=n_samples, shard_samples=shard_samples)
         self._adopt(paths)
-        names = [spec.name for spec in specs]
-        self.attributes = {"format": VERSION, "kind": kind, "layers": names, "commits": [], "sessions": []}
+        layers = [spec.name for spec in specs]
+        self.attributes = {"format": VERSION, "kind": kind, "layers": layers, "commits": [], "sessions": []}
         self._replace_root()
 
     def tidy(self) -> None:
         """Remove what an earlier session left uncommitted, once it is known that this one goes on with its run."""
-        for file in self.path.rglob("*.partial"):
+        for file in filter(Path.is_file, self.path.rglob("*.partial")):  # a layer may be called so, too
             file.unlink()
         self._forget_uncommitted()
         self._catch_up()

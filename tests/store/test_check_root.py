@@ -17,7 +17,7 @@ import zarr
 from google_crc32c import value as crc32c
 
 from fmcluster.errors import StoreError
-from fmcluster.store import RunWriter, open_run, verify
+from fmcluster.store import LayerSpec, RunWriter, open_run, verify
 
 ACTIVATION = "layers/conv1/activation"
 
@@ -106,6 +106,15 @@ def test_nothing_is_removed_before_the_run_is_known_to_be_resumable(stored):
     with RunWriter(stored, mode="a") as writer:
         writer.tidy()
     assert "epoch/c.3" not in files_of(stored)
+
+
+def test_a_layer_may_be_called_as_files_are_that_are_not_finished(tmp_path):
+    path = tmp_path / "run.zarr"
+    with RunWriter(path) as writer:
+        writer.create([LayerSpec("a.partial", (4,), "float16", "Linear")], n_samples=2, shard_samples=2, kind="probe")
+    with RunWriter(path, mode="a") as writer:
+        writer.tidy()
+    assert open_run(path).layers == ["a.partial"]
 
 
 def change_node(**values):

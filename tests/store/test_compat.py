@@ -1,6 +1,7 @@
 """zarr's private interfaces: each test says what a new version has changed, and what of the store needs it."""
 
 import inspect
+import json
 from importlib.metadata import version
 from pathlib import Path
 
@@ -50,6 +51,20 @@ def test_an_array_is_written_by_the_metadata_that_one_has_not_by_its_file(array:
     larger[8] = 7
     assert (tmp_path / "a" / "c" / "4" / "0").exists()
     assert zarr.open_array(LocalStore(tmp_path), path="a").shape == (5, 4)
+
+
+def test_a_group_shows_the_metadata_that_it_was_given_not_its_file(stored: Path) -> None:
+    root = json.loads((stored / "zarr.json").read_bytes())
+    before = json.dumps(root)
+    shorter = json.loads(before)
+    shorter["consolidated_metadata"]["metadata"]["epoch"]["shape"] = [1]
+    group = compat.group_from_metadata(LocalStore(stored, read_only=True), shorter)
+    assert group["epoch"].shape == (1,), f"Group does not take the metadata it is given: group_from_metadata, {ADAPT}"
+    assert group["step"].shape == (3,)
+    assert "layers/conv1/activation" in group
+    assert shorter["consolidated_metadata"]["metadata"]["epoch"]["shape"] == [1]  # what was given is as it was
+    with pytest.raises(ValueError, match="read-only"):
+        group["epoch"][:] = 0
 
 
 def test_the_size_of_a_file_is_asked_of_any_store(array: zarr.Array) -> None:

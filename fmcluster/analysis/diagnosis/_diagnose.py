@@ -6,7 +6,6 @@ from concurrent.futures import Executor
 from functools import partial
 
 import numpy as np
-import pandas as pd
 
 from ...store import Run
 from .._parallel import own_threads, run_each
@@ -94,11 +93,10 @@ def diagnose(
     thresholds = Thresholds() if thresholds is None else thresholds
     require(thresholds, Thresholds, verb="diagnose", made_by="Thresholds(...)")
     names = chosen_layers(run, layers)
-    left_out = pd.DataFrame(columns=["snapshot", "epoch", "step", "layers", "first"])
+    diverged = run.diverged(layers=names)
+    left_out = diverged if snapshots is None else diverged.iloc[:0]
     if snapshots is None:
         snapshots = run.finite_snapshots(layers=names)
-        if len(snapshots) < len(run):
-            left_out = run.diverged(layers=names)
     first = run[names[0]].vectors("sample", snapshots=snapshots, samples=samples)
     if len(first.samples) < 4:
         raise ValueError(f"diagnose received {len(first.samples)} samples; debiased CKA needs at least 4")

@@ -1,4 +1,4 @@
-"""Maps of the rows of all snapshots: of all together, of one after the other, or by the embedding of one epoch."""
+"""Embeddings of the rows of all snapshots: of all together, of one after the other, or by that of one epoch."""
 
 from collections.abc import Iterator
 from concurrent.futures import Executor
