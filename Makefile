@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow test-all gpu lint docs pictures clean
+.PHONY: demo test test-slow test-all gpu zoo lint docs pictures clean
 
 demo: .venv/installed
 	$(BIN)/fmcluster demo
@@ -31,6 +31,10 @@ gpu: $(if $(filter $(BIN)/python,$(GPU_PYTHON)),.venv/installed-test)
 	$(GPU_PYTHON) benchmarks/kernel.py --output $(GPU_RESULTS)
 	$(GPU_CAPTURE) --images 96 --batch-size 96
 	$(GPU_CAPTURE) --max-size 14
+
+# every model of torchvision that fits in memory, and the table of docs/models.md
+zoo: .venv/installed-test
+	FMCLUSTER_ZOO=all FMCLUSTER_ZOO_TABLE=docs/models.md $(PYTEST) -m slow tests/zoo --numprocesses 1 $(ARGS)
 
 lint: .venv/installed-lint
 	$(BIN)/ruff check .

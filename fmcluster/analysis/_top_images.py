@@ -353,7 +353,7 @@ def relative_centers(layer: Layer) -> tuple[Array, Array]:
     Two ndarrays of shapes (height,) and (width,), float64: NaN where the layer has no positions.
     """
     _, height, width = layer.feature_map_shape
-    if "height" not in layer.dimensions:
+    if layer.dimensions[2:] != ("channel", "height", "width"):
         return np.full(height, np.nan), np.full(width, np.nan)
     full = layer.output_shape[1:]
     centers = []

@@ -45,22 +45,81 @@ class ChannelAxis:
 
 
 def standard_axis(n_axes: int) -> int:
-    """Return where the channels of a batch of so many axes are stored: second of four, else last."""
-    return 1 if n_axes == 4 else n_axes - 1
+    """Return where the channels of a batch of so many axes are by convention: second of four or five, else last."""
+    return 1 if n_axes >= 4 else n_axes - 1
 
 
-def in_order(output: torch.Tensor, axis: int) -> torch.Tensor:
-    """Return a view of a batch of outputs with the channels where they are stored."""
-    standard = standard_axis(output.ndim)
-    return output if axis == standard else output.movedim(axis, standard)
+@dataclass(frozen=True)
+class Fold:
+    """How the rows of an output, several for each sample, belong to the samples.
+
+    Attributes
+    ----------
+    count : int
+        Rows per sample.
+    by_sample : bool
+        Whether the rows of a sample follow one another, as windows do; else the samples follow one another, as in a
+        batch that was concatenated with another.
+    """
+
+    count: int
+    by_sample: bool
+
+    def of(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return a view of shape (n_samples, count, ...) of rows of shape (n_samples * count, ...)."""
+        if self.by_sample:
+            return rows.reshape(-1, self.count, *rows.shape[1:])
+        return rows.reshape(self.count, -1, *rows.shape[1:]).transpose(0, 1)
 
 
-def shape_in_order(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
-    """Return the shape of one sample, with the channels where they are stored; `axis` counts the batch."""
-    rest = list(shape)
-    channels = rest.pop(axis - 1)
-    rest.insert(standard_axis(len(shape) + 1) - 1, channels)
-    return tuple(rest)
+@dataclass(frozen=True)
+class Arrangement:
+    """How an output is brought to the order in which it is stored.
+
+    Attributes
+    ----------
+    axis : int
+        Which axis of what the module returned holds the channels.
+    fold : Fold or None
+        Where it returned several rows for each sample: of vectors they become tokens, of tokens more tokens, of 1-D
+        maps more time, and of feature maps frames.
+    """
+
+    axis: int
+    fold: Fold | None = None
+
+    def of(self, output: torch.Tensor) -> torch.Tensor:
+        """Return a batch in this order, a view where that is possible.
+
+        Returns
+        -------
+        Tensor
+            Of shape (n, channel), (n, token, channel), (n, channel, height, width) or (n, channel, frame, height,
+            width). 1-D maps get a height of 1.
+        """
+        axis = self.axis
+        if self.fold is not None:
+            n_axes = output.ndim
+            output = self.fold.of(output)
+            if n_axes == 3 and axis == 2:
+                output = output.flatten(1, 2)
+            elif n_axes == 3:
+                output = output.movedim(1, 2).flatten(2, 3)
+            else:
+                axis += 1
+        if output.ndim == 3 and axis == 1:
+            return output.unsqueeze(2)
+        standard = standard_axis(output.ndim)
+        return output if axis == standard else output.movedim(axis, standard)
+
+    def is_time(self, n_axes: int) -> bool:
+        """Whether a batch of so many axes, as the module returned it, is of 1-D maps."""
+        return n_axes == 3 and self.axis == 1
+
+    def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of one sample in this order, of rows of this shape."""
+        rows = 1 if self.fold is None else self.fold.count
+        return tuple(self.of(torch.empty((rows, *shape), device="meta")).shape[1:])
 
 
 class AxisTracker:

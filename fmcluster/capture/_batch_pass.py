@@ -1,5 +1,6 @@
 """Batch pass: one training batch on its way through the model, in however many forward passes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -46,11 +47,15 @@ class BatchPass:
         Knows, in the first batch, which axis holds the channels.
     optional : bool
         Whether modules that return no batch are left out; else they are an error.
+    on_error : callable, optional
+        Takes what goes wrong in a hook on a gradient.
 
     Attributes
     ----------
     seen : dict of Firing to FirstOutput
         In the first batch: what the layers returned.
+    left_out : dict of str to str
+        In the first batch: why a part of an output, or an optional layer, is not recorded.
     """
 
     def __init__(
@@ -64,9 +69,11 @@ class BatchPass:
         number: int,
         tracker: AxisTracker,
         optional: bool = False,
+        on_error: Callable[[Exception], None] | None = None,
     ) -> None:
         self.length = length
         self.seen: dict[Firing, FirstOutput] = {}
+        self.left_out: dict[str, str] = {}
         self._context = context
         self._keep = keep
         self._copier = copier
@@ -78,7 +85,7 @@ class BatchPass:
         self._gradients: dict[Firing, dict[int, int]] = {}
         self._open: set[tuple[Firing, int]] = set()
         self._held: list[_HeldCopy] = []
-        self._hooks = GradientHooks()
+        self._hooks = GradientHooks(on_error=on_error)
 
     @property
     def is_complete(self) -> bool:
@@ -99,7 +106,8 @@ class BatchPass:
             raise CaptureError(
                 f"layer {planned.spec.name!r} changed: it returned {tuple(output.shape)} for a batch of {self.length} "
                 f"samples ({start} of which it had returned before); expected (n, "
-                f"{', '.join(map(str, planned.output))}), and no more rows than the batch has"
+                f"{', '.join(map(str, planned.output))}), and no more rows than the batch has. Of a layer that returns "
+                f"several rows for each sample, Recorder can tell whose they are; here, leave it out of `layers`."
             )
         self._rows[firing] = start + count
         self._take(firing, planned, "activation", start, output)
@@ -181,6 +189,7 @@ class BatchPass:
         whole = self._whole()
         odd = {f for f, count in self._rows.items() if count != self.length and f.part and (f.name, f.call) in whole}
         for firing in odd:
+            self.left_out[names_of(firing)[1]] = f"its rows are not the {self.length} samples of the batch"
             del self.seen[firing], self._rows[firing]
             self._gradients.pop(firing, None)
         for piece in self._held:
@@ -196,13 +205,20 @@ class BatchPass:
                 return layers[firing]
             if firing.part and any((f.name, f.call) == (firing.name, firing.call) for f in layers):
                 return None  # what was no batch in the first batch's output is left out
+            if self._optional and all(f.name != firing.name for f in layers):
+                return None
             raise CaptureError(
                 f"layer {firing.name!r} changed: it fired {firing.call + 1} times for one batch, which it did not in "
                 f"the first. What is not training belongs outside `with recorder.batch(indices):`"
             )
         if firing not in self.seen:
             if not is_kept(
-                firing, output, module=module, rows=max(1, min(count, self.length)), optional=self._optional
+                firing,
+                output,
+                module=module,
+                rows=max(1, min(count, self.length)),
+                optional=self._optional,
+                left_out=self.left_out,
             ):
                 return None
             self.seen[firing] = first_output(output, module=module, tracker=self._tracker)

@@ -1,12 +1,11 @@
 """Batch recorder: what the layers of a model return in training's own batches, epoch by epoch, to a run on disk."""
 
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,19 +22,13 @@ from ._datasets import classes, sample_tables
 from ._hooks import CallCounts, Firing, hooked
 from ._indices import Index, as_indices, check_in, count_slots
 from ._layers import PlannedLayer, plan
-from ._options import Channels, Crop, Overflow, PerLayer, RecorderOptions, Size
+from ._loss_scale import Scaler, as_scale
+from ._options import Channels, Crop, OnError, Overflow, PerLayer, RecorderOptions, Size
 from ._patterns import Layers
 from ._recording import Recording
 from .writing import PendingSnapshot, ShardBuffer, as_numbers, check_epoch, check_order
 
 _BATCHES_A_SUM = 8  # sums of so many batches are kept apart, before they are added up in the order of their slots
-
-
-class Scaler(Protocol):
-    """What scales a loss, as `torch.amp.GradScaler` does."""
-
-    def get_scale(self) -> float:
-        """Return what the loss is multiplied with."""
 
 
 @dataclass(eq=False)
@@ -54,8 +47,7 @@ class BatchRecorder(Recording):
     """Records what the layers of a model return in training itself: each epoch's batches become one snapshot.
 
     Use it as a context manager around the training loop, wrap each epoch in `epoch` and each training batch in `batch`.
-    Hooks exist only inside `batch`. Writing happens in the background while training continues; leaving the block waits
-    for it. A fixed probe set is recorded by `Recorder`.
+    Hooks exist only inside `batch`. Writing happens in the background. A fixed probe set is recorded by `Recorder`.
 
     Parameters
     ----------
@@ -69,37 +61,11 @@ class BatchRecorder(Recording):
         How many samples an epoch shows at most; by default as many as the data set has.
     samples_per_shard : int
         About how many samples are written at a time: a whole number of batches as long as the first.
-    layers : {"children", "leaves"}, str, re.Pattern, module class, iterable of these, or callable
-        What to capture: the direct children, all modules without children, names and patterns (``*`` and ``?`` stop
-        at dots), regular expressions, module classes, or a function of name and module. A module that fires several
-        times is stored per call, one that returns several tensors per tensor.
-    record : iterable of {"activation", "gradient"}
-        What to record of a layer's output: its values; and the gradient of the loss with respect to it, in float32.
-        Of a layer that no gradient reaches, such as a frozen one, it is NaN.
-    dtype : {"float16", "float32"}, or mapping of str to these
-        Stored dtype of the values; here and below, a mapping says it by layer name or pattern.
-    channels : slice or sequence of int, or mapping, optional
-        Which channels to keep. All by default.
-    crop : (slice, slice), or mapping, optional
-        Which rows and columns of the feature maps to keep, in a layer's own pixels. All by default.
-    max_size : int or (int, int), or mapping, optional
-        Average larger feature maps (after the crop) down to this height and width. The statistics are of the whole
-        feature maps.
-    channel_axis : int, or mapping of str to int, optional
-        Which axis of a batch of outputs holds the channels, such as 1 or -1, where the modules do not tell: by default
-        it is known from their classes, and stored with how it was known. Channels are stored first of feature maps,
-        last of tokens.
-    overflow : {"error", "clip"}
-        What to do about finite values that the dtype cannot hold (beyond 65504 in float16): refuse the snapshot, or
-        clip and count them.
-    mode : {"x", "a", "w"}
-        "x" refuses an existing run, "a" resumes it after its last whole snapshot, "w" replaces it.
-    max_bytes : int, optional
-        Refuse the snapshot that would make the run larger than this, uncompressed.
-    max_pending_bytes : int
-        How much may wait to be written before capture waits for the disk.
-    notes : mapping, optional
-        JSON-like values to keep with the provenance, such as the seed.
+    layers, record, dtype, channels, crop, max_size, channel_axis, overflow, mode, max_bytes, max_pending_bytes, notes
+        As for `Recorder`.
+    on_error : {"raise", "warn"}
+        What to do where an epoch cannot be recorded: raise an error, also through the model's forward or backward
+        pass, or warn once, leave the epoch out, and let the training go on.
 
     Raises
     ------
@@ -145,6 +111,7 @@ class BatchRecorder(Recording):
         max_bytes: int | None = None,
         max_pending_bytes: int = 512 << 20,
         notes: Mapping[str, Any] | None = None,
+        on_error: OnError = "raise",
     ) -> None:
         if samples_per_shard < 1:
             raise ValueError(f"samples_per_shard is {samples_per_shard}; expected a positive number of samples")
@@ -161,6 +128,7 @@ class BatchRecorder(Recording):
             max_bytes=max_bytes,
             max_pending_bytes=max_pending_bytes,
             notes=notes,
+            on_error=on_error,
         )
         super().__init__(model, path, n_samples=count_slots(n_samples, dataset=dataset), options=options)
         self._dataset = dataset
@@ -170,13 +138,16 @@ class BatchRecorder(Recording):
         self._in_batch = False
 
     @contextmanager
-    def epoch(self, epoch: int) -> Iterator[dict[str, float]]:
+    def epoch(self, epoch: int, *, step: int | None = None) -> Iterator[dict[str, float]]:
         """Record the batches of an epoch; they become one snapshot when the block ends, however early it ends.
 
         Parameters
         ----------
         epoch : int
             The epoch. The snapshot's step is that at the end of the block.
+        step : int, optional
+            Optimizer steps before the block. By default they are counted, and a resumed run's go on from its last
+            snapshot's.
 
         Yields
         ------
@@ -195,24 +166,32 @@ class BatchRecorder(Recording):
         check_epoch(epoch, last=self._last[0])
         if self._layers:
             self._check_size([layer.spec for layer in self._layers.values()], n_snapshots=self._n_snapshots + 1)
+        if step is not None:
+            check_order(epoch, step, last=(-1, -1))
+            self._steps.count, self._resumed_after = int(step), None
         snapshot = PendingSnapshot(epoch=epoch, step=self._steps.count, metrics={})
         blank = np.full(self._n_samples, np.nan)
         self._epoch = _Epoch(snapshot, np.full(self._n_samples, -1, np.int64), blank)
         metrics: dict[str, float] = {}
         try:
-            yield metrics
-            self._raise_failure()
-            check_order(epoch, self._steps.count, last=self._last)
-            snapshot.step, snapshot.metrics = self._steps.count, as_numbers(metrics)
-            self._end(self._epoch)
-        except BaseException:
-            self._session.discard(snapshot)
-            raise
+            try:
+                yield metrics
+            except BaseException as error:
+                self._session.discard(snapshot, error)
+                raise
+            try:
+                self._end(self._epoch, metrics)
+            except BaseException as error:
+                self._session.discard(snapshot, error)
+                if not (self._warns and isinstance(error, Exception)):
+                    raise
+                self._lose(self._epoch, error)
         finally:
             self._epoch = None
         if not snapshot.failed:
             self._last = (epoch, snapshot.step)
             self._n_snapshots += 1
+            self._warned = False
 
     def batch(self, indices: Any, *, loss_scale: float | Scaler = 1.0) -> AbstractContextManager[None]:
         """Record what the layers return, and the gradients that come back, inside the block.
@@ -245,7 +224,9 @@ class BatchRecorder(Recording):
         self._raise_failure()
         if self._epoch is None:
             raise RuntimeError("no epoch is being recorded; use batch inside: with recorder.epoch(number):")
-        epoch, numbers, scale = self._epoch, as_indices(indices), _as_scale(loss_scale)
+        epoch, numbers, scale = self._epoch, as_indices(indices), as_scale(loss_scale)
+        if self._warns and epoch.snapshot.failed:
+            return nullcontext()
         if self._dataset is not None:
             check_in(self._dataset, numbers)
         if epoch.count + len(numbers) > self._n_samples:
@@ -271,6 +252,7 @@ class BatchRecorder(Recording):
             number=epoch.n_batches,
             tracker=tracker,
             optional=self._optional,
+            on_error=partial(self._lose, epoch) if self._warns else None,
         )
         counts = CallCounts(self._modules)
         root = self._model.register_forward_pre_hook(
@@ -286,15 +268,13 @@ class BatchRecorder(Recording):
                     counts=counts,
                     on_recomputed=batch.on_recomputed,
                     optional=self._optional,
+                    on_error=partial(self._lose, epoch) if self._warns else None,
                 ),
                 torch.compiler.set_stance("force_eager"),
             ):
                 yield
-            batch.finish()
-            if epoch.context is None:
-                self._create(batch)
-                epoch.context = self._make_context(epoch)
-                batch.deliver_held(epoch.context)
+            if not (self._warns and epoch.snapshot.failed):
+                self._finish(batch, epoch)
         except BaseException:
             batch.release_held()
             self._withdraw(epoch)
@@ -303,7 +283,29 @@ class BatchRecorder(Recording):
             self._in_batch = False
             root.remove()
             batch.remove_hooks()
-        self._count(epoch, numbers, scale=scale)
+        if self._warns and epoch.snapshot.failed:
+            batch.release_held()
+        else:
+            self._count(epoch, numbers, scale=scale)
+
+    def _finish(self, batch: BatchPass, epoch: _Epoch) -> None:
+        """Check that a batch is whole; after the first, create the run."""
+        try:
+            batch.finish()
+            if epoch.context is None:
+                self._create(batch)
+                epoch.context = self._make_context(epoch)
+                batch.deliver_held(epoch.context)
+        except Exception as error:
+            if not self._warns:
+                raise
+            self._lose(epoch, error)
+
+    def _lose(self, epoch: _Epoch, error: Exception) -> None:
+        """Give an epoch up, and warn of it."""
+        snapshot = epoch.snapshot
+        snapshot.failed, snapshot.reason = True, snapshot.reason or f"{type(error).__name__}: {error}"
+        self._warn(error)
 
     def _prepare(self) -> None:
         """Nothing is known before the first batch."""
@@ -335,9 +337,17 @@ class BatchRecorder(Recording):
         if context is not None:
             self._session.put_alone(snapshot, partial(context.buffer.rewind, count), what="withdrawing a batch")
 
-    def _end(self, epoch: _Epoch) -> None:
+    def _end(self, epoch: _Epoch, metrics: Mapping[str, float]) -> None:
         """Queue what is left of an epoch, and its commit."""
         snapshot, session = epoch.snapshot, self._session
+        if (failure := self._take_failure()) is not None:
+            raise failure
+        if self._warns and snapshot.failed:
+            session.discard(snapshot)
+            return
+        self._check_steps(snapshot.epoch)
+        check_order(snapshot.epoch, self._steps.count, last=self._last)
+        snapshot.step, snapshot.metrics = self._steps.count, as_numbers(metrics)
         if not epoch.count or epoch.context is None:
             raise CaptureError(f"epoch {snapshot.epoch} ended without a batch, so there is nothing to record of it")
         session.check_overflow(snapshot)
@@ -352,7 +362,12 @@ class BatchRecorder(Recording):
     def _create(self, batch: BatchPass) -> None:
         """Create the run, or check that it can be resumed: the first batch has shown what the layers return."""
         layers = plan(
-            batch.seen, modules=self._modules, keep=self._keep, shown="the first batch", optional=self._optional
+            batch.seen,
+            modules=self._modules,
+            keep=self._keep,
+            shown="the first batch",
+            optional=self._optional,
+            left_out=batch.left_out,
         )
         specs = [layer.spec for layer in layers.values()]
         self._check_size(specs, n_snapshots=self._n_snapshots + 1)
@@ -361,7 +376,12 @@ class BatchRecorder(Recording):
         self._shard_samples = min(several, self._n_samples) if is_new else open_run(self._session.path).shard_samples
         named = classes(self._dataset) if self._dataset is not None else ()
         self._session.create_or_resume(
-            specs, kind="live", n_samples=self._n_samples, shard_samples=self._shard_samples, classes=named
+            specs,
+            kind="live",
+            n_samples=self._n_samples,
+            shard_samples=self._shard_samples,
+            classes=named,
+            left_out=batch.left_out,
         )
         self._layers = layers
 
@@ -378,17 +398,3 @@ class BatchRecorder(Recording):
                 shard_samples=self._shard_samples,
             ),
         )
-
-
-def _as_scale(loss_scale: float | Scaler) -> float:
-    """Return a loss scale as a number; raise `TypeError` where it is none, `ValueError` where it is not positive."""
-    value: Any = loss_scale.get_scale() if hasattr(loss_scale, "get_scale") else loss_scale
-    try:
-        scale = float(value)
-    except (TypeError, ValueError, RuntimeError):  # the last of a tensor of several numbers
-        raise TypeError(
-            f"loss_scale is {loss_scale!r}; expected a number, or a gradient scaler with get_scale()"
-        ) from None
-    if not (math.isfinite(scale) and scale > 0):
-        raise ValueError(f"loss_scale is {scale}; expected a positive number, 1 where the loss is not scaled")
-    return scale

@@ -15,6 +15,7 @@ from torch import nn
 
 from ..store import LayerSpec, RunWriter, open_run
 from ._hooks import Firing, hooked
+from ._inputs import ModelInputs
 from ._isolation import isolated
 from ._layers import PlannedLayer, discover, select_modules
 from ._options import Channels, Crop, Keep, PerLayer, Size
@@ -96,14 +97,15 @@ def estimate(
         Where a layer does not fire or returns no vectors, tokens or feature maps.
     """
     keep = Keep(dtype, channels, crop, max_size)
+    inputs = ModelInputs((images,))
     return estimate_kept(
-        model, images, n_samples=n_samples, n_snapshots=n_snapshots, layers=layers, keep=keep, max_bytes=max_bytes
+        model, inputs, n_samples=n_samples, n_snapshots=n_snapshots, layers=layers, keep=keep, max_bytes=max_bytes
     )
 
 
 def estimate_kept(
     model: nn.Module,
-    images: torch.Tensor,
+    inputs: ModelInputs,
     *,
     n_samples: int,
     n_snapshots: int,
@@ -112,25 +114,26 @@ def estimate_kept(
     max_bytes: int | None = None,
 ) -> Estimate:
     """Do the same; gradients are counted as large as they are, uncompressed, and their time is not."""
-    if n_samples < 1 or n_snapshots < 1 or len(images) < 1:
+    if n_samples < 1 or n_snapshots < 1 or len(inputs) < 1:
         raise ValueError(
-            f"received {len(images)} images, n_samples={n_samples}, n_snapshots={n_snapshots}; expected one at least"
+            f"received {len(inputs)} images, n_samples={n_samples}, n_snapshots={n_snapshots}; expected one at least"
         )
     plain = plain_model(model)
     modules = select_modules(plain, layers)
-    images = images.to(device_of(plain))
+    inputs = inputs.to(device_of(plain))
     with isolated(plain), tempfile.TemporaryDirectory() as folder:
-        planned = discover(plain, modules, images=images, keep=keep, optional=layers in ("children", "leaves"))
+        found = discover(plain, modules, inputs=inputs, keep=keep, optional=layers in ("children", "leaves"))
+        planned = found.layers
         if max_bytes is not None:
             specs = [layer.spec for layer in planned.values()]
             check_size(specs, max_bytes=max_bytes, n_samples=n_samples, n_snapshots=n_snapshots)
-        with _copies(plain, modules, images=images, planned=planned):
+        with _copies(plain, modules, inputs=inputs, planned=planned):
             pass  # the first forward pass warms up
         start = perf_counter()
-        with _copies(plain, modules, images=images, planned=planned) as copies:
+        with _copies(plain, modules, inputs=inputs, planned=planned) as copies:
             stored = _store(Path(folder) / "run.zarr", planned, copies)
         seconds = perf_counter() - start
-    share = n_samples * n_snapshots / len(images)
+    share = n_samples * n_snapshots / len(inputs)
     rows = []
     for spec in (layer.spec for layer in planned.values()):
         gradient = spec.sample_bytes - replace(spec, gradient=False).sample_bytes
@@ -147,7 +150,7 @@ def estimate_kept(
 
 @contextmanager
 def _copies(
-    model: nn.Module, modules: dict[str, nn.Module], *, images: torch.Tensor, planned: dict[Firing, PlannedLayer]
+    model: nn.Module, modules: dict[str, nn.Module], *, inputs: ModelInputs, planned: dict[Firing, PlannedLayer]
 ) -> Iterator[dict[str, Copy]]:
     """Show the model a batch; what is kept of it is there within the block."""
     copier = Copier(max_bytes=1, clips=True, threads=max(1, torch.get_num_threads()))
@@ -155,11 +158,11 @@ def _copies(
 
     def keep(firing: Firing, output: torch.Tensor, *, module: nn.Module) -> None:
         if (layer := planned.get(firing)) is not None:
-            copies[layer.spec.name] = copier.copy(output, layer.reduction, waits=False)
+            copies[layer.spec.name] = copier.copy(layer.in_order(output), layer.reduction, waits=False)
 
     try:
         with hooked(modules, keep):
-            model(images)
+            inputs.show(model)
         yield copies
     finally:
         for copy in copies.values():
@@ -170,8 +173,9 @@ def _copies(
 def _store(path: Path, planned: dict[Firing, PlannedLayer], copies: dict[str, Copy]) -> dict[str, int]:
     """Write the batch as a run would hold it; return the bytes of each layer."""
     specs = [replace(layer.spec, gradient=False) for layer in planned.values()]
-    arrays = {name: copy.result()[0] for name, copy in copies.items()}
+    arrays = {spec.name: copies[spec.name].result()[0] for spec in specs}
     count = len(next(iter(arrays.values())))
+    arrays = {spec.name: arrays[spec.name].reshape(count, *spec.shape) for spec in specs}
     with RunWriter(path) as writer:
         writer.create(specs, n_samples=count, shard_samples=count, kind="probe")
         with ThreadPoolExecutor(2) as pool:
@@ -212,7 +216,7 @@ def _advice(specs: Sequence[LayerSpec], *, max_bytes: int, total: int, times: in
 
 
 def _average_pooled(spec: LayerSpec, size: int) -> LayerSpec:
-    if len(spec.shape) != 3:
+    if len(spec.shape) < 3:
         return spec
-    channels, height, width = spec.shape
-    return replace(spec, shape=(channels, min(height, size), min(width, size)))
+    *rest, height, width = spec.shape
+    return replace(spec, shape=(*rest, min(height, size), min(width, size)))

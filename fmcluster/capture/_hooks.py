@@ -1,5 +1,6 @@
 """Hooks: forward hooks, and hooks on gradients, for the length of one block."""
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ class Firing:
         How often it had fired before, in this forward pass.
     part : str
         Which tensor of its output: empty where that is a tensor, ``[0]``, ``[1]`` ... of a tuple, ``[key]`` of a
-        mapping.
+        mapping or a dataclass.
     """
 
     name: str
@@ -77,9 +78,16 @@ class CallCounts:
 
 
 class GradientHooks:
-    """Hooks on outputs, which report the gradients with respect to what these held when they were followed."""
+    """Hooks on outputs, which report the gradients with respect to what these held when they were followed.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    on_error : callable, optional
+        Takes what goes wrong in a hook, which otherwise goes through the backward pass.
+    """
+
+    def __init__(self, *, on_error: Callable[[Exception], None] | None = None) -> None:
+        self._on_error = on_error
         self._handles: list[RemovableHandle] = []
         self._views: dict[int, tuple[str, torch.Tensor, int]] = {}
 
@@ -90,9 +98,14 @@ class GradientHooks:
             self._views[key] = layer, output.detach(), version_of(output)
 
         def hook(gradient: torch.Tensor | None) -> None:
-            if key in self._views:
-                _check_unchanged(*self._views.pop(key))
-            on_gradient(gradient)
+            try:
+                if key in self._views:
+                    _check_unchanged(*self._views.pop(key))
+                on_gradient(gradient)
+            except Exception as error:
+                if self._on_error is None:
+                    raise
+                self._on_error(error)
 
         self._handles.append(output.register_hook(hook))  # type: ignore[no-untyped-call]
 
@@ -126,17 +139,27 @@ def hooked(
     counts: CallCounts | None = None,
     on_recomputed: OnRecomputed | None = None,
     optional: bool = False,
+    on_error: Callable[[Exception], None] | None = None,
 ) -> Iterator[None]:
     """Within the block, call ``on_output(firing, tensor, module=module)`` for each tensor that a module returns.
 
     It runs on the current stream, before anything downstream can overwrite the output in place. The hooks are gone when
     the block is left, however it is left. What is computed once more during a backward pass is not an output; it goes
-    to ``on_recomputed``. A module that returns no tensors is an error, unless it is `optional`.
+    to ``on_recomputed``. A module that returns no tensors is an error, unless it is `optional`. What goes
+    wrong in a hook goes to ``on_error``, where that is given, and else through the model's forward pass.
     """
     counts = counts or CallCounts(modules)
 
     def hook_of(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, _inputs: Any, output: Any) -> None:
+            try:
+                take(module, output)
+            except Exception as error:
+                if on_error is None:
+                    raise
+                on_error(error)
+
+        def take(module: nn.Module, output: Any) -> None:
             if in_backward():
                 if on_recomputed is not None:
                     for part, tensor in _tensors(output):
@@ -169,12 +192,12 @@ def hooked(
 
 
 def is_batch(tensor: torch.Tensor) -> bool:
-    """Whether a tensor may be a batch of vectors, tokens or feature maps."""
-    return tensor.ndim in (2, 3, 4) and tensor.is_floating_point()
+    """Whether a tensor may be a batch of vectors, tokens or feature maps: of floating-point or quantized numbers."""
+    return tensor.ndim in (2, 3, 4, 5) and (tensor.is_floating_point() or tensor.is_quantized)
 
 
 def _tensors(output: Any, part: str = "") -> Iterator[tuple[str, torch.Tensor]]:
-    """Find the tensors of an output; within tuples and mappings, those that may be batches."""
+    """Find the tensors of an output; within tuples, mappings and dataclasses, those that may be batches."""
     if isinstance(output, torch.Tensor):
         if not part or is_batch(output):
             yield part, output
@@ -184,3 +207,6 @@ def _tensors(output: Any, part: str = "") -> Iterator[tuple[str, torch.Tensor]]:
     elif isinstance(output, tuple | list):
         for position, value in enumerate(output):
             yield from _tensors(value, f"{part}[{position}]")
+    elif dataclasses.is_dataclass(output) and not isinstance(output, type):
+        for field in dataclasses.fields(output):
+            yield from _tensors(getattr(output, field.name), f"{part}[{field.name}]")

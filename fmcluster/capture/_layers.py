@@ -10,9 +10,10 @@ from torch import nn
 
 from ..errors import CaptureError
 from ..store import LayerSpec, Quantity, layer_expression
-from ._axes import AxisTracker, ChannelAxis, in_order, shape_in_order
+from ._axes import Arrangement, AxisTracker, ChannelAxis, Fold
 from ._hooks import Firing, hooked, is_batch
-from ._options import Keep, Reduction, spec_of
+from ._inputs import ModelInputs
+from ._options import Keep, Reduction
 from ._patterns import Layers, known_names
 
 
@@ -93,21 +94,25 @@ class PlannedLayer:
     spec : LayerSpec
         How it is stored.
     output : tuple of int
-        Shape of what it returns for one sample.
+        Shape of each row that it returns.
     reduction : Reduction
         What is kept of its activations.
-    axis : int
-        Which axis of a batch of its outputs holds the channels.
+    arrangement : Arrangement
+        How its outputs are brought to the order in which they are stored.
     """
 
     spec: LayerSpec
     output: tuple[int, ...]
     reduction: Reduction
-    axis: int
+    arrangement: Arrangement
+
+    def output_shape(self, n_samples: int) -> tuple[int, ...]:
+        """Return the shape of what the module returns for so many samples."""
+        return (n_samples * self.spec.rows_folded, *self.output)
 
     def in_order(self, output: torch.Tensor) -> torch.Tensor:
-        """Return a view of an output, or of its gradient, with the channels where they are stored."""
-        return in_order(output, self.axis)
+        """Return an output, or its gradient, as it is reduced: floating-point, with the channels where they belong."""
+        return self.arrangement.of(output.dequantize() if output.is_quantized else output)
 
     def reduction_of(self, quantity: Quantity) -> Reduction:
         """Return what is kept of a quantity, in the dtype that it is stored in: gradients in float32."""
@@ -116,21 +121,53 @@ class PlannedLayer:
 
 @dataclass(frozen=True)
 class FirstOutput:
-    """What a module returned when it was first seen: one sample's shape, its channel axis, and the module's class."""
+    """What a module returned when it was first seen.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Of one row.
+    module : str
+        The module's class.
+    axis : ChannelAxis
+        Which axis of the output holds the channels.
+    fold : Fold or None
+        How several rows belong to one sample.
+    quantization : (float, int) or None
+        Scale and zero point, where it was quantized.
+    """
 
     shape: tuple[int, ...]
     module: str
     axis: ChannelAxis
+    fold: Fold | None = None
+    quantization: tuple[float, int] | None = None
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """What is recorded of a model, and what is not.
+
+    Attributes
+    ----------
+    layers : dict of Firing to PlannedLayer
+        In forward order.
+    left_out : dict of str to str
+        Why what was asked for, by "children" or "leaves" or as a part of an output, is not recorded.
+    """
+
+    layers: dict[Firing, PlannedLayer]
+    left_out: dict[str, str]
 
 
 def discover(
     model: nn.Module,
     modules: Mapping[str, nn.Module],
     *,
-    images: torch.Tensor,
+    inputs: ModelInputs,
     keep: Keep,
     optional: bool = False,
-) -> dict[Firing, PlannedLayer]:
+) -> Discovery:
     """Show the model a batch, and note what the modules return.
 
     Parameters
@@ -139,7 +176,7 @@ def discover(
         The model.
     modules : mapping of str to Module
         Those of its modules that are recorded.
-    images : Tensor of shape (n, ...)
+    inputs : ModelInputs
         The batch.
     keep : Keep
         What is kept of the layers.
@@ -148,39 +185,106 @@ def discover(
 
     Returns
     -------
-    dict of Firing to PlannedLayer
-        In forward order. A module that fires several times is a layer per call (``name.call0``, ``name.call1``, ...),
-        one that returns several tensors is a layer per tensor (``name[0]``, ``name[key]``); what else is in such an
-        output is left out.
+    Discovery
+        A module that fires several times is a layer per call (``name.call0``, ``name.call1``, ...), one that returns
+        several tensors is a layer per tensor (``name[0]``, ``name[key]``); what else is in such an output is left out.
+        Where a module returns several rows for each sample, a second look, at fewer samples, tells whose they are.
 
     Raises
     ------
     CaptureError
         Where a module did not fire, or returned something that is not a batch of vectors, tokens or feature maps.
     """
+    n_rows = len(inputs)
     found: dict[Firing, FirstOutput] = {}
+    left_out: dict[str, str] = {}
+    folded: dict[Firing, torch.Tensor] = {}
     tracker = AxisTracker()
 
     def note(firing: Firing, output: torch.Tensor, *, module: nn.Module) -> None:
-        if is_kept(firing, output, module=module, rows=len(images), optional=optional):
+        if several := _rows_per_sample(output, n_rows):
+            found[firing] = replace(first_output(output, module=module, tracker=tracker), fold=Fold(several, True))
+            folded[firing] = _summaries(output)
+        elif is_kept(firing, output, module=module, rows=n_rows, optional=optional, left_out=left_out):
             found[firing] = first_output(output, module=module, tracker=tracker)
 
     with tracker.watch(model), hooked(modules, note, optional=optional):
-        model(images)
-    if len(images) > 1 and any(firing.part for firing in found):
+        inputs.show(model)
+    if n_rows > 1 and (folded or any(firing.part for firing in found)):
         rows: dict[Firing, int] = {}
+        again: dict[Firing, torch.Tensor] = {}
 
         def count(firing: Firing, output: torch.Tensor, *, module: nn.Module) -> None:
             rows[firing] = output.shape[0] if output.ndim else 0
+            if firing in folded:
+                again[firing] = _summaries(output)
 
         with hooked(modules, count, optional=optional):  # another size tells a batch from what is as long by chance
-            model(images[1:])
-        found = {f: what for f, what in found.items() if not f.part or rows.get(f) == len(images) - 1}
-    return plan(found, modules=modules, keep=keep, shown="the first batch", optional=optional)
+            inputs.rows(slice(1, None)).show(model)
+        for firing in [f for f in found if f.part and f not in folded and rows.get(f) != n_rows - 1]:
+            del found[firing]
+            left_out[names_of(firing)[1]] = f"its {n_rows} rows are not samples: there are as many of fewer samples"
+        for firing in folded:
+            fold = _fold_of(folded[firing], again.get(firing), n_rows)
+            if fold is not None:
+                found[firing] = replace(found[firing], fold=fold)
+                continue
+            what = found.pop(firing)
+            why = (
+                f"it returned {len(folded[firing])} rows for {n_rows} samples, and which of them belong to which "
+                f"sample cannot be told"
+            )
+            if not (firing.part or optional):
+                raise CaptureError(
+                    f"layer {firing.name!r} ({what.module}) cannot be recorded: {why}. Leave it out of `layers`."
+                )
+            left_out[names_of(firing)[1]] = why
+    layers = plan(found, modules=modules, keep=keep, shown="the first batch", optional=optional, left_out=left_out)
+    return Discovery(layers, left_out)
 
 
-def is_kept(firing: Firing, output: torch.Tensor, *, module: nn.Module, rows: int, optional: bool = False) -> bool:
+def _rows_per_sample(output: torch.Tensor, n_rows: int) -> int:
+    """Return how many rows an output has for each sample, where they are a whole number of 2 at least; else 0."""
+    if not is_batch(output) or output.ndim > 4 or n_rows < 2:
+        return 0
+    several, rest = divmod(output.shape[0], n_rows)
+    return several if several > 1 and not rest else 0
+
+
+def _summaries(output: torch.Tensor) -> torch.Tensor:
+    """Return a few numbers that tell one row of an output from another, Tensor of shape (n_rows, 4), float64."""
+    rows = (output.dequantize() if output.is_quantized else output).detach().flatten(1).double().cpu()
+    weights = torch.linspace(-1, 1, rows.shape[1], dtype=torch.float64)
+    return torch.stack([rows.mean(1), rows.square().mean(1).sqrt(), rows @ weights, rows[:, 0]], dim=1)
+
+
+def _fold_of(all_rows: torch.Tensor, without_first: torch.Tensor | None, n_samples: int) -> Fold | None:
+    """Tell whose the rows of an output are, by which of them are there again without the first sample."""
+    several = len(all_rows) // n_samples
+    if without_first is None or len(without_first) != several * (n_samples - 1):
+        return None
+    fitting = []
+    for by_sample in (True, False):
+        fold = Fold(several, by_sample)
+        expected, found = fold.of(all_rows)[1:], fold.of(without_first)
+        if torch.allclose(expected, found, rtol=1e-3, atol=1e-5 * float(all_rows.abs().max())):
+            fitting.append(fold)
+    # where both fit, rows are alike, or there are two samples and no telling
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def is_kept(
+    firing: Firing,
+    output: torch.Tensor,
+    *,
+    module: nn.Module,
+    rows: int,
+    optional: bool = False,
+    left_out: dict[str, str] | None = None,
+) -> bool:
     """Whether an output is recorded; one of several tensors that is no batch is not, nor an optional one.
+
+    Why it is not is put into `left_out`.
 
     Raises
     ------
@@ -189,12 +293,16 @@ def is_kept(firing: Firing, output: torch.Tensor, *, module: nn.Module, rows: in
     """
     if is_batch(output) and output.shape[0] == rows:
         return True
+    returned = f"{str(output.dtype).removeprefix('torch.')} of shape {tuple(output.shape)}"
+    several = f"a batch of {'one' if rows == 1 else rows}"
     if firing.part or optional:
+        if left_out is not None:
+            left_out[names_of(firing)[1]] = f"it returned {returned} for {several}"
         return False
     raise CaptureError(
-        f"layer {firing.name!r} ({type(module).__name__}) returned {str(output.dtype).removeprefix('torch.')} of shape "
-        f"{tuple(output.shape)} for a batch of {'one' if rows == 1 else rows}; expected floating-point "
-        f"({rows}, channel), ({rows}, token, channel) or ({rows}, channel, height, width). Leave it out of `layers`."
+        f"layer {firing.name!r} ({type(module).__name__}) returned {returned} for {several}; expected floating-point "
+        f"({rows}, channel), ({rows}, token, channel), ({rows}, channel, time), ({rows}, channel, height, width) or "
+        f"({rows}, channel, frame, height, width). Leave it out of `layers`."
     )
 
 
@@ -205,8 +313,9 @@ def plan(
     keep: Keep,
     shown: str,
     optional: bool = False,
+    left_out: dict[str, str] | None = None,
 ) -> dict[Firing, PlannedLayer]:
-    """Name the layers, and decide what is kept of each.
+    """Name the layers, and decide what is kept of each; what did not fire is put into `left_out`.
 
     Raises
     ------
@@ -223,6 +332,8 @@ def plan(
             f"layer {silent[0]!r} did not fire when the model was shown {shown}{more}: the forward pass does not "
             f"go through the module's own call. Leave it out of `layers`."
         )
+    if left_out is not None:
+        left_out |= {name: "it was not called, or returned no tensor" for name in silent if name not in left_out}
     often = {firing.name for firing in seen if firing.call > 0}
     keep.check_names(name for firing in seen for name in names_of(firing)[: 3 if firing.name in often else 2])
     planned = {}
@@ -233,18 +344,38 @@ def plan(
 
 def first_output(output: torch.Tensor, *, module: nn.Module, tracker: AxisTracker) -> FirstOutput:
     """Note what a module has just returned."""
-    return FirstOutput(tuple(output.shape[1:]), type(module).__name__, tracker.of(module, output))
+    quantization = (output.q_scale(), output.q_zero_point()) if output.is_quantized else None
+    axis = tracker.of(module, output)
+    return FirstOutput(tuple(output.shape[1:]), type(module).__name__, axis, quantization=quantization)
 
 
 def plan_layer(firing: Firing, first: FirstOutput, *, keep: Keep, name: str) -> PlannedLayer:
     """Decide what is kept of a layer, and how it is stored."""
-    axis_asked = keep.axis_of(names_of(firing), n_axes=len(first.shape) + 1)
+    n_axes = len(first.shape) + 1
+    axis_asked = keep.axis_of(names_of(firing), n_axes=n_axes)
     axis = first.axis if axis_asked is None else ChannelAxis(axis_asked, "option")
-    shape = shape_in_order(first.shape, axis.axis)
-    reduction = keep.of(names_of(firing), shape)
-    spec = spec_of(name, reduction, shape=shape, module=first.module, gradient=keep.gradient)
-    spec = replace(spec, returned=first.shape, returned_axis=axis.axis, axis_source=axis.source)
-    return PlannedLayer(spec, first.shape, reduction, axis.axis)
+    arrangement = Arrangement(axis.axis, first.fold)
+    is_time = arrangement.is_time(n_axes)
+    shape = arrangement.shape(first.shape)
+    reduction = keep.of(names_of(firing), shape, is_time=is_time)
+    stored = reduction.stored_shape(shape)
+    spec = LayerSpec(
+        name,
+        (stored[0], stored[2]) if is_time else stored,
+        reduction.dtype,
+        first.module,
+        output=(shape[0], shape[2]) if is_time else shape,
+        channels=reduction.channels,
+        crop=reduction.crop,
+        gradient=keep.gradient,
+        returned=first.shape,
+        returned_axis=axis.axis,
+        axis_source=axis.source,
+        is_time=is_time,
+        rows_folded=1 if first.fold is None else first.fold.count,
+        quantization=first.quantization,
+    )
+    return PlannedLayer(spec, first.shape, reduction, arrangement)
 
 
 def names_of(firing: Firing) -> tuple[str, str, str]:

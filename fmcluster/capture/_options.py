@@ -17,6 +17,7 @@ Channels = slice | Sequence[int]
 Crop = tuple[slice, slice]
 Size = int | tuple[int, int]
 Overflow = Literal["error", "clip"]
+OnError = Literal["raise", "warn"]
 
 DTYPES = ("float16", "float32")
 
@@ -56,10 +57,13 @@ class Reduction:
         """Return the part of feature maps that is kept, averaged down: adaptive average pooling in float32."""
         if self.crop is not None:
             (top, bottom), (left, right) = self.crop
-            feature_maps = feature_maps[:, :, top:bottom, left:right]
+            feature_maps = feature_maps[..., top:bottom, left:right]
         if self.size is not None:
             wide = feature_maps if feature_maps.dtype == torch.float64 else feature_maps.float()
-            feature_maps = functional.adaptive_avg_pool2d(wide, self.size)
+            planes = wide.flatten(1, 2) if wide.ndim == 5 else wide  # each frame by itself
+            feature_maps = functional.adaptive_avg_pool2d(planes, self.size)
+            if wide.ndim == 5:
+                feature_maps = feature_maps.reshape(*wide.shape[:3], *self.size)
         return feature_maps
 
     def stored_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -92,7 +96,7 @@ class Keep:
             if dtype not in DTYPES:
                 raise ValueError(f"dtype is {dtype!r}; expected one of {', '.join(DTYPES)}, or those by layer")
         for axis in _values(self.channel_axis):
-            if isinstance(axis, bool) or not isinstance(axis, int) or axis == 0 or not -3 <= axis <= 3:
+            if isinstance(axis, bool) or not isinstance(axis, int) or axis == 0 or not -4 <= axis <= 4:
                 raise ValueError(
                     f"channel_axis is {axis!r}; expected an axis of a batch of outputs, such as 1 or -1, or those by "
                     f"layer"
@@ -113,25 +117,25 @@ class Keep:
         """Whether gradients are recorded."""
         return "gradient" in self.record
 
-    def of(self, names: Sequence[str], shape: tuple[int, ...]) -> Reduction:
-        """Return what is kept of a layer that goes by these names and returns this for a sample."""
+    def of(self, names: Sequence[str], shape: tuple[int, ...], *, is_time: bool = False) -> Reduction:
+        """Return what is kept of a layer that goes by these names and returns this for a sample, in stored order."""
         dtype = _find(self.dtype, names) or "float16"
         axis = LayerSpec.channel_axis(shape)
         channels = _channel_numbers(_find(self.channels, names), shape[axis], f"channels of layer {names[1]!r}")
-        if len(shape) < 3:
+        if len(shape) < 3 or is_time:
             return Reduction(dtype, channels)
         crop = _find(self.crop, names)
         box = None
         if crop is not None:
-            sides = [part.indices(n) for part, n in zip(crop, shape[1:], strict=True)]
+            sides = [part.indices(n) for part, n in zip(crop, shape[-2:], strict=True)]
             if any(step != 1 or stop <= start for start, stop, step in sides):
                 raise ValueError(
-                    f"crop of layer {names[1]!r} is {crop}, of feature maps of {shape[1]} x {shape[2]} pixels; "
+                    f"crop of layer {names[1]!r} is {crop}, of feature maps of {shape[-2]} x {shape[-1]} pixels; "
                     f"expected two slices without steps that leave something"
                 )
             (top, bottom, _), (left, right, _) = sides
             box = (top, bottom), (left, right)
-        height, width = shape[1:] if box is None else (box[0][1] - box[0][0], box[1][1] - box[1][0])
+        height, width = shape[-2:] if box is None else (box[0][1] - box[0][0], box[1][1] - box[1][0])
         limit = _find(self.max_size, names)
         if limit is None:
             return Reduction(dtype, channels, box)
@@ -188,8 +192,11 @@ class RecorderOptions:
     max_bytes: int | None
     max_pending_bytes: int
     notes: Mapping[str, Any] | None
+    on_error: OnError
 
     def __post_init__(self) -> None:
+        if self.on_error not in ("raise", "warn"):
+            raise ValueError(f"on_error is {self.on_error!r}; expected 'raise' or 'warn'")
         if self.max_pending_bytes < 1:
             raise ValueError(f"max_pending_bytes is {self.max_pending_bytes}; expected a positive number of bytes")
 
@@ -199,34 +206,6 @@ class RecorderOptions:
         return Keep(
             self.dtype, self.channels, self.crop, self.max_size, self.overflow, tuple(self.record), self.channel_axis
         )
-
-
-def spec_of(name: str, reduction: Reduction, *, shape: tuple[int, ...], module: str, gradient: bool) -> LayerSpec:
-    """Describe a layer as it is stored.
-
-    Parameters
-    ----------
-    name : str
-        Of the layer.
-    reduction : Reduction
-        What is kept of it.
-    shape : tuple of int
-        Of one sample's output.
-    module : str
-        The module's class.
-    gradient : bool
-        Whether gradients are stored as well.
-    """
-    return LayerSpec(
-        name,
-        reduction.stored_shape(shape),
-        reduction.dtype,
-        module,
-        output=shape,
-        channels=reduction.channels,
-        crop=reduction.crop,
-        gradient=gradient,
-    )
 
 
 def _index(channels: tuple[int, ...], device: torch.device) -> torch.Tensor:

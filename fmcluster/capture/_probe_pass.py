@@ -66,15 +66,14 @@ class ProbePass:
         CaptureError
             Where a layer changed, or the loss is not one number that depends on the outputs.
         """
-        images, layers = self._batch.images.to(self._device), self._context.layers
-        leaf = images
-        if loss is not None and images.is_floating_point():
-            leaf = images.detach().requires_grad_()
-            images = leaf.clone()  # the model may change it in place, which a leaf does not allow
+        inputs, layers = self._batch.inputs.to(self._device), self._context.layers
+        leaf = inputs.first
+        if loss is not None:
+            inputs, leaf = inputs.with_leaf()
         with hooked(self._modules, partial(self._on_output, follows_gradient=loss is not None)):
             try:
                 with same_random_numbers(self._model):
-                    outputs = self._model(images)
+                    outputs = inputs.show(self._model)
                 if loss is not None:
                     self._go_back(loss, outputs, leaf)
                     self._hooks.check()
@@ -105,7 +104,7 @@ class ProbePass:
         planned = self._context.layers.get(firing)
         if planned is None and firing.part and (firing.name, firing.call) in self._several:
             return  # what was no batch in the first sample's output is left out
-        expected = None if planned is None else (len(self._batch), *planned.output)
+        expected = None if planned is None else planned.output_shape(len(self._batch))
         if planned is None or tuple(output.shape) != expected:
             raise CaptureError(
                 f"layer {firing.name + firing.part!r} changed in epoch {self._context.snapshot.epoch}: "

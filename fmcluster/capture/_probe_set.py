@@ -1,6 +1,6 @@
 """Probe set: the same samples for every snapshot, their digests, and the pictures of them that a run keeps."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
@@ -13,6 +13,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSample
 
 from ..errors import CaptureError
 from ._datasets import INPUTS, LABELS, Indexed, as_labels, check_numbered, normalization, paths
+from ._inputs import ModelInputs, ToInputs, as_inputs
 
 DISPLAY_PIXELS = 224
 
@@ -25,18 +26,18 @@ class ProbeBatch:
     ----------
     offset : int
         Slot of its first sample.
-    images : Tensor of shape (n, ...)
+    inputs : ModelInputs
         What the model is shown.
     labels : ndarray of shape (n,), int64
         -1 where the data set has none.
     targets : Any
         What the items hold second, as the loader put it together; None where they hold nothing else.
     digests : ndarray of shape (n, 32), uint8
-        SHA-256 of each sample: of its dtype, its shape and its bytes.
+        SHA-256 of each sample: of its dtype, its shape and its bytes; of several tensors, of their digests.
     """
 
     offset: int
-    images: torch.Tensor
+    inputs: ModelInputs
     labels: npt.NDArray[np.int64]
     targets: Any
     digests: npt.NDArray[np.uint8]
@@ -46,7 +47,7 @@ class ProbeBatch:
 
     def without_images(self) -> "ProbeBatch":
         """Return the batch without what takes memory."""
-        return replace(self, images=self.images[:0], targets=None)
+        return replace(self, inputs=ModelInputs(()), targets=None)
 
 
 class Probe:
@@ -60,6 +61,10 @@ class Probe:
         has to go through its data set in order, and to the end.
     batch_size : int
         For a data set; a loader has its own.
+    to_inputs : callable, optional
+        Makes of a batch, as the loader puts it together, what the model is called with: ``(args, kwargs)``.
+    accepts : collection of str
+        Names of the arguments that the model's ``forward`` takes.
 
     Raises
     ------
@@ -67,7 +72,16 @@ class Probe:
         For an empty or iterable data set, or a loader that shuffles or drops samples.
     """
 
-    def __init__(self, data: Dataset[Any] | DataLoader[Any], *, batch_size: int) -> None:
+    def __init__(
+        self,
+        data: Dataset[Any] | DataLoader[Any],
+        *,
+        batch_size: int,
+        to_inputs: ToInputs | None = None,
+        accepts: Collection[str] = (),
+    ) -> None:
+        self._to_inputs = to_inputs
+        self._accepts = accepts
         if isinstance(data, DataLoader):
             self._loader = _checked_loader(data)
             assert data.batch_size is not None
@@ -85,10 +99,13 @@ class Probe:
     def __iter__(self) -> Iterator[ProbeBatch]:
         offset = 0
         for item in self._items():
-            images, rest = _split(item, indexed=self._indexed)
-            targets = rest[0] if rest else None
-            yield ProbeBatch(offset, images, _labels(targets, len(images)), targets, _digests(images))
-            offset += len(images)
+            if self._to_inputs is None:
+                inputs, targets = _split(item, indexed=self._indexed, accepts=self._accepts)
+            else:
+                batch = _without_index(item) if self._indexed else item
+                inputs, targets = as_inputs(self._to_inputs(batch)), _targets(batch)
+            yield ProbeBatch(offset, inputs, _labels(targets, len(inputs)), targets, _digests(inputs))
+            offset += len(inputs)
 
     def _items(self) -> Iterator[Any]:
         """Go through the loader; what cannot be put together to a batch is said in plain words."""
@@ -108,9 +125,9 @@ class Probe:
                 ) from error
             raise
 
-    def batch(self) -> torch.Tensor:
-        """Return the images of the first batch."""
-        return next(iter(self)).images
+    def batch(self) -> ModelInputs:
+        """Return what the model is shown first."""
+        return next(iter(self)).inputs
 
     def generators(self) -> tuple[Any, ...]:
         """Return what may draw random numbers when the probe is read: loader, samplers and data set."""
@@ -226,25 +243,52 @@ def _checked_loader(loader: DataLoader[Any]) -> DataLoader[Any]:
     return loader
 
 
-def _split(item: Any, *, indexed: bool) -> tuple[torch.Tensor, tuple[Any, ...]]:
-    """Return the images of a batch, and what comes with them: labels first, where there are any."""
+def _split(item: Any, *, indexed: bool, accepts: Collection[str]) -> tuple[ModelInputs, Any]:
+    """Return what the model is called with, and what comes with it: labels, where there are any.
+
+    Of a mapping, what the model takes by name goes to it by name.
+    """
     if isinstance(item, Mapping):
-        images = next((item[key] for key in INPUTS if key in item), None)
-        rest: tuple[Any, ...] = tuple(item[key] for key in LABELS if key in item)[:1]
-        if images is None:
+        named = {key: value for key, value in item.items() if isinstance(value, torch.Tensor) and key not in LABELS}
+        first = next((key for key in INPUTS if key in named), None)
+        more = {key: value for key, value in named.items() if key != first and key in accepts}
+        if first is not None:
+            images = named[first]
+            inputs = ModelInputs((), {first: images} | more) if first in accepts else ModelInputs((images,), more)
+        elif more:
+            inputs = ModelInputs((), more)
+        else:
             raise ValueError(
-                f"the probe's items are mappings with the keys {', '.join(map(str, item))}; expected one of "
-                f"{', '.join(INPUTS)} for the images"
+                f"the probe's items are mappings with the keys {', '.join(map(str, item))}; expected a tensor under "
+                f"one of {', '.join(INPUTS)}, or under a name that the model's forward takes. Or pass to_inputs, a "
+                f"function from a batch to (args, kwargs)"
             )
-    else:
-        parts = tuple(item) if isinstance(item, (tuple, list)) else (item,)
-        images, rest = (parts[1], parts[2:]) if indexed else (parts[0], parts[1:])
-    if not isinstance(images, torch.Tensor):
+        return inputs, _targets(item)
+    parts = tuple(item) if isinstance(item, (tuple, list)) else (item,)
+    if indexed:
+        parts = parts[1:]
+    if not parts or not isinstance(parts[0], torch.Tensor):
         raise ValueError(
-            f"the probe's items start with {type(images).__name__}; expected an image tensor, or a tuple that "
-            f"starts with one (does the data set lack its ToTensor transform?)"
+            f"the probe's items start with {type(parts[0]).__name__ if parts else 'nothing'}; expected an image "
+            f"tensor, or a tuple that starts with one (does the data set lack its ToTensor transform?). Of anything "
+            f"else, to_inputs, a function from a batch to (args, kwargs), makes what the model is called with"
         )
-    return images, rest
+    return ModelInputs((parts[0],)), parts[1] if len(parts) > 1 else None
+
+
+def _targets(batch: Any) -> Any:
+    """Return a batch's labels: under one of their keys, or last in a tuple; None where there are none."""
+    if isinstance(batch, Mapping):
+        return next((batch[key] for key in LABELS if key in batch), None)
+    return batch[-1] if isinstance(batch, tuple | list) and len(batch) > 1 else None
+
+
+def _without_index(item: Any) -> Any:
+    """Return a batch of an indexed data set without the index."""
+    if isinstance(item, Mapping):
+        return {key: value for key, value in item.items() if key != "index"}
+    rest = tuple(item)[1:]
+    return rest[0] if len(rest) == 1 else rest
 
 
 def _labels(targets: Any, count: int) -> npt.NDArray[np.int64]:
@@ -252,8 +296,11 @@ def _labels(targets: Any, count: int) -> npt.NDArray[np.int64]:
     return np.full(count, -1, np.int64) if found is None else found
 
 
-def _digests(images: torch.Tensor) -> npt.NDArray[np.uint8]:
-    return np.frombuffer(b"".join(map(_digest, images)), np.uint8).reshape(len(images), 32)
+def _digests(inputs: ModelInputs) -> npt.NDArray[np.uint8]:
+    count = len(inputs)
+    by_tensor = [[_digest(row) for row in tensor] for tensor in inputs.tensors() if tensor.shape[:1] == (count,)]
+    of_all = [each[0] if len(each) == 1 else sha256(b"".join(each)).digest() for each in zip(*by_tensor, strict=True)]
+    return np.frombuffer(b"".join(of_all), np.uint8).reshape(count, 32)
 
 
 def _digest(image: torch.Tensor) -> bytes:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,12 @@ from ._context import SnapshotContext
 from ._datasets import classes
 from ._estimate import Estimate, estimate_kept
 from ._hooks import Firing
+from ._inputs import ToInputs
 from ._isolation import isolated
 from ._layers import PlannedLayer, discover
-from ._options import Channels, Crop, Overflow, PerLayer, RecorderOptions, Size
+from ._options import Channels, Crop, OnError, Overflow, PerLayer, RecorderOptions, Size
 from ._patterns import Layers
-from ._plain_model import device_of
+from ._plain_model import device_of, plain_model
 from ._probe_pass import Loss, ProbePass
 from ._probe_set import Identity, Probe, ProbeBatch
 from ._recording import Recording
@@ -42,7 +44,11 @@ class Recorder(Recording):
     path : path-like
         Where the run goes.
     probe : Dataset or DataLoader
-        The probe set, seen with evaluation transforms; items are (image, label) or an image.
+        The probe set, seen with evaluation transforms; items are (image, label), an image, or a mapping, of which the
+        model is given what its ``forward`` takes by name, or what is under ``pixel_values`` or ``image``.
+    to_inputs : callable, optional
+        Makes of a batch of the probe (without its index) what the model is called with: a function that returns
+        ``(args, kwargs)``, a tuple and a dict. For models of several inputs, or items of another kind.
     layers : {"children", "leaves"}, str, re.Pattern, module class, iterable of these, or callable
         What to capture: the direct children, all modules without children, names and patterns (``*`` and ``?`` stop
         at dots), regular expressions, module classes, or a function of name and module. A module that fires several
@@ -76,6 +82,10 @@ class Recorder(Recording):
         How much may wait to be written before capture waits for the disk.
     notes : mapping, optional
         JSON-like values to keep with the provenance, such as the seed.
+    on_error : {"raise", "warn"}
+        What to do where a snapshot cannot be recorded: raise an error, or warn once, leave the snapshot out, and let
+        the training go on; the next one is tried again. The run says which are missing. Bad arguments, and what fails
+        on entry, always raise.
 
     Raises
     ------
@@ -104,6 +114,7 @@ class Recorder(Recording):
         path: str | os.PathLike[str],
         *,
         probe: Dataset[Any] | DataLoader[Any],
+        to_inputs: ToInputs | None = None,
         layers: Layers = "children",
         record: Sequence[Quantity] = ("activation",),
         batch_size: int = 32,
@@ -117,6 +128,7 @@ class Recorder(Recording):
         max_bytes: int | None = None,
         max_pending_bytes: int = 512 << 20,
         notes: Mapping[str, Any] | None = None,
+        on_error: OnError = "raise",
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; expected a positive number of samples")
@@ -133,10 +145,14 @@ class Recorder(Recording):
             max_bytes=max_bytes,
             max_pending_bytes=max_pending_bytes,
             notes=notes,
+            on_error=on_error,
         )
-        self._probe = Probe(probe, batch_size=batch_size)
+        accepts = signature(plain_model(model).forward).parameters
+        self._probe = Probe(probe, batch_size=batch_size, to_inputs=to_inputs, accepts=accepts)
         super().__init__(model, path, n_samples=self._probe.n_samples, options=options)
         self._layers: dict[Firing, PlannedLayer] = {}
+        self._left_out: dict[str, str] = {}
+        self._recorded: dict[str, nn.Module] = {}
 
     def snapshot(
         self,
@@ -182,19 +198,28 @@ class Recorder(Recording):
             raise ValueError(
                 "gradients need both record=('activation', 'gradient') and snapshot(loss=...); one of them is missing"
             )
-        step = self._steps.count if step is None else step
+        if step is None:
+            self._check_steps(epoch)
+            step = self._steps.count
         check_order(epoch, step, last=self._last)
+        self._resumed_after = None
         specs = [layer.spec for layer in self._layers.values()]
-        self._check_size(specs, n_snapshots=self._n_snapshots + 1)
-        self._steps.count = int(step)
-        snapshot = PendingSnapshot(epoch=epoch, step=self._steps.count, metrics=as_numbers(metrics or {}))
+        snapshot = PendingSnapshot(epoch=epoch, step=step, metrics=as_numbers(metrics or {}))
         try:
+            self._check_size(specs, n_snapshots=self._n_snapshots + 1)
+            self._steps.count = snapshot.step
             self._take(snapshot, loss)
-        except BaseException:
-            self._session.discard(snapshot)
+        except BaseException as error:
+            if self._warns and isinstance(error, Exception):
+                snapshot.reason = f"{type(error).__name__}: {error}"
+                self._session.discard(snapshot)
+                self._warn(error)
+                return
+            self._session.discard(snapshot, error)
             raise
         self._last = (epoch, snapshot.step)
         self._n_snapshots += 1
+        self._warned = False
 
     def estimate(self, *, n_snapshots: int = 1, max_bytes: int | None = None) -> Estimate:
         """Say how many bytes and seconds so many snapshots will take, from the probe's first batch.
@@ -214,11 +239,11 @@ class Recorder(Recording):
             Where the snapshots would take more than `max_bytes`: with the largest layers, and what would be smaller.
         """
         with isolated(self._model, reads=self._probe.generators()):  # a loader draws from the random generators
-            images = self._probe.batch()
+            inputs = self._probe.batch()
         chosen: Layers = lambda name, _module: name in self._modules  # noqa: E731
         return estimate_kept(
             self._model,
-            images,
+            inputs,
             layers=chosen,
             keep=self._keep,
             n_samples=self._n_samples,
@@ -228,8 +253,11 @@ class Recorder(Recording):
 
     def _prepare(self) -> None:
         with isolated(self._model, reads=self._probe.generators()):
-            images = self._probe.batch().to(device_of(self._model))
-            self._layers = discover(self._model, self._modules, images=images, keep=self._keep, optional=self._optional)
+            inputs = self._probe.batch().to(device_of(self._model))
+            found = discover(self._model, self._modules, inputs=inputs, keep=self._keep, optional=self._optional)
+        self._layers, self._left_out = found.layers, found.left_out
+        recorded = {firing.name for firing in found.layers}
+        self._recorded = {name: module for name, module in self._modules.items() if name in recorded}
         self._check_size([layer.spec for layer in self._layers.values()], n_snapshots=1)
 
     def _begin(self) -> None:
@@ -239,6 +267,7 @@ class Recorder(Recording):
             n_samples=self._probe.n_samples,
             shard_samples=self._probe.batch_size,
             classes=classes(self._probe.dataset),
+            left_out=self._left_out,
         )
         self._identity = Identity(self._probe, stored_digests(open_run(self._session.path)))
 
@@ -272,8 +301,9 @@ class Recorder(Recording):
                 self._identity.check(batch)
                 if brings_samples:
                     self._put_pictures(snapshot, batch)
-                ProbePass(self._model, self._modules, context=context, batch=batch, number=number).run(loss)
-                self._raise_failure()
+                ProbePass(self._model, self._recorded, context=context, batch=batch, number=number).run(loss)
+                if (failure := self._take_failure()) is not None:
+                    raise failure
                 batches.append(batch.without_images())
         self._identity.remember(batches)
         session.check_overflow(snapshot)
@@ -295,7 +325,7 @@ class Recorder(Recording):
             )
 
     def _put_pictures(self, snapshot: PendingSnapshot, batch: ProbeBatch) -> None:
-        pictures = self._probe.display(batch.images)
+        pictures = self._probe.display(batch.inputs.first)
         if pictures is not None:
             work = partial(
                 self._session.writer.add_static,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from types import TracebackType
@@ -10,6 +11,7 @@ from typing import Any, Self
 import torch
 from torch import nn
 
+from ..errors import StoreError
 from ..store import LayerSpec, RunWriter, open_run
 from ._estimate import check_size
 from ._layers import select_modules
@@ -56,6 +58,9 @@ class Recording(ABC):
         self._last = (-1, -1)
         self._entered = False
         self._open = False
+        self._warns = options.on_error == "warn"
+        self._warned = False
+        self._resumed_after: tuple[int, int] | None = None
 
     def __enter__(self) -> Self:
         if self._entered:
@@ -63,7 +68,7 @@ class Recording(ABC):
             raise RuntimeError(f"this {name} was entered before; make a new one (mode='a' resumes its run)")
         self._entered = True
         self._prepare()
-        writer = RunWriter(self._path, mode=self._options.mode)
+        writer = self._open_writer()
         try:
             self._last = (-1, -1) if writer.is_new else last_snapshot(open_run(self._path))
             self._n_snapshots = writer.n_snapshots
@@ -81,10 +86,13 @@ class Recording(ABC):
         )
         try:
             self._begin()
-        except BaseException:
+        except BaseException as error:
             self._session.close()
             self._copier.close()
+            if isinstance(error, OSError):
+                raise self._not_created(error) from error
             raise
+        self._resumed_after = self._last if self._last[0] > 0 else None
         self._steps.count = max(0, self._last[1])
         self._steps.start()
         self._open = True
@@ -99,9 +107,11 @@ class Recording(ABC):
         self._copier.close()
         failure = self._session.take_failure()
         if failure is not None:
-            if error is None:
+            if self._warns:
+                self._warn(failure)
+            elif error is None:
                 raise failure
-            if error is not failure:
+            elif error is not failure:
                 error.add_note(f"The run was not recorded to its end either: {failure}")
 
     @property
@@ -113,6 +123,11 @@ class Recording(ABC):
     def step(self) -> int:
         """Optimizer steps that the model has taken since the run began; counted by the recorder itself."""
         return self._steps.count
+
+    @property
+    def last(self) -> tuple[int, int]:
+        """Epoch and step of the last snapshot taken, also of the run that is resumed; (-1, -1) where there is none."""
+        return self._last
 
     @property
     def last_epoch(self) -> int:
@@ -130,6 +145,11 @@ class Recording(ABC):
         self._check_open()
         self._session.wait()
         self._raise_failure()
+
+    def pass_over(self, epoch: int) -> None:
+        """Note that an epoch was trained which the resumed run holds already, so that its steps do not count twice."""
+        if self._resumed_after is not None and epoch == self._resumed_after[0]:
+            self._steps.count = self._resumed_after[1]
 
     @abstractmethod
     def _prepare(self) -> None:
@@ -152,13 +172,61 @@ class Recording(ABC):
             name = type(self).__name__
             raise RuntimeError(f"the {name} is not open; use it as: with {name}(...) as recorder: ...")
 
-    def _raise_failure(self) -> None:
+    def _take_failure(self) -> Exception | None:
+        """Return what went wrong in the background since this was last asked."""
         failure = self._session.take_failure()
         if failure is not None:
             self._last = self._session.committed
             self._n_snapshots = self._session.writer.n_snapshots
             self._after_failure()
-            raise failure
+        return failure
+
+    def _raise_failure(self) -> None:
+        """Raise what went wrong in the background, or warn of it, as the caller has asked for."""
+        failure = self._take_failure()
+        if failure is not None:
+            if not self._warns:
+                raise failure
+            self._warn(failure)
+
+    def _warn(self, error: Exception) -> None:
+        """Warn that the capture failed; of one failure after another, the first is told of."""
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{error} Training goes on, as on_error='warn' asks for; what is missing is listed by `fmcluster "
+                f"info`.",
+                stacklevel=4,
+            )
+
+    def _check_steps(self, epoch: int) -> None:
+        """Warn, once after resuming, where so many steps were counted that recorded epochs may have been retrained."""
+        if self._resumed_after is None:
+            return
+        (last_epoch, last_step), self._resumed_after = self._resumed_after, None
+        counted = self._steps.count - last_step
+        expected = round((epoch - last_epoch) * last_step / last_epoch)
+        if counted > 1.5 * expected > 0:
+            warnings.warn(
+                f"{counted} optimizer steps were counted since the run was resumed after epoch {last_epoch}, where its "
+                f"epochs so far let expect {expected} until epoch {epoch}. If recorded epochs were trained again, say "
+                f"which step it is, such as step={last_step + expected}, so that these steps do not count twice.",
+                stacklevel=4,
+            )
+
+    def _open_writer(self) -> RunWriter:
+        try:
+            return RunWriter(self._path, mode=self._options.mode)
+        except FileExistsError:
+            raise
+        except OSError as error:
+            raise self._not_created(error) from error
+
+    def _not_created(self, error: OSError) -> StoreError:
+        return StoreError(
+            f"writing to {self._path} failed: {type(error).__name__}: {error}. Nothing was recorded. Once there is "
+            f"room and permission, record again."
+        )
 
     def _provenance(self) -> dict[str, Any]:
         made = provenance(self._model, device=device_of(self._model))

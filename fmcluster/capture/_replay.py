@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from ..store import Mode, Quantity
+from ..store import Mode, Quantity, open_run
+from ._inputs import ToInputs
 from ._options import Channels, Crop, Overflow, PerLayer, Size
 from ._patterns import Layers
 from ._plain_model import plain_model
@@ -28,6 +29,7 @@ def replay(
     checkpoints: Mapping[int, Checkpoint] | Mapping[tuple[int, int], Checkpoint],
     layers: Layers = "children",
     probe: Dataset[Any] | DataLoader[Any],
+    to_inputs: ToInputs | None = None,
     metrics: Mapping[Any, Mapping[str, float]] | None = None,
     record: Sequence[Quantity] = ("activation",),
     loss: Loss | None = None,
@@ -64,9 +66,9 @@ def replay(
         By the same keys, numbers to keep beside a snapshot.
     loss : callable, optional
         As for `Recorder.snapshot`, where gradients are recorded.
-    layers, probe, record, batch_size, dtype, channels, crop, max_size, channel_axis, overflow, mode, max_bytes,
-    max_pending_bytes, \ notes
-        As for `Recorder`.
+    layers, probe, to_inputs, record, batch_size, dtype, channels, crop, max_size, channel_axis, overflow, mode, \
+    max_bytes, max_pending_bytes, \ notes
+        As for `Recorder`. With ``mode="a"``, checkpoints whose snapshots are in the run already are passed over.
 
     Raises
     ------
@@ -90,6 +92,7 @@ def replay(
         path,
         layers=layers,
         probe=probe,
+        to_inputs=to_inputs,
         record=record,
         batch_size=batch_size,
         dtype=dtype,
@@ -106,9 +109,25 @@ def replay(
     if max_bytes is not None:  # refuse before anything is recorded, rather than at the last checkpoint
         recorder.estimate(n_snapshots=len(ordered), max_bytes=max_bytes)
     with _own_weights(plain), recorder:
-        for (epoch, step), key in ordered:
-            _load(plain, checkpoints[key], what=f"the checkpoint of epoch {epoch}")  # type: ignore[index]
+        for (epoch, step), key in _after(recorder.last, ordered, path=os.fspath(path)):
+            _load(plain, checkpoints[key], what=f"the checkpoint of epoch {epoch}")
             recorder.snapshot(epoch=epoch, step=step, metrics=(metrics or {}).get(key), loss=loss)
+
+
+def _after(
+    last: tuple[int, int], ordered: list[tuple[tuple[int, int], Any]], *, path: str
+) -> list[tuple[tuple[int, int], Any]]:
+    """Return the checkpoints that are not in the run yet; raise `ValueError` where one would belong between its own."""
+    early = [coordinates for coordinates, _ in ordered if coordinates <= last]
+    if early:
+        there = open_run(path).snapshots[["epoch", "step"]].itertuples(index=False, name=None)
+        if unknown := sorted(set(early) - {(int(e), int(s)) for e, s in there}):
+            raise ValueError(
+                f"checkpoints holds epoch {unknown[0][0]}, step {unknown[0][1]}, which {path} does not, and its last "
+                f"snapshot is of epoch {last[0]}, step {last[1]}: snapshots are recorded in order. Leave that "
+                f"checkpoint out, or record into another path"
+            )
+    return ordered[len(early) :]
 
 
 def _coordinates(key: object) -> tuple[int, int]:

@@ -40,6 +40,12 @@ def info(
     say(f"{size(opened.nbytes)} of feature maps; on disk {stored}.")
     if guessed := [n for n in opened if opened[n].channel_axis_source == "shape" and len(opened[n].shape) > 3]:
         say(f"Which axis holds the channels is not known of {', '.join(guessed)}; record with channel_axis= to say it.")
+    for session in opened.provenance:
+        for each in session.get("missing", []):
+            say(f"not recorded: epoch {each['epoch']}, step {each['step']}: {each['reason']}", style="red")
+    left_out = opened.provenance[-1].get("left_out", {}) if opened.provenance else {}
+    for name, why in left_out.items():
+        say(f"left out: layer {name}: {why}")
     for line in missing[:10]:
         say(f"missing: {line}", style="red")
     say(f"{len(missing)} files are missing." if missing else "Nothing is missing.")
@@ -71,7 +77,7 @@ def _kept_table(layers: "list[Layer]") -> Table:
 def _kept(layer: "Layer") -> str:
     """Say what is kept of a layer's outputs; nothing where all is."""
     said = []
-    whole = layer.output_shape[0] if len(layer.output_shape) == 3 else layer.output_shape[-1]
+    whole = layer.n_output_channels
     if layer.n_channels < whole:
         said.append(f"{layer.n_channels} of {whole} channels")
     if layer.crop is not None:

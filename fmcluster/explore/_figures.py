@@ -52,7 +52,7 @@ def embedding_figure(content: LayerContent, *, snapshot: int, row: int | None, m
 
 def grid_figure(layer: Layer, *, snapshot: int, sample: int, chosen: int | None) -> Json:
     """Draw all channels, on one scale, as a picture that can be pointed at."""
-    tiles = as_tiles(layer.read(snapshot=snapshot, samples=sample))
+    tiles = as_tiles(layer.read(snapshot=snapshot, samples=sample), axes=layer.dimensions)
     scale = scale_of(tiles, signed=_is_signed(layer))
     across = max(1, round(np.sqrt(len(tiles) * 1.6)))
     pitch = TILE + GAP
@@ -112,7 +112,9 @@ def row_strip(content: LayerContent, *, row: int, sample: int | None) -> list[st
         return []
     tiles = np.stack(
         [
-            as_tiles(layer.read(snapshot=int(number), samples=shown, channels=[int(about["channel"])]))[0]
+            as_tiles(
+                layer.read(snapshot=int(number), samples=shown, channels=[int(about["channel"])]), axes=layer.dimensions
+            )[0]
             for number in layer.snapshots["snapshot"]
         ]
     )

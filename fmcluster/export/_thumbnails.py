@@ -71,7 +71,7 @@ def _channels(layer: Layer, rows: pd.DataFrame, *, sample: int | None, side: int
     alive = np.ones(len(rows), bool)
     for snapshot, index in sorted(set(zip(whens.tolist(), shown.tolist(), strict=True))):
         here = np.flatnonzero((whens == snapshot) & (shown == index))
-        tiles = as_tiles(layer.read(snapshot=snapshot, samples=index, channels=numbers[here]))
+        tiles = as_tiles(layer.read(snapshot=snapshot, samples=index, channels=numbers[here]), axes=layer.dimensions)
         for ordinal, tile in zip(here, tiles, strict=True):
             alive[ordinal] = not is_dead(tile)
             maps[ordinal] = np.asarray(Image.fromarray(tile).resize((held[1], held[0]), Image.Resampling.BOX))

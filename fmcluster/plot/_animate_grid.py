@@ -90,7 +90,10 @@ def animate_grid(
         activity = channel_activity(layer, numbers)
         chosen.sort(key=lambda channel: -float(activity[channel]))
     labels = [{} if clusters is None else labels_at(clusters, layer, snapshot=number) for number in numbers]
-    reads = [as_tiles(layer.read(snapshot=number, samples=sample, channels=chosen)) for number in numbers]
+    reads = [
+        as_tiles(layer.read(snapshot=number, samples=sample, channels=chosen), axes=layer.dimensions)
+        for number in numbers
+    ]
     maps = np.stack(reads, axis=1)
     scales = scales_of(layer, maps, scale=scale)
     sheet = plan_sheet(chosen, columns=columns, aspect=aspect_of(reads[0]))

@@ -76,7 +76,10 @@ def channel_evolution(
         chosen = chosen_channels(layer, channels)
         which = "1 channel" if len(chosen) == 1 else f"{len(chosen)} channels"
 
-    reads = [as_tiles(layer.read(snapshot=number, samples=sample, channels=chosen)) for number in numbers]
+    reads = [
+        as_tiles(layer.read(snapshot=number, samples=sample, channels=chosen), axes=layer.dimensions)
+        for number in numbers
+    ]
     maps = np.stack(reads, axis=1)
     scales = scales_of(layer, maps, scale=scale)
     aspect = aspect_of(maps[0])

@@ -104,7 +104,7 @@ def channel_grid(
         activity = channel_activity(layer, [number])
         chosen.sort(key=lambda channel: -float(activity[channel]))
 
-    drawn = as_tiles(layer.read(snapshot=number, samples=sample, channels=chosen))
+    drawn = as_tiles(layer.read(snapshot=number, samples=sample, channels=chosen), axes=layer.dimensions)
     sheet = plan_sheet(chosen, columns=columns, aspect=aspect_of(drawn), labels=labels if order == "cluster" else None)
     scales = scales_of(layer, drawn, scale=scale)
     framed = [channel for channel in chosen if channel in representatives.values()]

@@ -32,6 +32,7 @@ from .content import (
     make_sprites,
     make_strips,
     make_thumbnails,
+    missing_lines,
     moved_overall,
     one_row,
     row_meaning,
@@ -189,6 +190,7 @@ def render_page(
         session=session,
         titles=titles,
         diverged=diverged_lines(run),
+        missing=missing_lines(run),
         refresh=refresh,
         overview=overview,
         advice=[] if overview.findings is None else advice_lines(overview.findings),
@@ -245,7 +247,7 @@ def _gain(run: Run, names: list[str]) -> str:
 def _shape(layer: Layer) -> str:
     channels, height, width = layer.feature_map_shape
     maps = f", maps of {height} × {width}" if height * width > 1 else ""
-    whole = layer.output_shape[0] if len(layer.output_shape) == 3 else layer.output_shape[-1]
+    whole = layer.n_output_channels
     return f"{channels} channels{f' of {whole}' if channels < whole else ''}{maps}"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import StoreError
 from ._compat import open_store, read_bytes
-from ._format import DIMENSIONS, KEY, holds_feature_maps
+from ._format import DIMENSIONS, KEY, TIME, holds_feature_maps
 
 LARGEST = 64 << 20  # bytes of JSON; a thousand layers with gradients take 7 MB
 MOST_VALUES = 1 << 53  # in an array
@@ -193,7 +193,7 @@ def _check_node(name: str, node: Mapping[str, Any], *, n_snapshots: int) -> None
 def _axes(name: str) -> Collection[tuple[str, ...]]:
     """Return the axes that an array may have, by its path."""
     if holds_feature_maps(name):
-        return [("snapshot", *axes) for axes in DIMENSIONS.values()]
+        return [("snapshot", *axes) for axes in (*DIMENSIONS.values(), TIME)]
     if name.startswith("metrics/"):
         return [("snapshot",)]
     return [_AXES[name.rpartition("/")[2]]]

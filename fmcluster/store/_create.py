@@ -162,7 +162,7 @@ def create_layer(group: zarr.Group, spec: LayerSpec, *, n_samples: int, shard_sa
 def _chunk_shape(spec: LayerSpec, quantity: Quantity, shard_samples: int) -> tuple[int, ...]:
     shape, sample_bytes = list(spec.shape), spec.bytes_of(quantity)
     if sample_bytes > CHUNK_BYTES:
-        axis = spec.channel_axis(spec.shape)
+        axis = spec.dimensions.index("channel") - 1
         shape[axis] = _divisor(shape[axis], CHUNK_BYTES * shape[axis] // sample_bytes)
     samples = _divisor(shard_samples, CHUNK_BYTES // max(1, sample_bytes))
     return (samples, *shape)

@@ -29,7 +29,9 @@ DIMENSIONS = {
     2: ("sample", "channel"),
     3: ("sample", "token", "channel"),
     4: ("sample", "channel", "height", "width"),
+    5: ("sample", "channel", "frame", "height", "width"),
 }
+TIME = ("sample", "channel", "time")  # of 1-D maps, such as a Conv1d's
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class LayerSpec:
     name : str
         The module's name in the model, with ``.call0``, ``.call1`` ... where it fires several times.
     shape : tuple of int
-        Shape of what is stored of one sample: (channel,), (token, channel) or (channel, height, width).
+        Shape of what is stored of one sample: (channel,), (token, channel), (channel, time),
+        (channel, height, width) or (channel, frame, height, width).
     dtype : str
         NumPy name of the stored dtype.
     module : str
@@ -61,6 +64,12 @@ class LayerSpec:
         Which axis of a batch of what the module returned holds the channels; None: not known.
     axis_source : {"module", "option", "shape"}
         How that is known: from a module's class, by an option, or from the number of axes alone.
+    is_time : bool
+        Whether two axes are (channel, time) rather than (token, channel).
+    rows_folded : int
+        How many rows the module returned for each sample: those of one sample are stored beside one another.
+    quantization : (float, int), optional
+        Scale and zero point of a quantized module's output, which is stored dequantized.
 
     Raises
     ------
@@ -79,18 +88,21 @@ class LayerSpec:
     returned: tuple[int, ...] | None = None
     returned_axis: int | None = None
     axis_source: str = "shape"
+    is_time: bool = False
+    rows_folded: int = 1
+    quantization: tuple[float, int] | None = None
 
     def __post_init__(self) -> None:
         returned = self.output_shape
-        fits = len(returned) == len(self.shape) and (self.crop is None or len(self.shape) == 3)
+        fits = len(returned) == len(self.shape) and (self.crop is None or len(self.shape) >= 3)
         if fits and self.channels is not None:
             fits = len(set(self.channels)) == len(self.channels)
             fits = fits and all(0 <= number < returned[self._channel_axis] for number in self.channels)
         if fits and self.crop is not None:
-            fits = all(0 <= start < stop <= n for (start, stop), n in zip(self.crop, returned[1:], strict=True))
+            fits = all(0 <= start < stop <= n for (start, stop), n in zip(self.crop, returned[-2:], strict=True))
         if fits and self.average_pooled:
             whole, axis = self._whole, self._channel_axis
-            fits = len(self.shape) == 3 and self.shape[axis] == whole[axis]
+            fits = len(self.shape) >= 3 and self.shape[:-2] == whole[:-2] and self.shape[axis] == whole[axis]
             fits = fits and all(n <= full for n, full in zip(self.shape, whole, strict=True))
         if not fits:
             raise ValueError(
@@ -101,7 +113,7 @@ class LayerSpec:
     @property
     def dimensions(self) -> tuple[str, ...]:
         """Names of the axes of a batch of this layer's outputs."""
-        return DIMENSIONS[1 + len(self.shape)]
+        return TIME if self.is_time else DIMENSIONS[1 + len(self.shape)]
 
     @property
     def n_channels(self) -> int:
@@ -143,7 +155,8 @@ class LayerSpec:
         Parameters
         ----------
         output : tuple of int
-            Shape of one sample's output: (channel,), (token, channel) or (channel, height, width).
+            Shape of one sample's output: (channel,), (token, channel), (channel, height, width) or (channel, frame,
+            height, width).
 
         Examples
         --------
@@ -169,7 +182,7 @@ class LayerSpec:
         channels : tuple of int, optional
             Numbers of the channels that are kept; None: all.
         crop : ((top, bottom), (left, right)), optional
-            The part of the feature maps that is kept; None: all of them. Only for (channel, height, width).
+            The part of the feature maps that is kept, where they have a height and a width; None: all of them.
         size : (int, int), optional
             Height and width to which the feature maps are averaged down; None: as they are.
 
@@ -189,18 +202,21 @@ class LayerSpec:
         if channels is not None:
             shape[LayerSpec.channel_axis(output)] = len(channels)
         if crop is not None:
-            shape[1:] = [stop - start for start, stop in crop]
+            shape[-2:] = [stop - start for start, stop in crop]
         if size is not None:
-            shape[1:] = size
+            shape[-2:] = size
         return tuple(shape)
 
     @property
     def _channel_axis(self) -> int:
-        return self.channel_axis(self.shape)
+        return self.dimensions.index("channel") - 1
 
     @property
     def _whole(self) -> tuple[int, ...]:
         """Shape of one sample, of the channels kept and cropped, before any averaging."""
+        if self.is_time:
+            channels, length = self.output_shape
+            return (channels if self.channels is None else len(self.channels), length)
         return self.stored_shape(self.output_shape, channels=self.channels, crop=self.crop)
 
     def attributes(self) -> dict[str, Any]:
@@ -214,6 +230,11 @@ class LayerSpec:
             described["returned"] = list(self.returned)
         if self.returned_axis is not None:
             described["channel_axis"] = {"axis": self.returned_axis, "source": self.axis_source}
+        if self.rows_folded > 1:
+            described["rows_folded"] = self.rows_folded
+        if self.quantization is not None:
+            scale, zero_point = self.quantization
+            described["quantization"] = {"scale": scale, "zero_point": zero_point}
         return described
 
 

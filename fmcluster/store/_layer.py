@@ -15,6 +15,8 @@ from ._format import STATISTICS, STATISTICS_OF, Pair, Quantity, array_path, laye
 from ._slots import Selection, boxes, integers, ranges
 from ._snapshots import Snapshots
 
+_NOT_POSITIONS = ("snapshot", "sample", "channel")
+
 
 class Layer:
     """The feature maps of one layer, over the snapshots of a run. Made by ``run[name]``.
@@ -102,6 +104,11 @@ class Layer:
         return tuple(self._attributes.get("output", self.shape[2:]))
 
     @property
+    def channel_axis(self) -> int | None:
+        """Which axis of a batch of what the module returned holds the channels; None where it was not stored."""
+        return self._attributes.get("channel_axis", {}).get("axis")  # type: ignore[no-any-return]
+
+    @property
     def channel_axis_source(self) -> str:
         """How it was known which axis holds the channels.
 
@@ -109,6 +116,12 @@ class Layer:
         wrong.
         """
         return str(self._attributes.get("channel_axis", {}).get("source", "shape"))
+
+    @property
+    def quantization(self) -> tuple[float, int] | None:
+        """Scale and zero point of a quantized module's output, which is stored dequantized; None of any other."""
+        found = self._attributes.get("quantization")
+        return None if found is None else (float(found["scale"]), int(found["zero_point"]))
 
     @property
     def crop(self) -> tuple[Pair, Pair] | None:
@@ -124,10 +137,21 @@ class Layer:
 
     @property
     def feature_map_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of one sample's feature maps; tokens count as height."""
-        if len(self.shape) == 5:
-            return self.shape[2], self.shape[3], self.shape[4]
-        return self.n_channels, (self.shape[2] if len(self.shape) == 4 else 1), 1
+        """Channels, height and width of one sample's feature maps.
+
+        Tokens and steps of time count as height; the frames of a video lie under one another.
+        """
+        rest = [n for n, name in zip(self.shape, self.dimensions, strict=True) if name not in _NOT_POSITIONS]
+        return (
+            self.n_channels,
+            int(np.prod(rest[:-1])) if len(rest) > 1 else (rest or [1])[0],
+            (rest[-1] if len(rest) > 1 else 1),
+        )
+
+    @property
+    def n_output_channels(self) -> int:
+        """Number of channels of the module's output, kept or not."""
+        return self.output_shape[self.dimensions.index("channel") - 2]
 
     @property
     def snapshots(self) -> pd.DataFrame:
@@ -218,13 +242,21 @@ class Layer:
     ) -> npt.NDArray[np.floating]:
         """Read feature maps of shape (n_samples, n_channels, height, width), whatever axes the layer has."""
         slots = self._run.slots(snapshot, samples)
-        rest = {5: (channels, rows), 4: (rows, channels), 3: (channels,)}[len(self.shape)]
-        values = self._read_slots(snapshot, slots, rest)
-        if values.ndim == 4:
-            return values
-        if values.ndim == 3:
-            return values.transpose(0, 2, 1)[..., None]
-        return values[..., None, None]
+        axes = self.dimensions[2:]
+        if axes == ("channel",):
+            return self._read_slots(snapshot, slots, (channels,))[..., None, None]
+        if axes == ("token", "channel"):
+            return self._read_slots(snapshot, slots, (rows, channels)).transpose(0, 2, 1)[..., None]
+        if axes == ("channel", "time"):
+            return self._read_slots(snapshot, slots, (channels, rows))[..., None]
+        if axes == ("channel", "height", "width"):
+            return self._read_slots(snapshot, slots, (channels, rows))
+        height = self.shape[4]  # of a frame
+        first, last, _ = rows.indices(self.feature_map_shape[1])
+        frames = slice(first // height, -(-last // height))
+        values = self._read_slots(snapshot, slots, (channels, frames))
+        lines = values.reshape(*values.shape[:2], -1, values.shape[-1])
+        return lines[:, :, first - frames.start * height : last - frames.start * height]
 
     def display(self, sample: int) -> npt.NDArray[np.uint8] | None:
         """Return a picture of an input, ndarray of shape (height, width, 3), uint8; None where the run has none."""

@@ -125,7 +125,7 @@ class RunWriter:
         self._adopt(paths)
         layers = [spec.name for spec in specs]
         self.attributes = {"format": VERSION, "kind": kind, "layers": layers, "commits": [], "sessions": []}
-        self._replace_root()
+        self.replace_root()
 
     def tidy(self) -> None:
         """Remove what an earlier session left uncommitted, once it is known that this one goes on with its run."""
@@ -136,8 +136,7 @@ class RunWriter:
 
     def describe_session(self, provenance: Mapping[str, Any]) -> None:
         """Record what made the snapshots from here on."""
-        record = {"first_snapshot": self.n_snapshots, **provenance}
-        self.attributes["sessions"].append(record)
+        self.attributes["sessions"].append({"first_snapshot": self.n_snapshots, **provenance})
 
     def add_static(
         self,
@@ -268,7 +267,7 @@ class RunWriter:
         self.attributes["commits"].append(record)
         self._resize(now + 1)
         try:
-            self._replace_root()
+            self.replace_root()
         except BaseException:
             self.attributes["commits"].pop()
             self._resize(now)
@@ -384,7 +383,8 @@ class RunWriter:
                 absent[path] = sorted(missing)
         return dict(sorted(absent.items()))  # the same bytes, whether the run was resumed or not
 
-    def _replace_root(self) -> None:
+    def replace_root(self) -> None:
+        """Write the root as it is now; what it says is then what a reader sees."""
         replace_file(self.path / "zarr.json", root_metadata(self.attributes, self._nodes))
         self._visible = set(self._nodes)
 

@@ -154,7 +154,7 @@ class TestProbes:
             record(Net(), [(Image.new("RGB", (12, 12)), 0)] * 3)
         with pytest.raises(ValueError, match=r"different shapes, .*resize or crop"):
             record(Net(), [(torch.rand(3, 12, 12 + i), 0) for i in range(3)])
-        with pytest.raises(ValueError, match=r"mappings with the keys audio; expected one of pixel_values"):
+        with pytest.raises(ValueError, match=r"the keys audio; expected a tensor under one of pixel_values"):
             record(Net(), [{"audio": torch.rand(3)}] * 3)
 
     def test_attributes_of_another_length_are_no_paths(self, record: Any) -> None:

@@ -278,7 +278,7 @@ class TestTensorsBesideABatch:
         data = TensorDataset(torch.rand(8, 3, 5, 5), torch.zeros(8))
         with fm.Recorder(self.Model(), tmp_path / "run.zarr", probe=data, batch_size=4) as recorder:
             recorder.snapshot(epoch=0)
-        assert fm.open_run(tmp_path / "run.zarr").layers == ["conv", "aside[maps]"]
+        assert fm.open_run(tmp_path / "run.zarr").layers == ["conv", "aside[maps]", "aside[crops]"]
 
 
 class TestIndicesOfADataSet:

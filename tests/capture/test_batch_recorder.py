@@ -478,7 +478,7 @@ class TestMistakes:
         assert {name for name in methods if hasattr(fm.Recorder, name)} == {"snapshot", "estimate"}
         assert {name for name in methods if hasattr(fm.BatchRecorder, name)} == {"epoch", "batch"}
         probe, batches = (set(signature(each).parameters) for each in (fm.Recorder, fm.BatchRecorder))
-        assert probe - batches == {"probe", "batch_size"}
+        assert probe - batches == {"probe", "batch_size", "to_inputs"}
         assert batches - probe == {"dataset", "n_samples", "samples_per_shard"}
         with pytest.raises(ValueError, match="pass dataset=, or as n_samples the most that an epoch"):
             fm.BatchRecorder(net, "other.zarr")

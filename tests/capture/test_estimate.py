@@ -17,8 +17,11 @@ from torch import nn
 
 import fmcluster as fm
 from fmcluster.capture import estimate
+from fmcluster.capture._axes import ChannelAxis
 from fmcluster.capture._estimate import check_size
-from fmcluster.capture._options import Keep, spec_of
+from fmcluster.capture._hooks import Firing
+from fmcluster.capture._layers import FirstOutput, plan_layer
+from fmcluster.capture._options import Keep
 from fmcluster.store import LayerSpec, Run
 
 
@@ -229,10 +232,11 @@ def test_what_is_advised_is_what_it_would_take(layers: list, share: float, gradi
         out = []
         for number, (shape, channels, crop) in enumerate(layers):
             rows = crop if len(shape) == 3 and shape[1] > 7 else None
-            keep = Keep("float16", channels, rows, max_size)
+            record = ("activation", "gradient") if gradient else ("activation",)
+            keep = Keep("float16", channels, rows, max_size, record=record)
             name = f"layer{number}"
-            reduction = keep.of((name,) * 3, shape)
-            out.append(spec_of(name, reduction, shape=shape, module="Module", gradient=gradient))
+            first = FirstOutput(shape, "Module", ChannelAxis(1 if len(shape) >= 3 else len(shape), "module"))
+            out.append(plan_layer(Firing(name, 0, ""), first, keep=keep, name=name).spec)
         return out
 
     def total(max_size: int | None) -> int:

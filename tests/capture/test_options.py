@@ -10,7 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from fmcluster.capture._options import Keep, Reduction, spec_of
+from fmcluster.capture._axes import ChannelAxis
+from fmcluster.capture._hooks import Firing
+from fmcluster.capture._layers import FirstOutput, plan_layer
+from fmcluster.capture._options import Keep, Reduction
 from fmcluster.capture.transfer._reduce import reduce_with_torch, stored_shape
 
 NAMES = ("layer1.0", "layer1.0", "layer1.0.call0")
@@ -243,8 +246,9 @@ def kept(draw: st.DrawFn) -> tuple[Keep, tuple[int, ...]]:
 @given(case=kept())
 def test_what_is_said_of_a_layer_is_what_is_stored_of_it(case: tuple[Keep, tuple[int, ...]]) -> None:
     keep, shape = case
-    reduction = keep.of(NAMES, shape)
-    spec = spec_of("layer1.0", reduction, shape=shape, module="Conv2d", gradient=keep.gradient)
+    first = FirstOutput(shape, "Conv2d", ChannelAxis(1 if len(shape) >= 3 else len(shape), "module"))
+    planned = plan_layer(Firing("layer1.0", 0, ""), first, keep=keep, name="layer1.0")
+    reduction, spec = planned.reduction, planned.spec
     batch = torch.rand(2, *shape)
     stored, sums = reduce_with_torch(batch, reduction, clips=False)
     assert tuple(stored.shape) == (2, *spec.shape) == stored_shape(batch, reduction)

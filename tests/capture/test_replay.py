@@ -121,3 +121,23 @@ def test_more_checkpoints_than_max_bytes_allows_are_refused_before_anything_is_r
     assert list(tmp_path.iterdir()) == []
     fm.replay(net, path, max_bytes=3 * nbytes, **options)
     assert len(fm.open_run(path)) == 3
+
+
+def test_one_that_was_cut_off_goes_on_with_the_same_arguments(trained, net, data, tmp_path):
+    fm.replay(net, tmp_path / "whole.zarr", checkpoints=trained, probe=data, batch_size=4)
+    some = {epoch: trained[epoch] for epoch in (0, 1)}
+    fm.replay(net, tmp_path / "cut.zarr", checkpoints=some, probe=data, batch_size=4)
+    for _ in range(2):  # the second time nothing is left to do
+        fm.replay(net, tmp_path / "cut.zarr", checkpoints=trained, probe=data, batch_size=4, mode="a")
+        whole, cut = (fm.open_run(tmp_path / name) for name in ("whole.zarr", "cut.zarr"))
+        assert cut.epochs == whole.epochs == [0, 1, 10]
+        for name in whole.layers:
+            np.testing.assert_array_equal(cut[name].read(epoch=10), whole[name].read(epoch=10))
+
+
+def test_a_checkpoint_from_between_recorded_ones_is_refused(trained, net, data, tmp_path):
+    some = {epoch: trained[epoch] for epoch in (0, 10)}
+    fm.replay(net, tmp_path / "run.zarr", checkpoints=some, probe=data, batch_size=4)
+    with pytest.raises(ValueError, match=r"holds epoch 1, step 0, which .* does not, .* epoch 10, step 0"):
+        fm.replay(net, tmp_path / "run.zarr", checkpoints=trained, probe=data, batch_size=4, mode="a")
+    assert fm.open_run(tmp_path / "run.zarr").epochs == [0, 10]

@@ -100,7 +100,7 @@ def test_the_pictures_are_the_channels_maps_on_the_chosen_sample(exported, run, 
     (entry,) = read_config(exported).embeddings
     layer, drawn = run[HOSTILE_LAYER], tiles(exported, entry)
     assert list(entry.sprite.single_image_dim) == [LARGEST, LARGEST]
-    maps = np.stack([as_tiles(layer.read(snapshot=number, samples=5)) for number in range(3)])
+    maps = np.stack([as_tiles(layer.read(snapshot=number, samples=5), axes=layer.dimensions) for number in range(3)])
     pixel = np.arange(LARGEST) * maps.shape[2] // LARGEST
     for channel in (0, 7):
         norm = scale_of(maps[:, channel], signed=True).norm

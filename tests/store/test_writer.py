@@ -140,7 +140,7 @@ def test_a_commit_that_failed_leaves_nothing_in_the_next(
     with RunWriter(path, mode="a") as writer:
         contents.write_maps(writer, 2)
         with monkeypatch.context() as patch:
-            patch.setattr(RunWriter, "_replace_root", lambda _: (_ for _ in ()).throw(OSError(28, "No space left")))
+            patch.setattr(RunWriter, "replace_root", lambda _: (_ for _ in ()).throw(OSError(28, "No space left")))
             with pytest.raises(OSError, match="No space"):
                 writer.commit(metrics={"loss": 7.0, "doomed": 8.0}, **common)
         assert len(open_run(path)) == 2

@@ -47,6 +47,8 @@ class Schedule:
             Optimizer steps by the trainer's own count. Steps never fall: one that starts again from zero on a run that
             is ahead of it does not stop the training.
         """
+        if self._open and epoch <= self._recorder.last_epoch:
+            self._recorder.pass_over(epoch)
         if not self._open or epoch % self._every or epoch <= self._recorder.last_epoch:
             return
         if step is not None:

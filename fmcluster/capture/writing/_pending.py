@@ -22,6 +22,8 @@ class PendingSnapshot:
         Numbers to keep beside it.
     failed : bool
         Whether something went wrong, so that it is to be left out.
+    reason : str
+        What went wrong.
     """
 
     def __init__(self, *, epoch: int, step: int, metrics: dict[str, float]) -> None:
@@ -29,6 +31,7 @@ class PendingSnapshot:
         self.step = int(step)
         self.metrics = metrics
         self.failed = False
+        self.reason = ""
         self._moments: dict[tuple[str, Quantity], dict[int, Moments]] = {}
         self._withdrawn: set[int] = set()
         self._lock = Lock()

@@ -1,7 +1,9 @@
 """Session: a run that is written in the background, and what went wrong with it."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,11 +46,19 @@ class Session:
         self._refuses_overflow = refuses_overflow
         self._queue = WriteQueue()
         self._failure: Exception | None = None
+        self._missing: list[dict[str, Any]] = []  # what failed since the root was written last
 
     def create_or_resume(
-        self, specs: Sequence[LayerSpec], *, kind: RunKind, n_samples: int, shard_samples: int, classes: Sequence[str]
+        self,
+        specs: Sequence[LayerSpec],
+        *,
+        kind: RunKind,
+        n_samples: int,
+        shard_samples: int,
+        classes: Sequence[str],
+        left_out: Mapping[str, str],
     ) -> None:
-        """Create the run; or check that this is what it holds.
+        """Create the run; or check that this is what it holds. `left_out` says what is not recorded, and why.
 
         Raises
         ------
@@ -62,7 +72,7 @@ class Session:
             self.writer.tidy()
         if not self.writer.n_snapshots:
             self.writer.attributes["classes"] = list(classes)
-        self.writer.describe_session({**self._provenance, "batch_size": shard_samples})
+        self.writer.describe_session({**self._provenance, "batch_size": shard_samples, "left_out": dict(left_out)})
         self.specs = list(specs)
 
     def put(self, snapshot: PendingSnapshot, work: Callable[[], None], *, what: str) -> None:
@@ -86,9 +96,11 @@ class Session:
         """Queue the commit of a snapshot."""
         self._queue.put(partial(self._commit, snapshot, index, loss_scale), alone=True)
 
-    def discard(self, snapshot: PendingSnapshot) -> None:
-        """Leave a snapshot out, and wait until it is gone."""
+    def discard(self, snapshot: PendingSnapshot, error: BaseException | None = None) -> None:
+        """Leave a snapshot out, and wait until it is gone; the run says that it is missing where the capture failed."""
         snapshot.failed = True
+        if isinstance(error, CaptureError | StoreError):
+            snapshot.reason = snapshot.reason or str(error)
         self._queue.put(partial(self._discard, snapshot), alone=True)
         self._queue.wait()
 
@@ -112,6 +124,10 @@ class Session:
     def close(self) -> None:
         """Finish what is queued, and let go of the run."""
         self._queue.close()
+        if self._missing and not self.writer.is_new:
+            with suppress(OSError):  # the disk may be what failed; every snapshot in the run is whole
+                self._note_missing()
+                self.writer.replace_root()
         self.writer.close()
 
     def _write_rows(self, rows: Rows, counted: bool) -> None:
@@ -133,10 +149,12 @@ class Session:
 
     def _commit(self, snapshot: PendingSnapshot, index: Index, loss_scale: npt.NDArray[np.float64] | None) -> None:
         if snapshot.failed or self._failure is not None:
+            snapshot.reason = snapshot.reason or "it was not written, as one before it could not be"
             self._discard(snapshot)
             return
         try:
             self.check_overflow(snapshot)
+            self._note_missing(there=snapshot)
             self.writer.commit(
                 epoch=snapshot.epoch,
                 step=snapshot.step,
@@ -151,8 +169,23 @@ class Session:
             self._discard(snapshot)
         else:
             self.committed = (snapshot.epoch, snapshot.step)
+            self._missing.clear()
+
+    def _note_missing(self, *, there: PendingSnapshot | None = None) -> None:
+        """Say in the run which snapshots could not be recorded, but for one that is there after all."""
+        sessions = self.writer.attributes["sessions"]
+        noted = [{key: each[key] for key in ("epoch", "step", "reason")} for each in self._missing]
+        for session, more in zip(sessions, [[]] * (len(sessions) - 1) + [noted], strict=True):
+            known = session.pop("missing", [])
+            known += [each for each in more if each not in known]
+            if there is not None:
+                known = [each for each in known if (each["epoch"], each["step"]) != (there.epoch, there.step)]
+            if known:
+                session["missing"] = known
 
     def _discard(self, snapshot: PendingSnapshot) -> None:
+        if snapshot.reason:
+            self._missing.append({"epoch": snapshot.epoch, "step": snapshot.step, "reason": snapshot.reason[:500]})
         try:
             self.writer.discard()
         except Exception as error:
@@ -165,8 +198,19 @@ class Session:
         else:
             failure = StoreError(
                 f"writing {what} of epoch {snapshot.epoch}, step {snapshot.step} to {self.path} failed: "
-                f"{type(error).__name__}: {error}. It was left out, and so was any snapshot since; earlier ones are "
-                f'whole. Once there is room and permission, mode="a" resumes the run.'
+                f"{type(error).__name__}: {error}. It was left out, and so was any snapshot since; "
+                f"{self._what_is_left(error)}"
             )
             failure.__cause__ = error
+        snapshot.reason = snapshot.reason or str(failure)
         self._failure = self._failure or failure
+
+    def _what_is_left(self, error: Exception) -> str:
+        if not (Path(self.path) / "zarr.json").exists():
+            return "and the run is gone: there is no zarr.json in its folder. Record into another path."
+        left = "earlier ones are whole." if self.writer.n_snapshots else "there is none before it."
+        return (
+            left
+            + (" Once there is room and permission," if isinstance(error, OSError) else "")
+            + (' mode="a" resumes the run.')
+        )

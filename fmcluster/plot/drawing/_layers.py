@@ -29,6 +29,10 @@ class MeasuredLayer(Protocol):
         """What the layer is called."""
 
     @property
+    def dimensions(self) -> tuple[str, ...]:
+        """Names of the axes."""
+
+    @property
     def quantity(self) -> str:
         """What its values are: ``"activation"`` or ``"gradient"``."""
 
@@ -70,6 +74,10 @@ class PicturedLayer(Protocol):
     @property
     def label(self) -> str:
         """What the layer is called."""
+
+    @property
+    def dimensions(self) -> tuple[str, ...]:
+        """Names of the axes."""
 
     @property
     def quantity(self) -> str:

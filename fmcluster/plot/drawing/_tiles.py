@@ -1,6 +1,6 @@
 """Tiles: small pictures of single feature maps on a common scale of colors."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import floor, log10
 from typing import Any
@@ -176,23 +176,28 @@ def notes(tiles: Iterable[Tiles], scales: Iterable[Scale]) -> str:
     return " ".join(said)
 
 
-def as_tiles(values: npt.NDArray[Any]) -> Tiles:
+def as_tiles(values: npt.NDArray[Any], *, axes: Sequence[str]) -> Tiles:
     """Bring one sample of one snapshot to tiles.
 
     Parameters
     ----------
-    values : ndarray of shape (1, n_channels, height, width), (1, n_tokens, n_channels) or (1, n_channels)
+    values : ndarray of shape (1, ...)
         What a layer's `read` returns for one snapshot and one sample.
+    axes : sequence of str
+        Names of the layer's axes, its `dimensions`.
 
     Returns
     -------
     ndarray of shape (n_channels, height, width), float32
-        A token axis becomes the height of tiles one pixel wide; without it a tile is a single pixel.
+        Tokens become the height of tiles one pixel wide, and time the width of tiles one pixel high; of a vector a
+        tile is a single pixel. The frames of a video lie under one another.
     """
     sample: Tiles = values[0].astype(np.float32)
     if sample.ndim == 1:
         return sample.reshape(-1, 1, 1)
-    return np.expand_dims(sample.T, 2) if sample.ndim == 2 else sample
+    if sample.ndim == 2:
+        return np.expand_dims(sample, 1) if axes[-1] == "time" else np.expand_dims(sample.T, 2)
+    return sample.reshape(len(sample), -1, sample.shape[-1])
 
 
 def scales_of(layer: PicturedLayer, tiles: Tiles, *, scale: str) -> list[Scale]:

@@ -16,6 +16,7 @@ from ._overview import OVERALL_STAGES as OVERALL_STAGES
 from ._overview import Overview as Overview
 from ._overview import diverged_lines as diverged_lines
 from ._overview import make_overview as make_overview
+from ._overview import missing_lines as missing_lines
 from ._sprites import SHEETS_BYTES as SHEETS_BYTES
 from ._sprites import Sprites as Sprites
 from ._sprites import choose_images as choose_images

@@ -133,7 +133,10 @@ def make_strips(content: LayerContent, *, sample: int) -> Strips:
     shown = brief(content.scores.n_snapshots, at_most=MOST_COLUMNS) if content.scores.n_snapshots > 1 else [0]
     numbers = [content.vectors.snapshots[ordinal] for ordinal in shown]
     channels = [channel for channel, _ in wanted]
-    reads = [as_tiles(layer.read(snapshot=number, samples=sample, channels=channels)) for number in numbers]
+    reads = [
+        as_tiles(layer.read(snapshot=number, samples=sample, channels=channels), axes=layer.dimensions)
+        for number in numbers
+    ]
     maps = np.stack(reads, axis=1)
     signed = bool((layer.statistics["min"] < 0).any())
     titles, name = tuple(content.titles[ordinal] for ordinal in shown), name_sample(layer, sample)

@@ -10,6 +10,15 @@ from ._layer_content import Announce, Settings
 OVERALL_STAGES = 2
 
 
+def missing_lines(run: Run) -> list[str]:
+    """Say of each snapshot that could not be recorded when it was due and why, and of each layer left out why."""
+    said = []
+    for session in run.provenance:
+        said += [f"epoch {each['epoch']}, step {each['step']}: {each['reason']}" for each in session.get("missing", [])]
+    left_out = run.provenance[-1].get("left_out", {}) if run.provenance else {}
+    return said + [f"layer {name}: {why}" for name, why in left_out.items()]
+
+
 def diverged_lines(run: Run) -> list[str]:
     """Say of each snapshot that is left out which layers gave values that are not finite; texts are not escaped."""
     titles = dict(zip(run.snapshots["snapshot"], snapshot_titles(run.snapshots), strict=True))

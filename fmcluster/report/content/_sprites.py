@@ -137,7 +137,12 @@ def _read_channels(content: LayerContent, columns: list[int], samples: list[int]
     channels = content.scores.rows["channel"].to_numpy()[: content.n_rows].tolist()
     numbers = [content.vectors.snapshots[ordinal] for ordinal in columns]
     reads = [
-        [as_tiles(content.layer.read(snapshot=number, samples=sample, channels=channels)) for number in numbers]
+        [
+            as_tiles(
+                content.layer.read(snapshot=number, samples=sample, channels=channels), axes=content.layer.dimensions
+            )
+            for number in numbers
+        ]
         for sample in samples
     ]
     return np.stack([np.stack(each, axis=1) for each in reads])

@@ -1,0 +1,114 @@
+"""Model inputs: what a model is called with, as positional and keyword arguments that hold a batch."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+ToInputs = Callable[[Any], tuple[tuple[Any, ...], Mapping[str, Any]]]
+
+
+@dataclass(frozen=True, eq=False)
+class ModelInputs:
+    """What a model is called with.
+
+    Attributes
+    ----------
+    args : tuple
+        Positional arguments: tensors, or tuples, lists and mappings of them; what else there is, is handed on.
+    kwargs : mapping of str to Any
+        Keyword arguments.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        """Return the number of samples: rows of the first tensor."""
+        return len(self.first)
+
+    @property
+    def first(self) -> torch.Tensor:
+        """The first tensor."""
+        return next(self.tensors())
+
+    def tensors(self) -> Iterator[torch.Tensor]:
+        """Yield the tensors, in their order."""
+        yield from _tensors((self.args, self.kwargs))
+
+    def to(self, device: torch.device) -> "ModelInputs":
+        """Return the inputs on a device."""
+        return self._changed(lambda tensor: tensor.to(device))
+
+    def rows(self, part: slice) -> "ModelInputs":
+        """Return some of the samples: those rows of every tensor that has as many as there are samples."""
+        count = len(self)
+        return self._changed(lambda t: t[part] if t.ndim and t.shape[0] == count else t)
+
+    def with_leaf(self) -> "tuple[ModelInputs, torch.Tensor]":
+        """Return inputs whose first floating-point tensor comes from a leaf that requires a gradient, and that leaf.
+
+        Where there is none of floating point, the first tensor is returned as it is.
+        """
+        source = next((tensor for tensor in self.tensors() if tensor.is_floating_point()), None)
+        if source is None:
+            return self, self.first
+        leaf = source.detach().requires_grad_()
+        copy = leaf.clone()  # the model may change it in place, which a leaf does not allow
+        return self._changed(lambda tensor: copy if tensor is source else tensor), leaf
+
+    def show(self, model: nn.Module) -> Any:
+        """Call the model with them."""
+        return model(*self.args, **self.kwargs)
+
+    def _changed(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "ModelInputs":
+        return ModelInputs(_map(self.args, change), _map(dict(self.kwargs), change))
+
+
+def as_inputs(made: object) -> ModelInputs:
+    """Return what a caller's `to_inputs` made as inputs.
+
+    Raises
+    ------
+    TypeError
+        Where it is not a tuple of positional arguments and a mapping of keyword arguments, with a tensor among them.
+    """
+    if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], tuple | list)):
+        made_keys = None
+    else:
+        made_keys = made[1] if isinstance(made[1], Mapping) else None
+    if made_keys is None or not all(isinstance(key, str) for key in made_keys):
+        raise TypeError(
+            f"to_inputs returned {type(made).__name__}; expected (args, kwargs): a tuple of what the model is called "
+            f"with by position, and a dict of what it is called with by name"
+        )
+    assert isinstance(made, tuple)
+    inputs = ModelInputs(tuple(made[0]), dict(made_keys))
+    if next(inputs.tensors(), None) is None:
+        raise TypeError("to_inputs returned (args, kwargs) without a tensor among them; expected a batch")
+    return inputs
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            yield from _tensors(each)
+    elif isinstance(value, tuple | list):
+        for each in value:
+            yield from _tensors(each)
+
+
+def _map(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    if isinstance(value, torch.Tensor):
+        return change(value)
+    if isinstance(value, dict):
+        return {key: _map(each, change) for key, each in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_map(each, change) for each in value))
+    if isinstance(value, tuple | list):
+        return type(value)(_map(each, change) for each in value)
+    return value

@@ -1,0 +1,76 @@
+"""The reference of the zoo: clones of what every module returns, and cheap weights."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+
+def fill(skeleton: nn.Module) -> nn.Module:
+    """Give a model without memory random weights, in less time than its own initialization takes."""
+    model = skeleton.to_empty(device="cpu")
+    with torch.no_grad():
+        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+            if not tensor.is_floating_point():
+                tensor.zero_()
+            elif name.endswith("running_var"):
+                tensor.uniform_(0.5, 1.5)
+            else:
+                tensor.uniform_(-1, 1).mul_(2 / max(1, tensor[0].numel() if tensor.ndim else 1) ** 0.5)
+    return model
+
+
+def clones(model: nn.Module, args: tuple[Any, ...]) -> dict[str, npt.NDArray[np.floating]]:
+    """Return what each module returns in evaluation mode, by the names under which it is recorded."""
+    seen: dict[str, list[dict[str, torch.Tensor]]] = {}
+
+    def hook(name: str) -> Any:
+        def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            seen.setdefault(name, []).append({part: t.detach().clone() for part, t in tensors(output)})
+
+        return keep
+
+    modes = {module: module.training for module in model.modules()}
+    handles = [module.register_forward_hook(hook(name)) for name, module in model.named_modules() if name]
+    state = torch.get_rng_state()
+    model.eval()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        model(*args)
+    torch.set_rng_state(state)
+    for handle in handles:
+        handle.remove()
+    for module, training in modes.items():
+        module.training = training
+    named = {}
+    for name, calls in seen.items():
+        for number, parts in enumerate(calls):
+            call = f".call{number}" if len(calls) > 1 else ""
+            named |= {f"{name}{call}{part}": tensor.float().numpy() for part, tensor in parts.items()}
+    return named
+
+
+def tensors(output: Any, part: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    if isinstance(output, torch.Tensor):
+        yield part, output
+    elif isinstance(output, Mapping):
+        for key, value in output.items():
+            yield from tensors(value, f"{part}[{key}]")
+    elif isinstance(output, tuple | list):
+        for position, value in enumerate(output):
+            yield from tensors(value, f"{part}[{position}]")
+    elif dataclasses.is_dataclass(output) and not isinstance(output, type):
+        for field in dataclasses.fields(output):
+            yield from tensors(getattr(output, field.name), f"{part}[{field.name}]")
+
+
+def state_of(model: nn.Module) -> dict[str, Any]:
+    """Return what a recorder must leave as it is: modes, hooks, and sums of every parameter and buffer."""
+    state: dict[str, Any] = {name: module.training for name, module in model.named_modules()}
+    state |= {f"hooks of {name}": len(module._forward_hooks) for name, module in model.named_modules()}
+    state |= {name: tensor.double().sum().item() for name, tensor in model.state_dict().items()}
+    return state

@@ -1,0 +1,172 @@
+"""Models of torchvision, each recorded by default layers and compared with cloning hooks: names, values, state.
+
+One of each family by default; all that fit in memory with ``FMCLUSTER_ZOO=all``, and with ``FMCLUSTER_ZOO_TABLE`` the
+table of `docs/models.md` is written to that file.
+"""
+
+import gc
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from torch import nn
+from torchvision import models
+
+import fmcluster as fm
+from tests.zoo.cloning import clones, fill, state_of
+
+pytestmark = pytest.mark.slow
+
+FAMILIES = (
+    "alexnet",
+    "convnext_tiny",
+    "densenet121",
+    "efficientnet_b0",
+    "efficientnet_v2_s",
+    "googlenet",
+    "inception_v3",
+    "maxvit_t",
+    "mnasnet0_5",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "regnet_y_400mf",
+    "resnet18",
+    "resnext50_32x4d",
+    "shufflenet_v2_x0_5",
+    "squeezenet1_1",
+    "swin_t",
+    "swin_v2_t",
+    "vgg11_bn",
+    "vit_b_16",
+    "r3d_18",
+    "swin3d_t",
+    "deeplabv3_mobilenet_v3_large",
+    "fcn_resnet50",
+    "lraspp_mobilenet_v3_large",
+    "fasterrcnn_mobilenet_v3_large_320_fpn",
+    "ssdlite320_mobilenet_v3_large",
+    "raft_small",
+)
+MOST_PARAMETERS = 150_000_000
+
+
+def names() -> list[str]:
+    if os.environ.get("FMCLUSTER_ZOO") != "all":
+        return list(FAMILIES)
+    listed = [name for name in models.list_models() if not name.startswith("quantized_")]
+    return [n for n in listed if models.get_model_weights(n).DEFAULT.meta["num_params"] <= MOST_PARAMETERS]
+
+
+def shape_for(name: str) -> tuple[int, ...]:
+    """Return the smallest input that a model takes without complaint."""
+    kind = models.get_model_builder(name).__module__
+    if "video" in kind:
+        return (3, 16, 224, 224) if "mvit" in name else (3, 16, 64, 64) if name != "s3d" else (3, 16, 128, 128)
+    if "detection" in kind or "optical_flow" in kind:
+        return (3, 128, 128)
+    if name.startswith(("vit", "maxvit")):
+        return (3, 518, 518) if name == "vit_h_14" else (3, 224, 224)
+    return (3, 96, 96)
+
+
+HEAD = """# Models
+
+After reading this page you know which models of torchvision were recorded, and how what was stored compares with what
+their modules returned. `make zoo` records every model of torchvision with at most {most} million parameters (quantized
+ones aside) with default options and `layers="leaves"`, compares each layer bit for bit in float32 with clones that
+hooks of its own keep, checks that the model is afterwards what it was, and writes this page; one of each family is
+recorded whenever all tests are run. With torch {torch} and torchvision {torchvision}:
+
+- **{layers} layers of {models} models were recorded, and {equal} are equal to the clones.** Of an output with several
+  rows for each sample the values are compared, and their order is tested apart.
+- What is left out is named in `run.provenance[-1]["left_out"]` and by `fmcluster info`: modules that evaluation never
+  calls, such as auxiliary heads, and outputs that are no batch, such as a detector's proposals.
+
+| model | layers recorded | equal to the clones | left out |
+| --- | ---: | ---: | ---: |
+"""
+
+
+@pytest.fixture(scope="module")
+def table() -> Iterator[list[tuple[Any, ...]]]:
+    rows: list[tuple[Any, ...]] = []
+    yield rows
+    if file := os.environ.get("FMCLUSTER_ZOO_TABLE"):
+        lines = [f"| `{name}` | {n} | {equal} | {left} |" for name, n, equal, left in sorted(rows)]
+        head = HEAD.format(
+            most=MOST_PARAMETERS // 1_000_000,
+            torch=torch.__version__.partition("+")[0],
+            torchvision=torchvision.__version__.partition("+")[0],
+            layers=f"{sum(row[1] for row in rows):,}",
+            equal=f"{sum(row[2] for row in rows):,}",
+            models=len(rows),
+        )
+        Path(file).write_text(head + "\n".join(lines) + "\n")
+
+
+@pytest.mark.filterwarnings("ignore")  # of torchvision and of torch's own deprecations
+@pytest.mark.parametrize("name", names())
+def test_what_is_recorded_is_what_the_modules_returned(name: str, tmp_path: Path, table: list) -> None:
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        more = {"weights_backbone": None} if "detection" in models.get_model_builder(name).__module__ else {}
+        if "segmentation" in models.get_model_builder(name).__module__:
+            more = {"weights_backbone": None}
+        model = build(name, more)
+    model.train()
+    inputs = torch.rand(2 if torch.tensor(shape_for(name)).prod() > 1e5 else 3, *shape_for(name))
+    to_inputs = (lambda batch: ((batch, batch.flip(-1)), {})) if name.startswith("raft") else None
+    probe = list(inputs)
+    before = state_of(model)
+    path = tmp_path / "run.zarr"
+    recorder = fm.Recorder(
+        model, path, probe=probe, layers="leaves", batch_size=len(inputs), dtype="float32", to_inputs=to_inputs
+    )
+    with recorder:
+        recorder.snapshot(epoch=0)
+    assert state_of(model) == before, "the model is not what it was"
+    run = fm.open_run(path)
+    args = (inputs, inputs.flip(-1)) if to_inputs else (inputs,)
+    returned = clones(model, args)
+    equal = 0
+    for layer in map(run.__getitem__, run.layers):
+        expected = returned[layer.name]
+        found = layer.read(epoch=0)
+        if len(expected) != len(found):  # several rows for each sample: as many values, in an order of their own
+            np.testing.assert_array_equal(np.sort(expected, axis=None), np.sort(found, axis=None))
+        else:
+            axis = layer.channel_axis
+            moved = np.moveaxis(expected, axis, layer.dimensions.index("channel") - 1)
+            np.testing.assert_array_equal(moved, found, err_msg=layer.name)
+        equal += 1
+    left_out = run.provenance[-1]["left_out"]
+    assert equal == len(run.layers) > 0
+    table.append((name, len(run.layers), equal, len(left_out)))
+    gc.collect()
+
+
+def build(name: str, more: dict[str, Any]) -> nn.Module:
+    try:
+        with torch.device("meta"):
+            skeleton = models.get_model(name, weights=None, **more)
+    except NotImplementedError:  # of a model that computes its widths with tensors
+        return models.get_model(name, weights=None, **more)
+    return models.get_model(name, weights=None, **more) if has_constants(skeleton) else fill(skeleton)
+
+
+def has_constants(skeleton: nn.Module) -> bool:
+    """Whether a model holds what is computed when it is built, beside its weights, and would be lost."""
+    held = {id(tensor) for tensor in (*skeleton.parameters(), *skeleton.buffers())}
+    others = any(
+        isinstance(value, torch.Tensor) and id(value) not in held
+        for module in skeleton.modules()
+        for value in vars(module).values()
+    )
+    return others or any("index" in name or "anchor" in name for name, _ in skeleton.named_buffers())
