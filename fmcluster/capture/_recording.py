@@ -4,7 +4,7 @@ import json
 import os
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -51,7 +51,7 @@ class Recording(ABC):
                 f"path is the URL {self._path}; a run is recorded into a folder: pass one, and copy it then"
             )
         self._options = options
-        self._notes: dict[str, Any] = json.loads(json.dumps(dict(options.notes or {})))  # what JSON cannot hold raises
+        self._notes = _as_notes(options.notes or {})
         self._n_samples = n_samples
         self._n_snapshots = 0
         self._steps = StepCounter(self._model)
@@ -231,3 +231,13 @@ class Recording(ABC):
     def _provenance(self) -> dict[str, Any]:
         made = provenance(self._model, device=device_of(self._model))
         return {**made, **self._keep.as_json(), "notes": self._notes}
+
+
+def _as_notes(notes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return notes as JSON holds them; raise `ValueError` or `TypeError` for what it cannot."""
+    try:
+        return dict(json.loads(json.dumps(dict(notes), allow_nan=False)))
+    except ValueError as error:
+        raise ValueError(
+            f"notes holds what JSON cannot ({error}); expected finite numbers, text, lists and dicts"
+        ) from None

@@ -9,10 +9,9 @@ import typer
 
 from ._app import console, frame_table, say
 from ._options import Layers, NumberOfClusters, RandomState, Rows, RunPath, View, wanted_layers
+from ._write_tables import write_tables
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from ..analysis import Analysis
     from ..store import Run
 
@@ -57,16 +56,16 @@ def analyze(
             opened, layer, view=view, clusters=clusters, components=components, rows=rows, random_state=random_state
         )
         _print(found, n_snapshots=len(opened))
-        _save(
+        made = {"fit": found.clusters.fit, "reducer": found.embedding.method, "clusterer": found.clusters.method}
+        write_tables(
             folder,
-            parameters
-            | {"fit": found.clusters.fit, "reducer": found.embedding.method, "clusterer": found.clusters.method},
             {
                 "rows": found.embedding.frame.assign(cluster=found.clusters.labels),
                 "flow": found.history.flow,
                 "steps": found.history.steps,
                 "sizes": found.history.sizes.reset_index(),
             },
+            parameters=parameters | made,
         )
         say(f"Saved in {folder}")
 
@@ -125,10 +124,3 @@ def _results_folder(run: "Run", parameters: dict[str, Any]) -> Path:
     digest = sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:8]
     name = f"{escape(parameters['layer'])}-{escape(parameters['view'])}-{digest}"
     return Path(f"{run.path.rstrip('/')}.results") / name
-
-
-def _save(folder: Path, parameters: dict[str, Any], tables: "dict[str, pd.DataFrame]") -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, table in tables.items():
-        table.to_csv(folder / f"{name}.csv", index=False)
-    (folder / "parameters.json").write_text(json.dumps(parameters, indent=1))

@@ -7,6 +7,7 @@ import typer
 
 from ._app import console, frame_table, say
 from ._options import AllLayers, RandomState, RunPath, matching_layers
+from ._write_tables import write_tables
 
 
 def diagnose(
@@ -50,7 +51,5 @@ def diagnose(
         )
     say(str(findings))
     if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
-        for name in ("frame", "channels", "layers"):
-            getattr(findings, name).to_csv(output / f"{name}.csv", index=False)
+        write_tables(output, {name: getattr(findings, name) for name in ("frame", "channels", "layers")})
         say(f"Saved in {output}")

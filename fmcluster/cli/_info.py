@@ -99,6 +99,7 @@ def _snapshot_table(run: "Run") -> Table:
 
 def _as_dict(run: "Run", missing: list[str]) -> dict[str, Any]:
     metrics = run.metrics.astype(object).where(run.metrics.notna(), None)
+    metrics = metrics.replace({float("inf"): "inf", float("-inf"): "-inf"})  # JSON has no such numbers
     return {
         "path": run.path,
         "kind": run.kind,

@@ -159,6 +159,12 @@ def test_options_are_checked_at_once(options: dict, message: str, net: nn.Module
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_notes_of_numbers_that_json_has_not_are_refused(number: float, net: nn.Module, data: list) -> None:
+    with pytest.raises(ValueError, match="notes holds what JSON cannot"):
+        fm.Recorder(net, "run.zarr", probe=data, notes={"lr": number})
+
+
 def test_notes_that_cannot_be_kept_are_refused_at_once(net: nn.Module, data: list, tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="JSON"):
         fm.Recorder(net, tmp_path / "run.zarr", probe=data, notes={"where": tmp_path})

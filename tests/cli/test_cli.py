@@ -3,12 +3,16 @@
 import json
 import re
 import sys
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from torch import nn
 
+import fmcluster as fm
 from fmcluster import open_run
 from fmcluster.cli import main
 from fmcluster.store import LayerSpec, RunWriter
@@ -51,6 +55,52 @@ def test_info_says_what_is_missing(run, tmp_path, capsys, monkeypatch):
     (copy / "layers/conv1/activation/c.1.0.0.0.0").unlink()
     assert call("info", copy, monkeypatch=monkeypatch) == 0
     assert "layers/conv1/activation/c.1.0.0.0.0" in capsys.readouterr().out
+
+
+def test_info_as_json_says_what_json_has_no_numbers_for(tmp_path, capsys, monkeypatch):
+    metrics = [{"loss": float("inf"), "accuracy": float("nan")}, {"loss": -float("inf")}, {"loss": 0.5}]
+    lossy = record_small(tmp_path / "run.zarr", metrics=metrics)
+    assert call("info", lossy, "--json", monkeypatch=monkeypatch) == 0
+    told = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert [snapshot["loss"] for snapshot in told["snapshots"]] == ["inf", "-inf", 0.5]
+    assert told["snapshots"][0]["accuracy"] is None
+
+
+def test_info_and_the_report_say_what_was_not_recorded_and_why(tmp_path, capsys, monkeypatch):
+    path = record_small(tmp_path / "run.zarr", metrics=[{}, {}], layers="children", fails=1)
+    assert call("info", path, monkeypatch=monkeypatch) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "not recorded: epoch 7, step 0: RuntimeError: the probe is odd" in said
+    assert "left out: layer aside: it was not called, or returned no tensor" in said
+    fm.write_report(open_run(path), tmp_path / "page.html", n_clusters=2)
+    page = (tmp_path / "page.html").read_text()
+    assert "epoch 7, step 0: RuntimeError: the probe is odd" in page
+    assert "layer aside: it was not called" in page
+
+
+def record_small(path, *, metrics, layers="leaves", fails=0):
+    """Record a small network; `fails` times, at epoch 7, its forward pass does."""
+    torch.manual_seed(0)
+    model = nn.Sequential(OrderedDict(conv=nn.Conv2d(3, 6, 3), relu=nn.ReLU()))
+    if layers == "children":
+        model.aside = nn.Linear(2, 2)
+        model.forward = lambda x: model.relu(model.conv(x))
+    probe = [(torch.rand(3, 6, 6), 0) for _ in range(8)]
+
+    def fail(*_):
+        raise RuntimeError("the probe is odd")
+
+    with fm.Recorder(model, path, probe=probe, layers=layers, on_error="warn") as recorder:
+        for epoch, numbers in enumerate(metrics):
+            recorder.snapshot(epoch=epoch, metrics=numbers)
+            with torch.no_grad():
+                model.conv.weight += 0.1 * torch.randn_like(model.conv.weight)
+        for _ in range(fails):
+            handle = model.conv.register_forward_pre_hook(fail)
+            with pytest.warns(UserWarning, match="the probe is odd"):
+                recorder.snapshot(epoch=7)
+            handle.remove()
+    return path
 
 
 def test_verify_tells_whole_from_damaged(run, tmp_path, capsys, monkeypatch):

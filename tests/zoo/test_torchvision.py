@@ -6,6 +6,7 @@ table of `docs/models.md` is written to that file.
 
 import gc
 import os
+import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -148,7 +149,10 @@ def test_what_is_recorded_is_what_the_modules_returned(name: str, tmp_path: Path
         equal += 1
     left_out = run.provenance[-1]["left_out"]
     assert equal == len(run.layers) > 0
+
     table.append((name, len(run.layers), equal, len(left_out)))
+    del run
+    shutil.rmtree(path)
     gc.collect()
 
 
