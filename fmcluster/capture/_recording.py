@@ -146,7 +146,7 @@ class Recording(ABC):
         self._session.wait()
         self._raise_failure()
 
-    def pass_over(self, epoch: int) -> None:
+    def skip_epoch(self, epoch: int) -> None:
         """Note that an epoch was trained which the resumed run holds already, so that its steps do not count twice."""
         if self._resumed_after is not None and epoch == self._resumed_after[0]:
             self._steps.count = self._resumed_after[1]

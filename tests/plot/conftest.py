@@ -44,6 +44,11 @@ class FakeLayer:
         return self.name if self.quantity == "activation" else f"{self.name} {self.quantity}"
 
     @property
+    def dimensions(self) -> tuple[str, ...]:
+        axes = {3: ("channel",), 4: ("token", "channel"), 5: ("channel", "height", "width")}[self.activation.ndim]
+        return ("snapshot", "sample", *axes)
+
+    @property
     def channels(self) -> np.ndarray:
         return np.arange(self.n_channels) if self.numbers is None else np.array(self.numbers)
 

@@ -6,6 +6,7 @@ table of `docs/models.md` is written to that file.
 
 import gc
 import os
+import re
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -68,7 +69,7 @@ def shape_for(name: str) -> tuple[int, ...]:
     """Return the smallest input that a model takes without complaint."""
     kind = models.get_model_builder(name).__module__
     if "video" in kind:
-        return (3, 16, 224, 224) if "mvit" in name else (3, 16, 64, 64) if name != "s3d" else (3, 16, 128, 128)
+        return (3, 16, 224, 224) if "mvit" in name else (3, 16, 64, 64) if name != "s3d" else (3, 16, 224, 224)
     if "detection" in kind or "optical_flow" in kind:
         return (3, 128, 128)
     if name.startswith(("vit", "maxvit")):
@@ -99,6 +100,7 @@ def table() -> Iterator[list[tuple[Any, ...]]]:
     rows: list[tuple[Any, ...]] = []
     yield rows
     if file := os.environ.get("FMCLUSTER_ZOO_TABLE"):
+        rows += _written_before(Path(file), {row[0] for row in rows})
         lines = [f"| `{name}` | {n} | {equal} | {left} |" for name, n, equal, left in sorted(rows)]
         head = HEAD.format(
             most=MOST_PARAMETERS // 1_000_000,
@@ -109,6 +111,12 @@ def table() -> Iterator[list[tuple[Any, ...]]]:
             models=len(rows),
         )
         Path(file).write_text(head + "\n".join(lines) + "\n")
+
+
+def _written_before(file: Path, now: set[str]) -> list[tuple[Any, ...]]:
+    """Return the rows of models that were not tried now."""
+    found = re.findall(r"^\| `(\w+)` \| (\d+) \| (\d+) \| (\d+) \|$", file.read_text(), re.M) if file.exists() else []
+    return [(name, *map(int, numbers)) for name, *numbers in found if name not in now]
 
 
 @pytest.mark.filterwarnings("ignore")  # of torchvision and of torch's own deprecations

@@ -48,7 +48,7 @@ class Schedule:
             is ahead of it does not stop the training.
         """
         if self._open and epoch <= self._recorder.last_epoch:
-            self._recorder.pass_over(epoch)
+            self._recorder.skip_epoch(epoch)
         if not self._open or epoch % self._every or epoch <= self._recorder.last_epoch:
             return
         if step is not None:
