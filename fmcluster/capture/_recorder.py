@@ -147,7 +147,7 @@ class Recorder(Recording):
             notes=notes,
             on_error=on_error,
         )
-        accepts = signature(plain_model(model).forward).parameters
+        accepts = tuple(signature(plain_model(model).forward).parameters)
         self._probe = Probe(probe, batch_size=batch_size, to_inputs=to_inputs, accepts=accepts)
         super().__init__(model, path, n_samples=self._probe.n_samples, options=options)
         self._layers: dict[Firing, PlannedLayer] = {}

@@ -1,5 +1,6 @@
 """Model inputs: several tensors, keyword arguments, and what a caller's function makes of a batch."""
 
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -127,3 +128,10 @@ def test_only_what_has_a_row_for_each_sample_is_cut() -> None:
     part = inputs.rows(slice(1, 4))
     assert [tuple(tensor.shape) for tensor in part.tensors()] == [(3, 3, 8, 8), (2, 2), (3,), ()]
     assert (len(inputs), len(part), part.args[1][1]) == (7, 3, 5)
+
+
+def test_a_recorder_can_be_sent_to_another_process_before_it_is_entered(tmp_path: Path) -> None:
+    recorder = pickle.loads(pickle.dumps(fm.Recorder(Two(), tmp_path / "run.zarr", probe=Pairs(), to_inputs=by_name)))
+    with recorder:
+        recorder.snapshot(epoch=0)
+    assert fm.open_run(tmp_path / "run.zarr").epochs == [0]
