@@ -206,6 +206,23 @@ class TestOfBatches:
         assert fm.open_run(path).epochs == [0, 2]
         assert [epoch for epoch, _ in missing(path)] == [1]
 
+    def test_an_epoch_that_is_recorded_later_is_not_missing_any_more(
+        self, net: nn.Module, data: Data, tmp_path: Path, disk: dict[str, bool]
+    ) -> None:
+        path, images = tmp_path / "run.zarr", torch.stack([image for image, _ in data])
+        recorder = fm.BatchRecorder(net, path, n_samples=10)
+        with pytest.raises(fm.StoreError, match="No space left"), recorder:
+            self.train(net, recorder, 0, images)
+            recorder.flush()
+            disk["full"] = True
+            self.train(net, recorder, 1, images)
+        assert [epoch for epoch, _ in missing(path)] == [1]
+        disk["full"] = False
+        with fm.BatchRecorder(net, path, n_samples=10, mode="a") as recorder:
+            self.train(net, recorder, 1, images)
+        assert missing(path) == []
+        assert fm.open_run(path).epochs == [0, 1]
+
     def test_the_users_own_errors_always_raise(self, net: nn.Module, data: Data, tmp_path: Path) -> None:
         images = torch.stack([image for image, _ in data])
         with (

@@ -179,9 +179,14 @@ class Session:
             known = session.pop("missing", [])
             known += [each for each in more if each not in known]
             if there is not None:
-                known = [each for each in known if (each["epoch"], each["step"]) != (there.epoch, there.step)]
+                known = [each for each in known if not self._is_there(each, there)]
             if known:
                 session["missing"] = known
+
+    def _is_there(self, missing: Mapping[str, Any], snapshot: PendingSnapshot) -> bool:
+        """Whether a snapshot is the missing one: of a live run, whose steps are known at its end, that of its epoch."""
+        is_it = self.writer.attributes["kind"] == "live" or missing["step"] == snapshot.step
+        return bool(missing["epoch"] == snapshot.epoch and is_it)
 
     def _discard(self, snapshot: PendingSnapshot) -> None:
         if snapshot.reason:
