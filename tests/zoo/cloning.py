@@ -9,6 +9,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from fmcluster.store import Run
+
 
 def fill(skeleton: nn.Module) -> nn.Module:
     """Give a model without memory random weights, in less time than its own initialization takes."""
@@ -74,3 +76,14 @@ def state_of(model: nn.Module) -> dict[str, Any]:
     state |= {f"hooks of {name}": len(module._forward_hooks) for name, module in model.named_modules()}
     state |= {name: tensor.double().sum().item() for name, tensor in model.state_dict().items()}
     return state
+
+
+def check(run: Run, returned: dict[str, npt.NDArray[np.floating]], *, snapshot: int = 0) -> None:
+    """Compare every layer of a run with the clones: bit for bit, with the channels where they are stored."""
+    for layer in map(run.__getitem__, run.layers):
+        expected, found = returned[layer.name], layer.read(snapshot=snapshot)
+        if len(expected) != len(found):  # several rows for each sample, in an order of their own
+            np.testing.assert_array_equal(np.sort(expected, axis=None), np.sort(found, axis=None), layer.name)
+        else:
+            moved = np.moveaxis(expected, layer.channel_axis, layer.dimensions.index("channel") - 1)
+            np.testing.assert_array_equal(moved, found, layer.name)
