@@ -75,17 +75,15 @@ def as_inputs(made: object) -> ModelInputs:
     TypeError
         Where it is not a tuple of positional arguments and a mapping of keyword arguments, with a tensor among them.
     """
-    if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], tuple | list)):
-        made_keys = None
-    else:
-        made_keys = made[1] if isinstance(made[1], Mapping) else None
-    if made_keys is None or not all(isinstance(key, str) for key in made_keys):
+    args, kwargs = made if isinstance(made, tuple) and len(made) == 2 else (None, None)
+    if not (
+        isinstance(args, tuple | list) and isinstance(kwargs, Mapping) and all(isinstance(key, str) for key in kwargs)
+    ):
         raise TypeError(
             f"to_inputs returned {type(made).__name__}; expected (args, kwargs): a tuple of what the model is called "
             f"with by position, and a dict of what it is called with by name"
         )
-    assert isinstance(made, tuple)
-    inputs = ModelInputs(tuple(made[0]), dict(made_keys))
+    inputs = ModelInputs(tuple(args), dict(kwargs))
     if next(inputs.tensors(), None) is None:
         raise TypeError("to_inputs returned (args, kwargs) without a tensor among them; expected a batch")
     return inputs

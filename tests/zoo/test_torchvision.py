@@ -68,7 +68,7 @@ def shape_for(name: str) -> tuple[int, ...]:
     """Return the smallest input that a model takes without complaint."""
     kind = models.get_model_builder(name).__module__
     if "video" in kind:
-        return (3, 16, 224, 224) if "mvit" in name else (3, 16, 64, 64) if name != "s3d" else (3, 16, 224, 224)
+        return (3, 16, 224, 224) if name.startswith(("mvit", "s3d")) else (3, 16, 64, 64)
     if "detection" in kind or "optical_flow" in kind:
         return (3, 128, 128)
     if name.startswith(("vit", "maxvit")):
@@ -125,9 +125,8 @@ def test_what_is_recorded_is_what_the_modules_returned(name: str, tmp_path: Path
     torch.manual_seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        more = {"weights_backbone": None} if "detection" in models.get_model_builder(name).__module__ else {}
-        if "segmentation" in models.get_model_builder(name).__module__:
-            more = {"weights_backbone": None}
+        kind = models.get_model_builder(name).__module__
+        more = {"weights_backbone": None} if "detection" in kind or "segmentation" in kind else {}
         model = build(name, more)
     model.train()
     inputs = torch.rand(2 if torch.tensor(shape_for(name)).prod() > 1e5 else 3, *shape_for(name))
@@ -147,7 +146,6 @@ def test_what_is_recorded_is_what_the_modules_returned(name: str, tmp_path: Path
     equal = len(run.layers)  # what is not has raised
     left_out = run.provenance[-1]["left_out"]
     assert equal > 0
-
     table.append((name, equal, equal, len(left_out)))
     del run
     shutil.rmtree(path)
