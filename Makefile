@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow test-all gpu zoo lint docs pictures clean
+.PHONY: demo test test-slow test-all gpu zoo soak lint docs pictures clean
 
 demo: .venv/installed
 	$(BIN)/fmcluster demo
@@ -35,6 +35,11 @@ gpu: $(if $(filter $(BIN)/python,$(GPU_PYTHON)),.venv/installed-test)
 # every model of torchvision that fits in memory, and the table of docs/models.md
 zoo: .venv/installed-test
 	FMCLUSTER_ZOO=all FMCLUSTER_ZOO_TABLE=docs/models.md $(PYTEST) -m slow tests/zoo --numprocesses 1 $(ARGS)
+
+# thousand rounds of each fault (ROUNDS=100 for fewer), and the table of docs/reliability.md
+ROUNDS ?= 1000
+soak: .venv/installed-test
+	FMCLUSTER_SOAK=$(ROUNDS) FMCLUSTER_SOAK_TABLE=docs/reliability.md $(BIN)/python -m pytest -m "slow or not slow" tests/faults $(ARGS)
 
 lint: .venv/installed-lint
 	$(BIN)/ruff check .

@@ -3,13 +3,10 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import torch
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -17,8 +14,10 @@ from ..errors import CaptureError
 from ..store import Mode, Quantity, open_run
 from ._axes import AxisTracker
 from ._batch_pass import BatchPass
+from ._compat import eagerly
 from ._context import SnapshotContext
 from ._datasets import classes, sample_tables
+from ._epoch import LiveEpoch
 from ._hooks import CallCounts, Firing, hooked
 from ._indices import Index, as_indices, check_in, count_slots
 from ._layers import PlannedLayer, plan
@@ -29,18 +28,6 @@ from ._recording import Recording
 from .writing import PendingSnapshot, ShardBuffer, as_numbers, check_epoch, check_order
 
 _BATCHES_A_SUM = 8  # sums of so many batches are kept apart, before they are added up in the order of their slots
-
-
-@dataclass(eq=False)
-class _Epoch:
-    """An epoch that is being recorded: each sample has a slot, in the order of arrival."""
-
-    snapshot: PendingSnapshot
-    index: Index
-    scale: npt.NDArray[np.float64]
-    count: int = 0
-    n_batches: int = 0
-    context: SnapshotContext | None = None
 
 
 class BatchRecorder(Recording):
@@ -134,7 +121,7 @@ class BatchRecorder(Recording):
         self._dataset = dataset
         self._samples_per_shard = samples_per_shard
         self._layers: dict[Firing, PlannedLayer] = {}
-        self._epoch: _Epoch | None = None
+        self._epoch: LiveEpoch | None = None
         self._in_batch = False
 
     @contextmanager
@@ -171,7 +158,7 @@ class BatchRecorder(Recording):
             self._steps.count, self._resumed_after = int(step), None
         snapshot = PendingSnapshot(epoch=epoch, step=self._steps.count, metrics={})
         blank = np.full(self._n_samples, np.nan)
-        self._epoch = _Epoch(snapshot, np.full(self._n_samples, -1, np.int64), blank)
+        self._epoch = LiveEpoch(snapshot, np.full(self._n_samples, -1, np.int64), blank)
         metrics: dict[str, float] = {}
         try:
             try:
@@ -182,10 +169,8 @@ class BatchRecorder(Recording):
             try:
                 self._end(self._epoch, metrics)
             except BaseException as error:
-                self._session.discard(snapshot, error)
-                if not (self._warns and isinstance(error, Exception)):
+                if not self._leave_out(snapshot, error):
                     raise
-                self._lose(self._epoch, error)
         finally:
             self._epoch = None
         if not snapshot.failed:
@@ -237,7 +222,7 @@ class BatchRecorder(Recording):
         return self._record(epoch, numbers, scale=scale)
 
     @contextmanager
-    def _record(self, epoch: _Epoch, numbers: Index, *, scale: float) -> Iterator[None]:
+    def _record(self, epoch: LiveEpoch, numbers: Index, *, scale: float) -> Iterator[None]:
         if self._in_batch:
             raise RuntimeError("a batch is being recorded already, inside another; leave its block first")
         if epoch.context is None and self._layers:
@@ -270,7 +255,7 @@ class BatchRecorder(Recording):
                     optional=self._optional,
                     on_error=partial(self._lose, epoch) if self._warns else None,
                 ),
-                torch.compiler.set_stance("force_eager"),
+                eagerly(),
             ):
                 yield
             if not (self._warns and epoch.snapshot.failed):
@@ -288,7 +273,7 @@ class BatchRecorder(Recording):
         else:
             self._count(epoch, numbers, scale=scale)
 
-    def _finish(self, batch: BatchPass, epoch: _Epoch) -> None:
+    def _finish(self, batch: BatchPass, epoch: LiveEpoch) -> None:
         """Check that a batch is whole; after the first, create the run."""
         try:
             batch.finish()
@@ -301,10 +286,9 @@ class BatchRecorder(Recording):
                 raise
             self._lose(epoch, error)
 
-    def _lose(self, epoch: _Epoch, error: Exception) -> None:
+    def _lose(self, epoch: LiveEpoch, error: Exception) -> None:
         """Give an epoch up, and warn of it."""
-        snapshot = epoch.snapshot
-        snapshot.failed, snapshot.reason = True, snapshot.reason or f"{type(error).__name__}: {error}"
+        epoch.snapshot.fail(error)
         self._warn(error)
 
     def _prepare(self) -> None:
@@ -316,7 +300,7 @@ class BatchRecorder(Recording):
     def _after_failure(self) -> None:
         self._brings_samples = self._session.writer.n_snapshots == 0
 
-    def _count(self, epoch: _Epoch, numbers: Index, *, scale: float) -> None:
+    def _count(self, epoch: LiveEpoch, numbers: Index, *, scale: float) -> None:
         """Count a batch that is whole."""
         assert epoch.context is not None
         slots = slice(epoch.count, epoch.count + len(numbers))
@@ -329,7 +313,7 @@ class BatchRecorder(Recording):
         if epoch.n_batches % _BATCHES_A_SUM == 0:
             self._session.put_alone(snapshot, partial(snapshot.add_up, epoch.count), what="the statistics")
 
-    def _withdraw(self, epoch: _Epoch) -> None:
+    def _withdraw(self, epoch: LiveEpoch) -> None:
         """Withdraw what was queued since the last whole batch: its moments at once, its rows in their turn."""
         snapshot, count, number, context = epoch.snapshot, epoch.count, epoch.n_batches, epoch.context
         epoch.n_batches += 1
@@ -337,7 +321,7 @@ class BatchRecorder(Recording):
         if context is not None:
             self._session.put_alone(snapshot, partial(context.buffer.rewind, count), what="withdrawing a batch")
 
-    def _end(self, epoch: _Epoch, metrics: Mapping[str, float]) -> None:
+    def _end(self, epoch: LiveEpoch, metrics: Mapping[str, float]) -> None:
         """Queue what is left of an epoch, and its commit."""
         snapshot, session = epoch.snapshot, self._session
         if (failure := self._take_failure()) is not None:
@@ -385,7 +369,7 @@ class BatchRecorder(Recording):
         )
         self._layers = layers
 
-    def _make_context(self, epoch: _Epoch) -> SnapshotContext:
+    def _make_context(self, epoch: LiveEpoch) -> SnapshotContext:
         return SnapshotContext(
             layers=self._layers,
             copier=self._copier,

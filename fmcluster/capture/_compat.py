@@ -3,10 +3,20 @@
 Each function here stands for one of them; ``tests/capture/test_compat.py`` says which one a new version has changed.
 """
 
+import sys
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import nn
+
+
+def eagerly() -> AbstractContextManager[object]:
+    """Return a context in which what was compiled runs as it was written; hooks that were added since then fire.
+
+    What `torch.compile` needs takes seconds to import; where nobody has, nothing is compiled.
+    """
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 def in_backward() -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from ._compat import buffers_of
+from ._compat import buffers_of, eagerly
 
 _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 
@@ -47,7 +47,7 @@ def isolated(model: nn.Module, *, gradients: bool = False, reads: Sequence[objec
             module.training = False
         with ExitStack() as stack:
             stack.enter_context(torch.set_grad_enabled(gradients))
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+            stack.enter_context(eagerly())
             for device in sorted(devices):
                 stack.enter_context(torch.autocast(device, enabled=False))
             yield

@@ -210,12 +210,8 @@ class Recorder(Recording):
             self._steps.count = snapshot.step
             self._take(snapshot, loss)
         except BaseException as error:
-            if self._warns and isinstance(error, Exception):
-                snapshot.reason = f"{type(error).__name__}: {error}"
-                self._session.discard(snapshot)
-                self._warn(error)
+            if self._leave_out(snapshot, error):
                 return
-            self._session.discard(snapshot, error)
             raise
         self._last = (epoch, snapshot.step)
         self._n_snapshots += 1

@@ -20,7 +20,7 @@ from ._plain_model import device_of, plain_model
 from ._provenance import provenance
 from ._step_counter import StepCounter
 from .transfer import Copier
-from .writing import Session, last_snapshot
+from .writing import PendingSnapshot, Session, last_snapshot
 
 
 class Recording(ABC):
@@ -188,6 +188,16 @@ class Recording(ABC):
             if not self._warns:
                 raise failure
             self._warn(failure)
+
+    def _leave_out(self, snapshot: PendingSnapshot, error: BaseException) -> bool:
+        """Leave a snapshot out; return whether training goes on, warned."""
+        if not (self._warns and isinstance(error, Exception)):
+            self._session.discard(snapshot, error)
+            return False
+        snapshot.fail(error)
+        self._session.discard(snapshot)
+        self._warn(error)
+        return True
 
     def _warn(self, error: Exception) -> None:
         """Warn that the capture failed; of one failure after another, the first is told of."""

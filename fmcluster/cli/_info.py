@@ -19,7 +19,7 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")] = False,
 ) -> None:
     """Say what is in a run: layers, shapes, snapshots, samples, bytes, and what is missing."""
-    from ..store import missing_files, open_run
+    from ..store import layers_left_out, missing_files, missing_snapshots, open_run
 
     opened = open_run(run)
     missing = missing_files(opened)
@@ -40,11 +40,9 @@ def info(
     say(f"{size(opened.nbytes)} of feature maps; on disk {stored}.")
     if guessed := [n for n in opened if opened[n].channel_axis_source == "shape" and len(opened[n].shape) > 3]:
         say(f"Which axis holds the channels is not known of {', '.join(guessed)}; record with channel_axis= to say it.")
-    for session in opened.provenance:
-        for each in session.get("missing", []):
-            say(f"not recorded: epoch {each['epoch']}, step {each['step']}: {each['reason']}", style="red")
-    left_out = opened.provenance[-1].get("left_out", {}) if opened.provenance else {}
-    for name, why in left_out.items():
+    for each in missing_snapshots(opened):
+        say(f"not recorded: epoch {each['epoch']}, step {each['step']}: {each['reason']}", style="red")
+    for name, why in layers_left_out(opened).items():
         say(f"left out: layer {name}: {why}")
     for line in missing[:10]:
         say(f"missing: {line}", style="red")

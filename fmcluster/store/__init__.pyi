@@ -6,6 +6,8 @@ from ._format import LayerSpec as LayerSpec
 from ._format import Quantity as Quantity
 from ._format import RunKind as RunKind
 from ._layer import Layer as Layer
+from ._left_out import layers_left_out as layers_left_out
+from ._left_out import missing_snapshots as missing_snapshots
 from ._run import Run as Run
 from ._run import layer_expression as layer_expression
 from ._run import open_run as open_run

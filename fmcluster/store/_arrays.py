@@ -1,12 +1,13 @@
 """An array of a run, read with its damage told apart from what is legitimately not there."""
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Sequence
 from functools import cached_property
 from itertools import product
 from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +16,10 @@ from zarr.storage import LocalStore
 
 from ..errors import StoreError
 from ..vectors import new_block
-from ._compat import padded_array, stored_bytes
-from ._shards import HEADER, ShardLayout, check_frame, check_frames, read_shard, shard_layout
+from ._compat import array_in_memory, padded_array, read_bytes, stored_bytes
+from ._shards import HEADER, ShardLayout, check_frame, check_frames, check_identity, read_shard, shard_layout
+
+MOST_BYTES = 8 << 30  # of a file that is not on this machine
 
 
 def shard_shape(array: zarr.Array[Any]) -> tuple[int, ...]:
@@ -38,15 +41,18 @@ def chunk_keys(array: zarr.Array[Any], *slices: slice) -> list[str]:
     return [chunk_key(*where) for where in product(*ranges)]
 
 
-class Shards(NamedTuple):
-    """Where the shards of an array are files, and how they are laid out."""
+class Vouched(Protocol):
+    """What the commits say of a run's files; see `Checksums`."""
 
-    folder: Path
-    layout: ShardLayout
+    def constant(self, path: str, *, key: str) -> str | None:
+        """Return the checksums of a file of an array without an axis of snapshots; None: there is no such file."""
+
+    def at(self, snapshot: int, *, path: str, key: str) -> str | None:
+        """Return the checksums of a file of a snapshot; None: there is no such file."""
 
 
 class StoredArray:
-    """A Zarr array and what the commits say of its chunks.
+    """A Zarr array, of which nothing is read that was not committed.
 
     Parameters
     ----------
@@ -54,15 +60,15 @@ class StoredArray:
         The array.
     run : str
         Where its run lies, for messages.
-    absent : sequence of mapping
-        For each snapshot, by array: the chunks that hold nothing but fill values and therefore do not exist.
+    vouched : Vouched
+        The checksums that were committed.
     """
 
-    def __init__(self, array: zarr.Array[Any], *, run: str, absent: Sequence[Mapping[str, list[str]]]) -> None:
+    def __init__(self, array: zarr.Array[Any], *, run: str, vouched: Vouched) -> None:
         self.array = array
         self.shape: tuple[int, ...] = array.shape
         self._run = run
-        self._absent = absent
+        self._vouched = vouched
 
     @property
     def over_time(self) -> bool:
@@ -75,7 +81,7 @@ class StoredArray:
         Raises
         ------
         StoreError
-            Where a chunk is missing, empty, or fails its checksum.
+            Where a file is missing, empty, there though none was committed, or another than the one that was.
         """
         slices = (slice(first, first + 1) if isinstance(first, int) else first, *rest)
         for key in chunk_keys(self.array, *slices):
@@ -95,33 +101,40 @@ class StoredArray:
         sizes = shard_shape(self.array)
         full = (*slices, *(slice(None) for _ in self.shape[len(slices) :]))
         box = [slice(*s.indices(n)) for s, n in zip(full, self.shape, strict=True)]
-        if any(s.start % k or (s.stop % k and s.stop != n) for s, n, k in zip(box, self.shape, sizes, strict=True)):
-            if self._shards is not None:
-                return self._decode_part(box, self._shards)
-            self._check_frames(box)
+        is_whole = all(
+            s.start % k == 0 and (s.stop % k == 0 or s.stop == n)
+            for s, n, k in zip(box, self.shape, sizes, strict=True)
+        )
+        if self._layout is not None and not (is_whole and self._folder):
+            return self._decode_shards(box, self._layout)
+        if self._folder is None:
+            return self._decode_in_memory(box, slices)
+        for key in chunk_keys(self.array, *box):
+            self._check_file(self._folder / key, self._checksums(key))
+        if not is_whole:
             return np.asarray(self.array[slices])
-        self._check_frames(box)
         edge = tuple(-(-n // k) * k for n, k in zip(self.shape, sizes, strict=True))
         whole = tuple(slice(s.start, -(-s.stop // k) * k) for s, k in zip(box, sizes, strict=True))
         trim = tuple(slice(0, s.stop - s.start) for s in box)
         return np.asarray(padded_array(self.array, edge)[whole])[trim]
 
     @cached_property
-    def _shards(self) -> Shards | None:
-        """The shards of one snapshot each that are files on this machine; None where there are no such."""
+    def _folder(self) -> Path | None:
+        """Where the array's files are, if they are on this machine."""
         store = self.array.store
-        if not isinstance(store, LocalStore) or shard_shape(self.array)[0] != 1 or not self.over_time:
+        return store.root / self.array.path if isinstance(store, LocalStore) else None
+
+    @cached_property
+    def _layout(self) -> ShardLayout | None:
+        """How the shards of one snapshot each are laid out; None where there are no shards."""
+        if self.array.shards is None:
             return None
         known = self.array.metadata.to_dict()
         plain = {name: known[name] for name in ("shape", "data_type", "chunk_grid", "codecs")}
-        try:
-            layout = shard_layout(json.loads(json.dumps(plain)), path=self._run)  # lists, as they are stored
-            return Shards(store.root / self.array.path, layout)
-        except StoreError:  # another program wrote them
-            return None
+        return shard_layout(json.loads(json.dumps(plain)), path=self._run)  # lists, as they are stored
 
-    def _decode_part(self, box: Sequence[slice], shards: Shards) -> npt.NDArray[Any]:
-        """Decode parts of shards."""
+    def _decode_shards(self, box: Sequence[slice], layout: ShardLayout) -> npt.NDArray[Any]:
+        """Decode parts of shards, or shards that are not on this machine."""
         shard = shard_shape(self.array)
         out = new_block(tuple(s.stop - s.start for s in box), self.array.dtype)
         for where in product(*(range(s.start // k, -(-s.stop // k)) for s, k in zip(box, shard, strict=True))):
@@ -131,48 +144,65 @@ class StoredArray:
                 parts.append(slice(first - s.start, last - s.start))
                 start.append(first - at * k)
             here, key = out[tuple(parts)][0], chunk_key(*where)
-            if self._all_nan(key):
+            if (checksums := self._checksums(key)) is None:
                 here[...] = np.nan
-            else:
-                read_shard(shards.folder / key, here, start=tuple(start[1:]), layout=shards.layout)
+                continue
+            source = self._content(key) if self._folder is None else self._folder / key
+            read_shard(source, here, start=tuple(start[1:]), layout=layout, checksums=checksums)
         return out
 
-    def _all_nan(self, key: str) -> bool:
-        """Whether a file is known to hold nothing but fill values, and therefore not there."""
-        return self.over_time and key in self._absent[int(key.split(".")[1])].get(self.array.path, ())
+    def _decode_in_memory(self, box: Sequence[slice], slices: tuple[slice, ...]) -> npt.NDArray[Any]:
+        """Decode files that are not on this machine, once they are here and known to be those that were committed."""
+        files = {}
+        for key in chunk_keys(self.array, *box):
+            if (checksums := self._checksums(key)) is not None:
+                files[key] = self._content(key)
+                self._check_ends(files[key][:HEADER], files[key][-4:], checksums)
+        return np.asarray(array_in_memory(self.array, files)[slices])
+
+    def _content(self, key: str) -> bytes:
+        """Return a file that is not on this machine."""
+        return read_bytes(self.array.store, f"{self.array.path}/{key}", at_most=MOST_BYTES) or b""
+
+    def _checksums(self, key: str) -> str | None:
+        """Return the checksums that were committed of a file; None: it is all fill values, and not there."""
+        if self.over_time:
+            return self._vouched.at(int(key.split(".")[1]), path=self.array.path, key=key)
+        return self._vouched.constant(self.array.path, key=key)
 
     def check_present(self, key: str) -> None:
-        """Raise `StoreError` where a file is neither there nor known to hold nothing but fill values."""
-        if self._all_nan(key):
+        """Raise `StoreError` where a file is not there though it was committed, or is though it was not."""
+        committed, size = self._checksums(key) is not None, stored_bytes(self.array, key)
+        if committed and not size:
+            found = "is missing or empty, though it was committed"
+        elif size and not committed:
+            found = "is there, though no commit vouches for it"
+        else:
             return
-        if stored_bytes(self.array, key) == 0:
-            raise StoreError(
-                f"{self._run} is damaged: {self.array.path}/{key} is missing or empty, though it was committed. "
-                f"`fmcluster verify` lists all damage."
-            )
+        raise StoreError(
+            f"{self._run} is damaged: {self.array.path}/{key} {found}. `fmcluster verify` lists all damage."
+        )
 
-    def _check_frames(self, box: Sequence[slice]) -> None:
-        """See that the files of a box, of this machine, say that they unpack to the size that they are declared to be.
+    def _check_file(self, file: Path, checksums: str | None) -> None:
+        """See that a file is the one that was committed, and unpacks to the size that it is declared to be.
 
-        `read_shard` sees to it by itself, chunk by chunk.
+        Whether its bytes are whole is seen by the codecs that decode it.
         """
-        store = self.array.store
-        if not isinstance(store, LocalStore):
+        if checksums is None:
             return
-        for key in chunk_keys(self.array, *box):
-            file = store.root / self.array.path / key
-            if self._all_nan(key):
-                continue
-            if self._shards is not None:
-                check_frames(file, self._shards.layout)
-            elif self.array.shards is None and self.array.dtype.kind in "iuf" and self._is_compressed:
-                with file.open("rb", buffering=0) as opened:
-                    check_frame(opened.read(HEADER), nbytes=prod(self.array.chunks) * self.array.dtype.itemsize)
+        if self._layout is not None:
+            check_frames(file, self._layout, checksums=checksums)
+            return
+        with file.open("rb", buffering=0) as opened:
+            header = opened.read(HEADER)
+            opened.seek(max(0, opened.seek(0, os.SEEK_END) - 4))
+            self._check_ends(header, opened.read(4), checksums)
 
-    @cached_property
-    def _is_compressed(self) -> bool:
-        codecs: Any = self.array.metadata.to_dict()["codecs"]
-        return [codec["name"] for codec in codecs] == ["bytes", "zstd", "crc32c"]
+    def _check_ends(self, header: bytes, checksum: bytes, checksums: str) -> None:
+        """See that a file of one chunk begins and ends as it was committed."""
+        check_identity(checksum, int(checksums, 16))
+        if self.array.dtype.kind in "iuf":
+            check_frame(header, nbytes=prod(self.array.chunks) * self.array.dtype.itemsize)
 
     def _first_damaged(self, keys: Sequence[str]) -> str:
         for key in keys:

@@ -11,20 +11,21 @@ from typing import Any
 
 from ..errors import StoreError
 from ._compat import open_store, read_bytes
-from ._format import DIMENSIONS, KEY, TIME, holds_feature_maps
+from ._format import CHECKSUMS, DIMENSIONS, KEY, TIME, holds_feature_maps
+from ._shards import shard_layout
 
 LARGEST = 64 << 20  # bytes of JSON; a thousand layers with gradients take 7 MB
 MOST_VALUES = 1 << 53  # in an array
 
 _SEGMENT = r"(?!\.|__|c\.|c/|zarr\.json(?:/|$))[a-z0-9_.~-]+"
 _PATH = re.compile(
-    r"epoch|step|index|loss_scale|statistic|samples(/(sample|label|path|digest))?|inputs(/display)?"
+    r"epoch|step|index|loss_scale|checksums|statistic|samples(/(sample|label|path|digest))?|inputs(/display)?"
     rf"|metrics(/{_SEGMENT})?|layers(/{_SEGMENT}(/(activation|gradient|statistics|gradient_statistics|channel))?)?"
 )
 _KEYS = {"name": "default", "configuration": {"separator": "."}}
 _FILL = {"int64": -1, "uint8": 0, "string": "", "float16": "NaN", "float32": "NaN", "float64": "NaN"}
 _AXES = {
-    **dict.fromkeys(("epoch", "step"), ("snapshot",)),
+    **dict.fromkeys(("epoch", "step", CHECKSUMS), ("snapshot",)),
     **dict.fromkeys(("index", "loss_scale"), ("snapshot", "sample")),
     **dict.fromkeys(("statistics", "gradient_statistics"), ("snapshot", "statistic", "channel")),
     **dict.fromkeys(("sample", "label", "path"), ("item",)),
@@ -33,7 +34,7 @@ _AXES = {
     "digest": ("item", "byte"),
     "display": ("item", "row", "column", "rgb"),
 }
-_NEEDED = ("epoch", "step", "index", "layers")
+_NEEDED = ("epoch", "step", "index", CHECKSUMS, "layers")
 
 
 def load_root(path: Path) -> dict[str, Any]:
@@ -159,9 +160,11 @@ def _check_attributes(attributes: Mapping[str, Any]) -> None:
     for each in attributes["sessions"]:
         _require(isinstance(each, dict) and isinstance(each["first_snapshot"], int), "a session is not described")
     for each in attributes["commits"]:
-        lists = each["absent"].values()
-        fits = all(isinstance(keys, list) and all(isinstance(key, str) for key in keys) for keys in lists)
-        _require(fits, "a commit does not say which files it has")
+        fits = type(each["epoch"]) is type(each["step"]) is int and isinstance(each["checksums"], str)
+        _require(fits, "a commit does not say what it is of")
+    files = attributes["constant"].values()
+    fits = all(isinstance(checksums, str) for keys in files for checksums in keys.values())
+    _require(fits, "the files of arrays that do not change have no checksums")
 
 
 def _check_node(name: str, node: Mapping[str, Any], *, n_snapshots: int) -> None:
@@ -184,10 +187,22 @@ def _check_node(name: str, node: Mapping[str, Any], *, n_snapshots: int) -> None
     dimensions = node["dimension_names"]
     _require(isinstance(dimensions, list) and len(dimensions) == len(shape) > 0, f"{name} has the axes {dimensions}")
     _require(tuple(dimensions) in _axes(name), f"{name} has the axes {dimensions}")
-    _require(isinstance(node["codecs"], list) and len(node["codecs"]) > 0, f"{name} has no codecs")
+    _check_codecs(name, node)
     if dimensions[0] == "snapshot":
         what = f"{name} has {shape[0]} snapshots, and {n_snapshots} were committed"
         _require(shape[0] == n_snapshots and chunks[0] == 1, what)
+
+
+def _check_codecs(name: str, node: Mapping[str, Any]) -> None:
+    """See that an array's files are laid out as this package writes them, and none is decoded by other code."""
+    names = [codec["name"] for codec in node["codecs"]]
+    if names == ["sharding_indexed"]:
+        shard_layout(node, path=name)
+        return
+    number = "vlen-utf8" if node["data_type"] == "string" else "bytes"
+    _require(names in ([number, "zstd", "crc32c"], [number, "crc32c"]), f"{name} has the codecs {names}")
+    endian = node["codecs"][0].get("configuration", {}).get("endian", "little")
+    _require(endian == "little", f"{name} holds {endian}-endian numbers")
 
 
 def _axes(name: str) -> Collection[tuple[str, ...]]:

@@ -3,11 +3,11 @@
 ``tests/store/test_compat.py`` says which one a new version has changed.
 
 `zarrs` is several times faster, but checks a chunk's CRC-32C only where the whole of a file is decoded. It writes, and
-reads whole files. Parts of a shard that lies on this machine are read by `shards`; zarr's own pipeline reads the rest.
+reads whole files. Parts of shards are read by `read_shard`; zarr's own pipeline reads the rest.
 """
 
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
@@ -19,7 +19,7 @@ from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.group import AsyncGroup, GroupMetadata
 from zarr.core.sync import sync
-from zarr.storage import FsspecStore, LocalStore, StorePath
+from zarr.storage import FsspecStore, LocalStore, MemoryStore, StorePath
 
 from ..errors import StoreError
 
@@ -74,6 +74,14 @@ def padded_array(array: zarr.Array[Any], shape: tuple[int, ...]) -> zarr.Array[A
         return zarr.Array.from_dict(array.store_path, metadata)
 
 
+def array_in_memory(array: zarr.Array[Any], files: Mapping[str, bytes]) -> zarr.Array[Any]:
+    """Return an array whose files are in memory, by their names."""
+    buffer = default_buffer_prototype().buffer
+    store = MemoryStore({f"{array.path}/{key}": buffer.from_bytes(content) for key, content in files.items()})
+    with careful_pipeline():
+        return zarr.Array.from_dict(StorePath(store, array.path), array.metadata.to_dict())
+
+
 def group_from_metadata(store: Store, metadata: dict[str, Any]) -> zarr.Group:
     """Return the group at the root of a store, with the metadata given, its consolidated metadata among them."""
     described = GroupMetadata.from_dict(deepcopy(metadata))  # zarr takes some of it out
@@ -81,7 +89,13 @@ def group_from_metadata(store: Store, metadata: dict[str, Any]) -> zarr.Group:
 
 
 def read_bytes(store: Store, key: str, *, at_most: int) -> bytes | None:
-    """Return what lies at a key of a store; None where there is nothing, StoreError where it is too much."""
+    """Return what lies at a key of a store; None where there is nothing, StoreError where it is too much, or a link."""
+    if isinstance(store, LocalStore):  # at once, not by way of zarr's event loop
+        file = store.root / key
+        size = _size(file)
+        if size > at_most:
+            raise StoreError(f"{file} is larger than {at_most >> 20} MiB; nothing was read")
+        return file.read_bytes() if size else None
     try:
         if sync(store.getsize(key)) > at_most:
             raise StoreError(f"{key} in {store} is larger than {at_most >> 20} MiB; nothing was read")
@@ -93,14 +107,20 @@ def read_bytes(store: Store, key: str, *, at_most: int) -> bytes | None:
 
 def stored_bytes(array: zarr.Array[Any], key: str) -> int:
     """Return the size of one of an array's files; 0 where it is absent or empty."""
+    if isinstance(array.store, LocalStore):
+        return _size(array.store.root / array.path / key)
     try:
-        if isinstance(array.store, LocalStore):  # at once, not by way of zarr's event loop
-            about = (array.store.root / array.path / key).lstat()
-            if not stat.S_ISREG(about.st_mode):
-                raise StoreError(
-                    f"{array.store.root}/{array.path}/{key} is a link, and a run has none: it was not read"
-                )
-            return about.st_size
         return sync(array.store.getsize(f"{array.path}/{key}"))
     except FileNotFoundError:
         return 0
+
+
+def _size(file: Path) -> int:
+    """Return the size of a file; 0 where there is none."""
+    try:
+        about = file.lstat()
+    except FileNotFoundError:
+        return 0
+    if not stat.S_ISREG(about.st_mode):
+        raise StoreError(f"{file} is a link, and a run has none: it was not read")
+    return about.st_size

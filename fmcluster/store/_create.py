@@ -12,7 +12,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from ._check_root import load_root
 from ._disk import replace_file
-from ._format import KEY, LEVEL, LOSS_SCALE, STATISTICS, STATISTICS_OF, LayerSpec, Quantity, layer_path
+from ._format import CHECKSUMS, KEY, LEVEL, LOSS_SCALE, STATISTICS, STATISTICS_OF, LayerSpec, Quantity, layer_path
 from ._metadata import UNFINISHED
 
 Mode = Literal["x", "a", "w"]
@@ -80,9 +80,11 @@ def create_arrays(root: zarr.Group, specs: Sequence[LayerSpec], *, n_samples: in
     for name, dtype in coordinates:
         shape = (0,) if name in ("epoch", "step") else (0, n_samples)
         create_array(root, name, dimensions=("snapshot", "sample")[: len(shape)], shape=shape, dtype=dtype)
+    # not compressed, so that what it takes to read a snapshot's checksums is the size of their file
+    create_array(root, CHECKSUMS, dimensions=("snapshot",), shape=(0,), dtype=str, compressed=False)
     names = np.array(STATISTICS)
     create_array(root, "statistic", dimensions=("statistic",), shape=names.shape, dtype=str)[...] = names
-    paths = [*(name for name, _ in coordinates), "statistic", "layers"]
+    paths = [*(name for name, _ in coordinates), CHECKSUMS, "statistic", "layers"]
     for spec in specs:
         path = layer_path(spec.name)
         group = root.create_group(path, attributes=spec.attributes())
@@ -91,9 +93,9 @@ def create_arrays(root: zarr.Group, specs: Sequence[LayerSpec], *, n_samples: in
     return paths
 
 
-def codecs() -> list[BytesBytesCodec]:
+def codecs(*, compressed: bool = True) -> list[BytesBytesCodec]:
     """Return the codecs of a chunk: compression, then a CRC-32C of the compressed bytes."""
-    return [ZstdCodec(level=LEVEL), Crc32cCodec()]
+    return [ZstdCodec(level=LEVEL), Crc32cCodec()] if compressed else [Crc32cCodec()]
 
 
 def create_array(
@@ -106,6 +108,7 @@ def create_array(
     chunks: tuple[int, ...] | None = None,
     shards: tuple[int, ...] | None = None,
     attributes: Mapping[str, Any] | None = None,
+    compressed: bool = True,
 ) -> zarr.Array[Any]:
     """Create an array of the format; along `snapshot`, a chunk holds one snapshot, so that none is ever rewritten."""
     code = "U" if dtype is str else np.dtype(dtype).kind
@@ -118,7 +121,7 @@ def create_array(
         chunks=chunks,
         shards=shards,
         fill_value={"f": float("nan"), "i": -1, "u": 0, "U": ""}[code],
-        compressors=codecs(),
+        compressors=codecs(compressed=compressed),
         chunk_key_encoding={"name": "default", "configuration": {"separator": "."}},
         dimension_names=dimensions,
         attributes=dict(attributes or {}),

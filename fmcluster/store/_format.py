@@ -20,6 +20,7 @@ KEY = "fmcluster"
 LEVEL = -7  # of Zstandard: feature maps are nearly incompressible, so that a slower level buys little
 
 LOSS_SCALE = "loss_scale"
+CHECKSUMS = "checksums"
 GRADIENT_DTYPE = "float32"  # in float16 more than half of the gradients measured became zero
 
 STATISTICS = ("mean", "std", "min", "max", "zeros", "nonfinite")

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import Any
 
 from ..errors import StoreError
@@ -10,7 +11,7 @@ from ._format import KEY, VERSION
 
 def root_metadata(attributes: Mapping[str, Any], nodes: Mapping[str, Any]) -> bytes:
     """Return the root's `zarr.json`: the package's attributes and the metadata of every node."""
-    root = {
+    root: dict[str, Any] = {
         "zarr_format": 3,
         "node_type": "group",
         "attributes": {KEY: attributes, "coordinates": "epoch step index"},
@@ -20,7 +21,35 @@ def root_metadata(attributes: Mapping[str, Any], nodes: Mapping[str, Any]) -> by
             "metadata": dict(sorted(nodes.items())),
         },
     }
+    root["attributes"][KEY] = {**attributes, "digest": _digest(root)}
     return json.dumps(root, indent=1).encode()
+
+
+def check_digest(path: str, root: Mapping[str, Any]) -> None:
+    """See that a root of which `checked_attributes` approved says what was committed.
+
+    Raises
+    ------
+    StoreError
+        Where it was changed since, or does not vouch for itself.
+    """
+    try:
+        same = root["attributes"][KEY].get("digest") == _digest(root)
+    except RecursionError:
+        same = False
+    if not same:
+        raise StoreError(
+            f"{path} is damaged: its zarr.json is not what was committed (its SHA-256 differs). Nothing was read or "
+            f"changed; restore it from a copy, or record into another path."
+        )
+
+
+def _digest(root: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of what a root says, its digest apart: of JSON without spaces, keys in order."""
+    attributes = root["attributes"]
+    own = {name: value for name, value in attributes[KEY].items() if name != "digest"}
+    said = {**root, "attributes": {**attributes, KEY: own}}
+    return sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def checked_attributes(path: str, attributes: object) -> dict[str, Any]:

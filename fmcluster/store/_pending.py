@@ -33,8 +33,8 @@ class Shard:
     values: npt.NDArray[Any] | None
     layout: ShardLayout
 
-    def run(self) -> None:
-        """Write the file and flush it to the disk; of a blank shard, remove the file.
+    def run(self) -> str | None:
+        """Write the file, flush it to the disk and return its checksums; of a blank shard, remove the file.
 
         Raises
         ------
@@ -43,9 +43,9 @@ class Shard:
         """
         if self.values is None:
             self.file.unlink(missing_ok=True)
-            return
+            return None
         chunks, shape = (1, *self.layout.chunks), (1, *self.layout.shard)
-        write_shard(self.file, self.values[None], chunks=chunks, shard=shape, level=self.layout.level)
+        return write_shard(self.file, self.values[None], chunks=chunks, shard=shape, level=self.layout.level)
 
 
 class PendingShards:
@@ -59,7 +59,7 @@ class PendingShards:
 
     def __init__(self, run: Path) -> None:
         self._run = run
-        self._written: dict[str, bool] = {}  # False: left blank
+        self._written: dict[str, str | None] = {}  # their checksums; None: left blank
 
     def clear(self) -> None:
         """Begin another snapshot."""
@@ -71,8 +71,7 @@ class PendingShards:
         """Write the shard that begins at slot `offset`, or leave it blank; see `RunWriter.write`."""
         shard = self._shard(path, values, snapshot=snapshot, offset=offset, layout=layout)
         self._written.pop(shard.name, None)  # should the write fail, it counts as missing
-        shard.run()
-        self._written[shard.name] = values is not None
+        self._written[shard.name] = shard.run()
 
     def _shard(
         self, path: str, values: npt.NDArray[Any] | None, *, snapshot: int, offset: int, layout: ShardLayout
@@ -86,25 +85,29 @@ class PendingShards:
         name = f"{path}/{_key(snapshot, offset // length, layout)}"
         return Shard(name, self._run / name, values, layout)
 
-    def blank(self, path: str, *, snapshot: int, index: npt.NDArray[np.int64], layout: ShardLayout) -> list[str]:
-        """Return the keys of a layer's shards that hold nothing and have no file.
+    def checksums(
+        self, path: str, *, snapshot: int, index: npt.NDArray[np.int64], layout: ShardLayout
+    ) -> dict[str, str]:
+        """Return the checksums of a layer's shards by their keys; those that are blank have no file, and no entry.
 
         Raises
         ------
         StoreError
-            Where another shard has none either, though there are samples in its slots.
+            Where another shard has no file either, though there are samples in its slots.
         """
-        blank = []
+        found = {}
         for number, first in enumerate(range(0, layout.shape[0], layout.shard[0])):
             key = _key(snapshot, number, layout)
-            file, written = self._run / path / key, self._written.get(f"{path}/{key}")
-            if written and file.exists():
+            name = f"{path}/{key}"
+            file, checksums = self._run / name, self._written.get(name)
+            if checksums is not None and file.exists():
+                found[key] = checksums
                 continue
-            if written or (written is None and (index[first : first + layout.shard[0]] >= 0).any()):
-                raise StoreError(f"{path}/{key} was not written, or is gone; the snapshot is not whole")
+            blank = name in self._written or (index[first : first + layout.shard[0]] < 0).all()
+            if checksums is not None or not blank:
+                raise StoreError(f"{name} was not written, or is gone; the snapshot is not whole")
             file.unlink(missing_ok=True)  # of a write that failed
-            blank.append(key)
-        return blank
+        return found
 
 
 def _key(snapshot: int, number: int, layout: ShardLayout) -> str:

@@ -16,11 +16,12 @@ import zarr
 from ..errors import StoreError
 from ._arrays import StoredArray, shard_shape
 from ._check_root import check_no_links, check_root, read_root
+from ._checksums import Checksums
 from ._compat import careful_pipeline, group_from_metadata, open_store
 from ._diverged import find_diverged, finite_snapshots
 from ._format import LOSS_SCALE, STATISTICS, RunKind, array_path, layer_path, statistics_path
 from ._layer import Layer
-from ._metadata import checked_attributes
+from ._metadata import check_digest, checked_attributes
 from ._slots import last_slots, ranges
 
 if TYPE_CHECKING:
@@ -81,6 +82,8 @@ class Run:
         One row per snapshot: ``snapshot``, ``epoch``, ``step``, and a column per metric, NaN where it has none.
     classes : tuple of str
         Class names by label, where the data set had any.
+    nodes : dict
+        The Zarr metadata of each group and array, by its path in the hierarchy.
     """
 
     def __init__(self, path: str) -> None:
@@ -88,9 +91,13 @@ class Run:
         root = read_root(path)
         self._attributes = checked_attributes(path, root.get("attributes"))
         check_root(path, root)
+        check_digest(path, root)
         if self.is_local:
             check_no_links(Path(path), nodes=root["consolidated_metadata"]["metadata"])
+        self.nodes: dict[str, dict[str, Any]] = root["consolidated_metadata"]["metadata"]
         self._group = _group(path, root)
+        about = {name: self._attributes[name] for name in ("commits", "constant")}
+        self._checksums = Checksums(path, store=self._group.store, **about)
         self._indices: dict[int, npt.NDArray[np.int64]] = {}
         self._nonfinite: dict[str, npt.NDArray[np.bool_]] = {}
         self.kind: RunKind = self._attributes.get("kind", "probe")
@@ -105,8 +112,9 @@ class Run:
     @cached_property
     def snapshots(self) -> pd.DataFrame:
         """The snapshots' numbers, epochs and steps."""
-        epoch, step = (self.stored(name).read() for name in ("epoch", "step"))
-        return pd.DataFrame({"snapshot": np.arange(len(epoch)), "epoch": epoch, "step": step})
+        commits = self._attributes["commits"]
+        known = {name: np.array([commit[name] for commit in commits], np.int64) for name in ("epoch", "step")}
+        return pd.DataFrame({"snapshot": np.arange(len(commits)), **known})
 
     @property
     def epochs(self) -> list[int]:
@@ -170,10 +178,8 @@ class Run:
     @property
     def nbytes(self) -> int:
         """Bytes of all activations and gradients, uncompressed."""
-        layers = [self[name] for name in self.layers]
-        return sum(
-            Layer(self, layer.name, quantity=quantity).nbytes for layer in layers for quantity in layer.quantities
-        )
+        each = ((name, quantity) for name in self.layers for quantity in self[name].quantities)
+        return sum(Layer(self, name, quantity=quantity).nbytes for name, quantity in each)
 
     @property
     def is_local(self) -> bool:
@@ -360,7 +366,7 @@ class Run:
     @property
     def array_paths(self) -> list[str]:
         """The paths of all arrays in the hierarchy."""
-        return sorted(path for path, node in self._group.members(max_depth=None) if isinstance(node, zarr.Array))
+        return sorted(path for path, node in self.nodes.items() if node["node_type"] == "array")
 
     def holds(self, path: str) -> bool:
         """Whether there is an array or group at a path in the hierarchy."""
@@ -378,7 +384,7 @@ class Run:
         except KeyError:
             raise StoreError(f"{self.path} is damaged: its metadata does not name {path}") from None
         assert isinstance(array, zarr.Array)
-        return StoredArray(array, run=self.path, absent=tuple(c["absent"] for c in self._attributes["commits"]))
+        return StoredArray(array, run=self.path, vouched=self._checksums)
 
     def layer_path(self, name: str) -> str:
         """Return the path of a layer's group in the hierarchy."""

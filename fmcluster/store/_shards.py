@@ -9,7 +9,7 @@ import struct
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from io import FileIO
+from io import BytesIO, FileIO
 from itertools import product
 from math import prod
 from mmap import mmap
@@ -23,9 +23,8 @@ import numpy.typing as npt
 from google_crc32c import value as crc32c
 from numcodecs.zstd import compress, decompress  # type: ignore[import-untyped]
 
-from ..errors import StoreError
-
 _NOTHING = 2**64 - 1  # offset and length of a chunk that is not there
+_NO_CHECKSUM = "--------"
 _BLOCK = 4096
 HEADER = 18  # bytes of the longest header of a Zstandard frame
 _BUFFER = 8 << 20
@@ -61,7 +60,7 @@ def shard_layout(metadata: Mapping[str, Any], *, path: str) -> ShardLayout:
 
     Raises
     ------
-    StoreError
+    ValueError
         Where `write_shard` does not write such files.
     """
     number, checksum = {"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}
@@ -78,10 +77,7 @@ def shard_layout(metadata: Mapping[str, Any], *, path: str) -> ShardLayout:
         "index_location": "end",
     }
     if metadata["codecs"] != [{"name": "sharding_indexed", "configuration": configuration}]:
-        raise StoreError(
-            f"{path} has other codecs than this package writes: it can be read, but not be gone on with. "
-            f"Record into another path."
-        )
+        raise ValueError(f"{path} has other codecs than this package writes")
     shard = metadata["chunk_grid"]["configuration"]["chunk_shape"]
     shape, dtype = metadata["shape"], metadata["data_type"]
     return ShardLayout(tuple(shape[1:]), tuple(shard[1:]), tuple(chunks[1:]), dtype, level)
@@ -89,8 +85,8 @@ def shard_layout(metadata: Mapping[str, Any], *, path: str) -> ShardLayout:
 
 def write_shard(
     path: Path, values: npt.NDArray[Any], *, chunks: tuple[int, ...], shard: tuple[int, ...], level: int
-) -> None:
-    """Write a shard and flush it to the disk.
+) -> str:
+    """Write a shard and flush it to the disk; return its chunks' checksums.
 
     Parameters
     ----------
@@ -103,69 +99,83 @@ def write_shard(
     level : int
         Of Zstandard; below zero it is faster and looser.
 
+    Returns
+    -------
+    str
+        Eight hexadecimal digits for each chunk, its CRC-32C, in the order of the index; ``--------`` for one that is
+        beyond the values.
+
     References
     ----------
     Zarr v3 sharding codec, version 1.0, https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/
     """
-    index = []
+    index, checksums = [], []
     at = 0
     with _File(path) as file:
         for corner in product(*(range(0, n, step) for n, step in zip(shard, chunks, strict=True))):
             box = values[tuple(slice(start, start + step) for start, step in zip(corner, chunks, strict=True))]
             if not box.size:
                 index += [_NOTHING, _NOTHING]
+                checksums.append(_NO_CHECKSUM)
                 continue
             data = compress(_whole(box, chunks), level)
+            checksum = crc32c(data)
             file.append(data)
-            file.append(struct.pack("<I", crc32c(data)))
+            file.append(struct.pack("<I", checksum))
+            checksums.append(f"{checksum:08x}")
             index += [at, len(data) + 4]
             at += len(data) + 4
         table = struct.pack(f"<{len(index)}Q", *index)
         file.append(table)
         file.append(struct.pack("<I", crc32c(table)))
+    return "".join(checksums)
 
 
-def read_shard(path: Path, out: npt.NDArray[Any], *, start: tuple[int, ...], layout: ShardLayout) -> None:
+def read_shard(
+    source: Path | bytes, out: npt.NDArray[Any], *, start: tuple[int, ...], layout: ShardLayout, checksums: str
+) -> None:
     """Read a part of a shard; of its chunks only those that it takes, each with its checksum.
 
     Parameters
     ----------
-    path : Path
-        The shard's file.
+    source : Path or bytes
+        The shard's file, or what it holds.
     out : ndarray
         Filled with what begins at `start` within the shard.
     start : tuple of int
         A position within the shard.
     layout : ShardLayout
         Of the array.
+    checksums : str
+        What `write_shard` returned.
 
     Raises
     ------
     OSError
         Where the file cannot be read.
     ValueError
-        Where a checksum does not fit, or a chunk is not of its length.
+        Where a chunk is not the one that was written, or not of its length.
     """
     per_axis = [n // step for n, step in zip(layout.shard, layout.chunks, strict=True)]
     dtype, nbytes = np.dtype(layout.dtype).newbyteorder("<"), prod(layout.chunks) * np.dtype(layout.dtype).itemsize
     touched = [
         range(at // step, -(-(at + n) // step)) for at, n, step in zip(start, out.shape, layout.chunks, strict=True)
     ]
-    with path.open("rb", buffering=0) as file:
-        table = np.frombuffer(_checked(file, -16 * prod(per_axis) - 4, 16 * prod(per_axis) + 4, os.SEEK_END), "<u8")
-        index = table.reshape(*per_axis, 2)
+    with _opened(source) as file:
+        index = _index(file, prod(per_axis)).reshape(*per_axis, 2)
         for ordinal in product(*touched):
             offset, length = (int(number) for number in index[ordinal])
+            expected = _expected(checksums, int(np.ravel_multi_index(ordinal, per_axis)))
             inside, within = [], []
             for where, step, at, n in zip(ordinal, layout.chunks, start, out.shape, strict=True):
                 first, last = max(where * step, at), min((where + 1) * step, at + n)
                 inside.append(slice(first - at, last - at))
                 within.append(slice(first - where * step, last - where * step))
             target = out[tuple(inside)]
-            if offset == length == _NOTHING:
+            if offset == length == _NOTHING and expected is None:
                 target[...] = np.nan
                 continue
-            data = _checked(file, offset, length, os.SEEK_SET)
+            data = _checked(file, offset, length, expected)
             check_frame(data[:HEADER], nbytes=nbytes)
             chunk = decompress(data)
             if len(chunk) != nbytes:
@@ -173,24 +183,27 @@ def read_shard(path: Path, out: npt.NDArray[Any], *, start: tuple[int, ...], lay
             target[...] = np.frombuffer(chunk, dtype).reshape(layout.chunks)[tuple(within)]
 
 
-def check_frames(path: Path, layout: ShardLayout) -> None:
-    """See that the chunks of a shard say that they unpack to their size, before memory is taken for them.
+def check_frames(path: Path, layout: ShardLayout, *, checksums: str) -> None:
+    """See that the chunks of a shard say that they unpack to their size and are those that were written.
+
+    Their own checksums tell the rest to whoever decodes them.
 
     Raises
     ------
     OSError
         Where the file cannot be read.
     ValueError
-        Where one does not, or the index fails its checksum.
+        Where one is not, or the index fails its checksum.
     """
     n_chunks = prod(n // step for n, step in zip(layout.shard, layout.chunks, strict=True))
     nbytes = prod(layout.chunks) * np.dtype(layout.dtype).itemsize
-    with path.open("rb", buffering=0) as file:
-        table = np.frombuffer(_checked(file, -16 * n_chunks - 4, 16 * n_chunks + 4, os.SEEK_END), "<u8")
-        for offset, length in table.reshape(n_chunks, 2).tolist():
-            if offset != _NOTHING or length != _NOTHING:
-                file.seek(offset)
-                check_frame(file.read(HEADER), nbytes=nbytes)
+    with _opened(path) as file:
+        for number, (offset, length) in enumerate(_index(file, n_chunks).tolist()):
+            expected = _expected(checksums, number)
+            if offset == length == _NOTHING and expected is None:
+                continue
+            check_frame(_part(file, offset, min(length, HEADER)), nbytes=nbytes)
+            check_identity(_part(file, offset + length - 4, 4), expected)
 
 
 def check_frame(header: bytes, *, nbytes: int) -> None:
@@ -216,12 +229,47 @@ def check_frame(header: bytes, *, nbytes: int) -> None:
         raise ValueError(f"a chunk says that it unpacks to {size if width else 'any number of'} bytes, not {nbytes}")
 
 
-def _checked(file: FileIO, offset: int, length: int, whence: int) -> bytes:
-    """Return the bytes that lie somewhere before their checksum."""
-    file.seek(offset, whence)
-    data = file.read(length)
-    if len(data) != length or length < 4:
+def check_identity(checksum: bytes, expected: int | None) -> None:
+    """See that the checksum that a chunk ends with is the one that was committed.
+
+    Raises
+    ------
+    ValueError
+        Where it is another.
+    """
+    if len(checksum) != 4 or struct.unpack("<I", checksum)[0] != expected:
+        raise ValueError("a chunk is not the one that was committed")
+
+
+def _opened(source: Path | bytes) -> FileIO | BytesIO:
+    return BytesIO(source) if isinstance(source, bytes) else source.open("rb", buffering=0)
+
+
+def _index(file: FileIO | BytesIO, n_chunks: int) -> npt.NDArray[np.uint64]:
+    """Return the offset and the length of each chunk, ndarray of shape (n_chunks, 2)."""
+    size = 16 * n_chunks + 4
+    return np.frombuffer(_checked(file, file.seek(0, os.SEEK_END) - size, size, None), "<u8").reshape(n_chunks, 2)
+
+
+def _expected(checksums: str, number: int) -> int | None:
+    """Return the checksum that was committed of a chunk; None: it is beyond the values."""
+    digits = checksums[8 * number : 8 * number + 8]
+    return None if digits == _NO_CHECKSUM else int(digits, 16)
+
+
+def _part(file: FileIO | BytesIO, offset: int, length: int) -> bytes:
+    """Return bytes of a file; how many there are is known before memory is taken for them."""
+    if not (offset >= 0 and length >= 4 and offset + length <= file.seek(0, os.SEEK_END)):
         raise ValueError("the file is too short")
+    file.seek(offset)
+    return file.read(length)
+
+
+def _checked(file: FileIO | BytesIO, offset: int, length: int, expected: int | None) -> bytes:
+    """Return the bytes that lie somewhere before their checksum, which is `expected` where that is known."""
+    data = _part(file, offset, length)
+    if expected is not None:
+        check_identity(data[-4:], expected)
     if struct.unpack("<I", data[-4:])[0] != crc32c(data[:-4]):
         raise ValueError("a CRC-32C checksum does not fit")
     return data[:-4]

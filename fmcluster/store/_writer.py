@@ -17,11 +17,13 @@ from filelock import FileLock, Timeout
 from ..errors import StoreError
 from ._arrays import chunk_key, chunk_keys
 from ._check_root import check_no_links, check_root, load_root
+from ._checksums import checksum_of, encode_files, record_digest
 from ._compat import array_from_metadata
 from ._create import Mode, create_array, create_arrays, prepare_folder
 from ._disk import flush, replace_file
 from ._escape import escape
 from ._format import (
+    CHECKSUMS,
     LOSS_SCALE,
     VERSION,
     LayerSpec,
@@ -31,7 +33,8 @@ from ._format import (
     holds_feature_maps,
     statistics_path,
 )
-from ._metadata import UNFINISHED, checked_attributes, root_metadata
+from ._loss_scale import check_loss_scale
+from ._metadata import UNFINISHED, check_digest, checked_attributes, root_metadata
 from ._pending import PendingShards
 from ._shards import ShardLayout, shard_layout
 
@@ -74,6 +77,7 @@ class RunWriter:
         try:
             self._nodes: dict[str, Node] = {}
             self._visible: set[str] = set()
+            self._constant: dict[str, dict[str, str]] = {}  # checksums of what does not change
             self._arrays: dict[str, zarr.Array[Any]] = {}
             self._shards = PendingShards(self.path)
             self.attributes: dict[str, Any] = {}
@@ -87,9 +91,11 @@ class RunWriter:
         root = load_root(self.path)
         self.attributes = checked_attributes(str(self.path), root["attributes"])
         check_root(str(self.path), root)
+        check_digest(str(self.path), root)
         check_no_links(self.path)
         self._nodes = root["consolidated_metadata"]["metadata"]
         self._visible = set(self._nodes)
+        self._constant = self.attributes["constant"]
 
     @property
     def n_snapshots(self) -> int:
@@ -173,6 +179,7 @@ class RunWriter:
                 dtype=str if values.dtype.kind in "OU" else values.dtype,
                 chunks=tuple(max(1, n) for n in values.shape),
             )
+            self._constant.pop(path, None)
             self._adopt([parent, path])
         array = group[name]
         assert isinstance(array, zarr.Array)
@@ -180,6 +187,7 @@ class RunWriter:
         box = slice(offset, offset + len(values))
         array.with_config({"write_empty_chunks": True})[box] = values
         flush([*(self.path / path / key for key in chunk_keys(array, box)), self.path / path])
+        self._vouch_for(path)
 
     def write(
         self, layer: str, *, offset: int, values: npt.NDArray[Any] | None, quantity: Quantity = "activation"
@@ -253,15 +261,16 @@ class RunWriter:
         if index.shape != (n_slots,) or index.dtype.kind != "i":
             raise ValueError(f"index is of {index.dtype} and shape {index.shape}; expected integers of ({n_slots},)")
         if loss_scale is not None:
-            self._check_loss_scale(loss_scale, n_slots)
-            self._growing(self._loss_scale())[now] = np.where(index >= 0, loss_scale, np.nan)
+            has_gradients = any(path.endswith("/gradient") and holds_feature_maps(path) for path in self._nodes)
+            check_loss_scale(str(self.path), loss_scale, n_slots=n_slots, has_gradients=has_gradients)
+            self._growing(LOSS_SCALE)[now] = np.where(index >= 0, loss_scale, np.nan)
         for path, value in (("epoch", epoch), ("step", step), ("index", index)):
             self._growing(path)[now] = value
         for (layer, quantity), values in statistics.items():
             self._growing(statistics_path(layer, quantity))[now] = values
         for name, number in metrics.items():
             self._growing(self._metric(name))[now] = number
-        record: dict[str, Any] = {"absent": self._flush_snapshot(now, index)}
+        record: dict[str, Any] = {"epoch": epoch, "step": step, "checksums": self._flush_snapshot(now, index)}
         if any(clipped.values()):
             record["clipped"] = {layer: count for layer, count in clipped.items() if count}
         self.attributes["commits"].append(record)
@@ -281,6 +290,7 @@ class RunWriter:
         """Remove what was written of the pending snapshot."""
         self._arrays.clear()
         self._nodes = {path: node for path, node in self._nodes.items() if path in self._visible}
+        self._constant = {path: files for path, files in self._constant.items() if path in self._visible}
         self._shards.clear()
         self._forget_uncommitted()
 
@@ -311,43 +321,11 @@ class RunWriter:
     def _metric(self, name: str) -> str:
         path = f"metrics/{escape(name)}"
         if path not in self._nodes:
-            self._root().require_group("metrics")
-            self._adopt(["metrics"])
-            self._add_array(path, dimensions=("snapshot",), shape=(0,), attributes={"name": name})
+            group = self._root().require_group("metrics")  # the snapshots so far have no file in the new array
+            about = {"name": name}
+            create_array(group, escape(name), dimensions=("snapshot",), shape=(0,), dtype="float64", attributes=about)
+            self._adopt(["metrics", path])
         return path
-
-    def _loss_scale(self) -> str:
-        if LOSS_SCALE not in self._nodes:  # of a run that an earlier version began
-            shape = (0, self._nodes["index"]["shape"][1])
-            self._add_array(LOSS_SCALE, dimensions=("snapshot", "sample"), shape=shape)
-        return LOSS_SCALE
-
-    def _check_loss_scale(self, loss_scale: npt.NDArray[np.float64], n_slots: int) -> None:
-        if not any(path.endswith("/gradient") and holds_feature_maps(path) for path in self._nodes):
-            raise ValueError(f"{self.path} holds no gradients; a loss scale belongs to gradients: leave loss_scale out")
-        if loss_scale.shape != (n_slots,) or loss_scale.dtype.kind != "f":
-            raise ValueError(
-                f"loss_scale is of {loss_scale.dtype} and shape {loss_scale.shape}; expected floats of ({n_slots},)"
-            )
-        known = loss_scale[~np.isnan(loss_scale)]
-        if not (np.isfinite(known) & (known > 0)).all():
-            raise ValueError(
-                f"loss_scale holds {known[~(np.isfinite(known) & (known > 0))][0]}; expected positive numbers, "
-                f"and NaN where the scale is not known"
-            )
-
-    def _add_array(
-        self, path: str, *, dimensions: tuple[str, ...], shape: tuple[int, ...], attributes: Node | None = None
-    ) -> None:
-        """Create a float64 array by snapshot that the run did not have; the snapshots so far hold NaN in it."""
-        parent, _, name = path.rpartition("/")
-        root = self._root()
-        group = root.require_group(parent) if parent else root
-        create_array(group, name, dimensions=dimensions, shape=shape, dtype="float64", attributes=attributes)
-        self._adopt([path])
-        for snapshot, commit in enumerate(self.attributes["commits"]):
-            absent = {**commit["absent"], path: [chunk_key(snapshot, *(0 for _ in shape[1:]))]}
-            commit["absent"] = dict(sorted(absent.items()))
 
     def _adopt(self, paths: Sequence[str]) -> None:
         """Add nodes that were just created to those that the next commit shows."""
@@ -355,6 +333,12 @@ class RunWriter:
             self._nodes[path] = json.loads((self.path / path / "zarr.json").read_bytes())
             folder = self.path / path
             flush([*folder.glob("c.*"), folder / "zarr.json", folder])
+            if self._nodes[path]["node_type"] == "array" and path not in self._over_time():
+                self._vouch_for(path)
+
+    def _vouch_for(self, path: str) -> None:
+        """Note the checksums of an array that does not change from snapshot to snapshot."""
+        self._constant[path] = {file.name: checksum_of(file) for file in sorted((self.path / path).glob("c.*"))}
 
     def _over_time(self) -> dict[str, Node]:
         return {
@@ -367,24 +351,29 @@ class RunWriter:
         for node in self._over_time().values():
             node["shape"][0] = n_snapshots
 
-    def _flush_snapshot(self, snapshot: int, index: npt.NDArray[np.int64]) -> dict[str, list[str]]:
-        """Flush a snapshot's files; return, for each array, the keys of those that hold nothing but fill values."""
-        absent: dict[str, list[str]] = {}
-        for path in self._over_time():
+    def _flush_snapshot(self, snapshot: int, index: npt.NDArray[np.int64]) -> str:
+        """Flush a snapshot's files, and then their checksums; return the digest of these."""
+        files: dict[str, dict[str, str]] = {}
+        for path in sorted(set(self._over_time()) - {CHECKSUMS}):
             folder = self.path / path
             if holds_feature_maps(path):
-                missing = self._shards.blank(path, snapshot=snapshot, index=index, layout=self._layout(path))
+                files[path] = self._shards.checksums(path, snapshot=snapshot, index=index, layout=self._layout(path))
             else:
-                expected = chunk_keys(self._growing(path), slice(snapshot, snapshot + 1))
-                missing = [key for key in expected if not (folder / key).exists()]
-                flush(folder / key for key in expected if key not in missing)
+                keys = chunk_keys(self._growing(path), slice(snapshot, snapshot + 1))
+                written = [
+                    folder / key for key in keys if (folder / key).exists()
+                ]  # of fill values, no file is written
+                flush(written)
+                files[path] = {file.name: checksum_of(file) for file in written}
             flush([folder])
-            if missing:
-                absent[path] = sorted(missing)
-        return dict(sorted(absent.items()))  # the same bytes, whether the run was resumed or not
+        self._growing(CHECKSUMS)[snapshot] = encode_files(files)
+        record = self.path / CHECKSUMS / chunk_key(snapshot)
+        flush([record, record.parent])
+        return record_digest(record.read_bytes())
 
     def replace_root(self) -> None:
         """Write the root as it is now; what it says is then what a reader sees."""
+        self.attributes["constant"] = dict(sorted(self._constant.items()))
         replace_file(self.path / "zarr.json", root_metadata(self.attributes, self._nodes))
         self._visible = set(self._nodes)
 

@@ -3,6 +3,7 @@
 import errno
 import re
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -233,6 +234,23 @@ class TestOfBatches:
         ):
             net(images)
             1 / 0  # noqa: B018
+
+    def test_an_epoch_whose_end_fails_in_any_way_is_listed(
+        self, net: nn.Module, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = tmp_path / "run.zarr"
+        with fm.BatchRecorder(net, path, layers=["conv1"], n_samples=4, on_error="warn") as recorder:
+            for epoch in range(3):
+                with monkeypatch.context() as patch:
+                    if epoch == 1:
+                        patch.setattr(recorder._session, "commit", lambda *_, **__: 1 / 0)
+                        expected = pytest.warns(UserWarning, match="division by zero Training goes on")
+                    else:
+                        expected = nullcontext()
+                    with expected, recorder.epoch(epoch), recorder.batch([0, 1]):
+                        net(torch.stack([data[0][0], data[1][0]]))
+        assert fm.open_run(path).epochs == [0, 2]
+        assert missing(path) == [(1, "ZeroDivisionError: division by zero")]
 
 
 class TestStepsOfAResumedRun:

@@ -3,7 +3,6 @@
 import json
 import shutil
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -148,34 +147,6 @@ def test_what_is_lost_beside_the_activations_is_told(name: str, path: Path, tmp_
     damage = verify(run)
     assert len(damage) == 1
     assert f"layers/conv1/{name} is missing" in damage[0]
-
-
-def forget(path: Path) -> None:
-    """Make a run what earlier versions wrote: no outputs, no kind of run, another level of compression."""
-    for file in path.rglob("zarr.json"):
-        text = file.read_text().replace('"level": -7', '"level": 1')
-        root = json.loads(text)
-        nodes = root.get("consolidated_metadata", {}).get("metadata", {})
-        for node in (root, *nodes.values()):
-            node["attributes"].pop("output", None)
-            node["attributes"].get("fmcluster", {}).pop("kind", None)
-        file.write_text(json.dumps(root, indent=1))
-
-
-def test_a_run_of_an_earlier_version_is_read_and_gone_on_with(tmp_path: Path, contents: ModuleType) -> None:
-    path = tmp_path / "run.zarr"
-    contents.record(path, mode="x", n_snapshots=2)
-    forget(path)
-    run = open_run(path)
-    assert run.kind == "probe"
-    assert run["conv1"].output_shape == (4, 6, 6)
-    contents.record(path, mode="a")
-    run = open_run(path)
-    assert len(run) == 3
-    assert verify(run) == []
-    for spec in contents.SPECS:
-        for snapshot in range(3):
-            np.testing.assert_array_equal(run[spec.name].read(snapshot=snapshot), contents.activation(spec, snapshot))
 
 
 def test_gradients_are_read_without_the_scale_of_their_loss(path: Path, tmp_path: Path) -> None:

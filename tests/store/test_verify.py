@@ -22,8 +22,8 @@ FILES = {
     "layers/conv1/gradient/c.1.1.0.0.0": lambda run: run["conv1"].gradient.read(snapshot=1),
     "layers/conv1/gradient_statistics/c.2.0.0": lambda run: run["conv1"].gradient.statistics,
     "metrics/loss/c.0": lambda run: run.metrics,
-    "epoch/c.1": lambda run: run.snapshots,
-    "step/c.2": lambda run: run.snapshots,
+    "epoch/c.1": lambda run: run.stored("epoch").read(),
+    "step/c.2": lambda run: run.stored("step").read(),
     "index/c.1.0": lambda run: run["conv1"].read(snapshot=1),
     "samples/label/c.0": lambda run: run.samples,
     "samples/path/c.0": lambda run: run.samples,
@@ -155,7 +155,7 @@ def test_a_root_that_lacks_an_array_is_said_to_be_damaged(stored: Path) -> None:
     root = json.loads((stored / "zarr.json").read_bytes())
     del root["consolidated_metadata"]["metadata"]["layers/conv1/activation"]
     (stored / "zarr.json").write_text(json.dumps(root))
-    with pytest.raises(StoreError, match="layers/conv1/activation"):
+    with pytest.raises(StoreError, match="SHA-256 differs"):
         open_run(stored)["conv1"].read()
 
 
@@ -166,7 +166,7 @@ def test_a_batch_that_was_never_written_is_not_committed(tmp_path: Path, content
             for spec in contents.SPECS:
                 writer.write(spec.name, offset=batch.start, values=contents.activation(spec, 0)[batch])
         statistics = {(spec.name, "activation"): contents.statistics(spec, 0) for spec in contents.SPECS}
-        with pytest.raises(StoreError, match=r"layers/conv1/activation/c\.0\.2\.0\.0"):
+        with pytest.raises(StoreError, match=r"layers/.*/activation/c\.0\.2\.0"):
             writer.commit(epoch=0, step=0, index=np.arange(5), statistics=statistics, metrics={}, clipped={})
         writer.discard()
         contents.write_snapshot(writer, 0)

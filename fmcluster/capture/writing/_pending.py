@@ -36,6 +36,10 @@ class PendingSnapshot:
         self._withdrawn: set[int] = set()
         self._lock = Lock()
 
+    def fail(self, error: Exception) -> None:
+        """Note that something went wrong; the first reason stays."""
+        self.failed, self.reason = True, self.reason or f"{type(error).__name__}: {error}"
+
     def add(self, layer: str, quantity: Quantity, *, slot: int, moments: Moments, batch: int) -> None:
         """Add what the samples of a batch, from a slot on, sum up to; nothing of a batch that was withdrawn."""
         with self._lock:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from ...analysis import Findings, ResultCache, Similarity, diagnose, similarity
 from ...plot.drawing import snapshot_titles
-from ...store import Run
+from ...store import Run, layers_left_out, missing_snapshots
 from ._layer_content import Announce, Settings
 
 OVERALL_STAGES = 2
@@ -12,11 +12,8 @@ OVERALL_STAGES = 2
 
 def missing_lines(run: Run) -> list[str]:
     """Say of each snapshot that could not be recorded when it was due and why, and of each layer left out why."""
-    said = []
-    for session in run.provenance:
-        said += [f"epoch {each['epoch']}, step {each['step']}: {each['reason']}" for each in session.get("missing", [])]
-    left_out = run.provenance[-1].get("left_out", {}) if run.provenance else {}
-    return said + [f"layer {name}: {why}" for name, why in left_out.items()]
+    lost = [f"epoch {each['epoch']}, step {each['step']}: {each['reason']}" for each in missing_snapshots(run)]
+    return lost + [f"layer {name}: {why}" for name, why in layers_left_out(run).items()]
 
 
 def diverged_lines(run: Run) -> list[str]:

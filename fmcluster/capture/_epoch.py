@@ -1,0 +1,36 @@
+"""An epoch that is being recorded: its samples in the order of arrival, and how far it is."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ._context import SnapshotContext
+from ._indices import Index
+from .writing import PendingSnapshot
+
+
+@dataclass(eq=False)
+class LiveEpoch:
+    """What is known of an epoch so far.
+
+    Attributes
+    ----------
+    snapshot : PendingSnapshot
+        What becomes of it.
+    index : ndarray of shape (n_samples,), int64
+        The dataset index of the sample in each slot; -1: none yet.
+    scale : ndarray of shape (n_samples,), float64
+        What the loss was multiplied with.
+    count, n_batches : int
+        Slots that are filled, and batches that filled them.
+    context : SnapshotContext, optional
+        Where its rows go, once the layers are known.
+    """
+
+    snapshot: PendingSnapshot
+    index: Index
+    scale: npt.NDArray[np.float64]
+    count: int = 0
+    n_batches: int = 0
+    context: SnapshotContext | None = None
