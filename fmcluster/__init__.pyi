@@ -11,6 +11,7 @@ from .capture import BatchRecorder as BatchRecorder
 from .capture import Recorder as Recorder
 from .capture import replay as replay
 from .capture import with_index as with_index
+from .decide import ablate as ablate
 from .errors import CaptureError as CaptureError
 from .errors import StoreError as StoreError
 from .report import write_report as write_report

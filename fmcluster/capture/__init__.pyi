@@ -2,5 +2,11 @@ from ._batch_recorder import BatchRecorder as BatchRecorder
 from ._datasets import with_index as with_index
 from ._estimate import Estimate as Estimate
 from ._estimate import estimate as estimate
+from ._inputs import ModelInputs as ModelInputs
+from ._inputs import ToInputs as ToInputs
+from ._isolation import isolated as isolated
+from ._plain_model import device_of as device_of
+from ._plain_model import plain_model as plain_model
+from ._probe_set import Probe as Probe
 from ._recorder import Recorder as Recorder
 from ._replay import replay as replay

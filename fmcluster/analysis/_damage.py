@@ -1,0 +1,111 @@
+"""Damage: what changes of a network do to its answers, beside what they would save."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+
+SIGMAS = 1.96
+
+
+@dataclass(frozen=True, eq=False)
+class Damage:
+    """What `ablate` measured.
+
+    Attributes
+    ----------
+    frame : DataFrame
+        One row per change: ``intervention``, ``layer`` (several are separated by commas), ``what`` (the change in
+        words), ``how`` (how what is changed was chosen), ``amount``; ``loss`` and ``accuracy``, the mean change of each
+        over the samples of the probe (NaN without labels), ``kl``, the mean Kullback-Leibler divergence of the changed
+        answers from those of the network as it is, in nats; of each, its standard error over samples, paired:
+        ``loss_se``, ``accuracy_se``, ``kl_se``. ``null_kl, null_loss`` are those of random changes of the same size,
+        ``below_null`` by how much the change does less (paired), each with its standard error. ``forward_share,
+        backward_share, parameters_share, kept_share``: what a network that is built so would save, as shares of the
+        whole network's multiply-adds of the forward and the backward pass, parameters, and bytes kept for the backward
+        pass.
+    skipped : DataFrame
+        Layers that an intervention did not change: ``intervention, layer, reason``.
+    loss, accuracy : float
+        Of the network as it is; NaN without labels.
+    n_samples : int
+        Samples of the probe.
+    costs : mapping of str to float
+        Of the network as it is, of one sample: ``forward, backward`` (multiply-adds), ``parameters``, ``kept`` (bytes).
+    """
+
+    frame: pd.DataFrame
+    skipped: pd.DataFrame
+    loss: float
+    accuracy: float
+    n_samples: int
+    costs: Mapping[str, float]
+
+    COLUMNS: ClassVar[list[str]] = [
+        *(
+            "intervention",
+            "layer",
+            "what",
+            "how",
+            "amount",
+            "loss",
+            "loss_se",
+            "accuracy",
+            "accuracy_se",
+            "kl",
+            "kl_se",
+        ),
+        *("null_kl", "null_kl_se", "null_loss", "null_loss_se", "below_null", "below_null_se"),
+        *("forward_share", "backward_share", "parameters_share", "kept_share"),
+    ]
+
+    def least(self, intervention: str, *, n: int = 5) -> pd.DataFrame:
+        """Return the changes of an intervention that do least harm, by divergence.
+
+        Parameters
+        ----------
+        intervention : str
+            Its name.
+        n : int
+            How many.
+
+        Raises
+        ------
+        ValueError
+            For an intervention that was not tried.
+        """
+        known = self.frame["intervention"].unique()
+        if intervention not in known:
+            raise ValueError(f"there is no intervention {intervention!r}; expected one of {', '.join(known)}")
+        return self.frame[self.frame["intervention"] == intervention].nsmallest(n, "kl")
+
+    def __str__(self) -> str:
+        lines = [f"{self.n_samples} samples; " + self._as_it_is()]
+        for intervention in self.frame["intervention"].unique():
+            of = self.frame["intervention"] == intervention
+            lines.append(f"{intervention}: {of.sum()} changes; those that do least:")
+            lines += [f"  {_line(row)}" for _, row in self.least(intervention).iterrows()]
+        if len(self.skipped):
+            lines.append(f"{self.skipped['layer'].nunique()} layers were left out by some; .skipped says why.")
+        return "\n".join(lines)
+
+    def _as_it_is(self) -> str:
+        if np.isnan(self.loss):
+            return "without labels, so that only divergences are known"
+        accuracy = "" if np.isnan(self.accuracy) else f", accuracy {self.accuracy:.3f}"
+        return f"as it is, loss {self.loss:.3f}{accuracy}"
+
+
+def _line(values: "pd.Series[Any]") -> str:
+    how = f" ({values['how']})" if values["how"] else ""
+    text = f"{values['layer']}, {values['what']}{how}: divergence {_interval(values['kl'], values['kl_se'], 4)}"
+    if not np.isnan(values["accuracy"]):
+        text += f", accuracy {_interval(100 * values['accuracy'], 100 * values['accuracy_se'], 1, sign='+')} points"
+    null = "" if np.isnan(values["null_kl"]) else f"; at random {values['null_kl']:.4f}"
+    return f"{text}{null}; saves {100 * values['forward_share']:.1f} % of the multiply-adds"
+
+
+def _interval(value: float, error: float, digits: int, *, sign: str = "") -> str:
+    return f"{value:{sign}.{digits}f} (± {SIGMAS * error:.{digits}f})"

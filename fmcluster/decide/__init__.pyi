@@ -1,0 +1,12 @@
+from ._ablate import ablate as ablate
+from ._network import Network as Network
+from .interventions import Change as Change
+from .interventions import Depth as Depth
+from .interventions import Direction as Direction
+from .interventions import Groups as Groups
+from .interventions import Intervention as Intervention
+from .interventions import KernelSize as KernelSize
+from .interventions import Resolution as Resolution
+from .interventions import Rewind as Rewind
+from .interventions import Separable as Separable
+from .interventions import Width as Width

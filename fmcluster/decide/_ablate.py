@@ -1,0 +1,255 @@
+"""Ablation: a network is changed, shown the probe, and put back; what that costs, beside what it would save."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, replace
+from inspect import signature
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from ..analysis import Damage
+from ..capture import ModelInputs, Probe, ToInputs, device_of, isolated, plain_model
+from ._network import Network
+from ._outcomes import Loss, Outcomes, outcomes_of, sample_losses
+from .interventions import Change, Depth, Groups, Intervention, KernelSize, Resolution, Separable, Skipped, Width
+
+Progress = Callable[[str, int], None]
+DEFAULT: tuple[Intervention, ...] = (Depth(), Width(), KernelSize(), Separable(), Groups(), Resolution())
+
+
+def ablate(
+    model: nn.Module,
+    probe: Dataset[Any] | DataLoader[Any],
+    *,
+    loss: Loss | None = None,
+    interventions: Sequence[Intervention] | None = None,
+    layers: Sequence[str] | None = None,
+    batch_size: int = 100,
+    to_inputs: ToInputs | None = None,
+    n_null: int = 2,
+    random_state: int = 0,
+    progress: Progress | None = None,
+) -> Damage:
+    """Measure what changes of a network do to its answers on a probe.
+
+    The network is changed, shown the probe in evaluation mode, and left as it was, bit for bit: other weights are used
+    for one call, and hooks are removed. Beside each change stands its null, a change of the same size at random.
+
+    Parameters
+    ----------
+    model : Module
+        The model, on its device.
+    probe : Dataset or DataLoader
+        What it is shown, with evaluation transforms; the same kinds as `Recorder` takes. All of it is held in memory.
+    loss : callable, optional
+        Called with the model's outputs and the labels of a batch (a module of torch with ``reduction="mean"``), or of
+        one sample at a time (any other function); by default the cross-entropy of the scores.
+    interventions : sequence of Intervention, optional
+        What to ask; by default `Depth`, `Width`, `KernelSize`, `Separable`, `Groups` and `Resolution`. `Rewind` and
+        `Direction` need to be told of what.
+    layers : sequence of str, optional
+        Names of modules; by default all.
+    batch_size : int
+        Of the forward passes, where `probe` is a data set.
+    to_inputs : callable, optional
+        Makes of a batch of the probe what the model is called with, ``(args, kwargs)``.
+    n_null : int
+        How many random changes of the same size each change is compared with; 0: none.
+    random_state : int
+        Seed of these.
+    progress : callable, optional
+        Called with what is being measured, and how many changes have been.
+
+    Returns
+    -------
+    Damage
+        ``.frame`` has a row per change; ``print(damage)`` shows those that do least.
+
+    Raises
+    ------
+    KeyError
+        For a layer that the model does not have.
+    ValueError
+        For an empty probe, fewer than two samples, or a model that is random in evaluation mode.
+    TypeError
+        For outputs that hold no scores, or a loss that is not callable.
+
+    References
+    ----------
+    R. Meyes, M. Lu, C. Waubert de Puiseau, T. Meisen, Ablation studies in artificial neural networks, 2019,
+    arXiv:1901.08644.
+    """
+    if loss is not None and not callable(loss):
+        raise TypeError(f"loss is a {type(loss).__name__}; expected a function of outputs and labels")
+    model = plain_model(model)
+    _check_layers(model, layers)
+    accepts = tuple(signature(model.forward).parameters)
+    shown = Probe(probe, batch_size=batch_size, to_inputs=to_inputs, accepts=accepts)
+    if shown.n_samples < 2:
+        raise ValueError("the probe has one sample; expected several, of which there are means and standard errors")
+    batches, targets = _read(shown, device_of(model), isolated(model, reads=shown.generators()))
+
+    def batch_loss(output: Any, number: int) -> torch.Tensor:
+        return sample_losses(output, targets[number], loss=loss).sum()
+
+    has_labels = all(each is not None for each in targets)
+    network = Network(model, batches, loss=batch_loss if has_labels else None)
+    judge = _Judge(network, targets, loss=loss, n_null=n_null, random_state=random_state)
+    rows: list[dict[str, Any]] = []
+    skipped: list[Skipped] = []
+    for intervention in DEFAULT if interventions is None else interventions:
+        found: list[tuple[Change, float]] = []
+        for change in _all_changes(intervention, network, layers, found):
+            if isinstance(change, Skipped):
+                skipped.append(change)
+                continue
+            if progress is not None:
+                progress(f"{change.intervention}: {change.layer}", len(rows))
+            row = judge.judge(change)
+            found.append((change, row["kl"]))
+            rows.append(row)
+    costs = asdict(network.costs)
+    frame = pd.DataFrame(rows, columns=Damage.COLUMNS)
+    return Damage(
+        frame=frame,
+        skipped=pd.DataFrame([asdict(each) for each in skipped], columns=["intervention", "layer", "reason"]),
+        loss=judge.baseline("loss"),
+        accuracy=judge.baseline("right"),
+        n_samples=shown.n_samples,
+        costs=costs,
+    )
+
+
+def _all_changes(
+    intervention: Intervention, network: Network, layers: Sequence[str] | None, found: list[tuple[Change, float]]
+) -> Iterator[Change | Skipped]:
+    """Yield an intervention's changes, and those that follow from what they did."""
+    yield from intervention.changes(network, layers)
+    together: Callable[[Sequence[tuple[Change, float]]], Iterable[Change]] | None
+    together = getattr(intervention, "together", None)
+    if together is not None:
+        yield from together(list(found))
+
+
+class _Judge:
+    """Measures changes against the network as it is."""
+
+    def __init__(
+        self, network: Network, targets: list[Any], *, loss: Loss | None, n_null: int, random_state: int
+    ) -> None:
+        self._network = network
+        self._targets = targets
+        self._loss = loss
+        self._n_null = n_null
+        self._generator = torch.Generator().manual_seed(random_state)
+        nothing = Change("", "", 0.0, "")
+        self._before = self._outcomes(nothing)
+        if not torch.equal(self._outcomes(nothing).log_p, self._before.log_p):
+            raise ValueError(
+                "the model gives other answers when it is shown the same again, in evaluation mode: no change of it "
+                "can be told from chance. Does it drop, mask or draw at random without asking self.training?"
+            )
+
+    def baseline(self, what: str) -> float:
+        """Return the mean loss or accuracy of the network as it is; NaN without labels."""
+        values = getattr(self._before, what)
+        return float("nan") if values is None else float(values.mean())
+
+    def judge(self, change: Change) -> dict[str, Any]:
+        """Return a row of `Damage.frame`."""
+        after = self._outcomes(change)
+        divergence = self._before.divergence(after)
+        whole = self._network.costs
+        row: dict[str, Any] = {
+            "intervention": change.intervention,
+            "layer": change.layer,
+            "what": change.what,
+            "how": change.how,
+            "amount": change.amount,
+            **_mean_of("loss", _difference(after.loss, self._before.loss)),
+            **_mean_of("accuracy", _difference(after.right, self._before.right)),
+            **_mean_of("kl", divergence),
+            "forward_share": _share(change.saves.forward, whole.forward),
+            "backward_share": _share(change.saves.backward, whole.backward),
+            "parameters_share": _share(change.saves.parameters, whole.parameters),
+            "kept_share": _share(change.saves.kept, whole.kept),
+        }
+        nulls = [self._outcomes(self._null(change)) for _ in range(self._n_null)]
+        if nulls:
+            of_null = torch.stack([self._before.divergence(each) for each in nulls]).mean(0)
+            row |= _mean_of("null_kl", of_null) | _mean_of("below_null", of_null - divergence)
+            if self._before.loss is not None:
+                losses = torch.stack([each.loss for each in nulls if each.loss is not None]).mean(0)
+                row |= _mean_of("null_loss", losses - self._before.loss)
+        return row
+
+    def _outcomes(self, change: Change) -> Outcomes:
+        outputs = [
+            self._network.changed_outputs(number, weights=change.weights, inputs=change.inputs, outputs=change.outputs)
+            for number in range(self._network.n_batches)
+        ]
+        return outcomes_of(outputs, self._targets, loss=self._loss)
+
+    def _null(self, change: Change) -> Change:
+        """Draw a change of the same size."""
+        if change.null is not None:
+            return change.null(self._generator)
+        now = dict(self._network.model.named_parameters()) | dict(self._network.model.named_buffers())
+        return replace(
+            change,
+            weights={name: self._noisy(now[name].detach(), other) for name, other in change.weights.items()},
+            inputs={name: self._noisy_input(hook) for name, hook in change.inputs.items()},
+            outputs={name: self._noisy_output(hook) for name, hook in change.outputs.items()},
+        )
+
+    def _noisy_input(self, hook: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        return lambda given: self._noisy(given, hook(given), by_sample=True)
+
+    def _noisy_output(self, hook: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        return lambda given, output: self._noisy(output, hook(given, output), by_sample=True)
+
+    def _noisy(self, values: torch.Tensor, other: torch.Tensor, *, by_sample: bool = False) -> torch.Tensor:
+        """Return values with noise of the norm of a change, of all together or of each sample."""
+        change = (other - values).flatten(1) if by_sample else (other - values).reshape(1, -1)
+        noise = torch.randn(change.shape, generator=self._generator).to(change.device, change.dtype)
+        noise *= change.norm(dim=1, keepdim=True) / noise.norm(dim=1, keepdim=True).clamp_min(1e-30)
+        return values + noise.reshape(values.shape)
+
+
+def _read(probe: Probe, device: torch.device, quietly: Any) -> tuple[list[ModelInputs], list[Any]]:
+    """Return the batches of the probe, on the device, and what they hold as labels."""
+    batches, targets = [], []
+    with quietly:
+        for batch in probe:
+            batches.append(batch.inputs.to(device))
+            known = batch.targets is not None and not (batch.labels < 0).all()
+            dense = isinstance(batch.targets, torch.Tensor) and batch.targets.ndim > 1
+            targets.append(batch.targets if dense else torch.as_tensor(batch.labels) if known else None)
+    return batches, targets
+
+
+def _check_layers(model: nn.Module, layers: Sequence[str] | None) -> None:
+    if isinstance(layers, str):
+        raise TypeError(f"layers is the string {layers!r}; expected a sequence of names: [{layers!r}]")
+    known = {name for name, _ in model.named_modules()}
+    if unknown := [name for name in layers or () if name not in known]:
+        raise KeyError(f"the model has no module {unknown[0]!r}; it has {', '.join(sorted(known - {''})[:20])}")
+
+
+def _difference(after: torch.Tensor | None, before: torch.Tensor | None) -> torch.Tensor | None:
+    return None if after is None or before is None else after - before
+
+
+def _mean_of(name: str, values: torch.Tensor | None) -> dict[str, float]:
+    """Return a mean over the samples and its standard error."""
+    if values is None:
+        return {name: np.nan, f"{name}_se": np.nan}
+    return {name: float(values.mean()), f"{name}_se": float(values.std() / len(values) ** 0.5)}
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0

@@ -1,0 +1,366 @@
+"""A network on a probe: what its modules are given and return, and what they cost; nothing of it is changed."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from ..capture import ModelInputs, isolated
+from ._costs import Costs
+from ._trace import Call, Key, Trace
+
+Hooks = Mapping[str, Callable[..., Any]]
+PARAMETRIC = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+NORMALIZATION = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
+
+
+@dataclass(frozen=True, eq=False)
+class Consumer:
+    """The one module that reads the channels of another.
+
+    Attributes
+    ----------
+    module : str
+        The module, a convolution or a linear layer.
+    between : tuple of str
+        Modules with parameters between the two: normalizations.
+    """
+
+    module: str
+    between: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class ModuleFacts:
+    """What a module was given and returned, and what it costs, of one sample.
+
+    Attributes
+    ----------
+    given, returned : tuple of int
+        Shapes of its first input and of its output, without the axis of samples; empty where it is no tensor.
+    costs : Costs
+        Of all that it holds.
+    calls : int
+        How often it was called.
+    """
+
+    given: tuple[int, ...]
+    returned: tuple[int, ...]
+    costs: Costs
+    calls: int
+
+
+class Network:
+    """A model and a probe, as interventions see them.
+
+    Parameters
+    ----------
+    model : Module
+        The model; it is run in evaluation mode, and left as it was.
+    batches : list of ModelInputs
+        The probe, on the model's device.
+    loss : callable
+        Of the outputs and the number of a batch, the sum of the samples' losses; for rankings that need gradients.
+    """
+
+    def __init__(
+        self, model: nn.Module, batches: list[ModelInputs], *, loss: Callable[[Any, int], torch.Tensor] | None
+    ) -> None:
+        self.model = model
+        self.modules: dict[str, nn.Module] = {name: module for name, module in model.named_modules() if name}
+        self._batches = batches
+        self._loss = loss
+
+    @property
+    def has_loss(self) -> bool:
+        """Whether there are labels to compute a loss of."""
+        return self._loss is not None
+
+    def weight(self, layer: str) -> torch.Tensor:
+        """Return a module's weight, detached."""
+        weight = self.modules[layer].weight
+        assert isinstance(weight, torch.Tensor)
+        return weight.detach()
+
+    def is_convolution(self, layer: str) -> bool:
+        """Whether a module is a plain 2-D convolution that was called once: one whose kernel may be replaced."""
+        module = self.modules[layer]
+        return isinstance(module, nn.Conv2d) and self.facts[layer].calls == 1 and module.padding_mode == "zeros"
+
+    @property
+    def layers(self) -> list[str]:
+        """Names of convolutions and linear layers that were called, in the order in which they were."""
+        return [name for name in self.facts if isinstance(self.modules[name], PARAMETRIC)]
+
+    @cached_property
+    def facts(self) -> dict[str, ModuleFacts]:
+        """By module, in the order of their calls: what it was given and returned, and its costs."""
+        seen: dict[str, tuple[tuple[int, ...], tuple[int, ...], int]] = {}
+        own: dict[str, Costs] = {}
+
+        def note(name: str) -> Callable[..., None]:
+            def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+                given, returned = (_shape_of(args[0] if args else None), _shape_of(output))
+                before = seen.get(name)
+                seen[name] = (before[0], before[1], before[2] + 1) if before else (given, returned, 1)
+                own[name] = own.get(name, Costs()) + _own_costs(module, given, returned)
+
+            return hook
+
+        order: list[str] = []
+
+        def enter(name: str) -> Callable[..., None]:
+            return lambda *_: None if name in order else order.append(name)
+
+        with (
+            self._hooked({name: enter(name) for name in self.modules}, before=True),
+            self._hooked({name: note(name) for name in self.modules}),
+        ):
+            self.show(0, rows=slice(0, 1))
+        out = {}
+        for name in order:
+            inside = [costs for other, costs in own.items() if other == name or other.startswith(f"{name}.")]
+            total = Costs()
+            for costs in inside:
+                total = total + costs
+            given, returned, calls = seen[name]
+            parameters = sum(each.numel() for each in self.modules[name].parameters())
+            out[name] = ModuleFacts(
+                given, returned, Costs(total.forward, total.backward, parameters, total.kept), calls
+            )
+        return out
+
+    @cached_property
+    def costs(self) -> Costs:
+        """Costs of the whole network, of one sample."""
+        leaves = [facts.costs for name, facts in self.facts.items() if "." not in name]
+        total = Costs()
+        for each in leaves:
+            total = total + each
+        parameters = sum(each.numel() for each in self.model.parameters())
+        return Costs(total.forward, total.backward, parameters, total.kept)
+
+    @cached_property
+    def trace(self) -> Trace:
+        """The functions that are called in a forward pass."""
+        held: dict[int, str] = {}
+        for name, module in self.modules.items():
+            for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+                held[id(tensor)] = name
+        trace = Trace(held)
+        starts: dict[str, int] = {}
+        with (
+            self._hooked({name: _noting(starts, name, trace) for name in self.modules}, before=True),
+            self._hooked({name: _spanning(starts, name, trace) for name in self.modules}),
+            trace,
+        ):
+            self.show(0, rows=slice(0, 2))
+        return trace
+
+    def consumer(self, layer: str) -> Consumer | None:
+        """Return the one convolution or linear layer that reads a layer's channels, each by itself; None for none.
+
+        Where a channel is added to another's, as in a residual stream, it has others to share its number with.
+        """
+        calls = [call for call in self.trace.calls if call.module == layer]
+        if len(calls) != 1 or calls[0].output is None:
+            return None
+        if isinstance(self.modules[layer], nn.Linear) and len(calls[0].shape) != 2:
+            return None
+        n_channels = calls[0].shape[1]
+        between: list[str] = []
+        key: Key = calls[0].output
+        while True:
+            users = self.trace.used_by(key)
+            if len(users) != 1:
+                return None
+            (user,) = users
+            if user.module and isinstance(self.modules[user.module], PARAMETRIC):
+                return self._as_consumer(user, n_channels, between)
+            if not user.keeps_channels(n_channels) or user.output is None:
+                return None
+            if user.module:
+                between.append(user.module)
+            key = user.output
+
+    def _as_consumer(self, user: Call, n_channels: int, between: list[str]) -> Consumer | None:
+        module = self.modules[user.module]
+        width = module.in_features if isinstance(module, nn.Linear) else module.in_channels
+        groups = 1 if isinstance(module, nn.Linear) else module.groups
+        if width != n_channels or groups != 1 or self.facts[user.module].calls != 1:
+            return None
+        return Consumer(user.module, tuple(between))
+
+    def moments(self, layer: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return mean and covariance of the channels of a layer's input, over all positions, in float64."""
+        total = count = squares = None
+
+        def take(_module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+            nonlocal total, squares, count
+            rows = _as_rows(args[0]).double()
+            first, second = rows.sum(0), rows.T @ rows
+            total = first if total is None else total + first
+            squares = second if squares is None else squares + second
+            count = len(rows) if count is None else count + len(rows)
+
+        with self._hooked({layer: take}, before=True):
+            self.show_all()
+        assert total is not None
+        assert squares is not None
+        assert count is not None
+        mean = total / count
+        return mean, squares / count - torch.outer(mean, mean)
+
+    def patch_moments(self, layer: str) -> torch.Tensor:
+        """Return the second moments of what a convolution's kernel sees, in the order of its weights, in float64.
+
+        Returns
+        -------
+        Tensor of shape (groups, k, k), float64
+            k is the number of weights of an output channel.
+        """
+        module = self.modules[layer]
+        assert isinstance(module, nn.Conv2d)
+        total: torch.Tensor | None = None
+
+        def take(_module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+            nonlocal total
+            for image in torch.split(args[0].detach(), 8):
+                padded = functional.pad(image, _padding(module))
+                patches = functional.unfold(
+                    padded, _pair(module.kernel_size), dilation=_pair(module.dilation), stride=_pair(module.stride)
+                )
+                grouped = torch.unflatten(patches, 1, (module.groups, -1)).permute(1, 0, 3, 2).flatten(1, 2).double()
+                products = grouped.transpose(1, 2) @ grouped
+                total = products if total is None else total + products
+
+        with self._hooked({layer: take}, before=True):
+            self.show_all()
+        assert total is not None
+        return total
+
+    def gradient_terms(self, layer: str) -> torch.Tensor:
+        """Return for each sample and channel the sum over positions of gradient times value of a layer's input."""
+        assert self._loss is not None
+        rows, held = [], []
+
+        def take(_module: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+            leaf = args[0].detach().requires_grad_()
+            held.append(leaf)
+            return (leaf.clone(), *args[1:])
+
+        for number in range(len(self._batches)):
+            held.clear()
+            with self._hooked({layer: take}, before=True), isolated(self.model, gradients=True):
+                loss = self._loss(self._batches[number].show(self.model), number)
+                (gradient,) = torch.autograd.grad(loss, held[0])
+            terms = gradient * held[0].detach()
+            rows.append(terms.flatten(2).sum(2) if terms.ndim > 2 else terms)
+        return torch.cat(rows)
+
+    def show(self, number: int, *, rows: slice | None = None) -> Any:
+        """Return what the model makes of a batch, or of some of its samples."""
+        inputs = self._batches[number] if rows is None else self._batches[number].rows(rows)
+        with isolated(self.model):
+            return inputs.show(self.model)
+
+    def show_all(self) -> None:
+        """Show the model the whole probe, for hooks."""
+        for number in range(len(self._batches)):
+            self.show(number)
+
+    @property
+    def n_batches(self) -> int:
+        """Number of batches of the probe."""
+        return len(self._batches)
+
+    def changed_outputs(
+        self, number: int, *, weights: Mapping[str, torch.Tensor], inputs: Hooks, outputs: Hooks
+    ) -> Any:
+        """Return what the model would make of a batch with other weights, inputs and outputs of modules."""
+
+        def on_input(change: Callable[..., Any]) -> Callable[..., Any]:
+            return lambda _module, args: (change(args[0]), *args[1:])
+
+        def on_output(change: Callable[..., Any]) -> Callable[..., Any]:
+            return lambda _module, args, output: change(args[0], output)
+
+        batch = self._batches[number]
+        with (
+            isolated(self.model),
+            self._hooked({name: on_input(change) for name, change in inputs.items()}, before=True),
+            self._hooked({name: on_output(change) for name, change in outputs.items()}),
+        ):
+            if not weights:
+                return batch.show(self.model)
+            return torch.func.functional_call(self.model, dict(weights), batch.args, dict(batch.kwargs))
+
+    @contextmanager
+    def _hooked(self, hooks: Hooks, *, before: bool = False) -> Iterator[None]:
+        with ExitStack() as stack:
+            for name, hook in hooks.items():
+                module = self.modules[name]
+                handle = module.register_forward_pre_hook(hook) if before else module.register_forward_hook(hook)
+                stack.callback(handle.remove)
+            yield
+
+
+def _noting(starts: dict[str, int], name: str, trace: Trace) -> Callable[..., None]:
+    def hook(*_: Any) -> None:
+        starts.setdefault(name, len(trace.calls))
+
+    return hook
+
+
+def _spanning(starts: dict[str, int], name: str, trace: Trace) -> Callable[..., None]:
+    def hook(*_: Any) -> None:
+        trace.spans.setdefault(name, (starts[name], len(trace.calls)))
+
+    return hook
+
+
+def _shape_of(value: Any) -> tuple[int, ...]:
+    return tuple(value.shape[1:]) if isinstance(value, torch.Tensor) else ()
+
+
+def _own_costs(module: nn.Module, given: tuple[int, ...], returned: tuple[int, ...]) -> Costs:
+    """Return the costs of a module by itself; its parameters are counted where all of it is known."""
+    kept = 4.0 * _product(given) if isinstance(module, (*PARAMETRIC, *NORMALIZATION)) else 0.0
+    if not isinstance(module, PARAMETRIC) or not returned:
+        return Costs(kept=kept)
+    weights = module.weight.numel() / (module.weight.shape[0] or 1)  # of one output number
+    forward = float(weights * _product(returned))
+    return Costs(forward=forward, backward=2 * forward, kept=kept)
+
+
+def _product(shape: tuple[int, ...]) -> float:
+    return float(torch.Size(shape).numel()) if shape else 0.0
+
+
+def _as_rows(values: torch.Tensor) -> torch.Tensor:
+    """Return channels as columns, and samples and positions as rows."""
+    return values.detach().movedim(1, -1).reshape(-1, values.shape[1])
+
+
+def _padding(module: nn.Conv2d) -> list[int]:
+    """Return what `functional.pad` adds to the left, right, top and bottom."""
+    if module.padding == "valid":
+        return [0, 0, 0, 0]
+    if module.padding == "same":
+        out = []
+        for size, dilation in zip(reversed(_pair(module.kernel_size)), reversed(_pair(module.dilation)), strict=True):
+            total = dilation * (size - 1)
+            out += [total // 2, total - total // 2]
+        return out
+    height, width = (int(each) for each in module.padding)
+    return [width, width, height, height]
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    first, second = value
+    return int(first), int(second)

@@ -1,0 +1,81 @@
+"""Changes of a network: parameters to use instead, and what to make of a module's inputs and outputs."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+
+from .._costs import Costs
+from .._network import Network
+
+OnInput = Callable[[torch.Tensor], torch.Tensor]
+OnOutput = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""Makes of a module's first input and its output another output."""
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """One change of a network.
+
+    Attributes
+    ----------
+    intervention : str
+        What asks for it, such as ``"width"``.
+    layer : str
+        The module; of several, their names, separated by commas.
+    amount : float
+        How much of it: larger changes more.
+    what : str
+        The amount in words, such as ``"3 x 3 to 1 x 1"``.
+    how : str
+        How what is changed was chosen, such as ``"redundancy"``; empty where there is no choice.
+    weights : mapping of str to Tensor
+        By name, parameters and buffers to use instead of the model's own; of the same shape.
+    inputs : mapping of str to callable
+        By module: makes another first input of it.
+    outputs : mapping of str to callable
+        By module: makes another output of it, from its first input and its output.
+    saves : Costs
+        What the network would save if it were built so.
+    null : callable, optional
+        Draws a change of the same size at random, from a generator. By default noise of the same norm: added to the
+        weights, or to each sample's inputs or outputs.
+    """
+
+    intervention: str
+    layer: str
+    amount: float
+    what: str
+    how: str = ""
+    weights: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    inputs: Mapping[str, OnInput] = field(default_factory=dict)
+    outputs: Mapping[str, OnOutput] = field(default_factory=dict)
+    saves: Costs = field(default_factory=Costs)
+    null: "Callable[[torch.Generator], Change] | None" = None
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A layer that an intervention does not change, and why."""
+
+    intervention: str
+    layer: str
+    reason: str
+
+
+class Intervention(Protocol):
+    """A question that is asked of a network; write one to ask your own.
+
+    Attributes
+    ----------
+    name : str
+        What it is called in the table.
+    """
+
+    @property
+    def name(self) -> str:
+        """What it is called in the table."""
+
+    def changes(self, network: Network, layers: "Iterable[str] | None") -> Iterable[Change | Skipped]:
+        """Return the changes to be tried, of all layers or of some; and which are not, with the reason."""

@@ -1,0 +1,130 @@
+"""Depth: modules that are replaced by the identity, residual branches that add nothing, one by one and together."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from .._costs import Costs
+from .._network import NORMALIZATION, PARAMETRIC, Network
+from ._change import Change, Skipped
+
+
+@dataclass(frozen=True)
+class Depth:
+    """Asks how many layers are needed.
+
+    A module whose output has the shape of its input is replaced by the identity: of a residual block, this leaves the
+    shortcut. Of a residual block that changes the shape, the branch is set to zero.
+
+    Attributes
+    ----------
+    blocks : bool
+        Whether to try modules that hold several convolutions or linear layers.
+    single : bool
+        Whether to try single convolutions and linear layers.
+    """
+
+    blocks: bool = True
+    single: bool = True
+
+    @property
+    def name(self) -> str:
+        """What it is called in the table."""
+        return "depth"
+
+    def changes(self, network: Network, layers: Iterable[str] | None) -> Iterator[Change | Skipped]:
+        """Return a change for each module that can be left out."""
+        chosen = None if layers is None else set(layers)
+        for name, facts in network.facts.items():
+            if chosen is not None and name not in chosen:
+                continue
+            module = network.modules[name]
+            is_single = isinstance(module, PARAMETRIC)
+            held = sum(isinstance(each, PARAMETRIC) for each in module.modules())
+            if facts.calls != 1 or not (self.single if is_single else self.blocks and held > 1):
+                continue
+            if _is_only_part(name, network):
+                continue
+            if facts.given and facts.given == facts.returned:
+                yield Change(
+                    self.name, name, 1.0, "replaced by the identity", outputs={name: _identity}, saves=facts.costs
+                )
+            elif not is_single and (branch := _branch(network, name)) is not None:
+                last, saves = branch
+                yield Change(
+                    self.name, name, 1.0, "its residual branch set to zero", outputs={last: _zero}, saves=saves
+                )
+            elif chosen is not None:
+                yield Skipped(self.name, name, f"it makes {facts.returned} of {facts.given}: nothing can stand for it")
+
+    def together(self, found: Sequence[tuple[Change, float]]) -> Iterator[Change]:
+        """Return changes of several modules at once: the one that did least, the two that did least, and so on."""
+        chosen: list[Change] = []
+        for change, _ in sorted(found, key=lambda each: each[1]):
+            if any(_overlap(change.layer, other.layer) for other in chosen):
+                continue
+            chosen.append(change)
+            if len(chosen) > 1:
+                saves = Costs()
+                for each in chosen:
+                    saves = saves + each.saves
+                yield Change(
+                    self.name,
+                    ", ".join(each.layer for each in chosen),
+                    float(len(chosen)),
+                    f"{len(chosen)} modules left out together",
+                    outputs={name: hook for each in chosen for name, hook in each.outputs.items()},
+                    saves=saves,
+                )
+
+
+def _overlap(one: str, other: str) -> bool:
+    return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")
+
+
+def _identity(given: torch.Tensor, _output: torch.Tensor) -> torch.Tensor:
+    return given.clone()
+
+
+def _zero(_given: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+    return torch.zeros_like(output)
+
+
+def _is_only_part(name: str, network: Network) -> bool:
+    """Whether a module is all that the one that holds it has, which is tried itself."""
+    parent = name.rpartition(".")[0]
+    return bool(parent) and len(list(network.modules[parent].children())) == 1
+
+
+def _branch(network: Network, name: str) -> tuple[str, Costs] | None:
+    """Return the last module of a block's residual branch, and the branch's costs; None where it is not known."""
+    trace = network.trace
+    start, stop = trace.spans.get(name, (0, 0))
+    calls = trace.calls[start:stop]
+    additions = [call for call in calls if call.adds]
+    if len(additions) != 1:
+        return None
+    made = {call.output: call for call in calls}
+
+    def behind(key: object) -> list[str]:
+        found, todo = [], [key]
+        while todo:
+            call = made.get(todo.pop())  # type: ignore[call-overload]
+            if call is not None:
+                found += [call.module] if call.module else []
+                todo += call.inputs
+        return found
+
+    sides = [behind(key) for key in additions[0].inputs]
+    depth = [sum(isinstance(network.modules[each], PARAMETRIC) for each in side) for side in sides]
+    if depth[0] == depth[1]:
+        return None
+    side, shortcut = (sides[0], sides[1]) if depth[0] > depth[1] else (sides[1], sides[0])
+    if not side or not isinstance(network.modules[side[0]], (*PARAMETRIC, *NORMALIZATION, nn.Identity)):
+        return None
+    saves = Costs()
+    for each in set(side) - set(shortcut):
+        saves = saves + network.facts[each].costs
+    return side[0], saves

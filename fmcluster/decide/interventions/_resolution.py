@@ -1,0 +1,60 @@
+"""Resolution: feature maps averaged down and brought back, as a layer of a larger stride would have them."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from .._network import Network
+from ._change import Change, Skipped
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """Asks whether a layer needs its resolution: its feature maps are averaged down, and interpolated back.
+
+    Attributes
+    ----------
+    factors : tuple of int
+        By how much each side becomes shorter; of each layer, those that divide it and leave two positions at least.
+    """
+
+    factors: tuple[int, ...] = (2, 4)
+
+    @property
+    def name(self) -> str:
+        """What it is called in the table."""
+        return "resolution"
+
+    def changes(self, network: Network, layers: Iterable[str] | None) -> Iterator[Change | Skipped]:
+        """Return a change for each convolution and each factor."""
+        chosen = None if layers is None else set(layers)
+        for name in network.layers:
+            if not isinstance(network.modules[name], nn.Conv2d) or (chosen is not None and name not in chosen):
+                continue
+            height, width = network.facts[name].returned[1:]
+            for factor in self.factors:
+                if height % factor or width % factor or min(height, width) < 2 * factor:
+                    continue
+                share = 1 - 1 / factor**2
+                yield Change(
+                    self.name,
+                    name,
+                    share,
+                    f"{height} x {width} to {height // factor} x {width // factor}",
+                    outputs={name: _averaged(factor)},
+                    saves=network.facts[name].costs.times(share, kept=0).without_parameters(),
+                )
+
+
+class _averaged:
+    """Averages maps down by a factor, and brings them back."""
+
+    def __init__(self, factor: int) -> None:
+        self._factor = factor
+
+    def __call__(self, _given: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+        small = functional.avg_pool2d(output, self._factor)
+        return functional.interpolate(small, size=output.shape[2:], mode="bilinear", align_corners=False)

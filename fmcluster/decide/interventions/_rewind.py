@@ -1,0 +1,59 @@
+"""Rewinding: a layer's weights, or its normalization's statistics, put back to what they were."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .._costs import Costs
+from .._network import NORMALIZATION, PARAMETRIC, Network
+from ._change import Change, Skipped
+
+
+@dataclass(frozen=True, eq=False)
+class Rewind:
+    """Asks which layers had to be trained: one at a time gets the weights of an earlier state back.
+
+    A layer that costs nothing to put back could have been frozen then. What is saved is the gradient of its weights; a
+    frozen layer above one that is trained saves no more, as the gradient has to pass through it.
+
+    Attributes
+    ----------
+    states : mapping of int to dict
+        By the number of an epoch, what ``model.state_dict()`` returned then.
+    """
+
+    states: Mapping[int, Mapping[str, Any]]
+
+    @property
+    def name(self) -> str:
+        """What it is called in the table."""
+        return "rewind"
+
+    def changes(self, network: Network, layers: Iterable[str] | None) -> Iterator[Change | Skipped]:
+        """Return changes for each layer and each state: its parameters, and its statistics."""
+        chosen = None if layers is None else set(layers)
+        for name in network.facts:
+            module = network.modules[name]
+            if not isinstance(module, (*PARAMETRIC, *NORMALIZATION)) or (chosen is not None and name not in chosen):
+                continue
+            parts = {
+                "weights": [key for key, _ in module.named_parameters(name, recurse=False)],
+                "statistics": [
+                    key for key, value in module.named_buffers(name, recurse=False) if value.is_floating_point()
+                ],
+            }
+            now = dict(network.model.named_parameters()) | dict(network.model.named_buffers())
+            for epoch, state in self.states.items():
+                for what, keys in parts.items():
+                    if not keys:
+                        continue
+                    lacking = [key for key in keys if key not in state or state[key].shape != now[key].shape]
+                    if lacking:
+                        yield Skipped(self.name, name, f"the state of epoch {epoch} has no {lacking[0]} of its shape")
+                        continue
+                    weights = {key: torch.as_tensor(state[key]).to(now[key].device, now[key].dtype) for key in keys}
+                    costs = network.facts[name].costs
+                    saves = Costs(backward=costs.forward) if what == "weights" else Costs()
+                    yield Change(self.name, name, 1.0, f"{what} of epoch {epoch}", weights=weights, saves=saves)

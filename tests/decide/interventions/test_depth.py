@@ -1,0 +1,67 @@
+"""Depth: what the identity or the shortcut stands for, one module at a time and together."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+import fmcluster as fm
+from fmcluster.decide import Depth
+
+
+def changed(model: nn.Module, images: torch.Tensor, damage, layer: str) -> float:
+    return float(damage.frame.set_index("layer").loc[layer, "kl"])
+
+
+def divergence(before: torch.Tensor, after: torch.Tensor) -> float:
+    p, q = before.double().log_softmax(1), after.double().log_softmax(1)
+    return float((p.exp() * (p - q)).sum(1).mean())
+
+
+def test_a_block_is_replaced_by_the_identity_and_a_branch_set_to_zero(residual, probe) -> None:
+    damage = fm.ablate(residual, probe, interventions=[Depth(single=False)], n_null=0)
+    frame = damage.frame.set_index("layer")
+    assert frame["what"].to_dict() == {
+        "block1": "replaced by the identity",
+        "block2": "its residual branch set to zero",
+        **{name: "2 modules left out together" for name in frame.index if "," in name},
+    }
+    residual.eval()
+    images = probe.tensors[0]
+    with torch.no_grad():
+        stem = functional.relu(residual.bn(residual.stem(images)))
+        before = residual(images)
+        without_one = residual.head(residual.block2(stem).mean((2, 3)))
+        shortcut = functional.relu(residual.block2.shortcut(residual.block1(stem)))
+        both = functional.relu(residual.block2.shortcut(stem))
+        without_two, without_any = (residual.head(each.mean((2, 3))) for each in (shortcut, both))
+    assert frame.loc["block1", "kl"] == pytest.approx(divergence(before, without_one), rel=1e-4)
+    assert frame.loc["block2", "kl"] == pytest.approx(divergence(before, without_two), rel=1e-4)
+    (together,) = [name for name in frame.index if "," in name]
+    assert frame.loc[together, "kl"] == pytest.approx(divergence(before, without_any), rel=1e-4)
+    least = frame.loc[["block1", "block2"], "kl"].idxmin()
+    assert together.split(", ")[0] == least
+
+
+def test_a_branch_that_adds_nothing_costs_nothing(residual, probe) -> None:
+    with torch.no_grad():
+        residual.block1.bn2.weight.zero_()
+        residual.block1.bn2.bias.zero_()
+    frame = fm.ablate(residual, probe, interventions=[Depth()], n_null=0).frame
+    assert frame.set_index("layer").loc["block1", "kl"] == 0
+
+
+def test_what_is_saved_is_what_the_block_costs(residual, probe) -> None:
+    damage = fm.ablate(residual, probe, layers=["block1"], interventions=[Depth()], n_null=0)
+    (row,) = damage.frame.to_dict("records")
+    block = 2 * 8 * 8 * 9 * 64  # two convolutions of 8 channels at 8 x 8 positions
+    whole = 8 * 3 * 9 * 64 + block + (16 * 8 * 9 + 16 * 16 * 9 + 16 * 8) * 16 + 16 * 5
+    assert damage.costs["forward"] == whole
+    assert row["forward_share"] == pytest.approx(block / whole)
+    weights = sum(each.numel() for each in residual.block1.parameters())
+    assert row["parameters_share"] == pytest.approx(weights / sum(each.numel() for each in residual.parameters()))
+
+
+def test_what_nothing_can_stand_for_is_named(plain, probe) -> None:
+    damage = fm.ablate(plain, probe, layers=["conv1"], interventions=[Depth()])
+    assert "nothing can stand for it" in damage.skipped["reason"].item()

@@ -1,0 +1,37 @@
+"""Rewinding: each layer by itself gets earlier weights, or earlier statistics."""
+
+import copy
+
+import pytest
+import torch
+
+import fmcluster as fm
+from fmcluster.decide import Rewind
+
+
+def test_each_layer_alone_is_put_back(residual, probe) -> None:
+    state = copy.deepcopy(residual.state_dict())
+    state["block1.conv1.weight"] += 0.2
+    state["bn.running_mean"] += 0.3
+    frame = fm.ablate(residual, probe, interventions=[Rewind({3: state})], n_null=0).frame
+    moved = frame[frame["kl"] > 0]
+    assert moved[["layer", "what"]].values.tolist() == [
+        ["bn", "statistics of epoch 3"],
+        ["block1.conv1", "weights of epoch 3"],
+    ]
+    other = copy.deepcopy(residual)
+    other.load_state_dict({**residual.state_dict(), "block1.conv1.weight": state["block1.conv1.weight"]})
+    other.eval()
+    residual.eval()
+    with torch.no_grad():
+        p, q = (model(probe.tensors[0]).double().log_softmax(1) for model in (residual, other))
+    found = frame.set_index("layer").loc["block1.conv1", "kl"]
+    assert found == pytest.approx(float((p.exp() * (p - q)).sum(1).mean()), rel=1e-4)
+
+
+def test_a_state_of_another_network_is_named(residual, probe) -> None:
+    state = {name: value for name, value in residual.state_dict().items() if not name.startswith("head")}
+    damage = fm.ablate(residual, probe, interventions=[Rewind({0: state})], n_null=0)
+    assert damage.skipped.values.tolist() == [
+        ["rewind", "head", "the state of epoch 0 has no head.weight of its shape"]
+    ]

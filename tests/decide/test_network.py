@@ -1,0 +1,41 @@
+"""Facts of a network: shapes, calls, costs, moments; against definitions in NumPy."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from fmcluster.capture import ModelInputs
+from fmcluster.decide import Network
+
+
+def test_moments_of_what_a_layer_is_given(plain, probe) -> None:
+    images = probe.tensors[0]
+    of = Network(plain.eval(), [ModelInputs((images[:9],)), ModelInputs((images[9:],))], loss=None)
+    with torch.no_grad():
+        given = plain.relu1(plain.bn1(plain.conv1(images)))
+    rows = given.movedim(1, -1).reshape(-1, 6).double().numpy()
+    mean, covariance = of.moments("conv2")
+    np.testing.assert_allclose(mean.numpy(), rows.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(covariance.numpy(), np.cov(rows.T, bias=True), rtol=1e-4, atol=1e-6)
+    patches = nn.functional.unfold(given, 5, padding=2).movedim(1, -1).reshape(-1, 150).double().numpy()
+    np.testing.assert_allclose(of.patch_moments("conv2")[0].numpy(), patches.T @ patches, rtol=1e-4, atol=1e-3)
+
+
+def test_facts_are_in_the_order_of_the_calls_and_count_them(residual, probe) -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.late, self.early, self.unused = nn.Linear(4, 2), nn.Linear(4, 4), nn.Linear(3, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.late(self.early(self.early(x)))
+
+    of = Network(Twice(), [ModelInputs((torch.randn(5, 4),))], loss=None)
+    assert list(of.facts) == ["early", "late"]
+    assert of.facts["early"].calls == 2
+    assert of.facts["early"].costs.forward == 32
+    assert of.costs.forward == 40
+    assert of.consumer("early") is None
+    facts = Network(residual, [ModelInputs((probe.tensors[0],))], loss=None).facts
+    assert facts["block2"].given == (8, 8, 8)
+    assert facts["block2"].returned == (16, 4, 4)
