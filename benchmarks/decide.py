@@ -3,9 +3,11 @@
     python benchmarks/decide.py --task digits      a ResNet-18 that knows the digits 0 to 4 learns 5 to 9, offline
     python benchmarks/decide.py --task photographs a ResNet-20 of CIFAR-10 learns ants and bees (FMCLUSTER_DATA)
 
-One fine-tuning is recorded and diagnosed. What it names is then done, and the network trained again from that start:
+One fine-tuning is looked at: of the network at its end, `fm.ablate` measures what it costs to put the stem or a block
+back to an earlier epoch, and to remove half of a block's inner channels. What `fm.diagnose` advises from that is then
+done, and the network trained again from that start:
 
-freeze   a layer, from the epoch at which it had converged, which is 0 where it hardly changed;
+freeze   the stem or a block, from the epoch on to which it could be put back;
 narrow   the inner convolution of a residual block to half of its channels, those whose response varied most.
 
 At random is the same number of layers, with the same epochs, drawn anew for each seed. Costs are counted: multiply-adds
@@ -18,7 +20,7 @@ import argparse
 import copy
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import process_time
@@ -38,6 +40,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 import fmcluster as fm
+from fmcluster.decide import Rewind, Width
 from fmcluster.recipes import DigitImages, evaluate, load_digit_splits, pretrain, replace_head, train_one_epoch
 
 CPU = torch.device("cpu")
@@ -159,17 +162,24 @@ def photographs(epochs: int, *, size: int = 64) -> Task:
 
 
 def look(task: Task, path: Path) -> tuple[fm.store.Run, Any]:
-    """Record one fine-tuning, and diagnose it."""
+    """Record one fine-tuning, measure what could be done without, and diagnose it."""
     model, loader = copy.deepcopy(task.start), task.loader(0)
     optimizer = SGD(model.parameters(), lr=task.rate, momentum=0.9)
+    states = {0: copy.deepcopy(model.state_dict())}
     torch.manual_seed(0)
     with fm.Recorder(model, path, layers=["conv1", "layer?.?", "layer?.?.conv1"], probe=task.probe) as recorder:
         recorder.snapshot(epoch=0)
         for epoch in range(1, task.epochs + 1):
             train_one_epoch(model, loader, optimizer=optimizer, criterion=nn.CrossEntropyLoss(), device=CPU)
             recorder.snapshot(epoch=epoch)
+            states[epoch] = copy.deepcopy(model.state_dict())
     run = fm.open_run(path)
-    return run, fm.diagnose(run)
+    blocks = [name for name in run.layers if name.startswith("layer") and not name.endswith(INNER)]
+    del states[task.epochs]  # what it is now
+    rewound = fm.ablate(model, task.probe, interventions=[Rewind(states)], layers=["conv1", *blocks])
+    inner = [block + INNER for block in blocks]
+    narrowed = fm.ablate(model, task.probe, interventions=[Width(shares=(0.5,))], layers=inner)
+    return run, (*fm.diagnose(run, damage=rewound).advice, *fm.diagnose(run, damage=narrowed).advice)
 
 
 def strongest(run: Any, block: str) -> np.ndarray:
@@ -179,14 +189,13 @@ def strongest(run: Any, block: str) -> np.ndarray:
     return np.sort(last["channel"].to_numpy()[: len(last) // 2])
 
 
-def plans(run: Any, findings: Any, seeds: range) -> dict[tuple[str, str, int], Plan]:
+def plans(run: Any, advice: Sequence[Any], seeds: range) -> dict[tuple[str, str, int], Plan]:
     """Return what is done in each arm with each seed."""
     blocks = [name for name in run.layers if name.startswith("layer") and not name.endswith(INNER)]
     units = ["conv1", *blocks]
-    advised = {(advice.action, advice.layer) for advice in findings.advice}
-    converged = findings.layers.set_index("layer")["converged_epoch"]
-    calendar = {unit: int(converged[unit]) for unit in units if ("freeze", unit) in advised}
-    narrow = [block for block in blocks if ("narrow", block + INNER) in advised]
+    calendar = {each.layer: each.epoch for each in advice if each.action == "freeze"}
+    named = {each.layer for each in advice if each.action == "narrow"}
+    narrow = [block for block in blocks if block + INNER in named]
     out = {}
     for seed in seeds:
         draw = np.random.default_rng(seed)
@@ -293,14 +302,14 @@ def main() -> None:
     for name in arguments.task or possible:
         task = {"digits": digits, "photographs": photographs}[name](arguments.epochs)
         with tempfile.TemporaryDirectory() as folder:
-            run, findings = look(task, Path(folder) / "run.zarr")
-            planned = plans(run, findings, range(1, arguments.seeds + 1))
+            run, found = look(task, Path(folder) / "run.zarr")
+            planned = plans(run, found, range(1, arguments.seeds + 1))
         rows = []
         for (action, by, seed), plan in planned.items():
             rows.append({"action": action, "by": by, "seed": seed, **cost(task, plan), **retrain(task, plan, seed)})
             print(name, action, by, seed, f"{rows[-1]['accuracy']:.3f}", flush=True)
         frame = pd.DataFrame(rows)
-        advice = [str(each) for each in findings.advice if each.action in ("freeze", "narrow")]
+        advice = [str(each) for each in found if each.action in ("freeze", "narrow")]
         print("", *advice, compared(frame).round(3).to_string(), "", sep="\n")
         measured["tasks"][name] = {"held_out": len(task.held_out), "advice": advice, "rows": rows}  # type: ignore[arg-type]
         write("decide", measured, folder=arguments.output)

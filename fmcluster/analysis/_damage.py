@@ -18,14 +18,14 @@ class Damage:
     ----------
     frame : DataFrame
         One row per change: ``intervention``, ``layer`` (several are separated by commas), ``what`` (the change in
-        words), ``how`` (how what is changed was chosen), ``amount``; ``loss`` and ``accuracy``, the mean change of each
-        over the samples of the probe (NaN without labels), ``kl``, the mean Kullback-Leibler divergence of the changed
-        answers from those of the network as it is, in nats; of each, its standard error over samples, paired:
-        ``loss_se``, ``accuracy_se``, ``kl_se``. ``null_kl, null_loss`` are those of random changes of the same size,
-        ``below_null`` by how much the change does less (paired), each with its standard error. ``forward_share,
-        backward_share, parameters_share, kept_share``: what a network that is built so would save, as shares of the
-        whole network's multiply-adds of the forward and the backward pass, parameters, and bytes kept for the backward
-        pass.
+        words), ``how`` (how what is changed was chosen), ``epoch`` (to which something is put back), ``amount``;
+        ``loss`` and ``accuracy``, the mean change of each over the samples of the probe (NaN without labels), ``kl``,
+        the mean Kullback-Leibler divergence of the changed answers from those of the network as it is, in nats; of
+        each, its standard error over samples, paired: ``loss_se``, ``accuracy_se``, ``kl_se``. ``null_kl, null_loss``
+        are those of random changes of the same size, ``below_null`` by how much the change does less (paired), each
+        with its standard error. ``forward_share, backward_share, parameters_share, kept_share``: what a network that is
+        built so would save, as shares of the whole network's multiply-adds of the forward and the backward pass,
+        parameters, and bytes kept for the backward pass.
     skipped : DataFrame
         Layers that an intervention did not change: ``intervention, layer, reason``.
     loss, accuracy : float
@@ -44,21 +44,10 @@ class Damage:
     costs: Mapping[str, float]
 
     COLUMNS: ClassVar[list[str]] = [
-        *(
-            "intervention",
-            "layer",
-            "what",
-            "how",
-            "amount",
-            "loss",
-            "loss_se",
-            "accuracy",
-            "accuracy_se",
-            "kl",
-            "kl_se",
-        ),
-        *("null_kl", "null_kl_se", "null_loss", "null_loss_se", "below_null", "below_null_se"),
-        *("forward_share", "backward_share", "parameters_share", "kept_share"),
+        *["intervention", "layer", "what", "how", "epoch", "amount"],
+        *["loss", "loss_se", "accuracy", "accuracy_se", "kl", "kl_se"],
+        *["null_kl", "null_kl_se", "null_loss", "null_loss_se", "below_null", "below_null_se"],
+        *["forward_share", "backward_share", "parameters_share", "kept_share"],
     ]
 
     def least(self, intervention: str, *, n: int = 5) -> pd.DataFrame:

@@ -113,7 +113,7 @@ def ablate(
             found.append((change, row["kl"]))
             rows.append(row)
     costs = asdict(network.costs)
-    frame = pd.DataFrame(rows, columns=Damage.COLUMNS)
+    frame = pd.DataFrame(rows, columns=Damage.COLUMNS).astype({"epoch": "Int64"})
     return Damage(
         frame=frame,
         skipped=pd.DataFrame([asdict(each) for each in skipped], columns=["intervention", "layer", "reason"]),
@@ -169,6 +169,7 @@ class _Judge:
             "layer": change.layer,
             "what": change.what,
             "how": change.how,
+            "epoch": change.epoch,
             "amount": change.amount,
             **_mean_of("loss", _difference(after.loss, self._before.loss)),
             **_mean_of("accuracy", _difference(after.right, self._before.right)),

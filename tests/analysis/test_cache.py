@@ -173,7 +173,7 @@ def test_findings_are_read_back_with_their_advice_thresholds_and_gaps(record) ->
     run = record()
     cache = ResultCache.beside(run)
     vectors = [run[name].vectors("sample") for name in run.layers]
-    made = fm.diagnose(run, thresholds=Thresholds(cka=0.0, converged_by=1.0))
+    made = fm.diagnose(run, thresholds=Thresholds(dead=1.0))
     assert made.advice
 
     def refuse() -> Findings:

@@ -8,7 +8,12 @@ from fmcluster.analysis import Damage
 
 
 def damage(**columns: object) -> Damage:
-    rows = {name: np.zeros(3) for name in Damage.COLUMNS} | {"intervention": "depth", "what": "gone", "how": ""}
+    rows = {name: np.zeros(3) for name in Damage.COLUMNS} | {
+        "intervention": "depth",
+        "what": "gone",
+        "how": "",
+        "epoch": pd.NA,
+    }
     frame = pd.DataFrame({**rows, "layer": ["a", "b", "c"], "kl": [0.3, 0.1, 0.2], **columns})
     return Damage(frame[Damage.COLUMNS], pd.DataFrame(columns=["intervention", "layer", "reason"]), 0.5, 0.9, 40, {})
 

@@ -47,8 +47,11 @@ def child() -> Iterator[Child]:
 
 
 def tree(path: Path) -> dict[str, bytes]:
-    """Return the content of each file but the root, of whose sessions a run that was resumed has more."""
-    files = (file for file in path.rglob("*") if file.is_file() and file != path / "zarr.json")
+    """Return the content of each file but metadata, with which `verify` compares what the root says.
+
+    The root of a run that was resumed tells of more sessions; a node's own may be behind where nothing was left to do.
+    """
+    files = (file for file in path.rglob("*") if file.is_file() and file.name != "zarr.json")
     return {str(file.relative_to(path)): file.read_bytes() for file in files}
 
 
@@ -101,7 +104,8 @@ def test_a_report_that_is_killed_leaves_the_page_and_the_run_as_they_were(
         k = random.Random(seed).randrange(answer["changes"])
         ended = child("report", run, k=k)["status"]
         kept = page.read_text()
-        good = (kept == "an earlier page" if ended else kept.endswith("</html>\n")) and tree(run) == before
+        whole = kept.rstrip().endswith("</html>")
+        good = (whole or (ended != 0 and kept == "an earlier page")) and tree(run) == before
         good = good and child("report", run)["status"] == 0 and "</html>" in page.read_text()
         tally["killed: a report", "before a change of a file", "found" if good else "wrong"] += 1
         assert good, f"killed before change {k}"

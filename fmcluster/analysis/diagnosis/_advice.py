@@ -1,6 +1,6 @@
-"""Advice: what follows from the findings, in sentences that carry their numbers."""
+"""Facts of single layers, in sentences that carry their numbers: dead, duplicate, noise, permuted, unchanged."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from textwrap import shorten
 
 import numpy as np
@@ -9,7 +9,7 @@ import pandas as pd
 from ...store import Run
 from ._channels import NONE, Mask
 from ._findings import Advice, Thresholds
-from ._judge import Judged, listed, when
+from ._judge import Judged, groups_listed, listed, when
 from ._modules import made_by
 
 Found = tuple[str, str, tuple[str, ...]]  # action, text, measures it rests on
@@ -18,7 +18,7 @@ Found = tuple[str, str, tuple[str, ...]]  # action, text, measures it rests on
 def advise(
     run: Run, judged: Sequence[Judged], *, frame: pd.DataFrame, time: pd.DataFrame, thresholds: Thresholds
 ) -> tuple[Advice, ...]:
-    """Say what follows, layer by layer in forward order.
+    """Say what is the matter with layers, one by one in forward order.
 
     What a normalization, an activation or a pooling hands on from a recorded layer of as many channels is said once, of
     that layer.
@@ -43,10 +43,9 @@ def advise(
         before = by_name.get(source.get(each.name, ""))
         found = [*_dead(each, before, time)]
         if before is None:
-            found += [*_noise(each), *_permuted(each, time, thresholds)]
+            found += [*_duplicate(each, thresholds), *_noise(each), *_permuted(each, time, thresholds)]
         if each.counts and not each.evidence.channels.dead[-1].all():
-            found += [*_converged(each, time, thresholds), *_narrow(each, thresholds)]
-            found += _shorten(each, by_name)
+            found += _unchanged(each, time)
         for action, text, measures in found:
             chosen = (frame["layer"] == each.name) & frame["measure"].isin(measures)
             out.append(Advice(each.name, action, text, frame[chosen].reset_index(drop=True)))
@@ -88,72 +87,31 @@ def _permuted(judged: Judged, time: pd.DataFrame, thresholds: Thresholds) -> Ite
         yield "permuted", text, ("permuted", "drift_step", "cka_to_last")
 
 
-def _converged(judged: Judged, time: pd.DataFrame, thresholds: Thresholds) -> Iterator[Found]:
-    measures = ("cka_to_last", "drift")
+def _unchanged(judged: Judged, time: pd.DataFrame) -> Iterator[Found]:
     if judged.unchanged:
         drift = judged.evidence.channels.drift.max()
         text = (
             f"{judged.name} did not change (largest drift of a channel {drift:.4f}, over {len(time)} snapshots): "
             f"frozen, or learning rate 0"
         )
-        yield "unchanged", text, measures
-    elif judged.converged is not None and not _permuted_steps(judged).any():
-        if _progress(time)[judged.converged] > thresholds.converged_by:
-            return
-        numbers = (
-            f"(CKA to the last snapshot {judged.cka_to_last[judged.converged : -1].min():.2f}, {_noise_floor(judged)})"
-        )
-        if judged.converged:
-            since = when(time, judged.converged)
-            text = f"{judged.name} converged at {since} {numbers}: a candidate to freeze from then on"
-        else:
-            text = f"{judged.name} hardly changed from the start {numbers}: a candidate to freeze throughout"
-        yield "freeze", text, measures
+        yield "unchanged", text, ("cka_to_last", "drift")
 
 
-def _narrow(judged: Judged, thresholds: Thresholds) -> Iterator[Found]:
-    evidence = judged.evidence
-    width, rank = len(evidence.numbers), evidence.channels.effective_rank[-1]
-    of_low_rank = rank <= thresholds.rank * width and evidence.n_positions >= 2 * width
-    if width > 1 and (judged.surplus >= thresholds.narrow * width or of_low_rank) and (judged.surplus or of_low_rank):
-        groups = len(np.unique(evidence.channels.group[-1][evidence.channels.group[-1] != NONE]))
+def _duplicate(judged: Judged, thresholds: Thresholds) -> Iterator[Found]:
+    group = judged.evidence.channels.group[-1]
+    repeated = (group != NONE) & (group != np.arange(len(group)))
+    if repeated.any():
         text = (
-            f"{judged.name}: {width} channels, effective rank {rank:.0f}, {groups} duplicate group{_s(groups)}, "
-            f"{int(evidence.channels.dead[-1].sum())} dead ({judged.surplus} channel{_s(judged.surplus)} to spare): "
-            f"a candidate to narrow"
+            f"{_share(judged, repeated)} at the last snapshot what another is (correlation over "
+            f"{thresholds.duplicate:.2f}): "
+            f"{shorten(groups_listed(judged.evidence, len(judged.cka_to_last) - 1), 100, placeholder=' ...')}"
         )
-        yield "narrow", text, ("effective_rank", "duplicates", "dead")
-
-
-def _shorten(judged: Judged, by_name: Mapping[str, Judged]) -> Iterator[Found]:
-    if judged.next is None or judged.cka_to_next is None:
-        return
-    noise_floors = [judged.evidence.noise_floor, by_name[judged.next].evidence.noise_floor]
-    last = float(judged.cka_to_next[-1])
-    if last >= judged.next_level:
-        named = " and ".join("none" if np.isnan(each) else f"{each:.2f}" for each in noise_floors)
-        text = (
-            f"{judged.name} and {judged.next}: CKA {last:.2f} at the last snapshot (noise floors {named}): "
-            f"a candidate to shorten"
-        )
-        yield "shorten", text, ("cka_to_next",)
+        yield "duplicate", text, ("duplicates",)
 
 
 def _permuted_steps(judged: Judged) -> Mask:
     """Say into which snapshots channels changed positions: one that takes a position alone is no permutation."""
     return np.asarray((judged.evidence.channels.moved_from != NONE).sum(axis=1) > 1)
-
-
-def _progress(time: pd.DataFrame) -> pd.Series:
-    """Return how far training was at each snapshot, from 0 to 1."""
-    clock = time["step"] if time["step"].iloc[-1] > time["step"].iloc[0] else pd.Series(range(len(time)))
-    return (clock - clock.iloc[0]) / (clock.iloc[-1] - clock.iloc[0])
-
-
-def _noise_floor(judged: Judged) -> str:
-    return (
-        "no noise floor" if np.isnan(judged.evidence.noise_floor) else f"noise floor {judged.evidence.noise_floor:.2f}"
-    )
 
 
 def _share(judged: Judged, chosen: Mask) -> str:
@@ -162,7 +120,3 @@ def _share(judged: Judged, chosen: Mask) -> str:
 
 def _some(judged: Judged, chosen: Mask) -> str:
     return shorten(listed(judged.evidence, chosen), 100, placeholder=" ...")
-
-
-def _s(count: int) -> str:
-    return "" if count == 1 else "s"

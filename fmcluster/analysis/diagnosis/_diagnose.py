@@ -8,11 +8,13 @@ from functools import partial
 import numpy as np
 
 from ...store import Run
+from .._damage import Damage
 from .._parallel import own_threads, run_each
 from .._validation import require
 from ..representation import all_pairs
 from ._advice import advise
 from ._findings import Findings, Thresholds
+from ._from_damage import advise_from_damage
 from ._judge import Judged, channel_table, judge, layer_table, measure_table
 from ._measures import draw_samples, examine_layer
 from ._modules import next_layers
@@ -29,6 +31,7 @@ def diagnose(
     snapshots: Sequence[int] | None = None,
     samples: Sequence[int] | None = None,
     thresholds: Thresholds | None = None,
+    damage: Damage | None = None,
     max_bytes: int = MAX_BYTES,
     random_state: int = 0,
     executor: Executor | None = None,
@@ -39,12 +42,14 @@ def diagnose(
     and the accuracy of nearest neighbors. What compares samples takes 2,000 at most, drawn once, or as many as the
     products of all layers and snapshots leave room for.
 
-    Freezing, narrowing and shortening are considered for layers with parameters of their own: not for the head (the
-    last layer of the run, unless it gives maps or tokens), and not for activations, pooling, dropout or normalization,
-    which are seen as part of what comes before. What no change looks like is measured, too: the **noise floor** of a
-    layer is the mean debiased CKA between two random halves of its own channels at the last snapshot. A layer has
-    converged at the first snapshot after which its CKA to the last stays at or above ``thresholds.cka`` and above that
-    noise floor; where the last snapshot alone reaches that, it has not.
+    Feature maps say which channels are dead, duplicate, noise or permuted, and which layers did not change. They do not
+    say what may be frozen or left out: on a network that was not trained, layers look as converged as on one that was,
+    and what changed most is not what needed the change. That is advised from measured `damage` alone.
+
+    What no change looks like is measured, too: the **noise floor** of a layer is the mean debiased CKA between two
+    random halves of its own channels at the last snapshot. A layer is said to have converged at the first snapshot
+    after which its CKA to the last stays at or above ``thresholds.cka`` and above that noise floor; where the last
+    snapshot alone reaches that, it has not.
 
     Parameters
     ----------
@@ -59,6 +64,9 @@ def diagnose(
         Dataset indices; by default all that every one of the snapshots holds.
     thresholds : Thresholds, optional
         What counts as what; by default ``Thresholds()``.
+    damage : Damage, optional
+        What `ablate` measured of the network as it is at the last snapshot: with `Rewind`, advice on freezing; with the
+        others, on depth, width, kernels and resolution.
     max_bytes : int
         Memory that may be taken above what is in use; of each worker, where there is an executor.
     random_state : int
@@ -92,6 +100,8 @@ def diagnose(
     require(run, Run, verb="diagnose", made_by="open_run(path)")
     thresholds = Thresholds() if thresholds is None else thresholds
     require(thresholds, Thresholds, verb="diagnose", made_by="Thresholds(...)")
+    if damage is not None:
+        require(damage, Damage, verb="diagnose", made_by="ablate(model, probe)")
     names = chosen_layers(run, layers)
     diverged = run.diverged(layers=names)
     left_out = diverged if snapshots is None else diverged.iloc[:0]
@@ -139,7 +149,10 @@ def diagnose(
         frame=frame,
         channels=channel_table(judged, time=time),
         layers=layer_table(judged, time=time),
-        advice=advise(run, judged, frame=frame, time=time, thresholds=thresholds),
+        advice=(
+            *(() if damage is None else advise_from_damage(damage, thresholds)),
+            *advise(run, judged, frame=frame, time=time, thresholds=thresholds),
+        ),
         thresholds=thresholds,
         left_out=left_out,
     )

@@ -32,18 +32,9 @@ class Thresholds:
     cka : float
         A layer has converged at the first snapshot after which its debiased CKA to the last snapshot stays at or above
         this, and at or above the layer's noise floor (or 0.999, where that is higher)
-    converged_by : float
-        A layer that converged within this share of the training is a candidate to freeze. Training is counted in
-        optimizer steps, or in snapshots where they are not known.
-    narrow : float
-        A layer of whose channels at least this share is dead, or a duplicate beyond the first of its group, at the last
-        snapshot is a candidate to narrow.
-    rank : float
-        So is one with an effective rank of at most this share of its channels, where it was measured at twice as many
-        positions as there are channels.
-    shorten : float
-        Two neighboring layers are a candidate to shorten where their debiased CKA at the last snapshot is at least
-        this, and at least the lower one of their noise floors (or 0.999).
+    damage : float
+        What may be frozen or built smaller costs at most so much loss on the probe, in nats: the upper end of the 95 %
+        interval.
     separated : float
         Classes have separated at the first snapshot at which the accuracy of nearest neighbors is within this of its
         best over all snapshots, if that best is over chance by more than this and three standard deviations.
@@ -58,10 +49,7 @@ class Thresholds:
     permuted: float = 0.95
     noise: float = 0.3
     cka: float = 0.95
-    converged_by: float = 0.5
-    narrow: float = 0.05
-    rank: float = 0.1
-    shorten: float = 0.95
+    damage: float = 0.02
     separated: float = 0.02
     n_neighbors: int = 10
 
@@ -82,19 +70,23 @@ class Advice:
     Attributes
     ----------
     layer : str
-        The layer it is about; of two neighbors, the first.
-    action : {"freeze", "unchanged", "narrow", "shorten", "dead", "noise", "permuted"}
+        The layer it is about.
+    action : {"freeze", "shorten", "narrow", "kernel", "separable", "groups", "resolution", \
+            "unchanged", "dead", "duplicate", "noise", "permuted"}
         What is advised, or found.
     text : str
         One sentence.
     evidence : DataFrame
-        The rows of `Findings.frame` that it rests on.
+        The rows of `Findings.frame` that it rests on; of what was measured by `ablate`, those of `Damage.frame`.
+    epoch : int, optional
+        Of freezing: from which epoch on.
     """
 
     layer: str
     action: str
     text: str
     evidence: pd.DataFrame
+    epoch: int | None = None
 
     def __str__(self) -> str:
         return self.text
@@ -128,12 +120,10 @@ class Findings:
         of its group, missing where it is in none), ``drift, drift_step, converged`` (at this snapshot or before),
         ``noise``, ``permuted_from`` (the channel whose position it took, missing where it is its own).
     layers : DataFrame
-        One row per layer: ``layer, module, channels`` (how many), ``positions`` (of all images, at which
-        they are seen),
-        ``counts`` (whether it has parameters of its own and is not the head, so that freezing, narrowing and shortening
-        are considered), ``noise_floor``, ``level`` (of the CKA, from which on it has converged), ``converged,
-        converged_epoch, separated, separated_epoch`` (snapshot and epoch; missing where it has not, or this is not
-        known).
+        One row per layer: ``layer, module, channels`` (how many), ``positions`` (of all images, at which they are
+        seen), ``counts`` (whether it has parameters of its own and is not the head), ``noise_floor``, ``level`` (of the
+        CKA, from which on it has converged), ``converged, converged_epoch, separated, separated_epoch`` (snapshot and
+        epoch; missing where it has not, or this is not known).
     advice : tuple of Advice
         What follows; empty where nothing does.
     thresholds : Thresholds
@@ -152,7 +142,7 @@ class Findings:
     def __str__(self) -> str:
         return (
             "\n".join(str(each) for each in self.advice)
-            or "There is nothing to advise: no measure passes its threshold."
+            or "There is nothing to say of single layers: no measure passes its threshold."
         )
 
     def rows(self, measure: str, *, layer: str | None = None) -> pd.DataFrame:

@@ -35,8 +35,6 @@ class Judged:
         Debiased CKA to the neighboring layer; None where there is none.
     next : str or None
         The neighboring layer.
-    next_level : float
-        CKA to it from which on the two are a candidate to shorten.
     level : float
         CKA from which on the layer has converged.
     converged, separated : int or None
@@ -54,7 +52,6 @@ class Judged:
     cka_to_last: Array
     cka_to_next: Array | None
     next: str | None
-    next_level: float
     level: float
     converged: int | None
     separated: int | None
@@ -66,13 +63,6 @@ class Judged:
     def name(self) -> str:
         """The layer's name."""
         return self.evidence.name
-
-    @property
-    def surplus(self) -> int:
-        """How many channels could be left out at the last snapshot: dead, or a duplicate of an earlier one."""
-        group = self.evidence.channels.group[-1]
-        extra = (group != NONE) & (group != np.arange(len(group)))
-        return int((self.evidence.channels.dead[-1] | extra).sum())
 
 
 def judge(
@@ -96,9 +86,6 @@ def judge(
         cka_to_last=cka_to_last,
         cka_to_next=cka_to_next,
         next=None if following is None else following.name,
-        next_level=NAN
-        if following is None
-        else _level(thresholds.shorten, evidence.noise_floor, following.noise_floor),
         level=level,
         converged=first_to_stay(cka_to_last >= level),
         separated=_separated(evidence, thresholds.separated),
@@ -183,7 +170,7 @@ def _measures(judged: Judged, at: int, time: pd.DataFrame, thresholds: Threshold
     count = len(np.unique(group[group != NONE]))
     yield "duplicates", float(count), thresholds.duplicate, NAN, NAN, groups_listed(evidence, at)
     rank = f"{width} channels at {evidence.n_positions} positions"
-    yield "effective_rank", float(channels.effective_rank[at]), thresholds.rank * width, NAN, NAN, rank
+    yield "effective_rank", float(channels.effective_rank[at]), NAN, NAN, NAN, rank
     yield "drift", float(np.median(channels.drift[at])), thresholds.unchanged, NAN, NAN, _range(channels.drift[at])
     late = channels.step[at] >= thresholds.drift
     far = listed(evidence, late) if late.sum() <= width // 2 else f"{late.sum()} of {width} channels"
@@ -207,7 +194,7 @@ def _measures(judged: Judged, at: int, time: pd.DataFrame, thresholds: Threshold
     yield (
         "cka_to_next",
         next_one,
-        judged.next_level,
+        NAN,
         evidence.noise_floor,
         NAN,
         judged.next or "no neighbor that counts",

@@ -30,6 +30,8 @@ class Change:
         The amount in words, such as ``"3 x 3 to 1 x 1"``.
     how : str
         How what is changed was chosen, such as ``"redundancy"``; empty where there is no choice.
+    epoch : int, optional
+        To which epoch something is put back.
     weights : mapping of str to Tensor
         By name, parameters and buffers to use instead of the model's own; of the same shape.
     inputs : mapping of str to callable
@@ -48,6 +50,7 @@ class Change:
     amount: float
     what: str
     how: str = ""
+    epoch: int | None = None
     weights: Mapping[str, torch.Tensor] = field(default_factory=dict)
     inputs: Mapping[str, OnInput] = field(default_factory=dict)
     outputs: Mapping[str, OnOutput] = field(default_factory=dict)

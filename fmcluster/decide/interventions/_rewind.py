@@ -15,6 +15,9 @@ from ._change import Change, Skipped
 class Rewind:
     """Asks which layers had to be trained: one at a time gets the weights of an earlier state back.
 
+    Of all layers, these are convolutions, linear layers and normalizations; a module that is named is put back with all
+    that it holds.
+
     A layer that costs nothing to put back could have been frozen then. What is saved is the gradient of its weights; a
     frozen layer above one that is trained saves no more, as the gradient has to pass through it.
 
@@ -36,13 +39,11 @@ class Rewind:
         chosen = None if layers is None else set(layers)
         for name in network.facts:
             module = network.modules[name]
-            if not isinstance(module, (*PARAMETRIC, *NORMALIZATION)) or (chosen is not None and name not in chosen):
+            if not (isinstance(module, (*PARAMETRIC, *NORMALIZATION)) if chosen is None else name in chosen):
                 continue
             parts = {
-                "weights": [key for key, _ in module.named_parameters(name, recurse=False)],
-                "statistics": [
-                    key for key, value in module.named_buffers(name, recurse=False) if value.is_floating_point()
-                ],
+                "weights": [key for key, _ in module.named_parameters(name)],
+                "statistics": [key for key, value in module.named_buffers(name) if value.is_floating_point()],
             }
             now = dict(network.model.named_parameters()) | dict(network.model.named_buffers())
             for epoch, state in self.states.items():
@@ -56,4 +57,5 @@ class Rewind:
                     weights = {key: torch.as_tensor(state[key]).to(now[key].device, now[key].dtype) for key in keys}
                     costs = network.facts[name].costs
                     saves = Costs(backward=costs.forward) if what == "weights" else Costs()
-                    yield Change(self.name, name, 1.0, f"{what} of epoch {epoch}", weights=weights, saves=saves)
+                    text = f"{what} of epoch {epoch}"
+                    yield Change(self.name, name, 1.0, text, epoch=int(epoch), weights=weights, saves=saves)

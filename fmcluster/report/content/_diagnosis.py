@@ -11,11 +11,10 @@ from ...analysis import Findings
 
 # Actions in the order in which they are said: what one would do, then what one should know.
 _ACTIONS = {
-    "freeze": "freeze",
-    "narrow": "narrow",
-    "shorten": "shorten",
+    **{name: name for name in ("freeze", "shorten", "narrow", "kernel", "separable", "groups", "resolution")},
     "unchanged": "unchanged",
     "dead": "dead channels",
+    "duplicate": "duplicate channels",
     "noise": "noise",
     "permuted": "permuted",
 }
@@ -134,13 +133,16 @@ def advice_lines(findings: Findings) -> list[AdviceLine]:
     ordinal = {name: number for number, name in enumerate(findings.layers["layer"])}
     order = list(_ACTIONS)
     advice = sorted(findings.advice, key=lambda each: order.index(each.action))
-    return [AdviceLine(_ACTIONS[each.action], each.text, _anchor(ordinal[each.layer])) for each in advice]
+    return [AdviceLine(_ACTIONS[each.action], each.text, _anchor(ordinal.get(each.layer, 0))) for each in advice]
 
 
 def layer_evidence(findings: Findings) -> list[LayerEvidence]:
     """Return the measures of each layer, in forward order."""
     cited = {
-        (each.layer, measure) for each in findings.advice for measure in each.evidence["measure"].unique().tolist()
+        (each.layer, measure)
+        for each in findings.advice
+        if "measure" in each.evidence  # not what was measured on the model
+        for measure in each.evidence["measure"].unique().tolist()
     }
     rows = []
     for ordinal, layer in enumerate(findings.layers.itertuples(index=False)):

@@ -23,7 +23,7 @@ def test_a_measure_is_taken_by_its_name_and_layer():
 def test_what_is_printed_is_the_advice_a_line_each_or_that_there_is_none():
     advice = [Advice("a", "dead", text, pd.DataFrame()) for text in ("a: one of four", "a: another")]
     assert str(findings_of(*advice)) == "a: one of four\na: another"
-    assert "nothing to advise" in str(findings_of())
+    assert "nothing to say of single layers" in str(findings_of())
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,20 @@ def test_each_layer_alone_is_put_back(residual, probe) -> None:
     assert found == pytest.approx(float((p.exp() * (p - q)).sum(1).mean()), rel=1e-4)
 
 
+def test_a_module_that_is_named_is_put_back_with_all_that_it_holds(residual, probe) -> None:
+    now = copy.deepcopy(residual.state_dict())
+    before = {name: value + 0.1 if value.is_floating_point() else value for name, value in now.items()}
+    frame = fm.ablate(residual, probe, interventions=[Rewind({0: before})], layers=["block2"], n_null=0).frame
+    assert frame["layer"].tolist() == ["block2", "block2"]
+    assert frame["epoch"].tolist() == [0, 0]
+    other = copy.deepcopy(residual)
+    weights = {name: before[name] for name, _ in residual.named_parameters() if name.startswith("block2.")}
+    other.load_state_dict({**now, **weights})
+    with torch.no_grad():
+        p, q = (model.eval()(probe.tensors[0]).double().log_softmax(1) for model in (residual, other))
+    assert frame["kl"].iloc[0] == pytest.approx(float((p.exp() * (p - q)).sum(1).mean()), rel=1e-4)
+
+
 def test_a_state_of_another_network_is_named(residual, probe) -> None:
     state = {name: value for name, value in residual.state_dict().items() if not name.startswith("head")}
     damage = fm.ablate(residual, probe, interventions=[Rewind({0: state})], n_null=0)

@@ -1,0 +1,105 @@
+"""Advice from measured damage: what costs no more than is allowed, and clearly less than chance."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from .._damage import SIGMAS, Damage
+from ._findings import Advice, Thresholds
+
+REWIND = "rewind"
+# of each intervention, what is advised
+_ACTIONS = {
+    "depth": "shorten",
+    "width": "narrow",
+    "kernel size": "kernel",
+    "separable": "separable",
+    "groups": "groups",
+    "resolution": "resolution",
+}
+
+
+def advise_from_damage(damage: Damage, thresholds: Thresholds) -> tuple[Advice, ...]:
+    """Say what could be frozen or built smaller, what saves most first.
+
+    A change is advised where the upper end of the 95 % interval of its loss (of the divergence, where there are no
+    labels) is at most ``thresholds.damage``, and where it does clearly less than a random change of the same size, or
+    nothing at all. Of each layer and intervention it is the largest saving. What is so of every layer that was tried
+    tells none of them from another, and is not advised.
+
+    Parameters
+    ----------
+    damage : Damage
+        What `ablate` measured.
+    thresholds : Thresholds
+        How much damage is allowed.
+    """
+    frame = damage.frame.assign(**_bounds(damage.frame))
+    frame["allowed"] = (frame["upper"] <= thresholds.damage) & frame["clear"]
+    found = []
+    for intervention, action in _ACTIONS.items():
+        tried = frame[(frame["intervention"] == intervention) & ~frame["layer"].str.contains(", ")]
+        chosen = tried[tried["allowed"]].sort_values("forward_share", ascending=False).drop_duplicates("layer")
+        if 1 < tried["layer"].nunique() == len(chosen):
+            continue
+        found += [(row["forward_share"], row["layer"], action, _text(row, damage)) for _, row in chosen.iterrows()]
+    ordered = sorted(found, key=lambda each: -each[0])
+    advice = [
+        Advice(layer, action, text, damage.frame[damage.frame["layer"] == layer].reset_index(drop=True))
+        for _, layer, action, text in ordered
+    ]
+    return (*_freezing(frame, damage), *advice)
+
+
+def _bounds(frame: pd.DataFrame) -> dict[str, pd.Series]:
+    """Return the upper end of the interval of each change's damage, and whether it is clear of its null."""
+    has_loss = frame["loss"].notna()
+    mean, error = frame["loss"].where(has_loss, frame["kl"]), frame["loss_se"].where(has_loss, frame["kl_se"])
+    clear = (frame["below_null"] > SIGMAS * frame["below_null_se"]) | (frame["kl"] == 0)
+    return {"lower": mean - SIGMAS * error, "mean": mean, "upper": mean + SIGMAS * error, "clear": clear}
+
+
+def _freezing(frame: pd.DataFrame, damage: Damage) -> Iterator[Advice]:
+    """Advise on layers that could have been frozen from an epoch on: no later one costs more to put back to."""
+    rewound = frame[(frame["intervention"] == REWIND) & frame["what"].str.startswith("weights")]
+    layers = rewound["layer"].unique().tolist()
+    since = {}
+    for layer in layers:
+        rows = rewound[rewound["layer"] == layer].sort_values("epoch", ascending=False)
+        allowed = rows["allowed"].cummin()
+        if allowed.any():
+            since[layer] = rows[allowed].iloc[-1]
+    if 1 < len(layers) == len(since):
+        return
+    for position, layer in enumerate(layers):
+        if layer not in since:
+            continue
+        row = since[layer]
+        below = [each for each in layers[:position] if each not in since or since[each]["epoch"] > row["epoch"]]
+        saves = f"saves {100 * row['backward_share']:.1f} % of the backward pass's multiply-adds"
+        if below:
+            saves += f", and no more while {below[-1]} below it is trained"
+        text = (
+            f"{layer}: its weights put back to epoch {row['epoch']} cost {_costs(row, damage)}: a candidate to freeze "
+            f"from then on; {saves}"
+        )
+        evidence = damage.frame[damage.frame["layer"] == layer].reset_index(drop=True)
+        yield Advice(layer, "freeze", text, evidence, epoch=int(row["epoch"]))
+
+
+def _text(row: "pd.Series", damage: Damage) -> str:
+    how = f" ({row['how']})" if row["how"] else ""
+    return (
+        f"{row['layer']}, {row['what']}{how}: costs {_costs(row, damage)}; saves {100 * row['forward_share']:.1f} % of "
+        f"the multiply-adds and {100 * row['parameters_share']:.1f} % of the parameters"
+    )
+
+
+def _costs(row: "pd.Series", damage: Damage) -> str:
+    what = "divergence" if np.isnan(row["loss"]) else "loss"
+    null = "" if np.isnan(row["null_kl"]) else f", divergence {row['kl']:.3f} against {row['null_kl']:.3f} at random"
+    return (
+        f"{row['mean']:.3f} ({row['lower']:.3f} to {row['upper']:.3f}) nats of {what} on these {damage.n_samples} "
+        f"images{null}"
+    )
