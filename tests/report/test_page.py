@@ -29,7 +29,7 @@ def test_each_advice_is_told_with_a_link_to_its_evidence(written: Written, findi
     for each in advice_lines(findings):
         assert f"#{each.anchor}" in links
         assert each.anchor in ids
-    assert len(findings.advice) or "Nothing to advise" in written.parsed.text
+    assert len(findings.advice) or "Nothing was found" in written.parsed.text
 
 
 def test_what_one_would_do_comes_before_what_one_should_know(written: Written) -> None:

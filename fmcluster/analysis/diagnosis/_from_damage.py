@@ -61,15 +61,21 @@ def _bounds(frame: pd.DataFrame) -> dict[str, pd.Series]:
 
 
 def _freezing(frame: pd.DataFrame, damage: Damage) -> Iterator[Advice]:
-    """Advise on layers that could have been frozen from an epoch on: no later one costs more to put back to."""
+    """Advise on the most layers that could be put back to an epoch together, and thus have been frozen from it on.
+
+    Where one layer is put back, the others make up for it; so what counts is what several cost together.
+    """
     rewound = frame[(frame["intervention"] == REWIND) & frame["what"].str.startswith("weights")]
-    layers = rewound["layer"].unique().tolist()
-    since = {}
-    for layer in layers:
-        rows = rewound[rewound["layer"] == layer].sort_values("epoch", ascending=False)
-        allowed = rows["allowed"].cummin()
+    layers = [name for name in rewound["layer"].unique().tolist() if ", " not in name]
+    since: dict[str, pd.Series] = {}
+    for epoch in sorted(rewound["epoch"].unique(), reverse=True):
+        rows = rewound[rewound["epoch"] == epoch]
+        single = rows[~rows["layer"].str.contains(", ")].nsmallest(1, "kl")
+        ordered = pd.concat([single, rows[rows["layer"].str.contains(", ")].sort_values("amount")])
+        allowed = ordered["allowed"].cummin()
         if allowed.any():
-            since[layer] = rows[allowed].iloc[-1]
+            most = ordered[allowed].iloc[-1]
+            since |= dict.fromkeys(most["layer"].split(", "), most)
     if 1 < len(layers) == len(since):
         return
     for position, layer in enumerate(layers):
@@ -77,14 +83,14 @@ def _freezing(frame: pd.DataFrame, damage: Damage) -> Iterator[Advice]:
             continue
         row = since[layer]
         below = [each for each in layers[:position] if each not in since or since[each]["epoch"] > row["epoch"]]
-        saves = f"saves {100 * row['backward_share']:.1f} % of the backward pass's multiply-adds"
-        if below:
-            saves += f", and no more while {below[-1]} below it is trained"
+        count = row["layer"].count(", ")
+        others = f", together with those of {count} other layer{'s' if count > 1 else ''}," if count else ""
+        saves = f"; that saves no backward pass while {below[-1]} below it is trained" if below else ""
         text = (
-            f"{layer}: its weights put back to epoch {row['epoch']} cost {_costs(row, damage)}: a candidate to freeze "
-            f"from then on; {saves}"
+            f"{layer}: its weights put back to epoch {row['epoch']}{others} cost {_costs(row, damage)}: a candidate to "
+            f"freeze from then on{saves}"
         )
-        evidence = damage.frame[damage.frame["layer"] == layer].reset_index(drop=True)
+        evidence = damage.frame[damage.frame["layer"].isin({layer, row["layer"]})].reset_index(drop=True)
         yield Advice(layer, "freeze", text, evidence, epoch=int(row["epoch"]))
 
 

@@ -1,6 +1,6 @@
 """Rewinding: a layer's weights, or its normalization's statistics, put back to what they were."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,9 @@ from ._change import Change, Skipped
 @dataclass(frozen=True, eq=False)
 class Rewind:
     """Asks which layers had to be trained: one at a time gets the weights of an earlier state back.
+
+    Then several are put back together, those first that cost least by themselves: where one layer is put back, the
+    others make up for it.
 
     Of all layers, these are convolutions, linear layers and normalizations; a module that is named is put back with all
     that it holds.
@@ -59,3 +62,23 @@ class Rewind:
                     saves = Costs(backward=costs.forward) if what == "weights" else Costs()
                     text = f"{what} of epoch {epoch}"
                     yield Change(self.name, name, 1.0, text, epoch=int(epoch), weights=weights, saves=saves)
+
+    def together(self, found: Sequence[tuple[Change, float]]) -> Iterator[Change]:
+        """Return changes that put several layers' weights back at once, the least harmful first, of each epoch."""
+        for epoch in self.states:
+            chosen = [each for each in found if each[0].epoch == epoch and each[0].what.startswith("weights")]
+            ordered = [change for change, _ in sorted(chosen, key=lambda each: each[1])]
+            for count in range(2, len(ordered) + 1):
+                some = ordered[:count]
+                saves = Costs()
+                for each in some:
+                    saves = saves + each.saves
+                yield Change(
+                    self.name,
+                    ", ".join(each.layer for each in some),
+                    float(count),
+                    f"weights of epoch {epoch}, {count} layers together",
+                    epoch=int(epoch),
+                    weights={key: value for each in some for key, value in each.weights.items()},
+                    saves=saves,
+                )

@@ -87,37 +87,56 @@ def test_without_labels_the_divergence_is_judged() -> None:
     assert "costs 0.005 (0.003 to 0.007) nats of divergence on these 200 images" in only.text
 
 
-def rewound(layer: str, **losses: float) -> list[dict]:
-    return [
-        {
-            "layer": layer,
-            "intervention": "rewind",
-            "what": f"weights of epoch {epoch[1:]}",
-            "epoch": int(epoch[1:]),
-            "loss": loss,
-            "forward_share": 0.0,
-        }
-        for epoch, loss in losses.items()
+def rewound(layers: str, *, epoch: int, loss: float) -> dict:
+    return {
+        "layer": layers,
+        "intervention": "rewind",
+        "what": f"weights of epoch {epoch}",
+        "epoch": epoch,
+        "amount": float(layers.count(",") + 1),
+        "loss": loss,
+        "kl": abs(loss),
+    }
+
+
+def test_the_most_layers_that_may_be_put_back_together_are_candidates_to_freeze() -> None:
+    rows = [
+        *(rewound(name, epoch=1, loss=loss) for name, loss in (("a", 0.001), ("b", 0.5), ("c", 0.001))),
+        rewound("a, c", epoch=1, loss=0.004),
+        rewound("a, c, b", epoch=1, loss=0.9),
     ]
-
-
-def test_a_layer_may_be_frozen_from_the_epoch_on_from_which_no_later_one_costs_more() -> None:
-    rows = [*rewound("a", e0=0.9, e1=0.004, e2=0.004), *rewound("b", e0=0.001, e1=0.7, e2=0.004), *rewound("c", e2=0.9)]
     first, second = advise_from_damage(damage(*rows), Thresholds())
-    assert first.text.startswith("a: its weights put back to epoch 1 cost 0.004 (0.000 to 0.008) nats of loss")
-    assert first.text.endswith("a candidate to freeze from then on; saves 4.0 % of the backward pass's multiply-adds")
-    assert second.text.startswith("b: its weights put back to epoch 2")
-    assert second.text.endswith("no more while c below it is trained") is False
-    assert (first.epoch, second.epoch) == (1, 2)
+    assert (first.layer, first.action, first.epoch) == ("a", "freeze", 1)
+    assert first.text == (
+        "a: its weights put back to epoch 1, together with those of 1 other layer, cost 0.004 (0.000 to 0.008) nats of "
+        "loss on these 200 images, divergence 0.004 against 0.200 at random: a candidate to freeze from then on"
+    )
+    assert second.text.endswith("from then on; that saves no backward pass while b below it is trained")
+    assert second.evidence["layer"].tolist() == ["c", "a, c"]
 
 
-def test_a_frozen_layer_above_one_that_is_trained_is_said_to_save_no_more() -> None:
-    rows = [*rewound("a", e0=0.9), *rewound("b", e0=0.004)]
-    (only,) = advise_from_damage(damage(*rows), Thresholds())
-    assert only.text.endswith("multiply-adds, and no more while a below it is trained")
+def test_layers_that_are_harmless_alone_and_not_together_are_no_candidates() -> None:
+    rows = [
+        *(rewound(name, epoch=0, loss=loss) for name, loss in (("a", 0.001), ("b", 0.002), ("c", 0.003))),
+        rewound("a, b", epoch=0, loss=0.4),
+        rewound("a, b, c", epoch=0, loss=0.001),  # not after a larger one
+    ]
+    assert advised(*rows) == [("a", "freeze")]
+
+
+def test_a_layer_is_frozen_from_the_earliest_epoch_that_it_can_be_put_back_to() -> None:
+    rows = [
+        *(rewound(name, epoch=0, loss=loss) for name, loss in (("a", 0.001), ("b", 0.7), ("c", 0.9))),
+        *(rewound(name, epoch=2, loss=loss) for name, loss in (("a", 0.001), ("b", 0.002), ("c", 0.9))),
+        rewound("a, b", epoch=0, loss=0.8),
+        rewound("a, b", epoch=2, loss=0.003),
+        rewound("a, b, c", epoch=2, loss=0.9),
+    ]
+    found = {each.layer: each.epoch for each in advise_from_damage(damage(*rows), Thresholds())}
+    assert found == {"a": 0, "b": 2}
 
 
 def test_a_network_that_was_not_trained_gets_no_advice_to_freeze() -> None:
     """All layers can be put back at no cost: that tells none from another."""
-    rows = [row for layer in "abc" for row in rewound(layer, e0=0.0, e1=0.0)]
+    rows = [rewound(name, epoch=0, loss=0.0) for name in ("a", "b", "c", "a, b", "a, b, c")]
     assert advised(*rows) == []

@@ -14,6 +14,7 @@ def test_each_layer_alone_is_put_back(residual, probe) -> None:
     state["block1.conv1.weight"] += 0.2
     state["bn.running_mean"] += 0.3
     frame = fm.ablate(residual, probe, interventions=[Rewind({3: state})], n_null=0).frame
+    frame = frame[~frame["layer"].str.contains(", ")]
     moved = frame[frame["kl"] > 0]
     assert moved[["layer", "what"]].values.tolist() == [
         ["bn", "statistics of epoch 3"],
@@ -29,11 +30,28 @@ def test_each_layer_alone_is_put_back(residual, probe) -> None:
     assert found == pytest.approx(float((p.exp() * (p - q)).sum(1).mean()), rel=1e-4)
 
 
+def test_the_least_harmful_are_put_back_together(residual, probe) -> None:
+    state = {
+        name: value + 0.05 if value.is_floating_point() else value for name, value in residual.state_dict().items()
+    }
+    layers = ["stem", "block1", "head"]
+    frame = fm.ablate(residual, probe, interventions=[Rewind({3: state})], layers=layers, n_null=0).frame
+    single = frame[frame["layer"].isin(layers) & frame["what"].str.startswith("weights")].sort_values("kl")
+    ordered = single["layer"].tolist()
+    assert frame["layer"].tolist()[-2:] == [", ".join(ordered[:2]), ", ".join(ordered)]
+    other = copy.deepcopy(residual)
+    names = [name for name, _ in residual.named_parameters() if name.split(".")[0] in layers]
+    other.load_state_dict({**residual.state_dict(), **{name: state[name] for name in names}})
+    with torch.no_grad():
+        p, q = (model.eval()(probe.tensors[0]).double().log_softmax(1) for model in (residual, other))
+    assert frame["kl"].iloc[-1] == pytest.approx(float((p.exp() * (p - q)).sum(1).mean()), rel=1e-4)
+
+
 def test_a_module_that_is_named_is_put_back_with_all_that_it_holds(residual, probe) -> None:
     now = copy.deepcopy(residual.state_dict())
     before = {name: value + 0.1 if value.is_floating_point() else value for name, value in now.items()}
     frame = fm.ablate(residual, probe, interventions=[Rewind({0: before})], layers=["block2"], n_null=0).frame
-    assert frame["layer"].tolist() == ["block2", "block2"]
+    assert frame["layer"].tolist() == ["block2", "block2"]  # weights and statistics
     assert frame["epoch"].tolist() == [0, 0]
     other = copy.deepcopy(residual)
     weights = {name: before[name] for name, _ in residual.named_parameters() if name.startswith("block2.")}
