@@ -25,8 +25,8 @@ def advise_from_damage(damage: Damage, thresholds: Thresholds) -> tuple[Advice, 
 
     A change is advised where the upper end of the 95 % interval of its loss (of the divergence, where there are no
     labels) is at most ``thresholds.damage``, and where it does clearly less than a random change of the same size, or
-    nothing at all. Of each layer and intervention it is the largest saving. What is so of every layer that was tried
-    tells none of them from another, and is not advised.
+    nothing at all; what is put back to an earlier epoch, where the former holds. Of each layer and intervention it is
+    the largest saving. What is so of every layer that was tried tells none of them from another, and is not advised.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def advise_from_damage(damage: Damage, thresholds: Thresholds) -> tuple[Advice, 
         Advice(layer, action, text, damage.frame[damage.frame["layer"] == layer].reset_index(drop=True))
         for _, layer, action, text in ordered
     ]
-    return (*_freezing(frame, damage), *advice)
+    return (*_freezing(frame, damage, thresholds.damage), *advice)
 
 
 def _bounds(frame: pd.DataFrame) -> dict[str, pd.Series]:
@@ -60,7 +60,7 @@ def _bounds(frame: pd.DataFrame) -> dict[str, pd.Series]:
     return {"lower": mean - SIGMAS * error, "mean": mean, "upper": mean + SIGMAS * error, "clear": clear}
 
 
-def _freezing(frame: pd.DataFrame, damage: Damage) -> Iterator[Advice]:
+def _freezing(frame: pd.DataFrame, damage: Damage, tolerance: float) -> Iterator[Advice]:
     """Advise on the most layers that could be put back to an epoch together, and thus have been frozen from it on.
 
     Where one layer is put back, the others make up for it; so what counts is what several cost together.
@@ -72,7 +72,7 @@ def _freezing(frame: pd.DataFrame, damage: Damage) -> Iterator[Advice]:
         rows = rewound[rewound["epoch"] == epoch]
         single = rows[~rows["layer"].str.contains(", ")].nsmallest(1, "kl")
         ordered = pd.concat([single, rows[rows["layer"].str.contains(", ")].sort_values("amount")])
-        allowed = ordered["allowed"].cummin()
+        allowed = (ordered["upper"] <= tolerance).cummin()
         if allowed.any():
             most = ordered[allowed].iloc[-1]
             since |= dict.fromkeys(most["layer"].split(", "), most)
@@ -104,7 +104,8 @@ def _text(row: "pd.Series", damage: Damage) -> str:
 
 def _costs(row: "pd.Series", damage: Damage) -> str:
     what = "divergence" if np.isnan(row["loss"]) else "loss"
-    null = "" if np.isnan(row["null_kl"]) else f", divergence {row['kl']:.3f} against {row['null_kl']:.3f} at random"
+    judged = row["intervention"] != REWIND and not np.isnan(row["null_kl"])
+    null = f", divergence {row['kl']:.3f} against {row['null_kl']:.3f} at random" if judged else ""
     return (
         f"{row['mean']:.3f} ({row['lower']:.3f} to {row['upper']:.3f}) nats of {what} on these {damage.n_samples} "
         f"images{null}"
