@@ -165,18 +165,18 @@ def look(task: Task, path: Path) -> tuple[fm.store.Run, Any]:
     """Record one fine-tuning, measure what could be done without, and diagnose it."""
     model, loader = copy.deepcopy(task.start), task.loader(0)
     optimizer = SGD(model.parameters(), lr=task.rate, momentum=0.9)
-    states = {0: copy.deepcopy(model.state_dict())}
+    states = {0: copy.deepcopy(model.state_dict())}  # and half-way
     torch.manual_seed(0)
     with fm.Recorder(model, path, layers=["conv1", "layer?.?", "layer?.?.conv1"], probe=task.probe) as recorder:
         recorder.snapshot(epoch=0)
         for epoch in range(1, task.epochs + 1):
             train_one_epoch(model, loader, optimizer=optimizer, criterion=nn.CrossEntropyLoss(), device=CPU)
             recorder.snapshot(epoch=epoch)
-            states[epoch] = copy.deepcopy(model.state_dict())
+            if epoch == task.epochs // 2:
+                states[epoch] = copy.deepcopy(model.state_dict())
     run = fm.open_run(path)
     blocks = [name for name in run.layers if name.startswith("layer") and not name.endswith(INNER)]
-    del states[task.epochs]  # what it is now
-    rewound = fm.ablate(model, task.probe, interventions=[Rewind(states)], layers=["conv1", *blocks])
+    rewound = fm.ablate(model, task.probe, interventions=[Rewind(states)], layers=["conv1", *blocks], n_null=0)
     inner = [block + INNER for block in blocks]
     narrowed = fm.ablate(model, task.probe, interventions=[Width(shares=(0.5,))], layers=inner)
     return run, (*fm.diagnose(run, damage=rewound).advice, *fm.diagnose(run, damage=narrowed).advice)
