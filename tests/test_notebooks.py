@@ -147,7 +147,6 @@ def test_the_larger_comparison_of_the_last_notebook_still_runs(tmp_path):
     rows = {(row["action"], row["by"]): row for row in told["digits"]["rows"]}
     nothing = rows.pop(("nothing", "none"))
     assert nothing["multiply_adds"] > 0
-    assert {by for _, by in rows} in ({"evidence", "random"}, set())  # where there is no advice, nothing is done
-    assert len(told["digits"]["advice"]) >= len(rows) / 2
+    assert {by for _, by in rows} == {"evidence", "random"}
     assert all(row["multiply_adds"] < nothing["multiply_adds"] for row in rows.values())
     assert all(0 <= row["accuracy"] <= 1 for row in rows.values())

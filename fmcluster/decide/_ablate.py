@@ -199,7 +199,7 @@ class _Judge:
         """Draw a change of the same size."""
         if change.null is not None:
             return change.null(self._generator)
-        now = dict(self._network.model.named_parameters()) | dict(self._network.model.named_buffers())
+        now = self._network.tensors
         return replace(
             change,
             weights={name: self._noisy(now[name].detach(), other) for name, other in change.weights.items()},

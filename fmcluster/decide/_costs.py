@@ -1,5 +1,6 @@
 """Costs of a network: multiply-adds, parameters, and what is kept for the backward pass, of one sample."""
 
+from collections.abc import Iterable
 from dataclasses import astuple, dataclass, replace
 
 
@@ -26,6 +27,11 @@ class Costs:
 
     def __add__(self, other: "Costs") -> "Costs":
         return Costs(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+    @staticmethod
+    def total(parts: "Iterable[Costs]") -> "Costs":
+        """Return the sum of several."""
+        return sum(parts, Costs())
 
     def without_parameters(self) -> "Costs":
         """Return the same, of no parameters."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -87,6 +87,11 @@ class Network:
         assert isinstance(weight, torch.Tensor)
         return weight.detach()
 
+    @cached_property
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The model's parameters and buffers, by name."""
+        return dict(self.model.named_parameters()) | dict(self.model.named_buffers())
+
     def is_convolution(self, layer: str) -> bool:
         """Whether a module is a plain 2-D convolution that was called once: one whose kernel may be replaced."""
         module = self.modules[layer]
@@ -124,26 +129,17 @@ class Network:
             self.show(0, rows=slice(0, 1))
         out = {}
         for name in order:
-            inside = [costs for other, costs in own.items() if other == name or other.startswith(f"{name}.")]
-            total = Costs()
-            for costs in inside:
-                total = total + costs
+            inside = (costs for other, costs in own.items() if other == name or other.startswith(f"{name}."))
+            costs = replace(Costs.total(inside), parameters=_n_parameters(self.modules[name]))
             given, returned, calls = seen[name]
-            parameters = sum(each.numel() for each in self.modules[name].parameters())
-            out[name] = ModuleFacts(
-                given, returned, Costs(total.forward, total.backward, parameters, total.kept), calls
-            )
+            out[name] = ModuleFacts(given, returned, costs, calls)
         return out
 
     @cached_property
     def costs(self) -> Costs:
         """Costs of the whole network, of one sample."""
-        leaves = [facts.costs for name, facts in self.facts.items() if "." not in name]
-        total = Costs()
-        for each in leaves:
-            total = total + each
-        parameters = sum(each.numel() for each in self.model.parameters())
-        return Costs(total.forward, total.backward, parameters, total.kept)
+        children = (facts.costs for name, facts in self.facts.items() if "." not in name)
+        return replace(Costs.total(children), parameters=_n_parameters(self.model))
 
     @cached_property
     def trace(self) -> Trace:
@@ -336,6 +332,10 @@ def _own_costs(module: nn.Module, given: tuple[int, ...], returned: tuple[int, .
     weights = module.weight.numel() / (module.weight.shape[0] or 1)  # of one output number
     forward = float(weights * _product(returned))
     return Costs(forward=forward, backward=2 * forward, kept=kept)
+
+
+def _n_parameters(module: nn.Module) -> int:
+    return sum(each.numel() for each in module.parameters())
 
 
 def _product(shape: tuple[int, ...]) -> float:

@@ -5,6 +5,7 @@ written there: a file that was swapped for another of the same shape passes. Wha
 """
 
 import json
+import os
 import struct
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
@@ -25,7 +26,9 @@ Files = Mapping[str, Mapping[str, str]]
 
 def checksum_of(path: Path) -> str:
     """Return the checksum that a file of one chunk ends with, as eight hexadecimal digits."""
-    return f"{struct.unpack('<I', path.read_bytes()[-4:])[0]:08x}"
+    with path.open("rb") as file:
+        file.seek(-4, os.SEEK_END)
+        return _digits(file.read())
 
 
 def encode_files(files: Files) -> str:
@@ -91,4 +94,8 @@ class Checksums:
                 raise TypeError("a checksum is no string")
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise StoreError(f"{self._run} is damaged: {name} holds no checksums ({error}).") from error
-        return {**files, CHECKSUMS: {chunk_key(snapshot): f"{struct.unpack('<I', record[-4:])[0]:08x}"}}
+        return {**files, CHECKSUMS: {chunk_key(snapshot): _digits(record[-4:])}}
+
+
+def _digits(checksum: bytes) -> str:
+    return f"{struct.unpack('<I', checksum)[0]:08x}"

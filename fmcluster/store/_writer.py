@@ -4,7 +4,7 @@ A commit is: data flushed to the disk, then the root's consolidated metadata rep
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -186,8 +186,9 @@ class RunWriter:
         # black pictures and missing labels are all fill value; they are written, so that absent means damaged
         box = slice(offset, offset + len(values))
         array.with_config({"write_empty_chunks": True})[box] = values
-        flush([*(self.path / path / key for key in chunk_keys(array, box)), self.path / path])
-        self._vouch_for(path)
+        written = [self.path / path / key for key in chunk_keys(array, box)]
+        flush([*written, self.path / path])
+        self._vouch_for(path, written)
 
     def write(
         self, layer: str, *, offset: int, values: npt.NDArray[Any] | None, quantity: Quantity = "activation"
@@ -334,11 +335,12 @@ class RunWriter:
             folder = self.path / path
             flush([*folder.glob("c.*"), folder / "zarr.json", folder])
             if self._nodes[path]["node_type"] == "array" and path not in self._over_time():
-                self._vouch_for(path)
+                self._vouch_for(path, folder.glob("c.*"))
 
-    def _vouch_for(self, path: str) -> None:
-        """Note the checksums of an array that does not change from snapshot to snapshot."""
-        self._constant[path] = {file.name: checksum_of(file) for file in sorted((self.path / path).glob("c.*"))}
+    def _vouch_for(self, path: str, files: Iterable[Path]) -> None:
+        """Note the checksums of files of an array that does not change from snapshot to snapshot."""
+        known = self._constant.get(path, {}) | {file.name: checksum_of(file) for file in files}
+        self._constant[path] = dict(sorted(known.items()))
 
     def _over_time(self) -> dict[str, Node]:
         return {

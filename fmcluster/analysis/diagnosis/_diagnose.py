@@ -139,7 +139,7 @@ def diagnose(
                 each,
                 cka_to_last=to_last,
                 cka_to_next=to_next,
-                following=None if other is None else evidence[names.index(other)],
+                following=other,
                 thresholds=thresholds,
             )
         )

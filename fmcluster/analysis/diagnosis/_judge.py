@@ -71,7 +71,7 @@ def judge(
     *,
     cka_to_last: Array,
     cka_to_next: Array | None,
-    following: LayerEvidence | None,
+    following: str | None,
     thresholds: Thresholds,
 ) -> Judged:
     """Apply the thresholds to what was measured of a layer."""
@@ -85,7 +85,7 @@ def judge(
         counts=evidence.name != head_of(run) and not passes_on(evidence.module),
         cka_to_last=cka_to_last,
         cka_to_next=cka_to_next,
-        next=None if following is None else following.name,
+        next=following,
         level=level,
         converged=first_to_stay(cka_to_last >= level),
         separated=_separated(evidence, thresholds.separated),
@@ -229,10 +229,9 @@ def _convergence(judged: Judged, at: int, time: pd.DataFrame) -> str:
     return f"{'converged' if at >= judged.converged else 'converges'} at {when(time, judged.converged)}"
 
 
-def _level(threshold: float, *noise_floors: float) -> float:
-    """Return the threshold, or the lowest of the known noise floors where that is higher."""
-    known = [each for each in noise_floors if not np.isnan(each)]
-    return max(threshold, min([HIGHEST_NOISE_FLOOR, *known])) if known else threshold
+def _level(threshold: float, noise_floor: float) -> float:
+    """Return the threshold, or the noise floor where that is known and higher."""
+    return threshold if np.isnan(noise_floor) else max(threshold, min(HIGHEST_NOISE_FLOOR, noise_floor))
 
 
 def _separated(evidence: LayerEvidence, tolerance: float) -> int | None:

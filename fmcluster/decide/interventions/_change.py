@@ -1,7 +1,7 @@
 """Changes of a network: parameters to use instead, and what to make of a module's inputs and outputs."""
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
@@ -58,6 +58,19 @@ class Change:
     null: "Callable[[torch.Generator], Change] | None" = None
 
 
+def join(changes: Sequence[Change], *, what: str) -> Change:
+    """Return several changes of one intervention, of weights or outputs, as one; its null is noise of their norms."""
+    return replace(
+        changes[0],
+        layer=", ".join(each.layer for each in changes),
+        amount=float(len(changes)),
+        what=what,
+        weights={name: tensor for each in changes for name, tensor in each.weights.items()},
+        outputs={name: hook for each in changes for name, hook in each.outputs.items()},
+        saves=Costs.total(each.saves for each in changes),
+    )
+
+
 @dataclass(frozen=True)
 class Skipped:
     """A layer that an intervention does not change, and why."""
@@ -80,5 +93,5 @@ class Intervention(Protocol):
     def name(self) -> str:
         """What it is called in the table."""
 
-    def changes(self, network: Network, layers: "Iterable[str] | None") -> Iterable[Change | Skipped]:
+    def changes(self, network: Network, layers: "Collection[str] | None") -> Iterable[Change | Skipped]:
         """Return the changes to be tried, of all layers or of some; and which are not, with the reason."""

@@ -1,6 +1,6 @@
 """Depth: modules that are replaced by the identity, residual branches that add nothing, one by one and together."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +8,7 @@ from torch import nn
 
 from .._costs import Costs
 from .._network import NORMALIZATION, PARAMETRIC, Network
-from ._change import Change, Skipped
+from ._change import Change, Skipped, join
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,10 @@ class Depth:
         """What it is called in the table."""
         return "depth"
 
-    def changes(self, network: Network, layers: Iterable[str] | None) -> Iterator[Change | Skipped]:
+    def changes(self, network: Network, layers: Collection[str] | None) -> Iterator[Change | Skipped]:
         """Return a change for each module that can be left out."""
-        chosen = None if layers is None else set(layers)
         for name, facts in network.facts.items():
-            if chosen is not None and name not in chosen:
+            if layers is not None and name not in layers:
                 continue
             module = network.modules[name]
             is_single = isinstance(module, PARAMETRIC)
@@ -56,7 +55,7 @@ class Depth:
                 yield Change(
                     self.name, name, 1.0, "its residual branch set to zero", outputs={last: _zero}, saves=saves
                 )
-            elif chosen is not None:
+            elif layers is not None:
                 yield Skipped(self.name, name, f"it makes {facts.returned} of {facts.given}: nothing can stand for it")
 
     def together(self, found: Sequence[tuple[Change, float]]) -> Iterator[Change]:
@@ -67,17 +66,7 @@ class Depth:
                 continue
             chosen.append(change)
             if len(chosen) > 1:
-                saves = Costs()
-                for each in chosen:
-                    saves = saves + each.saves
-                yield Change(
-                    self.name,
-                    ", ".join(each.layer for each in chosen),
-                    float(len(chosen)),
-                    f"{len(chosen)} modules left out together",
-                    outputs={name: hook for each in chosen for name, hook in each.outputs.items()},
-                    saves=saves,
-                )
+                yield join(chosen, what=f"{len(chosen)} modules left out together")
 
 
 def _overlap(one: str, other: str) -> bool:
@@ -124,7 +113,4 @@ def _branch(network: Network, name: str) -> tuple[str, Costs] | None:
     side, shortcut = (sides[0], sides[1]) if depth[0] > depth[1] else (sides[1], sides[0])
     if not side or not isinstance(network.modules[side[0]], (*PARAMETRIC, *NORMALIZATION, nn.Identity)):
         return None
-    saves = Costs()
-    for each in set(side) - set(shortcut):
-        saves = saves + network.facts[each].costs
-    return side[0], saves
+    return side[0], Costs.total(network.facts[each].costs for each in set(side) - set(shortcut))

@@ -1,6 +1,6 @@
 """Directions: what is left of a network without a direction, a set of channels or a cluster of a layer."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +29,7 @@ class Direction:
         """What it is called in the table."""
         return "direction"
 
-    def changes(self, network: Network, layers: Iterable[str] | None) -> Iterator[Change | Skipped]:
+    def changes(self, network: Network, layers: Collection[str] | None) -> Iterator[Change | Skipped]:
         """Return a change for each layer."""
         for name, vectors in self.vectors.items():
             rows = np.atleast_2d(np.asarray(vectors, dtype=np.float64))
@@ -69,7 +69,7 @@ class _Projection:
         return output - torch.einsum("dc,nd...->nc...", basis, along)
 
 
-def _at_random(name: str, layer: str, count: int, width: int):  # type: ignore[no-untyped-def]
+def _at_random(name: str, layer: str, count: int, width: int) -> Callable[[torch.Generator], Change]:
     def draw(generator: torch.Generator) -> Change:
         basis = torch.linalg.qr(torch.randn(width, count, generator=generator, dtype=torch.float64))[0].T.numpy()
         return Change(name, layer, count / width, "random directions", outputs={layer: _Projection(basis)})

@@ -1,6 +1,6 @@
 """Kernels: smaller, separable or in groups, each the best of its kind for what the layer is given."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,7 +33,7 @@ class KernelSize:
         """What it is called in the table."""
         return "kernel size"
 
-    def changes(self, network: Network, layers: Iterable[str] | None) -> Iterator[Change | Skipped]:
+    def changes(self, network: Network, layers: Collection[str] | None) -> Iterator[Change | Skipped]:
         """Return a change for each layer and each smaller size."""
         for name, module in _convolutions(network, layers):
             height, width = module.kernel_size
@@ -81,7 +81,7 @@ class Separable:
         """What it is called in the table."""
         return "separable"
 
-    def changes(self, network: Network, layers: Iterable[str] | None) -> Iterator[Change | Skipped]:
+    def changes(self, network: Network, layers: Collection[str] | None) -> Iterator[Change | Skipped]:
         """Return a change for each layer and each rank."""
         for name, module in _convolutions(network, layers):
             weight = network.weight(name)
@@ -130,7 +130,7 @@ class Groups:
         """What it is called in the table."""
         return "groups"
 
-    def changes(self, network: Network, layers: Iterable[str] | None) -> Iterator[Change | Skipped]:
+    def changes(self, network: Network, layers: Collection[str] | None) -> Iterator[Change | Skipped]:
         """Return a change for each layer and each number of groups."""
         for name, module in _convolutions(network, layers):
             weight = network.weight(name)
@@ -162,11 +162,10 @@ class Groups:
                 )
 
 
-def _convolutions(network: Network, layers: Iterable[str] | None) -> Iterator[tuple[str, nn.Conv2d]]:
-    chosen = None if layers is None else set(layers)
+def _convolutions(network: Network, layers: Collection[str] | None) -> Iterator[tuple[str, nn.Conv2d]]:
     for name in network.layers:
         module = network.modules[name]
-        if isinstance(module, nn.Conv2d) and (chosen is None or name in chosen):
+        if isinstance(module, nn.Conv2d) and (layers is None or name in layers):
             yield name, module
 
 
@@ -175,7 +174,7 @@ def _unfit(network: Network, name: str) -> str | None:
     weight = network.weight(name)
     if not network.is_convolution(name):
         return "it is called several times, or pads with other values than zeros"
-    if f"{name}.weight" not in dict(network.model.named_parameters()):
+    if f"{name}.weight" not in network.tensors:
         return "its weight is computed from others (a parametrization)"
     if weight[0].numel() > MOST_WEIGHTS:
         return f"an output channel has {weight[0].numel():,} weights; the refit takes {MOST_WEIGHTS:,} at most"

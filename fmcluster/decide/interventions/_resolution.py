@@ -1,6 +1,6 @@
 """Resolution: feature maps averaged down and brought back, as a layer of a larger stride would have them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -28,11 +28,10 @@ class Resolution:
         """What it is called in the table."""
         return "resolution"
 
-    def changes(self, network: Network, layers: Iterable[str] | None) -> Iterator[Change | Skipped]:
+    def changes(self, network: Network, layers: Collection[str] | None) -> Iterator[Change | Skipped]:
         """Return a change for each convolution and each factor."""
-        chosen = None if layers is None else set(layers)
         for name in network.layers:
-            if not isinstance(network.modules[name], nn.Conv2d) or (chosen is not None and name not in chosen):
+            if not isinstance(network.modules[name], nn.Conv2d) or (layers is not None and name not in layers):
                 continue
             height, width = network.facts[name].returned[1:]
             for factor in self.factors:
@@ -44,12 +43,12 @@ class Resolution:
                     name,
                     share,
                     f"{height} x {width} to {height // factor} x {width // factor}",
-                    outputs={name: _averaged(factor)},
+                    outputs={name: _Averaged(factor)},
                     saves=network.facts[name].costs.times(share, kept=0).without_parameters(),
                 )
 
 
-class _averaged:
+class _Averaged:
     """Averages maps down by a factor, and brings them back."""
 
     def __init__(self, factor: int) -> None:

@@ -1,6 +1,6 @@
 """Rewinding: a layer's weights, or its normalization's statistics, put back to what they were."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,7 @@ import torch
 
 from .._costs import Costs
 from .._network import NORMALIZATION, PARAMETRIC, Network
-from ._change import Change, Skipped
+from ._change import Change, Skipped, join
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,18 +37,17 @@ class Rewind:
         """What it is called in the table."""
         return "rewind"
 
-    def changes(self, network: Network, layers: Iterable[str] | None) -> Iterator[Change | Skipped]:
+    def changes(self, network: Network, layers: Collection[str] | None) -> Iterator[Change | Skipped]:
         """Return changes for each layer and each state: its parameters, and its statistics."""
-        chosen = None if layers is None else set(layers)
         for name in network.facts:
             module = network.modules[name]
-            if not (isinstance(module, (*PARAMETRIC, *NORMALIZATION)) if chosen is None else name in chosen):
+            if not (isinstance(module, (*PARAMETRIC, *NORMALIZATION)) if layers is None else name in layers):
                 continue
             parts = {
                 "weights": [key for key, _ in module.named_parameters(name)],
                 "statistics": [key for key, value in module.named_buffers(name) if value.is_floating_point()],
             }
-            now = dict(network.model.named_parameters()) | dict(network.model.named_buffers())
+            now = network.tensors
             for epoch, state in self.states.items():
                 for what, keys in parts.items():
                     if not keys:
@@ -69,16 +68,4 @@ class Rewind:
             chosen = [each for each in found if each[0].epoch == epoch and each[0].what.startswith("weights")]
             ordered = [change for change, _ in sorted(chosen, key=lambda each: each[1])]
             for count in range(2, len(ordered) + 1):
-                some = ordered[:count]
-                saves = Costs()
-                for each in some:
-                    saves = saves + each.saves
-                yield Change(
-                    self.name,
-                    ", ".join(each.layer for each in some),
-                    float(count),
-                    f"weights of epoch {epoch}, {count} layers together",
-                    epoch=int(epoch),
-                    weights={key: value for each in some for key, value in each.weights.items()},
-                    saves=saves,
-                )
+                yield join(ordered[:count], what=f"weights of epoch {epoch}, {count} layers together")

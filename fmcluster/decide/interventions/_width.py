@@ -1,10 +1,11 @@
 """Width: channels removed, the least needed first, and what is known of them from the others kept."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import torch
 
+from .._costs import Costs
 from .._network import Consumer, Network
 from ._change import Change, Skipped
 
@@ -51,11 +52,10 @@ class Width:
         """What it is called in the table."""
         return "width"
 
-    def changes(self, network: Network, layers: Iterable[str] | None) -> Iterator[Change | Skipped]:
+    def changes(self, network: Network, layers: Collection[str] | None) -> Iterator[Change | Skipped]:
         """Return a change for each layer, ranking and share."""
-        chosen = None if layers is None else set(layers)
         for name in network.layers:
-            if chosen is not None and name not in chosen:
+            if layers is not None and name not in layers:
                 continue
             consumer = network.consumer(name)
             if consumer is None:
@@ -93,9 +93,8 @@ class Width:
             return self._change(network, name, consumer, moments, drawn, "random")
 
         share = count / width
-        saves = network.facts[name].costs.times(share, kept=0) + network.facts[consumer.module].costs.times(share)
-        for each in consumer.between:
-            saves = saves + network.facts[each].costs.times(share)
+        behind = (network.facts[each].costs.times(share) for each in (consumer.module, *consumer.between))
+        saves = network.facts[name].costs.times(share, kept=0) + Costs.total(behind)
         return Change(
             self.name,
             name,
@@ -147,8 +146,7 @@ def _order(
         return network.weight(name).abs().flatten(1).sum(1).argsort()
     if ranking == "taylor":
         return network.gradient_terms(consumer.module).double().square().mean(0).argsort()
-    positions = outgoing.shape[1] // max(1, network.weight(consumer.module).shape[0])
-    return _by_redundancy(covariance, outgoing.square().sum(1) / positions)
+    return _by_redundancy(covariance, outgoing.square().sum(1))
 
 
 def _by_redundancy(covariance: torch.Tensor, outgoing: torch.Tensor) -> torch.Tensor:
