@@ -106,7 +106,7 @@ def everything(run: Run) -> list[bytes]:
 @pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_a_flipped_bit_is_detected_or_harmless(data: st.DataObject, victim: Path, reference: Path) -> None:
+def test_a_flipped_bit_is_detected_and_never_read(data: st.DataObject, victim: Path, reference: Path) -> None:
     files = sorted(file.relative_to(victim) for file in victim.rglob("c.*") if file.is_file())
     file = victim / data.draw(st.sampled_from(files))
     content = file.read_bytes()
@@ -116,14 +116,15 @@ def test_a_flipped_bit_is_detected_or_harmless(data: st.DataObject, victim: Path
     file.write_bytes(flipped)
     try:
         damage = verify(open_run(victim))
+        assert len(damage) == 1
+        assert str(file.relative_to(victim)) in damage[0]
         try:
             read = everything(open_run(victim))
         except StoreError:
-            assert len(damage) == 1
-            assert str(file.relative_to(victim)) in damage[0]
-        else:
-            assert damage == []
-            assert read == everything(open_run(reference))
+            return
+        # what a commit says itself, an epoch's number, is not read from its array
+        assert file.parent.name in {"epoch", "step"}
+        assert read == everything(open_run(reference))
     finally:
         file.write_bytes(content)
 
