@@ -3,6 +3,7 @@ from .analysis import cluster as cluster
 from .analysis import compare as compare
 from .analysis import diagnose as diagnose
 from .analysis import embed as embed
+from .analysis import importance as importance
 from .analysis import pca as pca
 from .analysis import similarity as similarity
 from .analysis import top_images as top_images
@@ -12,6 +13,7 @@ from .capture import Recorder as Recorder
 from .capture import replay as replay
 from .capture import with_index as with_index
 from .decide import ablate as ablate
+from .decide import predict_damage as predict_damage
 from .errors import CaptureError as CaptureError
 from .errors import StoreError as StoreError
 from .report import write_report as write_report

@@ -3,7 +3,10 @@ from ._analyze import analyze as analyze
 from ._cache import ResultCache as ResultCache
 from ._compare import Comparison as Comparison
 from ._compare import compare as compare
+from ._damage import SIGMAS as SIGMAS
 from ._damage import Damage as Damage
+from ._importance import Importance as Importance
+from ._importance import importance as importance
 from ._results import MAX_BYTES as MAX_BYTES
 from ._results import NOISE as NOISE
 from ._results import Clusters as Clusters

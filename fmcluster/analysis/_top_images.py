@@ -16,7 +16,7 @@ from ._parallel import run_each
 from ._results import Array, Labels
 from ._validation import require
 
-By = Literal["max", "mean"]
+By = Literal["max", "mean", "relevance"]
 
 NONE = -1
 _HELD_BYTES = 200  # of each top image, until all are found
@@ -37,8 +37,9 @@ class TopImages:
     ----------
     layer : str
         What the layer is called.
-    by : {"max", "mean"}
-        What images are ranked by: the highest activation in the channel's map of an image, or the mean of the map.
+    by : {"max", "mean", "relevance"}
+        What images are ranked by: the highest activation in the channel's map of an image, the mean of the map, or what
+        the loss would grow by to first order were the map zero.
     k : int
         TopImages of a channel at most: as many as were asked for, or as there are images.
     snapshots : DataFrame
@@ -46,10 +47,10 @@ class TopImages:
     samples : ndarray of shape (n_snapshots, n_channels, k), int64
         Dataset indices of the images.
     values : ndarray of shape (n_snapshots, n_channels, k), float64
-        What the images were ranked by, in the units of the activations.
+        What the images were ranked by, in the units of the activations, or of the loss.
     positions : ndarray of shape (n_snapshots, n_channels, k, 2), int64
-        Row and column of the highest activation in the stored map; of several, the first. Of a layer of tokens, the
-        token and 0; of a layer without positions, 0 and 0.
+        Row and column of the highest activation in the stored map, or of the largest part of its relevance; of several,
+        the first. Of a layer of tokens, the token and 0; of a layer without positions, 0 and 0.
     fractions : ndarray of shape (n_snapshots, n_channels, k, 2), float64
         Where the center of that position lies in the module's whole output, from 0 (top, left) to 1 (bottom, right): a
         crop and averaging down are taken into account. NaN for layers without height and width.
@@ -162,9 +163,10 @@ def top_images(
         A layer of a run, or its `gradient`.
     k : int
         How many top images of each channel and snapshot; fewer where there are fewer images.
-    by : {"max", "mean"}
-        Whether images are ranked by the highest activation in the map, or by the mean of the map. The position is that
-        of the highest activation either way.
+    by : {"max", "mean", "relevance"}
+        Whether images are ranked by the highest activation in the map, by the mean of the map, or by minus the sum of
+        gradient times activation over the map: what the loss would grow by to first order were the map zero. The
+        position is that of the highest activation, or of the largest part of that sum.
     snapshots : sequence of int, optional
         Numbers of the snapshots; all by default.
     samples : sequence of int, optional
@@ -188,7 +190,8 @@ def top_images(
     TypeError
         For what is not a layer, or `k` or channels that are not integers.
     ValueError
-        For `k` under 1, an unknown `by`, snapshots, samples or channels that do not exist, or one given twice.
+        For `k` under 1, an unknown `by`, snapshots, samples or channels that do not exist, or one given twice; for
+        relevance of a layer without gradients.
     MemoryError
         Where the top images, 200 bytes each and one more of each channel, and a block of 4 MiB do not fit into
         `max_bytes`.
@@ -196,11 +199,13 @@ def top_images(
     References
     ----------
     B. Zhou, A. Khosla, A. Lapedriza, A. Oliva and A. Torralba, "Object Detectors Emerge in Deep Scene CNNs", ICLR 2015
-    (the images that activate a unit most, and where in them).
+    (the images that activate a unit most, and where in them); P. Molchanov et al., "Importance Estimation for Neural
+    Network Pruning", CVPR 2019 (gradient times activation).
     """
     require(layer, Layer, verb="top_images", made_by="open_run(path)[name]")
-    if by not in ("max", "mean"):
-        raise ValueError(f"by is {by!r}; expected 'max' or 'mean'")
+    if by not in ("max", "mean", "relevance"):
+        raise ValueError(f"by is {by!r}; expected 'max', 'mean' or 'relevance'")
+    slopes = _slopes_of(layer) if by == "relevance" else None
     if isinstance(k, bool) or not isinstance(k, int | np.integer):
         raise TypeError(f"k is {k!r}; expected an integer")
     if k < 1:
@@ -216,7 +221,7 @@ def top_images(
     limit = _block_bytes(max_bytes, held=_HELD_BYTES * count * len(wanted) * (k + 1))
     best = np.full((4, *shape, k + 1), -np.inf)
     low, high, nonfinite = np.full(shape, np.inf), np.full(shape, -np.inf), np.zeros(shape, np.int64)
-    search = partial(_search, layer, by, k + 1)
+    search = partial(_search, layer, slopes, by, k + 1)
     for found in run_each(search, _cut(layer, vectors, ordered, limit=limit), executor=executor):
         at = found.at
         best[:, *at] = _strongest(np.concatenate([best[:, *at], found.best], axis=2), k + 1)
@@ -292,20 +297,26 @@ def _cut(layer: Layer, vectors: Vectors, indices: Labels, *, limit: int) -> Iter
                 yield _Block((order, into), snapshot, images.start, samples, read, picked)
 
 
-def _search(layer: Layer, by: By, count: int, block: _Block) -> _Found:
+def _slopes_of(layer: Layer) -> Layer:
+    """Return the gradients of a layer."""
+    if layer.quantity == "gradient":
+        raise ValueError(f"relevance of the gradients of {layer.name} was asked for; pass run[{layer.name!r}]")
+    return layer.gradient
+
+
+def _search(layer: Layer, slopes: Layer | None, by: By, count: int, block: _Block) -> _Found:
     """Read a block, and find the best images in it."""
-    maps = layer.read_feature_maps(
-        snapshot=block.snapshot, samples=block.samples, channels=block.channels, rows=slice(None)
-    )
-    if len(block.picked) < maps.shape[1]:
-        maps = maps[:, block.picked]
-    flat = np.ascontiguousarray(maps, np.float32).reshape(*maps.shape[:2], -1)
+    flat = _read(layer, block)
+    if slopes is not None:
+        with np.errstate(invalid="ignore", over="ignore"):  # such images are left out
+            flat = -(flat * _read(slopes, block))
     position = flat.argmax(axis=2)  # of a map with NaN, the NaN
     peak = np.take_along_axis(flat, position[..., None], axis=2)[..., 0].astype(np.float64)
     floor = flat.min(axis=2).astype(np.float64)
     finite = np.isfinite(peak) & np.isfinite(floor)
     with np.errstate(invalid="ignore"):
-        value = flat.mean(axis=2, dtype=np.float64) if by == "mean" else peak
+        total = flat.sum(axis=2, dtype=np.float64)
+    value = {"max": peak, "mean": total / flat.shape[2], "relevance": total}[by]
     image = np.broadcast_to(block.start + np.arange(len(flat))[:, None], peak.shape)
     found = np.stack([np.where(finite, value, -np.inf), np.where(finite, peak, -np.inf), image, position])
     return _Found(
@@ -315,6 +326,16 @@ def _search(layer: Layer, by: By, count: int, block: _Block) -> _Found:
         high=np.where(finite, peak, -np.inf).max(axis=0),
         nonfinite=(~finite).sum(axis=0),
     )
+
+
+def _read(layer: Layer, block: _Block) -> npt.NDArray[np.float32]:
+    """Return the maps of a block, ndarray of shape (n_samples, n_channels, n_positions)."""
+    maps = layer.read_feature_maps(
+        snapshot=block.snapshot, samples=block.samples, channels=block.channels, rows=slice(None)
+    )
+    if len(block.picked) < maps.shape[1]:
+        maps = maps[:, block.picked]
+    return np.ascontiguousarray(maps, np.float32).reshape(*maps.shape[:2], -1)
 
 
 def _strongest(found: Array, count: int) -> Array:

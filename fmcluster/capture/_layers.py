@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from ..errors import CaptureError
-from ..store import LayerSpec, Quantity, layer_expression
+from ..store import KernelGeometry, LayerInput, LayerSpec, Quantity, layer_expression
 from ._axes import Arrangement, AxisTracker, ChannelAxis, Fold
 from ._hooks import Firing, hooked, is_batch
 from ._inputs import ModelInputs
+from ._links import Links, kernel_geometry
 from ._options import Keep, Reduction
 from ._patterns import Layers, known_names
 
@@ -135,6 +136,8 @@ class FirstOutput:
         How several rows belong to one sample.
     quantization : (float, int) or None
         Scale and zero point, where it was quantized.
+    kernel : KernelGeometry or None
+        Of a 2-D convolution.
     """
 
     shape: tuple[int, ...]
@@ -142,6 +145,7 @@ class FirstOutput:
     axis: ChannelAxis
     fold: Fold | None = None
     quantization: tuple[float, int] | None = None
+    kernel: KernelGeometry | None = None
 
 
 @dataclass(frozen=True)
@@ -200,15 +204,17 @@ def discover(
     left_out: dict[str, str] = {}
     folded: dict[Firing, torch.Tensor] = {}
     tracker = AxisTracker()
+    links = Links()
 
     def note(firing: Firing, output: torch.Tensor, *, module: nn.Module) -> None:
+        links.note(firing, output)
         if several := _rows_per_sample(output, n_rows):
             found[firing] = replace(first_output(output, module=module, tracker=tracker), fold=Fold(several, True))
             folded[firing] = _summaries(output)
         elif is_kept(firing, output, module=module, rows=n_rows, optional=optional, left_out=left_out):
             found[firing] = first_output(output, module=module, tracker=tracker)
 
-    with tracker.watch(model), hooked(modules, note, optional=optional):
+    with tracker.watch(model), links.watch(modules), hooked(modules, note, optional=optional):
         inputs.show(model)
     if n_rows > 1 and (folded or any(firing.part for firing in found)):
         rows: dict[Firing, int] = {}
@@ -240,6 +246,10 @@ def discover(
                 )
             left_out[names_of(firing)[1]] = why
     layers = plan(found, modules=modules, keep=keep, shown="the first batch", optional=optional, left_out=left_out)
+    for firing, planned in layers.items():
+        if (link := links.input_of(firing)) is not None and link.firing in layers:
+            given = LayerInput(layers[link.firing].spec.name, relu=link.relu)
+            layers[firing] = replace(planned, spec=replace(planned.spec, input=given))
     return Discovery(layers, left_out)
 
 
@@ -346,7 +356,8 @@ def first_output(output: torch.Tensor, *, module: nn.Module, tracker: AxisTracke
     """Note what a module has just returned."""
     quantization = (output.q_scale(), output.q_zero_point()) if output.is_quantized else None
     axis = tracker.of(module, output)
-    return FirstOutput(tuple(output.shape[1:]), type(module).__name__, axis, quantization=quantization)
+    shape, kernel = tuple(output.shape[1:]), kernel_geometry(module)
+    return FirstOutput(shape, type(module).__name__, axis, quantization=quantization, kernel=kernel)
 
 
 def plan_layer(firing: Firing, first: FirstOutput, *, keep: Keep, name: str) -> PlannedLayer:
@@ -374,6 +385,7 @@ def plan_layer(firing: Firing, first: FirstOutput, *, keep: Keep, name: str) -> 
         is_time=is_time,
         rows_folded=1 if first.fold is None else first.fold.count,
         quantization=first.quantization,
+        kernel=first.kernel,
     )
     return PlannedLayer(spec, first.shape, reduction, arrangement)
 

@@ -63,6 +63,8 @@ class Asked:
         None for all, or the picture's own choice.
     order : str
         ``"index"``, ``"activity"`` or ``"cluster"``.
+    by : {"max", "mean", "relevance"}
+        What images are ranked by.
     min_drift : float or None
         Least drift of the channels of trajectories.
     metrics : list of str or None
@@ -84,6 +86,7 @@ class Asked:
     sample: int
     channels: list[int] | None
     order: str
+    by: Literal["max", "mean", "relevance"]
     min_drift: float | None
     metrics: list[str] | None
     view: str
@@ -183,7 +186,7 @@ def _draw_channels(asked: Asked) -> "Figure":
         with console.status(f"searching the images that drive {asked.name}"):
             from .. import analysis
 
-            seen = analysis.top_images(asked.pictured, channels=asked.channels)
+            seen = analysis.top_images(asked.pictured, channels=asked.channels, by=asked.by)
         return pictures.top_images(seen, asked.pictured, channels=asked.channels)
     groups: Clusters | None = None
     scores: Scores | None = None

@@ -23,6 +23,14 @@ class Order(StrEnum):
     by_cluster = "cluster"
 
 
+class Ranking(StrEnum):
+    """How `top_images` ranks images."""
+
+    by_max = "max"
+    by_mean = "mean"
+    by_relevance = "relevance"
+
+
 STILL = (".png", ".svg", ".pdf")
 MOVING = (".gif", ".mp4")
 ANIMATED = (Picture.embedding, Picture.channel_grid)
@@ -54,6 +62,9 @@ def plot(
     sample: Annotated[int, typer.Option(help="Which sample, by its index in the data set.")] = 0,
     channels: Annotated[str | None, typer.Option(help="Such as 0-15 or 3,7,9; all, or the most active.")] = None,
     order: Annotated[Order, typer.Option(help="Of the channels in a grid.")] = Order.by_index,
+    by: Annotated[
+        Ranking, typer.Option(help="Of the images in top_images; relevance needs recorded gradients.")
+    ] = Ranking.by_max,
     min_drift: Annotated[
         float | None,
         typer.Option(
@@ -87,6 +98,7 @@ def plot(
         sample=sample,
         channels=_numbers(channels),
         order=order.value,
+        by=by.value,
         min_drift=min_drift,
         metrics=metrics,
         view=view,

@@ -15,6 +15,7 @@ from ..analysis import Damage
 from ..capture import ModelInputs, Probe, ToInputs, device_of, isolated, plain_model
 from ._network import Network
 from ._outcomes import Loss, Outcomes, outcomes_of, sample_losses
+from ._predict_damage import PredictedDamage
 from .interventions import Change, Depth, Groups, Intervention, KernelSize, Resolution, Separable, Skipped, Width
 
 Progress = Callable[[str, int], None]
@@ -30,6 +31,8 @@ def ablate(
     layers: Sequence[str] | None = None,
     batch_size: int = 100,
     to_inputs: ToInputs | None = None,
+    predicted: PredictedDamage | None = None,
+    n_promising: int = 10,
     n_null: int = 2,
     random_state: int = 0,
     progress: Progress | None = None,
@@ -57,6 +60,11 @@ def ablate(
         Of the forward passes, where `probe` is a data set.
     to_inputs : callable, optional
         Makes of a batch of the probe what the model is called with, ``(args, kwargs)``.
+    predicted : PredictedDamage, optional
+        What `predict_damage` found: of each intervention that it knows, layers are passed over that have none of its
+        most promising changes.
+    n_promising : int
+        How many changes those are, of each intervention.
     n_null : int
         How many random changes of the same size each change is compared with; 0: none.
     random_state : int
@@ -103,7 +111,12 @@ def ablate(
     skipped: list[Skipped] = []
     for intervention in DEFAULT if interventions is None else interventions:
         found: list[tuple[Change, float]] = []
-        for change in _all_changes(intervention, network, layers, found):
+        chosen = layers
+        if predicted is not None:
+            asked = [*network.facts] if layers is None else layers
+            chosen, passed_over = _promising(intervention, predicted, n_promising, asked)
+            skipped += passed_over
+        for change in _all_changes(intervention, network, chosen, found):
             if isinstance(change, Skipped):
                 skipped.append(change)
                 continue
@@ -133,6 +146,17 @@ def _all_changes(
     together = getattr(intervention, "together", None)
     if together is not None:
         yield from together(list(found))
+
+
+def _promising(
+    intervention: Intervention, predicted: PredictedDamage, count: int, layers: Sequence[str]
+) -> tuple[list[str], list[Skipped]]:
+    """Return the layers of an intervention's most promising changes, and of which nothing is predicted; and others."""
+    of = predicted.frame[predicted.frame["intervention"] == intervention.name]
+    out = set(of["layer"]) - set(of.nsmallest(count, "predicted")["layer"])
+    reason = f"none of its changes is among the {count} that are predicted to do least"
+    skipped = [Skipped(intervention.name, name, reason) for name in layers if name in out]
+    return [name for name in layers if name not in out], skipped
 
 
 class _Judge:

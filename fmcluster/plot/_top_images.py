@@ -42,6 +42,11 @@ LEAST_BOX = 0.14
 MOST_ROWS = 60
 DEFAULT_ROWS = 6
 NOBODY = -1
+RANKED = {
+    "max": "highest activation in the map",
+    "mean": "mean of the map",
+    "relevance": "loss that a map of zeros would add, to first order",
+}
 
 
 def top_images(
@@ -116,9 +121,9 @@ def top_images(
     height = ROW * len(indices)
     titles = [snapshot_titles(table)[position] for position in shown]
     headline = f"{layer.label}: the images that drive a channel most, {' and '.join(titles)}"
-    ranked = "highest activation in the map" if found.by == "max" else "mean of the map"
     which = f" driven most at {titles[-1]}" if channels is None and len(indices) < len(numbers) else ""
-    subtitle = f"{_counted(len(indices), 'channel')}{which}, images ranked by the {ranked} (the number under an image)"
+    ranked = f"images ranked by the {RANKED[found.by]} (the number under an image)"
+    subtitle = f"{_counted(len(indices), 'channel')}{which}, {ranked}"
     pictures = _pictures(layer, np.unique(found.samples[np.ix_(shown, indices)][..., :k]))
     box = _box(layer, found)
     notes = _notes(found, shown, k=k, boxed=box is not None)
@@ -211,7 +216,8 @@ def _box(layer: PicturedSamples, found: "TopImages") -> tuple[float, float] | No
 
 
 def _notes(found: "TopImages", shown: list[int], *, k: int, boxed: bool) -> list[str]:
-    said = ["White box: the position of the highest activation; the unit sees beyond it."] if boxed else []
+    what = "largest part of the relevance" if found.by == "relevance" else "highest activation"
+    said = [f"White box: the position of the {what}; the unit sees beyond it."] if boxed else []
     if len(shown) == 1:
         return said
     before, after = found.samples[shown[0], :, :k], found.samples[shown[1], :, :k]

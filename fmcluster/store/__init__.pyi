@@ -2,6 +2,8 @@ from ._create import Mode as Mode
 from ._escape import escape as escape
 from ._format import GRADIENT_DTYPE as GRADIENT_DTYPE
 from ._format import STATISTICS as STATISTICS
+from ._format import KernelGeometry as KernelGeometry
+from ._format import LayerInput as LayerInput
 from ._format import LayerSpec as LayerSpec
 from ._format import Quantity as Quantity
 from ._format import RunKind as RunKind

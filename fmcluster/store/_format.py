@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -33,6 +33,62 @@ DIMENSIONS = {
     5: ("sample", "channel", "frame", "height", "width"),
 }
 TIME = ("sample", "channel", "time")  # of 1-D maps, such as a Conv1d's
+
+
+@dataclass(frozen=True)
+class KernelGeometry:
+    """Where the kernel of a 2-D convolution that is padded with zeros looks.
+
+    Attributes
+    ----------
+    size, stride : (int, int)
+        Of rows and columns.
+    padding : ((top, bottom), (left, right))
+        How many zeros are added.
+    dilation : (int, int)
+        Distances of neighboring weights.
+    groups : int
+        Groups of channels that are convolved by themselves.
+    """
+
+    size: Pair
+    stride: Pair
+    padding: tuple[Pair, Pair]
+    dilation: Pair
+    groups: int
+
+    @staticmethod
+    def of(attributes: Mapping[str, Any]) -> "KernelGeometry":
+        """Return what `asdict` made attributes of.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            For what is no geometry.
+        """
+        rows, columns = attributes["padding"]
+        pairs = [attributes["size"], attributes["stride"], rows, columns, attributes["dilation"]]
+        size, stride, rows, columns, dilation = ((int(first), int(second)) for first, second in pairs)
+        groups = int(attributes["groups"])
+        if min(*size, *stride, *dilation, groups) < 1 or min(*rows, *columns) < 0:
+            raise ValueError(f"a kernel cannot be {dict(attributes)}")
+        return KernelGeometry(size, stride, (rows, columns), dilation, groups)
+
+
+@dataclass(frozen=True)
+class LayerInput:
+    """What a module was given.
+
+    Attributes
+    ----------
+    layer : str
+        The recorded layer whose output it is.
+    relu : bool
+        Whether its negative values were set to zero by a function that is no module.
+    """
+
+    layer: str
+    relu: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,6 +127,10 @@ class LayerSpec:
         How many rows the module returned for each sample: those of one sample are stored beside one another.
     quantization : (float, int), optional
         Scale and zero point of a quantized module's output, which is stored dequantized.
+    input : LayerInput, optional
+        The recorded layer whose output is what the module is given.
+    kernel : KernelGeometry, optional
+        Of a 2-D convolution.
 
     Raises
     ------
@@ -92,6 +152,8 @@ class LayerSpec:
     is_time: bool = False
     rows_folded: int = 1
     quantization: tuple[float, int] | None = None
+    input: LayerInput | None = None
+    kernel: KernelGeometry | None = None
 
     def __post_init__(self) -> None:
         returned = self.output_shape
@@ -236,6 +298,10 @@ class LayerSpec:
         if self.quantization is not None:
             scale, zero_point = self.quantization
             described["quantization"] = {"scale": scale, "zero_point": zero_point}
+        if self.input is not None:
+            described["input"] = asdict(self.input)
+        if self.kernel is not None:
+            described["kernel"] = asdict(self.kernel)
         return described
 
 

@@ -11,14 +11,15 @@ import pandas as pd
 
 from ..vectors import Scaling, Vectors, make_vectors
 from ._arrays import shard_shape
-from ._format import STATISTICS, STATISTICS_OF, Pair, Quantity, array_path, layer_path, statistics_path
+from ._description import LayerDescription
+from ._format import STATISTICS, STATISTICS_OF, Quantity, array_path, statistics_path
 from ._slots import Selection, boxes, integers, ranges
 from ._snapshots import Snapshots
 
 _NOT_POSITIONS = ("snapshot", "sample", "channel")
 
 
-class Layer:
+class Layer(LayerDescription):
     """The feature maps of one layer, over the snapshots of a run. Made by ``run[name]``.
 
     Attributes
@@ -30,10 +31,8 @@ class Layer:
     """
 
     def __init__(self, run: Snapshots, name: str, *, quantity: Quantity = "activation") -> None:
-        self.name = name
+        super().__init__(run, name)
         self.quantity = quantity
-        self._run = run
-        self._path = layer_path(name)
         self._array = run.stored(array_path(name, quantity))
 
     @property
@@ -83,11 +82,6 @@ class Layer:
         return int(np.prod(self.shape)) * self.dtype.itemsize
 
     @property
-    def module(self) -> str:
-        """Class of the module."""
-        return str(self._attributes["module"])
-
-    @property
     def n_channels(self) -> int:
         """Number of channels that were kept."""
         return self.shape[self.dimensions.index("channel")]
@@ -102,38 +96,6 @@ class Layer:
     def output_shape(self) -> tuple[int, ...]:
         """Shape of one sample's output as the module returned it."""
         return tuple(self._attributes.get("output", self.shape[2:]))
-
-    @property
-    def channel_axis(self) -> int | None:
-        """Which axis of a batch of what the module returned holds the channels; None where it was not stored."""
-        return self._attributes.get("channel_axis", {}).get("axis")  # type: ignore[no-any-return]
-
-    @property
-    def channel_axis_source(self) -> str:
-        """How it was known which axis holds the channels.
-
-        ``"module"``, from a module's class; ``"option"``; or ``"shape"``, from the number of axes alone, which may be
-        wrong.
-        """
-        return str(self._attributes.get("channel_axis", {}).get("source", "shape"))
-
-    @property
-    def quantization(self) -> tuple[float, int] | None:
-        """Scale and zero point of a quantized module's output, which is stored dequantized; None of any other."""
-        found = self._attributes.get("quantization")
-        return None if found is None else (float(found["scale"]), int(found["zero_point"]))
-
-    @property
-    def crop(self) -> tuple[Pair, Pair] | None:
-        """Rows and columns of the output that were kept, ((top, bottom), (left, right)); None: all."""
-        found = self._attributes.get("crop")
-        return None if found is None else tuple((start, stop) for start, stop in found)  # type: ignore[return-value]
-
-    @property
-    def average_pooled(self) -> bool:
-        """Whether the feature maps, once cropped, were averaged down."""
-        described = self._attributes
-        return bool(described.get("average_pooled", described.get("pooled")))  # earlier versions wrote "pooled"
 
     @property
     def feature_map_shape(self) -> tuple[int, int, int]:
@@ -321,10 +283,6 @@ class Layer:
             random_state=random_state,
             left_out=self._run.left_out(chosen) if samples is None else None,
         )
-
-    @cached_property
-    def _attributes(self) -> dict[str, Any]:
-        return self._run.group_attributes(self._path)
 
     def _samples_in_all(
         self, snapshots: Sequence[int], samples: Sequence[int] | npt.NDArray[np.integer] | None

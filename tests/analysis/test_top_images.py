@@ -57,6 +57,18 @@ def store(
     return layer if quantity == "activation" else layer.gradient
 
 
+def stored_with_gradients(path: Path, maps: np.ndarray, slopes: np.ndarray) -> Layer:
+    """A run of one layer, of one snapshot, with gradients."""
+    spec = LayerSpec("layer", maps.shape[2:], "float16", "Module", gradient=True)
+    with RunWriter(path) as writer:
+        writer.create([spec], n_samples=maps.shape[1], shard_samples=maps.shape[1], kind="probe")
+        for name, values in (("activation", maps), ("gradient", slopes)):
+            writer.write("layer", offset=0, values=values[0].astype(spec.dtype_of(name)), quantity=name)
+        statistics = {("layer", name): np.zeros((6, spec.n_channels)) for name in spec.quantities}
+        writer.commit(epoch=0, step=0, index=np.arange(maps.shape[1]), statistics=statistics, metrics={}, clipped={})
+    return open_run(path)["layer"]
+
+
 def as_maps(values: np.ndarray) -> np.ndarray:
     """The same as (snapshot, sample, channel, height, width), float64."""
     wide = values.astype(np.float64)
@@ -437,7 +449,7 @@ def test_what_cannot_be_is_refused(tmp_path):
     )
     with pytest.raises(TypeError, match="top_images received a Scores; expected Layer, made by open_run"):
         top_images(pca(layer.vectors("sample")))
-    with pytest.raises(ValueError, match="by is 'median'; expected 'max' or 'mean'"):
+    with pytest.raises(ValueError, match="by is 'median'; expected 'max', 'mean' or 'relevance'"):
         top_images(layer, by="median")
     with pytest.raises(ValueError, match="k is 0; expected at least 1"):
         top_images(layer, k=0)
@@ -461,3 +473,27 @@ def test_what_cannot_be_is_refused(tmp_path):
         top_images(layer, snapshots=[2])
     with pytest.raises(ValueError, match="has no sample 9"):
         top_images(layer, samples=[9])
+
+
+def test_relevance_is_the_loss_that_a_map_of_zeros_would_add_to_first_order(tmp_path):
+    maps = np.zeros((1, 3, 2, 2, 2))
+    maps[0, :, 0] = [[[1, 2], [0, 0]], [[3, 0], [0, 1]], [[0, 0], [0, 0]]]
+    slopes = np.zeros_like(maps)
+    slopes[0, :, 0] = [[[1, -2], [9, 9]], [[-1, 0], [0, -4]], [[5, 5], [5, 5]]]
+    layer = stored_with_gradients(tmp_path / "run.zarr", maps, slopes)
+    found = top_images(layer, by="relevance")
+    # minus the sums of gradient times activation: 3, 7, 0; the largest part is 4 at (0, 1), and 4 at (1, 1)
+    np.testing.assert_array_equal(found.samples[0, 0], [1, 0, 2])
+    np.testing.assert_array_equal(found.values[0, 0], [7, 3, 0])
+    np.testing.assert_array_equal(found.positions[0, 0, :2], [[1, 1], [0, 1]])
+    assert found.channels["constant"].tolist() == [False, True]  # nothing of the second channel matters
+    assert found.by == "relevance"
+
+
+def test_relevance_needs_gradients(tmp_path):
+    plain = store(tmp_path / "plain.zarr", np.ones((1, 2, 1, 2, 2)))
+    with pytest.raises(ValueError, match="holds no gradients of layer 'layer'"):
+        top_images(plain, by="relevance")
+    both = stored_with_gradients(tmp_path / "both.zarr", np.ones((1, 2, 1, 2, 2)), np.ones((1, 2, 1, 2, 2)))
+    with pytest.raises(ValueError, match=r"relevance of the gradients of layer was asked for; pass run\['layer'\]"):
+        top_images(both.gradient, by="relevance")

@@ -140,3 +140,11 @@ def test_every_function_that_draws_has_a_form_on_the_command_line():
     assert "plot.compare(" in inspect.getsource(_compare)
     drawn = set(drawing.__all__) - {"cluster_palette", "compare"}
     assert {name for name in drawn if f"pictures.{name}" in source} == drawn
+
+
+def test_images_by_relevance_need_gradients(run, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "top.png"
+    arguments = (run, "top_images", "--layer", "conv1", "--by", "relevance", "-o", out)
+    assert plot(*arguments, monkeypatch=monkeypatch) == 2
+    assert "holds no gradients of layer 'conv1'" in capsys.readouterr().err.replace("\n", " ")
+    assert not out.exists()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from .._costs import Costs
+from .._least_squares import order_by_redundancy, predict_from_others
 from .._network import Consumer, Network
 from ._change import Change, Skipped
 
@@ -111,16 +112,10 @@ class _Replaced:
     """Replaces channels by their means, or by what the others predict of them."""
 
     def __init__(self, mean: torch.Tensor, covariance: torch.Tensor, *, removed: torch.Tensor, fold: bool) -> None:
-        kept = torch.ones(len(mean), dtype=torch.bool, device=mean.device)
-        kept[removed] = False
-        self._kept, self._removed = kept.nonzero().flatten(), removed
-        self._constant = mean[removed]
-        self._weights = None
+        self._removed = removed
+        self._constant, self._weights = mean[removed], None
         if fold:
-            inner = covariance[self._kept][:, self._kept]
-            cross = covariance[removed][:, self._kept]
-            self._weights = cross @ _inverse(inner)
-            self._constant = self._constant - self._weights @ mean[self._kept]
+            self._kept, self._weights, self._constant = predict_from_others(mean, covariance, removed)
 
     def __call__(self, given: torch.Tensor) -> torch.Tensor:
         out = given.clone()
@@ -146,30 +141,4 @@ def _order(
         return network.weight(name).abs().flatten(1).sum(1).argsort()
     if ranking == "taylor":
         return network.gradient_terms(consumer.module).double().square().mean(0).argsort()
-    return _by_redundancy(covariance, outgoing.square().sum(1))
-
-
-def _by_redundancy(covariance: torch.Tensor, outgoing: torch.Tensor) -> torch.Tensor:
-    """Remove one channel after the other: the one whose residual, given those that are left, matters least."""
-    left = list(range(len(covariance)))
-    order = []
-    precision = _inverse(covariance + _ridge(covariance))
-    while left:
-        residual = 1 / precision.diagonal().clamp_min(1e-30)
-        least = int((residual * outgoing[left]).argmin())
-        order.append(left.pop(least))
-        column = precision[:, least]
-        precision = precision - torch.outer(column, column) / column[least].clamp_min(1e-30)
-        keep = torch.arange(len(precision), device=precision.device) != least
-        precision = precision[keep][:, keep]
-    return torch.tensor(order, device=covariance.device)
-
-
-def _ridge(matrix: torch.Tensor) -> torch.Tensor:
-    scale = matrix.diagonal().mean().clamp_min(1e-12)
-    return 1e-6 * scale * torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
-
-
-def _inverse(matrix: torch.Tensor) -> torch.Tensor:
-    inverse: torch.Tensor = torch.linalg.inv(matrix + _ridge(matrix))
-    return inverse
+    return order_by_redundancy(covariance, outgoing.square().sum(1))

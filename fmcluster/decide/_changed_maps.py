@@ -1,0 +1,282 @@
+"""Changed maps: what interventions make of a layer's stored maps, fitted on the maps themselves."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional
+
+from ..analysis.diagnosis import passes_on
+from ..store import KernelGeometry, Layer, Run
+from ._least_squares import inner_weights, order_by_redundancy, predict_from_others, solve
+
+Difference = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
+"""Makes of maps, and of what the layer was given, the change of the maps: float32, of the same shape."""
+
+SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
+SIZES = (5, 3, 1)
+FACTORS = (2, 4)
+MOST_WEIGHTS = 4608  # of an output channel: their second moments take 170 MB
+
+
+@dataclass(frozen=True, eq=False)
+class ChangedMaps:
+    """One change of a layer's maps.
+
+    Attributes
+    ----------
+    intervention, layer, what, how : str
+        As `ablate` names them.
+    amount : float
+        How much of it: larger changes more.
+    at : str
+        The layer whose maps are changed.
+    difference : callable
+        Makes of its maps, and what it was given, what is added to them.
+    """
+
+    intervention: str
+    layer: str
+    what: str
+    how: str
+    amount: float
+    at: str
+    difference: Difference
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A layer of which an intervention's changes are not predicted, and why."""
+
+    intervention: str
+    layer: str
+    reason: str
+
+
+class StoredMaps:
+    """The maps of one snapshot of a run, read in blocks of images.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    snapshot : int
+        The number of the snapshot.
+    blocks : sequence of ndarray of int64
+        Dataset indices.
+    """
+
+    def __init__(self, run: Run, *, snapshot: int, blocks: Sequence[npt.NDArray[np.int64]]) -> None:
+        self.run = run
+        self._snapshot = snapshot
+        self._blocks = blocks
+
+    def blocks(
+        self, layer: Layer, *, gradient: bool = False, given: bool = False
+    ) -> Iterator[tuple[torch.Tensor, ...]]:
+        """Yield a layer's maps, their gradients where asked for, and what it was given, Tensors of float32."""
+        source = self.input_of(layer)
+        for samples in self._blocks:
+            out = [self._read(layer, samples)]
+            if gradient:
+                out.append(self._read(layer.gradient, samples))
+            if given and source is not None and layer.input is not None:
+                values = self._read(source, samples)
+                out.append(functional.relu(values) if layer.input.relu else values)
+            yield tuple(out)
+
+    def variance(self, layer: Layer) -> float:
+        """Return the sum of an image's squared deviations from the channels' means, mean over images."""
+        total = squares = torch.zeros((), dtype=torch.float64)
+        images = positions = 0
+        for (values,) in self.blocks(layer):
+            by_channel = values.transpose(0, layer.dimensions.index("channel") - 1).flatten(1).double()
+            total, squares = total + by_channel.sum(1), squares + by_channel.square().sum()
+            images, positions = images + len(values), positions + by_channel.shape[1]
+        return float(squares - total.square().sum() / positions) / images
+
+    def input_of(self, layer: Layer) -> Layer | None:
+        """Return the layer whose whole maps it was given; None where they were not recorded."""
+        if layer.input is None or layer.input.layer not in self.run.layers:
+            return None
+        found = self.run[layer.input.layer]
+        return found if is_whole(found) else None
+
+    def users_of(self, layer: Layer) -> list[Layer]:
+        """Return the recorded layers that were given a layer's maps."""
+        return [self.run[name] for name, given in self._inputs.items() if given == layer.name]
+
+    @cached_property
+    def _inputs(self) -> dict[str, str]:
+        found = {name: self.run[name].input for name in self.run.layers}
+        return {name: given.layer for name, given in found.items() if given is not None}
+
+    def _read(self, layer: Layer, samples: npt.NDArray[np.int64]) -> torch.Tensor:
+        values = layer.read(snapshot=self._snapshot, samples=samples.tolist())
+        return torch.from_numpy(np.ascontiguousarray(values, np.float32))
+
+
+def changed_maps(maps: StoredMaps, name: str) -> Iterator[ChangedMaps | LeftOut]:
+    """Yield the changes of a layer that its maps, and those of its neighbors, are enough for.
+
+    Parameters
+    ----------
+    maps : StoredMaps
+        The maps.
+    name : str
+        The layer.
+    """
+    layer = maps.run[name]
+    convolution = "Conv" in layer.module and layer.dimensions[2:] == ("channel", "height", "width")
+    if not is_whole(layer):
+        yield LeftOut("all", name, "a part of its maps was recorded, or their averages")
+        return
+    given = maps.input_of(layer)
+    if not passes_on(layer.module):
+        yield from _depth(layer, given)
+    if convolution or "Linear" in layer.module:
+        yield from _width(maps, layer)
+    if convolution:
+        yield from _kernel_size(maps, layer, given)
+        yield from _resolution(layer)
+
+
+def is_whole(layer: Layer) -> bool:
+    return layer.crop is None and not layer.average_pooled and layer.n_channels == layer.n_output_channels
+
+
+def _depth(layer: Layer, given: Layer | None) -> Iterator[ChangedMaps | LeftOut]:
+    if given is None:
+        yield LeftOut("depth", layer.name, "what it was given is not recorded")
+    elif given.shape == layer.shape:
+        difference: Difference = lambda maps, before: _of(before) - maps  # noqa: E731
+        yield ChangedMaps("depth", layer.name, "replaced by the identity", "", 1.0, layer.name, difference)
+
+
+def _resolution(layer: Layer) -> Iterator[ChangedMaps]:
+    height, width = layer.shape[-2:]
+    for factor in FACTORS:
+        if height % factor or width % factor or min(height, width) < 2 * factor:
+            continue
+        what = f"{height} x {width} to {height // factor} x {width // factor}"
+        yield ChangedMaps("resolution", layer.name, what, "", 1 - 1 / factor**2, layer.name, _averaged(factor))
+
+
+def _averaged(factor: int) -> Difference:
+    def difference(maps: torch.Tensor, _given: torch.Tensor | None) -> torch.Tensor:
+        small = functional.avg_pool2d(maps, factor)
+        return functional.interpolate(small, size=maps.shape[2:], mode="bilinear", align_corners=False) - maps
+
+    return difference
+
+
+def _width(maps: StoredMaps, layer: Layer) -> Iterator[ChangedMaps | LeftOut]:
+    """Remove channels where the next layer reads them, behind what only passes them on."""
+    at = layer
+    while len(users := maps.users_of(at)) == 1:
+        user = users[0]
+        fits = passes_on(user.module) and user.n_channels == layer.n_channels and is_whole(user)
+        if not fits or "gradient" not in user.quantities:
+            break
+        at = user
+    width = layer.n_channels
+    if width < 2 or at.dimensions[2:] not in (("channel",), ("channel", "height", "width")):
+        return
+    mean, covariance, energy = _moments(maps, at)
+    order = order_by_redundancy(covariance, energy)
+    for count in sorted({min(width - 1, max(1, round(share * width))) for share in SHARES}):
+        removed = order[:count]
+        kept, weights, constant = predict_from_others(mean, covariance, removed)
+        what = f"{count} of {width} channels removed"
+        difference = _predicted(removed, kept, weights, constant)
+        yield ChangedMaps("width", layer.name, what, "redundancy, folded", count / width, at.name, difference)
+
+
+def _moments(maps: StoredMaps, layer: Layer) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return mean and covariance of the channels over all positions, and the mean square of their gradients."""
+    zero = torch.zeros((), dtype=torch.float64)
+    total, squares, energy, count = zero, zero, zero, 0
+    for values, slope in maps.blocks(layer, gradient=True):
+        rows = values.movedim(1, -1).reshape(-1, values.shape[1]).double()
+        total, squares, count = total + rows.sum(0), squares + rows.T @ rows, count + len(rows)
+        energy = energy + slope.double().square().movedim(1, -1).reshape(len(rows), -1).sum(0)
+    mean = total / count
+    return mean, squares / count - torch.outer(mean, mean), energy / count
+
+
+def _predicted(removed: torch.Tensor, kept: torch.Tensor, weights: torch.Tensor, constant: torch.Tensor) -> Difference:
+    def difference(maps: torch.Tensor, _given: torch.Tensor | None) -> torch.Tensor:
+        found = torch.einsum("rk,nk...->nr...", weights.float(), maps[:, kept])
+        out = torch.zeros_like(maps)
+        out[:, removed] = found + constant.float().reshape(1, -1, *(1 for _ in maps.shape[2:])) - maps[:, removed]
+        return out
+
+    return difference
+
+
+def _kernel_size(maps: StoredMaps, layer: Layer, given: Layer | None) -> Iterator[ChangedMaps | LeftOut]:
+    """Refit an inner part of the kernel to what the layer returned, with a constant for each channel."""
+    kernel = layer.kernel
+    if kernel is None or not (sizes := [size for size in SIZES if size < max(kernel.size)]):
+        return
+    if given is None:
+        yield LeftOut("kernel size", layer.name, "what it was given is not recorded")
+        return
+    n_weights = given.n_channels // kernel.groups * kernel.size[0] * kernel.size[1]
+    if n_weights > MOST_WEIGHTS:
+        yield LeftOut("kernel size", layer.name, f"an output channel has {n_weights} weights, over {MOST_WEIGHTS}")
+        return
+    squares, products = _patch_moments(maps, layer, kernel)
+    height, width = kernel.size
+    for size in sizes:
+        inner = inner_weights(kernel.size, size).flatten().repeat(given.n_channels // kernel.groups)
+        chosen = torch.cat([inner, torch.ones(1, dtype=torch.bool)]).nonzero().flatten()
+        fitted = torch.stack(
+            [solve(one[chosen][:, chosen], other[chosen]) for one, other in zip(squares, products, strict=True)]
+        )
+        what = f"{height} x {width} to {min(size, height)} x {min(size, width)}"
+        amount = 1 - float(inner.double().mean())
+        difference = _refitted(kernel, chosen, fitted.float())
+        yield ChangedMaps("kernel size", layer.name, what, "", amount, layer.name, difference)
+
+
+def _patch_moments(maps: StoredMaps, layer: Layer, kernel: KernelGeometry) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return second moments of a kernel's patches, and a constant, and their products with the outputs, by group."""
+    squares = products = torch.zeros((), dtype=torch.float64)
+    for values, before in maps.blocks(layer, given=True):
+        for some, inputs in zip(torch.split(values, 8), torch.split(before, 8), strict=True):
+            patches = _patches(inputs, kernel).flatten(1, 2).double()
+            outputs = (
+                torch.unflatten(some, 1, (kernel.groups, -1)).flatten(3).permute(1, 0, 3, 2).flatten(1, 2).double()
+            )
+            squares = squares + patches.transpose(1, 2) @ patches
+            products = products + patches.transpose(1, 2) @ outputs
+    return squares, products
+
+
+def _patches(inputs: torch.Tensor, kernel: KernelGeometry) -> torch.Tensor:
+    """Return what a kernel sees, and a constant: Tensor of shape (groups, n_samples, n_positions, n_weights + 1)."""
+    (top, bottom), (left, right) = kernel.padding
+    padded = functional.pad(inputs, [left, right, top, bottom])
+    seen = functional.unfold(padded, kernel.size, dilation=kernel.dilation, stride=kernel.stride)
+    grouped = torch.unflatten(seen, 1, (kernel.groups, -1)).permute(1, 0, 3, 2)
+    return torch.cat([grouped, torch.ones(*grouped.shape[:-1], 1)], dim=-1)
+
+
+def _refitted(kernel: KernelGeometry, chosen: torch.Tensor, weights: torch.Tensor) -> Difference:
+    def difference(maps: torch.Tensor, given: torch.Tensor | None) -> torch.Tensor:
+        found = [
+            torch.einsum("gnpk,gko->ngop", _patches(some, kernel)[..., chosen], weights).flatten(1, 2)
+            for some in torch.split(_of(given), 8)
+        ]
+        return torch.cat(found).reshape(maps.shape) - maps
+
+    return difference
+
+
+def _of(value: torch.Tensor | None) -> torch.Tensor:
+    assert isinstance(value, torch.Tensor)
+    return value

@@ -1,0 +1,97 @@
+"""Least squares: channels predicted from others, which of them are needed least, and the inner part of a kernel."""
+
+from collections.abc import Sequence
+
+import torch
+
+
+def solve(matrix: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Solve for a positive semidefinite matrix, in the least-norm sense where it is singular."""
+    values, vectors = torch.linalg.eigh(matrix)
+    good = values > values[-1].clamp_min(0) * 1e-10
+    inverse = torch.where(good, 1 / torch.where(good, values, 1.0), 0.0)
+    solved: torch.Tensor = vectors @ (inverse[:, None] * (vectors.T @ right))
+    return solved
+
+
+def inner_weights(kernel: Sequence[int], size: int) -> torch.Tensor:
+    """Return which positions of a kernel are within a smaller one around its middle, Tensor of the kernel's shape.
+
+    Examples
+    --------
+    >>> inner_weights((3, 3), 1).int().tolist()
+    [[0, 0, 0], [0, 1, 0], [0, 0, 0]]
+    """
+    out = torch.zeros(*kernel, dtype=torch.bool)
+    where = []
+    for length in kernel:
+        inner = min(size, length)
+        start = (length - inner) // 2
+        where.append(slice(start, start + inner))
+    out[tuple(where)] = True
+    return out
+
+
+def predict_from_others(
+    mean: torch.Tensor, covariance: torch.Tensor, removed: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Predict some channels linearly from the others.
+
+    Parameters
+    ----------
+    mean : Tensor of shape (n_channels,), float64
+        Of each channel.
+    covariance : Tensor of shape (n_channels, n_channels), float64
+        Of the channels.
+    removed : Tensor of int64
+        The channels that are predicted.
+
+    Returns
+    -------
+    kept : Tensor of int64
+        The others.
+    weights : Tensor of shape (n_removed, n_kept), float64
+    constant : Tensor of shape (n_removed,), float64
+        The prediction is the constant plus the weights times the others.
+    """
+    others = torch.ones(len(mean), dtype=torch.bool, device=mean.device)
+    others[removed] = False
+    kept = others.nonzero().flatten()
+    weights = covariance[removed][:, kept] @ _inverse(covariance[kept][:, kept])
+    return kept, weights, mean[removed] - weights @ mean[kept]
+
+
+def order_by_redundancy(covariance: torch.Tensor, importance: torch.Tensor) -> torch.Tensor:
+    """Remove one channel after the other: the one whose residual, given those that are left, matters least.
+
+    Parameters
+    ----------
+    covariance : Tensor of shape (n_channels, n_channels), float64
+        Of the channels.
+    importance : Tensor of shape (n_channels,), float64
+        What a unit of each channel's squared residual counts.
+
+    Returns
+    -------
+    Tensor of shape (n_channels,), int64
+        The channels, the least needed first.
+    """
+    left = list(range(len(covariance)))
+    order = []
+    precision = _inverse(covariance)
+    while left:
+        residual = 1 / precision.diagonal().clamp_min(1e-30)
+        least = int((residual * importance[left]).argmin())
+        order.append(left.pop(least))
+        column = precision[:, least]
+        precision = precision - torch.outer(column, column) / column[least].clamp_min(1e-30)
+        keep = torch.arange(len(precision), device=precision.device) != least
+        precision = precision[keep][:, keep]
+    return torch.tensor(order, device=covariance.device)
+
+
+def _inverse(matrix: torch.Tensor) -> torch.Tensor:
+    """Invert a covariance, with a millionth of its mean variance added to the diagonal."""
+    ridge = 1e-6 * matrix.diagonal().mean().clamp_min(1e-12)
+    inverse: torch.Tensor = torch.linalg.inv(matrix + ridge * torch.eye(len(matrix), dtype=matrix.dtype).to(matrix))
+    return inverse

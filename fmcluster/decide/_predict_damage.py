@@ -1,0 +1,276 @@
+"""Predicted damage: what changes of a network would cost, from stored maps and gradients, without the network."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import rankdata
+
+from ..analysis import SIGMAS, Damage
+from ..store import Layer, Run
+from ._changed_maps import ChangedMaps, LeftOut, StoredMaps, changed_maps
+
+_BLOCK_BYTES = 64 << 20
+_COPIES = 12  # of a block of maps, in float32 and float64, while it is changed
+
+
+@dataclass(frozen=True, eq=False)
+class PredictedDamage:
+    """What `predict_damage` found.
+
+    Attributes
+    ----------
+    frame : DataFrame
+        One row per change: ``intervention``, ``layer``, ``what`` (the change in words), ``how``, ``amount``, as
+        `ablate` has them; ``predicted`` and ``predicted_se``, the predicted damage and its standard error over images,
+        in squared units of the recorded loss; ``null``, that of noise of the same norm in each image's maps, and
+        ``below_null`` by how much the change does less, each with its standard error; ``relative``, the square of the
+        change over the variance of the maps about their channels' means (of depth: what the identity leaves
+        unexplained).
+    skipped : DataFrame
+        Layers that were not looked at: ``intervention, layer, reason``.
+    n_samples : int
+        Images that were looked at.
+    snapshot, epoch : int
+        Which snapshot.
+    """
+
+    frame: pd.DataFrame
+    skipped: pd.DataFrame
+    n_samples: int
+    snapshot: int
+    epoch: int
+
+    COLUMNS: ClassVar[list[str]] = [
+        *["intervention", "layer", "what", "how", "amount", "predicted", "predicted_se"],
+        *["null", "null_se", "below_null", "below_null_se", "relative"],
+    ]
+
+    def least(self, intervention: str, *, n: int = 5) -> pd.DataFrame:
+        """Return the changes of an intervention that are predicted to do least harm.
+
+        Parameters
+        ----------
+        intervention : str
+            Its name.
+        n : int
+            How many.
+
+        Raises
+        ------
+        ValueError
+            For an intervention of which nothing was predicted.
+        """
+        known = self.frame["intervention"].unique()
+        if intervention not in known:
+            raise ValueError(f"nothing was predicted of {intervention!r}; expected one of {', '.join(known)}")
+        return self.frame[self.frame["intervention"] == intervention].nsmallest(n, "predicted")
+
+    def agreement(self, damage: Damage, *, n_resamples: int = 1000, random_state: int = 0) -> pd.DataFrame:
+        """Compare with what was measured, where both have the same change of the same layer.
+
+        Parameters
+        ----------
+        damage : Damage
+            What `ablate` measured.
+        n_resamples : int
+            How often the layers are drawn again for the interval.
+        random_state : int
+            Seed of these draws.
+
+        Returns
+        -------
+        DataFrame
+            One row per intervention: ``intervention``, ``n`` (changes that both have), ``rank_correlation``
+            (Spearman's, of what was predicted with the measured divergence), ``low, high`` (its 95 % interval, by
+            drawing layers with replacement), ``of_relative`` (that of the relative size of the change with the
+            divergence). NaN for fewer than four changes.
+        """
+        keys = ["intervention", "layer", "what"]
+        measured = damage.frame.drop_duplicates(keys)[[*keys, "kl"]]
+        both = self.frame.merge(measured, on=keys)
+        rng = np.random.default_rng(random_state)
+        rows = []
+        for intervention in self.frame["intervention"].unique():
+            part = both[both["intervention"] == intervention]
+            found, low, high = _rank_correlation(part, "predicted", n_resamples, rng)
+            relative, _, _ = _rank_correlation(part, "relative", 0, rng)
+            rows.append((intervention, len(part), found, low, high, relative))
+        return pd.DataFrame(rows, columns=["intervention", "n", "rank_correlation", "low", "high", "of_relative"])
+
+    def __str__(self) -> str:
+        lines = [f"{self.n_samples} samples of epoch {self.epoch}; predicted from maps and gradients, not measured"]
+        for intervention in self.frame["intervention"].unique():
+            of = self.frame["intervention"] == intervention
+            lines.append(f"{intervention}: {of.sum()} changes; those that would do least:")
+            for _, row in self.least(intervention).iterrows():
+                how = f" ({row['how']})" if row["how"] else ""
+                error = SIGMAS * row["predicted_se"]
+                lines.append(
+                    f"  {row['layer']}, {row['what']}{how}: {row['predicted']:.3g} (± {error:.2g}); noise of the same "
+                    f"norm {row['null']:.3g}"
+                )
+        if len(self.skipped):
+            lines.append(f"{self.skipped['layer'].nunique()} layers were left out by some; .skipped says why.")
+        return "\n".join(lines)
+
+
+def predict_damage(
+    run: Run,
+    *,
+    epoch: int | None = None,
+    snapshot: int | None = None,
+    layers: Sequence[str] | None = None,
+    samples: Sequence[int] | None = None,
+    max_bytes: int = 1 << 30,
+) -> PredictedDamage:
+    """Predict what changes of a network would do to its loss, from the maps and gradients that a run holds.
+
+    Of a change that an intervention makes in a layer's maps, and the gradient of the loss there, the product is taken
+    element by element, squared, summed over channels and positions; the mean over images is the predicted damage. It
+    ranks changes of one intervention, and its size means little. Of depth, whose changes are large, not even its ranks
+    can be relied on; how well they agree with those measured is what `PredictedDamage.agreement` tells. Measure the
+    most promising changes by ``ablate(predicted=...)``.
+
+    - ``depth``: a layer's output becomes what the layer was given. Needs the layer before, recorded, of equal shape.
+    - ``width``: channels of a convolution, as the next layer reads them, become what the others predict of them
+      linearly; those first whose unpredicted part times the gradient's energy is least. Whether a channel is tied to
+      those of other layers, as in a residual stream, is not known without the network.
+    - ``kernel size``: a convolution's output becomes the least-squares fit of an inner part of its kernel. Needs the
+      layer before.
+    - ``resolution``: a convolution's maps are averaged 2 and 4 times, and brought back.
+
+    Parameters
+    ----------
+    run : Run
+        A run with gradients, recorded with whole maps: no crop, no averaging down, all channels. A loss that sums over
+        the samples gives units that do not depend on the size of the batches.
+    epoch, snapshot : int, optional
+        Which snapshot; by default the last.
+    layers : sequence of str, optional
+        Names of layers; all by default.
+    samples : sequence of int, optional
+        Dataset indices; by default all that the snapshot holds.
+    max_bytes : int
+        Memory that may be taken.
+
+    Returns
+    -------
+    PredictedDamage
+        ``.frame`` has a row per change.
+
+    Raises
+    ------
+    TypeError
+        For what is not a run.
+    ValueError
+        For layers, samples or snapshots that do not exist, a run without gradients, or fewer than two images.
+    MemoryError
+        Where one image's maps do not fit.
+
+    References
+    ----------
+    Y. LeCun, J. Denker, S. Solla, Optimal brain damage, NIPS 1989 (damage from derivatives of the loss); P. Molchanov,
+    A. Mallya, S. Tyree, I. Frosio, J. Kautz, Importance estimation for neural network pruning, CVPR 2019 (its square).
+    """
+    if not isinstance(run, Run):
+        raise TypeError(f"predict_damage received a {type(run).__name__}; expected Run, made by open_run(path)")
+    if isinstance(layers, str):
+        raise TypeError(f"layers is the string {layers!r}; expected a sequence of names: [{layers!r}]")
+    names = list(run.layers) if layers is None else [run[name].name for name in layers]
+    number = len(run) - 1 if epoch is None and snapshot is None else run.resolve(epoch=epoch, snapshot=snapshot)
+    known = [name for name in names if "gradient" in run[name].quantities]
+    if not known:
+        raise ValueError(
+            f"{run.path} holds no gradients of {', '.join(names[:5])}; expected some: record them with "
+            f'Recorder(..., record=("activation", "gradient")) and recorder.snapshot(..., loss=loss)'
+        )
+    rows: list[tuple[object, ...]] = []
+    skipped: list[LeftOut] = []
+    chosen = run[known[0]].vectors("sample", snapshots=[number], samples=samples).samples
+    if len(chosen) < 2:
+        raise ValueError("there is one image; expected several, of which there are means and standard errors")
+    for name in known:
+        size = _images_at_once(run, run[name], max_bytes)
+        blocks = [chosen[start : start + size] for start in range(0, len(chosen), size)]
+        maps = StoredMaps(run, snapshot=number, blocks=blocks)
+        found = list(changed_maps(maps, name))
+        skipped += [each for each in found if isinstance(each, LeftOut)]
+        changes = [each for each in found if isinstance(each, ChangedMaps)]
+        rows += [_row(change, *scores) for change, scores in zip(changes, _scores(maps, changes), strict=True)]
+    return PredictedDamage(
+        frame=pd.DataFrame(rows, columns=PredictedDamage.COLUMNS),
+        skipped=pd.DataFrame([asdict(each) for each in skipped], columns=["intervention", "layer", "reason"]),
+        n_samples=len(chosen),
+        snapshot=number,
+        epoch=int(run.snapshots["epoch"].iloc[number]),
+    )
+
+
+def _row(change: ChangedMaps, scores: torch.Tensor, variance: float) -> tuple[object, ...]:
+    """Return a row of `PredictedDamage.frame`, of the scores of all images: of the change, of noise, of its square."""
+    found, null, square = scores
+    values = [part for each in (found, null, null - found) for part in _mean_and_error(each)]
+    relative = float(square.mean()) / variance if variance > 0 else float("nan")
+    return (change.intervention, change.layer, change.what, change.how, change.amount, *values, relative)
+
+
+def _scores(maps: StoredMaps, changes: Sequence[ChangedMaps]) -> list[tuple[torch.Tensor, float]]:
+    """Return for each change a Tensor of (3, n_samples), see `_scores_of`, and the variance of the maps."""
+    found: list[list[torch.Tensor]] = [[] for _ in changes]
+    variances: dict[str, float] = {}
+    for at in dict.fromkeys(change.at for change in changes):
+        layer = maps.run[at]
+        variances[at] = maps.variance(layer)
+        for values, slope, *before in maps.blocks(layer, gradient=True, given=True):
+            for change, scores in zip(changes, found, strict=True):
+                if change.at == at:
+                    away = change.difference(values, before[0] if before else None)
+                    scores.append(_scores_of(away.flatten(1), slope.flatten(1)))
+    return [(torch.cat(scores, dim=1), variances[change.at]) for change, scores in zip(changes, found, strict=True)]
+
+
+def _scores_of(away: torch.Tensor, slope: torch.Tensor) -> torch.Tensor:
+    """Return the score of each image's change, that of noise of its norm, and the square of the norm."""
+    changed = (away * slope).square().sum(1, dtype=torch.float64)
+    square = away.square().sum(1, dtype=torch.float64)
+    return torch.stack([changed, square / away.shape[1] * slope.square().sum(1, dtype=torch.float64), square])
+
+
+def _mean_and_error(values: torch.Tensor) -> tuple[float, float]:
+    return float(values.mean()), float(values.std() / len(values) ** 0.5)
+
+
+def _images_at_once(run: Run, layer: Layer, max_bytes: int) -> int:
+    """Return how many images are read at a time."""
+    inputs = run[layer.input.layer] if layer.input is not None and layer.input.layer in run.layers else layer
+    patches = 1 if layer.kernel is None else int(np.prod(layer.kernel.size))
+    one = 8 * max(int(np.prod(layer.shape[2:])), patches * int(np.prod(inputs.shape[2:])))
+    if _COPIES * one > max_bytes:
+        raise MemoryError(
+            f"one image of layer {layer.name!r} takes {_COPIES * one / 2**20:,.0f} MiB while it is changed, the budget "
+            f"is {max_bytes / 2**20:,.0f} MiB; raise max_bytes, or leave the layer out"
+        )
+    return max(1, min(_BLOCK_BYTES, max_bytes // _COPIES) // one)
+
+
+def _rank_correlation(
+    part: pd.DataFrame, column: str, n_resamples: int, rng: np.random.Generator
+) -> tuple[float, float, float]:
+    """Return Spearman's correlation of a column with the divergence measured, and its interval over layers."""
+    if len(part) < 4:
+        return float("nan"), float("nan"), float("nan")
+    values = part[[column, "kl"]].to_numpy(np.float64)
+    found = float(np.corrcoef(rankdata(values, axis=0).T)[0, 1])
+    by_layer = list(part.groupby("layer").indices.values())
+    drawn = []
+    for _ in range(n_resamples):
+        chosen = np.concatenate([by_layer[k] for k in rng.integers(len(by_layer), size=len(by_layer))])
+        again = rankdata(values[chosen], axis=0)
+        if (again.std(axis=0) > 0).all():
+            drawn.append(float(np.corrcoef(again.T)[0, 1]))
+    low, high = np.quantile(drawn, [0.025, 0.975]) if drawn else (np.nan, np.nan)
+    return found, float(low), float(high)

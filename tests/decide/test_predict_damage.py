@@ -1,0 +1,191 @@
+"""Predicted damage: by hand, against changes made in the network itself, and beside what ablation measures."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import TensorDataset
+
+import fmcluster as fm
+from fmcluster.decide import Depth, Groups, KernelSize, PredictedDamage, Resolution, Width, predict_damage
+from fmcluster.store import Run
+
+
+def summed(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return functional.cross_entropy(outputs, targets, reduction="sum")
+
+
+def recorded(model: nn.Module, probe: TensorDataset, path: Path, **options: Any) -> Run:
+    how = {"layers": re.compile(".*"), "record": ("activation", "gradient"), "dtype": "float32", "batch_size": 7}
+    with fm.Recorder(model.eval(), path, probe=probe, **how | options) as recorder:
+        recorder.snapshot(epoch=4, loss=summed)
+    return fm.open_run(path)
+
+
+@pytest.fixture
+def run(residual: nn.Module, probe: TensorDataset, tmp_path: Path) -> Run:
+    return recorded(residual, probe, tmp_path / "run.zarr")
+
+
+def rows(found: PredictedDamage, intervention: str) -> pd.DataFrame:
+    return found.frame[found.frame["intervention"] == intervention].set_index(["layer", "what"])
+
+
+def maps_of(run: Run, layer: str) -> tuple[torch.Tensor, torch.Tensor]:
+    stored = run[layer]
+    return tuple(torch.from_numpy(each.read(epoch=4)).double() for each in (stored, stored.gradient))
+
+
+def score(change: torch.Tensor, slope: torch.Tensor) -> tuple[float, float, float]:
+    """Prediction, its standard error, and that of noise, from the definition."""
+    each = (change * slope).square().flatten(1).sum(1)
+    noise = change.square().flatten(1).mean(1) * slope.square().flatten(1).sum(1)
+    return each.mean().item(), (each.std() / len(each) ** 0.5).item(), noise.mean().item()
+
+
+def test_depth_and_resolution_are_their_definitions(run: Run) -> None:
+    found = predict_damage(run)
+    maps, slope = maps_of(run, "block1")
+    row = rows(found, "depth").loc["block1", "replaced by the identity"]
+    before = torch.relu(maps_of(run, "bn")[0])
+    expected = score(before - maps, slope)
+    np.testing.assert_allclose(row[["predicted", "predicted_se", "null"]].astype(float), expected, rtol=1e-4)
+    maps, slope = maps_of(run, "stem")
+    small = maps.unflatten(2, (4, 2)).unflatten(4, (4, 2)).mean((3, 5))
+    back = functional.interpolate(small, size=(8, 8), mode="bilinear", align_corners=False)
+    row = rows(found, "resolution").loc["stem", "8 x 8 to 4 x 4"]
+    expected = score(back - maps, slope)
+    np.testing.assert_allclose(row[["predicted", "predicted_se", "null"]].astype(float), expected, rtol=1e-4)
+    variance = (maps - maps.mean((0, 2, 3), keepdim=True)).square().flatten(1).sum(1).mean()
+    np.testing.assert_allclose(row["relative"], (back - maps).square().flatten(1).sum(1).mean() / variance, rtol=1e-4)
+    assert found.epoch == 4
+    assert found.n_samples == 24
+
+
+def test_the_inner_kernel_is_the_least_squares_fit_of_what_the_layer_returned(run: Run) -> None:
+    maps, slope = maps_of(run, "block2.conv1")
+    given = maps_of(run, "block1")[0]
+    columns = given[:, :, ::2, ::2].movedim(1, -1).reshape(-1, 8)  # of stride 2, padded by 1: the middle of the kernel
+    design = np.column_stack([columns.numpy(), np.ones(len(columns))])
+    target = maps.movedim(1, -1).reshape(-1, 16).numpy()
+    fit = design @ np.linalg.lstsq(design, target, rcond=None)[0]
+    change = torch.from_numpy(fit - target).reshape(24, 4, 4, 16).movedim(-1, 1)
+    row = rows(predict_damage(run), "kernel size").loc["block2.conv1", "3 x 3 to 1 x 1"]
+    np.testing.assert_allclose(row[["predicted", "null"]].astype(float), score(change, slope)[::2], rtol=1e-3)
+
+
+def test_removed_channels_are_the_least_squares_fit_of_the_others(plain: nn.Module, tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(5)
+    probe = TensorDataset(torch.randn(12, 3, 8, 8, generator=generator), torch.arange(12) % 4)
+    run = recorded(plain, probe, tmp_path / "run.zarr")
+    maps, slope = maps_of(run, "relu1")  # where the second convolution reads the channels of the first
+    flat = maps.movedim(1, -1).reshape(-1, 6).numpy()
+    energy = slope.square().mean((0, 2, 3)).numpy()
+    losses = []
+    for channel in range(6):
+        others = np.column_stack([np.delete(flat, channel, axis=1), np.ones(len(flat))])
+        fit = others @ np.linalg.lstsq(others, flat[:, channel], rcond=None)[0]
+        losses.append((np.mean((fit - flat[:, channel]) ** 2) * energy[channel], fit))
+    least = int(np.argmin([loss for loss, _ in losses]))
+    change = torch.zeros_like(maps)
+    change[:, least] = torch.from_numpy(losses[least][1]).reshape(12, 8, 8) - maps[:, least]
+    row = rows(predict_damage(run), "width").loc["conv1", "1 of 6 channels removed"]
+    np.testing.assert_allclose(row["predicted"], score(change, slope)[0], rtol=1e-3)
+
+
+def test_small_changes_cost_what_is_predicted(residual: nn.Module, probe: TensorDataset, run: Run) -> None:
+    """The signed sum of gradient times change is the change of the loss, as the change goes to zero."""
+    maps, slope = maps_of(run, "block1.conv2")
+    small = functional.avg_pool2d(maps, 2)
+    change = functional.interpolate(small, size=(8, 8), mode="bilinear", align_corners=False) - maps
+    expected = (change * slope).sum().item()
+
+    def hook(_module: nn.Module, _args: Any, output: torch.Tensor) -> torch.Tensor:
+        return output + 1e-4 * change.to(output.dtype)
+
+    model = residual.double()
+    images, labels = probe.tensors
+    with torch.no_grad():
+        before = summed(model(images.double()), labels)
+        handle = model.block1.conv2.register_forward_hook(hook)
+        after = summed(model(images.double()), labels)
+        handle.remove()
+    np.testing.assert_allclose((after - before).item() / 1e-4, expected, rtol=1e-2)
+
+
+def test_blocks_of_one_image_give_the_same(run: Run) -> None:
+    layers = ["bn", "block1.conv2"]
+    whole = predict_damage(run, layers=layers).frame
+    parts = predict_damage(run, layers=layers, max_bytes=12 * 8 * 9 * 8 * 64).frame
+    assert len(whole) > 3
+    pd.testing.assert_frame_equal(whole, parts, rtol=1e-4)
+
+
+def test_agreement_is_that_of_ranks(run: Run, residual: nn.Module, probe: TensorDataset) -> None:
+    found = predict_damage(run)
+    asked = [Depth(), KernelSize(), Resolution(), Width(shares=(0.25, 0.5, 0.75))]
+    damage = fm.ablate(residual, probe, interventions=asked, n_null=0)
+    agreement = found.agreement(damage).set_index("intervention")
+    both = found.frame.merge(
+        damage.frame[["intervention", "layer", "what", "kl"]], on=["intervention", "layer", "what"]
+    )
+    for intervention, part in both.groupby("intervention"):
+        row = agreement.loc[intervention]
+        assert row["n"] == len(part) > 0
+        if len(part) < 4:
+            assert np.isnan(row["rank_correlation"])
+            continue
+        expected = part["predicted"].rank().corr(part["kl"].rank())
+        np.testing.assert_allclose(row["rank_correlation"], expected)
+        assert row["low"] <= row["high"]
+    assert agreement.loc["width", "rank_correlation"] > 0.5
+
+
+def test_only_what_is_promising_is_measured(run: Run, residual: nn.Module, probe: TensorDataset) -> None:
+    predicted = predict_damage(run)
+    asked = [Resolution(), KernelSize(), Groups(counts=(2,))]
+    some = fm.ablate(residual, probe, interventions=asked, predicted=predicted, n_promising=2, n_null=0)
+    every = fm.ablate(residual, probe, interventions=asked, n_null=0)
+    promising = {name: set(predicted.least(name, n=2)["layer"]) for name in ("resolution", "kernel size")}
+    for name, layers in promising.items():
+        there = set(predicted.frame.loc[predicted.frame["intervention"] == name, "layer"])
+        unknown = set(every.frame.loc[every.frame["intervention"] == name, "layer"]) - there
+        assert set(some.frame.loc[some.frame["intervention"] == name, "layer"]) == layers | unknown
+        passed_over = some.skipped[some.skipped["reason"].str.contains("among the 2 that are predicted to do least")]
+        assert set(passed_over.loc[passed_over["intervention"] == name, "layer"]) == there - layers
+    of_groups = [each.frame[each.frame["intervention"] == "groups"].reset_index(drop=True) for each in (some, every)]
+    pd.testing.assert_frame_equal(*of_groups)
+
+
+def test_what_is_not_known_is_said(residual: nn.Module, probe: TensorDataset, tmp_path: Path) -> None:
+    run = recorded(residual, probe, tmp_path / "run.zarr", layers=["block1.conv2", "block2"], max_size=4)
+    found = predict_damage(run)
+    reasons = found.skipped.set_index(["layer", "intervention"])["reason"]
+    assert reasons["block1.conv2", "all"] == "a part of its maps was recorded, or their averages"
+    assert reasons["block2", "depth"] == "what it was given is not recorded"
+    assert "layers were left out by some" in str(found)
+
+
+def test_what_cannot_be_asked(run: Run, residual: nn.Module, probe: TensorDataset, tmp_path: Path) -> None:
+    assert fm.predict_damage is predict_damage
+    with pytest.raises(TypeError, match="predict_damage received a str; expected Run, made by open_run"):
+        predict_damage("run.zarr")
+    with pytest.raises(TypeError, match=r"layers is the string 'stem'; expected a sequence of names: \['stem'\]"):
+        predict_damage(run, layers="stem")
+    with pytest.raises(ValueError, match="nothing was predicted of 'groups'; expected one of"):
+        predict_damage(run, layers=["stem"]).least("groups")
+    with pytest.raises(ValueError, match="there is one image"):
+        predict_damage(run, samples=[0])
+    with pytest.raises(MemoryError, match="while it is changed, the budget is"):
+        predict_damage(run, max_bytes=1000)
+    path = tmp_path / "plain.zarr"
+    with fm.Recorder(residual, path, probe=probe, layers=["stem"]) as recorder:
+        recorder.snapshot(epoch=0)
+    with pytest.raises(ValueError, match="holds no gradients of stem; expected some"):
+        predict_damage(fm.open_run(path))
