@@ -11,7 +11,7 @@ import numpy.typing as npt
 from scipy.spatial.distance import pdist, squareform
 
 from ._canonical import canonical, weighted
-from ._kernels import FEWEST_SAMPLES, flatten_kernel, rbf_kernel, warn_of_bias
+from ._cka import FEWEST_SAMPLES, flatten_kernel, rbf_kernel, warn_of_bias
 from ._results import Array
 
 __all__ = ["cca", "linear_cka", "procrustes", "pwcca", "rbf_cka", "svcca"]

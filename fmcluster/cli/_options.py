@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..vectors import VIEWS
 from ._app import number_of_bytes
 
 if TYPE_CHECKING:
@@ -27,9 +28,7 @@ MaxBytes = Annotated[
     int | None,
     typer.Option(parser=number_of_bytes, metavar="SIZE", help="Refuse a run that is larger, such as 500MB or 20GB."),
 ]
-View = Annotated[
-    str, typer.Option(help="What a row is: channel, feature_map, sample, position, or a pattern as einops has them.")
-]
+View = Annotated[str, typer.Option(help=f"What a row is: {', '.join(VIEWS)}, or a pattern as einops has them.")]
 NumberOfClusters = Annotated[int, typer.Option("--clusters", help="Number of clusters (k-means).")]
 RandomState = Annotated[
     int, typer.Option("--random-state", min=0, max=2**32 - 1, help="Seed of everything that is drawn at random.")

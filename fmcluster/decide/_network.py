@@ -17,6 +17,7 @@ from ._trace import Call, Key, Trace
 Hooks = Mapping[str, Callable[..., Any]]
 PARAMETRIC = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 NORMALIZATION = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
+KEPT_BYTES = 256 << 20  # of patch moments: of a ResNet-18's convolutions, all but the last three
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +76,7 @@ class Network:
         self.modules: dict[str, nn.Module] = {name: module for name, module in model.named_modules() if name}
         self._batches = batches
         self._loss = loss
+        self._patch_moments: dict[str, torch.Tensor] = {}
 
     @property
     def has_loss(self) -> bool:
@@ -215,11 +217,23 @@ class Network:
     def patch_moments(self, layer: str) -> torch.Tensor:
         """Return the second moments of what a convolution's kernel sees, in the order of its weights, in float64.
 
+        Interventions ask for those of all layers, one intervention after the other. The first that fit into
+        `KEPT_BYTES` are kept: to drop the oldest for the newest would drop each just before it is asked for again.
+
         Returns
         -------
         Tensor of shape (groups, k, k), float64
-            k is the number of weights of an output channel.
+            k is the number of weights of an output channel. Not to be changed.
         """
+        if layer in self._patch_moments:
+            return self._patch_moments[layer]
+        moments = self._sum_patches(layer)
+        if moments.nbytes + sum(each.nbytes for each in self._patch_moments.values()) <= KEPT_BYTES:
+            self._patch_moments[layer] = moments
+        return moments
+
+    def _sum_patches(self, layer: str) -> torch.Tensor:
+        """Sum up the outer products of what a convolution's kernel sees, over the whole probe."""
         module = self.modules[layer]
         assert isinstance(module, nn.Conv2d)
         total: torch.Tensor | None = None

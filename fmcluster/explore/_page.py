@@ -9,8 +9,9 @@ from ..plot.drawing import metric_title, metrics_to_draw, snapshot_titles
 from ..report.charts import layout_of, metric_chart
 from ..report.content import choose_layers, diverged_lines
 from ..store import Run
+from ..vectors import VIEWS
 from ._figures import sample_names
-from ._questions import CLUSTERERS, QUANTITIES, VIEWS
+from ._questions import CLUSTERERS, QUANTITIES
 
 MOST_METRICS = 4
 TICK, LOOK = 400, 10_000  # milliseconds between two looks at the answer, and at the run

@@ -11,7 +11,6 @@ from ..analysis import ResultCache, Similarity, TopImages, analyze, cluster, sim
 from ..report.content import LayerContent
 from ..store import Layer, Run
 
-VIEWS = ("channel", "feature_map", "sample", "position")
 CLUSTERERS = ("KMeans", "AgglomerativeClustering", "GaussianMixture", "HDBSCAN")
 QUANTITIES = ("activation", "gradient")
 MAX_BYTES = 1 << 30

@@ -16,8 +16,9 @@ from zarr.storage import LocalStore
 
 from ..errors import StoreError
 from ..vectors import new_block
+from ._checksums import check_identity
 from ._compat import array_in_memory, padded_array, read_bytes, stored_bytes
-from ._shards import HEADER, ShardLayout, check_frame, check_frames, check_identity, read_shard, shard_layout
+from ._shards import HEADER, ShardLayout, check_frame, check_frames, read_shard, shard_layout
 
 MOST_BYTES = 8 << 30  # of a file that is not on this machine
 
@@ -42,7 +43,7 @@ def chunk_keys(array: zarr.Array[Any], *slices: slice) -> list[str]:
 
 
 class Vouched(Protocol):
-    """What the commits say of a run's files; see `Checksums`."""
+    """What the commits say of a run's files; see `Commits`."""
 
     def constant(self, path: str, *, key: str) -> str | None:
         """Return the checksums of a file of an array without an axis of snapshots; None: there is no such file."""

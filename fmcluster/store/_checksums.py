@@ -1,4 +1,4 @@
-"""Checksums of a run: of each of its files, the CRC-32C of every chunk, as the commit recorded it.
+"""Checksums: the CRC-32C of each chunk of a run's files, noted by the commit and compared with what is read.
 
 A chunk carries a checksum of its own, which tells that its bytes are whole, but not that they are the ones that were
 written there: a file that was swapped for another of the same shape passes. What a commit recorded tells that.
@@ -7,28 +7,66 @@ written there: a file that was swapped for another of the same shape passes. Wha
 import json
 import os
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
-from zarr.abc.store import Store
-
-from ..errors import StoreError
-from ._arrays import chunk_key
-from ._check_root import LARGEST
-from ._compat import read_bytes
-from ._format import CHECKSUMS
+from google_crc32c import value as crc32c
 
 Files = Mapping[str, Mapping[str, str]]
 """By array, and by the name of a file: its chunks' checksums, eight hexadecimal digits each, in order."""
+
+_NONE = "--------"
+
+
+def checksum_digits(checksum: int | None) -> str:
+    """Return what is noted of a chunk: eight hexadecimal digits, or ``--------`` for one that is not there."""
+    return _NONE if checksum is None else f"{checksum:08x}"
+
+
+def committed_checksum(checksums: str, *, chunk: int) -> int | None:
+    """Return the checksum that was committed of one of a file's chunks; None: it is not there."""
+    digits = checksums[8 * chunk : 8 * chunk + 8]
+    return None if digits == _NONE else int(digits, 16)
+
+
+def check_identity(ending: bytes, expected: int | None) -> None:
+    """See that the checksum that a chunk ends with is the one that was committed.
+
+    Raises
+    ------
+    ValueError
+        Where it is another.
+    """
+    if len(ending) != 4 or _number(ending) != expected:
+        raise ValueError("a chunk is not the one that was committed")
+
+
+def checked_bytes(data: bytes, *, expected: int | None) -> bytes:
+    """Return bytes without the checksum that they end with, once it fits, and is `expected` where that is known.
+
+    Raises
+    ------
+    ValueError
+        Where it does not fit, or is another.
+    """
+    if expected is not None:
+        check_identity(data[-4:], expected)
+    if _number(data[-4:]) != crc32c(data[:-4]):
+        raise ValueError("a CRC-32C checksum does not fit")
+    return data[:-4]
 
 
 def checksum_of(path: Path) -> str:
     """Return the checksum that a file of one chunk ends with, as eight hexadecimal digits."""
     with path.open("rb") as file:
         file.seek(-4, os.SEEK_END)
-        return _digits(file.read())
+        return checksum_at_end(file.read())
+
+
+def checksum_at_end(data: bytes) -> str:
+    """Return the checksum that the bytes of one chunk end with, as eight hexadecimal digits."""
+    return checksum_digits(_number(data[-4:]))
 
 
 def encode_files(files: Files) -> str:
@@ -41,61 +79,6 @@ def record_digest(record: bytes) -> str:
     return sha256(record).hexdigest()
 
 
-class Checksums:
-    """What the commits of a run vouch for; those of a snapshot are read when they are first asked for.
-
-    Parameters
-    ----------
-    run : str
-        Where the run lies, for messages.
-    store : zarr.abc.store.Store
-        Where its files are.
-    commits : sequence of mapping
-        One per snapshot, with the SHA-256 of its checksums.
-    constant : mapping
-        The checksums of the arrays that do not change from snapshot to snapshot.
-    """
-
-    def __init__(self, run: str, *, store: Store, commits: Sequence[Mapping[str, Any]], constant: Files) -> None:
-        self._run = run
-        self._store = store
-        self._commits = commits
-        self._constant = constant
-        self._known: dict[int, Files] = {}
-
-    def constant(self, path: str, *, key: str) -> str | None:
-        """Return the checksums of a file of an array without an axis of snapshots; None: there is no such file."""
-        return self._constant.get(path, {}).get(key)
-
-    def at(self, snapshot: int, *, path: str, key: str) -> str | None:
-        """Return the checksums of a file of a snapshot; None: it holds nothing but fill values, and does not exist.
-
-        Raises
-        ------
-        StoreError
-            Where the snapshot's checksums are not those that were committed.
-        """
-        if snapshot not in self._known:
-            self._known[snapshot] = self._read(snapshot)
-        return self._known[snapshot].get(path, {}).get(key)
-
-    def _read(self, snapshot: int) -> Files:
-        name = f"{CHECKSUMS}/{chunk_key(snapshot)}"
-        record = read_bytes(self._store, name, at_most=LARGEST) or b""
-        if record_digest(record) != self._commits[snapshot]["checksums"]:
-            raise StoreError(
-                f"{self._run} is damaged: {name} is {'not the file that was committed' if record else 'missing'}. It "
-                f"vouches for the other files of snapshot {snapshot}, so that none of these is read; restore it from a "
-                f"copy. `fmcluster verify` lists all damage."
-            )
-        try:
-            files = json.loads(record[8:-4])  # one string: their number and its length before it, a checksum after it
-            if not all(isinstance(each, str) for keys in files.values() for each in keys.values()):
-                raise TypeError("a checksum is no string")
-        except (ValueError, TypeError, AttributeError, RecursionError) as error:
-            raise StoreError(f"{self._run} is damaged: {name} holds no checksums ({error}).") from error
-        return {**files, CHECKSUMS: {chunk_key(snapshot): _digits(record[-4:])}}
-
-
-def _digits(checksum: bytes) -> str:
-    return f"{struct.unpack('<I', checksum)[0]:08x}"
+def _number(ending: bytes) -> int:
+    (number,) = struct.unpack("<I", ending)
+    return int(number)

@@ -39,7 +39,7 @@ def finite_snapshots(run: "Run", layers: Sequence[str]) -> list[int]:
     run.resolve(snapshot=0)
     diverged = find_diverged(run, layers)
     broken = set(diverged["snapshot"].tolist())
-    found = [number for number in run.snapshots["snapshot"].tolist() if number not in broken]
+    found = [snapshot for snapshot in run.snapshots["snapshot"].tolist() if snapshot not in broken]
     if not found:
         raise ValueError(
             f"at each of the {len(run)} snapshots, layers gave NaN or infinite values (at the first, "

@@ -267,7 +267,7 @@ class Layer(LayerDescription):
         """
         self._run.resolve(snapshot=0)
         numbers = range(self.shape[0]) if snapshots is None else snapshots
-        chosen = [self._run.resolve(snapshot=number) for number in numbers]
+        chosen = [self._run.resolve(snapshot=snapshot) for snapshot in numbers]
         for name, given in (("snapshots", chosen), ("samples", samples)):
             if given is not None and len(given) == 0:
                 raise ValueError(f"{name} is empty; pass at least one, or None for all")
@@ -290,8 +290,8 @@ class Layer(LayerDescription):
         if samples is None:
             return self._run.common_samples(snapshots)
         wanted = integers(samples, "samples")
-        for number in snapshots:
-            self._run.slots(number, wanted)
+        for snapshot in snapshots:
+            self._run.slots(snapshot, wanted)
         return wanted
 
     def channel_indices(self, channels: Selection) -> npt.NDArray[np.int64]:

@@ -15,13 +15,13 @@ import zarr
 
 from ..errors import StoreError
 from ._arrays import StoredArray, shard_shape
-from ._check_root import check_no_links, check_root, read_root
-from ._checksums import Checksums
+from ._check_root import check_no_links
+from ._commits import Commits
+from ._committed_root import committed_root
 from ._compat import careful_pipeline, group_from_metadata, open_store
 from ._diverged import find_diverged, finite_snapshots
-from ._format import LOSS_SCALE, STATISTICS, RunKind, array_path, layer_path, statistics_path
+from ._format import KEY, LOSS_SCALE, STATISTICS, RunKind, array_path, layer_path, statistics_path
 from ._layer import Layer
-from ._metadata import check_digest, checked_attributes
 from ._slots import last_slots, ranges
 
 if TYPE_CHECKING:
@@ -88,16 +88,14 @@ class Run:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        root = read_root(path)
-        self._attributes = checked_attributes(path, root.get("attributes"))
-        check_root(path, root)
-        check_digest(path, root)
-        if self.is_local:
-            check_no_links(Path(path), nodes=root["consolidated_metadata"]["metadata"])
+        root = committed_root(path)
+        self._attributes: dict[str, Any] = root["attributes"][KEY]
         self.nodes: dict[str, dict[str, Any]] = root["consolidated_metadata"]["metadata"]
+        if self.is_local:
+            check_no_links(Path(path), nodes=self.nodes)
         self._group = _group(path, root)
         about = {name: self._attributes[name] for name in ("commits", "constant")}
-        self._checksums = Checksums(path, store=self._group.store, **about)
+        self._commits = Commits(path, store=self._group.store, **about)
         self._indices: dict[int, npt.NDArray[np.int64]] = {}
         self._nonfinite: dict[str, npt.NDArray[np.bool_]] = {}
         self.kind: RunKind = self._attributes.get("kind", "probe")
@@ -384,7 +382,7 @@ class Run:
         except KeyError:
             raise StoreError(f"{self.path} is damaged: its metadata does not name {path}") from None
         assert isinstance(array, zarr.Array)
-        return StoredArray(array, run=self.path, vouched=self._checksums)
+        return StoredArray(array, run=self.path, vouched=self._commits)
 
     def layer_path(self, name: str) -> str:
         """Return the path of a layer's group in the hierarchy."""

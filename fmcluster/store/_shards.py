@@ -23,8 +23,9 @@ import numpy.typing as npt
 from google_crc32c import value as crc32c
 from numcodecs.zstd import compress, decompress  # type: ignore[import-untyped]
 
+from ._checksums import check_identity, checked_bytes, checksum_digits, committed_checksum
+
 _NOTHING = 2**64 - 1  # offset and length of a chunk that is not there
-_NO_CHECKSUM = "--------"
 _BLOCK = 4096
 HEADER = 18  # bytes of the longest header of a Zstandard frame
 _BUFFER = 8 << 20
@@ -116,13 +117,13 @@ def write_shard(
             box = values[tuple(slice(start, start + step) for start, step in zip(corner, chunks, strict=True))]
             if not box.size:
                 index += [_NOTHING, _NOTHING]
-                checksums.append(_NO_CHECKSUM)
+                checksums.append(checksum_digits(None))
                 continue
             data = compress(_whole(box, chunks), level)
             checksum = crc32c(data)
             file.append(data)
             file.append(struct.pack("<I", checksum))
-            checksums.append(f"{checksum:08x}")
+            checksums.append(checksum_digits(checksum))
             index += [at, len(data) + 4]
             at += len(data) + 4
         table = struct.pack(f"<{len(index)}Q", *index)
@@ -165,7 +166,7 @@ def read_shard(
         index = _index(file, prod(per_axis)).reshape(*per_axis, 2)
         for ordinal in product(*touched):
             offset, length = (int(number) for number in index[ordinal])
-            expected = _expected(checksums, int(np.ravel_multi_index(ordinal, per_axis)))
+            expected = committed_checksum(checksums, chunk=int(np.ravel_multi_index(ordinal, per_axis)))
             inside, within = [], []
             for where, step, at, n in zip(ordinal, layout.chunks, start, out.shape, strict=True):
                 first, last = max(where * step, at), min((where + 1) * step, at + n)
@@ -175,7 +176,7 @@ def read_shard(
             if offset == length == _NOTHING and expected is None:
                 target[...] = np.nan
                 continue
-            data = _checked(file, offset, length, expected)
+            data = checked_bytes(_part(file, offset, length), expected=expected)
             check_frame(data[:HEADER], nbytes=nbytes)
             chunk = decompress(data)
             if len(chunk) != nbytes:
@@ -199,7 +200,7 @@ def check_frames(path: Path, layout: ShardLayout, *, checksums: str) -> None:
     nbytes = prod(layout.chunks) * np.dtype(layout.dtype).itemsize
     with _opened(path) as file:
         for number, (offset, length) in enumerate(_index(file, n_chunks).tolist()):
-            expected = _expected(checksums, number)
+            expected = committed_checksum(checksums, chunk=number)
             if offset == length == _NOTHING and expected is None:
                 continue
             check_frame(_part(file, offset, min(length, HEADER)), nbytes=nbytes)
@@ -229,18 +230,6 @@ def check_frame(header: bytes, *, nbytes: int) -> None:
         raise ValueError(f"a chunk says that it unpacks to {size if width else 'any number of'} bytes, not {nbytes}")
 
 
-def check_identity(checksum: bytes, expected: int | None) -> None:
-    """See that the checksum that a chunk ends with is the one that was committed.
-
-    Raises
-    ------
-    ValueError
-        Where it is another.
-    """
-    if len(checksum) != 4 or struct.unpack("<I", checksum)[0] != expected:
-        raise ValueError("a chunk is not the one that was committed")
-
-
 def _opened(source: Path | bytes) -> FileIO | BytesIO:
     return BytesIO(source) if isinstance(source, bytes) else source.open("rb", buffering=0)
 
@@ -248,13 +237,8 @@ def _opened(source: Path | bytes) -> FileIO | BytesIO:
 def _index(file: FileIO | BytesIO, n_chunks: int) -> npt.NDArray[np.uint64]:
     """Return the offset and the length of each chunk, ndarray of shape (n_chunks, 2)."""
     size = 16 * n_chunks + 4
-    return np.frombuffer(_checked(file, file.seek(0, os.SEEK_END) - size, size, None), "<u8").reshape(n_chunks, 2)
-
-
-def _expected(checksums: str, number: int) -> int | None:
-    """Return the checksum that was committed of a chunk; None: it is beyond the values."""
-    digits = checksums[8 * number : 8 * number + 8]
-    return None if digits == _NO_CHECKSUM else int(digits, 16)
+    table = checked_bytes(_part(file, file.seek(0, os.SEEK_END) - size, size), expected=None)
+    return np.frombuffer(table, "<u8").reshape(n_chunks, 2)
 
 
 def _part(file: FileIO | BytesIO, offset: int, length: int) -> bytes:
@@ -263,16 +247,6 @@ def _part(file: FileIO | BytesIO, offset: int, length: int) -> bytes:
         raise ValueError("the file is too short")
     file.seek(offset)
     return file.read(length)
-
-
-def _checked(file: FileIO | BytesIO, offset: int, length: int, expected: int | None) -> bytes:
-    """Return the bytes that lie somewhere before their checksum, which is `expected` where that is known."""
-    data = _part(file, offset, length)
-    if expected is not None:
-        check_identity(data[-4:], expected)
-    if struct.unpack("<I", data[-4:])[0] != crc32c(data[:-4]):
-        raise ValueError("a CRC-32C checksum does not fit")
-    return data[:-4]
 
 
 def _whole(box: npt.NDArray[Any], chunks: tuple[int, ...]) -> npt.NDArray[Any]:

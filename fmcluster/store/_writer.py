@@ -16,14 +16,16 @@ from filelock import FileLock, Timeout
 
 from ..errors import StoreError
 from ._arrays import chunk_key, chunk_keys
-from ._check_root import check_no_links, check_root, load_root
+from ._check_root import check_no_links
 from ._checksums import checksum_of, encode_files, record_digest
+from ._committed_root import committed_root
 from ._compat import array_from_metadata
 from ._create import Mode, create_array, create_arrays, prepare_folder
 from ._disk import flush, replace_file
 from ._escape import escape
 from ._format import (
     CHECKSUMS,
+    KEY,
     LOSS_SCALE,
     VERSION,
     LayerSpec,
@@ -34,7 +36,7 @@ from ._format import (
     statistics_path,
 )
 from ._loss_scale import check_loss_scale
-from ._metadata import UNFINISHED, check_digest, checked_attributes, root_metadata
+from ._metadata import UNFINISHED, root_metadata
 from ._pending import PendingShards
 from ._shards import ShardLayout, shard_layout
 
@@ -88,10 +90,8 @@ class RunWriter:
             raise
 
     def _resume(self) -> None:
-        root = load_root(self.path)
-        self.attributes = checked_attributes(str(self.path), root["attributes"])
-        check_root(str(self.path), root)
-        check_digest(str(self.path), root)
+        root = committed_root(str(self.path))
+        self.attributes = root["attributes"][KEY]
         check_no_links(self.path)
         self._nodes = root["consolidated_metadata"]["metadata"]
         self._visible = set(self._nodes)

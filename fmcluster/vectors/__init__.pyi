@@ -5,4 +5,6 @@ from ._vectors import Scaling as Scaling
 from ._vectors import Source as Source
 from ._vectors import Vectors as Vectors
 from ._vectors import make_vectors as make_vectors
+from ._views import VIEWS as VIEWS
+from ._views import View as View
 from ._views import split_box as split_box

@@ -84,7 +84,7 @@ class Vectors:
     Attributes
     ----------
     view : str
-        A name in `views.VIEWS`, or an einops pattern.
+        A name in `VIEWS`, or an einops pattern.
     snapshots : tuple of int
         Numbers of the snapshots, in order.
     samples : ndarray of shape (n_samples,), int64

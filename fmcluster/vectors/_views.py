@@ -1,16 +1,60 @@
-"""Views as einops patterns over ``n c h w``, and boxes of these axes."""
+"""Views: what a row is, by name or as an einops pattern over ``n c h w``; and boxes of these axes."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 
 Box = Mapping[str, slice]  # where each of the axes n, c, h is cut; one that is missing is whole
 
+
+@dataclass(frozen=True)
+class View:
+    """What a row of a matrix is.
+
+    Attributes
+    ----------
+    pattern : str
+        As einops has it: the row axes and the feature axes.
+    row : str
+        What a row is called.
+    meaning : str
+        What it is.
+    together : str
+        What is so of rows that lie close together.
+    """
+
+    pattern: str
+    row: str
+    meaning: str
+    together: str
+
+
 VIEWS = {
-    "channel": "n c h w -> c (n h w)",
-    "feature_map": "n c h w -> (n c) (h w)",
-    "sample": "n c h w -> n (c h w)",
-    "position": "n c h w -> (n h w) c",
+    "channel": View(
+        "n c h w -> c (n h w)",
+        row="channel",
+        meaning="one channel: its response to all images, at all positions",
+        together="Neighbors respond in the same way",
+    ),
+    "feature_map": View(
+        "n c h w -> (n c) (h w)",
+        row="feature map",
+        meaning="one feature map: a channel on one image",
+        together="Maps that lie together have like patterns",
+    ),
+    "sample": View(
+        "n c h w -> n (c h w)",
+        row="sample",
+        meaning="one image as the layer sees it",
+        together="Images that lie together are similar to the network",
+    ),
+    "position": View(
+        "n c h w -> (n h w) c",
+        row="position",
+        meaning="one position of one image, over all channels",
+        together="Neighbors look the same to the network",
+    ),
 }
 _PATTERN = re.compile(r"\s*n c h w\s*->\s*(\w|\([\w ]+\))\s+(\w|\([\w ]+\))\s*")
 
@@ -23,7 +67,7 @@ def parse_view(view: str) -> tuple[str, str]:
     >>> parse_view("channel"), parse_view("n c h w -> (n c) (h w)")
     (('c', 'nhw'), ('nc', 'hw'))
     """
-    match = _PATTERN.fullmatch(VIEWS.get(view, view))
+    match = _PATTERN.fullmatch(VIEWS[view].pattern if view in VIEWS else view)
     groups = [re.sub(r"\W", "", group) for group in match.groups()] if match else []
     if sorted("".join(groups)) != sorted("nchw"):
         near = get_close_matches(view, VIEWS, n=1)

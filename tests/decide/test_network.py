@@ -1,11 +1,12 @@
 """Facts of a network: shapes, calls, costs, moments; against definitions in NumPy."""
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
 from fmcluster.capture import ModelInputs
-from fmcluster.decide import Network
+from fmcluster.decide import Network, _network
 
 
 def test_moments_of_what_a_layer_is_given(plain, probe) -> None:
@@ -19,6 +20,21 @@ def test_moments_of_what_a_layer_is_given(plain, probe) -> None:
     np.testing.assert_allclose(covariance.numpy(), np.cov(rows.T, bias=True), rtol=1e-4, atol=1e-6)
     patches = nn.functional.unfold(given, 5, padding=2).movedim(1, -1).reshape(-1, 150).double().numpy()
     np.testing.assert_allclose(of.patch_moments("conv2")[0].numpy(), patches.T @ patches, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(("kept_bytes", "passes"), [(1 << 20, 2), (150 * 150 * 8, 3), (0, 4)])
+def test_patch_moments_are_summed_up_once_as_far_as_they_may_be_kept(
+    kept_bytes: int, passes: int, plain, probe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_network, "KEPT_BYTES", kept_bytes)
+    of = Network(plain.eval(), [ModelInputs((probe.tensors[0],))], loss=None)
+    shown = []
+    monkeypatch.setattr(of, "show_all", lambda: shown.append(of.show(0)))
+    found = [of.patch_moments(layer) for layer in ("conv2", "conv1", "conv2", "conv1")]
+    assert len(shown) == passes
+    assert found[0].shape == (1, 150, 150)
+    for first, second in zip(found[:2], found[2:], strict=True):
+        assert torch.equal(first, second)
 
 
 def test_facts_are_in_the_order_of_the_calls_and_count_them(residual, probe) -> None:

@@ -9,7 +9,7 @@ import fmcluster as fm
 from fmcluster.analysis import Faithfulness
 from fmcluster.plot import cluster_palette
 from fmcluster.report.charts._charts import metric_chart
-from fmcluster.report.content._words import faithfulness_line
+from fmcluster.report.content._words import faithfulness_line, row_meaning, row_noun
 from tests.report.small_report import Written
 
 
@@ -126,6 +126,14 @@ def test_words_follow_the_numbers() -> None:
     assert bad.count("do not read") == 2
     assert "too few points" in none
     assert "not available" in none
+
+
+def test_words_for_the_rows_of_a_view() -> None:
+    assert [row_noun(view) for view in ("feature_map", "n c h w -> h (n c w)")] == ["feature maps", "rows"]
+    assert row_meaning("sample") == (
+        "one image as the layer sees it. Images that lie together are similar to the network"
+    )
+    assert row_meaning("n c h w -> h (n c w)") == "one row of the view n c h w -> h (n c w)"
 
 
 def test_the_facade_has_the_report() -> None:

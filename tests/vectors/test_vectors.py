@@ -45,9 +45,13 @@ class Maps:
         return out
 
 
+def pattern_of(view: str) -> str:
+    return VIEWS[view].pattern if view in VIEWS else view
+
+
 def matrix(maps: np.ndarray, view: str) -> np.ndarray:
     """One snapshot's (n, c, h, w) as rows by features, after the letters of the view's own pattern."""
-    left, right = VIEWS.get(view, view).split("->")
+    left, right = pattern_of(view).split("->")
     letters = re.sub(r"[^nchw]", "", left)
     order = re.sub(r"[^nchw]", "", right)
     groups = [re.sub(r"\W", "", group) for group in re.findall(r"\([^)]*\)|\w", right)]
@@ -258,7 +262,7 @@ def test_einops_agrees() -> None:
         vectors = make_vectors(
             Maps(values), view, snapshots=[0, 1], samples=np.arange(3), n_rows=None, scaling="none", random_state=0
         )
-        rows = np.concatenate([einops.rearrange(one, VIEWS.get(view, view)) for one in values])
+        rows = np.concatenate([einops.rearrange(one, pattern_of(view)) for one in values])
         np.testing.assert_array_equal(vectors.to_numpy(), rows)
         blocks = list(vectors.feature_blocks(max_bytes=100))
         np.testing.assert_array_equal(np.concatenate(blocks, axis=1), rows)

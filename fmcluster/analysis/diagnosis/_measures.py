@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from ...store import Layer
 from ...vectors import Vectors
-from .._kernels import flatten_kernel
+from .._cka import flatten_kernel
 from .._results import Array, Labels
 from ..components import accumulate_gram
 from ._channels import ChannelEvidence, examine_channels

@@ -13,7 +13,7 @@ import pandas as pd
 
 from ...store import Run
 from ...vectors import Vectors
-from .._kernels import FEWEST_SAMPLES, flatten_kernel, rbf_kernel, warn_of_bias
+from .._cka import FEWEST_SAMPLES, flatten_kernel, rbf_kernel, warn_of_bias
 from .._parallel import own_threads, run_each
 from .._results import Array
 from .._validation import require

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import torch
 
 from .._options import Reduction
-from ._kernels import CONVERTS, sum_planes
 from ._moments import Moments
+from ._numba import CONVERTS, sum_planes
 
 LARGEST = {"float16": 65504.0, "float32": float(np.finfo(np.float32).max)}
 OVERFLOW = {"float16": 65520.0, "float32": 2.0**128 - 2.0**103}  # the first number that rounds to infinity

@@ -3,9 +3,9 @@ from ._change import Intervention as Intervention
 from ._change import Skipped as Skipped
 from ._depth import Depth as Depth
 from ._direction import Direction as Direction
-from ._kernel import Groups as Groups
-from ._kernel import KernelSize as KernelSize
-from ._kernel import Separable as Separable
+from ._groups import Groups as Groups
+from ._kernel_size import KernelSize as KernelSize
 from ._resolution import Resolution as Resolution
 from ._rewind import Rewind as Rewind
+from ._separable import Separable as Separable
 from ._width import Width as Width

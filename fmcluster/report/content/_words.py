@@ -3,6 +3,7 @@
 import math
 
 from ...analysis import Faithfulness
+from ...vectors import VIEWS
 from ._layer_content import LayerContent
 
 
@@ -47,26 +48,19 @@ def how_it_was_made(content: LayerContent) -> str:
 
 def row_noun(view: str) -> str:
     """Return what a row of a view is called in the plural."""
-    return {"channel": "channels", "feature_map": "feature maps", "sample": "samples", "position": "positions"}.get(
-        view, "rows"
-    )
+    return f"{one_row(view)}s"
 
 
 def one_row(view: str) -> str:
     """Return what a row of a view is called in the singular."""
-    return {"channel": "channel", "feature_map": "feature map", "sample": "sample", "position": "position"}.get(
-        view, "row"
-    )
+    return VIEWS[view].row if view in VIEWS else "row"
 
 
 def row_meaning(view: str) -> str:
     """Say what a point in the embeddings is."""
-    return {
-        "channel": "one channel: its response to all images, at all positions. Neighbors respond in the same way",
-        "feature_map": "one feature map: a channel on one image. Maps that lie together have like patterns",
-        "sample": "one image as the layer sees it. Images that lie together are similar to the network",
-        "position": "one position of one image, over all channels. Neighbors look the same to the network",
-    }.get(view, f"one row of the view {view}")
+    if view not in VIEWS:
+        return f"one row of the view {view}"
+    return f"{VIEWS[view].meaning}. {VIEWS[view].together}"
 
 
 def _nearness(share: float) -> str:

@@ -1,4 +1,4 @@
-"""Centered kernels of samples, whose alignment is CKA: what the metrics on arrays and those on runs share."""
+"""Kernels of CKA: centered and flattened, so that products of them are alignments; for arrays and runs alike."""
 
 import warnings
 from math import sqrt

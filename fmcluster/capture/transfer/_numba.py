@@ -1,4 +1,4 @@
-"""Kernels for the processor: an output rounded to float16 and summed up by plane, in one read."""
+"""Kernels by Numba, for the processor: an output rounded to float16 and summed up by plane, in one read."""
 
 import platform
 from collections.abc import Callable

@@ -1,0 +1,110 @@
+"""Convolutions whose weights are replaced by the best of a simpler kind, for what each of them is given."""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from .._network import Network
+from ._change import Change, Skipped
+
+MOST_WEIGHTS = 4608  # of an output channel: their second moments take 170 MB
+
+
+@dataclass(frozen=True, eq=False)
+class Refitted:
+    """A weight to use instead of a convolution's.
+
+    Attributes
+    ----------
+    weight : Tensor
+        Of the same shape.
+    amount : float
+        How much of a change it is; see `Change`.
+    what : str
+        The amount in words.
+    saved : float
+        Which share of the convolution's costs it saves.
+    """
+
+    weight: torch.Tensor
+    amount: float
+    what: str
+    saved: float
+
+
+def refit_convolutions(
+    network: Network,
+    layers: Collection[str] | None,
+    *,
+    intervention: str,
+    amounts: Callable[[nn.Conv2d], Sequence[int]],
+    refit: Callable[[torch.Tensor, torch.Tensor, Sequence[int]], Iterator[Refitted]],
+) -> Iterator[Change | Skipped]:
+    """Yield a change for each convolution and each amount of an intervention, or why it cannot be asked.
+
+    Parameters
+    ----------
+    network : Network
+        The network.
+    layers : collection of str, optional
+        Names of modules; by default all.
+    intervention : str
+        What asks for the changes.
+    amounts : callable
+        Returns how much of a convolution may be asked for, such as sizes; where there is nothing, it is passed over.
+    refit : callable
+        Makes of a weight, of its `Network.patch_moments` and of these amounts a new weight for each amount.
+    """
+    for name in network.layers:
+        module = network.modules[name]
+        if not isinstance(module, nn.Conv2d) or (layers is not None and name not in layers):
+            continue
+        if not (asked := amounts(module)):
+            continue
+        if (reason := _unfit(network, name)) is not None:
+            yield Skipped(intervention, name, reason)
+            continue
+        for found in refit(network.weight(name), network.patch_moments(name), asked):
+            yield Change(
+                intervention,
+                name,
+                found.amount,
+                found.what,
+                weights={f"{name}.weight": found.weight},
+                saves=network.facts[name].costs.times(found.saved, kept=0),
+            )
+
+
+def refit_inner(weight: torch.Tensor, moments: torch.Tensor, *, inner: torch.Tensor) -> torch.Tensor:
+    """Return weights that are zero but at `inner`, and come closest to what the whole of them returned."""
+    groups = len(moments)
+    flat = torch.unflatten(weight.double().flatten(1), 0, (groups, -1))
+    inner = inner.to(weight.device)
+    out = torch.zeros_like(flat)
+    for group in range(groups):
+        cross = flat[group] @ moments[group][:, inner]
+        out[group][:, inner] = solve(moments[group][inner][:, inner], cross.T).T
+    return out.flatten(0, 1).reshape(weight.shape).to(weight.dtype)
+
+
+def solve(matrix: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Solve for a positive semidefinite matrix, in the least-norm sense where it is singular."""
+    values, vectors = torch.linalg.eigh(matrix)
+    good = values > values[-1].clamp_min(0) * 1e-10
+    inverse = torch.where(good, 1 / torch.where(good, values, 1.0), 0.0)
+    solved: torch.Tensor = vectors @ (inverse[:, None] * (vectors.T @ right))
+    return solved
+
+
+def _unfit(network: Network, name: str) -> str | None:
+    """Say why a convolution's kernel cannot be replaced."""
+    weight = network.weight(name)
+    if not network.is_convolution(name):
+        return "it is called several times, or pads with other values than zeros"
+    if f"{name}.weight" not in network.tensors:
+        return "its weight is computed from others (a parametrization)"
+    if weight[0].numel() > MOST_WEIGHTS:
+        return f"an output channel has {weight[0].numel():,} weights; the refit takes {MOST_WEIGHTS:,} at most"
+    return None

@@ -1,0 +1,75 @@
+"""Groups: convolutions whose channels are split, which go together chosen, and the rest refitted."""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import nn
+
+from .._network import Network
+from ._change import Change, Skipped
+from ._convolutions import Refitted, refit_convolutions, refit_inner
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Asks whether grouped convolutions would do: which channels go together is chosen, and the rest refitted.
+
+    Attributes
+    ----------
+    counts : tuple of int
+        Numbers of groups; of each layer, those that divide its channels.
+    """
+
+    counts: tuple[int, ...] = (2, 4, 8)
+
+    @property
+    def name(self) -> str:
+        """What it is called in the table."""
+        return "groups"
+
+    def changes(self, network: Network, layers: Collection[str] | None) -> Iterator[Change | Skipped]:
+        """Return a change for each layer and each number of groups."""
+        return refit_convolutions(network, layers, intervention=self.name, amounts=self._counts, refit=_refit)
+
+    def _counts(self, module: nn.Conv2d) -> list[int]:
+        outputs, inputs = module.out_channels, module.in_channels
+        fitting = [n for n in self.counts if outputs % n == 0 and inputs % n == 0 and inputs > n]
+        return fitting if module.groups == 1 else []
+
+
+def _refit(weight: torch.Tensor, moments: torch.Tensor, counts: Sequence[int]) -> Iterator[Refitted]:
+    _, inputs, height, width = weight.shape
+    positions = height * width
+    power = moments[0].diagonal().reshape(inputs, positions).mean(1)
+    energy = (weight.double().square().sum((2, 3)) * power).cpu().numpy()
+    for count in counts:
+        out_group, in_group = _assign(energy, count)
+        made = torch.zeros_like(weight)
+        for group in range(count):
+            rows = torch.as_tensor(np.flatnonzero(out_group == group), device=weight.device)
+            inner = torch.as_tensor(in_group == group, device=weight.device).repeat_interleave(positions)
+            made[rows] = refit_inner(weight[rows], moments, inner=inner)
+        yield Refitted(made, amount=1 - 1 / count, what=f"{count} groups", saved=1 - 1 / count)
+
+
+def _assign(energy: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the groups, all of one size, of outputs and of inputs that keep most of the energy (a local optimum)."""
+    outputs, inputs = energy.shape
+    in_group = np.repeat(np.arange(count), inputs // count)
+    out_group = np.repeat(np.arange(count), outputs // count)
+    best = -1.0
+    for _ in range(20):
+        kept = np.stack([energy[:, in_group == group].sum(1) for group in range(count)], axis=1)
+        out_group = linear_sum_assignment(np.repeat(kept, outputs // count, axis=1), maximize=True)[1]
+        out_group = out_group // (outputs // count)
+        kept = np.stack([energy[out_group == group].sum(0) for group in range(count)], axis=1)
+        in_group = linear_sum_assignment(np.repeat(kept, inputs // count, axis=1), maximize=True)[1]
+        in_group = in_group // (inputs // count)
+        total = float(energy[out_group[:, None] == in_group[None, :]].sum())
+        if total <= best:
+            break
+        best = total
+    return out_group, in_group

@@ -1,0 +1,63 @@
+"""Kernel size: smaller kernels, the inner weights refitted for what the layer is given."""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from .._network import Network
+from ._change import Change, Skipped
+from ._convolutions import Refitted, refit_convolutions, refit_inner
+
+
+@dataclass(frozen=True)
+class KernelSize:
+    """Asks how large kernels have to be: the inner kernel is refitted, and the rings around it are gone.
+
+    The inner weights are those that come closest, in the mean square over the probe, to what the layer returned.
+
+    Attributes
+    ----------
+    sizes : tuple of int
+        Sizes of a side; of each layer, those below its own.
+    """
+
+    sizes: tuple[int, ...] = (5, 3, 1)
+
+    @property
+    def name(self) -> str:
+        """What it is called in the table."""
+        return "kernel size"
+
+    def changes(self, network: Network, layers: Collection[str] | None) -> Iterator[Change | Skipped]:
+        """Return a change for each layer and each smaller size."""
+        return refit_convolutions(network, layers, intervention=self.name, amounts=self._sizes, refit=_refit)
+
+    def _sizes(self, module: nn.Conv2d) -> list[int]:
+        return [size for size in self.sizes if size < max(module.kernel_size)]
+
+
+def _refit(weight: torch.Tensor, moments: torch.Tensor, sizes: Sequence[int]) -> Iterator[Refitted]:
+    _, inputs, height, width = weight.shape
+    for size in sizes:
+        kept = _inner((height, width), size)
+        share = float(kept.sum()) / kept.numel()
+        yield Refitted(
+            refit_inner(weight, moments, inner=kept.flatten().repeat(inputs)),
+            amount=1 - share,
+            what=f"{height} x {width} to {min(size, height)} x {min(size, width)}",
+            saved=1 - share,
+        )
+
+
+def _inner(kernel: tuple[int, ...], size: int) -> torch.Tensor:
+    """Return which positions of a kernel are within the size, around its middle."""
+    out = torch.zeros(*kernel, dtype=torch.bool)
+    where = []
+    for length in kernel:
+        inner = min(size, length)
+        start = (length - inner) // 2
+        where.append(slice(start, start + inner))
+    out[tuple(where)] = True
+    return out

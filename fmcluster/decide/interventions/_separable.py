@@ -1,0 +1,61 @@
+"""Separable convolutions: kernels for each input channel, then 1 x 1, refitted for what the layer is given."""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import nn
+
+from .._network import Network
+from ._change import Change, Skipped
+from ._convolutions import Refitted, refit_convolutions, solve
+
+
+@dataclass(frozen=True)
+class Separable:
+    """Asks whether depthwise-separable convolutions would do: r kernels for each input channel, then 1 x 1.
+
+    Attributes
+    ----------
+    ranks : tuple of int
+        How many kernels each input channel gets. They are those of the weights' singular vectors; the 1 x 1 weights are
+        refitted on the probe.
+
+    References
+    ----------
+    J. Guo et al., Network decoupling: from regular to depthwise separable convolutions, BMVC 2018.
+    """
+
+    ranks: tuple[int, ...] = (1, 2, 3)
+
+    @property
+    def name(self) -> str:
+        """What it is called in the table."""
+        return "separable"
+
+    def changes(self, network: Network, layers: Collection[str] | None) -> Iterator[Change | Skipped]:
+        """Return a change for each layer and each rank."""
+        return refit_convolutions(network, layers, intervention=self.name, amounts=self._ranks, refit=_refit)
+
+    def _ranks(self, module: nn.Conv2d) -> list[int]:
+        most = min(prod(module.kernel_size), module.out_channels)
+        return [rank for rank in self.ranks if rank < most] if module.groups == 1 else []
+
+
+def _refit(weight: torch.Tensor, moments: torch.Tensor, ranks: Sequence[int]) -> Iterator[Refitted]:
+    outputs, inputs, height, width = weight.shape
+    flat = weight.double().flatten(2)  # outputs, inputs, positions
+    _, _, right = torch.linalg.svd(flat.permute(1, 0, 2), full_matrices=False)
+    for rank in ranks:
+        kernels = right[:, :rank]  # inputs, rank, positions
+        spread = torch.block_diag(*kernels)  # type: ignore[no-untyped-call]  # (inputs * rank, inputs * positions)
+        target = flat.flatten(1) @ moments[0] @ spread.T
+        points = solve(spread @ moments[0] @ spread.T, target.T).T
+        dense = outputs * inputs * height * width
+        yield Refitted(
+            (points @ spread).reshape(weight.shape).to(weight.dtype),
+            amount=1 - rank / min(height * width, outputs),
+            what=f"depthwise-separable, {rank} kernel{'s' if rank > 1 else ''} for each input channel",
+            saved=max(0.0, 1 - (inputs * rank * height * width + inputs * rank * outputs) / dense),
+        )
