@@ -5,6 +5,7 @@ from ._estimate import estimate as estimate
 from ._inputs import ModelInputs as ModelInputs
 from ._inputs import ToInputs as ToInputs
 from ._isolation import isolated as isolated
+from ._links import kernel_geometry as kernel_geometry
 from ._plain_model import device_of as device_of
 from ._plain_model import plain_model as plain_model
 from ._probe_set import Probe as Probe

@@ -3,6 +3,11 @@
 from collections.abc import Sequence
 
 import torch
+from torch.nn import functional
+
+from ..store import KernelGeometry
+
+MOST_WEIGHTS = 4608  # of an output channel: their second moments take 170 MB
 
 
 def solve(matrix: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
@@ -32,8 +37,29 @@ def inner_weights(kernel: Sequence[int], size: int) -> torch.Tensor:
     return out
 
 
+def kernel_patches(inputs: torch.Tensor, kernel: KernelGeometry) -> torch.Tensor:
+    """Return what a kernel sees of its inputs.
+
+    Parameters
+    ----------
+    inputs : Tensor of shape (n_samples, n_channels, height, width)
+        What the convolution is given.
+    kernel : KernelGeometry
+        Where it looks.
+
+    Returns
+    -------
+    Tensor of shape (groups, n_samples, n_positions, n_weights)
+        In the order of the weights of an output channel.
+    """
+    (top, bottom), (left, right) = kernel.padding
+    padded = functional.pad(inputs, [left, right, top, bottom])
+    seen = functional.unfold(padded, kernel.size, dilation=kernel.dilation, stride=kernel.stride)
+    return torch.unflatten(seen, 1, (kernel.groups, -1)).permute(1, 0, 3, 2)
+
+
 def predict_from_others(
-    mean: torch.Tensor, covariance: torch.Tensor, removed: torch.Tensor
+    mean: torch.Tensor, covariance: torch.Tensor, *, removed: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Predict some channels linearly from the others.
 

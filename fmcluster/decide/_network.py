@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional
 
-from ..capture import ModelInputs, isolated
+from ..capture import ModelInputs, isolated, kernel_geometry
 from ._costs import Costs
+from ._least_squares import kernel_patches
 from ._trace import Call, Key, Trace
 
 Hooks = Mapping[str, Callable[..., Any]]
@@ -234,19 +234,15 @@ class Network:
 
     def _sum_patches(self, layer: str) -> torch.Tensor:
         """Sum up the outer products of what a convolution's kernel sees, over the whole probe."""
-        module = self.modules[layer]
-        assert isinstance(module, nn.Conv2d)
+        geometry = kernel_geometry(self.modules[layer])
+        assert geometry is not None
         total: torch.Tensor | None = None
 
         def take(_module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
             nonlocal total
-            for image in torch.split(args[0].detach(), 8):
-                padded = functional.pad(image, _padding(module))
-                patches = functional.unfold(
-                    padded, _pair(module.kernel_size), dilation=_pair(module.dilation), stride=_pair(module.stride)
-                )
-                grouped = torch.unflatten(patches, 1, (module.groups, -1)).permute(1, 0, 3, 2).flatten(1, 2).double()
-                products = grouped.transpose(1, 2) @ grouped
+            for images in torch.split(args[0].detach(), 8):
+                patches = kernel_patches(images, geometry).flatten(1, 2).double()
+                products = patches.transpose(1, 2) @ patches
                 total = products if total is None else total + products
 
         with self._hooked({layer: take}, before=True):
@@ -359,22 +355,3 @@ def _product(shape: tuple[int, ...]) -> float:
 def _as_rows(values: torch.Tensor) -> torch.Tensor:
     """Return channels as columns, and samples and positions as rows."""
     return values.detach().movedim(1, -1).reshape(-1, values.shape[1])
-
-
-def _padding(module: nn.Conv2d) -> list[int]:
-    """Return what `functional.pad` adds to the left, right, top and bottom."""
-    if module.padding == "valid":
-        return [0, 0, 0, 0]
-    if module.padding == "same":
-        out = []
-        for size, dilation in zip(reversed(_pair(module.kernel_size)), reversed(_pair(module.dilation)), strict=True):
-            total = dilation * (size - 1)
-            out += [total // 2, total - total // 2]
-        return out
-    height, width = (int(each) for each in module.padding)
-    return [width, width, height, height]
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    first, second = value
-    return int(first), int(second)

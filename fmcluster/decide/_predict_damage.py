@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 
 from ..analysis import SIGMAS, Damage
 from ..store import Layer, Run
-from ._changed_maps import ChangedMaps, LeftOut, StoredMaps, changed_maps
+from ._predicted_changes import LayerReader, LeftOut, PredictedChange, predicted_changes
 
 _BLOCK_BYTES = 64 << 20
 _COPIES = 12  # of a block of maps, in float32 and float64, while it is changed
@@ -196,11 +196,11 @@ def predict_damage(
     for name in known:
         size = _images_at_once(run, run[name], max_bytes)
         blocks = [chosen[start : start + size] for start in range(0, len(chosen), size)]
-        maps = StoredMaps(run, snapshot=number, blocks=blocks)
-        found = list(changed_maps(maps, name))
+        reader = LayerReader(run, snapshot=number, blocks=blocks)
+        found = list(predicted_changes(reader, name))
         skipped += [each for each in found if isinstance(each, LeftOut)]
-        changes = [each for each in found if isinstance(each, ChangedMaps)]
-        rows += [_row(change, *scores) for change, scores in zip(changes, _scores(maps, changes), strict=True)]
+        changes = [each for each in found if isinstance(each, PredictedChange)]
+        rows += [_row(change, *scores) for change, scores in zip(changes, _scores(reader, changes), strict=True)]
     return PredictedDamage(
         frame=pd.DataFrame(rows, columns=PredictedDamage.COLUMNS),
         skipped=pd.DataFrame([asdict(each) for each in skipped], columns=["intervention", "layer", "reason"]),
@@ -210,7 +210,7 @@ def predict_damage(
     )
 
 
-def _row(change: ChangedMaps, scores: torch.Tensor, variance: float) -> tuple[object, ...]:
+def _row(change: PredictedChange, scores: torch.Tensor, variance: float) -> tuple[object, ...]:
     """Return a row of `PredictedDamage.frame`, of the scores of all images: of the change, of noise, of its square."""
     found, null, square = scores
     values = [part for each in (found, null, null - found) for part in _mean_and_error(each)]
@@ -218,14 +218,14 @@ def _row(change: ChangedMaps, scores: torch.Tensor, variance: float) -> tuple[ob
     return (change.intervention, change.layer, change.what, change.how, change.amount, *values, relative)
 
 
-def _scores(maps: StoredMaps, changes: Sequence[ChangedMaps]) -> list[tuple[torch.Tensor, float]]:
+def _scores(reader: LayerReader, changes: Sequence[PredictedChange]) -> list[tuple[torch.Tensor, float]]:
     """Return for each change a Tensor of (3, n_samples), see `_scores_of`, and the variance of the maps."""
     found: list[list[torch.Tensor]] = [[] for _ in changes]
     variances: dict[str, float] = {}
     for at in dict.fromkeys(change.at for change in changes):
-        layer = maps.run[at]
-        variances[at] = maps.variance(layer)
-        for values, slope, *before in maps.blocks(layer, gradient=True, given=True):
+        layer = reader.run[at]
+        variances[at] = reader.variance(layer)
+        for values, slope, *before in reader.blocks(layer, gradient=True, given=True):
             for change, scores in zip(changes, found, strict=True):
                 if change.at == at:
                     away = change.difference(values, before[0] if before else None)

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from .._least_squares import MOST_WEIGHTS, solve
 from .._network import Network
 from ._change import Change, Skipped
-
-MOST_WEIGHTS = 4608  # of an output channel: their second moments take 170 MB
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,15 +86,6 @@ def refit_inner(weight: torch.Tensor, moments: torch.Tensor, *, inner: torch.Ten
         cross = flat[group] @ moments[group][:, inner]
         out[group][:, inner] = solve(moments[group][inner][:, inner], cross.T).T
     return out.flatten(0, 1).reshape(weight.shape).to(weight.dtype)
-
-
-def solve(matrix: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """Solve for a positive semidefinite matrix, in the least-norm sense where it is singular."""
-    values, vectors = torch.linalg.eigh(matrix)
-    good = values > values[-1].clamp_min(0) * 1e-10
-    inverse = torch.where(good, 1 / torch.where(good, values, 1.0), 0.0)
-    solved: torch.Tensor = vectors @ (inverse[:, None] * (vectors.T @ right))
-    return solved
 
 
 def _unfit(network: Network, name: str) -> str | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from .._least_squares import inner_weights
 from .._network import Network
 from ._change import Change, Skipped
 from ._convolutions import Refitted, refit_convolutions, refit_inner
@@ -41,7 +42,7 @@ class KernelSize:
 def _refit(weight: torch.Tensor, moments: torch.Tensor, sizes: Sequence[int]) -> Iterator[Refitted]:
     _, inputs, height, width = weight.shape
     for size in sizes:
-        kept = _inner((height, width), size)
+        kept = inner_weights((height, width), size)
         share = float(kept.sum()) / kept.numel()
         yield Refitted(
             refit_inner(weight, moments, inner=kept.flatten().repeat(inputs)),
@@ -49,15 +50,3 @@ def _refit(weight: torch.Tensor, moments: torch.Tensor, sizes: Sequence[int]) ->
             what=f"{height} x {width} to {min(size, height)} x {min(size, width)}",
             saved=1 - share,
         )
-
-
-def _inner(kernel: tuple[int, ...], size: int) -> torch.Tensor:
-    """Return which positions of a kernel are within the size, around its middle."""
-    out = torch.zeros(*kernel, dtype=torch.bool)
-    where = []
-    for length in kernel:
-        inner = min(size, length)
-        start = (length - inner) // 2
-        where.append(slice(start, start + inner))
-    out[tuple(where)] = True
-    return out

@@ -7,9 +7,10 @@ from math import prod
 import torch
 from torch import nn
 
+from .._least_squares import solve
 from .._network import Network
 from ._change import Change, Skipped
-from ._convolutions import Refitted, refit_convolutions, solve
+from ._convolutions import Refitted, refit_convolutions
 
 
 @dataclass(frozen=True)

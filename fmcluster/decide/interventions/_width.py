@@ -115,7 +115,7 @@ class _Replaced:
         self._removed = removed
         self._constant, self._weights = mean[removed], None
         if fold:
-            self._kept, self._weights, self._constant = predict_from_others(mean, covariance, removed)
+            self._kept, self._weights, self._constant = predict_from_others(mean, covariance, removed=removed)
 
     def __call__(self, given: torch.Tensor) -> torch.Tensor:
         out = given.clone()

@@ -1,4 +1,4 @@
-"""Changed maps: what interventions make of a layer's stored maps, fitted on the maps themselves."""
+"""Predicted changes: what interventions make of a layer's stored maps, fitted on the maps themselves."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from ..analysis.diagnosis import passes_on
 from ..store import KernelGeometry, Layer, Run
-from ._least_squares import inner_weights, order_by_redundancy, predict_from_others, solve
+from ._least_squares import MOST_WEIGHTS, inner_weights, kernel_patches, order_by_redundancy, predict_from_others, solve
 
 Difference = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 """Makes of maps, and of what the layer was given, the change of the maps: float32, of the same shape."""
@@ -19,11 +19,10 @@ Difference = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
 SIZES = (5, 3, 1)
 FACTORS = (2, 4)
-MOST_WEIGHTS = 4608  # of an output channel: their second moments take 170 MB
 
 
 @dataclass(frozen=True, eq=False)
-class ChangedMaps:
+class PredictedChange:
     """One change of a layer's maps.
 
     Attributes
@@ -56,7 +55,7 @@ class LeftOut:
     reason: str
 
 
-class StoredMaps:
+class LayerReader:
     """The maps of one snapshot of a run, read in blocks of images.
 
     Parameters
@@ -119,28 +118,28 @@ class StoredMaps:
         return torch.from_numpy(np.ascontiguousarray(values, np.float32))
 
 
-def changed_maps(maps: StoredMaps, name: str) -> Iterator[ChangedMaps | LeftOut]:
+def predicted_changes(reader: LayerReader, name: str) -> Iterator[PredictedChange | LeftOut]:
     """Yield the changes of a layer that its maps, and those of its neighbors, are enough for.
 
     Parameters
     ----------
-    maps : StoredMaps
-        The maps.
+    reader : LayerReader
+        Of the run.
     name : str
         The layer.
     """
-    layer = maps.run[name]
+    layer = reader.run[name]
     convolution = "Conv" in layer.module and layer.dimensions[2:] == ("channel", "height", "width")
     if not is_whole(layer):
         yield LeftOut("all", name, "a part of its maps was recorded, or their averages")
         return
-    given = maps.input_of(layer)
+    given = reader.input_of(layer)
     if not passes_on(layer.module):
         yield from _depth(layer, given)
     if convolution or "Linear" in layer.module:
-        yield from _width(maps, layer)
+        yield from _width(reader, layer)
     if convolution:
-        yield from _kernel_size(maps, layer, given)
+        yield from _kernel_size(reader, layer, given)
         yield from _resolution(layer)
 
 
@@ -148,21 +147,21 @@ def is_whole(layer: Layer) -> bool:
     return layer.crop is None and not layer.average_pooled and layer.n_channels == layer.n_output_channels
 
 
-def _depth(layer: Layer, given: Layer | None) -> Iterator[ChangedMaps | LeftOut]:
+def _depth(layer: Layer, given: Layer | None) -> Iterator[PredictedChange | LeftOut]:
     if given is None:
         yield LeftOut("depth", layer.name, "what it was given is not recorded")
     elif given.shape == layer.shape:
         difference: Difference = lambda maps, before: _of(before) - maps  # noqa: E731
-        yield ChangedMaps("depth", layer.name, "replaced by the identity", "", 1.0, layer.name, difference)
+        yield PredictedChange("depth", layer.name, "replaced by the identity", "", 1.0, layer.name, difference)
 
 
-def _resolution(layer: Layer) -> Iterator[ChangedMaps]:
+def _resolution(layer: Layer) -> Iterator[PredictedChange]:
     height, width = layer.shape[-2:]
     for factor in FACTORS:
         if height % factor or width % factor or min(height, width) < 2 * factor:
             continue
         what = f"{height} x {width} to {height // factor} x {width // factor}"
-        yield ChangedMaps("resolution", layer.name, what, "", 1 - 1 / factor**2, layer.name, _averaged(factor))
+        yield PredictedChange("resolution", layer.name, what, "", 1 - 1 / factor**2, layer.name, _averaged(factor))
 
 
 def _averaged(factor: int) -> Difference:
@@ -173,10 +172,10 @@ def _averaged(factor: int) -> Difference:
     return difference
 
 
-def _width(maps: StoredMaps, layer: Layer) -> Iterator[ChangedMaps | LeftOut]:
+def _width(reader: LayerReader, layer: Layer) -> Iterator[PredictedChange | LeftOut]:
     """Remove channels where the next layer reads them, behind what only passes them on."""
     at = layer
-    while len(users := maps.users_of(at)) == 1:
+    while len(users := reader.users_of(at)) == 1:
         user = users[0]
         fits = passes_on(user.module) and user.n_channels == layer.n_channels and is_whole(user)
         if not fits or "gradient" not in user.quantities:
@@ -185,21 +184,21 @@ def _width(maps: StoredMaps, layer: Layer) -> Iterator[ChangedMaps | LeftOut]:
     width = layer.n_channels
     if width < 2 or at.dimensions[2:] not in (("channel",), ("channel", "height", "width")):
         return
-    mean, covariance, energy = _moments(maps, at)
+    mean, covariance, energy = _moments(reader, at)
     order = order_by_redundancy(covariance, energy)
     for count in sorted({min(width - 1, max(1, round(share * width))) for share in SHARES}):
         removed = order[:count]
-        kept, weights, constant = predict_from_others(mean, covariance, removed)
+        kept, weights, constant = predict_from_others(mean, covariance, removed=removed)
         what = f"{count} of {width} channels removed"
         difference = _predicted(removed, kept, weights, constant)
-        yield ChangedMaps("width", layer.name, what, "redundancy, folded", count / width, at.name, difference)
+        yield PredictedChange("width", layer.name, what, "redundancy, folded", count / width, at.name, difference)
 
 
-def _moments(maps: StoredMaps, layer: Layer) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _moments(reader: LayerReader, layer: Layer) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return mean and covariance of the channels over all positions, and the mean square of their gradients."""
     zero = torch.zeros((), dtype=torch.float64)
     total, squares, energy, count = zero, zero, zero, 0
-    for values, slope in maps.blocks(layer, gradient=True):
+    for values, slope in reader.blocks(layer, gradient=True):
         rows = values.movedim(1, -1).reshape(-1, values.shape[1]).double()
         total, squares, count = total + rows.sum(0), squares + rows.T @ rows, count + len(rows)
         energy = energy + slope.double().square().movedim(1, -1).reshape(len(rows), -1).sum(0)
@@ -217,7 +216,7 @@ def _predicted(removed: torch.Tensor, kept: torch.Tensor, weights: torch.Tensor,
     return difference
 
 
-def _kernel_size(maps: StoredMaps, layer: Layer, given: Layer | None) -> Iterator[ChangedMaps | LeftOut]:
+def _kernel_size(reader: LayerReader, layer: Layer, given: Layer | None) -> Iterator[PredictedChange | LeftOut]:
     """Refit an inner part of the kernel to what the layer returned, with a constant for each channel."""
     kernel = layer.kernel
     if kernel is None or not (sizes := [size for size in SIZES if size < max(kernel.size)]):
@@ -229,7 +228,7 @@ def _kernel_size(maps: StoredMaps, layer: Layer, given: Layer | None) -> Iterato
     if n_weights > MOST_WEIGHTS:
         yield LeftOut("kernel size", layer.name, f"an output channel has {n_weights} weights, over {MOST_WEIGHTS}")
         return
-    squares, products = _patch_moments(maps, layer, kernel)
+    squares, products = _patch_moments(reader, layer, kernel)
     height, width = kernel.size
     for size in sizes:
         inner = inner_weights(kernel.size, size).flatten().repeat(given.n_channels // kernel.groups)
@@ -240,13 +239,13 @@ def _kernel_size(maps: StoredMaps, layer: Layer, given: Layer | None) -> Iterato
         what = f"{height} x {width} to {min(size, height)} x {min(size, width)}"
         amount = 1 - float(inner.double().mean())
         difference = _refitted(kernel, chosen, fitted.float())
-        yield ChangedMaps("kernel size", layer.name, what, "", amount, layer.name, difference)
+        yield PredictedChange("kernel size", layer.name, what, "", amount, layer.name, difference)
 
 
-def _patch_moments(maps: StoredMaps, layer: Layer, kernel: KernelGeometry) -> tuple[torch.Tensor, torch.Tensor]:
+def _patch_moments(reader: LayerReader, layer: Layer, kernel: KernelGeometry) -> tuple[torch.Tensor, torch.Tensor]:
     """Return second moments of a kernel's patches, and a constant, and their products with the outputs, by group."""
     squares = products = torch.zeros((), dtype=torch.float64)
-    for values, before in maps.blocks(layer, given=True):
+    for values, before in reader.blocks(layer, given=True):
         for some, inputs in zip(torch.split(values, 8), torch.split(before, 8), strict=True):
             patches = _patches(inputs, kernel).flatten(1, 2).double()
             outputs = (
@@ -259,11 +258,8 @@ def _patch_moments(maps: StoredMaps, layer: Layer, kernel: KernelGeometry) -> tu
 
 def _patches(inputs: torch.Tensor, kernel: KernelGeometry) -> torch.Tensor:
     """Return what a kernel sees, and a constant: Tensor of shape (groups, n_samples, n_positions, n_weights + 1)."""
-    (top, bottom), (left, right) = kernel.padding
-    padded = functional.pad(inputs, [left, right, top, bottom])
-    seen = functional.unfold(padded, kernel.size, dilation=kernel.dilation, stride=kernel.stride)
-    grouped = torch.unflatten(seen, 1, (kernel.groups, -1)).permute(1, 0, 3, 2)
-    return torch.cat([grouped, torch.ones(*grouped.shape[:-1], 1)], dim=-1)
+    seen = kernel_patches(inputs, kernel)
+    return torch.cat([seen, torch.ones(*seen.shape[:-1], 1)], dim=-1)
 
 
 def _refitted(kernel: KernelGeometry, chosen: torch.Tensor, weights: torch.Tensor) -> Difference:
