@@ -8,7 +8,7 @@ demo: .venv/installed
 	$(BIN)/fmcluster demo
 
 # two processes of one thread each: two threads of one test seldom keep two cores busy
-PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist worksteal --durations 15
 
 test: .venv/installed-test
 	$(PYTEST) $(ARGS)
