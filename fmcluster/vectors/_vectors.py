@@ -19,9 +19,11 @@ from ._views import Box, parse_view, split_box
 
 Matrix = npt.NDArray[np.float32]
 Scaling = Literal["none", "centered", "unit"]
-Scale = tuple[Matrix | None, Matrix | None]  # of each row: what is subtracted, and what it is multiplied with
+Factor = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+Scale = tuple[Matrix | None, Factor | None]  # of each row: what is subtracted, and what it is multiplied with
 
 _DECODED_BYTES = 16 << 20
+_SHORTEST = 1e-30  # of a row whose norm, and one over it, float32 holds well
 _AXES = {"n": "sample", "c": "channel", "h": "y", "w": "x"}
 
 
@@ -386,13 +388,15 @@ def _scale_of(
         return (total / n_features).astype(np.float32)[:, None], None
     if scaling == "unit":
         norm = np.sqrt(squares)
-        return None, np.divide(1, norm, out=np.zeros_like(norm), where=norm > 0).astype(np.float32)[:, None]
+        factor = np.divide(1, norm, out=np.zeros_like(norm), where=norm > 0)[:, None]
+        held = ((norm == 0) | ((norm > _SHORTEST) & (norm < 1 / _SHORTEST))).all()
+        return None, factor.astype(np.float32) if held else factor
     return None, None
 
 
-def _apply(block: Matrix, offset: Matrix | None, factor: Matrix | None) -> Matrix:
+def _apply(block: Matrix, offset: Matrix | None, factor: Factor | None) -> Matrix:
     if offset is not None:
         block = block - offset
     if factor is not None:
-        block = block * factor
+        block = (block * factor).astype(np.float32, copy=False)
     return block
