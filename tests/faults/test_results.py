@@ -12,13 +12,14 @@ import struct
 import warnings
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.cluster import KMeans
+from sklearn.cluster import DBSCAN, KMeans
 from sklearn.decomposition import PCA
 
 import fmcluster as fm
@@ -284,6 +285,46 @@ def test_what_was_saved_is_read_as_it_was(what: str, saved: Callable[[str], Save
     assert it.find() == "found"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["probe", "live"])
+def test_no_result_of_any_layer_view_and_snapshots_is_refused(
+    kind: str, originals: Callable[[str, int], Path], tmp_path: Path
+) -> None:
+    """A warning, such as that one is computed again, is an error here."""
+    run = open_run(originals(kind, 0))
+    layers = [*(run[name] for name in run.layers), *([run["conv"].gradient] if kind == "live" else [])]
+    cache = ResultCache(tmp_path / "results")
+
+    def twice(truth: Any, vectors: Vectors | list[Vectors], **parameters: object) -> Any:
+        use = partial(cache.use, kind=type(truth), verb="made", vectors=vectors, parameters=parameters)
+        use(lambda: truth)
+        assert same(use(lambda: pytest.fail("it was computed again")), truth)
+        return truth
+
+    for layer in layers:
+        for snapshots in (None, [1], [0, 2]):
+            for view in ("channel", "sample", "feature_map", "position"):
+                vectors = layer.vectors(view, snapshots=snapshots, n_rows=20)
+                scores = twice(fm.pca(vectors, n_components=3), vectors, what="pca")
+                if len(scores.rows) < 4:
+                    continue
+                clusterer, epoch = KMeans(2, n_init=1, random_state=0), int(scores.rows["epoch"].iloc[0])
+                for fit in ({}, {"fit": "each"}, {"fit_epoch": epoch}):
+                    twice(fm.cluster(scores, clusterer, **fit), vectors, what="cluster", **fit)
+                twice(fm.cluster(scores, DBSCAN(eps=1e-9), fit="each"), vectors, what="noise")
+                if scores.values.shape[1] > 1:
+                    twice(fm.embed(scores, PCA(2)), vectors, what="embed")
+            samples = layer.vectors("sample", snapshots=snapshots)
+            for by in ("max", "mean"):
+                twice(top_images(layer, k=9, snapshots=snapshots, by=by), samples, what=by)
+    every = [run[name].vectors("sample") for name in run.layers]
+    for metric in ("cka", "rbf_cka", "procrustes"):
+        twice(fm.similarity(run, metric=metric), every, what=metric)
+    some = [run[name].vectors("sample", snapshots=[0]) for name in run.layers]
+    twice(fm.diagnose(run, snapshots=[0]), some, what="diagnose")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("what", WHAT)
 def test_what_was_crafted_is_computed_again(what: str, saved: Callable[[str], Saved], tally: Tally) -> None:
     it = saved(what)
