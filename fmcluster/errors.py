@@ -1,8 +1,12 @@
-"""The two error types a caller would want to catch; every other mistake raises a built-in type."""
+"""The error types a caller would want to catch; every other mistake raises a built-in type."""
 
 
 class StoreError(Exception):
     """A run cannot be read or written: it is damaged, locked, incomplete, or of another format."""
+
+
+class NoSnapshotYet(StoreError):
+    """A run's recording has begun and goes on, and none of its snapshots is whole yet: try again later."""
 
 
 class CaptureError(Exception):

@@ -19,6 +19,7 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")] = False,
 ) -> None:
     """Say what is in a run: layers, shapes, snapshots, samples, bytes, and what is missing."""
+    from ..plot.drawing import list_classes
     from ..store import layers_left_out, missing_files, missing_snapshots, open_run
 
     opened = open_run(run)
@@ -26,7 +27,7 @@ def info(
     if as_json:
         typer.echo(json.dumps(_as_dict(opened, missing), indent=2, allow_nan=False))
         return
-    classes = f" of {len(opened.classes)} classes ({', '.join(opened.classes)})" if opened.classes else ""
+    classes = f" of {len(opened.classes)} classes ({list_classes(opened.classes)})" if opened.classes else ""
     held = "the same" if opened.kind == "probe" else "up to"
     say(f"{opened.path}: {opened.kind} run, {held} {opened.n_samples} samples{classes} in every snapshot")
     console.print(_layer_table(opened))
@@ -35,7 +36,7 @@ def info(
     if len(opened):
         console.print(_snapshot_table(opened))
     else:
-        say("No whole snapshot yet.")
+        say("No whole snapshot yet" + ("; its recording goes on." if opened.is_being_written else "."))
     stored = size(opened.nbytes_stored) if opened.is_local else "unknown, as it is remote"
     say(f"{size(opened.nbytes)} of feature maps; on disk {stored}.")
     if guessed := [n for n in opened if opened[n].channel_axis_source == "shape" and len(opened[n].shape) > 3]:

@@ -6,6 +6,7 @@ from contextlib import contextmanager, suppress
 from threading import Event, Thread
 from types import FrameType
 
+from ..errors import NoSnapshotYet
 from ..store import Run, open_run
 
 
@@ -15,7 +16,8 @@ def follow(path: str, act: Callable[[Run], None], *, interval: float, stop: Even
     Parameters
     ----------
     path : str
-        Where the run is; it has to exist, but may have no snapshot yet.
+        Where the run is; it has to exist, but may have no snapshot yet. Where a recorder has begun and not laid it out
+        yet, this waits.
     act : callable
         Gets the run with the snapshots that were committed when it was opened, and no others.
     interval : float
@@ -30,8 +32,10 @@ def follow(path: str, act: Callable[[Run], None], *, interval: float, stop: Even
     """
     done = seen = 0
     while True:
-        run = open_run(path)
-        if len(run) != seen:
+        run = None
+        with suppress(NoSnapshotYet):
+            run = open_run(path)
+        if run is not None and len(run) != seen:
             act(run)
             done, seen = done + 1, len(run)
         if stop.wait(interval):

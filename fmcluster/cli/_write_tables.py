@@ -27,6 +27,7 @@ def write_tables(
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     beside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    shutil.rmtree(beside, ignore_errors=True)  # of a process of the same number that was killed
     beside.mkdir()
     try:
         for name, table in tables.items():

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from ..analysis import relative_centers
-from ..plot.drawing import Scale, Tiles, as_tiles, scale_of
+from ..plot.drawing import Scale, Tiles, as_tiles, sample_name, scale_of
 from ..report.charts import embedding_chart, layout_of
 from ..report.content import LayerContent
 from ..store import Layer, Run
@@ -153,9 +153,8 @@ def input_image(run: Run, sample: int, *, at: tuple[float, float] | None = None,
 
 def sample_names(run: Run) -> list[Json]:
     """Return the samples that every snapshot holds, as options."""
-    classes = run.samples.get("class_name")
     return [
-        {"value": int(sample), "label": f"{sample} ({classes.loc[sample]})" if classes is not None else str(sample)}
+        {"value": int(sample), "label": sample_name(run, int(sample)).removeprefix("sample ")}
         for sample in run.common_samples(range(len(run)))
     ]
 
@@ -168,7 +167,7 @@ def heat_map(chart: Json, *, stage: int) -> Json:
 
 def colored(tile: Tiles, scale: Scale, *, side: int) -> Pixels:
     """Return one feature map as a square of pixels, (side, side, 4)."""
-    shades = scale.colors(scale.norm(np.ma.masked_invalid(tile)), bytes=True)
+    shades = scale.colors(scale.norm(np.ma.masked_invalid(tile.astype(np.float64))), bytes=True)
     image = Image.fromarray(np.asarray(shades, dtype=np.uint8))
     how = Image.Resampling.NEAREST if max(tile.shape) <= side else Image.Resampling.BOX
     return np.asarray(image.resize((side, side), how))

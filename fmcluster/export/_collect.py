@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ..analysis import Findings, Reducer, ResultCache, Similarity
-from ..plot.drawing import brief
+from ..plot.drawing import brief, sample_name
 from ..report.content import (
     OVERALL_STAGES,
     LayerContent,
@@ -17,7 +17,6 @@ from ..report.content import (
     diverged_lines,
     make_layer_content,
     make_overview,
-    name_sample,
 )
 from ..store import Layer, Run
 from ._entries import Distribution, Entry, Moment, Picture, Scalar, Table, Text, moments, steps_are_known
@@ -209,7 +208,7 @@ def _feature_maps(layer: Layer, when: list[Moment], *, samples: Sequence[int]) -
     channels = layer.channels[:MOST_CHANNELS].tolist()
     which = "channels" if len(channels) == layer.n_channels else f"first {len(channels)} channels"
     for sample in samples:
-        image = name_sample(layer, sample)
+        image = sample_name(layer, sample)
         for moment in when:
             figure = plot.channel_grid(layer, snapshot=moment.snapshot, sample=sample, channels=channels)
             caption = f"{len(channels)} of {layer.n_channels} channels of {layer.name} on {image}, epoch {moment.epoch}"

@@ -15,6 +15,7 @@ from .drawing import (
     INK,
     RULE,
     PicturedSamples,
+    class_title,
     find_snapshot,
     inch_panel,
     inch_text,
@@ -277,7 +278,7 @@ def _caption(
     """Write number and class of a sample, cut to the width of a picture, and its value under it."""
     words = str(sample)
     if "class_name" in layer.samples.columns and isinstance(name := layer.samples.loc[sample, "class_name"], str):
-        words = f"{words} ({name})"
+        words = f"{words} ({class_title(name)})"
     room = int(SIDE / text_width("x", size=6.5))
     words = words if len(words) <= room else words[: room - 1] + "…"
     left, top = at[0], at[1] + SIDE + 0.045

@@ -7,7 +7,7 @@ import numpy as np
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from ..plot.drawing import metric_title, metrics_to_draw, recorded_metrics, snapshot_titles
+from ..plot.drawing import list_classes, metric_title, metrics_to_draw, recorded_metrics, snapshot_titles
 from ..store import Layer, Run
 from ._files import environment
 from .charts import STRONG, embedding_chart, flow_chart, metric_chart, similarity_charts, trajectories_chart
@@ -181,7 +181,13 @@ def render_page(
     session = run.provenance[-1]
     templates = environment()
     templates.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
-    templates.filters |= {"bytes": _bytes, "gradient": gradient, "metric": _metric, "share": _share}
+    templates.filters |= {
+        "bytes": _bytes,
+        "class_list": list_classes,
+        "gradient": gradient,
+        "metric": _metric,
+        "share": _share,
+    }
     moved = [(section.name, section.moved) for section in sections]
     return templates.get_template("report.html.j2").render(
         run=run,

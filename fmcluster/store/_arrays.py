@@ -18,6 +18,7 @@ from ..errors import StoreError
 from ..vectors import new_block
 from ._checksums import check_identity
 from ._compat import array_in_memory, padded_array, read_bytes, stored_bytes
+from ._remote_file import RemoteFile
 from ._shards import HEADER, ShardLayout, check_frame, check_frames, read_shard, shard_layout
 
 MOST_BYTES = 8 << 30  # of a file that is not on this machine
@@ -148,7 +149,7 @@ class StoredArray:
             if (checksums := self._checksums(key)) is None:
                 here[...] = np.nan
                 continue
-            source = self._content(key) if self._folder is None else self._folder / key
+            source = self._source(key, asked=here.size / prod(layout.shard))
             read_shard(source, here, start=tuple(start[1:]), layout=layout, checksums=checksums)
         return out
 
@@ -160,6 +161,15 @@ class StoredArray:
                 files[key] = self._content(key)
                 self._check_ends(files[key][:HEADER], files[key][-4:], checksums)
         return np.asarray(array_in_memory(self.array, files)[slices])
+
+    def _source(self, key: str, *, asked: float) -> Path | bytes | RemoteFile:
+        """Return where to read a share of a shard from; of one that is not on this machine, half comes in one piece."""
+        if self._folder is not None:
+            return self._folder / key
+        size = stored_bytes(self.array, key)
+        if asked >= 0.5 or size > MOST_BYTES:  # too large is an error there
+            return self._content(key)
+        return RemoteFile(self.array.store, f"{self.array.path}/{key}", size=size)
 
     def _content(self, key: str) -> bytes:
         """Return a file that is not on this machine."""

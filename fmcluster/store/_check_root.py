@@ -9,9 +9,11 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from ..errors import StoreError
+from ..errors import NoSnapshotYet, StoreError
 from ._compat import open_store, read_bytes
 from ._format import CHECKSUMS, DIMENSIONS, KEY, TIME, holds_feature_maps
+from ._lock import has_writer
+from ._metadata import Unfinished, checked_attributes
 from ._shards import shard_layout
 
 LARGEST = 64 << 20  # bytes of JSON; a thousand layers with gradients take 7 MB
@@ -71,15 +73,40 @@ def _parse_root(path: str, content: bytes | None) -> dict[str, Any]:
 
 
 def read_root(path: str) -> dict[str, Any]:
-    """Return the content of a run's `zarr.json`, at a path or a URL, before anything is believed of it.
+    """Return the content of a run's `zarr.json`, at a path or a URL, before more than its attributes is believed of it.
 
     Raises
     ------
     FileNotFoundError
         Where there is none.
+    NoSnapshotYet
+        Where there is none yet, or an unfinished one, and a writer holds the run's lock.
     StoreError
-        Where it cannot be reached, is a link, too large, no JSON object, or an array's.
+        Where it cannot be reached, is a link, too large, no JSON object, an array's, or none of a whole run.
     """
+    try:
+        return _laid_out(path)
+    except (FileNotFoundError, Unfinished):
+        if has_writer(path):
+            raise NoSnapshotYet(no_snapshot_yet(path)) from None
+    return _laid_out(path)  # nobody writes: it is there by now, or never will be
+
+
+def no_snapshot_yet(path: str) -> str:
+    """Say that a run is being recorded and has nothing to read."""
+    return (
+        f"{path} holds no whole snapshot yet: its recording has begun and goes on. Try again once it has one; "
+        f"`fmcluster report --watch` waits for it."
+    )
+
+
+def _laid_out(path: str) -> dict[str, Any]:
+    root = _stored_root(path)
+    checked_attributes(path, root.get("attributes"))
+    return root
+
+
+def _stored_root(path: str) -> dict[str, Any]:
     if "://" in path:
         content = read_bytes(open_store(path), "zarr.json", at_most=LARGEST)
         if content is not None:

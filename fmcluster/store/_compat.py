@@ -15,7 +15,7 @@ from threading import RLock
 from typing import Any
 
 import zarr
-from zarr.abc.store import Store
+from zarr.abc.store import RangeByteRequest, Store
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.group import AsyncGroup, GroupMetadata
 from zarr.core.sync import sync
@@ -103,6 +103,12 @@ def read_bytes(store: Store, key: str, *, at_most: int) -> bytes | None:
         return None
     found = sync(store.get(key, prototype=default_buffer_prototype()))
     return None if found is None else found.to_bytes()
+
+
+def read_range(store: Store, key: str, *, start: int, stop: int) -> bytes:
+    """Return the bytes from `start` to before `stop` of what lies at a key of a store that is not on this machine."""
+    found = sync(store.get(key, prototype=default_buffer_prototype(), byte_range=RangeByteRequest(start, stop)))
+    return b"" if found is None else found.to_bytes()
 
 
 def stored_bytes(array: zarr.Array[Any], key: str) -> int:

@@ -13,6 +13,7 @@ from ..vectors import Scaling, Vectors, make_vectors
 from ._arrays import shard_shape
 from ._description import LayerDescription
 from ._format import STATISTICS, STATISTICS_OF, Quantity, array_path, statistics_path
+from ._loss_scale import unscale
 from ._slots import Selection, boxes, integers, ranges
 from ._snapshots import Snapshots
 
@@ -136,6 +137,10 @@ class Layer(LayerDescription):
         frame = self.snapshots.loc[self.snapshots.index.repeat(self.n_channels)].reset_index(drop=True)
         columns = dict(zip(STATISTICS, values.transpose(1, 0, 2).reshape(len(STATISTICS), -1), strict=True))
         return frame.assign(channel=channel, **columns)
+
+    def identity(self, snapshots: Sequence[int]) -> dict[str, Any]:
+        """Return what tells the layer at snapshots from any other, without reading it; see `Run.identity`."""
+        return self._run.identity(snapshots)
 
     def __repr__(self) -> str:
         axes = ", ".join(f"{name}: {n}" for name, n in zip(self.dimensions, self.shape, strict=True))
@@ -328,17 +333,9 @@ class Layer(LayerDescription):
         values = self._read_slots(snapshot, slots, rest)
         if not np.array_equal(channels, np.arange(box.start, box.stop)):
             values = np.take(values, channels - box.start, axis=axis)
-        return self._unscale(values, snapshot, slots) if unscaled else values
-
-    def _unscale(self, values: npt.NDArray[Any], snapshot: int, slots: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        scale = self._run.loss_scale(snapshot)[slots]
-        if np.isnan(scale).any():
-            raise ValueError(
-                f"{self._run.path} holds no loss scale for {np.isnan(scale).sum()} of the {len(slots)} samples asked "
-                f"for of snapshot {snapshot}. Read without unscaled=True; a new run keeps the scale with "
-                f"recorder.batch(indices, loss_scale=scaler.get_scale()), 1 where the loss is not scaled"
-            )
-        return (values / scale.reshape(-1, *(1 for _ in values.shape[1:]))).astype(values.dtype)
+        if unscaled:
+            return unscale(values, self._run.loss_scale(snapshot)[slots], path=self._run.path, snapshot=snapshot)
+        return values
 
     def _read_slots(self, snapshot: int, slots: npt.NDArray[np.int64], rest: tuple[slice, ...]) -> npt.NDArray[Any]:
         """Read slots in the order given, each shard once, however they are scattered."""

@@ -1,4 +1,6 @@
-"""Check of loss scales: what the loss was multiplied with before its gradients were computed."""
+"""Loss scales: what the loss was multiplied with before its gradients were computed; checked, and divided by."""
+
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,3 +26,20 @@ def check_loss_scale(path: str, loss_scale: npt.NDArray[np.float64], *, n_slots:
             f"loss_scale holds {known[~(np.isfinite(known) & (known > 0))][0]}; expected positive numbers, "
             f"and NaN where the scale is not known"
         )
+
+
+def unscale(values: npt.NDArray[Any], scale: npt.NDArray[np.float64], *, path: str, snapshot: int) -> npt.NDArray[Any]:
+    """Return gradients divided by the loss scale of each sample; `path` and `snapshot` are for messages.
+
+    Raises
+    ------
+    ValueError
+        Where it is not known of one.
+    """
+    if np.isnan(scale).any():
+        raise ValueError(
+            f"{path} holds no loss scale for {np.isnan(scale).sum()} of the {len(scale)} samples asked for of snapshot "
+            f"{snapshot}. Read without unscaled=True; a new run keeps the scale with "
+            f"recorder.batch(indices, loss_scale=scaler.get_scale()), 1 where the loss is not scaled"
+        )
+    return (values / scale.reshape(-1, *(1 for _ in values.shape[1:]))).astype(values.dtype)

@@ -9,6 +9,10 @@ from ..errors import StoreError
 from ._format import KEY, VERSION
 
 
+class Unfinished(StoreError):
+    """A run was not laid out to the end: it holds nothing."""
+
+
 def root_metadata(attributes: Mapping[str, Any], nodes: Mapping[str, Any]) -> bytes:
     """Return the root's `zarr.json`: the package's attributes and the metadata of every node."""
     root: dict[str, Any] = {
@@ -58,7 +62,7 @@ def checked_attributes(path: str, attributes: object) -> dict[str, Any]:
     Raises
     ------
     StoreError
-        Where the root is not a run's, is of a newer format, or was never finished.
+        Where the root is not a run's, or is of a newer format; `Unfinished` where it was never finished.
     """
     found = attributes.get(KEY) if isinstance(attributes, dict) else None
     if not isinstance(found, dict) or not isinstance(found.get("format"), int):
@@ -71,7 +75,7 @@ def checked_attributes(path: str, attributes: object) -> dict[str, Any]:
             f"Upgrade with: pip install --upgrade fmcluster"
         )
     if found.get("unfinished"):
-        raise StoreError(f"{path} was interrupted before it was created in full and holds nothing. Record it again.")
+        raise Unfinished(f"{path} was interrupted before it was created in full and holds nothing. Record it again.")
     if lacks := [key for key in ("layers", "commits", "sessions") if not isinstance(found.get(key), list)]:
         raise StoreError(f"{path} is damaged: its zarr.json has no {lacks[0]!r}. Restore it from a copy.")
     return found

@@ -13,15 +13,18 @@ import numpy.typing as npt
 import pandas as pd
 import zarr
 
-from ..errors import StoreError
+from ..errors import NoSnapshotYet, StoreError
 from ._arrays import StoredArray, shard_shape
-from ._check_root import check_no_links
+from ._check_root import check_no_links, no_snapshot_yet
 from ._commits import Commits
 from ._committed_root import committed_root
 from ._compat import careful_pipeline, group_from_metadata, open_store
 from ._diverged import find_diverged, finite_snapshots
 from ._format import KEY, LOSS_SCALE, STATISTICS, RunKind, array_path, layer_path, statistics_path
+from ._identity import identify
 from ._layer import Layer
+from ._lock import has_writer
+from ._samples import sample_table
 from ._slots import last_slots, ranges
 
 if TYPE_CHECKING:
@@ -51,7 +54,8 @@ def open_run(path: str | os.PathLike[str]) -> "Run":
     FileNotFoundError
         Where there is nothing at `path`.
     StoreError
-        Where `path` holds no run, or one of a newer format.
+        Where `path` holds no run, or one of a newer format; `fmcluster.errors.NoSnapshotYet` where one is being laid
+        out by a recorder.
     """
     return Run(os.fspath(path))
 
@@ -122,21 +126,7 @@ class Run:
     @cached_property
     def samples(self) -> pd.DataFrame:
         """What is known of each sample, by its index in the data set."""
-        columns: dict[str, Any] = {
-            name.rsplit("/", 1)[-1]: self.stored(name).read()
-            for name in ("samples/sample", "samples/label", "samples/path", "samples/digest")
-            if self.holds(name)
-        }
-        if not columns:  # the data set was not passed: the samples that were seen
-            seen = np.unique(np.concatenate([np.empty(0, np.int64), *map(self.sample_ids, range(len(self)))]))
-            columns = {"sample": seen, "label": np.full(len(seen), -1)}
-        if "digest" in columns:
-            columns["digest"] = [bytes(row).hex() for row in columns["digest"]]
-        frame = pd.DataFrame(columns).set_index("sample")
-        if self.classes and "label" in frame:
-            names = [self.classes[k] if 0 <= k < len(self.classes) else "" for k in frame["label"]]
-            frame.insert(1, "class_name", names)
-        return frame
+        return sample_table(self)
 
     def nonfinite(self, layer: str) -> npt.NDArray[np.bool_]:
         """Return at which snapshots a layer gave a value that is not finite, by its statistics, which are read once."""
@@ -183,6 +173,11 @@ class Run:
     def is_local(self) -> bool:
         """Whether the run lies in a folder of this machine, rather than at a URL."""
         return "://" not in self.path
+
+    @property
+    def is_being_written(self) -> bool:
+        """Whether a recorder has it open at this moment, as far as this machine can tell."""
+        return has_writer(self.path)
 
     @property
     def nbytes_stored(self) -> int:
@@ -266,6 +261,8 @@ class Run:
             Where it is no integer.
         """
         if not len(self):
+            if self.is_being_written:
+                raise NoSnapshotYet(no_snapshot_yet(self.path))
             raise StoreError(f"{self.path} holds no whole snapshot yet; record one with Recorder.snapshot")
         if (epoch is None) == (snapshot is None):
             raise ValueError(f"pass either an epoch or a snapshot; received epoch={epoch}, snapshot={snapshot}")
@@ -336,6 +333,10 @@ class Run:
             return np.empty(0, np.int64)
         held = np.unique(np.concatenate([self.sample_ids(snapshot) for snapshot in snapshots]))
         return np.setdiff1d(held, self.common_samples(snapshots))
+
+    def identity(self, snapshots: Sequence[int]) -> dict[str, Any]:
+        """Return what tells snapshots from any others, without reading them: JSON; see `identify`."""
+        return identify(self._attributes, self.nodes, snapshots=snapshots)
 
     def _held(self, snapshot: int) -> str:
         known = np.unique(self.sample_ids(snapshot))

@@ -9,14 +9,14 @@ import struct
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from io import BytesIO, FileIO
+from io import BytesIO
 from itertools import product
 from math import prod
 from mmap import mmap
 from pathlib import Path
 from threading import local
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,20 @@ HEADER = 18  # bytes of the longest header of a Zstandard frame
 _BUFFER = 8 << 20
 _direct = getattr(os, "O_DIRECT", 0)
 _thread = local()
+
+
+class Readable(Protocol):
+    """A file to seek and read in."""
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Go to a position; return it, from the beginning."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return the next bytes."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, kind: Any, error: Any, trace: Any, /) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -133,13 +147,18 @@ def write_shard(
 
 
 def read_shard(
-    source: Path | bytes, out: npt.NDArray[Any], *, start: tuple[int, ...], layout: ShardLayout, checksums: str
+    source: Path | bytes | Readable,
+    out: npt.NDArray[Any],
+    *,
+    start: tuple[int, ...],
+    layout: ShardLayout,
+    checksums: str,
 ) -> None:
     """Read a part of a shard; of its chunks only those that it takes, each with its checksum.
 
     Parameters
     ----------
-    source : Path or bytes
+    source : Path, bytes or Readable
         The shard's file, or what it holds.
     out : ndarray
         Filled with what begins at `start` within the shard.
@@ -230,18 +249,20 @@ def check_frame(header: bytes, *, nbytes: int) -> None:
         raise ValueError(f"a chunk says that it unpacks to {size if width else 'any number of'} bytes, not {nbytes}")
 
 
-def _opened(source: Path | bytes) -> FileIO | BytesIO:
-    return BytesIO(source) if isinstance(source, bytes) else source.open("rb", buffering=0)
+def _opened(source: Path | bytes | Readable) -> Readable:
+    if isinstance(source, Path):
+        return source.open("rb", buffering=0)
+    return BytesIO(source) if isinstance(source, bytes) else source
 
 
-def _index(file: FileIO | BytesIO, n_chunks: int) -> npt.NDArray[np.uint64]:
+def _index(file: Readable, n_chunks: int) -> npt.NDArray[np.uint64]:
     """Return the offset and the length of each chunk, ndarray of shape (n_chunks, 2)."""
     size = 16 * n_chunks + 4
     table = checked_bytes(_part(file, file.seek(0, os.SEEK_END) - size, size), expected=None)
     return np.frombuffer(table, "<u8").reshape(n_chunks, 2)
 
 
-def _part(file: FileIO | BytesIO, offset: int, length: int) -> bytes:
+def _part(file: Readable, offset: int, length: int) -> bytes:
     """Return bytes of a file; how many there are is known before memory is taken for them."""
     if not (offset >= 0 and length >= 4 and offset + length <= file.seek(0, os.SEEK_END)):
         raise ValueError("the file is too short")

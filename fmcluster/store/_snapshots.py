@@ -41,6 +41,9 @@ class Snapshots(Protocol):
     def display(self, sample: int) -> npt.NDArray[np.uint8] | None:
         """Return a picture of a sample's input."""
 
+    def identity(self, snapshots: Sequence[int]) -> dict[str, Any]:
+        """Return what tells the snapshots from any others, without reading them."""
+
     def holds(self, path: str) -> bool:
         """Whether there is an array or group at a path."""
 

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import zarr
-from filelock import FileLock, Timeout
 
 from ..errors import StoreError
 from ._arrays import chunk_key, chunk_keys
@@ -35,6 +34,7 @@ from ._format import (
     holds_feature_maps,
     statistics_path,
 )
+from ._lock import take_lock
 from ._loss_scale import check_loss_scale
 from ._metadata import UNFINISHED, root_metadata
 from ._pending import PendingShards
@@ -67,15 +67,14 @@ class RunWriter:
 
     def __init__(self, path: str | Path, *, mode: Mode = "x") -> None:
         self.path = Path(path)
-        self._lock = FileLock(f"{self.path}.lock", thread_local=False)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
+        lock = take_lock(self.path)
+        if lock is None:
             raise StoreError(
                 f"{self.path} is being written by another process or recorder. A run has one writer at a time: "
                 f"wait until it has finished, or record into another path."
-            ) from None
+            )
+        self._lock = lock
         try:
             self._nodes: dict[str, Node] = {}
             self._visible: set[str] = set()

@@ -8,18 +8,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from ._blocks import copy_block, new_block
+from ._scaling import Matrix, Scale, Scaling, apply_scale, moments_of, scale_of
 from ._views import Box, parse_view, split_box
-
-Matrix = npt.NDArray[np.float32]
-Scaling = Literal["none", "centered", "unit"]
-Scale = tuple[Matrix | None, Matrix | None]  # of each row: what is subtracted, and what it is multiplied with
 
 _DECODED_BYTES = 16 << 20
 _AXES = {"n": "sample", "c": "channel", "h": "y", "w": "x"}
@@ -181,15 +178,15 @@ class Vectors:
                 self._read(snapshot, part, out=here)
             else:
                 here[:] = self._read(snapshot, part)[self.drawn]
-        return _apply(self._finite(block, 0), *scale)
+        return apply_scale(self._finite(block, 0), *scale)
 
     def row_moments(self, part: Box) -> npt.NDArray[np.float64]:
         """Return each row's sum and sum of squares over a part of the features: ndarray of shape (2, n_rows)."""
-        return np.stack(_moments(self.read_features(part)))
+        return np.stack(moments_of(self.read_features(part)))
 
     def scale_rows(self, moments: npt.NDArray[np.float64]) -> Scale:
         """Return what is subtracted from each row and what it is multiplied with, by its moments over all features."""
-        return _scale_of(moments[0], moments[1], self.n_features, self.scaling)
+        return scale_of(moments[0], moments[1], self.n_features, self.scaling)
 
     def feature_blocks(self, *, max_bytes: int) -> Iterator[Matrix]:
         """Yield all rows, a block of the features at a time: ndarray (n_rows, n_features of the block), float32."""
@@ -233,7 +230,7 @@ class Vectors:
         block = self._finite(block, part.start)
         if self.scaling == "none":
             return block
-        return _apply(block, *_scale_of(*_moments(block), self.n_features, self.scaling))
+        return apply_scale(block, *scale_of(*moments_of(block), self.n_features, self.scaling))
 
     def row_blocks(self, *, max_bytes: int) -> Iterator[tuple[int, Matrix]]:
         """Yield whole rows, a block of them at a time: the position of its first row, and the block, float32."""
@@ -373,26 +370,3 @@ def make_vectors(
         raise ValueError(f"n_rows is {n_rows}; expected at least 1")
     drawn = np.random.default_rng(random_state).choice(vectors.rows_per_snapshot, n_rows, replace=False)
     return replace(vectors, drawn=np.sort(drawn))
-
-
-def _moments(block: Matrix) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    return block.sum(axis=1, dtype=np.float64), np.einsum("ij,ij->i", block, block, dtype=np.float64)
-
-
-def _scale_of(
-    total: npt.NDArray[np.float64], squares: npt.NDArray[np.float64], n_features: int, scaling: Scaling
-) -> Scale:
-    if scaling == "centered":
-        return (total / n_features).astype(np.float32)[:, None], None
-    if scaling == "unit":
-        norm = np.sqrt(squares)
-        return None, np.divide(1, norm, out=np.zeros_like(norm), where=norm > 0).astype(np.float32)[:, None]
-    return None, None
-
-
-def _apply(block: Matrix, offset: Matrix | None, factor: Matrix | None) -> Matrix:
-    if offset is not None:
-        block = block - offset
-    if factor is not None:
-        block = block * factor
-    return block

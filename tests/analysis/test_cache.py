@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from torch import nn
 import fmcluster as fm
 from fmcluster.analysis import Clusters, Embedding, Findings, Scores, Thresholds
 from fmcluster.analysis._analyze import analyze
-from fmcluster.analysis._cache import ResultCache
+from fmcluster.analysis._cache import ResultCache, describe
 from fmcluster.store import Run
 
 
@@ -119,6 +120,81 @@ def test_other_snapshots_or_activations_are_another_result(record) -> None:
         values = analyze(run["2"].vectors("channel"), n_clusters=3).scores.values
         np.testing.assert_array_equal(analyze(run["2"].vectors("channel"), cache=saved).scores.values, values)
     assert verbs(run).count("pca") == 3
+
+
+def test_a_snapshot_that_was_replaced_never_gets_an_old_result(record, monkeypatch) -> None:
+    """Its statistics, epoch, step and samples are those of the old one: its commit alone tells them apart."""
+    saved = ResultCache.beside(record())
+    old = record()
+    analyze(old["2"].vectors("channel"), n_clusters=3, cache=saved)
+    statistics = old["2"].statistics
+    new = record(seed=1)
+    monkeypatch.setattr(fm.store.Layer, "statistics", statistics)
+    truth = analyze(new["2"].vectors("channel"), n_clusters=3)
+    found = analyze(new["2"].vectors("channel"), n_clusters=3, cache=saved)
+    for name in ("scores", "embedding", "clusters"):
+        same(getattr(found, name), getattr(truth, name))
+    assert verbs(new) == ["cluster", "cluster", "embed", "embed", "pca", "pca"]
+
+
+def test_a_snapshot_that_is_not_asked_for_does_not_matter(record) -> None:
+    run = record(snapshots=2)
+    analyze(run["2"].vectors("channel"), n_clusters=3, cache=ResultCache.beside(run))
+    before = files(run)
+    longer = record(snapshots=3)
+    analyze(longer["2"].vectors("channel", snapshots=[0, 1]), n_clusters=3, cache=ResultCache.beside(longer))
+    assert files(longer) == before
+
+
+def test_equal_runs_use_the_same_results(record, tmp_path) -> None:
+    """A run that was recorded again from the same weights, or copied, holds the same: so says its identity."""
+    run = record()
+    first = analyze(run["2"].vectors("channel"), n_clusters=3, cache=ResultCache.beside(run))
+    before = files(run)
+    copied = fm.open_run(shutil.copytree(run.path, tmp_path / "copy.zarr"))
+    for other in (record(), copied):
+        again = analyze(other["2"].vectors("channel"), n_clusters=3, cache=ResultCache.beside(run))
+        same(first.scores, again.scores)
+    assert files(run) == before
+
+
+def test_the_key_is_made_without_reading_the_maps(record, monkeypatch) -> None:
+    run = record()
+    expected = describe(run["2"].vectors("channel"))
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("feature maps were read")
+
+    fresh = fm.open_run(run.path)
+    monkeypatch.setattr(fm.store.Layer, "_read_slots", refuse)
+    assert describe(fresh["2"].vectors("channel")) == expected
+
+
+def test_vectors_of_no_run_are_not_saved(record) -> None:
+    """Nothing vouches for what they are."""
+    run = record()
+    vectors = dataclasses.replace(run["2"].vectors("channel"), source=Elsewhere(run["2"]))
+    cache = ResultCache.beside(run)
+    assert cache.use(lambda: "made", str, verb="pca", vectors=vectors, parameters={}) == "made"
+    assert not cache.folder.exists()
+
+
+class Elsewhere:
+    """A source of vectors that is no layer of a run."""
+
+    def __init__(self, layer: fm.store.Layer) -> None:
+        self._layer = layer
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._layer, name)
+
+
+def test_what_is_too_large_to_be_read_back_is_not_saved(record, monkeypatch) -> None:
+    run = record()
+    monkeypatch.setattr("fmcluster.analysis._saved_result.MAX_BYTES", 0)
+    with pytest.warns(UserWarning, match="is not saved in .*: it takes 0 MiB, and at most 0 are read back"):
+        analyze(run["2"].vectors("channel"), n_clusters=3, cache=ResultCache.beside(run))
+    assert list(Path(f"{run.path}.results").glob("*")) == []
 
 
 def test_the_file_says_what_made_it(record) -> None:

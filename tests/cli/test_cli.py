@@ -178,6 +178,21 @@ def test_an_empty_run_and_a_newer_format_are_one_line(run, tmp_path, capsys, mon
     assert "of format 99" in capsys.readouterr().err
 
 
+def test_a_recording_that_has_begun_is_one_line_and_not_said_to_be_interrupted(tmp_path, capsys, monkeypatch):
+    path = tmp_path / "begun.zarr"
+    with RunWriter(path) as writer:
+        for command in (["info", path], ["verify", path], ["analyze", path, "--layer", "fc"], ["report", path]):
+            assert call(*command, monkeypatch=monkeypatch) == 2
+            told = capsys.readouterr().err
+            assert f"{path} holds no whole snapshot yet: its recording has begun and goes on." in told
+            assert len(told.strip().splitlines()) == 1
+        writer.create([LayerSpec("fc", (2,), "float16", "Linear")], n_samples=2, shard_samples=2, kind="probe")
+        assert call("info", path, monkeypatch=monkeypatch) == 0
+        assert "No whole snapshot yet; its recording goes on." in capsys.readouterr().out
+        assert call("report", path, monkeypatch=monkeypatch) == 2
+        assert "its recording has begun and goes on" in capsys.readouterr().err
+
+
 def test_more_rows_than_a_map_takes_are_refused_before_the_work(run, capsys, monkeypatch):
     monkeypatch.setattr("fmcluster.analysis.MOST_ROWS", 10)
     assert call("analyze", run, "--layer", "conv1", monkeypatch=monkeypatch) == 2

@@ -15,6 +15,8 @@ from torch import nn
 
 import fmcluster as fm
 from fmcluster.cli._watch import follow, until_interrupted
+from fmcluster.store import LayerSpec, RunWriter
+from fmcluster.store._metadata import UNFINISHED
 
 
 class Slowly:
@@ -26,8 +28,8 @@ class Slowly:
         self.probe = [(image, place % 2) for place, image in enumerate(torch.rand(8, 3, 8, 8))]
         self.path = path
 
-    def record(self, *, epochs: list[int]) -> None:
-        mode = "a" if self.path.exists() else "x"
+    def record(self, *, epochs: list[int], mode: str | None = None) -> None:
+        mode = mode or ("a" if self.path.exists() else "x")
         with fm.Recorder(self.model, self.path, layers=["0"], probe=self.probe, mode=mode) as recorder:
             for epoch in epochs:
                 recorder.snapshot(epoch=epoch)
@@ -65,6 +67,42 @@ def test_what_follows_sees_every_commit_once_and_ends_when_it_is_told(tmp_path: 
 def test_a_run_that_is_not_there_is_an_error_at_once(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no run at"):
         follow(str(tmp_path / "nowhere.zarr"), lambda run: None, interval=0.01, stop=Event())
+
+
+def test_what_follows_waits_for_a_recording_that_has_begun(tmp_path: Path) -> None:
+    """Its recorder holds the lock: there is no folder, then one without commits, then a snapshot."""
+    slowly, stop, seen, failed = Slowly(tmp_path / "run.zarr"), Event(), [], []
+
+    def watch() -> None:
+        try:
+            follow(str(slowly.path), lambda run: seen.append(run.epochs), interval=0.01, stop=stop)
+        except Exception as error:
+            failed.append(error)
+
+    watcher = Thread(target=watch)
+    with RunWriter(slowly.path) as writer:
+        watcher.start()
+        time.sleep(0.1)
+        slowly.path.mkdir()
+        (slowly.path / "zarr.json").write_bytes(UNFINISHED)
+        time.sleep(0.1)
+        writer.create([LayerSpec("0", (6, 6, 6), "float16", "Conv2d")], n_samples=8, shard_samples=8, kind="probe")
+        time.sleep(0.1)
+        assert failed == seen == []
+        assert watcher.is_alive()
+    slowly.record(epochs=[0], mode="w")
+    wait_for(lambda: seen == [[0]])
+    stop.set()
+    watcher.join(10)
+    assert failed == []
+
+
+def test_what_follows_ends_where_a_recording_was_interrupted(tmp_path: Path) -> None:
+    path = tmp_path / "run.zarr"
+    path.mkdir()
+    (path / "zarr.json").write_bytes(UNFINISHED)
+    with pytest.raises(fm.StoreError, match="Record it again"):
+        follow(str(path), lambda run: None, interval=0.01, stop=Event())
 
 
 def test_an_interruption_ends_the_block_also_where_its_exception_is_lost() -> None:

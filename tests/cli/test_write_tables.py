@@ -1,6 +1,7 @@
 """Tables of results: new or old, never half."""
 
 import json
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -20,6 +21,16 @@ def test_a_new_folder_and_one_that_is_there(tmp_path: Path) -> None:
     assert sorted(file.name for file in folder.iterdir()) == ["mine.txt", "parameters.json", "rows.csv", "steps.csv"]
     assert json.loads((folder / "parameters.json").read_text()) == {"view": "channel"}
     assert [each.name for each in folder.parent.iterdir()] == ["out"]
+
+
+def test_what_a_killed_process_of_the_same_number_left_is_in_nobodys_way(tmp_path: Path) -> None:
+    """In a container, a command often has the number that it had the last time."""
+    left = tmp_path / f".out.{os.getpid()}.part"
+    left.mkdir()
+    (left / "steps.csv").write_text("half a")
+    write_tables(tmp_path / "out", {"rows": NEW})
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["rows.csv"]
+    assert [each.name for each in tmp_path.iterdir()] == ["out"]
 
 
 @pytest.mark.parametrize("exists", [False, True])

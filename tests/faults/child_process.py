@@ -17,6 +17,8 @@ import torch._dynamo  # imported once, here, and not by each child
 
 import fmcluster as fm
 from fmcluster import StoreError
+from fmcluster.cli._analyze import analyze
+from fmcluster.cli._app import console
 from fmcluster.store import open_run
 
 from .small_runs import EPOCHS, LAYERS, RECORD, Net, Pictures, trained
@@ -32,7 +34,9 @@ def replay(path: Path, *, seed: int) -> None:
 
 def do(what: str, path: Path) -> None:
     """Do what is asked for; go on with what is there."""
-    if what == "report":
+    if what == "analyze":
+        analyze(str(path), layers=["conv"], clusters=2, components=3, output=path.with_name("tables"))
+    elif what == "report":
         fm.write_report(open_run(path), path.with_name("report.html"), layers=["conv"], n_clusters=2)
     elif what == "replay":
         replay(path, seed=0)
@@ -78,6 +82,7 @@ class Killer:
 def serve() -> None:
     """Answer requests until there are no more."""
     torch.set_num_threads(1)
+    console.quiet = True  # what this prints is answers
     for name in ("Recorder", "BatchRecorder", "replay", "write_report", "with_index"):
         getattr(fm, name)  # imported once, here, and not by each child
     for line in sys.stdin:

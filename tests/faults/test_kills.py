@@ -24,8 +24,10 @@ pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="signals that kill and limits of files' sizes are POSIX's"),
 ]
 
+DISK = 24 << 20  # bytes; a report has 5 MB
 TABLES = ("snapshots", "metrics", "samples", "statistics")
 Child = Callable[..., dict[str, int]]
+Originals = Callable[[str, int], Path]
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +113,33 @@ def test_a_report_that_is_killed_leaves_the_page_and_the_run_as_they_were(
         assert good, f"killed before change {k}"
 
 
+def test_an_analysis_that_is_killed_leaves_no_half_of_a_table_and_the_run_as_it_was(
+    child: Child, originals: Callable[[str, int], Path], tmp_path: Path, tally: Tally
+) -> None:
+    run = Path(shutil.copytree(originals("probe", 0), tmp_path / "run.zarr"))
+    tables, results, before = tmp_path / "tables", tmp_path / "run.zarr.results", tree(run)
+    answer = child("analyze", run)
+    assert answer["status"] == 0
+    truth = tree(tables)
+    assert {"rows.csv", "flow.csv", "parameters.json"} <= truth.keys()
+    for seed in range(rounds(4)):
+        shutil.rmtree(results, ignore_errors=True)
+        shutil.rmtree(tables)
+        if there := seed % 2:
+            tables.mkdir()
+            for name in truth:
+                (tables / name).write_text("an earlier table")
+        k = random.Random(seed).randrange(answer["changes"])
+        ended = child("analyze", run, k=k)["status"]
+        kept = tree(tables)
+        good = kept.keys() == truth.keys() if there else not kept or kept == truth
+        good = good and all(content in (truth[name], b"an earlier table") for name, content in kept.items())
+        good = good and (ended == -signal.SIGKILL or kept == truth) and tree(run) == before
+        good = good and child("analyze", run)["status"] == 0 and tree(tables) == truth
+        tally["killed: an analysis", "before a change of a file", "found" if good else "wrong"] += 1
+        assert good, f"killed before change {k}"
+
+
 @pytest.mark.parametrize("what", ["probe", "live", "replay"])
 def test_files_that_cannot_grow_lose_nothing_that_was_whole(
     what: str, child: Child, tmp_path: Path, tally: Tally
@@ -134,3 +163,75 @@ def test_files_that_cannot_grow_lose_nothing_that_was_whole(
         good = ended in (0, 3) and not (wrong or lost)
         tally[f"{what}, a disk that is full", "files may not grow beyond a limit", "found" if good else "wrong"] += 1
         assert good, f"limit {limit}: exit {ended}, {wrong}, {[name for name, _ in lost]}"
+
+
+@pytest.fixture(scope="module")
+def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path | None]:
+    """A file system of its own, of some MB, where this process may mount one."""
+    folder = tmp_path_factory.mktemp("disk")
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(folder)]
+    allowed = shutil.which("mount") and subprocess.run(mount, capture_output=True, check=False).returncode == 0
+    yield folder if allowed else None
+    if allowed:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("what", ["probe", "live", "replay", "report", "analyze"])
+def test_a_disk_that_fills_up_loses_nothing_that_was_whole(
+    what: str,
+    child: Child,
+    originals: Callable[[str, int], Path],
+    small_disk: Path | None,
+    tmp_path: Path,
+    tally: Tally,
+) -> None:
+    """On a disk of its own, of which all is taken, or all but some; where none may be mounted, files may not grow."""
+    disk = tmp_path if small_disk is None else small_disk
+    path, ballast, reads = disk / "run.zarr", disk / "ballast", what in ("report", "analyze")
+    clear(disk)
+    if reads:
+        shutil.copytree(originals("probe", 0), path)
+    free = 0 if small_disk is None else shutil.disk_usage(disk).free
+    assert child(what, path)["status"] == 0
+    taken = free and free - shutil.disk_usage(disk).free
+    truth, files = dict(parts_of(path)), tree(path)
+    made = {name: content for name, content in tree(disk).items() if not name.startswith("run.zarr")}
+    largest = max(len(content) for content in tree(disk).values())
+    for seed in range(rounds(2)):
+        draw = random.Random(f"{what} {seed}")
+        clear(disk)
+        if reads:
+            shutil.copytree(originals("probe", 0), path)
+        if small_disk is None:
+            limit = {"limit": draw.randrange(64, largest) if seed else 64}
+        else:
+            limit, room = {}, draw.randrange(0, taken) if seed else 0
+            ballast.write_bytes(bytes(free - room))
+        ended = child(what, path, **limit)["status"]
+        wrong = [] if ended == 3 or (ended == 0 and seed) else [f"it ended with {ended}"]
+        try:
+            run = open_run(path)
+        except (FileNotFoundError, StoreError):
+            wrong += ["the run cannot be opened"] * reads
+        else:
+            wrong += verify(run) + (wrong_parts(path, truth) if len(run) else [])
+        ballast.unlink(missing_ok=True)
+        found = {name: content for name, content in tree(disk).items() if not name.startswith("run.zarr")}
+        wrong += [f"{name} is not whole" for name, content in found.items() if content != made.get(name)]
+        assert child(what, path)["status"] == 0
+        lost = sorted(set(tree(path).items()) ^ set(files.items()))
+        after = {name: content for name, content in tree(disk).items() if not name.startswith("run.zarr")}
+        wrong += [] if after.keys() == made.keys() else [f"{sorted(after)} is there"]
+        how = "a small disk that fills up" if small_disk else "files may not grow beyond a limit"
+        tally[f"{what}, a disk that is full", how, "wrong" if wrong or lost else "found"] += 1
+        assert not wrong, f"{what}, {limit or room}"
+        assert not lost, f"{what}, {limit or room}: {[name for name, _ in lost]}"
+
+
+def clear(folder: Path) -> None:
+    """Remove all that a folder holds."""
+    for each in folder.iterdir():
+        if each.is_dir():
+            shutil.rmtree(each)
+        else:
+            each.unlink()

@@ -1,5 +1,6 @@
 from ._gram import BLOCK_BYTES as BLOCK_BYTES
 from ._gram import accumulate_gram as accumulate_gram
+from ._gram import beyond_float32 as beyond_float32
 from ._gram import plan_reading as plan_reading
 from ._gram import product_dtype as product_dtype
 from ._gram import read_ahead as read_ahead

@@ -30,6 +30,7 @@ _SHALLOWEST, _DEEPEST = 512, 4096
 # A singular value is the root of an eigenvalue: a relative error of 1e-8 in the products puts one that is zero at 1e-4
 # of the largest. The rounding of float32 products averages out to about that only over many of them.
 _DEPTH_FOR_FLOAT32 = 1 << 16
+_SMALLEST, _LARGEST = 1e-15, 1e15  # float32 holds their squares, and sums of many
 _GROUPS = 16  # of parts that an executor is handed: each comes back as a matrix
 OVERSAMPLING = 10
 
@@ -255,6 +256,20 @@ def product_dtype(depth: int) -> Dtype:
     return np.float32 if depth > _DEPTH_FOR_FLOAT32 else np.float64
 
 
+def wide_enough(values: Total, dtype: Dtype) -> Dtype:
+    """Return in what products of values are taken: in float64 where float32 does not hold their squares."""
+    return np.float64 if beyond_float32(values.min(), values.max()) else dtype
+
+
+def beyond_float32(low: npt.ArrayLike, high: npt.ArrayLike) -> bool:
+    """Whether some values, the lowest and the highest of which are given, have squares that float32 does not hold.
+
+    Over 1e15, products overflow; where all are under 1e-15, they are lost.
+    """
+    largest = np.maximum(np.abs(low), np.abs(high))
+    return bool(((largest > _LARGEST) | ((largest > 0) & (largest < _SMALLEST))).any())
+
+
 def slices(length: int, *, width: int) -> Iterator[slice]:
     """Cut so many vectors of a width into slices that a cache can hold: products are taken of one, and added up."""
     depth = max(_SHALLOWEST, min(_DEEPEST, _SLICE_BYTES // (4 * width)))
@@ -275,7 +290,7 @@ def _add_group(
 def _add_gram(total: Total, block: Matrix, _: int, *, basis: slice, dtype: Dtype) -> None:
     rows = _beside(total, block)
     for here in slices(block.shape[1], width=len(block)):
-        part = _cast(rows[:, here], dtype)
+        part = _cast(rows[:, here], wide_enough(block[:, here], dtype))
         part = part - part[basis].mean(axis=0)
         total += part @ part[basis].T  # of all rows, NumPy takes half of it
 
@@ -285,21 +300,23 @@ def _add_covariance(total: Total, block: Matrix, _: int, *, shift: Matrix, dtype
     total[-1] += _beside(total, block.sum(axis=0, dtype=np.float64))
     rows = _beside(total, block)
     for here in slices(len(block), width=block.shape[1]):
-        part = _cast(rows[here], dtype)
+        part = _cast(rows[here], wide_enough(block[here], dtype))
         total[:-1] += part.T @ part
 
 
 def _add_random(total: Total, block: Matrix, number: int, *, seed: int) -> None:
     _center(block)
+    dtype = wide_enough(block, np.float32)
     directions = np.random.default_rng([seed, number]).standard_normal((block.shape[1], total.shape[1]), np.float32)
-    total[:-1] += _beside(total, block) @ _beside(total, directions)
+    total[:-1] += _cast(_beside(total, block), dtype) @ _cast(_beside(total, directions), dtype)
     total[-1, 0] += np.einsum("ij,ij", block, block, dtype=np.float64)
 
 
 def _add_power(total: Total, block: Matrix, _: int, *, basis: Array) -> None:
     _center(block)
-    rows = _beside(total, block)
-    total += rows @ (rows.T @ _beside(total, basis.astype(np.float32)))
+    dtype = wide_enough(block, np.float32)
+    rows = _cast(_beside(total, block), dtype)
+    total += rows @ (rows.T @ _cast(_beside(total, basis), dtype))
 
 
 def _center(block: Matrix) -> None:

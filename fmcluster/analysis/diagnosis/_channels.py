@@ -10,7 +10,7 @@ from scipy.sparse.csgraph import connected_components
 
 from ...vectors import Vectors
 from .._results import Array, Labels
-from ..components import BLOCK_BYTES, effective_rank, product_dtype, read_ahead, slices
+from ..components import BLOCK_BYTES, beyond_float32, effective_rank, product_dtype, read_ahead, slices
 
 Mask = npt.NDArray[np.bool_]
 
@@ -133,9 +133,12 @@ def sum_products(vectors: Vectors, *, max_bytes: int) -> Products:
     dtype = product_dtype(vectors.n_features)
     shift = None
     for rows in read_ahead(vectors.feature_blocks(max_bytes=min(BLOCK_BYTES, max_bytes // 6))):
-        block: npt.NDArray[np.float32] = rows.reshape(count, size, -1)
-        np.minimum(low, block.min(axis=2), out=low)
-        np.maximum(high, block.max(axis=2), out=high)
+        block: npt.NDArray[np.floating] = rows.reshape(count, size, -1)
+        least, most = block.min(axis=2), block.max(axis=2)
+        np.minimum(low, least, out=low)
+        np.maximum(high, most, out=high)
+        if beyond_float32(least, most):  # of any channel: a faint one beside others is not to be lost
+            block = block.astype(np.float64)
         for k in range(count):
             squares[k] += _squares(block[k])
             from_first[k] += _squares(block[k] - block[0])
@@ -145,7 +148,7 @@ def sum_products(vectors: Vectors, *, max_bytes: int) -> Products:
         block -= shift
         sums += block.sum(axis=2, dtype=np.float64)
         for here in slices(block.shape[2], width=count * size):
-            part = block[:, :, here].astype(dtype)
+            part = block[:, :, here].astype(np.result_type(block, dtype))
             turned = part.transpose(0, 2, 1)
             for k in range(count):  # one by one: of a matrix and itself, half is taken
                 within[k] += part[k] @ turned[k]
@@ -324,7 +327,7 @@ def _groups(similar: Mask) -> Labels:
     return np.asarray(np.where(sizes[inverse] > 1, first[inverse], NONE))
 
 
-def _squares(block: npt.NDArray[np.float32]) -> Array:
+def _squares(block: npt.NDArray[np.floating]) -> Array:
     return np.asarray(np.vecdot(block, block), dtype=np.float64)
 
 

@@ -1,5 +1,7 @@
 from ._animation import Animation as Animation
 from ._animation import draw_timeline as draw_timeline
+from ._class_names import class_title as class_title
+from ._class_names import list_classes as list_classes
 from ._curves import brief_ticks as brief_ticks
 from ._curves import dress_curve as dress_curve
 from ._figures import FAINT as FAINT

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ._class_names import class_title
 from ._snapshots import snapshot_table
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ def sample_name(layer: SampledLayer, sample: int) -> str:
     if "class_name" not in layer.samples.columns:
         return f"sample {sample}"
     name = layer.samples.loc[sample, "class_name"]
-    return f"sample {sample} ({name})" if isinstance(name, str) and name else f"sample {sample}"
+    return f"sample {sample} ({class_title(name)})" if isinstance(name, str) and name else f"sample {sample}"
 
 
 def channel_activity(layer: PicturedLayer, numbers: list[int]) -> "pd.Series[float]":

@@ -81,7 +81,7 @@ def scale_of(tiles: Tiles, *, signed: bool) -> Scale:
 
 def is_dead(tile: Tiles) -> bool:
     """Whether a feature map of several positions has the same value in all of them."""
-    return tile.size > 1 and bool(np.isfinite(tile).all()) and float(np.ptp(tile)) == 0
+    return tile.size > 1 and bool(np.isfinite(tile).all()) and bool(tile.min() == tile.max())
 
 
 def draw_tile(ax: Axes, tile: Tiles, *, at: tuple[float, float, float, float], scale: Scale) -> None:

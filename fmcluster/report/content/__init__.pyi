@@ -7,7 +7,6 @@ from ._feature_maps import figure_picture as figure_picture
 from ._feature_maps import gradient as gradient
 from ._feature_maps import make_grid as make_grid
 from ._feature_maps import make_strips as make_strips
-from ._feature_maps import name_sample as name_sample
 from ._layer_content import STAGES as STAGES
 from ._layer_content import LayerContent as LayerContent
 from ._layer_content import Settings as Settings

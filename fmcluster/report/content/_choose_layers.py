@@ -34,7 +34,8 @@ def choose_layers(run: Run) -> list[str]:
     if not drawable:
         raise ValueError(
             f"no layer of {run.path} has {AT_LEAST} channels, counted over its snapshots, which an embedding needs: "
-            f"record layers with more channels, or more snapshots"
+            f"record layers with more channels, or more snapshots; or name a layer, and take another view of it, such "
+            f"as sample"
         )
     chosen: list[str] = []
     for rank in range(4):

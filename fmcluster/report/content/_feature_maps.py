@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ...plot import channel_grid
-from ...plot.drawing import Scale, Tiles, as_tiles, brief, is_dead, scale_of
+from ...plot.drawing import Scale, Tiles, as_tiles, brief, is_dead, sample_name, scale_of
 from ...store import Layer
 from ._layer_content import LayerContent
 
@@ -139,7 +139,7 @@ def make_strips(content: LayerContent, *, sample: int) -> Strips:
     ]
     maps = np.stack(reads, axis=1)
     signed = bool((layer.statistics["min"] < 0).any())
-    titles, name = tuple(content.titles[ordinal] for ordinal in shown), name_sample(layer, sample)
+    titles, name = tuple(content.titles[ordinal] for ordinal in shown), sample_name(layer, sample)
     strips = []
     for (channel, label), tiles in zip(wanted, maps, strict=True):
         scale = scale_of(tiles, signed=signed)
@@ -176,7 +176,7 @@ def make_grid(layer: Layer, *, sample: int, snapshot: int) -> Grid:
     which = (
         f"All {count} channels" if count == layer.n_channels else f"The first {count} of {layer.n_channels} channels"
     )
-    alt = f"Feature maps of {count} channels of {layer.name} on {name_sample(layer, sample)} at the last snapshot"
+    alt = f"Feature maps of {count} channels of {layer.name} on {sample_name(layer, sample)} at the last snapshot"
     return Grid(which, figure_picture(figure, alt))
 
 
@@ -194,13 +194,7 @@ def input_picture(layer: Layer, sample: int) -> Picture | None:
     if pixels is None:
         return None
     small = max(pixels.shape[:2]) <= TILE
-    return _encode(pixels, f"The input image: {name_sample(layer, sample)}", lossless=small)
-
-
-def name_sample(layer: Layer, sample: int) -> str:
-    """Return ``"sample 3 (bees)"``, or without the class where it is not known."""
-    classes = layer.samples.get("class_name")
-    return f"sample {sample} ({classes.loc[sample]})" if classes is not None else f"sample {sample}"
+    return _encode(pixels, f"The input image: {sample_name(layer, sample)}", lossless=small)
 
 
 def _most_changed(layer: Layer, *, ends: tuple[int, int]) -> list[int]:
@@ -221,7 +215,7 @@ def _side_by_side(tiles: Tiles, scale: Scale) -> Pixels:
 
 
 def _colored(tile: Tiles, scale: Scale) -> Pixels:
-    shades = scale.colors(scale.norm(np.ma.masked_invalid(tile)), bytes=True)
+    shades = scale.colors(scale.norm(np.ma.masked_invalid(tile.astype(np.float64))), bytes=True)
     image = Image.fromarray(np.asarray(shades, dtype=np.uint8))
     small = max(tile.shape) <= TILE
     return np.asarray(image.resize((TILE, TILE), Image.Resampling.NEAREST if small else Image.Resampling.BOX))

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...analysis import Clusters, Embedding, History, Reducer, ResultCache, Scores, analyze, representatives
-from ...plot.drawing import cluster_palette, snapshot_table, snapshot_titles
+from ...plot.drawing import cluster_palette, sample_name, snapshot_table, snapshot_titles
 from ...store import Layer
 from ...vectors import Vectors
 
@@ -96,14 +96,14 @@ class LayerContent:
     def row_names(self) -> list[str]:
         """What each row of a snapshot is, such as ``"channel 12"`` or ``"sample 3 (bees)"``; not escaped."""
         first = self.scores.rows[self.scores.identity].iloc[: self.n_rows]
-        classes = self.layer.samples.get("class_name")
         names = []
         for row in first.itertuples(index=False):
-            parts = []
-            for what, value in zip(self.scores.identity, row, strict=True):
-                known = classes is not None and what == "sample" and classes.loc[value]
-                parts.append(f"{what} {value} ({classes.loc[value]})" if known else f"{what} {value}")  # type: ignore[union-attr]
-            names.append(", ".join(parts))
+            parts = zip(self.scores.identity, row, strict=True)
+            names.append(
+                ", ".join(
+                    sample_name(self.layer, value) if what == "sample" else f"{what} {value}" for what, value in parts
+                )
+            )
         return names
 
     @cached_property

@@ -63,7 +63,8 @@ def make_overview(run: Run, settings: Settings, *, announce: Announce, cache: Re
         if cache is None:
             findings = find()
         else:
-            findings = cache.use(find, Findings, verb="diagnose", vectors=vectors, parameters=parameters)
+            said = parameters | {"left_out": run.diverged().to_dict("list")}  # which no vectors are of
+            findings = cache.use(find, Findings, verb="diagnose", vectors=vectors, parameters=said)
         announce("similarity of all layers")
         if cache is None:
             compared = compare()

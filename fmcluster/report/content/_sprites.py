@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ...plot.drawing import as_tiles, brief, scale_of
+from ...plot.drawing import as_tiles, brief, sample_name, scale_of
 from ...store import Run
-from ._feature_maps import Picture, input_picture, name_sample
+from ._feature_maps import Picture, input_picture
 from ._layer_content import LayerContent
 
 MOST_IMAGES, MOST_COLUMNS = 3, 20
@@ -120,7 +120,7 @@ def make_sprites(content: LayerContent, *, samples: list[int], max_bytes: int) -
         if side <= _SMALLEST:
             return None
         side = max(_SMALLEST, side * 3 // 4)
-    about = [(name_sample(layer, sample), input_picture(layer, sample)) for sample in samples]
+    about = [(sample_name(layer, sample), input_picture(layer, sample)) for sample in samples]
     if not of_channels:
         about = [("the feature map", None)]
     return Sprites(
@@ -176,7 +176,7 @@ def _shade(maps: Floats, *, signed: bool) -> tuple[Pixels, list[tuple[int, int, 
     for row in range(maps.shape[1]):
         here = maps[:, row]
         scale = scale_of(here, signed=signed)
-        along = np.clip(np.asarray(scale.norm(np.nan_to_num(here)), dtype=np.float64), 0, 1)
+        along = np.clip(np.asarray(scale.norm(np.nan_to_num(here.astype(np.float64))), dtype=np.float64), 0, 1)
         shades[:, row] = np.where(np.isfinite(here), np.round((SHADES - 1) * along), SHADES)
     colors = scale_of(maps[:0], signed=signed).colors
     ramp = np.round(255 * colors(np.linspace(0, 1, SHADES))[:, :3]).astype(int)

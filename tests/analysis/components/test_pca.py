@@ -8,7 +8,13 @@ from scipy.spatial.distance import pdist
 from sklearn.decomposition import PCA
 
 from fmcluster.analysis import pca
-from fmcluster.analysis.components._gram import BLOCK_BYTES, plan_reading
+from fmcluster.analysis.components._gram import (
+    BLOCK_BYTES,
+    accumulate_covariance,
+    accumulate_gram,
+    plan_reading,
+    sketch,
+)
 
 
 def relu_maps(seed: int, shape: tuple[int, ...], *, offset: float = 0.0) -> np.ndarray:
@@ -99,6 +105,24 @@ def test_zeros_stay_zero_where_sums_are_too_long_for_float64_products(vectors_of
     assert vectors.n_features > 1 << 16
     singular = pca(vectors, n_components=6).singular_values
     assert singular[1] < 2e-4 * singular[0]
+
+
+@pytest.mark.parametrize("factor", [2.0**120, 2.0**-131], ids=["near 1e37", "denormal"])
+def test_products_of_very_large_and_very_small_values_are_those_of_usual_ones(factor, vectors_of, monkeypatch):
+    """In each of the three ways, also where sums are so long that products are taken in float32."""
+    monkeypatch.setattr("fmcluster.analysis.components._gram._DEPTH_FOR_FLOAT32", 0)
+    maps = np.random.default_rng(0).standard_normal((2, 6, 5, 4, 4)).astype(np.float32)
+    extreme, usual = (vectors_of(maps * np.float32(each), "channel") for each in (factor, 1))
+    near = {"rtol": 1e-4, "atol": 1e-4}
+    products = [accumulate_gram(each, block_bytes=2000) for each in (extreme, usual)]
+    np.testing.assert_allclose(products[0] / factor / factor, products[1], **near)
+    products = [accumulate_covariance(each, block_bytes=2000) for each in (extreme, usual)]
+    np.testing.assert_allclose(products[0][0] / factor / factor, products[1][0], **near)
+    np.testing.assert_allclose(products[0][1] / factor, products[1][1], **near)
+    options = {"width": 10, "n_iterations": 2, "block_bytes": 2000, "random_state": 0}
+    found, expected = (sketch(each, **options) for each in (extreme, usual))
+    np.testing.assert_allclose(np.abs(found[0]), np.abs(expected[0]), rtol=1e-2, atol=1e-2)
+    assert found[2] / factor / factor == pytest.approx(expected[2], rel=1e-4)
 
 
 def test_one_pass_over_the_disk_where_rows_are_few(vectors_of):

@@ -1,0 +1,28 @@
+"""Samples of a run: a table of what is known of each."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+if TYPE_CHECKING:
+    from ._run import Run
+
+
+def sample_table(run: "Run") -> pd.DataFrame:
+    """Return what is known of each sample, by its index in the data set; see `Run.samples`."""
+    columns: dict[str, Any] = {
+        name.rsplit("/", 1)[-1]: run.stored(name).read()
+        for name in ("samples/sample", "samples/label", "samples/path", "samples/digest")
+        if run.holds(name)
+    }
+    if not columns:  # the data set was not passed: the samples that were seen
+        seen = np.unique(np.concatenate([np.empty(0, np.int64), *map(run.sample_ids, range(len(run)))]))
+        columns = {"sample": seen, "label": np.full(len(seen), -1)}
+    if "digest" in columns:
+        columns["digest"] = [bytes(row).hex() for row in columns["digest"]]
+    frame = pd.DataFrame(columns).set_index("sample")
+    if run.classes and "label" in frame:
+        names = [run.classes[k] if 0 <= k < len(run.classes) else "" for k in frame["label"]]
+        frame.insert(1, "class_name", names)
+    return frame
