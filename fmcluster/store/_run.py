@@ -17,11 +17,12 @@ from ..errors import StoreError
 from ._arrays import StoredArray, shard_shape
 from ._check_root import check_no_links, check_root, read_root
 from ._checksums import Checksums
-from ._compat import careful_pipeline, group_from_metadata, open_store
+from ._compat import careful_pipeline, open_group
 from ._diverged import find_diverged, finite_snapshots
 from ._format import LOSS_SCALE, STATISTICS, RunKind, array_path, layer_path, statistics_path
 from ._layer import Layer
 from ._metadata import check_digest, checked_attributes
+from ._recorded_weights import RecordedWeights
 from ._slots import last_slots, ranges
 
 if TYPE_CHECKING:
@@ -56,10 +57,10 @@ def open_run(path: str | os.PathLike[str]) -> "Run":
     return Run(os.fspath(path))
 
 
-class Run:
+class Run(RecordedWeights):
     """The snapshots of one training run, as they were when it was opened.
 
-    Made by `open_run`. `run[name]` is a `Layer`.
+    Made by `open_run`. `run[name]` is a `Layer`. What it holds of the model is described at `RecordedWeights`.
 
     Attributes
     ----------
@@ -95,7 +96,7 @@ class Run:
         if self.is_local:
             check_no_links(Path(path), nodes=root["consolidated_metadata"]["metadata"])
         self.nodes: dict[str, dict[str, Any]] = root["consolidated_metadata"]["metadata"]
-        self._group = _group(path, root)
+        self._group = open_group(path, root)
         about = {name: self._attributes[name] for name in ("commits", "constant")}
         self._checksums = Checksums(path, store=self._group.store, **about)
         self._indices: dict[int, npt.NDArray[np.int64]] = {}
@@ -389,11 +390,3 @@ class Run:
     def layer_path(self, name: str) -> str:
         """Return the path of a layer's group in the hierarchy."""
         return layer_path(name)
-
-
-def _group(path: str, root: dict[str, Any]) -> zarr.Group:
-    """Return the hierarchy that a root describes; read again, it might show a snapshot that was committed meanwhile."""
-    try:
-        return group_from_metadata(open_store(path), root)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:  # of JSON that is not a group's
-        raise StoreError(f"{path} cannot be opened, its zarr.json is damaged: {error}") from error
