@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+BATCH_NORM = nn.modules.batchnorm._BatchNorm  # what BatchNorms of all kinds are, SyncBatchNorm's too
+
 
 def eagerly() -> AbstractContextManager[object]:
     """Return a context in which what was compiled runs as it was written; hooks that were added since then fire.
