@@ -125,4 +125,5 @@ def _copy(tensor: Any, values: Array) -> None:
     """Copy values into a tensor, which shares its memory with the model's."""
     if str(tensor.dtype) == "torch.bfloat16":  # NumPy has none: its bits, as integers of the same size
         tensor = tensor.view(tensor.new_empty(0).short().dtype)
-    tensor.copy_(tensor.new_tensor(np.array(values)))
+    plain = tensor.resolve_conj().resolve_neg()  # itself, but of a lazy conjugate
+    tensor.copy_(plain.new_tensor(np.array(values)))
