@@ -14,10 +14,10 @@ _PREFIXES = ("", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module
 class HasWeights(Protocol):
     """What weights can be put into: a `torch.nn.Module`."""
 
-    def named_parameters(self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True) -> Iterable[Any]:
+    def named_parameters(self, *, remove_duplicate: bool) -> Iterable[Any]:
         """Return names and parameters."""
 
-    def named_buffers(self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True) -> Iterable[Any]:
+    def named_buffers(self, *, remove_duplicate: bool) -> Iterable[Any]:
         """Return names and buffers."""
 
 
