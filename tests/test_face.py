@@ -161,7 +161,7 @@ def test_the_face_of_the_design_live(loop):
         "live.zarr",
         layers=["conv1", "layer?"],
         dataset=train_set,
-        record=("activation", "gradient"),
+        record=("activation", "gradient", "weight"),
     ) as recorder:
         for epoch in range(5):
             with recorder.epoch(epoch):
@@ -174,6 +174,8 @@ def test_the_face_of_the_design_live(loop):
     run = fm.open_run("live.zarr")
     assert run.kind == "live"
     assert run.epochs == [0, 1, 2, 3, 4]
+    assert run.read_weights(epoch=4)["layer4.weight"].shape == (16, 12, 3, 3)
+    run.load_weights(model, epoch=4)
     layer = run["layer4"]
     assert layer.read(epoch=4, samples=[3, 1]).shape == layer.gradient.read(epoch=4, samples=[3, 1]).shape
     assert fm.pca(layer.vectors("channel"), n_components=4).values.shape == (5 * 16, 4)

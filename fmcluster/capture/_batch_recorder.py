@@ -11,21 +11,20 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ..errors import CaptureError
-from ..store import Mode, Quantity, open_run
+from ..store import Mode, open_run
 from ._axes import AxisTracker
 from ._batch_pass import BatchPass
 from ._compat import eagerly
-from ._context import SnapshotContext
 from ._datasets import classes, sample_tables
 from ._epoch import LiveEpoch
-from ._hooks import CallCounts, Firing, hooked
+from ._hooks import CallCounts, hooked
 from ._indices import Index, as_indices, check_in, count_slots
-from ._layers import PlannedLayer, plan
+from ._layers import plan
 from ._loss_scale import Scaler, as_scale
-from ._options import Channels, Crop, OnError, Overflow, PerLayer, RecorderOptions, Size
+from ._options import Channels, Crop, OnError, Overflow, PerLayer, Recorded, RecorderOptions, Size
 from ._patterns import Layers
 from ._recording import Recording
-from .writing import PendingSnapshot, ShardBuffer, as_numbers, check_epoch, check_order
+from .writing import PendingSnapshot, as_numbers, check_epoch, check_order
 
 _BATCHES_A_SUM = 8  # sums of so many batches are kept apart, before they are added up in the order of their slots
 
@@ -49,7 +48,7 @@ class BatchRecorder(Recording):
     samples_per_shard : int
         About how many samples are written at a time: a whole number of batches as long as the first.
     layers, record, dtype, channels, crop, max_size, channel_axis, overflow, mode, max_bytes, max_pending_bytes, notes
-        As for `Recorder`.
+        As for `Recorder`. Weights are those at the end of an epoch's block.
     on_error : {"raise", "warn"}
         What to do where an epoch cannot be recorded: raise an error, also through the model's forward or backward
         pass, or warn once, leave the epoch out, and let the training go on.
@@ -87,7 +86,7 @@ class BatchRecorder(Recording):
         dataset: Dataset[Any] | None = None,
         n_samples: int | None = None,
         samples_per_shard: int = 32,
-        record: Sequence[Quantity] = ("activation",),
+        record: Sequence[Recorded] = ("activation",),
         dtype: PerLayer[str] = "float16",
         channels: PerLayer[Channels] | None = None,
         crop: PerLayer[Crop] | None = None,
@@ -120,7 +119,6 @@ class BatchRecorder(Recording):
         super().__init__(model, path, n_samples=count_slots(n_samples, dataset=dataset), options=options)
         self._dataset = dataset
         self._samples_per_shard = samples_per_shard
-        self._layers: dict[Firing, PlannedLayer] = {}
         self._epoch: LiveEpoch | None = None
         self._in_batch = False
 
@@ -158,7 +156,8 @@ class BatchRecorder(Recording):
             self._steps.count, self._resumed_after = int(step), None
         snapshot = PendingSnapshot(epoch=epoch, step=self._steps.count, metrics={})
         blank = np.full(self._n_samples, np.nan)
-        self._epoch = LiveEpoch(snapshot, np.full(self._n_samples, -1, np.int64), blank)
+        normalized = self._weights.inputs_of(snapshot)
+        self._epoch = LiveEpoch(snapshot, np.full(self._n_samples, -1, np.int64), blank, normalized)
         metrics: dict[str, float] = {}
         try:
             try:
@@ -226,7 +225,7 @@ class BatchRecorder(Recording):
         if self._in_batch:
             raise RuntimeError("a batch is being recorded already, inside another; leave its block first")
         if epoch.context is None and self._layers:
-            epoch.context = self._make_context(epoch)
+            epoch.context = self._make_context(epoch.snapshot, shard_samples=self._shard_samples)
         tracker = AxisTracker()
         batch = BatchPass(
             epoch.context,
@@ -255,6 +254,7 @@ class BatchRecorder(Recording):
                     optional=self._optional,
                     on_error=partial(self._lose, epoch) if self._warns else None,
                 ),
+                epoch.normalized.watched(on_error=partial(self._lose, epoch) if self._warns else None),
                 eagerly(),
             ):
                 yield
@@ -279,7 +279,7 @@ class BatchRecorder(Recording):
             batch.finish()
             if epoch.context is None:
                 self._create(batch)
-                epoch.context = self._make_context(epoch)
+                epoch.context = self._make_context(epoch.snapshot, shard_samples=self._shard_samples)
                 batch.deliver_held(epoch.context)
         except Exception as error:
             if not self._warns:
@@ -307,6 +307,7 @@ class BatchRecorder(Recording):
         epoch.index[slots], epoch.scale[slots] = numbers, scale
         epoch.count += len(numbers)
         epoch.n_batches += 1
+        epoch.normalized.keep()
         snapshot, buffer = epoch.snapshot, epoch.context.buffer
         # in turn: an earlier batch may still be withdrawn
         self._session.put(snapshot, partial(buffer.release, epoch.count), what="a batch")
@@ -335,6 +336,7 @@ class BatchRecorder(Recording):
         if not epoch.count or epoch.context is None:
             raise CaptureError(f"epoch {snapshot.epoch} ended without a batch, so there is nothing to record of it")
         session.check_overflow(snapshot)
+        self._weights.put(snapshot, copier=self._copier, session=session)
         session.put_alone(snapshot, partial(epoch.context.buffer.finish, epoch.count), what="the last samples")
         if self._brings_samples and self._dataset is not None and not snapshot.failed:
             self._brings_samples = False
@@ -366,19 +368,7 @@ class BatchRecorder(Recording):
             shard_samples=self._shard_samples,
             classes=named,
             left_out=batch.left_out,
+            weights=self._weights.specs,
+            normalizations=self._weights.normalizations,
         )
         self._layers = layers
-
-    def _make_context(self, epoch: LiveEpoch) -> SnapshotContext:
-        return SnapshotContext(
-            layers=self._layers,
-            copier=self._copier,
-            session=self._session,
-            snapshot=epoch.snapshot,
-            buffer=ShardBuffer(
-                self._session.writer.write,
-                specs={layer.spec.name: layer.spec for layer in self._layers.values()},
-                n_samples=self._n_samples,
-                shard_samples=self._shard_samples,
-            ),
-        )

@@ -1,6 +1,6 @@
 """Private interfaces of other libraries that capture needs: of torch (checked with 2.14.1), PyTorch-Ignite (0.5.5).
 
-Each function here stands for one of them; ``tests/capture/test_compat.py`` says which one a new version has changed.
+Each name here stands for one of them; ``tests/capture/test_compat.py`` says which one a new version has changed.
 """
 
 import sys
@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 from torch import nn
+
+BATCH_NORM = nn.modules.batchnorm._BatchNorm  # what BatchNorms of all kinds are, SyncBatchNorm's too
 
 
 def eagerly() -> AbstractContextManager[object]:

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from ._context import SnapshotContext
 from ._indices import Index
+from ._normalization_inputs import NormalizationInputs
 from .writing import PendingSnapshot
 
 
@@ -22,6 +23,8 @@ class LiveEpoch:
         The dataset index of the sample in each slot; -1: none yet.
     scale : ndarray of shape (n_samples,), float64
         What the loss was multiplied with.
+    normalized : NormalizationInputs
+        What the BatchNorms were given.
     count, n_batches : int
         Slots that are filled, and batches that filled them.
     context : SnapshotContext, optional
@@ -31,6 +34,7 @@ class LiveEpoch:
     snapshot: PendingSnapshot
     index: Index
     scale: npt.NDArray[np.float64]
+    normalized: NormalizationInputs
     count: int = 0
     n_batches: int = 0
     context: SnapshotContext | None = None

@@ -18,9 +18,10 @@ from ._hooks import Firing, hooked
 from ._inputs import ModelInputs
 from ._isolation import isolated
 from ._layers import PlannedLayer, discover, select_modules
-from ._options import Channels, Crop, Keep, PerLayer, Size
+from ._options import Channels, Crop, Keep, PerLayer, Recorded, Size
 from ._patterns import Layers
 from ._plain_model import device_of, plain_model
+from ._weights import weight_specs
 from .transfer import Copier, Copy
 
 _SIZES = (56, 28, 14, 7)
@@ -39,22 +40,26 @@ class Estimate:
         For how many.
     seconds : float
         For all snapshots: forward passes, capture and compression, as one batch took, with nothing else running.
+    nbytes_weights : int
+        Bytes of the weights of all snapshots, where they are recorded; they hardly compress, and their time is not
+        in `seconds`.
     """
 
     layers: pd.DataFrame
     n_samples: int
     n_snapshots: int
     seconds: float
+    nbytes_weights: int = 0
 
     @property
     def nbytes(self) -> int:
-        """Bytes in all, uncompressed."""
-        return int(self.layers["bytes"].sum())
+        """Bytes in all, uncompressed, the weights among them."""
+        return int(self.layers["bytes"].sum()) + self.nbytes_weights
 
     @property
     def nbytes_stored(self) -> int:
-        """Bytes in all, compressed."""
-        return int(self.layers["bytes_stored"].sum())
+        """Bytes in all, compressed, the weights among them, uncompressed."""
+        return int(self.layers["bytes_stored"].sum()) + self.nbytes_weights
 
 
 def estimate(
@@ -64,6 +69,7 @@ def estimate(
     n_samples: int,
     n_snapshots: int,
     layers: Layers = "children",
+    record: Sequence[Recorded] = ("activation",),
     dtype: PerLayer[str] = "float16",
     channels: PerLayer[Channels] | None = None,
     crop: PerLayer[Crop] | None = None,
@@ -81,7 +87,7 @@ def estimate(
         weights compress worse than what a trained network makes of photographs.
     n_samples, n_snapshots : int
         Size of the probe, and how often it will be shown.
-    layers, dtype, channels, crop, max_size, max_bytes
+    layers, record, dtype, channels, crop, max_size, max_bytes
         As for `Recorder`.
 
     Returns
@@ -96,7 +102,7 @@ def estimate(
     CaptureError
         Where a layer does not fire or returns no vectors, tokens or feature maps.
     """
-    keep = Keep(dtype, channels, crop, max_size)
+    keep = Keep(dtype, channels, crop, max_size, record=tuple(record))
     inputs = ModelInputs((images,))
     return estimate_kept(
         model, inputs, n_samples=n_samples, n_snapshots=n_snapshots, layers=layers, keep=keep, max_bytes=max_bytes
@@ -121,12 +127,14 @@ def estimate_kept(
     plain = plain_model(model)
     modules = select_modules(plain, layers)
     inputs = inputs.to(device_of(plain))
+    weight_bytes = sum(spec.nbytes for spec in weight_specs(plain)) if keep.weight else 0
     with isolated(plain), tempfile.TemporaryDirectory() as folder:
         found = discover(plain, modules, inputs=inputs, keep=keep, optional=layers in ("children", "leaves"))
         planned = found.layers
         if max_bytes is not None:
             specs = [layer.spec for layer in planned.values()]
-            check_size(specs, max_bytes=max_bytes, n_samples=n_samples, n_snapshots=n_snapshots)
+            counts = {"n_samples": n_samples, "n_snapshots": n_snapshots, "weight_bytes": weight_bytes}
+            check_size(specs, max_bytes=max_bytes, **counts)
         with _copies(plain, modules, inputs=inputs, planned=planned):
             pass  # the first forward pass warms up
         start = perf_counter()
@@ -145,7 +153,7 @@ def estimate_kept(
                 "bytes_stored": round(stored[spec.name] * share) + gradient * n_samples * n_snapshots,
             }
         )
-    return Estimate(pd.DataFrame(rows), n_samples, n_snapshots, seconds * share)
+    return Estimate(pd.DataFrame(rows), n_samples, n_snapshots, seconds * share, weight_bytes * n_snapshots)
 
 
 @contextmanager
@@ -190,18 +198,22 @@ def _store(path: Path, planned: dict[Firing, PlannedLayer], copies: dict[str, Co
         }
 
 
-def check_size(specs: Sequence[LayerSpec], *, max_bytes: int, n_samples: int, n_snapshots: int) -> None:
-    """Raise `ValueError` where a run of these layers would take more than `max_bytes`, uncompressed."""
-    times = n_samples * n_snapshots
-    total = times * sum(spec.sample_bytes for spec in specs)
+def check_size(
+    specs: Sequence[LayerSpec], *, max_bytes: int, n_samples: int, n_snapshots: int, weight_bytes: int = 0
+) -> None:
+    """Raise `ValueError` where a run of these layers, and weights, would take more than `max_bytes`, uncompressed."""
+    times, weights = n_samples * n_snapshots, n_snapshots * weight_bytes
+    total = times * sum(spec.sample_bytes for spec in specs) + weights
     if total <= max_bytes:
         return
     largest = sorted(specs, key=lambda spec: spec.sample_bytes, reverse=True)[:3]
     named = ", ".join(f"{spec.name} ({decimal(times * spec.sample_bytes)})" for spec in largest)
+    held = f", {decimal(weights)} of them weights" if weights else ""
     raise ValueError(
         f"{n_snapshots} snapshot{'s' if n_snapshots > 1 else ''} of {n_samples} samples would take "
-        f"{decimal(total)} before compression; max_bytes allows {decimal(max_bytes)}. The largest layers are {named}."
-        f"{_advice(specs, max_bytes=max_bytes, total=total, times=times)}"
+        f"{decimal(total)} before compression{held}; max_bytes allows {decimal(max_bytes)}. The largest layers are "
+        f"{named}."
+        f"{_advice(specs, max_bytes=max_bytes - weights, total=total - weights, times=times)}"
     )
 
 

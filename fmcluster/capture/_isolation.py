@@ -140,4 +140,5 @@ def _copy_back(buffer: torch.Tensor, before: torch.Tensor) -> None:
 def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
     if one.layout != torch.strided:
         return False
-    return torch.equal(*(t.detach().reshape(-1).contiguous().view(torch.uint8) for t in (one, other)))
+    plain = (t.detach().resolve_conj().resolve_neg() for t in (one, other))
+    return torch.equal(*(t.reshape(-1).contiguous().view(torch.uint8) for t in plain))

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 import torch
 from torch.nn import functional
 
-from ..store import LayerSpec, Mode, Quantity, layer_expression
+from ..store import LayerSpec, Mode, layer_expression
 from ._patterns import Layers, known_names
 
 T = TypeVar("T")
@@ -18,6 +18,7 @@ Crop = tuple[slice, slice]
 Size = int | tuple[int, int]
 Overflow = Literal["error", "clip"]
 OnError = Literal["raise", "warn"]
+Recorded = Literal["activation", "gradient", "weight"]
 
 DTYPES = ("float16", "float32")
 
@@ -86,12 +87,15 @@ class Keep:
     crop: PerLayer[Crop] | None = None
     max_size: PerLayer[Size] | None = None
     overflow: Overflow = "error"
-    record: tuple[Quantity, ...] = ("activation",)
+    record: tuple[Recorded, ...] = ("activation",)
     channel_axis: PerLayer[int] | None = None
 
     def __post_init__(self) -> None:
-        if "activation" not in self.record or not set(self.record) <= {"activation", "gradient"}:
-            raise ValueError(f"record is {self.record!r}; expected ('activation',) or ('activation', 'gradient')")
+        if "activation" not in self.record or not set(self.record) <= {"activation", "gradient", "weight"}:
+            raise ValueError(
+                f"record is {self.record!r}; expected ('activation',) or ('activation', 'gradient'), with or without "
+                f"'weight'"
+            )
         for dtype in _values(self.dtype):
             if dtype not in DTYPES:
                 raise ValueError(f"dtype is {dtype!r}; expected one of {', '.join(DTYPES)}, or those by layer")
@@ -116,6 +120,11 @@ class Keep:
     def gradient(self) -> bool:
         """Whether gradients are recorded."""
         return "gradient" in self.record
+
+    @property
+    def weight(self) -> bool:
+        """Whether parameters and buffers are recorded."""
+        return "weight" in self.record
 
     def of(self, names: Sequence[str], shape: tuple[int, ...], *, is_time: bool = False) -> Reduction:
         """Return what is kept of a layer that goes by these names and returns this for a sample, in stored order."""
@@ -181,7 +190,7 @@ class RecorderOptions:
     """What `Recorder`, `BatchRecorder` and `replay` have in common; each attribute is documented with `Recorder`."""
 
     layers: Layers
-    record: Sequence[Quantity]
+    record: Sequence[Recorded]
     dtype: PerLayer[str]
     channels: PerLayer[Channels] | None
     crop: PerLayer[Crop] | None

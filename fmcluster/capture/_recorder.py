@@ -12,21 +12,19 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import CaptureError
-from ..store import Mode, Quantity, open_run
-from ._context import SnapshotContext
+from ..store import Mode, open_run
 from ._datasets import classes
 from ._estimate import Estimate, estimate_kept
-from ._hooks import Firing
 from ._inputs import ToInputs
 from ._isolation import isolated
-from ._layers import PlannedLayer, discover
-from ._options import Channels, Crop, OnError, Overflow, PerLayer, RecorderOptions, Size
+from ._layers import discover
+from ._options import Channels, Crop, OnError, Overflow, PerLayer, Recorded, RecorderOptions, Size
 from ._patterns import Layers
 from ._plain_model import device_of, plain_model
 from ._probe_pass import Loss, ProbePass
 from ._probe_set import Identity, Probe, ProbeBatch
 from ._recording import Recording
-from .writing import PendingSnapshot, ShardBuffer, as_numbers, check_order, stored_digests
+from .writing import PendingSnapshot, as_numbers, check_order, stored_digests
 
 
 class Recorder(Recording):
@@ -53,9 +51,11 @@ class Recorder(Recording):
         What to capture: the direct children, all modules without children, names and patterns (``*`` and ``?`` stop
         at dots), regular expressions, module classes, or a function of name and module. A module that fires several
         times is stored per call, one that returns several tensors per tensor.
-    record : iterable of {"activation", "gradient"}
+    record : iterable of {"activation", "gradient", "weight"}
         What to record of a layer's output: its values; and the gradient of the loss with respect to it, in float32.
-        Of a layer that no gradient reaches, such as a frozen one, it is NaN.
+        Of a layer that no gradient reaches, such as a frozen one, it is NaN. With ``"weight"``, also all parameters
+        and buffers of the model at each snapshot, bit for bit, with their norms, and the mean and variance of what
+        each BatchNorm is given.
     batch_size : int
         How many samples of the probe are shown, and written, at a time; a `DataLoader` has its own.
     dtype : {"float16", "float32"}, or mapping of str to these
@@ -90,8 +90,8 @@ class Recorder(Recording):
     Raises
     ------
     ValueError, TypeError
-        For a layer that the model does not have, a probe without fixed order, an option that cannot be meant, or a
-        first snapshot larger than `max_bytes` (on entry).
+        For a layer that the model does not have, a probe without fixed order, an option that cannot be meant, a
+        first snapshot larger than `max_bytes`, or weights that cannot be stored as they are (on entry).
     FileExistsError
         Where something is at `path` already (on entry).
     StoreError
@@ -116,7 +116,7 @@ class Recorder(Recording):
         probe: Dataset[Any] | DataLoader[Any],
         to_inputs: ToInputs | None = None,
         layers: Layers = "children",
-        record: Sequence[Quantity] = ("activation",),
+        record: Sequence[Recorded] = ("activation",),
         batch_size: int = 32,
         dtype: PerLayer[str] = "float16",
         channels: PerLayer[Channels] | None = None,
@@ -150,7 +150,6 @@ class Recorder(Recording):
         accepts = tuple(signature(plain_model(model).forward).parameters)
         self._probe = Probe(probe, batch_size=batch_size, to_inputs=to_inputs, accepts=accepts)
         super().__init__(model, path, n_samples=self._probe.n_samples, options=options)
-        self._layers: dict[Firing, PlannedLayer] = {}
         self._left_out: dict[str, str] = {}
         self._recorded: dict[str, nn.Module] = {}
 
@@ -264,6 +263,8 @@ class Recorder(Recording):
             shard_samples=self._probe.batch_size,
             classes=classes(self._probe.dataset),
             left_out=self._left_out,
+            weights=self._weights.specs,
+            normalizations=self._weights.normalizations,
         )
         self._identity = Identity(self._probe, stored_digests(open_run(self._session.path)))
 
@@ -273,18 +274,9 @@ class Recorder(Recording):
     def _take(self, snapshot: PendingSnapshot, loss: Loss | None) -> None:
         """Show the model all of the probe, and queue what its layers return and the commit."""
         session = self._session
-        context = SnapshotContext(
-            layers=self._layers,
-            copier=self._copier,
-            session=session,
-            snapshot=snapshot,
-            buffer=ShardBuffer(
-                session.writer.write,
-                specs={layer.spec.name: layer.spec for layer in self._layers.values()},
-                n_samples=self._probe.n_samples,
-                shard_samples=self._probe.batch_size,
-            ),
-        )
+        context = self._make_context(snapshot, shard_samples=self._probe.batch_size)
+        self._weights.put(snapshot, copier=self._copier, session=session)
+        normalized = self._weights.inputs_of(snapshot)
         brings_samples = not self._identity.stored
         batches = []
         inference = loss is None and torch.is_inference_mode_enabled()  # which allows of no gradients
@@ -297,7 +289,9 @@ class Recorder(Recording):
                 self._identity.check(batch)
                 if brings_samples:
                     self._put_pictures(snapshot, batch)
-                ProbePass(self._model, self._recorded, context=context, batch=batch, number=number).run(loss)
+                with normalized.watched():
+                    ProbePass(self._model, self._recorded, context=context, batch=batch, number=number).run(loss)
+                normalized.keep()
                 if (failure := self._take_failure()) is not None:
                     raise failure
                 batches.append(batch.without_images())

@@ -13,14 +13,17 @@ from torch import nn
 
 from ..errors import StoreError
 from ..store import LayerSpec, RunWriter, open_run
+from ._context import SnapshotContext
 from ._estimate import check_size
-from ._layers import select_modules
+from ._hooks import Firing
+from ._layers import PlannedLayer, select_modules
 from ._options import RecorderOptions
 from ._plain_model import device_of, plain_model
 from ._provenance import provenance
 from ._step_counter import StepCounter
+from ._weights import ModelWeights
 from .transfer import Copier
-from .writing import PendingSnapshot, Session, last_snapshot
+from .writing import PendingSnapshot, Session, ShardBuffer, last_snapshot
 
 
 class Recording(ABC):
@@ -45,6 +48,8 @@ class Recording(ABC):
         self._modules = select_modules(self._model, options.layers)
         self._optional = options.layers in ("children", "leaves")  # what never fires is left out, not an error
         self._keep = options.keep
+        self._weights = ModelWeights()
+        self._layers: dict[Firing, PlannedLayer] = {}
         self._path = os.fspath(path)
         if "://" in self._path:
             raise ValueError(
@@ -67,6 +72,8 @@ class Recording(ABC):
             name = type(self).__name__
             raise RuntimeError(f"this {name} was entered before; make a new one (mode='a' resumes its run)")
         self._entered = True
+        if self._keep.weight:
+            self._weights = ModelWeights(self._model)
         self._prepare()
         writer = self._open_writer()
         try:
@@ -165,7 +172,27 @@ class Recording(ABC):
 
     def _check_size(self, specs: Sequence[LayerSpec], *, n_snapshots: int) -> None:
         if self._options.max_bytes is not None:
-            check_size(specs, max_bytes=self._options.max_bytes, n_samples=self._n_samples, n_snapshots=n_snapshots)
+            check_size(
+                specs,
+                max_bytes=self._options.max_bytes,
+                n_samples=self._n_samples,
+                n_snapshots=n_snapshots,
+                weight_bytes=self._weights.nbytes,
+            )
+
+    def _make_context(self, snapshot: PendingSnapshot, *, shard_samples: int) -> SnapshotContext:
+        return SnapshotContext(
+            layers=self._layers,
+            copier=self._copier,
+            session=self._session,
+            snapshot=snapshot,
+            buffer=ShardBuffer(
+                self._session.writer.write,
+                specs={layer.spec.name: layer.spec for layer in self._layers.values()},
+                n_samples=self._n_samples,
+                shard_samples=shard_samples,
+            ),
+        )
 
     def _check_open(self) -> None:
         if not self._open:

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from ..store import Mode, Quantity, open_run
+from ..store import Mode, open_run
 from ._inputs import ToInputs
-from ._options import Channels, Crop, Overflow, PerLayer, Size
+from ._options import Channels, Crop, Overflow, PerLayer, Recorded, Size
 from ._patterns import Layers
 from ._plain_model import plain_model
 from ._probe_pass import Loss
@@ -31,7 +31,7 @@ def replay(
     probe: Dataset[Any] | DataLoader[Any],
     to_inputs: ToInputs | None = None,
     metrics: Mapping[Any, Mapping[str, float]] | None = None,
-    record: Sequence[Quantity] = ("activation",),
+    record: Sequence[Recorded] = ("activation",),
     loss: Loss | None = None,
     batch_size: int = 32,
     dtype: PerLayer[str] = "float16",

@@ -19,6 +19,7 @@ def estimate(
     pixels: Annotated[int, typer.Option(help="Height and width of an image.")] = 224,
     max_size: MaxSize = None,
     max_bytes: MaxBytes = None,
+    with_weights: Annotated[bool, typer.Option("--with-weights", help="Count the model's weights, too.")] = False,
     batch_size: Annotated[int, typer.Option(help="Images in the batch that is measured.")] = 8,
 ) -> None:
     """Say how many bytes and seconds a run will take, from one batch of random images through random weights."""
@@ -36,6 +37,7 @@ def estimate(
             n_samples=samples,
             n_snapshots=1 + epochs * snapshots_per_epoch,
             layers=captured_layers(layers),
+            record=("activation", "weight") if with_weights else ("activation",),
             max_size=max_size,
             max_bytes=max_bytes,
         )
@@ -49,6 +51,8 @@ def estimate(
     for row in estimated.layers.to_dict("records"):
         table.add_row(row["layer"], str(row["shape"]), size(row["bytes"]), size(row["bytes_stored"]))
     console.print(table)
+    if with_weights:
+        say(f"Weights take {size(estimated.nbytes_weights)} of the total; they hardly compress.")
     say(
         f"In total {size(estimated.nbytes)}, on disk about {size(estimated.nbytes_stored)}; "
         f"the forward passes over the probe take about "

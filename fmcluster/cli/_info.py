@@ -39,6 +39,8 @@ def info(
         say("No whole snapshot yet" + ("; its recording goes on." if opened.is_being_written else "."))
     stored = size(opened.nbytes_stored) if opened.is_local else "unknown, as it is remote"
     say(f"{size(opened.nbytes)} of feature maps; on disk {stored}.")
+    if opened.weight_names:
+        say(f"{size(opened.nbytes_weights)} of weights: {len(opened.weight_names)} parameters and buffers a snapshot.")
     if guessed := [n for n in opened if opened[n].channel_axis_source == "shape" and len(opened[n].shape) > 3]:
         say(f"Which axis holds the channels is not known of {', '.join(guessed)}; record with channel_axis= to say it.")
     for each in missing_snapshots(opened):
@@ -108,6 +110,7 @@ def _as_dict(run: "Run", missing: list[str]) -> dict[str, Any]:
         "classes": list(run.classes),
         "bytes": run.nbytes,
         "bytes_stored": run.nbytes_stored if run.is_local else None,
+        "weights": {"count": len(run.weight_names), "bytes": run.nbytes_weights} if run.weight_names else None,
         "missing": missing,
         "provenance": run.provenance,
     }

@@ -212,7 +212,7 @@ class StoredArray:
     def _check_ends(self, header: bytes, checksum: bytes, checksums: str) -> None:
         """See that a file of one chunk begins and ends as it was committed."""
         check_identity(checksum, int(checksums, 16))
-        if self.array.dtype.kind in "iuf":
+        if self.array.dtype.kind in "biufc":
             check_frame(header, nbytes=prod(self.array.chunks) * self.array.dtype.itemsize)
 
     def _first_damaged(self, keys: Sequence[str]) -> str:

@@ -4,17 +4,29 @@ import json
 import os
 import re
 import stat
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from ..errors import NoSnapshotYet, StoreError
 from ._compat import open_store, read_bytes
-from ._format import CHECKSUMS, DIMENSIONS, KEY, TIME, holds_feature_maps
+from ._format import (
+    AXES,
+    CHECKSUMS,
+    DIMENSIONS,
+    FILL,
+    KEY,
+    ONLY_OF_WEIGHTS,
+    TIME,
+    holds_feature_maps,
+    holds_weights,
+    weight_path,
+)
 from ._lock import has_writer
 from ._metadata import Unfinished, checked_attributes
 from ._shards import shard_layout
+from ._weight_spec import are_weight_axes
 
 LARGEST = 64 << 20  # bytes of JSON; a thousand layers with gradients take 7 MB
 MOST_VALUES = 1 << 53  # in an array
@@ -23,19 +35,10 @@ _SEGMENT = r"(?!\.|__|c\.|c/|zarr\.json(?:/|$))[a-z0-9_.~-]+"
 _PATH = re.compile(
     r"epoch|step|index|loss_scale|checksums|statistic|samples(/(sample|label|path|digest))?|inputs(/display)?"
     rf"|metrics(/{_SEGMENT})?|layers(/{_SEGMENT}(/(activation|gradient|statistics|gradient_statistics|channel))?)?"
+    rf"|weights(/{_SEGMENT}(/value)?)?|weight_norms(/(weight|norm|gradient_norm|update_norm))?"
+    rf"|normalizations(/{_SEGMENT}(/(mean|variance))?)?"
 )
 _KEYS = {"name": "default", "configuration": {"separator": "."}}
-_FILL = {"int64": -1, "uint8": 0, "string": "", "float16": "NaN", "float32": "NaN", "float64": "NaN"}
-_AXES = {
-    **dict.fromkeys(("epoch", "step", CHECKSUMS), ("snapshot",)),
-    **dict.fromkeys(("index", "loss_scale"), ("snapshot", "sample")),
-    **dict.fromkeys(("statistics", "gradient_statistics"), ("snapshot", "statistic", "channel")),
-    **dict.fromkeys(("sample", "label", "path"), ("item",)),
-    "statistic": ("statistic",),
-    "channel": ("channel",),
-    "digest": ("item", "byte"),
-    "display": ("item", "row", "column", "rgb"),
-}
 _NEEDED = ("epoch", "step", "index", CHECKSUMS, "layers")
 
 
@@ -141,6 +144,7 @@ def check_root(path: str, root: Mapping[str, Any]) -> None:
         for name, node in nodes.items():
             _require(_PATH.fullmatch(name) is not None, f"{name!r} is no path of a run's")
             _check_node(name, node, n_snapshots=len(attributes["commits"]))
+        _check_weights(attributes.get("weights", []), nodes)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else error
         raise StoreError(
@@ -180,7 +184,7 @@ def check_no_links(path: Path, *, nodes: Mapping[str, Any] | None = None) -> Non
 
 
 def _check_attributes(attributes: Mapping[str, Any]) -> None:
-    for name in ("layers", "classes"):
+    for name in ("layers", "classes", "weights", "normalizations"):
         names = attributes.get(name, [])
         _require(isinstance(names, list) and all(isinstance(each, str) for each in names), f"{name} are no names")
     _require(attributes.get("kind", "probe") in ("probe", "live"), f"kind is {attributes.get('kind')!r}")
@@ -197,7 +201,7 @@ def _check_attributes(attributes: Mapping[str, Any]) -> None:
 def _check_node(name: str, node: Mapping[str, Any], *, n_snapshots: int) -> None:
     _require(node["zarr_format"] == 3 and isinstance(node["attributes"], dict), f"{name} is no node of Zarr v3")
     parent, _, _ = name.rpartition("/")
-    if parent in ("layers", "metrics"):
+    if parent in ("layers", "metrics", "weights", "normalizations"):
         _require(isinstance(node["attributes"]["name"], str), f"{name} does not say what it is of")
     if node["node_type"] == "group":
         return
@@ -209,15 +213,27 @@ def _check_node(name: str, node: Mapping[str, Any], *, n_snapshots: int) -> None
     _require(max(prod(shape), prod(chunks)) <= MOST_VALUES, f"{name} has {shape} values in chunks of {chunks}")
     _require(node["chunk_key_encoding"] == _KEYS, f"{name} names its chunks another way")
     dtype = node["data_type"]
-    _require(isinstance(dtype, str) and dtype in _FILL, f"{name} is of {dtype!r}")
-    _require(node["fill_value"] == _FILL[dtype], f"{name} is filled with {node['fill_value']!r}")
+    known = isinstance(dtype, str) and dtype in FILL and (dtype not in ONLY_OF_WEIGHTS or holds_weights(name))
+    _require(known, f"{name} is of {dtype!r}")
+    fill = node["fill_value"]
+    _require(type(fill) is type(FILL[dtype]) and fill == FILL[dtype], f"{name} is filled with {fill!r}")
     dimensions = node["dimension_names"]
     _require(isinstance(dimensions, list) and len(dimensions) == len(shape) > 0, f"{name} has the axes {dimensions}")
-    _require(tuple(dimensions) in _axes(name), f"{name} has the axes {dimensions}")
+    fits = are_weight_axes(dimensions) if holds_weights(name) else tuple(dimensions) in _axes(name)
+    _require(fits, f"{name} has the axes {dimensions}")
     _check_codecs(name, node)
     if dimensions[0] == "snapshot":
         what = f"{name} has {shape[0]} snapshots, and {n_snapshots} were committed"
         _require(shape[0] == n_snapshots and chunks[0] == 1, what)
+
+
+def _check_weights(weights: Sequence[str], nodes: Mapping[str, Any]) -> None:
+    """See that every parameter and buffer that is named is there, and has its norms."""
+    lost = [each for each in weights if f"{weight_path(each)}/value" not in nodes]
+    _require(not lost, f"it names the weights {lost[:1]}, and no array of theirs")
+    for name, node in nodes.items():
+        if name.startswith("weight_norms/"):
+            _require(node["shape"][-1] == len(weights), f"{name} is of {node['shape']}, for {len(weights)} weights")
 
 
 def _check_codecs(name: str, node: Mapping[str, Any]) -> None:
@@ -238,7 +254,7 @@ def _axes(name: str) -> Collection[tuple[str, ...]]:
         return [("snapshot", *axes) for axes in (*DIMENSIONS.values(), TIME)]
     if name.startswith("metrics/"):
         return [("snapshot",)]
-    return [_AXES[name.rpartition("/")[2]]]
+    return [AXES[name.rpartition("/")[2]]]
 
 
 def _are_lengths(values: object, *, least: int) -> bool:

@@ -88,6 +88,20 @@ def group_from_metadata(store: Store, metadata: dict[str, Any]) -> zarr.Group:
     return zarr.Group(AsyncGroup(metadata=described, store_path=StorePath(store)))
 
 
+def open_group(path: str, root: dict[str, Any]) -> zarr.Group:
+    """Return the hierarchy that a root describes; read again, it might show a snapshot that was committed meanwhile.
+
+    Raises
+    ------
+    StoreError
+        Where the root is JSON, and not a group's.
+    """
+    try:
+        return group_from_metadata(open_store(path), root)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreError(f"{path} cannot be opened, its zarr.json is damaged: {error}") from error
+
+
 def read_bytes(store: Store, key: str, *, at_most: int) -> bytes | None:
     """Return what lies at a key of a store; None where there is nothing, StoreError where it is too much, or a link."""
     if isinstance(store, LocalStore):  # at once, not by way of zarr's event loop

@@ -12,8 +12,26 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from ._check_root import load_root
 from ._disk import replace_file
-from ._format import CHECKSUMS, KEY, LEVEL, LOSS_SCALE, STATISTICS, STATISTICS_OF, LayerSpec, Quantity, layer_path
+from ._format import (
+    AXES,
+    CHECKSUMS,
+    FILL,
+    INPUTS,
+    KEY,
+    LEVEL,
+    LOSS_SCALE,
+    NORMS,
+    STATISTICS,
+    STATISTICS_OF,
+    LayerSpec,
+    Quantity,
+    layer_path,
+    normalization_path,
+    norms_path,
+    weight_path,
+)
 from ._metadata import UNFINISHED
+from ._weight_spec import WeightSpec
 
 Mode = Literal["x", "a", "w"]
 
@@ -78,12 +96,11 @@ def create_arrays(root: zarr.Group, specs: Sequence[LayerSpec], *, n_samples: in
     if any(spec.gradient for spec in specs):
         coordinates.append((LOSS_SCALE, "float64"))
     for name, dtype in coordinates:
-        shape = (0,) if name in ("epoch", "step") else (0, n_samples)
-        create_array(root, name, dimensions=("snapshot", "sample")[: len(shape)], shape=shape, dtype=dtype)
+        create_array(root, name, shape=(0, n_samples)[: len(AXES[name])], dtype=dtype)
     # not compressed, so that what it takes to read a snapshot's checksums is the size of their file
-    create_array(root, CHECKSUMS, dimensions=("snapshot",), shape=(0,), dtype=str, compressed=False)
+    create_array(root, CHECKSUMS, shape=(0,), dtype=str, compressed=False)
     names = np.array(STATISTICS)
-    create_array(root, "statistic", dimensions=("statistic",), shape=names.shape, dtype=str)[...] = names
+    create_array(root, "statistic", shape=names.shape, dtype=str)[...] = names
     paths = [*(name for name, _ in coordinates), CHECKSUMS, "statistic", "layers"]
     for spec in specs:
         path = layer_path(spec.name)
@@ -102,7 +119,7 @@ def create_array(
     group: zarr.Group,
     name: str,
     *,
-    dimensions: tuple[str, ...],
+    dimensions: tuple[str, ...] | None = None,
     shape: tuple[int, ...],
     dtype: Any,
     chunks: tuple[int, ...] | None = None,
@@ -110,8 +127,12 @@ def create_array(
     attributes: Mapping[str, Any] | None = None,
     compressed: bool = True,
 ) -> zarr.Array[Any]:
-    """Create an array of the format; along `snapshot`, a chunk holds one snapshot, so that none is ever rewritten."""
-    code = "U" if dtype is str else np.dtype(dtype).kind
+    """Create an array of the format, with the axes of its name where no others are given.
+
+    Along `snapshot`, a chunk holds one snapshot, so that none is ever rewritten.
+    """
+    dimensions = AXES[name] if dimensions is None else dimensions
+    fill = FILL["string" if dtype is str else np.dtype(dtype).name]
     if chunks is None:
         chunks = tuple(1 if axis == "snapshot" else max(1, n) for axis, n in zip(dimensions, shape, strict=True))
     return group.create_array(
@@ -120,7 +141,7 @@ def create_array(
         dtype=dtype,
         chunks=chunks,
         shards=shards,
-        fill_value={"f": float("nan"), "i": -1, "u": 0, "U": ""}[code],
+        fill_value=complex(*map(float, fill)) if isinstance(fill, list) else float(fill) if fill == "NaN" else fill,
         compressors=codecs(compressed=compressed),
         chunk_key_encoding={"name": "default", "configuration": {"separator": "."}},
         dimension_names=dimensions,
@@ -150,16 +171,56 @@ def create_layer(group: zarr.Group, spec: LayerSpec, *, n_samples: int, shard_sa
         create_array(
             group,
             STATISTICS_OF[quantity],
-            dimensions=("snapshot", "statistic", "channel"),
             shape=(0, len(STATISTICS), spec.n_channels),
             dtype="float64",
         )
         names += [quantity, STATISTICS_OF[quantity]]
     if spec.channels is not None:
         numbers = np.array(spec.channels, dtype=np.int64)
-        create_array(group, "channel", dimensions=("channel",), shape=numbers.shape, dtype="int64")[...] = numbers
+        create_array(group, "channel", shape=numbers.shape, dtype="int64")[...] = numbers
         names.append("channel")
     return names
+
+
+def create_weights(root: zarr.Group, specs: Sequence[WeightSpec], *, normalizations: Mapping[str, int]) -> list[str]:
+    """Create the arrays of parameters and buffers, their norms, and the inputs of normalizations; return their paths.
+
+    Parameters
+    ----------
+    root : zarr.Group
+        The run.
+    specs : sequence of WeightSpec
+        The parameters and buffers; where there are none, nothing is created for them.
+    normalizations : mapping of str to int
+        By module name, how many channels a normalization has.
+    """
+    paths = []
+    for spec in specs:
+        path = weight_path(spec.name)
+        group = root.require_group("weights").create_group(path.rpartition("/")[2], attributes=spec.attributes())
+        create_array(
+            group,
+            "value",
+            dimensions=("snapshot", *spec.dimensions),
+            shape=(0, *spec.shape),
+            dtype=spec.stored_dtype,
+            chunks=(1, *spec.chunks),
+        )
+        paths += [path, f"{path}/value"]
+    if specs:
+        names, group = np.array([spec.name for spec in specs]), root.create_group("weight_norms")
+        create_array(group, "weight", shape=names.shape, dtype=str)[...] = names
+        for norm in NORMS:
+            create_array(group, norm, shape=(0, len(specs)), dtype="float64")
+        paths += ["weights", "weight_norms", *map(norms_path, ("weight", *NORMS))]
+    for name, n_channels in normalizations.items():
+        path = normalization_path(name)
+        group = root.require_group("normalizations")
+        group = group.create_group(path.rpartition("/")[2], attributes={"name": name})
+        for quantity in INPUTS:
+            create_array(group, quantity, shape=(0, n_channels), dtype="float64")
+        paths += [path, *(f"{path}/{quantity}" for quantity in INPUTS)]
+    return [*paths, "normalizations"] if normalizations else paths
 
 
 def _chunk_shape(spec: LayerSpec, quantity: Quantity, shard_samples: int) -> tuple[int, ...]:

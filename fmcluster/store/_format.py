@@ -1,6 +1,6 @@
-"""Format v1: the names, paths and dimensions of a run's nodes, and what is stored of a layer.
+"""Format v1: the names, paths, axes and fill values of a run's nodes, and what is stored of a layer.
 
-`docs/store-format.md` is the specification; `_create` makes the arrays that it describes.
+`docs/store-format.md` is the specification; `_create` makes the arrays that it describes, `_check_root` compares them.
 """
 
 from collections.abc import Mapping
@@ -33,6 +33,35 @@ DIMENSIONS = {
     5: ("sample", "channel", "frame", "height", "width"),
 }
 TIME = ("sample", "channel", "time")  # of 1-D maps, such as a Conv1d's
+
+NORMS = ("norm", "gradient_norm", "update_norm")
+INPUTS = ("mean", "variance")  # of what a normalization is given
+
+# by the last part of a path; metrics have one axis, what lies in layers and weights has axes of its own
+AXES: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("epoch", "step", CHECKSUMS), ("snapshot",)),
+    **dict.fromkeys(("index", LOSS_SCALE), ("snapshot", "sample")),
+    **dict.fromkeys(STATISTICS_OF.values(), ("snapshot", "statistic", "channel")),
+    **dict.fromkeys(("sample", "label", "path"), ("item",)),
+    **dict.fromkeys(NORMS, ("snapshot", "weight")),
+    **dict.fromkeys(INPUTS, ("snapshot", "channel")),
+    "statistic": ("statistic",),
+    "channel": ("channel",),
+    "weight": ("weight",),
+    "digest": ("item", "byte"),
+    "display": ("item", "row", "column", "rgb"),
+}
+
+FILL: Mapping[str, Any] = {  # by Zarr's name of the dtype, as it stands in JSON
+    "string": "",
+    "bool": False,
+    **dict.fromkeys(("int8", "int16", "int32", "int64"), -1),
+    **dict.fromkeys(("uint8", "uint16", "uint32", "uint64"), 0),
+    **dict.fromkeys(("float16", "float32", "float64"), "NaN"),
+    "complex64": ["NaN", "NaN"],
+    "complex128": ["NaN", "NaN"],
+}
+ONLY_OF_WEIGHTS = frozenset(FILL) - {"string", "int64", "uint8", "float16", "float32", "float64"}
 
 
 @dataclass(frozen=True)
@@ -318,6 +347,31 @@ def array_path(layer: str, quantity: Quantity) -> str:
 def statistics_path(layer: str, quantity: Quantity) -> str:
     """Return the path of a layer's statistics."""
     return f"{layer_path(layer)}/{STATISTICS_OF[quantity]}"
+
+
+def metric_path(name: str) -> str:
+    """Return the path of a metric's array."""
+    return f"metrics/{escape(name)}"
+
+
+def weight_path(name: str) -> str:
+    """Return the path of the group of a parameter or buffer."""
+    return f"weights/{escape(name)}"
+
+
+def norms_path(norm: str) -> str:
+    """Return the path of one of the `NORMS` of all parameters and buffers."""
+    return f"weight_norms/{norm}"
+
+
+def normalization_path(name: str) -> str:
+    """Return the path of the group of a normalization's inputs."""
+    return f"normalizations/{escape(name)}"
+
+
+def holds_weights(path: str) -> bool:
+    """Whether the array at a path is of the values of a parameter or buffer."""
+    return path.startswith("weights/") and path.endswith("/value")
 
 
 def holds_feature_maps(path: str) -> bool:

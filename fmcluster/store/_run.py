@@ -18,12 +18,13 @@ from ._arrays import StoredArray, shard_shape
 from ._check_root import check_no_links, no_snapshot_yet
 from ._commits import Commits
 from ._committed_root import committed_root
-from ._compat import careful_pipeline, group_from_metadata, open_store
+from ._compat import careful_pipeline, open_group
 from ._diverged import find_diverged, finite_snapshots
 from ._format import KEY, LOSS_SCALE, STATISTICS, RunKind, array_path, layer_path, statistics_path
 from ._identity import identify
 from ._layer import Layer
 from ._lock import has_writer
+from ._recorded_weights import RecordedWeights
 from ._samples import sample_table
 from ._slots import last_slots, ranges
 
@@ -60,10 +61,10 @@ def open_run(path: str | os.PathLike[str]) -> "Run":
     return Run(os.fspath(path))
 
 
-class Run:
+class Run(RecordedWeights):
     """The snapshots of one training run, as they were when it was opened.
 
-    Made by `open_run`. `run[name]` is a `Layer`.
+    Made by `open_run`. `run[name]` is a `Layer`. What it holds of the model is described at `RecordedWeights`.
 
     Attributes
     ----------
@@ -97,7 +98,7 @@ class Run:
         self.nodes: dict[str, dict[str, Any]] = root["consolidated_metadata"]["metadata"]
         if self.is_local:
             check_no_links(Path(path), nodes=self.nodes)
-        self._group = _group(path, root)
+        self._group = open_group(path, root)
         about = {name: self._attributes[name] for name in ("commits", "constant")}
         self._commits = Commits(path, store=self._group.store, **about)
         self._indices: dict[int, npt.NDArray[np.int64]] = {}
@@ -388,11 +389,3 @@ class Run:
     def layer_path(self, name: str) -> str:
         """Return the path of a layer's group in the hierarchy."""
         return layer_path(name)
-
-
-def _group(path: str, root: dict[str, Any]) -> zarr.Group:
-    """Return the hierarchy that a root describes; read again, it might show a snapshot that was committed meanwhile."""
-    try:
-        return group_from_metadata(open_store(path), root)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:  # of JSON that is not a group's
-        raise StoreError(f"{path} cannot be opened, its zarr.json is damaged: {error}") from error

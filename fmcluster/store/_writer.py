@@ -3,8 +3,7 @@
 A commit is: data flushed to the disk, then the root's consolidated metadata replaced atomically.
 """
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,8 @@ from ._arrays import chunk_key, chunk_keys
 from ._check_root import check_no_links
 from ._checksums import checksum_of, encode_files, record_digest
 from ._committed_root import committed_root
-from ._compat import array_from_metadata
-from ._create import Mode, create_array, create_arrays, prepare_folder
+from ._create import Mode, create_array, create_arrays, create_weights, prepare_folder
 from ._disk import flush, replace_file
-from ._escape import escape
 from ._format import (
     CHECKSUMS,
     KEY,
@@ -32,15 +29,18 @@ from ._format import (
     RunKind,
     array_path,
     holds_feature_maps,
+    holds_weights,
+    metric_path,
     statistics_path,
 )
 from ._lock import take_lock
 from ._loss_scale import check_loss_scale
 from ._metadata import UNFINISHED, root_metadata
+from ._nodes import Nodes
 from ._pending import PendingShards
+from ._pending_weights import PendingWeights
 from ._shards import ShardLayout, shard_layout
-
-Node = dict[str, Any]
+from ._weight_spec import WeightSpec
 
 
 class RunWriter:
@@ -56,6 +56,15 @@ class RunWriter:
     mode : {"x", "a", "w"}
         "x" makes a new run and refuses an existing one, "a" resumes an existing one after its last whole snapshot (or
         makes a new one), "w" replaces an existing one.
+
+    Attributes
+    ----------
+    path : Path
+        The run's folder.
+    attributes : dict
+        What the root says of the run; empty before `create`.
+    weights : PendingWeights
+        Writes the parts of the model's parameters and buffers, all of them before the commit.
 
     Raises
     ------
@@ -76,11 +85,9 @@ class RunWriter:
             )
         self._lock = lock
         try:
-            self._nodes: dict[str, Node] = {}
-            self._visible: set[str] = set()
-            self._constant: dict[str, dict[str, str]] = {}  # checksums of what does not change
-            self._arrays: dict[str, zarr.Array[Any]] = {}
+            self._nodes = Nodes(self.path)
             self._shards = PendingShards(self.path)
+            self.weights = PendingWeights(self.path, self._nodes)
             self.attributes: dict[str, Any] = {}
             if prepare_folder(self.path, mode=mode):
                 self._resume()
@@ -92,9 +99,7 @@ class RunWriter:
         root = committed_root(str(self.path))
         self.attributes = root["attributes"][KEY]
         check_no_links(self.path)
-        self._nodes = root["consolidated_metadata"]["metadata"]
-        self._visible = set(self._nodes)
-        self._constant = self.attributes["constant"]
+        self._nodes.resume(root["consolidated_metadata"]["metadata"], self.attributes["constant"])
 
     @property
     def n_snapshots(self) -> int:
@@ -106,7 +111,16 @@ class RunWriter:
         """Whether `create` has still to be called."""
         return not self.attributes
 
-    def create(self, specs: Sequence[LayerSpec], *, n_samples: int, shard_samples: int, kind: RunKind) -> None:
+    def create(
+        self,
+        specs: Sequence[LayerSpec],
+        *,
+        n_samples: int,
+        shard_samples: int,
+        kind: RunKind,
+        weights: Sequence[WeightSpec] = (),
+        normalizations: Mapping[str, int] | None = None,
+    ) -> None:
         """Create a new run: its layers, without snapshots.
 
         Parameters
@@ -119,6 +133,10 @@ class RunWriter:
             How many of them lie in one file.
         kind : {"probe", "live"}
             Whether every snapshot holds the same samples in the same slots, or samples as they arrive.
+        weights : sequence of WeightSpec
+            The parameters and buffers, in the model's order; none by default.
+        normalizations : mapping of str to int, optional
+            By module name, the number of channels of each normalization whose inputs are described.
         """
         if kind not in ("probe", "live"):
             raise ValueError(f"kind is {kind!r}; expected 'probe' or 'live'")
@@ -127,17 +145,20 @@ class RunWriter:
         self.path.mkdir(parents=True, exist_ok=True)
         replace_file(self.path / "zarr.json", UNFINISHED)
         paths = create_arrays(self._root(), specs, n_samples=n_samples, shard_samples=shard_samples)
-        self._adopt(paths)
+        paths += create_weights(self._root(), weights, normalizations=normalizations or {})
+        self._nodes.adopt(paths)
         layers = [spec.name for spec in specs]
         self.attributes = {"format": VERSION, "kind": kind, "layers": layers, "commits": [], "sessions": []}
+        beside = {"weights": [spec.name for spec in weights], "normalizations": list(normalizations or {})}
+        self.attributes.update({key: names for key, names in beside.items() if names})
         self.replace_root()
 
     def tidy(self) -> None:
         """Remove what an earlier session left uncommitted, once it is known that this one goes on with its run."""
         for file in filter(Path.is_file, self.path.rglob("*.partial")):  # a layer may be called so, too
             file.unlink()
-        self._forget_uncommitted()
-        self._catch_up()
+        self._nodes.remove_from(self.n_snapshots)
+        self._nodes.catch_up()
 
     def describe_session(self, provenance: Mapping[str, Any]) -> None:
         """Record what made the snapshots from here on."""
@@ -178,8 +199,8 @@ class RunWriter:
                 dtype=str if values.dtype.kind in "OU" else values.dtype,
                 chunks=tuple(max(1, n) for n in values.shape),
             )
-            self._constant.pop(path, None)
-            self._adopt([parent, path])
+            self._nodes.constant.pop(path, None)
+            self._nodes.adopt([parent, path])
         array = group[name]
         assert isinstance(array, zarr.Array)
         # black pictures and missing labels are all fill value; they are written, so that absent means damaged
@@ -187,7 +208,7 @@ class RunWriter:
         array.with_config({"write_empty_chunks": True})[box] = values
         written = [self.path / path / key for key in chunk_keys(array, box)]
         flush([*written, self.path / path])
-        self._vouch_for(path, written)
+        self._nodes.vouch_for(path, written)
 
     def write(
         self, layer: str, *, offset: int, values: npt.NDArray[Any] | None, quantity: Quantity = "activation"
@@ -230,6 +251,7 @@ class RunWriter:
         metrics: Mapping[str, float],
         clipped: Mapping[str, int],
         loss_scale: npt.NDArray[np.float64] | None = None,
+        beside: Mapping[str, npt.NDArray[np.float64]] | None = None,
     ) -> None:
         """Make the pending snapshot visible, all of it at once.
 
@@ -248,20 +270,23 @@ class RunWriter:
         loss_scale : ndarray of shape (n_samples,), float64, optional
             What the loss was multiplied with before its gradients were computed, for the sample in each slot: positive,
             1 where it was not scaled, NaN where it is not known. By default it is known of none.
+        beside : mapping of str to ndarray, float64, optional
+            By the path of any other array over time, its values at this snapshot.
 
         Raises
         ------
         ValueError
             For an index or a loss scale that the run cannot hold.
         StoreError
-            Where a shard was neither written nor left blank, though there are samples in its slots.
+            Where a shard was neither written nor left blank, though there are samples in its slots; or a part of a
+            parameter or buffer was not written.
         """
         now = self.n_snapshots
         n_slots = self._nodes["index"]["shape"][1]
         if index.shape != (n_slots,) or index.dtype.kind != "i":
             raise ValueError(f"index is of {index.dtype} and shape {index.shape}; expected integers of ({n_slots},)")
         if loss_scale is not None:
-            has_gradients = any(path.endswith("/gradient") and holds_feature_maps(path) for path in self._nodes)
+            has_gradients = any(path.endswith("/gradient") and holds_feature_maps(path) for path in self._nodes.known)
             check_loss_scale(str(self.path), loss_scale, n_slots=n_slots, has_gradients=has_gradients)
             self._growing(LOSS_SCALE)[now] = np.where(index >= 0, loss_scale, np.nan)
         for path, value in (("epoch", epoch), ("step", step), ("index", index)):
@@ -270,29 +295,31 @@ class RunWriter:
             self._growing(statistics_path(layer, quantity))[now] = values
         for name, number in metrics.items():
             self._growing(self._metric(name))[now] = number
+        for path, values in (beside or {}).items():
+            self._growing(path)[now] = values
         record: dict[str, Any] = {"epoch": epoch, "step": step, "checksums": self._flush_snapshot(now, index)}
         if any(clipped.values()):
             record["clipped"] = {layer: count for layer, count in clipped.items() if count}
         self.attributes["commits"].append(record)
-        self._resize(now + 1)
+        self._nodes.resize(now + 1)
         try:
             self.replace_root()
         except BaseException:
             self.attributes["commits"].pop()
-            self._resize(now)
+            self._nodes.resize(now)
             raise
-        self._arrays.clear()
+        self._nodes.forget_arrays()
         self._shards.clear()
+        self.weights.clear()
         with suppress(OSError):  # the snapshot is whole; the next commit, or whoever resumes the run, tries again
-            self._catch_up()
+            self._nodes.catch_up()
 
     def discard(self) -> None:
         """Remove what was written of the pending snapshot."""
-        self._arrays.clear()
-        self._nodes = {path: node for path, node in self._nodes.items() if path in self._visible}
-        self._constant = {path: files for path, files in self._constant.items() if path in self._visible}
+        self._nodes.hide()
         self._shards.clear()
-        self._forget_uncommitted()
+        self.weights.clear()
+        self._nodes.remove_from(self.n_snapshots)
 
     def close(self) -> None:
         """Release the lock, so that another writer may open the run."""
@@ -309,56 +336,30 @@ class RunWriter:
 
     def _growing(self, path: str) -> zarr.Array[Any]:
         """Return an array as it will be once the pending snapshot is committed; nothing of this is on the disk."""
-        if path not in self._arrays:
-            node = self._nodes[path]
-            shape = [self.n_snapshots + 1, *node["shape"][1:]]
-            self._arrays[path] = array_from_metadata(self.path, path, metadata={**node, "shape": shape})
-        return self._arrays[path]
+        return self._nodes.growing(path, n_snapshots=self.n_snapshots + 1)
 
     def _layout(self, path: str) -> ShardLayout:
         return shard_layout(self._nodes[path], path=f"{self.path}/{path}")
 
     def _metric(self, name: str) -> str:
-        path = f"metrics/{escape(name)}"
+        path = metric_path(name)
         if path not in self._nodes:
             group = self._root().require_group("metrics")  # the snapshots so far have no file in the new array
             about = {"name": name}
-            create_array(group, escape(name), dimensions=("snapshot",), shape=(0,), dtype="float64", attributes=about)
-            self._adopt(["metrics", path])
+            leaf, axes = path.rpartition("/")[2], ("snapshot",)
+            create_array(group, leaf, dimensions=axes, shape=(0,), dtype="float64", attributes=about)
+            self._nodes.adopt(["metrics", path])
         return path
-
-    def _adopt(self, paths: Sequence[str]) -> None:
-        """Add nodes that were just created to those that the next commit shows."""
-        for path in paths:
-            self._nodes[path] = json.loads((self.path / path / "zarr.json").read_bytes())
-            folder = self.path / path
-            flush([*folder.glob("c.*"), folder / "zarr.json", folder])
-            if self._nodes[path]["node_type"] == "array" and path not in self._over_time():
-                self._vouch_for(path, folder.glob("c.*"))
-
-    def _vouch_for(self, path: str, files: Iterable[Path]) -> None:
-        """Note the checksums of files of an array that does not change from snapshot to snapshot."""
-        known = self._constant.get(path, {}) | {file.name: checksum_of(file) for file in files}
-        self._constant[path] = dict(sorted(known.items()))
-
-    def _over_time(self) -> dict[str, Node]:
-        return {
-            path: node
-            for path, node in self._nodes.items()
-            if node["node_type"] == "array" and node["dimension_names"][0] == "snapshot"
-        }
-
-    def _resize(self, n_snapshots: int) -> None:
-        for node in self._over_time().values():
-            node["shape"][0] = n_snapshots
 
     def _flush_snapshot(self, snapshot: int, index: npt.NDArray[np.int64]) -> str:
         """Flush a snapshot's files, and then their checksums; return the digest of these."""
         files: dict[str, dict[str, str]] = {}
-        for path in sorted(set(self._over_time()) - {CHECKSUMS}):
+        for path in sorted(set(self._nodes.over_time()) - {CHECKSUMS}):
             folder = self.path / path
             if holds_feature_maps(path):
                 files[path] = self._shards.checksums(path, snapshot=snapshot, index=index, layout=self._layout(path))
+            elif holds_weights(path):
+                files[path] = self.weights.checksums(path)
             else:
                 keys = chunk_keys(self._growing(path), slice(snapshot, snapshot + 1))
                 written = [
@@ -374,17 +375,6 @@ class RunWriter:
 
     def replace_root(self) -> None:
         """Write the root as it is now; what it says is then what a reader sees."""
-        self.attributes["constant"] = dict(sorted(self._constant.items()))
-        replace_file(self.path / "zarr.json", root_metadata(self.attributes, self._nodes))
-        self._visible = set(self._nodes)
-
-    def _catch_up(self) -> None:
-        """Bring each array's own metadata to the committed number of snapshots, for readers that open it by itself."""
-        for path, node in self._over_time().items():
-            replace_file(self.path / path / "zarr.json", json.dumps(node, indent=1).encode())
-
-    def _forget_uncommitted(self) -> None:
-        for path in self._over_time():
-            for chunk in (self.path / path).glob("c.*"):
-                if int(chunk.name.split(".")[1]) >= self.n_snapshots:
-                    chunk.unlink()
+        self.attributes["constant"] = dict(sorted(self._nodes.constant.items()))
+        replace_file(self.path / "zarr.json", root_metadata(self.attributes, self._nodes.known))
+        self._nodes.show()

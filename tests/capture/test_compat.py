@@ -47,6 +47,13 @@ def test_a_backward_pass_is_noticed(needs: Callable[..., Any]) -> None:
     )
 
 
+def test_batch_norms_of_all_kinds_are_known() -> None:
+    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+    unknown = [kind.__name__ for kind in kinds if not issubclass(kind, compat.BATCH_NORM)]
+    assert not unknown, f"{unknown} are none: adapt BATCH_NORM in fmcluster/capture/_compat.py"
+    assert not issubclass(nn.InstanceNorm2d, compat.BATCH_NORM)
+
+
 def test_tensors_inside_a_transformation_are_known(needs: Callable[..., Any]) -> None:
     ask = partial(
         needs,

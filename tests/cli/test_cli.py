@@ -205,6 +205,20 @@ def test_train_never_replaces_what_it_was_not_told_to(run, capsys, monkeypatch):
     assert len(open_run(run)) == 3
 
 
+def test_weights_are_told_and_counted(tmp_path, capsys, monkeypatch):
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+    probe = [torch.zeros(4), torch.ones(4)]
+    with fm.Recorder(model, tmp_path / "run.zarr", probe=probe, record=("activation", "weight")) as recorder:
+        recorder.snapshot(epoch=0)
+    assert call("info", tmp_path / "run.zarr", monkeypatch=monkeypatch) == 0
+    assert "116 bytes of weights: 7 parameters and buffers a snapshot." in capsys.readouterr().out
+    assert call("info", tmp_path / "run.zarr", "--json", monkeypatch=monkeypatch) == 0
+    assert json.loads(capsys.readouterr().out)["weights"] == {"count": 7, "bytes": 116}
+    arguments = ("estimate", "--samples", "2", "--epochs", "1", "--pixels", "32", "--batch-size", "1", "--with-weights")
+    assert call(*arguments, monkeypatch=monkeypatch) == 0
+    assert "Weights take 93.6 MB of the total" in capsys.readouterr().out
+
+
 def test_estimate_tells_bytes_before_the_run(capsys, monkeypatch):
     arguments = ("estimate", "--model", "resnet18", "--samples", "10", "--epochs", "2", "--pixels", "32")
     assert call(*arguments, "--batch-size", "2", monkeypatch=monkeypatch) == 0

@@ -61,10 +61,10 @@ def record_probe(path: Path, *, seed: int, mode: str = "x", epochs: range = rang
 
 
 def record_live(path: Path, *, seed: int, mode: str = "x", epochs: range = range(EPOCHS)) -> None:
-    """Record training batches with gradients, or go on with it."""
+    """Record training batches with gradients and weights, or go on with it."""
     data, model = Pictures(seed), Net()
     with fm.BatchRecorder(
-        model, path, layers=LAYERS, dataset=data, record=("activation", "gradient"), mode=mode
+        model, path, layers=LAYERS, dataset=data, record=("activation", "gradient", "weight"), mode=mode
     ) as recorder:
         for epoch in epochs:
             model.load_state_dict(trained(seed, epoch).state_dict())
@@ -93,6 +93,11 @@ def parts_of(path: Path) -> Iterator[tuple[str, bytes]]:
                 )
             yield f"{layer.label} statistics", layer.statistics.to_csv().encode()
         yield f"{name} channels", np.asarray(run[name].channels).tobytes()
+    for snapshot in range(len(run)) if run.weight_names else ():
+        for name, values in run.read_weights(snapshot=snapshot).items():
+            yield f"weight {name} {snapshot}", values.tobytes()
+    if run.weight_names:
+        yield "norms", run.weights.to_csv().encode()
     for what in ("samples", "metrics", "snapshots"):
         yield what, getattr(run, what).to_csv().encode()
     yield "classes", repr(run.classes).encode()

@@ -19,6 +19,8 @@ KINDS = {
     "feature maps": "layers/*/activation/c.*",
     "gradients": "layers/*/gradient/c.*",
     "statistics": "layers/*/*statistics/c.*",
+    "weights": "weights/*/value/c.*",
+    "norms of weights": "weight_norms/*/c.*",
     "index": "index/c.*",
     "epochs and steps": "[es]*/c.*",
     "metrics": "metrics/*/c.*",
@@ -89,7 +91,7 @@ def test_what_was_changed_is_found_and_no_wrong_number_is_read(
     copy_of: Callable[[Path], Path],
     tally: Tally,
 ) -> None:
-    kind = "live" if what in ("gradients", "index") else "probe"
+    kind = "live" if what in ("gradients", "index", "weights", "norms of weights") else "probe"
     original, foreign = originals(kind, 0), originals(kind, 1)
     truth, whole = dict(parts_of(original)), files_of(original)
     for seed in range(rounds(2)):

@@ -168,6 +168,7 @@ def test_a_commit_is_whole_though_the_arrays_own_metadata_could_not_be_written(
 
     with RunWriter(stored, mode="a") as writer:
         monkeypatch.setattr("fmcluster.store._writer.replace_file", full)
+        monkeypatch.setattr("fmcluster.store._nodes.replace_file", full)
         contents.write_snapshot(writer, 1)
         assert writer.n_snapshots == 2
         assert len(open_run(stored)) == 2

@@ -1,4 +1,5 @@
 from ._copier import Copier as Copier
 from ._copier import Copy as Copy
+from ._copier import ExactCopy as ExactCopy
 from ._moments import Moments as Moments
 from ._moments import no_statistics as no_statistics

@@ -41,6 +41,25 @@ class Copy(Protocol):
         """Give the memory back."""
 
 
+@dataclass(frozen=True, eq=False)
+class ExactCopy:
+    """A copy of a tensor in the host's memory.
+
+    Attributes
+    ----------
+    values : ndarray
+        What it holds; valid until `release`.
+    """
+
+    values: npt.NDArray[Any]
+    _memory: HostMemory
+    _piece: Bytes
+
+    def release(self) -> None:
+        """Give the memory back."""
+        self._memory.release(self._piece)
+
+
 class Copier:
     """Copies what is kept of outputs to the host's memory.
 
@@ -78,6 +97,18 @@ class Copier:
             if output.device.type == "cuda":
                 return self._copy_aside(output, reduction, waits)
             return self._copy_now(output, reduction, waits)
+
+    def copy_exactly(self, tensor: torch.Tensor, dtype: str, *, waits: bool = True) -> ExactCopy:
+        """Copy a tensor as it is now, to a NumPy dtype that holds it exactly; it has been made when this returns."""
+        piece = self._host.acquire(tensor.numel() * np.dtype(dtype).itemsize, waits=waits)
+        out = piece.view(dtype).reshape(tuple(tensor.shape))
+        try:
+            with torch.no_grad():
+                torch.from_numpy(out).copy_(tensor.detach())
+        except BaseException:
+            self._host.release(piece)
+            raise
+        return ExactCopy(out, self._host, piece)
 
     def close(self) -> None:
         """End the threads."""

@@ -7,3 +7,4 @@ from ._resume import stored_digests as stored_digests
 from ._rows import Rows as Rows
 from ._session import Session as Session
 from ._shard_buffer import ShardBuffer as ShardBuffer
+from ._weight_norms import WeightNorms as WeightNorms

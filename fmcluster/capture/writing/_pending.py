@@ -1,6 +1,6 @@
 """Pending snapshot: coordinates, metrics and moments of a snapshot that is not committed yet."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
 
 import numpy as np
@@ -24,6 +24,8 @@ class PendingSnapshot:
         Whether something went wrong, so that it is to be left out.
     reason : str
         What went wrong.
+    beside : list of callable
+        Each returns, at the commit, values of this snapshot by the paths of their arrays.
     """
 
     def __init__(self, *, epoch: int, step: int, metrics: dict[str, float]) -> None:
@@ -32,6 +34,7 @@ class PendingSnapshot:
         self.metrics = metrics
         self.failed = False
         self.reason = ""
+        self.beside: list[Callable[[], Mapping[str, npt.NDArray[np.float64]]]] = []
         self._moments: dict[tuple[str, Quantity], dict[int, Moments]] = {}
         self._withdrawn: set[int] = set()
         self._lock = Lock()

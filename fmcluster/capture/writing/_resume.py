@@ -1,12 +1,12 @@
 """Resuming: whether a recorder can add to a run, and after which snapshot."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from ...errors import StoreError
-from ...store import Layer, LayerSpec, Run, RunKind, open_run
+from ...store import Layer, LayerSpec, Run, RunKind, WeightSpec, open_run
 
 
 def check_resumable(
@@ -29,6 +29,27 @@ def check_resumable(
     _require(path, f"{len(stored)} layers", f"{len(offered)} layers")
     _require(path, f"{run.n_samples} samples", f"{n_samples} samples")
     _require(path, f"batches of {run.shard_samples}", f"batches of {min(shard_samples, n_samples)}")
+
+
+def check_same_weights(path: str, *, specs: Sequence[WeightSpec], normalizations: Mapping[str, int]) -> None:
+    """Compare the weights of a run with those that would be added to it.
+
+    Raises
+    ------
+    StoreError
+        Where names, shapes or dtypes of parameters or buffers differ, or the normalizations do; with the first.
+    """
+    run = open_run(path)
+    stored = [f"the {spec.kind} {spec.name!r} of shape {spec.shape} in {spec.dtype}" for spec in run.weight_specs]
+    offered = [f"the {spec.kind} {spec.name!r} of shape {spec.shape} in {spec.dtype}" for spec in specs]
+    for there, here in zip(stored, offered, strict=False):
+        _require(path, there, here)
+    _require(path, f"{len(stored) or 'no'} weights", f"{len(offered) or 'no'} weights")
+    known = [f"inputs of the normalization {name!r}" for name in run.normalization_names]
+    new = [f"inputs of the normalization {name!r}" for name in normalizations]
+    for there, here in zip(known, new, strict=False):
+        _require(path, there, here)
+    _require(path, f"inputs of {len(known)} normalizations", f"inputs of {len(new)} normalizations")
 
 
 def last_snapshot(run: Run) -> tuple[int, int]:

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import CaptureError, StoreError
-from ...store import LayerSpec, RunKind, RunWriter
+from ...store import LayerSpec, RunKind, RunWriter, WeightSpec
 from ._pending import PendingSnapshot
 from ._queue import WriteQueue
-from ._resume import check_resumable
+from ._resume import check_resumable, check_same_weights
 from ._rows import Rows
 
 Index = npt.NDArray[np.int64]
@@ -57,18 +57,28 @@ class Session:
         shard_samples: int,
         classes: Sequence[str],
         left_out: Mapping[str, str],
+        weights: Sequence[WeightSpec] = (),
+        normalizations: Mapping[str, int] | None = None,
     ) -> None:
         """Create the run; or check that this is what it holds. `left_out` says what is not recorded, and why.
 
         Raises
         ------
         StoreError
-            Where it holds other layers, samples or shards.
+            Where it holds other layers, samples, shards or weights.
         """
         if self.writer.is_new:
-            self.writer.create(specs, n_samples=n_samples, shard_samples=shard_samples, kind=kind)
+            self.writer.create(
+                specs,
+                n_samples=n_samples,
+                shard_samples=shard_samples,
+                kind=kind,
+                weights=weights,
+                normalizations=normalizations,
+            )
         else:
             check_resumable(self.path, specs=specs, kind=kind, n_samples=n_samples, shard_samples=shard_samples)
+            check_same_weights(self.path, specs=weights, normalizations=normalizations or {})
             self.writer.tidy()
         if not self.writer.n_snapshots:
             self.writer.attributes["classes"] = list(classes)
@@ -85,6 +95,12 @@ class Session:
         if counted:
             rows.add_moments()
         self._queue.put(partial(self._write_rows, rows, counted))
+
+    def put_weight(
+        self, snapshot: PendingSnapshot, work: Callable[[], None], *, name: str, release: Callable[[], None]
+    ) -> None:
+        """Queue a part of a parameter or buffer to be written, and its memory to be released, written or not."""
+        self._queue.put(partial(self._write_weight, snapshot, work, name, release))
 
     def put_alone(self, snapshot: PendingSnapshot, work: Callable[[], None], *, what: str) -> None:
         """Queue something that runs after all that was queued before, and before all that comes."""
@@ -138,6 +154,14 @@ class Session:
         finally:
             rows.release()
 
+    def _write_weight(
+        self, snapshot: PendingSnapshot, work: Callable[[], None], name: str, release: Callable[[], None]
+    ) -> None:
+        try:
+            self._attempt(snapshot, f"the weight {name!r}", work)
+        finally:
+            release()
+
     def _attempt(self, snapshot: PendingSnapshot, what: str, work: Callable[[], None]) -> None:
         if snapshot.failed or self._failure is not None:
             snapshot.failed = True
@@ -163,6 +187,7 @@ class Session:
                 metrics=snapshot.metrics,
                 clipped={} if self._refuses_overflow else snapshot.clipped(),
                 loss_scale=loss_scale,
+                beside={path: values for found in snapshot.beside for path, values in found().items()},
             )
         except Exception as error:
             self._fail(snapshot, "its commit", error)

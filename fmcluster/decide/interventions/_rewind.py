@@ -1,11 +1,12 @@
 """Rewinding: a layer's weights, or its normalization's statistics, put back to what they were."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from ...store import Run
 from .._costs import Costs
 from .._network import NORMALIZATION, PARAMETRIC, Network
 from ._change import Change, Skipped, join
@@ -27,10 +28,29 @@ class Rewind:
     Attributes
     ----------
     states : mapping of int to dict
-        By the number of an epoch, what ``model.state_dict()`` returned then.
+        By the number of an epoch, what ``model.state_dict()`` returned then. `Rewind.of` takes them from a run.
     """
 
     states: Mapping[int, Mapping[str, Any]]
+
+    @classmethod
+    def of(cls, run: Run, *, epochs: Iterable[int]) -> "Rewind":
+        """Return what puts weights back that a run holds; each tensor is read when it is needed.
+
+        Parameters
+        ----------
+        run : Run
+            Recorded with ``record=("activation", "weight")``.
+        epochs : iterable of int
+            Whose weights are put back, such as ``[0]``; each one's last snapshot is taken.
+
+        Raises
+        ------
+        ValueError
+            Where the run holds no weights, or has no such epoch.
+        """
+        run.read_weights(snapshot=0, names=[])  # raises where it holds none
+        return cls({int(epoch): RecordedState(run, run.resolve(epoch=epoch)) for epoch in epochs})
 
     @property
     def name(self) -> str:
@@ -69,3 +89,34 @@ class Rewind:
             ordered = [change for change, _ in sorted(chosen, key=lambda each: each[1])]
             for count in range(2, len(ordered) + 1):
                 yield join(ordered[:count], what=f"weights of epoch {epoch}, {count} layers together")
+
+
+class RecordedState(Mapping[str, Any]):
+    """A state of a network that lies in a run.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    snapshot : int
+        Number of the snapshot.
+    """
+
+    def __init__(self, run: Run, snapshot: int) -> None:
+        self._run = run
+        self._snapshot = snapshot
+        self._names = frozenset(run.weight_names)
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._run.read_weights(snapshot=self._snapshot, names=[name])[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._run.weight_names)
+
+    def __len__(self) -> int:
+        return len(self._names)

@@ -61,6 +61,38 @@ def test_a_module_that_is_named_is_put_back_with_all_that_it_holds(residual, pro
     assert frame["kl"].iloc[0] == pytest.approx(float((p.exp() * (p - q)).sum(1).mean()), rel=1e-4)
 
 
+def test_states_of_a_run_are_those_that_were_recorded(residual, probe, tmp_path) -> None:
+    with fm.Recorder(
+        residual, tmp_path / "run.zarr", layers=["stem"], probe=probe, record=("activation", "weight")
+    ) as recorder:
+        state = copy.deepcopy(residual.state_dict())
+        recorder.snapshot(epoch=0)
+        with torch.no_grad():
+            for parameter in residual.parameters():
+                parameter += 0.05
+        recorder.snapshot(epoch=1)
+    run = fm.open_run(tmp_path / "run.zarr")
+    found, expected = (
+        fm.ablate(residual, probe, interventions=[rewind], n_null=0)
+        for rewind in (Rewind.of(run, epochs=[0]), Rewind({0: state}))
+    )
+    assert found.frame.equals(expected.frame)
+    assert found.skipped.empty
+    with pytest.raises(ValueError, match="no snapshot was taken in epoch 3"):
+        Rewind.of(run, epochs=[3])
+    states = Rewind.of(run, epochs=[1]).states[1]
+    assert len(states) == len(list(states)) == len(run.weight_names)
+    with pytest.raises(KeyError):
+        states["unknown"]
+
+
+def test_a_run_without_weights_is_refused(residual, probe, tmp_path) -> None:
+    with fm.Recorder(residual, tmp_path / "run.zarr", layers=["stem"], probe=probe) as recorder:
+        recorder.snapshot(epoch=0)
+    with pytest.raises(ValueError, match="holds no weights; record them"):
+        Rewind.of(fm.open_run(tmp_path / "run.zarr"), epochs=[0])
+
+
 def test_a_state_of_another_network_is_named(residual, probe) -> None:
     state = {name: value for name, value in residual.state_dict().items() if not name.startswith("head")}
     damage = fm.ablate(residual, probe, interventions=[Rewind({0: state})], n_null=0)
