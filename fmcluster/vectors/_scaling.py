@@ -19,7 +19,7 @@ def moments_of(block: Matrix) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.f
 
 
 def scale_of(
-    total: npt.NDArray[np.float64], squares: npt.NDArray[np.float64], n_features: int, scaling: Scaling
+    total: npt.NDArray[np.float64], squares: npt.NDArray[np.float64], *, n_features: int, scaling: Scaling
 ) -> Scale:
     """Return what is done to rows, by their sums and sums of squares over all features."""
     if scaling == "centered":
@@ -32,8 +32,9 @@ def scale_of(
     return None, None
 
 
-def apply_scale(block: Matrix, offset: Matrix | None, factor: Factor | None) -> Matrix:
+def apply_scale(block: Matrix, scale: Scale) -> Matrix:
     """Return a block of rows, less what is subtracted, times what it is multiplied with."""
+    offset, factor = scale
     if offset is not None:
         block = block - offset
     if factor is not None:

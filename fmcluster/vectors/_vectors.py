@@ -178,7 +178,7 @@ class Vectors:
                 self._read(snapshot, part, out=here)
             else:
                 here[:] = self._read(snapshot, part)[self.drawn]
-        return apply_scale(self._finite(block, 0), *scale)
+        return apply_scale(self._finite(block, 0), scale)
 
     def row_moments(self, part: Box) -> npt.NDArray[np.float64]:
         """Return each row's sum and sum of squares over a part of the features: ndarray of shape (2, n_rows)."""
@@ -186,7 +186,7 @@ class Vectors:
 
     def scale_rows(self, moments: npt.NDArray[np.float64]) -> Scale:
         """Return what is subtracted from each row and what it is multiplied with, by its moments over all features."""
-        return scale_of(moments[0], moments[1], self.n_features, self.scaling)
+        return scale_of(moments[0], moments[1], n_features=self.n_features, scaling=self.scaling)
 
     def feature_blocks(self, *, max_bytes: int) -> Iterator[Matrix]:
         """Yield all rows, a block of the features at a time: ndarray (n_rows, n_features of the block), float32."""
@@ -230,7 +230,7 @@ class Vectors:
         block = self._finite(block, part.start)
         if self.scaling == "none":
             return block
-        return apply_scale(block, *scale_of(*moments_of(block), self.n_features, self.scaling))
+        return apply_scale(block, self.scale_rows(np.stack(moments_of(block))))
 
     def row_blocks(self, *, max_bytes: int) -> Iterator[tuple[int, Matrix]]:
         """Yield whole rows, a block of them at a time: the position of its first row, and the block, float32."""
