@@ -217,6 +217,15 @@ def test_the_code_on_the_pages_runs(page, loop):
     run_the_code(ROOT / page, loop)
 
 
+def test_the_code_on_the_page_on_deciding_runs(loop):
+    model, probe = loop["model"].eval(), loop["probe_set"]
+    with fm.Recorder(model, "run.zarr", layers="leaves", probe=probe) as recorder:
+        recorder.snapshot(epoch=0)
+        recorder.snapshot(epoch=2)
+    states = {"start_state": model.state_dict(), "state_of_epoch_2": model.state_dict()}
+    run_the_code(ROOT / "docs" / "decide.md", loop | states | {"run": fm.open_run("run.zarr"), "new_images": probe})
+
+
 def run_the_code(page, names):
     blocks = re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)
     assert blocks
