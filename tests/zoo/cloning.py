@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -26,8 +27,12 @@ def fill(skeleton: nn.Module) -> nn.Module:
     return model
 
 
-def clones(model: nn.Module, args: tuple[Any, ...]) -> dict[str, npt.NDArray[np.floating]]:
-    """Return what each module returns in evaluation mode, by the names under which it is recorded."""
+Clones = dict[str, npt.NDArray[np.floating]]
+
+
+@contextmanager
+def cloning(model: nn.Module) -> Iterator[Clones]:
+    """Yield what each module returns within the block, by the names under which it is recorded, once it is left."""
     seen: dict[str, list[dict[str, torch.Tensor]]] = {}
 
     def hook(name: str) -> Any:
@@ -36,23 +41,30 @@ def clones(model: nn.Module, args: tuple[Any, ...]) -> dict[str, npt.NDArray[np.
 
         return keep
 
-    modes = {module: module.training for module in model.modules()}
     handles = [module.register_forward_hook(hook(name)) for name, module in model.named_modules() if name]
-    state = torch.get_rng_state()
-    model.eval()
-    torch.manual_seed(0)
-    with torch.no_grad():
-        model(*args)
-    torch.set_rng_state(state)
-    for handle in handles:
-        handle.remove()
-    for module, training in modes.items():
-        module.training = training
-    named = {}
+    named: Clones = {}
+    try:
+        yield named
+    finally:
+        for handle in handles:
+            handle.remove()
     for name, calls in seen.items():
         for number, parts in enumerate(calls):
             call = f".call{number}" if len(calls) > 1 else ""
             named |= {f"{name}{call}{part}": tensor.float().numpy() for part, tensor in parts.items()}
+
+
+def clones(model: nn.Module, args: tuple[Any, ...]) -> Clones:
+    """Return what each module returns in evaluation mode."""
+    modes = {module: module.training for module in model.modules()}
+    state = torch.get_rng_state()
+    model.eval()
+    torch.manual_seed(0)
+    with cloning(model) as named, torch.no_grad():
+        model(*args)
+    torch.set_rng_state(state)
+    for module, training in modes.items():
+        module.training = training
     return named
 
 

@@ -20,7 +20,7 @@ from torch import nn
 from torchvision import models
 
 import fmcluster as fm
-from tests.zoo.cloning import check, clones, fill, state_of
+from tests.zoo.cloning import check, clones, cloning, fill, state_of
 
 pytestmark = pytest.mark.slow
 
@@ -150,6 +150,28 @@ def test_what_is_recorded_is_what_the_modules_returned(name: str, tmp_path: Path
     del run
     shutil.rmtree(path)
     gc.collect()
+
+
+# trained on images alone; RAFT takes pairs, detectors lists with boxes
+LIVE = tuple(name for name in FAMILIES if not name.startswith(("raft", "fasterrcnn", "ssdlite")))
+if os.environ.get("FMCLUSTER_ZOO") != "all":
+    LIVE = ("convnext_tiny", "inception_v3", "resnet18", "swin_t")
+
+
+@pytest.mark.filterwarnings("ignore")  # of torchvision's own deprecations
+@pytest.mark.parametrize("name", LIVE)
+def test_a_training_batch_is_recorded_as_the_modules_returned_it(name: str, tmp_path: Path) -> None:
+    kind = models.get_model_builder(name).__module__
+    torch.manual_seed(0)
+    model = build(name, {"weights_backbone": None} if "segmentation" in kind else {}).train()
+    inputs = torch.rand(3, *((3, 128, 128) if name == "inception_v3" else shape_for(name)))  # its auxiliary head
+    path = tmp_path / "run.zarr"
+    recorder = fm.BatchRecorder(model, path, layers="leaves", dtype="float32", n_samples=3, samples_per_shard=3)
+    with recorder, cloning(model) as returned, recorder.epoch(0), recorder.batch([0, 1, 2]):
+        model(inputs)
+    run = fm.open_run(path)
+    assert len(run.layers) > 5
+    check(run, returned)
 
 
 def build(name: str, more: dict[str, Any]) -> nn.Module:
