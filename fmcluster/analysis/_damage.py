@@ -18,7 +18,8 @@ class Damage:
     ----------
     frame : DataFrame
         One row per change: ``intervention``, ``layer`` (several are separated by commas), ``what`` (the change in
-        words), ``how`` (how what is changed was chosen), ``epoch`` (to which something is put back), ``amount``;
+        words), ``how`` (how what is changed was chosen), ``epoch`` (to which something is put back), ``amount``,
+        ``channels`` (a tuple of those that are removed);
         ``loss`` and ``accuracy``, the mean change of each over the samples of the probe (NaN without labels), ``kl``,
         the mean Kullback-Leibler divergence of the changed answers from those of the network as it is, in nats; of
         each, its standard error over samples, paired: ``loss_se``, ``accuracy_se``, ``kl_se``. ``null_kl, null_loss``
@@ -44,7 +45,7 @@ class Damage:
     costs: Mapping[str, float]
 
     COLUMNS: ClassVar[list[str]] = [
-        *["intervention", "layer", "what", "how", "epoch", "amount"],
+        *["intervention", "layer", "what", "how", "epoch", "amount", "channels"],
         *["loss", "loss_se", "accuracy", "accuracy_se", "kl", "kl_se"],
         *["null_kl", "null_kl_se", "null_loss", "null_loss_se", "below_null", "below_null_se"],
         *["forward_share", "backward_share", "parameters_share", "kept_share"],

@@ -195,6 +195,7 @@ class _Judge:
             "how": change.how,
             "epoch": change.epoch,
             "amount": change.amount,
+            "channels": change.channels,
             **_mean_of("loss", _difference(after.loss, self._before.loss)),
             **_mean_of("accuracy", _difference(after.right, self._before.right)),
             **_mean_of("kl", divergence),

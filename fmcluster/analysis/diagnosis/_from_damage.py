@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from ...store import ranges
 from .._damage import SIGMAS, Damage
 from ._findings import Advice, Thresholds
 
@@ -96,9 +97,10 @@ def _freezing(frame: pd.DataFrame, damage: Damage, tolerance: float) -> Iterator
 
 def _text(row: "pd.Series", damage: Damage) -> str:
     how = f" ({row['how']})" if row["how"] else ""
+    without = f"; without channels {ranges(row['channels'])}" if row["channels"] else ""
     return (
         f"{row['layer']}, {row['what']}{how}: costs {_costs(row, damage)}; saves {100 * row['forward_share']:.1f} % of "
-        f"the multiply-adds and {100 * row['parameters_share']:.1f} % of the parameters"
+        f"the multiply-adds and {100 * row['parameters_share']:.1f} % of the parameters{without}"
     )
 
 

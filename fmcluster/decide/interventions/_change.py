@@ -40,6 +40,8 @@ class Change:
         By module: makes another output of it, from its first input and its output.
     saves : Costs
         What the network would save if it were built so.
+    channels : tuple of int
+        Which channels are removed, in ascending order; empty where it is not a matter of channels.
     null : callable, optional
         Draws a change of the same size at random, from a generator. By default noise of the same norm: added to the
         weights, or to each sample's inputs or outputs.
@@ -55,6 +57,7 @@ class Change:
     inputs: Mapping[str, OnInput] = field(default_factory=dict)
     outputs: Mapping[str, OnOutput] = field(default_factory=dict)
     saves: Costs = field(default_factory=Costs)
+    channels: tuple[int, ...] = ()
     null: "Callable[[torch.Generator], Change] | None" = None
 
 

@@ -104,6 +104,7 @@ class Width:
             how=ranking if not self.fold else f"{ranking}, folded",
             inputs={consumer.module: _Replaced(*moments, removed=removed, fold=self.fold)},
             saves=saves,
+            channels=tuple(sorted(removed.tolist())),
             null=at_random,
         )
 

@@ -44,6 +44,13 @@ def test_a_sentence_carries_its_number_its_interval_its_condition_its_null_and_i
     assert only.evidence["layer"].tolist() == ["conv2"]
 
 
+def test_it_says_which_channels_a_narrower_layer_does_without() -> None:
+    row = {"layer": "conv2", "intervention": "width", "what": "4 of 8 channels removed", "channels": (0, 1, 2, 5)}
+    (only,) = advise_from_damage(damage(row, BAD | {"intervention": "width"}), Thresholds())
+    assert only.action == "narrow"
+    assert only.text.endswith("10.0 % of the parameters; without channels 0 to 2, 5")
+
+
 @pytest.mark.parametrize(
     "weak",
     [
