@@ -110,7 +110,7 @@ class TestOfAProbe:
                 fm.Recorder(net, tmp_path / "run.zarr", probe=data, record=record, mode="w") as recorder,
             ):
                 recorder.snapshot(epoch=0, loss=loss)
-        for record in ("gradient", ("gradient",), ("activation", "weight"), ()):
+        for record in ("gradient", ("gradient",), ("weight",), ("activation", "weights"), ()):
             with pytest.raises(ValueError, match="record is"):
                 fm.Recorder(net, tmp_path / "run.zarr", probe=data, record=record)
 
