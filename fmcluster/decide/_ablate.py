@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..analysis import Damage
 from ..capture import ModelInputs, Probe, ToInputs, device_of, isolated, plain_model
 from ._network import Network
-from ._outcomes import Loss, Outcomes, outcomes_of, sample_losses
+from ._outcomes import Loss, Outcomes, mean_and_error, outcomes_of, sample_losses
 from ._predict_damage import PredictedDamage
 from .interventions import Change, Depth, Groups, Intervention, KernelSize, Resolution, Separable, Skipped, Width
 
@@ -274,7 +274,7 @@ def _mean_of(name: str, values: torch.Tensor | None) -> dict[str, float]:
     """Return a mean over the samples and its standard error."""
     if values is None:
         return {name: np.nan, f"{name}_se": np.nan}
-    return {name: float(values.mean()), f"{name}_se": float(values.std() / len(values) ** 0.5)}
+    return dict(zip((name, f"{name}_se"), mean_and_error(values), strict=True))
 
 
 def _share(part: float, whole: float) -> float:

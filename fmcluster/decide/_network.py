@@ -96,8 +96,7 @@ class Network:
 
     def is_convolution(self, layer: str) -> bool:
         """Whether a module is a plain 2-D convolution that was called once: one whose kernel may be replaced."""
-        module = self.modules[layer]
-        return isinstance(module, nn.Conv2d) and self.facts[layer].calls == 1 and module.padding_mode == "zeros"
+        return kernel_geometry(self.modules[layer]) is not None and self.facts[layer].calls == 1
 
     @property
     def layers(self) -> list[str]:

@@ -115,6 +115,11 @@ def sample_losses(output: Any, target: Any, *, loss: Loss | None) -> torch.Tenso
     return torch.stack(rows)
 
 
+def mean_and_error(values: torch.Tensor) -> tuple[float, float]:
+    """Return the mean over samples, and its standard error."""
+    return float(values.mean()), float(values.std() / len(values) ** 0.5)
+
+
 def _by_sample(values: torch.Tensor) -> torch.Tensor:
     return values.flatten(1).mean(1) if values.ndim > 1 else values
 

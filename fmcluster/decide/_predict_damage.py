@@ -11,7 +11,9 @@ from scipy.stats import rankdata
 
 from ..analysis import SIGMAS, Damage
 from ..store import Layer, Run
-from ._predicted_changes import LayerReader, LeftOut, PredictedChange, predicted_changes
+from ._outcomes import mean_and_error
+from ._predicted_changes import LayerReader, PredictedChange, predicted_changes
+from .interventions import Skipped
 
 _BLOCK_BYTES = 64 << 20
 _COPIES = 12  # of a block of maps, in float32 and float64, while it is changed
@@ -189,7 +191,7 @@ def predict_damage(
             f'Recorder(..., record=("activation", "gradient")) and recorder.snapshot(..., loss=loss)'
         )
     rows: list[tuple[object, ...]] = []
-    skipped: list[LeftOut] = []
+    skipped: list[Skipped] = []
     chosen = run[known[0]].vectors("sample", snapshots=[number], samples=samples).samples
     if len(chosen) < 2:
         raise ValueError("there is one image; expected several, of which there are means and standard errors")
@@ -198,7 +200,7 @@ def predict_damage(
         blocks = [chosen[start : start + size] for start in range(0, len(chosen), size)]
         reader = LayerReader(run, snapshot=number, blocks=blocks)
         found = list(predicted_changes(reader, name))
-        skipped += [each for each in found if isinstance(each, LeftOut)]
+        skipped += [each for each in found if isinstance(each, Skipped)]
         changes = [each for each in found if isinstance(each, PredictedChange)]
         rows += [_row(change, *scores) for change, scores in zip(changes, _scores(reader, changes), strict=True)]
     return PredictedDamage(
@@ -213,7 +215,7 @@ def predict_damage(
 def _row(change: PredictedChange, scores: torch.Tensor, variance: float) -> tuple[object, ...]:
     """Return a row of `PredictedDamage.frame`, of the scores of all images: of the change, of noise, of its square."""
     found, null, square = scores
-    values = [part for each in (found, null, null - found) for part in _mean_and_error(each)]
+    values = [part for each in (found, null, null - found) for part in mean_and_error(each)]
     relative = float(square.mean()) / variance if variance > 0 else float("nan")
     return (change.intervention, change.layer, change.what, change.how, change.amount, *values, relative)
 
@@ -221,15 +223,21 @@ def _row(change: PredictedChange, scores: torch.Tensor, variance: float) -> tupl
 def _scores(reader: LayerReader, changes: Sequence[PredictedChange]) -> list[tuple[torch.Tensor, float]]:
     """Return for each change a Tensor of (3, n_samples), see `_scores_of`, and the variance of the maps."""
     found: list[list[torch.Tensor]] = [[] for _ in changes]
-    variances: dict[str, float] = {}
+    variances: dict[str, float] = {}  # sums of an image's squared deviations from the channels' means
     for at in dict.fromkeys(change.at for change in changes):
         layer = reader.run[at]
-        variances[at] = reader.variance(layer)
+        channel_axis = layer.dimensions.index("channel") - 1
+        total = squares = torch.zeros((), dtype=torch.float64)
+        images = positions = 0
         for values, slope, *before in reader.blocks(layer, gradient=True, given=True):
+            by_channel = values.transpose(0, channel_axis).flatten(1).double()
+            total, squares = total + by_channel.sum(1), squares + by_channel.square().sum()
+            images, positions = images + len(values), positions + by_channel.shape[1]
             for change, scores in zip(changes, found, strict=True):
                 if change.at == at:
                     away = change.difference(values, before[0] if before else None)
                     scores.append(_scores_of(away.flatten(1), slope.flatten(1)))
+        variances[at] = float(squares - total.square().sum() / positions) / images
     return [(torch.cat(scores, dim=1), variances[change.at]) for change, scores in zip(changes, found, strict=True)]
 
 
@@ -238,10 +246,6 @@ def _scores_of(away: torch.Tensor, slope: torch.Tensor) -> torch.Tensor:
     changed = (away * slope).square().sum(1, dtype=torch.float64)
     square = away.square().sum(1, dtype=torch.float64)
     return torch.stack([changed, square / away.shape[1] * slope.square().sum(1, dtype=torch.float64), square])
-
-
-def _mean_and_error(values: torch.Tensor) -> tuple[float, float]:
-    return float(values.mean()), float(values.std() / len(values) ** 0.5)
 
 
 def _images_at_once(run: Run, layer: Layer, max_bytes: int) -> int:

@@ -12,13 +12,10 @@ from torch.nn import functional
 from ..analysis.diagnosis import passes_on
 from ..store import KernelGeometry, Layer, Run
 from ._least_squares import MOST_WEIGHTS, inner_weights, kernel_patches, order_by_redundancy, predict_from_others, solve
+from .interventions import KernelSize, Resolution, Skipped, Width, averaged
 
 Difference = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 """Makes of maps, and of what the layer was given, the change of the maps: float32, of the same shape."""
-
-SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
-SIZES = (5, 3, 1)
-FACTORS = (2, 4)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,15 +41,6 @@ class PredictedChange:
     amount: float
     at: str
     difference: Difference
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """A layer of which an intervention's changes are not predicted, and why."""
-
-    intervention: str
-    layer: str
-    reason: str
 
 
 class LayerReader:
@@ -87,16 +75,6 @@ class LayerReader:
                 out.append(functional.relu(values) if layer.input.relu else values)
             yield tuple(out)
 
-    def variance(self, layer: Layer) -> float:
-        """Return the sum of an image's squared deviations from the channels' means, mean over images."""
-        total = squares = torch.zeros((), dtype=torch.float64)
-        images = positions = 0
-        for (values,) in self.blocks(layer):
-            by_channel = values.transpose(0, layer.dimensions.index("channel") - 1).flatten(1).double()
-            total, squares = total + by_channel.sum(1), squares + by_channel.square().sum()
-            images, positions = images + len(values), positions + by_channel.shape[1]
-        return float(squares - total.square().sum() / positions) / images
-
     def input_of(self, layer: Layer) -> Layer | None:
         """Return the layer whose whole maps it was given; None where they were not recorded."""
         if layer.input is None or layer.input.layer not in self.run.layers:
@@ -118,7 +96,7 @@ class LayerReader:
         return torch.from_numpy(np.ascontiguousarray(values, np.float32))
 
 
-def predicted_changes(reader: LayerReader, name: str) -> Iterator[PredictedChange | LeftOut]:
+def predicted_changes(reader: LayerReader, name: str) -> Iterator[PredictedChange | Skipped]:
     """Yield the changes of a layer that its maps, and those of its neighbors, are enough for.
 
     Parameters
@@ -131,7 +109,7 @@ def predicted_changes(reader: LayerReader, name: str) -> Iterator[PredictedChang
     layer = reader.run[name]
     convolution = "Conv" in layer.module and layer.dimensions[2:] == ("channel", "height", "width")
     if not is_whole(layer):
-        yield LeftOut("all", name, "a part of its maps was recorded, or their averages")
+        yield Skipped("all", name, "a part of its maps was recorded, or their averages")
         return
     given = reader.input_of(layer)
     if not passes_on(layer.module):
@@ -147,32 +125,27 @@ def is_whole(layer: Layer) -> bool:
     return layer.crop is None and not layer.average_pooled and layer.n_channels == layer.n_output_channels
 
 
-def _depth(layer: Layer, given: Layer | None) -> Iterator[PredictedChange | LeftOut]:
+def _depth(layer: Layer, given: Layer | None) -> Iterator[PredictedChange | Skipped]:
     if given is None:
-        yield LeftOut("depth", layer.name, "what it was given is not recorded")
+        yield Skipped("depth", layer.name, "what it was given is not recorded")
     elif given.shape == layer.shape:
         difference: Difference = lambda maps, before: _of(before) - maps  # noqa: E731
         yield PredictedChange("depth", layer.name, "replaced by the identity", "", 1.0, layer.name, difference)
 
 
 def _resolution(layer: Layer) -> Iterator[PredictedChange]:
+    asked = Resolution()
     height, width = layer.shape[-2:]
-    for factor in FACTORS:
-        if height % factor or width % factor or min(height, width) < 2 * factor:
-            continue
-        what = f"{height} x {width} to {height // factor} x {width // factor}"
-        yield PredictedChange("resolution", layer.name, what, "", 1 - 1 / factor**2, layer.name, _averaged(factor))
+    for factor in asked.factors_of(height, width):
+        what = asked.in_words(height, width, factor=factor)
+        yield PredictedChange(asked.name, layer.name, what, "", 1 - 1 / factor**2, layer.name, _averaged(factor))
 
 
 def _averaged(factor: int) -> Difference:
-    def difference(maps: torch.Tensor, _given: torch.Tensor | None) -> torch.Tensor:
-        small = functional.avg_pool2d(maps, factor)
-        return functional.interpolate(small, size=maps.shape[2:], mode="bilinear", align_corners=False) - maps
-
-    return difference
+    return lambda maps, _given: averaged(maps, factor) - maps
 
 
-def _width(reader: LayerReader, layer: Layer) -> Iterator[PredictedChange | LeftOut]:
+def _width(reader: LayerReader, layer: Layer) -> Iterator[PredictedChange | Skipped]:
     """Remove channels where the next layer reads them, behind what only passes them on."""
     at = layer
     while len(users := reader.users_of(at)) == 1:
@@ -186,12 +159,13 @@ def _width(reader: LayerReader, layer: Layer) -> Iterator[PredictedChange | Left
         return
     mean, covariance, energy = _moments(reader, at)
     order = order_by_redundancy(covariance, energy)
-    for count in sorted({min(width - 1, max(1, round(share * width))) for share in SHARES}):
+    asked = Width()
+    for count in asked.counts_of(width):
         removed = order[:count]
         kept, weights, constant = predict_from_others(mean, covariance, removed=removed)
-        what = f"{count} of {width} channels removed"
+        what = asked.in_words(width, count=count)
         difference = _predicted(removed, kept, weights, constant)
-        yield PredictedChange("width", layer.name, what, "redundancy, folded", count / width, at.name, difference)
+        yield PredictedChange(asked.name, layer.name, what, "redundancy, folded", count / width, at.name, difference)
 
 
 def _moments(reader: LayerReader, layer: Layer) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -216,30 +190,29 @@ def _predicted(removed: torch.Tensor, kept: torch.Tensor, weights: torch.Tensor,
     return difference
 
 
-def _kernel_size(reader: LayerReader, layer: Layer, given: Layer | None) -> Iterator[PredictedChange | LeftOut]:
+def _kernel_size(reader: LayerReader, layer: Layer, given: Layer | None) -> Iterator[PredictedChange | Skipped]:
     """Refit an inner part of the kernel to what the layer returned, with a constant for each channel."""
-    kernel = layer.kernel
-    if kernel is None or not (sizes := [size for size in SIZES if size < max(kernel.size)]):
+    asked, kernel = KernelSize(), layer.kernel
+    if kernel is None or not (sizes := asked.sizes_of(kernel.size)):
         return
     if given is None:
-        yield LeftOut("kernel size", layer.name, "what it was given is not recorded")
+        yield Skipped(asked.name, layer.name, "what it was given is not recorded")
         return
     n_weights = given.n_channels // kernel.groups * kernel.size[0] * kernel.size[1]
     if n_weights > MOST_WEIGHTS:
-        yield LeftOut("kernel size", layer.name, f"an output channel has {n_weights} weights, over {MOST_WEIGHTS}")
+        yield Skipped(asked.name, layer.name, f"an output channel has {n_weights} weights, over {MOST_WEIGHTS}")
         return
     squares, products = _patch_moments(reader, layer, kernel)
-    height, width = kernel.size
     for size in sizes:
         inner = inner_weights(kernel.size, size).flatten().repeat(given.n_channels // kernel.groups)
         chosen = torch.cat([inner, torch.ones(1, dtype=torch.bool)]).nonzero().flatten()
         fitted = torch.stack(
             [solve(one[chosen][:, chosen], other[chosen]) for one, other in zip(squares, products, strict=True)]
         )
-        what = f"{height} x {width} to {min(size, height)} x {min(size, width)}"
+        what = asked.in_words(kernel.size, size=size)
         amount = 1 - float(inner.double().mean())
         difference = _refitted(kernel, chosen, fitted.float())
-        yield PredictedChange("kernel size", layer.name, what, "", amount, layer.name, difference)
+        yield PredictedChange(asked.name, layer.name, what, "", amount, layer.name, difference)
 
 
 def _patch_moments(reader: LayerReader, layer: Layer, kernel: KernelGeometry) -> tuple[torch.Tensor, torch.Tensor]:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from ._check_root import check_root, read_root
-from ._metadata import check_digest, checked_attributes
+from ._metadata import check_digest
 
 
 def committed_root(path: str) -> dict[str, Any]:
@@ -17,7 +17,6 @@ def committed_root(path: str) -> dict[str, Any]:
         Where it cannot be reached, is no run's, is of a newer format, was never finished, or is damaged.
     """
     root = read_root(path)
-    checked_attributes(path, root.get("attributes"))
     check_root(path, root)
     check_digest(path, root)
     return root

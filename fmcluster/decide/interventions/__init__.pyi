@@ -6,6 +6,7 @@ from ._direction import Direction as Direction
 from ._groups import Groups as Groups
 from ._kernel_size import KernelSize as KernelSize
 from ._resolution import Resolution as Resolution
+from ._resolution import averaged as averaged
 from ._rewind import Rewind as Rewind
 from ._separable import Separable as Separable
 from ._width import Width as Width

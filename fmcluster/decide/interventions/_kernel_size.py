@@ -35,8 +35,18 @@ class KernelSize:
         """Return a change for each layer and each smaller size."""
         return refit_convolutions(network, layers, intervention=self.name, amounts=self._sizes, refit=_refit)
 
+    def sizes_of(self, kernel: Sequence[int]) -> list[int]:
+        """Return those of the sizes that are smaller than a kernel."""
+        return [size for size in self.sizes if size < max(kernel)]
+
+    @staticmethod
+    def in_words(kernel: Sequence[int], *, size: int) -> str:
+        """Say what is done to a kernel of a height and a width."""
+        height, width = kernel
+        return f"{height} x {width} to {min(size, height)} x {min(size, width)}"
+
     def _sizes(self, module: nn.Conv2d) -> list[int]:
-        return [size for size in self.sizes if size < max(module.kernel_size)]
+        return self.sizes_of(module.kernel_size)
 
 
 def _refit(weight: torch.Tensor, moments: torch.Tensor, sizes: Sequence[int]) -> Iterator[Refitted]:
@@ -47,6 +57,6 @@ def _refit(weight: torch.Tensor, moments: torch.Tensor, sizes: Sequence[int]) ->
         yield Refitted(
             refit_inner(weight, moments, inner=kept.flatten().repeat(inputs)),
             amount=1 - share,
-            what=f"{height} x {width} to {min(size, height)} x {min(size, width)}",
+            what=KernelSize.in_words((height, width), size=size),
             saved=1 - share,
         )

@@ -28,21 +28,32 @@ class Resolution:
         """What it is called in the table."""
         return "resolution"
 
+    def factors_of(self, height: int, width: int) -> list[int]:
+        """Return those of the factors that fit maps of a height and a width."""
+        return [
+            factor
+            for factor in self.factors
+            if not (height % factor or width % factor or min(height, width) < 2 * factor)
+        ]
+
+    @staticmethod
+    def in_words(height: int, width: int, *, factor: int) -> str:
+        """Say what is done to maps of a height and a width."""
+        return f"{height} x {width} to {height // factor} x {width // factor}"
+
     def changes(self, network: Network, layers: Collection[str] | None) -> Iterator[Change | Skipped]:
         """Return a change for each convolution and each factor."""
         for name in network.layers:
             if not isinstance(network.modules[name], nn.Conv2d) or (layers is not None and name not in layers):
                 continue
             height, width = network.facts[name].returned[1:]
-            for factor in self.factors:
-                if height % factor or width % factor or min(height, width) < 2 * factor:
-                    continue
+            for factor in self.factors_of(height, width):
                 share = 1 - 1 / factor**2
                 yield Change(
                     self.name,
                     name,
                     share,
-                    f"{height} x {width} to {height // factor} x {width // factor}",
+                    self.in_words(height, width, factor=factor),
                     outputs={name: _Averaged(factor)},
                     saves=network.facts[name].costs.times(share, kept=0).without_parameters(),
                 )
@@ -55,5 +66,10 @@ class _Averaged:
         self._factor = factor
 
     def __call__(self, _given: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-        small = functional.avg_pool2d(output, self._factor)
-        return functional.interpolate(small, size=output.shape[2:], mode="bilinear", align_corners=False)
+        return averaged(output, self._factor)
+
+
+def averaged(output: torch.Tensor, factor: int) -> torch.Tensor:
+    """Return feature maps averaged down by a factor, and brought back."""
+    small = functional.avg_pool2d(output, factor)
+    return functional.interpolate(small, size=output.shape[2:], mode="bilinear", align_corners=False)

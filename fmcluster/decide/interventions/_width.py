@@ -53,6 +53,15 @@ class Width:
         """What it is called in the table."""
         return "width"
 
+    def counts_of(self, width: int) -> list[int]:
+        """Return how many of so many channels are removed: at least one, and not all."""
+        return sorted({min(width - 1, max(1, round(share * width))) for share in self.shares})
+
+    @staticmethod
+    def in_words(width: int, *, count: int) -> str:
+        """Say what is done to so many channels."""
+        return f"{count} of {width} channels removed"
+
     def changes(self, network: Network, layers: Collection[str] | None) -> Iterator[Change | Skipped]:
         """Return a change for each layer, ranking and share."""
         for name in network.layers:
@@ -69,7 +78,7 @@ class Width:
         mean, covariance = network.moments(consumer.module)
         width = len(mean)
         outgoing = network.weight(consumer.module).double().movedim(1, 0).flatten(1)
-        counts = sorted({min(width - 1, max(1, round(share * width))) for share in self.shares})
+        counts = self.counts_of(width)
         for ranking in self.rankings:
             if ranking == "taylor" and not network.has_loss:
                 yield Skipped(self.name, name, "the ranking taylor needs labels or a loss")
@@ -100,7 +109,7 @@ class Width:
             self.name,
             name,
             share,
-            f"{count} of {width} channels removed",
+            self.in_words(width, count=count),
             how=ranking if not self.fold else f"{ranking}, folded",
             inputs={consumer.module: _Replaced(*moments, removed=removed, fold=self.fold)},
             saves=saves,
