@@ -250,6 +250,11 @@ def discover(
         if (link := links.input_of(firing)) is not None and link.firing in layers:
             given = LayerInput(layers[link.firing].spec.name, relu=link.relu)
             layers[firing] = replace(planned, spec=replace(planned.spec, input=given))
+    for stream in links.streams:
+        inside = [firing for firing in layers if firing in stream]
+        for firing in inside if len(inside) > 1 else ():
+            spec = replace(layers[firing].spec, stream=layers[inside[0]].spec.name)
+            layers[firing] = replace(layers[firing], spec=spec)
     return Discovery(layers, left_out)
 
 

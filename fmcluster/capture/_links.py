@@ -4,15 +4,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-from weakref import ref
 
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from ..store import KernelGeometry
-from ._compat import version_of
 from ._hooks import CallCounts, Firing
+from ._known_tensors import KnownTensors
+from ._streams import ADD, Streams
 
 _RELU = frozenset({torch.relu, torch.relu_, torch.Tensor.relu, torch.Tensor.relu_, nn.functional.relu})
 
@@ -36,12 +36,18 @@ class Link:
 class Links:
     """Finds out which recorded output each recorded module was given, as it was returned, or its positive part.
 
-    A tensor is known again by its identity and by how often it was changed in place. What was computed otherwise
-    outside of recorded modules, such as the sum at the end of a residual branch, is nobody's output.
+    What was computed otherwise outside of recorded modules, such as the sum at the end of a residual branch, is
+    nobody's output.
+
+    Attributes
+    ----------
+    streams : Streams
+        Which outputs are added to one another.
     """
 
     def __init__(self) -> None:
-        self._made: list[tuple[Link, ref[torch.Tensor], int]] = []
+        self.streams = Streams()
+        self._made: KnownTensors[Link] = KnownTensors()
         self._given: dict[tuple[str, int], Link] = {}
 
     @contextmanager
@@ -71,11 +77,11 @@ class Links:
     def note(self, firing: Firing, output: torch.Tensor) -> None:
         """Remember an output, as it is now, for as long as others hold it."""
         self.remember(Link(firing), output)
+        self.streams.note(firing, output)
 
     def remember(self, link: Link, tensor: torch.Tensor) -> None:
         """Remember whose a tensor is."""
-        if not tensor.is_inference():  # which does not say how often it was changed
-            self._made.append((link, ref(tensor), version_of(tensor)))
+        self._made.remember(link, tensor)
 
     def input_of(self, firing: Firing) -> Link | None:
         """Return the recorded output that was the first tensor given to a module; None for none."""
@@ -83,26 +89,29 @@ class Links:
 
     def maker(self, tensor: torch.Tensor) -> Link | None:
         """Return who made a tensor: of a block and the last module within it, the block."""
-        if tensor.is_inference():
-            return None
-        for link, made, version in reversed(self._made):
-            if made() is tensor and version == version_of(tensor):
-                return link
-        return None
+        return self._made.of(tensor)
 
 
 class _Functions(TorchFunctionMode):
-    """Follows outputs through a rectifier that is called as a function."""
+    """Follows outputs through a rectifier and a sum that are called as functions."""
 
     def __init__(self, links: Links) -> None:
         super().__init__()
         self._links = links
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        link = self._links.maker(args[0]) if func in _RELU and args else None
+        relu = func in _RELU and bool(args)
+        added = getattr(func, "__name__", "") in ADD and len(args) == 2
+        link = self._links.maker(args[0]) if relu else None
+        streams = self._links.streams
+        carried = tuple(streams.carried_by(each) for each in args) if relu or added else ()
         out = func(*args, **(kwargs or {}))
         if link is not None:
             self._links.remember(Link(link.firing, relu=True), out)
+        if relu:
+            streams.passed_on(carried[0], out)
+        elif added:
+            streams.added(*args, out, carried=carried)
         return out
 
 

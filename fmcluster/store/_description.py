@@ -87,6 +87,16 @@ class LayerDescription:
         """
         return self._parsed("kernel", KernelGeometry.of)
 
+    @property
+    def stream(self) -> str | None:
+        """Name of the residual stream that the layer's channels are part of: that of its first recorded layer.
+
+        Layers of one stream are added to one another, channel by channel, or return such a sum. None where there are no
+        others, in live runs, and where it was not stored.
+        """
+        found = self._attributes.get("stream")
+        return None if found is None else str(found)
+
     def _parsed(self, name: str, parse: Callable[[Any], Parsed]) -> Parsed | None:
         """Return what an attribute stands for; None where there is none."""
         found = self._attributes.get(name)

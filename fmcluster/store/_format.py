@@ -160,6 +160,8 @@ class LayerSpec:
         The recorded layer whose output is what the module is given.
     kernel : KernelGeometry, optional
         Of a 2-D convolution.
+    stream : str, optional
+        The first of the recorded layers whose outputs are added to this one's, or it to theirs.
 
     Raises
     ------
@@ -183,6 +185,7 @@ class LayerSpec:
     quantization: tuple[float, int] | None = None
     input: LayerInput | None = None
     kernel: KernelGeometry | None = None
+    stream: str | None = None
 
     def __post_init__(self) -> None:
         returned = self.output_shape
@@ -331,6 +334,8 @@ class LayerSpec:
             described["input"] = asdict(self.input)
         if self.kernel is not None:
             described["kernel"] = asdict(self.kernel)
+        if self.stream is not None:
+            described["stream"] = self.stream
         return described
 
 

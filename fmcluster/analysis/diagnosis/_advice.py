@@ -21,7 +21,7 @@ def advise(
     """Say what is the matter with layers, one by one in forward order.
 
     What a normalization, an activation or a pooling hands on from a recorded layer of as many channels is said once, of
-    that layer.
+    that layer. A channel of a residual stream that is constant after one block, and not after another, is not dead.
 
     Parameters
     ----------
@@ -39,9 +39,11 @@ def advise(
     by_name = {each.name: each for each in judged}
     source = made_by(run, list(by_name))
     out = []
-    for each in judged:
+    for number, each in enumerate(judged):
         before = by_name.get(source.get(each.name, ""))
-        found = [*_dead(each, before, time)]
+        stream = [other for other in judged if run[other.name].stream == run[each.name].stream is not None]
+        said = [other.evidence.numbers for other in stream if other in judged[:number]]
+        found = [*_dead(each, before, time, stream=stream, said=np.concatenate([*said, []]))]
         if before is None:
             found += [*_duplicate(each, thresholds), *_noise(each), *_permuted(each, time, thresholds)]
         if each.counts and not each.evidence.channels.dead[-1].all():
@@ -52,14 +54,30 @@ def advise(
     return tuple(out)
 
 
-def _dead(judged: Judged, before: Judged | None, time: pd.DataFrame) -> Iterator[Found]:
+def _dead(
+    judged: Judged, before: Judged | None, time: pd.DataFrame, *, stream: Sequence[Judged], said: np.ndarray
+) -> Iterator[Found]:
+    """Say which channels are constant; of a stream, what is so in all of it is said once."""
     channels = judged.evidence.channels
     dead = channels.dead[-1] & (True if before is None else ~before.evidence.channels.dead[-1])
-    if dead.any():
-        always = bool(channels.dead[:, dead].all())
-        since = "from the first snapshot on" if always else f"at {when(time, len(time) - 1)}"
-        text = f"{_share(judged, dead)} dead (constant over the probe) {since}: {_some(judged, dead)}"
-        yield "dead", text, ("dead",)
+    alive = {other.name: dead & _alive_in(other, judged.evidence.numbers) for other in stream}
+    here = np.any([np.zeros_like(dead), *alive.values()], axis=0)
+    where = shorten(", ".join(name for name, found in alive.items() if found.any()), 60, placeholder=" ...")
+    inside = " in all of its residual stream that was recorded" if len(stream) > 1 else ""
+    for found, action, what in (
+        (dead & ~here & ~np.isin(judged.evidence.numbers, said), "dead", f"dead (constant over the probe{inside})"),
+        (here, "dead_here", f"constant over the probe here, but alive in the residual stream (at {where})"),
+    ):
+        if found.any():
+            always = bool(channels.dead[:, found].all())
+            since = "from the first snapshot on" if always else f"at {when(time, len(time) - 1)}"
+            yield action, f"{_share(judged, found)} {what} {since}: {_some(judged, found)}", ("dead",)
+
+
+def _alive_in(judged: Judged, numbers: np.ndarray) -> Mask:
+    """Say which channels, by their numbers, a layer recorded and did not find constant at the last snapshot."""
+    alive = judged.evidence.numbers[~judged.evidence.channels.dead[-1]]
+    return np.isin(numbers, alive)
 
 
 def _noise(judged: Judged) -> Iterator[Found]:

@@ -72,8 +72,8 @@ class Advice:
     layer : str
         The layer it is about.
     action : {"freeze", "shorten", "narrow", "kernel", "separable", "groups", "resolution", \
-            "unchanged", "dead", "duplicate", "noise", "permuted"}
-        What is advised, or found.
+            "unchanged", "dead", "dead_here", "duplicate", "noise", "permuted"}
+        What is advised, or found; ``"dead_here"`` of channels that live on in a residual stream.
     text : str
         One sentence.
     evidence : DataFrame

@@ -14,6 +14,7 @@ _ACTIONS = {
     **{name: name for name in ("freeze", "shorten", "narrow", "kernel", "separable", "groups", "resolution")},
     "unchanged": "unchanged",
     "dead": "dead channels",
+    "dead_here": "constant in one block",
     "duplicate": "duplicate channels",
     "noise": "noise",
     "permuted": "permuted",

@@ -1,13 +1,17 @@
 """Faults planted in small runs are found, with their numbers; a run without any yields no advice."""
 
 import multiprocessing
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from torch import nn
 
+from fmcluster import Recorder, open_run
 from fmcluster.analysis.diagnosis._diagnose import diagnose
 from fmcluster.analysis.diagnosis._findings import Thresholds
 from tests.analysis.planted_runs import N_CHANNELS, N_SAMPLES, N_SNAPSHOTS, head, moving, write_run
@@ -127,6 +131,38 @@ def test_dead_channels_are_reported_once_of_the_layer_that_they_come_from(tmp_pa
         "relu: 1 of 16 channels is dead (constant over the probe) from the first snapshot on: channel 7",
     ]
     assert values(findings, "dead", "pool").tolist() == [2] * N_SNAPSHOTS  # the measures say it of every layer
+
+
+class Stream(nn.Module):
+    """Two residual blocks; what a channel is after each is said by its shift."""
+
+    def __init__(self, *, first: Sequence[float], second: Sequence[float]) -> None:
+        super().__init__()
+        self.stem, self.a, self.b = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+        self.after_a, self.after_b = nn.ReLU(), nn.ReLU()
+        self.a.bias.data, self.b.bias.data = torch.tensor(first), torch.tensor(second)
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = self.after_a(self.a(x) + x)
+        return self.after_b(self.b(x) + x).mean((2, 3))
+
+
+def test_a_channel_that_is_constant_after_one_block_is_not_dead_where_the_stream_goes_on(tmp_path):
+    torch.manual_seed(0)
+    model = Stream(first=[-1e3, -1e3, 5, 5], second=[5, -1e3, 5, 5]).eval()
+    with Recorder(
+        model, tmp_path / "run.zarr", layers=["after_a", "after_b"], probe=list(torch.randn(8, 3, 6, 6))
+    ) as r:
+        r.snapshot(epoch=0)
+    findings = diagnose(open_run(tmp_path / "run.zarr"))
+    assert [(each.layer, each.action) for each in findings.advice] == [("after_a", "dead"), ("after_a", "dead_here")]
+    assert [each.text for each in findings.advice] == [
+        "after_a: 1 of 4 channels is dead (constant over the probe in all of its residual stream that was recorded) "
+        "from the first snapshot on: channel 1",
+        "after_a: 1 of 4 channels is constant over the probe here, but alive in the residual stream (at after_b) from "
+        "the first snapshot on: channel 0",
+    ]
 
 
 def test_duplicates_are_grouped_and_named(planted):
