@@ -13,6 +13,13 @@ from ._write_tables import write_tables
 def diagnose(
     run: RunPath,
     layers: AllLayers = None,
+    at_rest: Annotated[
+        Path | None,
+        typer.Option(
+            help="The same training at learning rate 0, recorded with the same probe: for advice on freezing."
+        ),
+    ] = None,
+    steps_left: Annotated[int, typer.Option(min=0, help="Optimizer steps that follow the last snapshot.")] = 0,
     random_state: RandomState = 0,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for the tables, as CSV.")] = None,
 ) -> None:
@@ -23,11 +30,12 @@ def diagnose(
     opened.resolve(snapshot=0)
     if output is not None and output.exists() and not output.is_dir():
         raise FileExistsError(f"{output} is a file; the tables go into a folder")
+    rest = None if at_rest is None else open_run(at_rest)
     names = matching_layers(opened, layers)
     with console.status(f"reading {len(opened)} snapshots of {len(names or opened.layers)} layers"):
         from ..analysis import diagnose as make_diagnosis
 
-        findings = make_diagnosis(opened, layers=names, random_state=random_state)
+        findings = make_diagnosis(opened, layers=names, at_rest=rest, steps_left=steps_left, random_state=random_state)
     last = findings.frame[findings.frame["snapshot"] == findings.frame["snapshot"].max()]
     measured = last.pivot(index="layer", columns="measure", values="value").reset_index()
     table = findings.layers.merge(measured, on="layer", how="left", sort=False)

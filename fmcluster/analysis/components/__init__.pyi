@@ -7,3 +7,4 @@ from ._gram import read_ahead as read_ahead
 from ._gram import slices as slices
 from ._pca import pca as pca
 from ._rank import effective_rank as effective_rank
+from ._rank import energy_width as energy_width

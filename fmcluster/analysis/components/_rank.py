@@ -1,4 +1,4 @@
-"""How many directions a layer truly uses."""
+"""How many directions a layer truly uses, and how many channels hold most of the energy."""
 
 import numpy as np
 from scipy.linalg import eigvalsh
@@ -33,3 +33,31 @@ def effective_rank(covariance: Array) -> float:
         return 0.0
     share = eigenvalues / eigenvalues.sum()
     return round(float(np.exp(-(share * np.log(share)).sum())), 12)
+
+
+def energy_width(covariance: Array, *, energy: float) -> int:
+    """Return how many eigenvalues of the channels' correlation matrix hold a share of their sum, the largest first.
+
+    Parameters
+    ----------
+    covariance : ndarray of shape (n_channels, n_channels)
+        Covariances, or centered inner products, of channels that vary.
+    energy : float
+        The share, 0 to 1.
+
+    References
+    ----------
+    X. Suau, L. Zappella, N. Apostoloff, Filter distillation for network compression, WACV 2020 (PFA-En). There
+    responses are maxima over an image's positions; here, of all positions.
+
+    Examples
+    --------
+    >>> energy_width(np.diag([4.0, 1.0, 9.0, 1.0]), energy=0.7), energy_width(np.ones((4, 4)), energy=0.9)
+    (3, 1)
+    """
+    if not len(covariance):
+        return 0
+    scale = np.sqrt(np.diag(covariance))
+    eigenvalues = np.maximum(eigvalsh(covariance / scale[:, None] / scale, check_finite=False)[::-1], 0)
+    share = np.cumsum(eigenvalues) / eigenvalues.sum()
+    return int(np.searchsorted(share, energy - len(share) * np.finfo(float).eps) + 1)

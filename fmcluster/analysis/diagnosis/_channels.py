@@ -10,7 +10,7 @@ from scipy.sparse.csgraph import connected_components
 
 from ...vectors import Vectors
 from .._results import Array, Labels
-from ..components import BLOCK_BYTES, beyond_float32, effective_rank, product_dtype, read_ahead, slices
+from ..components import BLOCK_BYTES, beyond_float32, effective_rank, energy_width, product_dtype, read_ahead, slices
 
 Mask = npt.NDArray[np.bool_]
 
@@ -56,6 +56,8 @@ class ChannelEvidence:
         Position of the first channel of the group of duplicates that a channel belongs to; -1 where it is in none.
     effective_rank : ndarray of shape (n_snapshots,)
         Of the covariance of the channels over all positions of all samples.
+    energy_width : ndarray of shape (n_snapshots,), int64
+        How many eigenvalues of their correlations hold most of the energy.
     drift, step : ndarray of shape (n_snapshots, n_channels)
         Distance to itself at the first snapshot, and at the one before, over the larger of the two norms: from 0 to 2.
         At the first snapshot, 0 and NaN.
@@ -69,6 +71,7 @@ class ChannelEvidence:
     dead: Mask
     group: Labels
     effective_rank: Array
+    energy_width: Labels
     drift: Array
     step: Array
     own: Array
@@ -76,7 +79,7 @@ class ChannelEvidence:
 
 
 def examine_channels(
-    vectors: Vectors, *, dead: float, duplicate: float, permuted: float, max_bytes: int
+    vectors: Vectors, *, dead: float, duplicate: float, permuted: float, energy: float = 0.9, max_bytes: int
 ) -> ChannelEvidence:
     """Read a layer once, and judge its channels.
 
@@ -87,7 +90,7 @@ def examine_channels(
     ----------
     vectors : Vectors
         The `channel` view of a layer.
-    dead, duplicate, permuted : float
+    dead, duplicate, permuted, energy : float
         Thresholds: see `Thresholds`.
     max_bytes : int
         Memory that may be taken.
@@ -102,6 +105,7 @@ def examine_channels(
         dead=np.zeros((count, size), bool),
         group=np.full((count, size), NONE),
         effective_rank=np.zeros(count),
+        energy_width=np.zeros(count, np.int64),
         drift=np.zeros((count, size)),
         step=np.full((count, size), np.nan),
         own=np.full((count, size), np.nan),
@@ -109,7 +113,7 @@ def examine_channels(
     )
     for window in windows(count, size, max_bytes=max_bytes // 2):
         part = replace(vectors, snapshots=tuple(vectors.snapshots[k] for k in window))
-        _judge(evidence, sum_products(part, max_bytes=max_bytes // 2), window, dead, duplicate, permuted)
+        _judge(evidence, sum_products(part, max_bytes=max_bytes // 2), window, dead, duplicate, permuted, energy)
     return evidence
 
 
@@ -286,7 +290,13 @@ def windows(count: int, size: int, *, max_bytes: int) -> list[list[int]]:
 
 
 def _judge(
-    evidence: ChannelEvidence, products: Products, window: Sequence[int], dead: float, duplicate: float, permuted: float
+    evidence: ChannelEvidence,
+    products: Products,
+    window: Sequence[int],
+    dead: float,
+    duplicate: float,
+    permuted: float,
+    energy: float,
 ) -> None:
     """Fill in what the products of a window say."""
     constant = is_constant(products, dead=dead)
@@ -294,7 +304,9 @@ def _judge(
     for number, k in enumerate(window):
         evidence.dead[k] = constant[number]
         alive = np.flatnonzero(~constant[number])
-        evidence.effective_rank[k] = effective_rank(products.within[number][np.ix_(alive, alive)]) if len(alive) else 0
+        covariance = products.within[number][np.ix_(alive, alive)]
+        evidence.effective_rank[k] = effective_rank(covariance) if len(alive) else 0
+        evidence.energy_width[k] = energy_width(covariance, energy=energy)
         cosine = correlate(products.within[number], squares[number], other_squares=squares[number])
         evidence.group[k] = _groups(cosine > duplicate)
         largest = np.maximum(products.norms[number], products.norms[0])

@@ -10,14 +10,17 @@ import numpy as np
 from ...store import Run
 from .._damage import Damage
 from .._parallel import own_threads, run_each
+from .._results import Array, Labels
 from .._validation import require
 from ..representation import all_pairs
 from ._advice import advise
 from ._findings import Findings, Thresholds
-from ._from_damage import advise_from_damage
+from ._from_damage import advise_from_damage, has_rewinds
+from ._from_rates import advise_freezing
 from ._judge import Judged, channel_table, judge, layer_table, measure_table
 from ._measures import draw_samples, examine_layer
-from ._modules import next_layers
+from ._modules import activated_by, next_layers
+from ._rate_of_change import Change, change_to_end, changes_of, check_steps
 
 MAX_BYTES = 1 << 30
 
@@ -32,6 +35,8 @@ def diagnose(
     samples: Sequence[int] | None = None,
     thresholds: Thresholds | None = None,
     damage: Damage | None = None,
+    at_rest: Run | None = None,
+    steps_left: int = 0,
     max_bytes: int = MAX_BYTES,
     random_state: int = 0,
     executor: Executor | None = None,
@@ -44,7 +49,8 @@ def diagnose(
 
     Feature maps say which channels are dead, duplicate, noise or permuted, and which layers did not change. They do not
     say what may be frozen or left out: on a network that was not trained, layers look as converged as on one that was,
-    and what changed most is not what needed the change. That is advised from measured `damage` alone.
+    and what changed most is not what needed the change. That is advised from measured `damage`; freezing also from how
+    fast a layer still moves, beyond what it does `at_rest`.
 
     What no change looks like is measured, too: the **noise floor** of a layer is the mean debiased CKA between two
     random halves of its own channels at the last snapshot. A layer is said to have converged at the first snapshot
@@ -67,6 +73,12 @@ def diagnose(
     damage : Damage, optional
         What `ablate` measured of the network as it is at the last snapshot: with `Rewind`, advice on freezing; with the
         others, on depth, width, kernels and resolution.
+    at_rest : Run, optional
+        The same training of the same network at learning rate 0, recorded with the same probe: what a layer moves where
+        nothing is learned, as its normalizations go on following the images. With it, where `damage` holds no `Rewind`,
+        freezing is advised of layers that would move no further than ``1 - thresholds.cka`` beyond that to the end.
+    steps_left : int
+        How many optimizer steps follow the last snapshot.
     max_bytes : int
         Memory that may be taken above what is in use; of each worker, where there is an executor.
     random_state : int
@@ -87,7 +99,8 @@ def diagnose(
         For a layer that the run does not have.
     ValueError
         For snapshots or samples that do not exist, fewer than 4 samples, or activations that are not finite at all
-        snapshots, or at one that was asked for.
+        snapshots, or at one that was asked for; with `at_rest`, where snapshots hold no steps, or it lacks layers or
+        samples.
     MemoryError
         Where a layer's channels have too many products for `max_bytes`.
 
@@ -102,6 +115,10 @@ def diagnose(
     require(thresholds, Thresholds, verb="diagnose", made_by="Thresholds(...)")
     if damage is not None:
         require(damage, Damage, verb="diagnose", made_by="ablate(model, probe)")
+    if at_rest is not None:
+        require(at_rest, Run, verb="diagnose", made_by="open_run(path)")
+    if isinstance(steps_left, bool) or not isinstance(steps_left, int) or steps_left < 0:
+        raise ValueError(f"steps_left is {steps_left!r}; expected how many optimizer steps follow the last snapshot")
     names = chosen_layers(run, layers)
     diverged = run.diverged(layers=names)
     left_out = diverged if snapshots is None else diverged.iloc[:0]
@@ -128,6 +145,9 @@ def diagnose(
     kernels = [kernel for each in evidence for kernel in each.kernels]
     cka = all_pairs(kernels, kernels).reshape(len(names), len(numbers), len(names), len(numbers))
     following = next_layers(run, names)
+    time = run.snapshots.set_index("snapshot").loc[numbers].reset_index()
+    steps = time["step"].to_numpy(np.float64)
+    rest, rest_steps = _rest_changes(at_rest, names, drawn, steps, max_bytes=max_bytes, random_state=random_state)
     judged: list[Judged] = []
     for ordinal, each in enumerate(evidence):
         other = following.get(each.name)
@@ -140,22 +160,69 @@ def diagnose(
                 cka_to_last=to_last,
                 cka_to_next=to_next,
                 following=other,
+                to_end=change_to_end(
+                    each.change, rest.get(each.name), steps=steps, rest_steps=rest_steps, steps_left=steps_left
+                ),
                 thresholds=thresholds,
             )
         )
-    time = run.snapshots.set_index("snapshot").loc[numbers].reset_index()
     frame = measure_table(judged, time=time, thresholds=thresholds)
+    rates = (
+        ()
+        if at_rest is None or has_rewinds(damage)
+        else advise_freezing(
+            judged, frame=frame, time=time, thresholds=thresholds, steps_left=steps_left, n_samples=len(drawn)
+        )
+    )
     return Findings(
         frame=frame,
         channels=channel_table(judged, time=time),
         layers=layer_table(judged, time=time),
         advice=(
-            *(() if damage is None else advise_from_damage(damage, thresholds)),
+            *(
+                ()
+                if damage is None
+                else advise_from_damage(damage, thresholds, widths=_widths(run, judged, thresholds))
+            ),
+            *rates,
             *advise(run, judged, frame=frame, time=time, thresholds=thresholds),
         ),
         thresholds=thresholds,
         left_out=left_out,
     )
+
+
+def _widths(run: Run, judged: Sequence[Judged], thresholds: Thresholds) -> dict[str, str]:
+    """Say of layers what was recorded of their activations: how many channels hold the energy."""
+    by_name = {each.name: each for each in judged}
+    out = {}
+    for after, maker in activated_by(run, list(by_name)).items():
+        channels = by_name[after].evidence.channels
+        out[maker] = (
+            f"after its activation ({after}), {channels.energy_width[-1]} of {channels.dead.shape[1]} channels hold "
+            f"{thresholds.energy:.0%} of the energy of their correlations"
+        )
+    return out
+
+
+def _rest_changes(
+    at_rest: Run | None, names: Sequence[str], samples: Labels, steps: Array, *, max_bytes: int, random_state: int
+) -> tuple[dict[str, Change], Array | None]:
+    """Return what each layer moves at learning rate 0, and after which steps."""
+    if at_rest is None:
+        return {}, None
+    absent = [name for name in names if name not in at_rest.layers]
+    if absent:
+        raise ValueError(f"the run at rest, {at_rest.path}, lacks layer {absent[0]!r}; record the same layers in both")
+    numbers = at_rest.finite_snapshots(layers=list(names))
+    rest_steps = at_rest.snapshots.set_index("snapshot").loc[numbers, "step"].to_numpy(np.float64)
+    check_steps(steps)
+    check_steps(rest_steps)
+    views = {name: at_rest[name].vectors("sample", snapshots=numbers, samples=samples.tolist()) for name in names}
+    found = {
+        name: changes_of(view, block_bytes=max_bytes // 8, random_state=random_state) for name, view in views.items()
+    }
+    return found, rest_steps
 
 
 def chosen_layers(run: Run, layers: Sequence[str] | None) -> list[str]:

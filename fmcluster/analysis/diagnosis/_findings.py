@@ -35,6 +35,8 @@ class Thresholds:
     damage : float
         What may be frozen or built smaller costs at most so much loss on the probe, in nats: the upper end of the 95 %
         interval.
+    energy : float
+        The share of the energy of the channels' correlations that a narrower layer is to hold.
     separated : float
         Classes have separated at the first snapshot at which the accuracy of nearest neighbors is within this of its
         best over all snapshots, if that best is over chance by more than this and three standard deviations.
@@ -50,6 +52,7 @@ class Thresholds:
     noise: float = 0.3
     cka: float = 0.95
     damage: float = 0.02
+    energy: float = 0.9
     separated: float = 0.02
     n_neighbors: int = 10
 
@@ -106,6 +109,8 @@ class Findings:
         - ``dead``, ``revived``: channels constant over the probe; and alive now, but dead at the snapshot before.
         - ``duplicates``: groups of channels that respond the same way.
         - ``effective_rank``: of the covariance of the channels.
+        - ``energy_width``: how many of the largest eigenvalues of the channels' correlations hold 90 % of their sum;
+          after an activation, a width to aim at (principal filter analysis).
         - ``drift``, ``drift_step``: median over channels of the distance to their own response at the first snapshot,
           and to the one before, over the larger of the two norms: 0 to 2.
         - ``converged_channels``: share of the channels that have converged.
@@ -114,6 +119,8 @@ class Findings:
         - ``cka_to_last``: debiased CKA to the last snapshot; its noise floor is that of two random halves of the
           channels.
         - ``cka_to_next``: debiased CKA to the next layer that counts, at the same snapshot.
+        - ``change_to_end``: how far the layer would still move, in 1 - debiased CKA, at the rate of the steps since the
+          snapshot before; its noise floor is the same at learning rate 0.
         - ``knn_accuracy``: leave-one-out accuracy of nearest neighbors; its null is chance.
     channels : DataFrame
         One row per layer, snapshot and channel: ``layer, snapshot, channel, dead, duplicate_group`` (the lowest channel

@@ -1,6 +1,6 @@
 """Advice from measured damage: what costs no more than is allowed, and clearly less than chance."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,9 @@ _ACTIONS = {
 }
 
 
-def advise_from_damage(damage: Damage, thresholds: Thresholds) -> tuple[Advice, ...]:
+def advise_from_damage(
+    damage: Damage, thresholds: Thresholds, *, widths: Mapping[str, str] | None = None
+) -> tuple[Advice, ...]:
     """Say what could be frozen or built smaller, what saves most first.
 
     A change is advised where the upper end of the 95 % interval of its loss (of the divergence, where there are no
@@ -35,7 +37,10 @@ def advise_from_damage(damage: Damage, thresholds: Thresholds) -> tuple[Advice, 
         What `ablate` measured.
     thresholds : Thresholds
         How much damage is allowed.
+    widths : mapping of str to str, optional
+        Of layers, what their responses say of their width.
     """
+    widths = {} if widths is None else widths
     frame = damage.frame.assign(**_bounds(damage.frame))
     frame["allowed"] = (frame["upper"] <= thresholds.damage) & frame["clear"]
     found = []
@@ -44,13 +49,20 @@ def advise_from_damage(damage: Damage, thresholds: Thresholds) -> tuple[Advice, 
         chosen = tried[tried["allowed"]].sort_values("forward_share", ascending=False).drop_duplicates("layer")
         if 1 < tried["layer"].nunique() == len(chosen):
             continue
-        found += [(row["forward_share"], row["layer"], action, _text(row, damage)) for _, row in chosen.iterrows()]
+        found += [
+            (row["forward_share"], row["layer"], action, _text(row, damage, widths)) for _, row in chosen.iterrows()
+        ]
     ordered = sorted(found, key=lambda each: -each[0])
     advice = [
         Advice(layer, action, text, damage.frame[damage.frame["layer"] == layer].reset_index(drop=True))
         for _, layer, action, text in ordered
     ]
     return (*_freezing(frame, damage, thresholds.damage), *advice)
+
+
+def has_rewinds(damage: Damage | None) -> bool:
+    """Whether it was measured what putting weights back costs."""
+    return damage is not None and bool((damage.frame["intervention"] == REWIND).any())
 
 
 def _bounds(frame: pd.DataFrame) -> dict[str, pd.Series]:
@@ -86,18 +98,24 @@ def _freezing(frame: pd.DataFrame, damage: Damage, tolerance: float) -> Iterator
         below = [each for each in layers[:position] if each not in since or since[each]["epoch"] > row["epoch"]]
         count = row["layer"].count(", ")
         others = f", together with those of {count} other layer{'s' if count > 1 else ''}," if count else ""
-        saves = f"; that saves no backward pass while {below[-1]} below it is trained" if below else ""
         text = (
             f"{layer}: its weights put back to epoch {row['epoch']}{others} cost {_costs(row, damage)}: a candidate to "
-            f"freeze from then on{saves}"
+            f"freeze from then on{saves_no_backward(below)}"
         )
         evidence = damage.frame[damage.frame["layer"].isin({layer, row["layer"]})].reset_index(drop=True)
         yield Advice(layer, "freeze", text, evidence, epoch=int(row["epoch"]))
 
 
-def _text(row: "pd.Series", damage: Damage) -> str:
+def saves_no_backward(below: Sequence[str]) -> str:
+    """Return what to add where layers below a frozen one go on being trained."""
+    return f"; that saves no backward pass while {below[-1]} below it is trained" if below else ""
+
+
+def _text(row: "pd.Series", damage: Damage, widths: Mapping[str, str]) -> str:
     how = f" ({row['how']})" if row["how"] else ""
     without = f"; without channels {ranges(row['channels'])}" if row["channels"] else ""
+    if row["intervention"] == "width" and row["layer"] in widths:
+        without += f"; {widths[row['layer']]}"
     return (
         f"{row['layer']}, {row['what']}{how}: costs {_costs(row, damage)}; saves {100 * row['forward_share']:.1f} % of "
         f"the multiply-adds and {100 * row['parameters_share']:.1f} % of the parameters{without}"

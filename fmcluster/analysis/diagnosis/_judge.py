@@ -12,6 +12,7 @@ from ._channels import NONE, Mask, converged_at, first_to_stay, is_noise
 from ._findings import Thresholds
 from ._measures import LayerEvidence
 from ._modules import head_of, passes_on
+from ._rate_of_change import ToEnd
 
 Row = tuple[str, float, float, float, float, str]  # measure, value, threshold, noise floor, null, evidence
 NAN = float("nan")
@@ -45,6 +46,8 @@ class Judged:
         Channels that are noise.
     converged_channels : ndarray of shape (n_snapshots, n_channels), bool
         Whether each has converged by then.
+    to_end : ToEnd
+        How far it would still move.
     """
 
     evidence: LayerEvidence
@@ -58,6 +61,7 @@ class Judged:
     unchanged: bool
     noise: Mask
     converged_channels: Mask
+    to_end: ToEnd
 
     @property
     def name(self) -> str:
@@ -72,6 +76,7 @@ def judge(
     cka_to_last: Array,
     cka_to_next: Array | None,
     following: str | None,
+    to_end: ToEnd,
     thresholds: Thresholds,
 ) -> Judged:
     """Apply the thresholds to what was measured of a layer."""
@@ -92,6 +97,7 @@ def judge(
         unchanged=count > 1 and bool((channels.drift <= thresholds.unchanged).all()),
         noise=is_noise(channels, noise=thresholds.noise),
         converged_channels=np.arange(count)[:, None] >= begun,
+        to_end=to_end,
     )
 
 
@@ -171,6 +177,8 @@ def _measures(judged: Judged, at: int, time: pd.DataFrame, thresholds: Threshold
     yield "duplicates", float(count), thresholds.duplicate, NAN, NAN, groups_listed(evidence, at)
     rank = f"{width} channels at {evidence.n_positions} positions"
     yield "effective_rank", float(channels.effective_rank[at]), NAN, NAN, NAN, rank
+    kept = f"{channels.energy_width[at]} of {width} channels"
+    yield "energy_width", float(channels.energy_width[at]), thresholds.energy, NAN, NAN, kept
     yield "drift", float(np.median(channels.drift[at])), thresholds.unchanged, NAN, NAN, _range(channels.drift[at])
     late = channels.step[at] >= thresholds.drift
     far = listed(evidence, late) if late.sum() <= width // 2 else f"{late.sum()} of {width} channels"
@@ -199,6 +207,10 @@ def _measures(judged: Judged, at: int, time: pd.DataFrame, thresholds: Threshold
         NAN,
         judged.next or "no neighbor that counts",
     )
+    left = judged.to_end
+    interval = "" if np.isnan(left.error[at]) else f" ({left.lower[at]:.3f} to {left.upper[at]:.3f})"
+    over = "" if np.isnan(left.excess[at]) else f"{left.excess[at]:.3f}{interval} over that at learning rate 0"
+    yield "change_to_end", float(left.value[at]), 1 - thresholds.cka, float(left.at_rest[at]), NAN, over
     yield _accuracy(judged, at, time, thresholds)
 
 

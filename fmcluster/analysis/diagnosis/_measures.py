@@ -1,6 +1,6 @@
 """What is measured of a layer by itself, before anything is judged."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import isqrt
 
@@ -14,6 +14,7 @@ from .._results import Array, Labels
 from ..components import accumulate_gram
 from ._channels import ChannelEvidence, examine_channels
 from ._findings import Thresholds
+from ._rate_of_change import Change, changes
 from ._separation import half_grams, halves, leave_one_out_accuracy
 
 MOST_SAMPLES = 2000
@@ -38,6 +39,8 @@ class LayerEvidence:
         not available.
     noise_floor : float
         Debiased CKA of two random halves of the channels at the last snapshot; NaN where fewer than two are alive.
+    change : Change
+        From each snapshot to the next.
     kernels : list of ndarray of float32
         Of each snapshot, what `flatten_kernel` makes of the images' inner products: their CKA are products of these.
     """
@@ -51,6 +54,7 @@ class LayerEvidence:
     chance: Array
     spread: Array
     noise_floor: float
+    change: Change
     kernels: list[npt.NDArray[np.float32]]
 
 
@@ -87,11 +91,12 @@ def examine_layer(
         dead=thresholds.dead,
         duplicate=thresholds.duplicate,
         permuted=thresholds.permuted,
+        energy=thresholds.energy,
         max_bytes=max_bytes,
     )
     images = layer.vectors("sample", snapshots=snapshots, samples=drawn.tolist())
     block_bytes = max_bytes // 8
-    (accuracy, chance, spread), kernels = _compare_images(
+    (accuracy, chance, spread), kernels, change = _compare_images(
         images, known_classes(layer, drawn), thresholds.n_neighbors, block_bytes, random_state
     )
     last = images.at(snapshots[-1:])
@@ -106,6 +111,7 @@ def examine_layer(
         chance=chance,
         spread=spread,
         noise_floor=_noise_floor(grams),
+        change=change,
         kernels=kernels,
     )
 
@@ -133,19 +139,25 @@ def known_classes(layer: Layer, samples: Labels) -> Labels:
 
 def _compare_images(
     images: Vectors, labels: Labels, n_neighbors: int, block_bytes: int, random_state: int
-) -> tuple[Array, list[npt.NDArray[np.float32]]]:
-    """Return accuracy, chance and its spread at each snapshot, NaN where fewer than two classes are known; kernels."""
+) -> tuple[Array, list[npt.NDArray[np.float32]], Change]:
+    """Return accuracy, chance and its spread at each snapshot, NaN where fewer than two classes are known; kernels;
+    and how far the images moved.
+    """
     out, kernels = np.full((3, len(images.snapshots)), np.nan), []
     known = labels >= 0
     separable = len(np.unique(labels[known])) > 1
-    for index, snapshot in enumerate(images.snapshots):
-        gram = accumulate_gram(images.at([snapshot]), block_bytes=block_bytes)
-        kernels.append(flatten_kernel(gram, debiased=True).astype(np.float32))
-        if separable:
-            out[:, index] = leave_one_out_accuracy(
-                gram[np.ix_(known, known)], labels[known], n_neighbors=n_neighbors, random_state=random_state
-            )
-    return out, kernels
+
+    def grams() -> Iterator[Array]:
+        for index, snapshot in enumerate(images.snapshots):
+            gram = accumulate_gram(images.at([snapshot]), block_bytes=block_bytes)
+            kernels.append(flatten_kernel(gram, debiased=True).astype(np.float32))
+            if separable:
+                out[:, index] = leave_one_out_accuracy(
+                    gram[np.ix_(known, known)], labels[known], n_neighbors=n_neighbors, random_state=random_state
+                )
+            yield gram
+
+    return out, kernels, changes(grams(), random_state=random_state)
 
 
 def _noise_floor(grams: npt.NDArray[np.float64]) -> float:

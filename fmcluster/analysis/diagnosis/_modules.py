@@ -69,6 +69,31 @@ def next_layers(run: Run, layers: Sequence[str]) -> dict[str, str]:
     return out
 
 
+def is_activation(module: str) -> bool:
+    """Say whether a module of this class is an activation function.
+
+    Examples
+    --------
+    >>> [is_activation(name) for name in ("ReLU", "GELU", "BatchNorm2d", "Conv2d")]
+    [True, True, False, False]
+    """
+    found = getattr(nn, module, None)
+    return found is not None and found.__module__.endswith(".activation") and passes_on(module)
+
+
+def activated_by(run: Run, layers: Sequence[str]) -> dict[str, str]:
+    """Return for each activation the layer that made what it is given, where what lies between only passes that on."""
+    out = {}
+    for name in layers:
+        maker, given = name, run[name].input if is_activation(run[name].module) else None
+        while given is not None and given.layer in layers:
+            maker = given.layer
+            given = run[maker].input if passes_on(run[maker].module) else None
+        if maker != name and not passes_on(run[maker].module):
+            out[name] = maker
+    return out
+
+
 def made_by(run: Run, layers: Sequence[str]) -> dict[str, str]:
     """Return for each layer that only passes on, the layer right before it, where that has as many channels."""
     pairs = pairwise(layers)

@@ -43,6 +43,7 @@ _MEASURES: dict[str, tuple[str, Callable[[float], str], Callable[[float], str] |
     "revived": ("revived", _count, None),
     "duplicates": ("duplicate groups", _count, None),
     "effective_rank": ("effective rank", _count, _count),
+    "energy_width": ("channels that hold the energy", _count, None),
     "drift": ("drift from the first", _fine, _fine),
     "drift_step": ("drift in this step", _fine, _fine),
     "converged_channels": ("channels converged", _share, None),
@@ -50,6 +51,7 @@ _MEASURES: dict[str, tuple[str, Callable[[float], str], Callable[[float], str] |
     "noise": ("noise channels", _count, None),
     "cka_to_last": ("CKA to the last snapshot", _ratio, _ratio),
     "cka_to_next": ("CKA to the next layer", _ratio, _ratio),
+    "change_to_end": ("change to the end, at this rate", _fine, _fine),
     "knn_accuracy": ("accuracy of neighbors", _share, _share),
 }
 

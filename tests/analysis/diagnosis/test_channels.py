@@ -161,6 +161,19 @@ def test_the_effective_rank_of_a_layer_is_that_of_its_channels_covariance_withou
         assert found.effective_rank[k] == pytest.approx(np.exp(entropy(spectrum)), rel=1e-5)
 
 
+@pytest.mark.parametrize("energy", [0.5, 0.9, 1.0])
+def test_the_energy_width_is_that_of_the_channels_correlations_without_the_dead(energy):
+    maps = noise(2, 30, 6, 3, 3) * np.array([1, 2, 3, 4, 5, 6], np.float32)[:, None, None]
+    maps[:, :, 1] += 3 * maps[:, :, 0]
+    maps[1, :, 2] = 7
+    found = examine_channels(channel_view(maps), **JUDGED, energy=energy, max_bytes=1 << 20)
+    for k, rows in enumerate(responses(maps)):
+        varying = rows[np.ptp(rows, axis=1) > 0]
+        spectrum = np.linalg.svd(np.corrcoef(varying), compute_uv=False)  # not the eigenvalues of a covariance
+        share = np.cumsum(spectrum) / spectrum.sum()
+        assert found.energy_width[k] == min(np.flatnonzero(share >= energy - 1e-9)) + 1
+
+
 def test_permuted_channels_are_told_from_moved_ones():
     maps = np.stack([noise(20, 8, 3, 3)] * 4)
     to = np.array([2, 0, 1, 3, 4, 5, 6, 7])

@@ -17,8 +17,18 @@ from fmcluster.analysis.diagnosis._findings import Thresholds
 from tests.analysis.planted_runs import N_CHANNELS, N_SAMPLES, N_SNAPSHOTS, head, moving, write_run
 
 MEASURES = [
-    *("dead", "revived", "duplicates", "effective_rank", "drift", "drift_step", "converged_channels", "permuted"),
-    *("noise", "cka_to_last", "cka_to_next", "knn_accuracy"),
+    *(
+        "dead",
+        "revived",
+        "duplicates",
+        "effective_rank",
+        "energy_width",
+        "drift",
+        "drift_step",
+        "converged_channels",
+        "permuted",
+    ),
+    *("noise", "cka_to_last", "cka_to_next", "change_to_end", "knn_accuracy"),
 ]
 SETTLES = (0, 0.6, 1.1, 1.12, 1.11, 1.1)  # at snapshot 2
 
@@ -341,7 +351,7 @@ def test_a_part_of_the_snapshots_and_samples_is_diagnosed_as_a_run_of_these(cont
     found = diagnose(control, layers=["conv1"], snapshots=[1, 3, 4], samples=range(4, 20))
     maps = moving(0)[[1, 3, 4], 4:20]
     labels = np.arange(N_SAMPLES)[4:20] % 3
-    same = write_run(tmp_path / "run.zarr", {"conv1": ("Conv2d", maps)}, labels=labels)
+    same = write_run(tmp_path / "run.zarr", {"conv1": ("Conv2d", maps)}, labels=labels, steps=[10, 30, 40])
     expected = diagnose(same)
     assert found.frame["snapshot"].unique().tolist() == [1, 3, 4]
     pd.testing.assert_series_equal(found.frame["value"], expected.frame["value"])

@@ -51,6 +51,13 @@ def test_it_says_which_channels_a_narrower_layer_does_without() -> None:
     assert only.text.endswith("10.0 % of the parameters; without channels 0 to 2, 5")
 
 
+def test_what_the_responses_say_of_a_width_stands_beside_what_was_measured() -> None:
+    rows = [{"layer": "conv2", "intervention": "width"}, BAD | {"intervention": "width"}]
+    told = {"conv2": "after its activation (relu2), 3 of 8 channels hold 90% of the energy of their correlations"}
+    (only,) = advise_from_damage(damage(*rows), Thresholds(), widths=told)
+    assert only.text.endswith(f"of the parameters; {told['conv2']}")
+
+
 @pytest.mark.parametrize(
     "weak",
     [

@@ -1,8 +1,11 @@
 """Which layers count, and which are neighbors, by names and classes alone."""
 
 import pytest
+import torch
+from torch import nn
 
-from fmcluster.analysis.diagnosis._modules import head_of, made_by, next_layers, passes_on
+import fmcluster as fm
+from fmcluster.analysis.diagnosis._modules import activated_by, head_of, made_by, next_layers, passes_on
 from tests.analysis.planted_runs import head, moving, write_run
 
 
@@ -70,3 +73,15 @@ def test_what_passes_on_is_made_by_the_layer_before_if_that_has_as_many_channels
         "pool": "layer2",
     }
     assert made_by(run, ["relu", "fc"]) == {}
+
+
+def test_an_activation_is_traced_to_what_made_what_it_is_given(tmp_path):
+    torch.manual_seed(0)
+    convolved = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.MaxPool2d(2), nn.GELU())
+    model = nn.Sequential(convolved, nn.Conv2d(4, 4, 1), nn.Flatten(), nn.LazyLinear(2)).eval()
+    model(torch.zeros(1, 3, 6, 6))
+    with fm.Recorder(model, tmp_path / "run.zarr", layers="leaves", probe=list(torch.randn(5, 3, 6, 6))) as recorder:
+        recorder.snapshot(epoch=0)
+    run = fm.open_run(tmp_path / "run.zarr")
+    assert activated_by(run, run.layers) == {"0.2": "0.0", "0.4": "0.0"}
+    assert activated_by(run, ["0.1", "0.2"]) == {}  # what made it is not among them

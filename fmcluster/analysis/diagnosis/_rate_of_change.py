@@ -1,0 +1,175 @@
+"""Rate of change: how far a layer would still move to the end of training, beyond what it does at learning rate 0."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import sqrt
+
+import numpy as np
+
+from ...vectors import Vectors
+from .._cka import FEWEST_SAMPLES, flatten_kernel
+from .._damage import SIGMAS
+from .._results import Array, Labels
+from ..components import accumulate_gram
+
+N_GROUPS = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """How far a layer moved from each snapshot to the next, in 1 - debiased CKA.
+
+    Attributes
+    ----------
+    value : ndarray of shape (n_snapshots,)
+        NaN at the first.
+    without : ndarray of shape (n_snapshots, n_groups)
+        The same without each group of images, for standard errors.
+    """
+
+    value: Array
+    without: Array
+
+
+@dataclass(frozen=True, eq=False)
+class ToEnd:
+    """How far a layer would move from each snapshot to the end, at the rate of the steps just before.
+
+    Attributes
+    ----------
+    value, at_rest : ndarray of shape (n_snapshots,)
+        In 1 - debiased CKA; and what it would be at learning rate 0. NaN at the first snapshot, and where the optimizer
+        made no step.
+    excess, error : ndarray of shape (n_snapshots,)
+        Their difference, and its standard error over the images.
+    """
+
+    value: Array
+    at_rest: Array
+    excess: Array
+    error: Array
+
+    @property
+    def lower(self) -> Array:
+        """Lower ends of the 95 % intervals of the excess."""
+        return self.excess - SIGMAS * self.error
+
+    @property
+    def upper(self) -> Array:
+        """Upper ends of the 95 % intervals of the excess."""
+        return self.excess + SIGMAS * self.error
+
+
+def changes(grams: Iterator[Array], *, random_state: int) -> Change:
+    """Compare each Gram matrix of the images with the one before.
+
+    Parameters
+    ----------
+    grams : iterator of ndarray of shape (n_samples, n_samples)
+        Inner products of the images' vectors, of one snapshot after the other.
+    random_state : int
+        Seed of the groups of images, ten or fewer, that are left out in turn.
+
+    References
+    ----------
+    B. Efron, C. Stein, The jackknife estimate of variance, Annals of Statistics 9, 1981.
+    """
+    value, without = [], []
+    before: Array | None = None
+    for gram in grams:
+        groups = _kept(len(gram), random_state)
+        if before is None:
+            value.append(np.nan)
+            without.append([np.nan] * len(groups))
+        else:
+            value.append(_moved(before, gram))
+            without.append([_moved(before[np.ix_(kept, kept)], gram[np.ix_(kept, kept)]) for kept in groups])
+        before = gram
+    return Change(np.array(value), np.array(without).reshape(len(value), -1))
+
+
+def changes_of(images: Vectors, *, block_bytes: int, random_state: int) -> Change:
+    """Read a layer's images once, and compare its snapshots: see `changes`."""
+    grams = (accumulate_gram(images.at([number]), block_bytes=block_bytes) for number in images.snapshots)
+    return changes(grams, random_state=random_state)
+
+
+def change_to_end(
+    change: Change, rest: Change | None, *, steps: Array, rest_steps: Array | None, steps_left: int
+) -> ToEnd:
+    """Continue the rate of each snapshot's last steps to the end of training.
+
+    Parameters
+    ----------
+    change, rest : Change
+        Of the training, and of the same at learning rate 0, over the same images; None where that was not recorded.
+    steps, rest_steps : ndarray of shape (n_snapshots,)
+        Optimizer steps made by each of their snapshots.
+    steps_left : int
+        How many follow the last snapshot.
+    """
+    left = steps[-1] - steps + steps_left
+    rate, rates = _rates(change, steps)
+    value = rate * left
+    if rest is None or rest_steps is None:
+        nothing = np.full(len(steps), np.nan)
+        return ToEnd(value, nothing, nothing, nothing)
+    rest_rate, rest_rates = _rates(rest, rest_steps)
+    known = np.flatnonzero(np.isfinite(rest_rate))
+    nearest = known[np.abs(rest_steps[known][None] - steps[:, None]).argmin(axis=1)]
+    excess = (rate - rest_rate[nearest]) * left
+    each = (rates - rest_rates[nearest]) * left[:, None]
+    count = each.shape[1]
+    error = np.full(len(steps), np.nan)
+    if count > 1:
+        error = sqrt((count - 1) / count) * np.linalg.norm(each - each.mean(axis=1, keepdims=True), axis=1)
+    return ToEnd(value, rest_rate[nearest] * left, excess, error)
+
+
+def frozen_from(to_end: ToEnd, *, tolerance: float, steps_left: int) -> int | None:
+    """Return the first snapshot from which on a layer would clearly move less than is tolerated; None for none.
+
+    Where no steps are left, the last snapshot says nothing by itself; and one rate is not enough.
+    """
+    if len(to_end.value) < 3:
+        return None
+    good = to_end.upper <= tolerance
+    bad = np.flatnonzero(~good)
+    first = int(bad[-1]) + 1 if len(bad) else 0
+    last = len(good) - 1
+    return first if first < last or (first == last and steps_left) else None
+
+
+def check_steps(steps: Array) -> None:
+    """Check that optimizer steps grow from snapshot to snapshot.
+
+    Raises
+    ------
+    ValueError
+        Where they do not: rates need them.
+    """
+    if not (len(steps) > 1 and steps[-1] > steps[0] >= 0):
+        raise ValueError(
+            f"the snapshots hold the optimizer steps {steps[:5].astype(int).tolist()}; a rate of change needs steps "
+            f"that grow. They are counted while the recorder is open, or told by snapshot(..., step=)"
+        )
+
+
+def _rates(change: Change, steps: Array) -> tuple[Array, Array]:
+    """Return 1 - CKA by step, over the steps before each snapshot; NaN where there are none."""
+    made = np.diff(steps, prepend=np.nan)
+    made = np.where(made > 0, made, np.nan)
+    return change.value / made, change.without / made[:, None]
+
+
+def _moved(before: Array, after: Array) -> float:
+    return 1 - float(flatten_kernel(before, debiased=True) @ flatten_kernel(after, debiased=True))
+
+
+def _kept(n_samples: int, random_state: int) -> list[Labels]:
+    """Return the images that stay where each of ten groups is left out; none where too few would stay."""
+    if n_samples < 2 * FEWEST_SAMPLES:
+        return []
+    order = np.random.default_rng(random_state).permutation(n_samples)
+    groups = np.array_split(order, min(N_GROUPS, n_samples // 2))
+    return [np.setdiff1d(order, group) for group in groups]
