@@ -2,6 +2,7 @@ from ._ablate import ablate as ablate
 from ._network import Network as Network
 from ._predict_damage import PredictedDamage as PredictedDamage
 from ._predict_damage import predict_damage as predict_damage
+from ._stored_feature_maps import StoredFeatureMaps as StoredFeatureMaps
 from .interventions import Change as Change
 from .interventions import Depth as Depth
 from .interventions import Direction as Direction

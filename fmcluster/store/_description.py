@@ -51,6 +51,11 @@ class LayerDescription:
         return None if found is None else (float(found["scale"]), int(found["zero_point"]))
 
     @property
+    def rows_folded(self) -> int:
+        """How many rows the module returned for each sample: they are stored beside one another."""
+        return int(self._attributes.get("rows_folded", 1))
+
+    @property
     def crop(self) -> tuple[Pair, Pair] | None:
         """Rows and columns of the output that were kept, ((top, bottom), (left, right)); None: all."""
         found = self._attributes.get("crop")
