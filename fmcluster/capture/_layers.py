@@ -11,6 +11,7 @@ from torch import nn
 from ..errors import CaptureError
 from ..store import KernelGeometry, LayerInput, LayerSpec, Quantity, layer_expression
 from ._axes import Arrangement, AxisTracker, ChannelAxis, Fold
+from ._folded_rows import fold_of, rows_per_sample, summaries
 from ._hooks import Firing, hooked, is_batch
 from ._inputs import ModelInputs
 from ._links import Links, kernel_geometry
@@ -208,9 +209,9 @@ def discover(
 
     def note(firing: Firing, output: torch.Tensor, *, module: nn.Module) -> None:
         links.note(firing, output)
-        if several := _rows_per_sample(output, n_rows):
+        if several := rows_per_sample(output, n_rows):
             found[firing] = replace(first_output(output, module=module, tracker=tracker), fold=Fold(several, True))
-            folded[firing] = _summaries(output)
+            folded[firing] = summaries(output)
         elif is_kept(firing, output, module=module, rows=n_rows, optional=optional, left_out=left_out):
             found[firing] = first_output(output, module=module, tracker=tracker)
 
@@ -223,7 +224,7 @@ def discover(
         def count(firing: Firing, output: torch.Tensor, *, module: nn.Module) -> None:
             rows[firing] = output.shape[0] if output.ndim else 0
             if firing in folded:
-                again[firing] = _summaries(output)
+                again[firing] = summaries(output)
 
         with hooked(modules, count, optional=optional):  # another size tells a batch from what is as long by chance
             inputs.rows(slice(1, None)).show(model)
@@ -231,7 +232,7 @@ def discover(
             del found[firing]
             left_out[names_of(firing)[1]] = f"its {n_rows} rows are not samples: there are as many of fewer samples"
         for firing in folded:
-            fold = _fold_of(folded[firing], again.get(firing), n_rows)
+            fold = fold_of(folded[firing], again.get(firing), n_samples=n_rows)
             if fold is not None:
                 found[firing] = replace(found[firing], fold=fold)
                 continue
@@ -256,36 +257,6 @@ def discover(
             spec = replace(layers[firing].spec, stream=layers[inside[0]].spec.name)
             layers[firing] = replace(layers[firing], spec=spec)
     return Discovery(layers, left_out)
-
-
-def _rows_per_sample(output: torch.Tensor, n_rows: int) -> int:
-    """Return how many rows an output has for each sample, where they are a whole number of 2 at least; else 0."""
-    if not is_batch(output) or output.ndim > 4 or n_rows < 2:
-        return 0
-    several, rest = divmod(output.shape[0], n_rows)
-    return several if several > 1 and not rest else 0
-
-
-def _summaries(output: torch.Tensor) -> torch.Tensor:
-    """Return a few numbers that tell one row of an output from another, Tensor of shape (n_rows, 4), float64."""
-    rows = (output.dequantize() if output.is_quantized else output).detach().flatten(1).double().cpu()
-    weights = torch.linspace(-1, 1, rows.shape[1], dtype=torch.float64)
-    return torch.stack([rows.mean(1), rows.square().mean(1).sqrt(), rows @ weights, rows[:, 0]], dim=1)
-
-
-def _fold_of(all_rows: torch.Tensor, without_first: torch.Tensor | None, n_samples: int) -> Fold | None:
-    """Tell whose the rows of an output are, by which of them are there again without the first sample."""
-    several = len(all_rows) // n_samples
-    if without_first is None or len(without_first) != several * (n_samples - 1):
-        return None
-    fitting = []
-    for by_sample in (True, False):
-        fold = Fold(several, by_sample)
-        expected, found = fold.of(all_rows)[1:], fold.of(without_first)
-        if torch.allclose(expected, found, rtol=1e-3, atol=1e-5 * float(all_rows.abs().max())):
-            fitting.append(fold)
-    # where both fit, rows are alike, or there are two samples and no telling
-    return fitting[0] if len(fitting) == 1 else None
 
 
 def is_kept(

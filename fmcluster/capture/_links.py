@@ -111,7 +111,7 @@ class _Functions(TorchFunctionMode):
         if relu:
             streams.passed_on(carried[0], out)
         elif added:
-            streams.added(args[0], args[1], out, carried=carried)
+            streams.added(args, out, carried=carried)
         return out
 
 

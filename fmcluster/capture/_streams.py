@@ -1,6 +1,6 @@
 """Residual streams: which recorded outputs are added to one another, channel by channel."""
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -20,9 +20,9 @@ class Streams:
     Examples
     --------
     >>> streams, branch, shortcut = Streams(), torch.ones(1, 2), torch.ones(1, 2)
-    >>> streams.note(Firing("branch"), branch)
-    >>> streams.note(Firing("shortcut"), shortcut)
-    >>> streams.added(branch, shortcut, branch + shortcut)
+    >>> streams.note(Firing("branch", 0, ""), branch)
+    >>> streams.note(Firing("shortcut", 0, ""), shortcut)
+    >>> streams.added([branch, shortcut], branch + shortcut)
     >>> [sorted(firing.name for firing in each) for each in streams]
     [['branch', 'shortcut']]
     """
@@ -56,14 +56,13 @@ class Streams:
         """Return whose channels a tensor has; None where this is not known."""
         return self._known.of(value) if isinstance(value, torch.Tensor) else None
 
-    def added(self, one: Any, other: Any, total: Any, *, carried: tuple[Hashable | None, ...] | None = None) -> None:
-        """Remember a sum of two tensors of equal shape; `carried` is what they were before, where it changed one."""
-        if not all(isinstance(each, torch.Tensor) and each.shape == total.shape for each in (one, other)):
+    def added(self, parts: Sequence[Any], total: Any, *, carried: Sequence[Hashable | None] | None = None) -> None:
+        """Remember a sum of tensors of equal shape; `carried` is what they were before, where it changed one."""
+        if not all(isinstance(each, torch.Tensor) and each.shape == total.shape for each in parts):
             return
-        parts = (self.carried_by(one), self.carried_by(other)) if carried is None else carried
         sum_of = object()
         self._sums.append(sum_of)
-        for part in (sum_of, *parts):
+        for part in (sum_of, *([self.carried_by(each) for each in parts] if carried is None else carried)):
             if part is not None:
                 self._tie(sum_of, part)
         self._known.remember(sum_of, total)
