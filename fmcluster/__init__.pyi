@@ -14,6 +14,7 @@ from .capture import replay as replay
 from .capture import with_index as with_index
 from .decide import StoredFeatureMaps as StoredFeatureMaps
 from .decide import ablate as ablate
+from .decide import plan as plan
 from .decide import predict_damage as predict_damage
 from .errors import CaptureError as CaptureError
 from .errors import StoreError as StoreError

@@ -19,7 +19,9 @@ class Damage:
     frame : DataFrame
         One row per change: ``intervention``, ``layer`` (several are separated by commas), ``what`` (the change in
         words), ``how`` (how what is changed was chosen), ``epoch`` (to which something is put back), ``amount``,
-        ``channels`` (a tuple of those that are removed);
+        ``channels`` (a tuple of those that are removed), ``setting`` (the amount as an integer: how many channels are
+        left, the side of a kernel, kernels for each input channel, groups, factor), ``consumer`` (of channels that are
+        removed, the module that reads them);
         ``loss`` and ``accuracy``, the mean change of each over the samples of the probe (NaN without labels), ``kl``,
         the mean Kullback-Leibler divergence of the changed answers from those of the network as it is, in nats; of
         each, its standard error over samples, paired: ``loss_se``, ``accuracy_se``, ``kl_se``. ``null_kl, null_loss``
@@ -45,7 +47,7 @@ class Damage:
     costs: Mapping[str, float]
 
     COLUMNS: ClassVar[list[str]] = [
-        *["intervention", "layer", "what", "how", "epoch", "amount", "channels"],
+        *["intervention", "layer", "what", "how", "epoch", "amount", "channels", "setting", "consumer"],
         *["loss", "loss_se", "accuracy", "accuracy_se", "kl", "kl_se"],
         *["null_kl", "null_kl_se", "null_loss", "null_loss_se", "below_null", "below_null_se"],
         *["forward_share", "backward_share", "parameters_share", "kept_share"],

@@ -1,5 +1,9 @@
 from ._ablate import ablate as ablate
+from ._action import Action as Action
+from ._action import MeasuredDamage as MeasuredDamage
 from ._network import Network as Network
+from ._plan import plan as plan
+from ._plan_result import Plan as Plan
 from ._predict_damage import PredictedDamage as PredictedDamage
 from ._predict_damage import predict_damage as predict_damage
 from ._stored_feature_maps import StoredFeatureMaps as StoredFeatureMaps

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
-from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -12,10 +11,11 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from ..analysis import Damage
-from ..capture import ModelInputs, Probe, ToInputs, device_of, isolated, plain_model
+from ..capture import ToInputs, plain_model
 from ._network import Network
 from ._outcomes import Loss, Outcomes, mean_and_error, outcomes_of, sample_losses
 from ._predict_damage import PredictedDamage
+from ._probe_batches import probe_batches
 from .interventions import Change, Depth, Groups, Intervention, KernelSize, Resolution, Separable, Skipped, Width
 
 Progress = Callable[[str, int], None]
@@ -95,11 +95,7 @@ def ablate(
         raise TypeError(f"loss is a {type(loss).__name__}; expected a function of outputs and labels")
     model = plain_model(model)
     _check_layers(model, layers)
-    accepts = tuple(signature(model.forward).parameters)
-    shown = Probe(probe, batch_size=batch_size, to_inputs=to_inputs, accepts=accepts)
-    if shown.n_samples < 2:
-        raise ValueError("the probe has one sample; expected several, of which there are means and standard errors")
-    batches, targets = _read(shown, device_of(model), isolated(model, reads=shown.generators()))
+    batches, targets = probe_batches(model, probe, batch_size=batch_size, to_inputs=to_inputs)
 
     def batch_loss(output: Any, number: int) -> torch.Tensor:
         return sample_losses(output, targets[number], loss=loss).sum()
@@ -126,13 +122,13 @@ def ablate(
             found.append((change, row["kl"]))
             rows.append(row)
     costs = asdict(network.costs)
-    frame = pd.DataFrame(rows, columns=Damage.COLUMNS).astype({"epoch": "Int64"})
+    frame = pd.DataFrame(rows, columns=Damage.COLUMNS).astype({"epoch": "Int64", "setting": "Int64"})
     return Damage(
         frame=frame,
         skipped=pd.DataFrame([asdict(each) for each in skipped], columns=["intervention", "layer", "reason"]),
         loss=judge.baseline("loss"),
         accuracy=judge.baseline("right"),
-        n_samples=shown.n_samples,
+        n_samples=sum(map(len, batches)),
         costs=costs,
     )
 
@@ -196,6 +192,8 @@ class _Judge:
             "epoch": change.epoch,
             "amount": change.amount,
             "channels": change.channels,
+            "setting": change.setting,
+            "consumer": change.consumer,
             **_mean_of("loss", _difference(after.loss, self._before.loss)),
             **_mean_of("accuracy", _difference(after.right, self._before.right)),
             **_mean_of("kl", divergence),
@@ -244,18 +242,6 @@ class _Judge:
         noise = torch.randn(change.shape, generator=self._generator).to(change.device, change.dtype)
         noise *= change.norm(dim=1, keepdim=True) / noise.norm(dim=1, keepdim=True).clamp_min(1e-30)
         return values + noise.reshape(values.shape)
-
-
-def _read(probe: Probe, device: torch.device, quietly: Any) -> tuple[list[ModelInputs], list[Any]]:
-    """Return the batches of the probe, on the device, and what they hold as labels."""
-    batches, targets = [], []
-    with quietly:
-        for batch in probe:
-            batches.append(batch.inputs.to(device))
-            known = batch.targets is not None and not (batch.labels < 0).all()
-            dense = isinstance(batch.targets, torch.Tensor) and batch.targets.ndim > 1
-            targets.append(batch.targets if dense else torch.as_tensor(batch.labels) if known else None)
-    return batches, targets
 
 
 def _check_layers(model: nn.Module, layers: Sequence[str] | None) -> None:

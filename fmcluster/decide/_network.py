@@ -279,6 +279,15 @@ class Network:
         for number in range(len(self._batches)):
             self.show(number)
 
+    def batch(self, number: int) -> ModelInputs:
+        """Return a batch of the probe."""
+        return self._batches[number]
+
+    @property
+    def example(self) -> ModelInputs:
+        """The first two samples of the probe."""
+        return self._batches[0].rows(slice(0, 2))
+
     @property
     def n_batches(self) -> int:
         """Number of batches of the probe."""

@@ -155,6 +155,8 @@ def _width(reader: LayerReader, layer: Layer) -> Iterator[PredictedChange | Skip
             break
         at = user
     width = layer.n_channels
+    if layer.kernel is not None and layer.kernel.groups != 1:
+        return
     if width < 2 or at.dimensions[2:] not in (("channel",), ("channel", "height", "width")):
         return
     mean, covariance, energy = _moments(reader, at)

@@ -1,12 +1,17 @@
 from ._change import Change as Change
 from ._change import Intervention as Intervention
 from ._change import Skipped as Skipped
+from ._convolutions import refit_inner as refit_inner
 from ._depth import Depth as Depth
+from ._depth import residual_branch as residual_branch
 from ._direction import Direction as Direction
 from ._groups import Groups as Groups
+from ._groups import grouped as grouped
 from ._kernel_size import KernelSize as KernelSize
 from ._resolution import Resolution as Resolution
 from ._resolution import averaged as averaged
 from ._rewind import Rewind as Rewind
 from ._separable import Separable as Separable
+from ._separable import separated as separated
+from ._width import Replaced as Replaced
 from ._width import Width as Width

@@ -42,6 +42,11 @@ class Change:
         What the network would save if it were built so.
     channels : tuple of int
         Which channels are removed, in ascending order; empty where it is not a matter of channels.
+    setting : int, optional
+        The amount as whoever builds such a network needs it: how many channels are left, the side of a kernel, how many
+        kernels each input channel gets, the number of groups, the factor by which maps are averaged.
+    consumer : str
+        The other module that is changed: where channels are removed, the one that reads them.
     null : callable, optional
         Draws a change of the same size at random, from a generator. By default noise of the same norm: added to the
         weights, or to each sample's inputs or outputs.
@@ -58,6 +63,8 @@ class Change:
     outputs: Mapping[str, OnOutput] = field(default_factory=dict)
     saves: Costs = field(default_factory=Costs)
     channels: tuple[int, ...] = ()
+    setting: int | None = None
+    consumer: str = ""
     null: "Callable[[torch.Generator], Change] | None" = None
 
 

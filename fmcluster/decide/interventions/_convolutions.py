@@ -25,12 +25,15 @@ class Refitted:
         The amount in words.
     saved : float
         Which share of the convolution's costs it saves.
+    setting : int
+        The amount as an integer; see `Change`.
     """
 
     weight: torch.Tensor
     amount: float
     what: str
     saved: float
+    setting: int
 
 
 def refit_convolutions(
@@ -73,6 +76,7 @@ def refit_convolutions(
                 found.what,
                 weights={f"{name}.weight": found.weight},
                 saves=network.facts[name].costs.times(found.saved, kept=0),
+                setting=found.setting,
             )
 
 

@@ -50,8 +50,9 @@ class Depth:
                 yield Change(
                     self.name, name, 1.0, "replaced by the identity", outputs={name: _identity}, saves=facts.costs
                 )
-            elif not is_single and (branch := _branch(network, name)) is not None:
-                last, saves = branch
+            elif not is_single and (branch := residual_branch(network, name)) is not None:
+                last, modules = branch
+                saves = Costs.total(network.facts[each].costs for each in modules)
                 yield Change(
                     self.name, name, 1.0, "its residual branch set to zero", outputs={last: _zero}, saves=saves
                 )
@@ -87,8 +88,8 @@ def _is_only_part(name: str, network: Network) -> bool:
     return bool(parent) and len(list(network.modules[parent].children())) == 1
 
 
-def _branch(network: Network, name: str) -> tuple[str, Costs] | None:
-    """Return the last module of a block's residual branch, and the branch's costs; None where it is not known."""
+def residual_branch(network: Network, name: str) -> tuple[str, tuple[str, ...]] | None:
+    """Return the last module of a block's residual branch, and all of the branch; None where it is not known."""
     trace = network.trace
     start, stop = trace.spans.get(name, (0, 0))
     calls = trace.calls[start:stop]
@@ -113,4 +114,4 @@ def _branch(network: Network, name: str) -> tuple[str, Costs] | None:
     side, shortcut = (sides[0], sides[1]) if depth[0] > depth[1] else (sides[1], sides[0])
     if not side or not isinstance(network.modules[side[0]], (*PARAMETRIC, *NORMALIZATION, nn.Identity)):
         return None
-    return side[0], Costs.total(network.facts[each].costs for each in set(side) - set(shortcut))
+    return side[0], tuple(sorted(set(side) - set(shortcut)))

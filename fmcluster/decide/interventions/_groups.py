@@ -40,7 +40,43 @@ class Groups:
         return fitting if module.groups == 1 else []
 
 
+@dataclass(frozen=True, eq=False)
+class Grouping:
+    """A grouped convolution that stands for another.
+
+    Attributes
+    ----------
+    inputs, outputs : Tensor of int64
+        The channels in the order in which the groups have them.
+    weight : Tensor of shape (outputs, inputs / groups, height, width)
+        Of the grouped convolution, its channels in that order.
+    """
+
+    inputs: torch.Tensor
+    outputs: torch.Tensor
+    weight: torch.Tensor
+
+
+def grouped(weight: torch.Tensor, moments: torch.Tensor, *, count: int) -> Grouping:
+    """Return the best convolution of so many groups in place of one of a weight and patch moments."""
+    ((_, out_group, in_group, made),) = _groupings(weight, moments, [count])
+    inputs, outputs = (torch.from_numpy(np.argsort(each, kind="stable")) for each in (in_group, out_group))
+    blocks = [
+        made[some][:, others]
+        for some, others in zip(outputs.reshape(count, -1), inputs.reshape(count, -1), strict=True)
+    ]
+    return Grouping(inputs, outputs, torch.cat(blocks))
+
+
 def _refit(weight: torch.Tensor, moments: torch.Tensor, counts: Sequence[int]) -> Iterator[Refitted]:
+    for count, _, _, made in _groupings(weight, moments, counts):
+        yield Refitted(made, amount=1 - 1 / count, what=f"{count} groups", saved=1 - 1 / count, setting=count)
+
+
+def _groupings(
+    weight: torch.Tensor, moments: torch.Tensor, counts: Sequence[int]
+) -> Iterator[tuple[int, np.ndarray, np.ndarray, torch.Tensor]]:
+    """Yield the number of groups, that of each output and of each input, and the refitted weight."""
     _, inputs, height, width = weight.shape
     positions = height * width
     power = moments[0].diagonal().reshape(inputs, positions).mean(1)
@@ -52,7 +88,7 @@ def _refit(weight: torch.Tensor, moments: torch.Tensor, counts: Sequence[int]) -
             rows = torch.as_tensor(np.flatnonzero(out_group == group), device=weight.device)
             inner = torch.as_tensor(in_group == group, device=weight.device).repeat_interleave(positions)
             made[rows] = refit_inner(weight[rows], moments, inner=inner)
-        yield Refitted(made, amount=1 - 1 / count, what=f"{count} groups", saved=1 - 1 / count)
+        yield count, out_group, in_group, made
 
 
 def _assign(energy: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

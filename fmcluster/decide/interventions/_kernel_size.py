@@ -59,4 +59,5 @@ def _refit(weight: torch.Tensor, moments: torch.Tensor, sizes: Sequence[int]) ->
             amount=1 - share,
             what=KernelSize.in_words((height, width), size=size),
             saved=1 - share,
+            setting=size,
         )

@@ -56,6 +56,7 @@ class Resolution:
                     self.in_words(height, width, factor=factor),
                     outputs={name: _Averaged(factor)},
                     saves=network.facts[name].costs.times(share, kept=0).without_parameters(),
+                    setting=factor,
                 )
 
 

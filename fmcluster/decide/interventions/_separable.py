@@ -44,8 +44,47 @@ class Separable:
         return [rank for rank in self.ranks if rank < most] if module.groups == 1 else []
 
 
+def separated(weight: torch.Tensor, moments: torch.Tensor, *, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the weights of the two convolutions that stand for one.
+
+    Parameters
+    ----------
+    weight : Tensor of shape (outputs, inputs, height, width)
+        The convolution's.
+    moments : Tensor of shape (1, k, k), float64
+        Second moments of what its kernel sees.
+    rank : int
+        How many kernels each input channel gets.
+
+    Returns
+    -------
+    kernels : Tensor of shape (inputs * rank, 1, height, width)
+        Of the depthwise convolution.
+    points : Tensor of shape (outputs, inputs * rank, 1, 1)
+        Of the pointwise one.
+    """
+    ((_, kernels, points, _),) = _factors(weight, moments, [rank])
+    return kernels.to(weight.dtype), points[:, :, None, None].to(weight.dtype)
+
+
 def _refit(weight: torch.Tensor, moments: torch.Tensor, ranks: Sequence[int]) -> Iterator[Refitted]:
     outputs, inputs, height, width = weight.shape
+    dense = outputs * inputs * height * width
+    for rank, _, _, whole in _factors(weight, moments, ranks):
+        yield Refitted(
+            whole.to(weight.dtype),
+            amount=1 - rank / min(height * width, outputs),
+            what=f"depthwise-separable, {rank} kernel{'s' if rank > 1 else ''} for each input channel",
+            saved=max(0.0, 1 - (inputs * rank * height * width + inputs * rank * outputs) / dense),
+            setting=rank,
+        )
+
+
+def _factors(
+    weight: torch.Tensor, moments: torch.Tensor, ranks: Sequence[int]
+) -> Iterator[tuple[int, torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Yield rank, kernels, 1 x 1 weights, and what they are together, in float64."""
+    _, _, height, width = weight.shape
     flat = weight.double().flatten(2)  # outputs, inputs, positions
     _, _, right = torch.linalg.svd(flat.permute(1, 0, 2), full_matrices=False)
     for rank in ranks:
@@ -53,10 +92,4 @@ def _refit(weight: torch.Tensor, moments: torch.Tensor, ranks: Sequence[int]) ->
         spread = torch.block_diag(*kernels)  # type: ignore[no-untyped-call]  # (inputs * rank, inputs * positions)
         target = flat.flatten(1) @ moments[0] @ spread.T
         points = solve(spread @ moments[0] @ spread.T, target.T).T
-        dense = outputs * inputs * height * width
-        yield Refitted(
-            (points @ spread).reshape(weight.shape).to(weight.dtype),
-            amount=1 - rank / min(height * width, outputs),
-            what=f"depthwise-separable, {rank} kernel{'s' if rank > 1 else ''} for each input channel",
-            saved=max(0.0, 1 - (inputs * rank * height * width + inputs * rank * outputs) / dense),
-        )
+        yield rank, kernels.reshape(-1, 1, height, width), points, (points @ spread).reshape(weight.shape)

@@ -4,11 +4,12 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from .._costs import Costs
 from .._least_squares import order_by_redundancy, predict_from_others
 from .._network import Consumer, Network
-from ._change import Change, Skipped
+from ._change import Change, OnOutput, Skipped
 
 RANKINGS = ("redundancy", "taylor", "l1")
 
@@ -18,8 +19,9 @@ class Width:
     """Asks how many channels are needed: some are removed from layers that feed one other layer.
 
     What the next layer reads of a removed channel becomes its mean over the probe (``fold=False``), or what the kept
-    channels predict of it linearly (``fold=True``): either can be folded into the next layer's weights (up to its
-    padding). Channels of a residual stream are tied to those of other layers, and are not removed one layer at a time.
+    channels predict of it linearly (``fold=True``): either can be folded into the next layer's weights and constants.
+    So that it can, what the next layer pads is the constant of this, too, instead of zero. Channels of a residual
+    stream are tied to those of other layers, and are not removed one layer at a time.
 
     Attributes
     ----------
@@ -72,6 +74,9 @@ class Width:
                 reason = "its channels are tied to those of other layers, or read by several, or it is the last"
                 yield Skipped(self.name, name, reason)
                 continue
+            if getattr(network.modules[name], "groups", 1) != 1:
+                yield Skipped(self.name, name, "its channels are made in groups, from each of which as many would go")
+                continue
             yield from self._of(network, name, consumer)
 
     def _of(self, network: Network, name: str, consumer: Consumer) -> Iterator[Change | Skipped]:
@@ -103,6 +108,7 @@ class Width:
             return self._change(network, name, consumer, moments, drawn, "random")
 
         share = count / width
+        replaced = Replaced(*moments, removed=removed, fold=self.fold)
         behind = (network.facts[each].costs.times(share) for each in (consumer.module, *consumer.between))
         saves = network.facts[name].costs.times(share, kept=0) + Costs.total(behind)
         return Change(
@@ -111,30 +117,79 @@ class Width:
             share,
             self.in_words(width, count=count),
             how=ranking if not self.fold else f"{ranking}, folded",
-            inputs={consumer.module: _Replaced(*moments, removed=removed, fold=self.fold)},
+            inputs={consumer.module: replaced},
+            outputs={consumer.module: _beyond_the_border(network.modules[consumer.module], replaced.constant)},
             saves=saves,
             channels=tuple(sorted(removed.tolist())),
+            setting=width - count,
+            consumer=consumer.module,
             null=at_random,
         )
 
 
-class _Replaced:
-    """Replaces channels by their means, or by what the others predict of them."""
+class Replaced:
+    """Replaces channels by their means, or by what the others predict of them.
+
+    Parameters
+    ----------
+    mean, covariance : Tensor, float64
+        Of the channels.
+    removed : Tensor of int64
+        Those that are replaced.
+    fold : bool
+        Whether by what the others predict.
+    """
 
     def __init__(self, mean: torch.Tensor, covariance: torch.Tensor, *, removed: torch.Tensor, fold: bool) -> None:
         self._removed = removed
-        self._constant, self._weights = mean[removed], None
-        if fold:
-            self._kept, self._weights, self._constant = predict_from_others(mean, covariance, removed=removed)
+        self._kept, self._weights, constant = predict_from_others(mean, covariance, removed=removed)
+        if not fold:
+            self._weights, constant = torch.zeros_like(self._weights), mean[removed]
+        self.constant = torch.zeros_like(mean)
+        self.constant[removed] = constant
 
     def __call__(self, given: torch.Tensor) -> torch.Tensor:
         out = given.clone()
         shape = (1, -1, *(1 for _ in given.shape[2:]))
-        out[:, self._removed] = self._constant.to(given.dtype).reshape(shape)
-        if self._weights is not None:
-            weights = self._weights.to(given.dtype)
-            out[:, self._removed] += torch.einsum("rk,nk...->nr...", weights, given[:, self._kept])
+        out[:, self._removed] = self.constant[self._removed].to(given.dtype).reshape(shape)
+        out[:, self._removed] += torch.einsum("rk,nk...->nr...", self._weights.to(given.dtype), given[:, self._kept])
         return out
+
+    def folded(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the weight that does the same with the kept channels alone, and what is added to its outputs.
+
+        Parameters
+        ----------
+        weight : Tensor of shape (outputs, n_channels, ...)
+            Of the module that reads the channels.
+
+        Returns
+        -------
+        weight : Tensor of shape (outputs, n_channels, ...)
+            Zero at what is removed.
+        added : Tensor of shape (outputs,)
+        """
+        exact = weight.double()
+        whole = exact.clone()
+        whole[:, self._kept] += torch.einsum("or...,rk->ok...", exact[:, self._removed], self._weights)
+        whole[:, self._removed] = 0
+        added = exact.flatten(2).sum(2) if weight.ndim > 2 else exact
+        return whole.to(weight.dtype), (added @ self.constant).to(weight.dtype)
+
+
+def _beyond_the_border(module: nn.Module, constant: torch.Tensor) -> OnOutput:
+    """Add what a convolution would return more, if it padded a constant of each channel instead of zero."""
+
+    def hook(given: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+        if not isinstance(module, nn.Conv2d):
+            return output
+        plane = constant.to(given.dtype).reshape(1, -1, 1, 1).expand(1, -1, *given.shape[2:])
+        without = module._conv_forward(plane, module.weight, None)
+        whole = module.weight.flatten(2).sum(2) @ constant.to(given.dtype)
+        corrected: torch.Tensor = output + (whole.reshape(1, -1, 1, 1) - without)
+        return corrected
+
+    return hook
 
 
 def _order(

@@ -1,0 +1,226 @@
+"""Planning: from measured damage to a list of actions that keeps a budget, checked by building all of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import isnan
+from typing import Any
+
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from ..analysis import Damage
+from ..analysis.diagnosis import Findings
+from ..capture import ModelInputs, ToInputs, plain_model
+from ._action import Action, MeasuredDamage, overlap
+from ._candidates import SIGMAS, candidates
+from ._choose import Goal, choose, worst
+from ._costs import Costs
+from ._network import Network
+from ._outcomes import Loss, Outcomes, mean_and_error, outcomes_of
+from ._plan_result import Plan, Shown
+from ._price import Seconds, measure_seconds, price
+from ._probe_batches import probe_batches
+from .building import build
+
+_MOST_TRIES = 10
+
+
+def plan(
+    findings: Findings,
+    damage: Damage,
+    *,
+    budget: float | None = None,
+    of: str = "compute",
+    tolerance: float | None = None,
+    model: nn.Module | None = None,
+    probe: Dataset[Any] | DataLoader[Any] | None = None,
+    loss: Loss | None = None,
+    batch_size: int = 100,
+    to_inputs: ToInputs | None = None,
+    rounds: int = 7,
+) -> Plan:
+    """Choose what to do to a network: the least damage that keeps a budget, or most savings at a tolerated damage.
+
+    What may be chosen is what `ablate` measured to do clearly less than a random change of the same size, and what
+    `diagnose` advises to freeze. Actions are chosen greedily, by damage for what is saved. With a model and a probe,
+    the network is built, shown the probe and counted: actions are added until it keeps the budget, and the worst are
+    dropped for as long as all of them together do more than is tolerated. Without, no two actions touch the same layer,
+    so that what they save adds up.
+
+    Parameters
+    ----------
+    findings : Findings
+        What `diagnose` returned: with the damage of rewinding, its advice says what to freeze.
+    damage : Damage
+        What `ablate` returned.
+    budget : float, optional
+        Which share of the costs may be left, over 0 and at most 1.
+    of : {"compute", "forward", "backward", "memory", "parameters"}
+        Of which costs: multiply-adds of both passes (the default), of one of them, bytes kept for the backward pass, or
+        parameters.
+    tolerance : float, optional
+        How much loss all actions together may cost on the probe, in nats (divergence, without labels): the upper end of
+        the 95 % interval, of each and of all of them. Without a budget and a tolerance, that of the findings'
+        thresholds.
+    model : Module, optional
+        What the damage was measured on; it is not changed.
+    probe : Dataset or DataLoader, optional
+        The same images.
+    loss : callable, optional
+        As in `ablate`.
+    batch_size, to_inputs
+        As in `ablate`.
+    rounds : int
+        How often a step of both networks is timed; 0: not.
+
+    Returns
+    -------
+    Plan
+        ``print(plan)`` shows it, ``plan.apply(model)`` builds it.
+
+    Raises
+    ------
+    TypeError
+        For what is no findings or damage.
+    ValueError
+        For a budget that cannot be kept, with the least that can; or a model that the damage is not of.
+    """
+    if model is not None:
+        model = plain_model(model)
+    _check(findings, damage, model, probe)
+    if budget is None and tolerance is None:
+        tolerance = findings.thresholds.damage
+    goal = Goal(of, budget, tolerance)
+    found = [each for each in candidates(findings, damage) if _sure(each, tolerance)]
+    before = Costs(**damage.costs)
+    if model is None or probe is None:
+        chosen = choose(found, goal, whole=before, conflict=overlap)
+        after = _added_up(chosen, before)
+        _check_budget(after, before, goal)
+        return Plan(tuple(chosen), of, budget, tolerance, before, after, n_samples=damage.n_samples)
+    shown = Shown(probe, batch_size, to_inputs)
+    trial = _Trial(model, shown, loss=loss)
+    made = trial.choose(found, goal, whole=before)
+    return replace(
+        Plan(made.actions, of, budget, tolerance, trial.before, made.costs, built=True, shown=shown),
+        together=made.damage,
+        n_samples=damage.n_samples,
+        seconds=None if rounds < 1 else _pair(measure_seconds([model, made.model], trial.inputs, rounds=rounds)),
+        batch=len(trial.inputs) if rounds else 0,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Made:
+    """A network that was built, and what was measured of it."""
+
+    actions: tuple[Action, ...]
+    model: nn.Module
+    costs: Costs
+    damage: MeasuredDamage | None
+
+
+class _Trial:
+    """Builds networks, shows them the probe, and counts what they cost."""
+
+    def __init__(self, model: nn.Module, shown: Shown, *, loss: Loss | None) -> None:
+        batches, self._targets = probe_batches(
+            model, shown.probe, batch_size=shown.batch_size, to_inputs=shown.to_inputs
+        )
+        self._model, self._batches, self._loss = model, batches, loss
+        self._network = Network(model, batches, loss=None)
+        self._answers = self._outcomes(self._network)
+        self.before = price(model, self.inputs)
+
+    @property
+    def inputs(self) -> ModelInputs:
+        """A batch."""
+        return self._batches[0]
+
+    def choose(self, found: Sequence[Action], goal: Goal, *, whole: Costs) -> _Made:
+        """Return the plan that keeps the goal when it is built."""
+        aim = goal
+        made = self._build(choose(found, aim, whole=whole))
+        for _ in range(_MOST_TRIES):
+            over = goal.part(made.costs) / goal.part(self.before) - (goal.budget or 1.0)
+            if goal.budget is None or over <= 0 or aim.budget is None:
+                break
+            aim = replace(aim, budget=max(1e-6, aim.budget - 1.01 * over))
+            chosen = choose(found, aim, whole=whole)
+            if tuple(chosen) == made.actions:
+                break
+            made = self._build(chosen)
+        while goal.tolerance is not None and self._upper(made) > goal.tolerance:
+            structural = [each for each in made.actions if each.kind != "freeze"]
+            out = worst(structural, goal)
+            made = self._build([each for each in made.actions if each is not out])
+        _check_budget(made.costs, self.before, goal)
+        return made
+
+    def _build(self, actions: Sequence[Action]) -> _Made:
+        built = build(self._model, actions, network=self._network)
+        damage = None
+        if any(each.kind != "freeze" for each in actions):
+            after = self._outcomes(Network(built, self._batches, loss=None))
+            damage = _damage_between(self._answers, after)
+        return _Made(tuple(actions), built, price(built, self.inputs), damage)
+
+    def _upper(self, made: _Made) -> float:
+        """Return the upper end of the damage of all; freezing, which is no change yet, counts by its mean."""
+        frozen = sum(max(0.0, each.damage.mean) for each in made.actions if each.kind == "freeze")
+        return 0.0 if made.damage is None else made.damage.upper + frozen
+
+    def _outcomes(self, network: Network) -> Outcomes:
+        outputs = [network.show(number) for number in range(network.n_batches)]
+        return outcomes_of(outputs, self._targets, loss=self._loss)
+
+
+def _damage_between(before: Outcomes, after: Outcomes) -> MeasuredDamage:
+    if before.loss is None or after.loss is None:
+        mean, error = mean_and_error(before.divergence(after))
+    else:
+        mean, error = mean_and_error(after.loss - before.loss)
+    return MeasuredDamage(mean, mean - SIGMAS * error, mean + SIGMAS * error)
+
+
+def _sure(action: Action, tolerance: float | None) -> bool:
+    """Whether the interval is narrow enough: it ends below chance, and within what is tolerated."""
+    damage = action.damage
+    below_chance = isnan(damage.null) or damage.upper < damage.null or damage.lower == damage.upper == 0
+    return below_chance and (tolerance is None or damage.upper <= tolerance)
+
+
+def _added_up(actions: Sequence[Action], before: Costs) -> Costs:
+    saved = Costs.total(each.saves for each in actions)
+    names = ("forward", "backward", "parameters", "kept")
+    return Costs(*(max(0.0, getattr(before, name) - getattr(saved, name)) for name in names))
+
+
+def _check_budget(after: Costs, before: Costs, goal: Goal) -> None:
+    left = goal.part(after) / goal.part(before) if goal.part(before) else 1.0
+    if goal.budget is not None and left > goal.budget + 1e-9:
+        within = "" if goal.tolerance is None else f" within {goal.tolerance:g} nats of damage"
+        raise ValueError(
+            f"a budget of {100 * goal.budget:.4g} % of {goal.of} cannot be kept{within}: with what was measured to do "
+            f"clearly less than chance, {100 * left:.1f} % are left; raise the budget or the tolerance, or ablate more"
+        )
+
+
+def _check(findings: object, damage: object, model: object, probe: object) -> None:
+    for value, kind, maker in ((findings, Findings, "diagnose"), (damage, Damage, "ablate")):
+        if not isinstance(value, kind):
+            raise TypeError(f"expected the {kind.__name__} that {maker} returned, got a {type(value).__name__}")
+    if (model is None) != (probe is None):
+        raise ValueError("pass the model and the probe, or neither: the plan is built and shown the probe")
+    if isinstance(model, nn.Module) and isinstance(damage, Damage):
+        count = sum(each.numel() for each in model.parameters())
+        if count != damage.costs["parameters"]:
+            raise ValueError(
+                f"the damage was measured on a network of {damage.costs['parameters']:,.0f} parameters, and the model "
+                f"has {count:,}: ablate this model"
+            )
+
+
+def _pair(seconds: Sequence[Seconds]) -> tuple[Seconds, Seconds]:
+    first, second = seconds
+    return first, second

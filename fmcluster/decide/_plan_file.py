@@ -1,0 +1,164 @@
+"""Plans as files: YAML that holds data alone, checked field by field before any of it is used."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from ._action import KINDS, Action, MeasuredDamage, check_together
+from ._costs import Costs
+
+FORMAT = "fmcluster plan, version 1"
+_WORDS = ("what", "how", "consumer")
+
+
+def write_yaml(content: Mapping[Any, Any], path: str | Path) -> Path:
+    """Write mappings, lists, words and numbers.
+
+    Raises
+    ------
+    ImportError
+        Without PyYAML.
+    """
+    written = Path(path)
+    written.write_text(_yaml().safe_dump(dict(content), sort_keys=False, allow_unicode=True, width=120), "utf-8")
+    return written
+
+
+def read_yaml(path: str | Path) -> Mapping[str, Any]:
+    """Read the mapping that a file holds.
+
+    Raises
+    ------
+    ValueError
+        For what is no YAML of plain data, or no plan.
+    """
+    yaml = _yaml()
+    try:
+        content = yaml.safe_load(Path(path).read_text("utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{path} cannot be read as YAML of plain data ({_first_line(error)})") from error
+    if not isinstance(content, Mapping) or content.get("format") != FORMAT:
+        raise ValueError(f"{path} is no plan: expected a file that begins with 'format: {FORMAT}'")
+    return content
+
+
+def action_to_data(action: Action) -> dict[str, Any]:
+    """Return an action as plain data, without what it does not have."""
+    out: dict[str, Any] = {}
+    for name, value in asdict(action).items():
+        if value not in (None, (), ""):
+            out[name] = list(value) if isinstance(value, tuple) else value
+    return out
+
+
+def actions_from_data(given: Any, source: str | Path) -> tuple[Action, ...]:
+    """Return the actions that plain data stand for.
+
+    Raises
+    ------
+    ValueError
+        With the number of the action and what is wrong with it.
+    """
+    if not isinstance(given, list):
+        raise ValueError(f"{source}: actions is a {type(given).__name__}; expected a list")
+    actions = tuple(_action(each, f"{source}, action {number}") for number, each in enumerate(given, start=1))
+    check_together(actions)
+    return actions
+
+
+def costs_from_data(given: Any, source: str | Path) -> Costs:
+    """Return the costs that plain data stand for.
+
+    Raises
+    ------
+    ValueError
+        For anything but non-negative numbers by the names of `Costs`.
+    """
+    names = [each.name for each in fields(Costs)]
+    if not isinstance(given, Mapping) or set(given) != set(names):
+        raise ValueError(f"{source}: expected a mapping of {', '.join(names)} to numbers, got {given!r:.80}")
+    values = [number_from_data(given[name], f"{source}: {name}") for name in names]
+    return Costs(*values)
+
+
+def number_from_data(given: Any, source: str) -> float:
+    """Return a number.
+
+    Raises
+    ------
+    ValueError
+        For anything else.
+    """
+    if isinstance(given, bool) or not isinstance(given, int | float):
+        raise ValueError(f"{source} is {given!r:.80}; expected a number")
+    return float(given)
+
+
+def damage_from_data(given: Any, source: str) -> MeasuredDamage:
+    """Return the damage that plain data stand for.
+
+    Raises
+    ------
+    ValueError
+        For anything but numbers by the names of `MeasuredDamage`.
+    """
+    names = [each.name for each in fields(MeasuredDamage)]
+    if not isinstance(given, Mapping) or set(given) != set(names):
+        raise ValueError(f"{source}: damage is {given!r:.80}; expected {', '.join(names)}")
+    return MeasuredDamage(*(number_from_data(given[name], f"{source}: damage {name}") for name in names))
+
+
+def _action(given: Any, source: str) -> Action:
+    known = [each.name for each in fields(Action)]
+    if not isinstance(given, Mapping):
+        raise ValueError(f"{source} is a {type(given).__name__}; expected a mapping")
+    if unknown := [name for name in given if name not in known]:
+        raise ValueError(f"{source} has {unknown[0]!r:.80}; expected any of {', '.join(known)}")
+    if given.get("kind") not in KINDS:
+        raise ValueError(f"{source}: kind is {given.get('kind')!r:.80}; expected one of {', '.join(KINDS)}")
+    modules = given.get("modules")
+    if not isinstance(modules, list) or not modules or not all(isinstance(each, str) and each for each in modules):
+        raise ValueError(f"{source}: modules is {modules!r:.80}; expected a list of names")
+    if given["kind"] != "freeze" and len(modules) > 1:
+        raise ValueError(f"{source}: {given['kind']} has {len(modules)} modules; expected one")
+    keep = given.get("keep", [])
+    if not isinstance(keep, list) or not all(_is_count(each) for each in keep) or sorted(set(keep)) != keep:
+        raise ValueError(f"{source}: keep is {keep!r:.80}; expected channels in ascending order")
+    counts = {name: given.get(name) for name in ("setting", "width", "epoch")}
+    if bad := [name for name, value in counts.items() if value is not None and not _is_count(value)]:
+        raise ValueError(f"{source}: {bad[0]} is {counts[bad[0]]!r:.80}; expected an integer of at least 0")
+    if given["kind"] == "narrow" and not (keep and counts["width"] and keep[-1] < counts["width"]):
+        raise ValueError(f"{source}: expected the channels to keep, all below its width {counts['width']}")
+    words = {name: given.get(name, "") for name in _WORDS}
+    if wrong := [name for name, value in words.items() if not isinstance(value, str)]:
+        raise ValueError(f"{source}: {wrong[0]} is {words[wrong[0]]!r:.80}; expected words")
+    return Action(
+        kind=given["kind"],
+        modules=tuple(modules),
+        damage=damage_from_data(given.get("damage"), source),
+        saves=costs_from_data(given.get("saves"), f"{source}: saves"),
+        keep=tuple(keep),
+        what=words["what"],
+        how=words["how"],
+        consumer=words["consumer"],
+        setting=counts["setting"],
+        width=counts["width"],
+        epoch=counts["epoch"],
+    )
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _yaml() -> Any:
+    try:
+        import yaml
+    except ImportError as error:
+        raise ImportError(f"PyYAML cannot be imported ({error}): pip install 'fmcluster[plan]'") from error
+    return yaml

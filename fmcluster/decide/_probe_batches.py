@@ -1,0 +1,39 @@
+"""A probe as ablation and plans are shown it: batches on the model's device, and the labels beside them."""
+
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from ..capture import ModelInputs, Probe, ToInputs, device_of, isolated
+
+
+def probe_batches(
+    model: nn.Module,
+    probe: Dataset[Any] | DataLoader[Any],
+    *,
+    batch_size: int,
+    to_inputs: ToInputs | None,
+) -> tuple[list[ModelInputs], list[Any]]:
+    """Return the batches of a probe, on a model's device, and what they hold as labels; None where there are none.
+
+    Raises
+    ------
+    ValueError
+        For a probe of fewer than two samples.
+    """
+    accepts = tuple(signature(model.forward).parameters)
+    shown = Probe(probe, batch_size=batch_size, to_inputs=to_inputs, accepts=accepts)
+    if shown.n_samples < 2:
+        raise ValueError("the probe has one sample; expected several, of which there are means and standard errors")
+    device = device_of(model)
+    batches, targets = [], []
+    with isolated(model, reads=shown.generators()):
+        for batch in shown:
+            batches.append(batch.inputs.to(device))
+            known = batch.targets is not None and not (batch.labels < 0).all()
+            dense = isinstance(batch.targets, torch.Tensor) and batch.targets.ndim > 1
+            targets.append(batch.targets if dense else torch.as_tensor(batch.labels) if known else None)
+    return batches, targets

@@ -1,0 +1,6 @@
+from ._build import build as build
+from ._freeze import freeze as freeze
+from ._modules import Channels as Channels
+from ._modules import LowResolution as LowResolution
+from ._modules import Skip as Skip
+from ._modules import Zeros as Zeros

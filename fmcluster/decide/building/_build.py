@@ -1,0 +1,77 @@
+"""Building what a plan says: a changed copy of a network."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+
+from torch import nn
+
+from .._action import Action, check_together, contains
+from .._network import Network
+from ._convolutions import build_convolution
+from ._freeze import freeze
+from ._narrow import check_narrow, narrow
+from ._shorten import shorten
+
+_CONVOLUTIONS = ("kernel", "separable", "groups", "resolution")
+
+
+def build(model: nn.Module, actions: Sequence[Action], *, network: Network | None) -> nn.Module:
+    """Return a changed copy of a network; convolutions first, then widths, then depth, then what is frozen.
+
+    Parameters
+    ----------
+    model : Module
+        The network; it is not changed.
+    actions : sequence of Action
+        What to do.
+    network : Network, optional
+        The same network on a probe: what is built is fitted to what its layers are given there. Freezing needs none.
+
+    Raises
+    ------
+    KeyError
+        For a module that the network does not have.
+    ValueError
+        For what cannot be built, by name.
+    ImportError
+        Where channels are removed, without torch-pruning.
+    """
+    check_together(tuple(actions))
+    known = dict(model.named_modules())
+    for action in actions:
+        for name in (*action.modules, *([action.consumer] if action.consumer else [])):
+            if name not in known:
+                raise KeyError(
+                    f"the plan says '{action}', and the model has no module {name!r}: the plan was made for another "
+                    f"model, or the layer has gone"
+                )
+    changed = deepcopy(model)
+    if structural := [action for action in actions if action.kind != "freeze"]:
+        if network is None:
+            raise ValueError(
+                f"'{structural[0]}' is fitted to what its layers are given: pass probe=, the images "
+                f"that the damage was measured on"
+            )
+        _restructure(changed, structural, network)
+    gone = [action.module for action in structural if action.kind == "shorten"]
+    for action in actions:
+        if action.kind == "freeze":
+            freeze(changed, [name for name in action.modules if not any(contains(each, name) for each in gone)])
+    return changed
+
+
+def _restructure(changed: nn.Module, actions: Sequence[Action], network: Network) -> None:
+    for action in actions:
+        if action.module not in network.facts:
+            raise ValueError(f"'{action}' cannot be built: the model does not call {action.module}")
+        if action.kind == "narrow":
+            check_narrow(action, network)
+    for action in actions:
+        if action.kind in _CONVOLUTIONS:
+            changed.set_submodule(action.module, build_convolution(action, network))
+    for action in actions:
+        if action.kind == "narrow":
+            narrow(changed, action, network=network, example=network.example)
+    for action in actions:
+        if action.kind == "shorten":
+            shorten(changed, action, network=network)

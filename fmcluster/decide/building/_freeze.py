@@ -1,0 +1,54 @@
+"""Freezing: parameters without gradients, and normalizations that keep their statistics whatever the mode."""
+
+from collections.abc import Iterable
+from functools import partial
+
+from torch import nn
+
+
+def freeze(model: nn.Module, modules: Iterable[str]) -> None:
+    """Freeze modules, in place.
+
+    Their parameters get no gradients, so that autograd keeps nothing for a frozen prefix. Their normalizations stay in
+    evaluation mode, also after ``model.train()``: in training mode they would go on following the images.
+
+    Parameters
+    ----------
+    model : Module
+        The network.
+    modules : iterable of str
+        Names of modules; all that they hold is frozen.
+
+    Raises
+    ------
+    ValueError
+        Where a parameter belongs to a module that is not frozen, too.
+    """
+    named = list(modules)
+    inside = {id(each) for name in named for each in model.get_submodule(name).modules()}
+    frozen = {id(each) for name in named for each in model.get_submodule(name).parameters()}
+    for name, module in model.named_modules():
+        shared = [key for key, each in module.named_parameters(recurse=False) if id(each) in frozen]
+        if id(module) not in inside and shared:
+            raise ValueError(
+                f"{name}.{shared[0]} is shared with a layer that is to be frozen ({', '.join(named)}), and is not to "
+                f"be frozen itself; freeze both or neither"
+            )
+    for name in named:
+        for module in model.get_submodule(name).modules():
+            if hasattr(module, "running_mean"):
+                _hold(module)
+            for parameter in module.parameters(recurse=False):
+                parameter.requires_grad_(False)
+
+
+def _hold(module: nn.Module) -> None:
+    """Keep a module in evaluation mode."""
+    module.training = False
+    # A partial, as deepcopy and pickle take it with the module it holds.
+    module.train = partial(_stay, module)  # type: ignore[method-assign]
+
+
+def _stay(module: nn.Module, mode: bool = True) -> nn.Module:
+    module.training = False
+    return module
