@@ -12,6 +12,7 @@ from .capture import BatchRecorder as BatchRecorder
 from .capture import Recorder as Recorder
 from .capture import replay as replay
 from .capture import with_index as with_index
+from .decide import FreezeSchedule as FreezeSchedule
 from .decide import StoredFeatureMaps as StoredFeatureMaps
 from .decide import ablate as ablate
 from .decide import plan as plan

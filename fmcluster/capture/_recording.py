@@ -122,6 +122,16 @@ class Recording(ABC):
                 error.add_note(f"The run was not recorded to its end either: {failure}")
 
     @property
+    def model(self) -> nn.Module:
+        """The model, without wrappers."""
+        return self._model
+
+    @property
+    def path(self) -> str:
+        """The run's folder."""
+        return self._path
+
+    @property
     def peak_pending_bytes(self) -> int:
         """The most that has been waiting to be written so far, in bytes."""
         return self._copier.peak_bytes

@@ -1,6 +1,8 @@
 from ._ablate import ablate as ablate
 from ._action import Action as Action
 from ._action import MeasuredDamage as MeasuredDamage
+from ._freeze_schedule import FreezeSchedule as FreezeSchedule
+from ._freeze_schedule import Frozen as Frozen
 from ._network import Network as Network
 from ._plan import plan as plan
 from ._plan_result import Plan as Plan

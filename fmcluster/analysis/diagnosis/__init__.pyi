@@ -7,5 +7,12 @@ from ._findings import Advice as Advice
 from ._findings import Findings as Findings
 from ._findings import Thresholds as Thresholds
 from ._measures import draw_samples as draw_samples
+from ._modules import head_of as head_of
 from ._modules import passes_on as passes_on
+from ._rate_of_change import Change as Change
+from ._rate_of_change import Movement as Movement
+from ._rate_of_change import change_to_end as change_to_end
+from ._rate_of_change import changes_of as changes_of
+from ._rate_of_change import check_steps as check_steps
+from ._rate_of_change import frozen_from as frozen_from
 from ._separation import neighbor_accuracy as neighbor_accuracy

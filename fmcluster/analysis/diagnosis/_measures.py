@@ -1,6 +1,6 @@
 """What is measured of a layer by itself, before anything is judged."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isqrt
 
@@ -14,7 +14,7 @@ from .._results import Array, Labels
 from ..components import accumulate_gram
 from ._channels import ChannelEvidence, examine_channels
 from ._findings import Thresholds
-from ._rate_of_change import Change, changes
+from ._rate_of_change import Change, Movement
 from ._separation import half_grams, halves, leave_one_out_accuracy
 
 MOST_SAMPLES = 2000
@@ -146,18 +146,16 @@ def _compare_images(
     out, kernels = np.full((3, len(images.snapshots)), np.nan), []
     known = labels >= 0
     separable = len(np.unique(labels[known])) > 1
-
-    def grams() -> Iterator[Array]:
-        for index, snapshot in enumerate(images.snapshots):
-            gram = accumulate_gram(images.at([snapshot]), block_bytes=block_bytes)
-            kernels.append(flatten_kernel(gram, debiased=True).astype(np.float32))
-            if separable:
-                out[:, index] = leave_one_out_accuracy(
-                    gram[np.ix_(known, known)], labels[known], n_neighbors=n_neighbors, random_state=random_state
-                )
-            yield gram
-
-    return out, kernels, changes(grams(), random_state=random_state)
+    movement = Movement(random_state=random_state)
+    for index, snapshot in enumerate(images.snapshots):
+        gram = accumulate_gram(images.at([snapshot]), block_bytes=block_bytes)
+        kernels.append(flatten_kernel(gram, debiased=True).astype(np.float32))
+        movement.add(gram)
+        if separable:
+            out[:, index] = leave_one_out_accuracy(
+                gram[np.ix_(known, known)], labels[known], n_neighbors=n_neighbors, random_state=random_state
+            )
+    return out, kernels, movement.change
 
 
 def _noise_floor(grams: npt.NDArray[np.float64]) -> float:

@@ -1,6 +1,5 @@
 """Rate of change: how far a layer would still move to the end of training, beyond what it does at learning rate 0."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from math import sqrt
 
@@ -60,13 +59,11 @@ class ToEnd:
         return self.excess + SIGMAS * self.error
 
 
-def changes(grams: Iterator[Array], *, random_state: int) -> Change:
-    """Compare each Gram matrix of the images with the one before.
+class Movement:
+    """Compares each Gram matrix of a layer's images with the one before.
 
     Parameters
     ----------
-    grams : iterator of ndarray of shape (n_samples, n_samples)
-        Inner products of the images' vectors, of one snapshot after the other.
     random_state : int
         Seed of the groups of images, ten or fewer, that are left out in turn.
 
@@ -74,24 +71,36 @@ def changes(grams: Iterator[Array], *, random_state: int) -> Change:
     ----------
     B. Efron, C. Stein, The jackknife estimate of variance, Annals of Statistics 9, 1981.
     """
-    value, without = [], []
-    before: Array | None = None
-    for gram in grams:
-        groups = _kept(len(gram), random_state)
+
+    def __init__(self, *, random_state: int) -> None:
+        self._random_state = random_state
+        self._value: list[float] = []
+        self._without: list[list[float]] = []
+        self._before: Array | None = None
+
+    @property
+    def change(self) -> Change:
+        """How far the layer moved so far."""
+        return Change(np.array(self._value), np.array(self._without).reshape(len(self._value), -1))
+
+    def add(self, gram: Array) -> None:
+        """Look at the next snapshot, ndarray of shape (n_samples, n_samples): inner products of its images' vectors."""
+        groups, before = _kept(len(gram), self._random_state), self._before
         if before is None:
-            value.append(np.nan)
-            without.append([np.nan] * len(groups))
+            self._value.append(np.nan)
+            self._without.append([np.nan] * len(groups))
         else:
-            value.append(_moved(before, gram))
-            without.append([_moved(before[np.ix_(kept, kept)], gram[np.ix_(kept, kept)]) for kept in groups])
-        before = gram
-    return Change(np.array(value), np.array(without).reshape(len(value), -1))
+            self._value.append(_moved(before, gram))
+            self._without.append([_moved(before[np.ix_(kept, kept)], gram[np.ix_(kept, kept)]) for kept in groups])
+        self._before = gram
 
 
 def changes_of(images: Vectors, *, block_bytes: int, random_state: int) -> Change:
-    """Read a layer's images once, and compare its snapshots: see `changes`."""
-    grams = (accumulate_gram(images.at([number]), block_bytes=block_bytes) for number in images.snapshots)
-    return changes(grams, random_state=random_state)
+    """Read a layer's images once, and compare its snapshots: see `Movement`."""
+    movement = Movement(random_state=random_state)
+    for number in images.snapshots:
+        movement.add(accumulate_gram(images.at([number]), block_bytes=block_bytes))
+    return movement.change
 
 
 def change_to_end(

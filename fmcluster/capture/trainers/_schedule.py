@@ -1,6 +1,6 @@
 """Schedule of snapshots: when a trainer's adapter enters a recorder, which epochs it records, when it leaves."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from numbers import Real
 
 import torch
@@ -17,13 +17,16 @@ class Schedule:
         Not entered yet.
     every : int
         Epochs from one snapshot to the next.
+    then : callable, optional
+        Called after each snapshot, and when a run is resumed.
     """
 
-    def __init__(self, recorder: Recorder, *, every: int) -> None:
+    def __init__(self, recorder: Recorder, *, every: int, then: Callable[[], object] | None = None) -> None:
         if isinstance(every, bool) or not isinstance(every, int) or every < 1:
             raise ValueError(f"every is {every!r}; expected a number of epochs from 1 on")
         self._recorder = recorder
         self._every = every
+        self._then = then
         self._step = 0
         self._open = False
 
@@ -33,6 +36,8 @@ class Schedule:
             self._recorder.__enter__()
             self._open = True
             self._step = self._recorder.step
+            if self._recorder.last_epoch >= 0:
+                self._call_then()
 
     def offer(self, epoch: int, *, metrics: Mapping[str, object], step: int | None = None) -> None:
         """Take a snapshot, where this epoch is to be recorded and was not yet.
@@ -54,6 +59,11 @@ class Schedule:
         if step is not None:
             step = self._step = max(step, self._step)
         self._recorder.snapshot(epoch=epoch, step=step, metrics=_numbers(metrics))
+        self._call_then()
+
+    def _call_then(self) -> None:
+        if self._then is not None:
+            self._then()
 
     def leave(self, error: BaseException | None = None) -> None:
         """Leave the recorder, where it is entered; `error` is what ended the training."""

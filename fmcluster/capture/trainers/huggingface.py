@@ -9,6 +9,7 @@
 """
 
 import math
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -37,14 +38,16 @@ class SnapshotCallback(TrainerCallback):
         A recorder of the model that the Trainer is given, or of a part of it; not entered yet.
     every : int
         Record epochs 0, every, 2 x every, ...
+    then : callable, optional
+        Called after each snapshot, and when a run is resumed, such as ``FreezeSchedule(...).step``.
 
     Notes
     -----
     Callbacks that ask for an evaluation at the end of an epoch go before this one in the Trainer's list.
     """
 
-    def __init__(self, recorder: Recorder, *, every: int = 1) -> None:
-        self._schedule = Schedule(recorder, every=every)
+    def __init__(self, recorder: Recorder, *, every: int = 1, then: Callable[[], object] | None = None) -> None:
+        self._schedule = Schedule(recorder, every=every, then=then)
         self._watching = False
         self._over: int | None = None
         self._logged: dict[str, Any] = {}

@@ -6,7 +6,7 @@
 >>> trainer.run(train_loader, max_epochs=3)  # doctest: +SKIP
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from .._compat import ignite_handlers
@@ -34,6 +34,8 @@ class SnapshotHandler:
         A recorder of the model that is trained; not entered yet.
     every : int
         Record epochs 0, every, 2 x every, ...
+    then : callable, optional
+        Called after each snapshot, and when a run is resumed, such as ``FreezeSchedule(...).step``.
 
     Notes
     -----
@@ -41,8 +43,8 @@ class SnapshotHandler:
     recording, even where a handler of `Events.EXCEPTION_RAISED` forgives it and training continues.
     """
 
-    def __init__(self, recorder: Recorder, *, every: int = 1) -> None:
-        self._schedule = Schedule(recorder, every=every)
+    def __init__(self, recorder: Recorder, *, every: int = 1, then: Callable[[], object] | None = None) -> None:
+        self._schedule = Schedule(recorder, every=every, then=then)
         self._over: int | None = None
         self._evaluated: dict[str, Any] = {}
 

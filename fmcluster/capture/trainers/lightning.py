@@ -7,6 +7,7 @@
 >>> trainer.fit(module, train_loader, val_loader)  # doctest: +SKIP
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from torch.optim import Optimizer
@@ -34,6 +35,8 @@ class SnapshotCallback(Callback):
         A recorder of the module, or of a network in it; not entered yet.
     every : int
         Record epochs 0, every, 2 x every, ...
+    then : callable, optional
+        Called after each snapshot, and when a run is resumed, such as ``FreezeSchedule(...).step``.
 
     Notes
     -----
@@ -42,8 +45,8 @@ class SnapshotCallback(Callback):
     StochasticWeightAveraging, go after this one in the trainer's list.
     """
 
-    def __init__(self, recorder: Recorder, *, every: int = 1) -> None:
-        self._schedule = Schedule(recorder, every=every)
+    def __init__(self, recorder: Recorder, *, every: int = 1, then: Callable[[], object] | None = None) -> None:
+        self._schedule = Schedule(recorder, every=every, then=then)
         self._rate: dict[str, Any] = {}
         self._logged: dict[str, Any] = {}
 

@@ -5,19 +5,29 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from fmcluster.analysis.diagnosis._rate_of_change import Change, ToEnd, change_to_end, changes, check_steps, frozen_from
+from fmcluster.analysis.diagnosis._rate_of_change import (
+    Change,
+    Movement,
+    ToEnd,
+    change_to_end,
+    check_steps,
+    frozen_from,
+)
 from fmcluster.analysis.metrics import linear_cka
 
 
-def grams(arrays):
-    return iter([each @ each.T for each in arrays])
+def changes(arrays, *, random_state):
+    movement = Movement(random_state=random_state)
+    for each in arrays:
+        movement.add(each @ each.T)
+    return movement.change
 
 
 def test_changes_are_what_cka_of_the_arrays_says_with_and_without_images():
     rng = np.random.default_rng(0)
     first, noise = rng.normal(size=(2, 40, 7))
     arrays = [first, first + 0.3 * noise, 2 * first + 0.3 * noise]
-    found = changes(grams(arrays), random_state=3)
+    found = changes(arrays, random_state=3)
     expected = [1 - linear_cka(a, b) for a, b in pairwise(arrays)]
     assert np.isnan(found.value[0])
     np.testing.assert_allclose(found.value[1:], expected, atol=1e-12)
@@ -36,9 +46,7 @@ def test_the_error_is_about_the_spread_over_other_images():
 
     def to_end():
         still = Change(np.array([np.nan, 0, 0]), np.zeros((3, 10)))
-        return change_to_end(
-            changes(grams(drawn()), random_state=0), still, steps=steps, rest_steps=steps, steps_left=0
-        )
+        return change_to_end(changes(drawn(), random_state=0), still, steps=steps, rest_steps=steps, steps_left=0)
 
     found = [to_end() for _ in range(60)]
     spread = np.std([each.excess[1] for each in found])
@@ -81,7 +89,7 @@ def test_a_layer_can_be_frozen_from_where_on_it_stays_under_the_tolerance(excess
 
 def test_too_few_images_have_no_error_and_are_not_judged():
     arrays = np.random.default_rng(0).normal(size=(3, 6, 5))
-    change = changes(grams(arrays), random_state=0)
+    change = changes(arrays, random_state=0)
     steps = np.arange(3.0)
     found = change_to_end(change, change, steps=steps, rest_steps=steps, steps_left=1)
     assert np.isnan(found.error).all()

@@ -69,3 +69,15 @@ def test_without_the_library_the_error_names_the_extra(extra: str, monkeypatch: 
     monkeypatch.delitem(sys.modules, f"fmcluster.capture.trainers.{extra}", raising=False)
     with pytest.raises(ImportError, match=rf"cannot be imported.*pip install 'fmcluster\[{extra}\]'"):
         importlib.import_module(f"fmcluster.capture.trainers.{extra}")
+
+
+def test_what_follows_a_snapshot_is_called_after_each_and_when_a_run_is_resumed(recorder: Callable) -> None:
+    for mode, expected in (("x", [0, 2]), ("a", [2, 4])):
+        seen: list[int] = []
+        taken = recorder(mode=mode)
+        schedule = Schedule(taken, every=2, then=lambda taken=taken, seen=seen: seen.append(taken.last_epoch))
+        schedule.enter()
+        for epoch in range(5) if mode == "a" else range(3):
+            schedule.offer(epoch, metrics={})
+        schedule.leave()
+        assert seen == expected
