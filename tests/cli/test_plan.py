@@ -13,7 +13,7 @@ import fmcluster as fm
 from fmcluster.cli import app
 from fmcluster.decide import Action, MeasuredDamage, Plan
 from fmcluster.decide._costs import Costs
-from fmcluster.recipes import load_resnet
+from fmcluster.recipes import load_image_folder, load_resnet
 
 
 @pytest.fixture
@@ -50,9 +50,14 @@ def written(path="plan.yaml") -> Plan:
 
 @pytest.mark.slow
 def test_a_run_is_planned_and_the_plan_is_followed(folder) -> None:
-    said("train data --weights none --epochs 1 --layer fc --batch-size 4 --with-weights --device cpu -o run.zarr")
+    model = load_resnet("resnet18", weights="none", n_classes=2).eval()
+    probe = load_image_folder(folder).probe
+    with fm.Recorder(model, "run.zarr", layers=["fc"], probe=probe, record=("activation", "weight")) as recorder:
+        recorder.snapshot(epoch=0)
+        torch.nn.init.normal_(model.fc.weight)
+        recorder.snapshot(epoch=1)
     text = said(
-        "plan run.zarr --model resnet18 --question width --question freeze --layer layer1.0.conv1 --images 2 "
+        "plan run.zarr --model resnet18 --question width --question freeze --layer layer4.0.conv1 --images 2 "
         "--tolerance 10 -o plan.yaml"
     )
     assert "for at most 10 nats of damage" in text or "Nothing to do" in text
@@ -61,7 +66,10 @@ def test_a_run_is_planned_and_the_plan_is_followed(folder) -> None:
     assert content["n_samples"] == 2
     assert content["built"] is True
     written()
-    said("train data --weights none --epochs 2 --layer fc --with-weights --device cpu --plan plan.yaml -o other.zarr")
+    said(
+        "train data --weights none --epochs 2 --layer fc --probe-size 2 --with-weights --device cpu "
+        "--plan plan.yaml -o other.zarr"
+    )
     run = fm.open_run("other.zarr")
     first, second, last = (run.read_weights(snapshot=number) for number in range(3))
     assert first["layer2.0.conv1.weight"].shape == (128, 64, 1, 1)
