@@ -15,12 +15,13 @@ from ._estimate import estimate
 from ._explore import explore
 from ._export import export
 from ._info import info
+from ._plan import plan
 from ._plot import plot
 from ._report import report
 from ._train import train
 from ._verify import verify
 
-for command in (demo, train, estimate, info, verify, analyze, diagnose, plot, compare, report, explore, export):
+for command in (demo, train, estimate, info, verify, analyze, diagnose, plan, plot, compare, report, explore, export):
     app.command()(command)
 
 

@@ -38,6 +38,12 @@ def train(
     skip_broken: Annotated[
         bool, typer.Option("--skip-broken", help="Leave out files that cannot be read as images; they are counted.")
     ] = False,
+    with_weights: Annotated[
+        bool, typer.Option("--with-weights", help="Record the network's weights, too, for fmcluster plan.")
+    ] = False,
+    plan: Annotated[
+        Path | None, typer.Option(help="A plan, as fmcluster plan writes it: the network is built so first.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")] = False,
 ) -> None:
     """Fine-tune a ResNet as PyTorch's transfer-learning tutorial does, and capture it as it learns."""
@@ -66,6 +72,8 @@ def train(
             skip_broken=skip_broken,
             device=device,
             mode="w" if overwrite else "x",
+            with_weights=with_weights,
+            plan=plan,
             progress=on_event,
         )
     say(f"The run is in {output}. Next: fmcluster report {output} -o report.html")

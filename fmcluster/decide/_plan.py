@@ -71,7 +71,7 @@ def plan(
     batch_size, to_inputs
         As in `ablate`.
     rounds : int
-        How often a step of both networks is timed; 0: not.
+        How often a step of both networks is timed; 0: not, and neither where there is nothing to do.
 
     Returns
     -------
@@ -101,12 +101,13 @@ def plan(
     shown = Shown(probe, batch_size, to_inputs)
     trial = _Trial(model, shown, loss=loss)
     made = trial.choose(found, goal, whole=before)
+    timed = rounds > 0 and bool(made.actions)
     return replace(
         Plan(made.actions, of, budget, tolerance, trial.before, made.costs, built=True, shown=shown),
         together=made.damage,
         n_samples=damage.n_samples,
-        seconds=None if rounds < 1 else _pair(measure_seconds([model, made.model], trial.inputs, rounds=rounds)),
-        batch=len(trial.inputs) if rounds else 0,
+        seconds=_pair(measure_seconds([model, made.model], trial.inputs, rounds=rounds)) if timed else None,
+        batch=len(trial.inputs) if timed else 0,
     )
 
 

@@ -14,6 +14,7 @@ from ._events import StepDone as StepDone
 from ._finetune import FinetuneResult as FinetuneResult
 from ._finetune import finetune as finetune
 from ._images import ImageData as ImageData
+from ._images import RecordedImages as RecordedImages
 from ._images import load_image_folder as load_image_folder
 from ._models import freeze_backbone as freeze_backbone
 from ._models import load_resnet as load_resnet

@@ -10,6 +10,7 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import StepLR
 
 from ..capture import Recorder
+from ..decide import Plan
 from ._devices import choose_device, seeded
 from ._events import FilesSkipped, Progress, SnapshotTaken
 from ._images import load_image_folder
@@ -58,6 +59,8 @@ def finetune(
     mode: Literal["x", "w"] = "x",
     workers: int = 0,
     skip_broken: bool = False,
+    with_weights: bool = False,
+    plan: str | Path | None = None,
     progress: Progress | None = None,
 ) -> FinetuneResult:
     """Fine-tune a ResNet as the tutorial does, and record its feature maps on validation images.
@@ -95,6 +98,11 @@ def finetune(
         Processes that load images; 0 loads in this one.
     skip_broken : bool
         Leave out files that cannot be read as images; how many is noted in the run.
+    with_weights : bool
+        Record the network's weights at each snapshot, too.
+    plan : str or Path, optional
+        A file that `Plan.to_yaml` wrote: the network is built so before it is trained, its new weights fitted on the
+        probe, and layers are frozen when the plan says so.
     progress : callable, optional
         Receives `PhaseStarted`, `StepDone`, `SnapshotTaken` and `FilesSkipped`.
 
@@ -118,6 +126,7 @@ def finetune(
     if mode not in ("x", "w"):
         raise ValueError(f"mode is {mode!r}: expected x (a new run) or w (replace it); training starts from epoch 0")
     chosen = choose_device(device)
+    followed = None if plan is None else Plan.from_yaml(plan)
     images = load_image_folder(data, probe_size=probe_size, random_state=random_state, skip_broken=skip_broken)
     if images.skipped and progress is not None:
         progress(FilesSkipped(images.skipped))
@@ -129,6 +138,8 @@ def finetune(
     # The crops draw from torch's global random state, so all of the training needs the seeded one.
     with seeded(random_state, device=chosen):
         network = load_resnet(model, weights=weights, n_classes=len(images.classes)).to(chosen)
+        if followed is not None:
+            network = followed.apply(network.eval(), probe=images.probe).train()
         if freeze:
             freeze_backbone(network)
         trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
@@ -142,6 +153,8 @@ def finetune(
             "batch_size": batch_size,
             "random_state": random_state,
         }
+        if followed is not None:
+            notes["plan"] = [str(action) for action in followed.actions]
         if skip_broken:
             notes["files skipped"] = len(images.skipped)
         recorder = Recorder(
@@ -149,6 +162,7 @@ def finetune(
             output,
             layers=layers,
             probe=images.probe,
+            record=("activation", "weight") if with_weights else ("activation",),
             max_size=max_size,
             max_bytes=max_bytes,
             mode=mode,
@@ -167,5 +181,12 @@ def finetune(
                 snapshots_per_epoch=[snapshots_per_epoch] * epochs,
                 device=chosen,
                 progress=progress,
+                on_epoch=None if followed is None else lambda epoch: _freeze(followed, network, epoch),
             )
     return FinetuneResult(run=Path(output), model=network, classes=images.classes, snapshots=snapshots)
+
+
+def _freeze(plan: Plan, network: nn.Module, epoch: int) -> None:
+    """Freeze what a plan says is to be frozen after so many epochs; from the start on, it is already."""
+    if epoch:
+        plan.freeze(network, epoch=epoch)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
@@ -87,9 +88,8 @@ def load_image_folder(
         )
     normalize = transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)
     augmenting = [transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip()]
-    evaluating = [transforms.Resize(256), transforms.CenterCrop(224)]
     train = _open_part(folder / "train", transforms.Compose([*augmenting, transforms.ToTensor(), normalize]))
-    val = _open_part(folder / "val", transforms.Compose([*evaluating, transforms.ToTensor(), normalize]))
+    val = _open_part(folder / "val", _evaluation_transform())
     skipped = [path for part in (train, val) for path in _leave_out_broken(part)] if skip_broken else []
     if train.classes != val.classes:
         difference = _difference(train.classes, val.classes)
@@ -101,6 +101,47 @@ def load_image_folder(
     if probe_size is not None:
         probe = Subset(val, draw_evenly(val.targets, size=probe_size, random_state=random_state))
     return ImageData(train=train, val=val, probe=probe, classes=tuple(train.classes), skipped=tuple(skipped))
+
+
+class RecordedImages(Dataset[tuple[Tensor, int]]):
+    """The images of a run's probe, read again from where they were, as the tutorial shows them to evaluate.
+
+    Parameters
+    ----------
+    samples : DataFrame
+        `Run.samples`.
+
+    Raises
+    ------
+    FileNotFoundError
+        Where the run knows no paths, or there is no file at one of them.
+    """
+
+    def __init__(self, samples: pd.DataFrame) -> None:
+        if "path" not in samples:
+            raise FileNotFoundError(
+                "the run does not know where its images are, as its data set had no paths; name the folder with --data"
+            )
+        self.samples: list[tuple[str, int]] = list(zip(samples["path"], samples["label"].astype(int), strict=True))
+        if missing := [path for path, _ in self.samples if not Path(path).is_file()]:
+            raise FileNotFoundError(
+                f"{len(missing)} of the run's {len(samples)} images are not where they were ({missing[0]}); name the "
+                f"folder with --data"
+            )
+        self._transform = _evaluation_transform()
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, number: int) -> tuple[Tensor, int]:
+        path, label = self.samples[number]
+        image: Tensor = self._transform(_load_image(path))
+        return image, label
+
+
+def _evaluation_transform() -> transforms.Compose:
+    normalize = transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)
+    return transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor(), normalize])
 
 
 def draw_evenly(targets: list[int], *, size: int, random_state: int) -> list[int]:

@@ -125,6 +125,7 @@ def train_with_snapshots(
     snapshots_per_epoch: Sequence[int],
     device: torch.device,
     progress: Progress | None,
+    on_epoch: Callable[[int], None] | None = None,
 ) -> tuple[SnapshotTaken, ...]:
     """Train with cross-entropy; record before the first update, at even steps within epochs, and after each.
 
@@ -146,6 +147,8 @@ def train_with_snapshots(
         Where the batches go.
     progress : callable or None
         Receives the events.
+    on_epoch : callable, optional
+        Called with the number of epochs that are done, before each.
 
     Returns
     -------
@@ -180,6 +183,8 @@ def train_with_snapshots(
 
     snapshot(0)
     for epoch, steps in enumerate(due, start=1):
+        if on_epoch is not None:
+            on_epoch(epoch - 1)
 
         def on_step(loss: float, n_images: int, epoch: int = epoch, steps: frozenset[int] = steps) -> None:
             nonlocal step

@@ -4,12 +4,13 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 from torch.utils.data import Subset
 
-from fmcluster.recipes import load_image_folder
+from fmcluster.recipes import RecordedImages, load_image_folder
 from fmcluster.recipes._images import draw_evenly
 
 
@@ -143,3 +144,20 @@ def test_files_that_cannot_be_read_are_left_out_where_that_is_asked_for(tmp_path
         (tmp_path / "val" / "bees" / f"{number}.png").write_bytes(b"no picture")
     with pytest.raises(ValueError, match=r"no image of class 'bees' in .*val can be read; the first file .*0\.png"):
         load_image_folder(tmp_path, skip_broken=True)
+
+
+def test_recorded_images_are_the_probe_again(folder: Path) -> None:
+    probe = load_image_folder(folder, probe_size=3).probe
+    assert isinstance(probe, Subset)
+    paths = [probe.dataset.samples[index] for index in probe.indices]
+    samples = pd.DataFrame(paths, columns=["path", "label"])
+    again = RecordedImages(samples)
+    assert len(again) == 3
+    for (image, label), (expected, same) in zip([again[n] for n in range(3)], probe, strict=True):
+        assert torch.equal(image, expected)
+        assert label == same
+    Path(paths[1][0]).unlink()
+    with pytest.raises(FileNotFoundError, match=r"1 of the run's 3 images are not where they were .*--data"):
+        RecordedImages(samples)
+    with pytest.raises(FileNotFoundError, match="does not know where its images are"):
+        RecordedImages(samples[["label"]])
