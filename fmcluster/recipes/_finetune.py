@@ -142,6 +142,9 @@ def finetune(
             "batch_size": batch_size,
             "random_state": random_state,
         }
+        n_training = sum(1 for _ in train_loader.sampler)
+        notes["start"] = _start(weights) + (", its backbone frozen" if freeze else "")
+        notes["data"] = f"{n_training} images of {len(images.classes)} classes ({Path(data).name})"
         if skip_broken:
             notes["files skipped"] = len(images.skipped)
         recorder = Recorder(
@@ -169,3 +172,10 @@ def finetune(
                 progress=progress,
             )
     return FinetuneResult(run=Path(output), model=network, classes=images.classes, snapshots=snapshots)
+
+
+def _start(weights: str) -> str:
+    """Say in words what the network started from."""
+    if weights == "none":
+        return "from random weights"
+    return "pretrained on ImageNet" if weights == "DEFAULT" else f"from the weights in {Path(weights).name}"

@@ -8,4 +8,5 @@ from ._findings import Findings as Findings
 from ._findings import Thresholds as Thresholds
 from ._measures import draw_samples as draw_samples
 from ._modules import passes_on as passes_on
+from ._separation import leave_one_out_accuracy as leave_one_out_accuracy
 from ._separation import neighbor_accuracy as neighbor_accuracy
