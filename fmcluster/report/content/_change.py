@@ -156,7 +156,7 @@ def _clusters(layers: Sequence[LayerChange], moved: Sequence[tuple[str, Moved]],
         return []
     name, most = max(over, key=lambda pair: pair[1].share)
     share = f"{most.share:.0%} of its {noun}"
-    lines = [f"By clusters, {name} changed most: {share} end in another one ({most.floor_text})."]
+    lines = [f"By clusters, {name} changed most: {share} end in another one ({most.noise_floor_text})."]
     by_name = {each.name: each for each in layers}
     denied = [
         (by_name[name], each)
@@ -168,7 +168,7 @@ def _clusters(layers: Sequence[LayerChange], moved: Sequence[tuple[str, Moved]],
         grown = f", and its activations' spread became {layer.growth:.2g} times what it was"
         lines.append(
             f"The two disagree about {layer.name}: {each.share:.0%} of its {noun} are in another cluster "
-            f"({each.floor_text}), but its CKA changed by no more than its noise floor"
+            f"({each.noise_floor_text}), but its CKA changed by no more than its noise floor"
             f"{grown if np.isfinite(layer.growth) else ''}. Clusters of rows as they are move with their scale, CKA "
             f"does not: --scaling unit clusters without it."
         )

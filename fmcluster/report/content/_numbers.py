@@ -24,7 +24,7 @@ def digits_that_tell(values: Sequence[float], *, apart_from: Sequence[float]) ->
     Examples
     --------
     >>> digits_that_tell([0.994, 0.31], apart_from=[0.987]), digits_that_tell([0.9941], apart_from=[0.9938])
-    (2, 4)
+    (3, 4)
     """
     pairs = [(a, b) for a in values for b in apart_from if math.isfinite(a) and math.isfinite(b) and a != b]
     for digits in range(FEWEST, MOST):

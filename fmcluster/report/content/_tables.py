@@ -63,7 +63,7 @@ class Moved:
         return bool(self.share > self.limit)
 
     @property
-    def floor_text(self) -> str:
+    def noise_floor_text(self) -> str:
         """The noise floor, in words."""
         if np.isnan(self.limit):
             return "noise floor not available"
