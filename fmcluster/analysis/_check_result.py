@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ._top_images import TopImages
     from .diagnosis import Findings
     from .representation import Similarity
+    from .tracking import NoiseFloor
 
 _WORDS = "words"
 
@@ -40,6 +41,9 @@ _OF_LAYERS = _schema(
 _LEFT_OUT = _schema("snapshot:int64 epoch:int64 step:int64 layers:int64 first:words")
 _TOP_IMAGES = _schema(
     "snapshot:int64 epoch:int64 step:int64 channel:int64 n_top_images:int64 nonfinite:int64 constant:bool tied:bool"
+)
+_OF_NOISE_FLOOR = _schema(
+    "snapshot:int64 epoch:int64 step:int64 split:int64 n_rows:int64 churn:float64 ari:float64 ami:float64"
 )
 _MOST_OF_CKA = 1 + 1e-6
 
@@ -101,6 +105,19 @@ def _check_clusters(result: Clusters, vectors: Sequence[Vectors]) -> None:
     _shaped("labels", result.labels, (of.shape[0],))
     _require((result.labels >= NOISE).all() and (result.labels < of.shape[0]).all(), "a label is no cluster's")
     _require(result.n_asked is None or result.n_asked >= 1, f"n_asked is {result.n_asked}")
+
+
+def _check_noise_floor(result: "NoiseFloor", vectors: Sequence[Vectors]) -> None:
+    (of,) = vectors
+    _require((result.layer, result.view) == (of.layer, of.view), f"it is of {result.layer}, {result.view} view")
+    _require(result.rows_per_snapshot == of.rows_per_snapshot, f"it is of {result.rows_per_snapshot} rows")
+    _columns(result.frame, _OF_NOISE_FLOOR)
+    n_splits = len(result.frame) // len(of.snapshots)
+    stamps = list(_time(of).itertuples(index=False, name=None)) * n_splits
+    _require(n_splits >= 1 and _keys(result.frame, list(_TIME)) == stamps, "it is of other snapshots")
+    _require(result.frame["n_rows"].between(0, of.rows_per_snapshot).all(), "it counts more rows than there are")
+    _between("churn", result.frame["churn"], 0, 1)
+    _between("an agreement", result.frame[["ari", "ami"]], -1, 1)
 
 
 def _check_similarity(result: "Similarity", vectors: Sequence[Vectors]) -> None:
@@ -175,6 +192,7 @@ _CHECKS: Mapping[str, Callable[[Any, Sequence[Vectors]], None]] = {  # by name: 
     "Embedding": _check_embedding,
     "Clusters": _check_clusters,
     "Similarity": _check_similarity,
+    "NoiseFloor": _check_noise_floor,
     "TopImages": _check_top_images,
     "Findings": _check_findings,
 }

@@ -295,7 +295,8 @@ class History:
         ``from_snapshot, to_snapshot, from_epoch, to_epoch, n_rows`` (rows that are in a cluster on both sides),
         ``stayed`` (of these), ``churn`` (share that moved), ``ari`` and ``ami`` (adjusted Rand index and adjusted
         mutual information). Of each of the three, ``*_noise_floor``: between clusterings of the same rows with no
-        change at all (NaN: not available); ``*_null``: between labels with nothing in common, the mean over
+        change at all (NaN: not available), and ``*_noise_floor_limit``: the farthest that one halving of the probe
+        went; ``*_null``: between labels with nothing in common, the mean over
         permutations; ``*_null_limit``: what one permutation in twenty goes beyond (less churn, more of the others).
     sizes : DataFrame
         Members of each cluster: one row per snapshot, one column per cluster (-1 for noise, where there is any).

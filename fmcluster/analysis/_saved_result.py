@@ -197,11 +197,11 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
 
 def _plain_column(column: "pd.Series[Any]") -> npt.NDArray[Any]:
     """Return a column as numbers or as text, which are no pickle."""
+    if column.dtype.name.startswith("Int"):  # where nothing is missing, too: so it is read
+        return column.to_numpy(dtype=np.float64, na_value=np.nan)
     values = column.to_numpy()
     if values.dtype.kind in "biuf":
         return values
-    if column.dtype.name.startswith("Int"):
-        return column.to_numpy(dtype=np.float64, na_value=np.nan)
     return np.array([str(value) for value in values], dtype=str)
 
 

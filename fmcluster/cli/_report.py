@@ -1,5 +1,6 @@
 """The `report` command: one HTML file about a run, written once or while training goes on."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,14 @@ if TYPE_CHECKING:
     from ..store import Run
 
 
+class Scaled(StrEnum):
+    """What is done to each row."""
+
+    none = "none"
+    centered = "centered"
+    unit = "unit"
+
+
 def report(
     run: RunPath,
     output: Annotated[Path, typer.Option("-o", "--output", help="The HTML file to write.")] = Path("report.html"),
@@ -21,6 +30,9 @@ def report(
         int | None, typer.Option(help="Index of the image on which feature maps are shown; the first by default.")
     ] = None,
     clusters: NumberOfClusters = 8,
+    scaling: Annotated[
+        Scaled, typer.Option(help="What is done to each row first; with unit, clusters do not move with the scale.")
+    ] = Scaled.none,
     diagnosis: Annotated[
         bool, typer.Option("--diagnosis/--no-diagnosis", help="Diagnose all layers, too; this reads the whole run.")
     ] = True,
@@ -44,6 +56,7 @@ def report(
                 view=view,
                 sample=sample,
                 n_clusters=clusters,
+                scaling=scaling.value,
                 diagnosis=diagnosis,
                 refresh=max(1, round(interval)) if watch else None,
                 random_state=random_state,

@@ -12,7 +12,7 @@ from ._page import about
 from ._questions import ContentOf, Question, SimilarityOf, TopImagesOf, layer_of
 from ._worker import Worker
 
-ASKED = ("layer", "quantity", "view", "clusterer", "n_clusters", "fit", "n_rows", "random_state")
+ASKED = ("layer", "quantity", "view", "scaling", "clusterer", "n_clusters", "fit", "n_rows", "random_state")
 
 
 def question_of(values: tuple[Any, ...]) -> ContentOf:
@@ -39,6 +39,8 @@ def connect(app: Dash, worker: Worker) -> None:
         Output("ready", "data"),
         Output("similarity", "data"),
         Output("top-images", "data"),
+        Output("panels", "className"),
+        Output("n_clusters", "disabled"),
         Input("tick", "n_intervals"),
         State("ready", "data"),
         State("similarity", "data"),
@@ -49,7 +51,7 @@ def connect(app: Dash, worker: Worker) -> None:
         try:
             question = question_of(values)
         except ValueError as error:
-            return str(error), no_update, no_update, no_update
+            return str(error), no_update, no_update, no_update, "stale", no_update
         worker.ask(question)
         questions: list[Question] = [question, SimilarityOf(), TopImagesOf(question.layer, question.quantity)]
         refused = next(filter(None, [worker.refusal(each) for each in questions]), "")
@@ -59,7 +61,11 @@ def connect(app: Dash, worker: Worker) -> None:
         changed = [
             no_update if now == old else now for now, old in zip(new, (ready, similarity, top_found), strict=True)
         ]
-        return refused or (f"{doing} …" if doing else ""), *(no_update if now is None else now for now in changed)
+        said = [html.Span(className="spinner"), f"{doing} …"] if doing and not refused else refused
+        # what is on the page is of earlier settings as long as these have no answer
+        look = "" if new[0] is not None else "stale"
+        stores = (no_update if now is None else now for now in changed)
+        return said, *stores, look, question.clusterer == "HDBSCAN"
 
     @app.callback(
         Output("row", "options"),
@@ -68,6 +74,7 @@ def connect(app: Dash, worker: Worker) -> None:
         Output("faithful", "children"),
         Output("flow", "figure"),
         Output("members", "data"),
+        Output("stamp-flow", "children"),
         Input("ready", "data"),
         *states,
         prevent_initial_call=True,
@@ -75,7 +82,7 @@ def connect(app: Dash, worker: Worker) -> None:
     def show_study(_ready: str, *values: Any) -> tuple[Any, ...]:
         content = content_now(values)
         if content is None:
-            return (no_update,) * 6
+            return (no_update,) * 7
         options = [{"value": row, "label": name} for row, name in enumerate(content.row_names)]
         drawn = (
             f" {content.n_rows} of {content.rows_in_view} rows, drawn at random."
@@ -84,7 +91,8 @@ def connect(app: Dash, worker: Worker) -> None:
         )
         faithful = f"This embedding {faithfulness_line(content.embedding.faithfulness)}.{drawn}"
         flow = flow_chart(content)["figure"] if content.scores.n_snapshots > 1 else no_update
-        return options, int(content.change.argmax()), _legend(content), faithful, flow, None
+        stamp = question_of(values).in_words()
+        return options, int(content.change.argmax()), _legend(content), faithful, flow, None, stamp
 
     @app.callback(
         Output("members", "data", allow_duplicate=True),
@@ -104,6 +112,7 @@ def connect(app: Dash, worker: Worker) -> None:
     @app.callback(
         Output("embedding", "figure"),
         Output("when", "children"),
+        Output("stamp-embedding", "children"),
         Input("ready", "data"),
         Input("snapshot", "value"),
         Input("row", "value"),
@@ -113,12 +122,14 @@ def connect(app: Dash, worker: Worker) -> None:
     )
     def draw_embedding(
         _ready: Any, snapshot: int, row: int | None, members: list[int] | None, *values: Any
-    ) -> tuple[Any, str]:
+    ) -> tuple[Any, ...]:
         content = content_now(values)
         if content is None:
-            return no_update, snapshot_titles(worker.shown)[snapshot]
+            return no_update, snapshot_titles(worker.shown)[snapshot], no_update
         row = row if row is not None and row < content.n_rows else None
-        return embedding_figure(content, snapshot=snapshot, row=row, members=members), content.titles[snapshot]
+        figure = embedding_figure(content, snapshot=snapshot, row=row, members=members)
+        stamp = f"{question_of(values).in_words()}; {content.titles[snapshot]}"
+        return figure, content.titles[snapshot], stamp
 
     @app.callback(
         Output("row", "value", allow_duplicate=True),
@@ -157,6 +168,7 @@ def connect(app: Dash, worker: Worker) -> None:
     @app.callback(
         Output("grid", "figure"),
         Output("input", "children"),
+        Output("stamp-grid", "children"),
         Input("layer", "value"),
         Input("quantity", "value"),
         Input("sample", "value"),
@@ -169,7 +181,7 @@ def connect(app: Dash, worker: Worker) -> None:
         name: str, quantity: str, sample: int | None, snapshot: int, row: int | None, _ready: Any, *values: Any
     ) -> Any:
         if sample is None or (quantity == "gradient" and "gradient" not in worker.run[name].quantities):
-            return no_update, no_update
+            return no_update, no_update, no_update
         layer, content = layer_of(worker.run, name, quantity=quantity), content_now(values)
         chosen = None
         if content is not None and row is not None and row < content.n_rows and content.scores.identity == ["channel"]:
@@ -177,7 +189,8 @@ def connect(app: Dash, worker: Worker) -> None:
         number = int(worker.shown["snapshot"].iloc[snapshot])
         picture = input_image(worker.run, sample)
         shown = [] if picture is None else [html.Img(src=picture, alt="The image that the network saw")]
-        return grid_figure(layer, snapshot=number, sample=sample, chosen=chosen), shown
+        stamp = f"{quantity} of {name} on sample {sample}; {snapshot_titles(worker.shown)[snapshot]}"
+        return grid_figure(layer, snapshot=number, sample=sample, chosen=chosen), shown, stamp
 
     _connect_similarity(app, worker)
     _connect_top_images(app, worker, content_now, states)
@@ -194,6 +207,7 @@ def _connect_similarity(app: Dash, worker: Worker) -> None:
         Output("layers", "figure"),
         Output("snapshots", "figure"),
         Output("heat", "hidden"),
+        Output("stamp-similarity", "children"),
         Input("similarity", "data"),
         Input("snapshot", "value"),
         Input("layer", "value"),
@@ -202,12 +216,13 @@ def _connect_similarity(app: Dash, worker: Worker) -> None:
     def show_similarity(_found: Any, snapshot: int, layer: str) -> tuple[Any, ...]:
         found = worker.answer(SimilarityOf())
         if found is None:
-            return no_update, no_update, True
+            return no_update, no_update, True, ""
         charts = similarity_charts(found, titles=snapshot_titles(worker.shown))
         whole = heat_map(charts["layers"], stage=snapshot)
         if "snapshots" not in charts:
-            return whole, no_update, False
-        return whole, heat_map(charts["snapshots"], stage=worker.run.layers.index(layer)), False
+            return whole, no_update, False, ""
+        stamp = f"left: {snapshot_titles(worker.shown)[snapshot]}; right: {layer}"
+        return whole, heat_map(charts["snapshots"], stage=worker.run.layers.index(layer)), False, stamp
 
 
 def _connect_top_images(app: Dash, worker: Worker, content_now: Any, states: list[State]) -> None:

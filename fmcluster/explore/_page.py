@@ -11,7 +11,7 @@ from ..report.content import choose_layers, diverged_lines
 from ..store import Run
 from ..vectors import VIEWS
 from ._figures import sample_names
-from ._questions import CLUSTERERS, QUANTITIES
+from ._questions import CLUSTERERS, QUANTITIES, SCALINGS
 
 MOST_METRICS = 4
 TICK, LOOK = 400, 10_000  # milliseconds between two looks at the answer, and at the run
@@ -24,14 +24,15 @@ def page(run: Run, shown: pd.DataFrame) -> html.Div:
             html.Header([html.H1(run.name), html.P(id="about")]),
             html.Div([_controls(run), html.P(id="status", role="status")], className="controls"),
             html.Main(
-                [
+                id="panels",
+                children=[
                     _embedding(len(shown)),
                     _row(),
                     _flow(len(shown)),
                     _grid(),
                     _similarity(),
                     _metrics(run),
-                ]
+                ],
             ),
             dcc.Store(id="ready"),
             dcc.Store(id="members"),
@@ -57,6 +58,7 @@ def _controls(run: Run) -> html.Div:
             _choice("layer", "layer", run.layers, choose_layers(run)[-1]),
             _choice("quantity", "of its", QUANTITIES, "activation"),
             _choice("view", "a point is a", VIEWS, "channel"),
+            _choice("scaling", "rows are", _scalings(), "none"),
             _choice("clusterer", "clusters by", CLUSTERERS, "KMeans"),
             _number("n_clusters", "how many", 8, least=1),
             _choice("fit", "clusters of", fits, "pooled"),
@@ -66,6 +68,16 @@ def _controls(run: Run) -> html.Div:
         ],
         className="choices",
     )
+
+
+def _scalings() -> list[dict[str, str]]:
+    words = {"none": "as they are", "centered": "centered", "unit": "of unit length"}
+    return [{"value": name, "label": words[name]} for name in SCALINGS]
+
+
+def _stamp(name: str) -> html.P:
+    """Return the place where it stands with which settings a chart was made."""
+    return html.P(id=f"stamp-{name}", className="stamp")
 
 
 def _embedding(n_snapshots: int) -> html.Section:
@@ -90,6 +102,7 @@ def _embedding(n_snapshots: int) -> html.Section:
             className="player",
         ),
         _graph("embedding", 470),
+        _stamp("embedding"),
         html.Div(id="legend", className="legend"),
         html.P(id="faithful", className="note"),
     )
@@ -110,6 +123,7 @@ def _grid() -> html.Section:
     return _panel(
         "All channels on this image",
         html.Div([html.Div(id="input"), _graph("grid", 520)], className="beside"),
+        _stamp("grid"),
         note="At the snapshot of the slider; one scale for all. Click a channel to look at it closely.",
         wide=True,
     )
@@ -120,6 +134,7 @@ def _flow(n_snapshots: int) -> html.Section:
     return _panel(
         "Flow between clusters",
         html.Div(chart, className="scroll"),
+        _stamp("flow"),
         note="Click a band: the embedding then shows who goes that way.",
         wide=True,
     )
@@ -130,6 +145,7 @@ def _similarity() -> html.Section:
         "Similarity of the layers",
         html.Button("Compare all layers", id="compare", type="button"),
         html.Div([_graph("layers", 400), _graph("snapshots", 400)], id="heat", className="beside", hidden=True),
+        _stamp("similarity"),
         note="Debiased CKA: layer against layer at the snapshot of the slider, and the chosen layer against itself. "
         "It reads the whole run once.",
         wide=True,

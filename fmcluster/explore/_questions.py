@@ -10,8 +10,10 @@ from sklearn.mixture import GaussianMixture
 from ..analysis import ResultCache, Similarity, TopImages, analyze, cluster, similarity, top_images, track
 from ..report.content import LayerContent
 from ..store import Layer, Run
+from ..vectors import Scaling
 
 CLUSTERERS = ("KMeans", "AgglomerativeClustering", "GaussianMixture", "HDBSCAN")
+SCALINGS = ("none", "centered", "unit")
 QUANTITIES = ("activation", "gradient")
 MAX_BYTES = 1 << 30
 
@@ -26,6 +28,8 @@ class ContentOf:
     ----------
     layer, quantity, view : str
         Which layer, whether its activation or its gradient, and what a row is.
+    scaling : {"none", "centered", "unit"}
+        What is done to each row; with ``"unit"``, clusters do not move with the scale.
     clusterer : str
         One of `CLUSTERERS`.
     n_clusters : int
@@ -41,6 +45,7 @@ class ContentOf:
     layer: str
     quantity: str = "activation"
     view: str = "channel"
+    scaling: Scaling = "none"
     clusterer: str = "KMeans"
     n_clusters: int = 8
     fit: Literal["pooled", "each"] = "pooled"
@@ -51,10 +56,16 @@ class ContentOf:
         """Compute it, or take what is saved beside the run."""
         layer = layer_of(run, self.layer, quantity=self.quantity)
         snapshots = run.finite_snapshots()
-        whole = layer.vectors(self.view, snapshots=snapshots)
+        whole = layer.vectors(self.view, snapshots=snapshots, scaling=self.scaling)
         vectors = whole
         if whole.rows_per_snapshot > self.n_rows:
-            vectors = layer.vectors(self.view, snapshots=snapshots, n_rows=self.n_rows, random_state=self.random_state)
+            vectors = layer.vectors(
+                self.view,
+                snapshots=snapshots,
+                scaling=self.scaling,
+                n_rows=self.n_rows,
+                random_state=self.random_state,
+            )
         found = analyze(
             vectors,
             n_clusters=self.n_clusters,
@@ -79,6 +90,16 @@ class ContentOf:
             embedding=found.embedding,
             clusters=clusters,
             history=history,
+        )
+
+    def in_words(self) -> str:
+        """Say with which settings a chart was made."""
+        count = "" if self.clusterer == "HDBSCAN" else f" ({self.n_clusters})"
+        fit = {"pooled": "all snapshots together", "each": "each snapshot"}.get(str(self.fit), f"epoch {self.fit}")
+        scaled = "" if self.scaling == "none" else f", rows {self.scaling}"
+        return (
+            f"{self.quantity} of {self.layer}, view {self.view}{scaled}; {self.clusterer}{count} of {fit}, seed "
+            f"{self.random_state}"
         )
 
     def _clusterer(self, count: int, *, fewest: int) -> Any:

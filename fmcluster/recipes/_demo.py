@@ -9,7 +9,7 @@ from torch.optim import SGD
 
 from ..capture import Recorder
 from ._devices import choose_device, seeded
-from ._digits import NEW_DIGITS, DigitImages, load_digit_splits
+from ._digits import NEW_DIGITS, OLD_DIGITS, DigitImages, load_digit_splits
 from ._events import PhaseStarted, Progress, SnapshotTaken, StepDone
 from ._models import load_resnet
 from ._training import make_loader, train_one_epoch, train_with_snapshots
@@ -85,7 +85,13 @@ def run_demo(
     )
     replace_head(model, n_classes=len(NEW_DIGITS), random_state=random_state, device=chosen)
     torch.save(model.state_dict(), first)
-    notes = {"recipe": "demo", "random_state": random_state}
+    notes = {
+        "recipe": "demo",
+        "random_state": random_state,
+        "model": "ResNet-18",
+        "start": f"pretrained on the digits {OLD_DIGITS[0]} to {OLD_DIGITS[-1]}",
+        "data": f"{len(splits.training)} scans of the digits {NEW_DIGITS[0]} to {NEW_DIGITS[-1]}",
+    }
     with Recorder(model, run, layers="children", probe=splits.probe, mode="w", notes=notes) as recorder:
         snapshots = train_with_snapshots(
             model,

@@ -155,6 +155,9 @@ def finetune(
         }
         if followed is not None:
             notes["plan"] = [str(action) for action in followed.actions]
+        n_training = sum(1 for _ in train_loader.sampler)
+        notes["start"] = _start(weights) + (", its backbone frozen" if freeze else "")
+        notes["data"] = f"{n_training} images of {len(images.classes)} classes ({Path(data).name})"
         if skip_broken:
             notes["files skipped"] = len(images.skipped)
         recorder = Recorder(
@@ -190,3 +193,10 @@ def _freeze(plan: Plan, network: nn.Module, epoch: int) -> None:
     """Freeze what a plan says is to be frozen after so many epochs; from the start on, it is already."""
     if epoch:
         plan.freeze(network, epoch=epoch)
+
+
+def _start(weights: str) -> str:
+    """Say in words what the network started from."""
+    if weights == "none":
+        return "from random weights"
+    return "pretrained on ImageNet" if weights == "DEFAULT" else f"from the weights in {Path(weights).name}"

@@ -12,16 +12,21 @@ from ..store import Layer, Run
 from ._files import environment
 from .charts import STRONG, embedding_chart, flow_chart, metric_chart, similarity_charts, trajectories_chart
 from .content import (
+    Caption,
+    Change,
     ClusterRow,
     Grid,
     LayerContent,
+    Moved,
     Overview,
+    Responses,
     Settings,
     ShownImages,
     Sprites,
     Step,
     Strips,
     advice_lines,
+    change_text,
     cluster_rows,
     diverged_lines,
     faithfulness_line,
@@ -33,13 +38,14 @@ from .content import (
     make_strips,
     make_thumbnails,
     missing_lines,
+    model_name,
     moved_overall,
     one_row,
     row_meaning,
     row_noun,
     steps,
+    story_line,
     thumbnails_data,
-    where_it_moved,
 )
 
 MOST_METRICS = 4
@@ -70,7 +76,9 @@ class LayerSection:
     ratio : float
         Width over height of the maps.
     clusters, steps, moved
-        The tables, and the share of rows that are in another cluster at the last snapshot.
+        The tables, and the rows that are in another cluster at the last snapshot.
+    captions : dict of int to Caption
+        What each cluster is.
     n_strong : int
         How many trajectories are drawn strong.
     row_names : list of str
@@ -99,7 +107,8 @@ class LayerSection:
     ratio: float
     clusters: list[ClusterRow]
     steps: list[Step]
-    moved: float
+    moved: Moved
+    captions: dict[int, Caption]
     n_strong: int
     strips: Strips | None
     grid: Grid | None
@@ -116,6 +125,7 @@ def layer_section(
     samples: list[int],
     sprites_bytes: int,
     shown_images: list[ShownImages],
+    captions: dict[int, Caption],
     settings: Settings,
 ) -> LayerSection:
     """Draw everything the page shows of one layer, on some images."""
@@ -142,9 +152,13 @@ def layer_section(
         clusters=cluster_rows(content),
         steps=steps(content),
         moved=moved_overall(content),
+        captions=captions,
         n_strong=min(STRONG, content.n_rows),
         strips=make_strips(content, sample=samples[0]) if samples else None,
-        grid=make_grid(layer, sample=samples[0], snapshot=content.vectors.snapshots[-1]) if samples else None,
+        # where every channel is on the page already, the classic picture would be the same once more
+        grid=make_grid(layer, sample=samples[0], snapshot=content.vectors.snapshots[-1])
+        if samples and content.scores.identity != ["channel"]
+        else None,
         row_names=content.row_names,
         most_moved=int(content.change.argmax()),
         sprites=make_sprites(content, samples=samples, max_bytes=sprites_bytes),
@@ -153,7 +167,14 @@ def layer_section(
 
 
 def render_page(
-    run: Run, sections: list[LayerSection], *, overview: Overview, refresh: int | None, settings: Settings
+    run: Run,
+    sections: list[LayerSection],
+    *,
+    overview: Overview,
+    change: Change | None,
+    responses: Responses | None,
+    refresh: int | None,
+    settings: Settings,
 ) -> str:
     """Return the page, one HTML document that loads nothing."""
     metrics = run.metrics
@@ -183,16 +204,16 @@ def render_page(
     templates.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     templates.filters |= {
         "bytes": _bytes,
+        "change": change_text,
         "class_list": list_classes,
         "gradient": gradient,
         "metric": _metric,
         "share": _share,
     }
-    moved = [(section.name, section.moved) for section in sections]
     return templates.get_template("report.html.j2").render(
         run=run,
         run_name=run.name,
-        model=str(session["model"]).rpartition(".")[2],
+        model=model_name(run),
         session=session,
         titles=titles,
         diverged=diverged_lines(run),
@@ -204,9 +225,14 @@ def render_page(
         snapshots=metrics.to_dict("records"),
         metric_names=names,
         drawn_metrics=[metric_title(name)[0] for name in drawn],
-        accuracy=_gain(run, names),
+        story=story_line(run),
+        pixels=overview.pixels,
+        priced=overview.findings is not None
+        and any("measure" not in each.evidence for each in overview.findings.advice),
+        change=change,
+        most_changed=_most_changed(change),
+        responses=responses,
         most_moved=_most_moved(sections),
-        where=where_it_moved(moved),
         sections=sections,
         settings=settings,
         noun=row_noun(settings.view),
@@ -234,20 +260,14 @@ def _sprites_data(section: LayerSection) -> dict[str, Any] | None:
 
 def _most_moved(sections: list[LayerSection]) -> float:
     """Return the greatest share in the table of churn, at least 5 %: the darkest shade."""
-    shares = [step.churn or 0.0 for section in sections for step in section.steps]
-    return max(0.05, *shares, *(section.moved for section in sections))
+    every = [step.moved for section in sections for step in section.steps]
+    shares = [moved.share for moved in [*every, *(section.moved for section in sections)] if moved is not None]
+    return max([0.05, *(share for share in shares if np.isfinite(share))])
 
 
-def _gain(run: Run, names: list[str]) -> str:
-    """Say what became of the accuracy, or nothing."""
-    column = next((name for name in names if metric_title(name)[1]), None)
-    if column is None:
-        return ""
-    values = run.metrics[column].dropna()
-    what, _ = metric_title(column)
-    if len(values) < 2:
-        return f"{what} {values.iloc[-1]:.1%}"
-    return f"{what} went from {values.iloc[0]:.1%} to {values.iloc[-1]:.1%}"
+def _most_changed(change: Change | None) -> float:
+    """Return the greatest change of a step in the heat map: the darkest shade."""
+    return max([1e-6, *(value for layer in change.layers for value in layer.steps)]) if change else 1.0
 
 
 def _shape(layer: Layer) -> str:
@@ -280,4 +300,4 @@ def _metric(value: float, name: str) -> str:
 
 
 def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.0%}"
+    return "–" if value is None or np.isnan(value) else f"{value:.0%}"

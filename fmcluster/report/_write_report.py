@@ -7,19 +7,29 @@ from typing import Literal
 
 from ..analysis import Reducer, ResultCache
 from ..store import Run
+from ..vectors import Scaling
 from ._files import checked_target, replace
 from ._page import layer_section, render_page
 from .content import (
     OVERALL_STAGES,
     SHEETS_BYTES,
     STAGES,
+    Change,
+    LayerContent,
     Overview,
+    Responses,
     Settings,
     choose_images,
     choose_layers,
+    find_captions,
+    find_change,
+    find_responses,
     find_top_images,
     make_layer_content,
     make_overview,
+    moved_overall,
+    row_noun,
+    top_images_of,
 )
 
 Progress = Callable[[str, int, int], None]
@@ -32,6 +42,7 @@ def write_report(
     layers: Sequence[str] | None = None,
     view: str = "channel",
     n_clusters: int = 8,
+    scaling: Scaling = "none",
     sample: int | None = None,
     reducer: Reducer | None = None,
     random_state: int = 0,
@@ -63,6 +74,9 @@ def write_report(
         least 256 of each snapshot).
     n_clusters : int
         How many clusters k-means looks for in each layer; fewer where there are fewer rows.
+    scaling : {"none", "centered", "unit"}
+        What is done to each row before it is embedded and clustered, as of `Layer.vectors`. With ``"unit"``, nothing
+        moves because activations grew.
     sample : int, optional
         The image on which feature maps are shown, by its index in the data set; by default the first. Beside it, the
         first ones of up to two other classes are.
@@ -110,7 +124,7 @@ def write_report(
     if not chosen:
         raise ValueError(f"no layer was asked for; expected one or more of {', '.join(run.layers)}")
     for layer in chosen:
-        layer.vectors(view)
+        layer.vectors(view, scaling=scaling)
     if n_clusters < 1:
         raise ValueError(f"n_clusters is {n_clusters}; expected at least 1")
     if refresh is not None and refresh < 1:
@@ -123,6 +137,7 @@ def write_report(
         random_state=random_state,
         max_bytes=max_bytes,
         snapshots=snapshots,
+        scaling=scaling,
     )
     done, total = 0, len(chosen) * STAGES + OVERALL_STAGES * diagnosis + 1
 
@@ -133,7 +148,7 @@ def write_report(
         done += 1
 
     saved = ResultCache.beside(run) if cache == "beside" else cache
-    sections = []
+    sections, contents = [], []
     for number, layer in enumerate(chosen):
         content = make_layer_content(layer, settings, announce=announce, cache=saved)
         announce(f"{layer.name}: top_images")
@@ -146,13 +161,45 @@ def write_report(
                 samples=images,
                 sprites_bytes=SHEETS_BYTES // len(chosen),
                 shown_images=shown_images,
+                captions=find_captions(run, content, shown_images),
                 settings=settings,
             )
         )
+        contents.append(content)
     overview = make_overview(run, settings, announce=announce, cache=saved) if diagnosis else Overview(None, None)
     announce("page")
-    replace(target, render_page(run, sections, overview=overview, refresh=refresh, settings=settings))
+    change = _find_change(run, overview, contents, noun=row_noun(view)) if len(snapshots) > 1 else None
+    page = render_page(
+        run,
+        sections,
+        overview=overview,
+        change=change,
+        responses=_responses(run, contents, change, cache=saved, max_bytes=max_bytes) if images else None,
+        refresh=refresh,
+        settings=settings,
+    )
+    replace(target, page)
     return target
+
+
+def _find_change(run: Run, overview: Overview, contents: list[LayerContent], *, noun: str) -> Change | None:
+    if overview.findings is None or overview.similarity is None:
+        return None
+    moved = [(content.layer.name, moved_overall(content)) for content in contents]
+    return find_change(run, findings=overview.findings, similarity=overview.similarity, moved=moved, noun=noun)
+
+
+def _responses(
+    run: Run, contents: list[LayerContent], change: Change | None, *, cache: ResultCache | None, max_bytes: int
+) -> Responses | None:
+    """Return what the channels respond to in the layer that changed most of those shown, or in the last of them."""
+    of_channels = [content for content in contents if content.scores.identity == ["channel"]]
+    if not of_channels or contents[0].scores.n_snapshots < 2:
+        return None
+    total = {each.name: each.total for each in change.layers if each.is_over(each.total)} if change else {}
+    chosen = max(reversed(of_channels), key=lambda content: total.get(content.layer.name, 0.0))
+    found = top_images_of(chosen, cache=cache, max_bytes=max_bytes)
+    return find_responses(run, found, titles=(chosen.titles[0], chosen.titles[-1]))
 
 
 def _checked_sample(run: Run, sample: int | None) -> int | None:

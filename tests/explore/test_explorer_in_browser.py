@@ -12,6 +12,7 @@ from PIL import Image
 from werkzeug.serving import make_server
 
 from fmcluster.explore import build_app
+from fmcluster.explore._questions import ContentOf
 from fmcluster.plot.drawing._tiles import scale_of
 from fmcluster.store import Run
 
@@ -135,3 +136,32 @@ def test_at_390_pixels_nothing_is_wider_than_the_page(browser: Any, address: str
     assert opened.page.evaluate("() => document.documentElement.scrollWidth") <= 390
     assert opened.complaints == []
     opened.page.context.close()
+
+
+def test_what_an_earlier_setting_made_is_dimmed_and_says_which(
+    browser: Any, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a question has no answer, the charts are faint, a spinner turns, and each says what made it."""
+    go_on, answer = threading.Event(), ContentOf.answer
+
+    def slow(self: ContentOf, run: Run, announce: Any) -> Any:
+        if self.n_clusters == 5:
+            announce("clusters of five")
+            assert go_on.wait(60)
+        return answer(self, run, announce)
+
+    monkeypatch.setattr(ContentOf, "answer", slow)
+    page = Opened(browser, address, width=1280).page
+    page.wait_for_selector("#panels:not(.stale)")
+    page.fill("#n_clusters", "5")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#panels.stale", timeout=LONG)
+    page.wait_for_selector("#status .spinner", timeout=LONG)
+    assert "KMeans (8)" in page.locator("#stamp-embedding").inner_text()
+    page.wait_for_function("() => getComputedStyle(document.querySelector('#embedding')).opacity < 0.5")
+    go_on.set()
+    page.wait_for_selector("#panels:not(.stale)", timeout=LONG)
+    for name in ("embedding", "flow"):
+        page.wait_for_function(f"() => document.querySelector('#stamp-{name}').innerText.includes('KMeans (5)')")
+    page.wait_for_selector("#status .spinner", state="detached", timeout=LONG)
+    page.context.close()

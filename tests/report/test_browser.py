@@ -74,7 +74,7 @@ def test_the_page_draws_every_chart_and_asks_for_nothing(opened: Opened, written
 
 
 def test_what_the_reader_looks_at_is_drawn_first(browser: Any, written: Written) -> None:
-    page = browser.new_page(viewport={"width": 1280, "height": 1400})
+    page = browser.new_page(viewport={"width": 1280, "height": 2600})
     page.add_init_script(
         "window.order = []; document.addEventListener('drawn', e => {"
         "const {top, bottom} = e.target.getBoundingClientRect();"
@@ -207,7 +207,7 @@ def test_a_link_to_evidence_unfolds_it(opened: Opened) -> None:
 
 
 def test_a_hostile_class_name_is_shown_as_text(opened: Opened) -> None:
-    assert HOSTILE in opened.page.locator("#overview").inner_text()
+    assert HOSTILE in opened.page.locator("#main").inner_text()
     assert opened.page.locator("script").count() == 3
 
 
@@ -236,3 +236,17 @@ def _palette(clusters: Any) -> dict[int, str]:
     from fmcluster.plot import cluster_palette
 
     return cluster_palette(clusters.labels)
+
+
+def test_the_first_screen_answers_the_four_questions(opened: Opened) -> None:
+    """What it is, what changed, what channels respond to, and what follows: all within 900 pixels."""
+    for name in ("overview", "change", "responses", "findings"):
+        box = opened.page.locator(f"#{name}").bounding_box()
+        assert box["height"] > 0
+        assert box["y"] + box["height"] <= 900, name
+
+
+def test_a_phone_scrolls_no_way_but_down(browser: Any, written: Written) -> None:
+    opened = open_report(browser, written, width=390)
+    assert opened.page.evaluate("document.documentElement.scrollWidth") <= 390
+    opened.page.context.close()

@@ -194,7 +194,7 @@ def test_a_band_of_the_flow_shows_exactly_the_channels_that_go_that_way(opened: 
 
 
 def test_the_images_are_those_of_top_images_with_a_ring_where_they_answer(opened: Opened, written: Written) -> None:
-    found = fm.top_images(written.run["conv1"], k=4, snapshots=[0, 2])
+    found = fm.top_images(written.run["conv1"], k=8, snapshots=[0, 2])
     row = written.parsed.data["most_moved"][0]
     rows = opened.page.locator(f"{PANEL} .shown")
     assert rows.count() == 2

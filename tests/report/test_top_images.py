@@ -16,7 +16,7 @@ from tests.report.small_report import Written
 
 def test_the_page_has_the_top_images_of_each_channel_then_and_now(written: Written) -> None:
     for place, name in enumerate(["conv1", written.run.layers[2]]):
-        found = fm.top_images(written.run[name], k=4, snapshots=[0, 2])
+        found = fm.top_images(written.run[name], k=8, snapshots=[0, 2])
         shown = written.parsed.data["shown_images"][written.run.layers.index(name) if place else 0]
         assert [each["title"] for each in shown] == ["top images at epoch 0", "top images at epoch 1, step 8"]
         for end in range(2):

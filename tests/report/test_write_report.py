@@ -24,8 +24,8 @@ def test_progress_counts_every_stage_in_words(written: Written) -> None:
     names, done, totals = zip(*written.stages, strict=True)
     assert list(done) == list(range(len(names)))
     assert set(totals) == {len(names)}
-    stages = ("principal components", "embed", "clusters", "top_images", "pictures")
-    assert names[:5] == tuple(f"conv1: {stage}" for stage in stages)
+    stages = ("principal components", "embed", "clusters", "noise floor", "top_images", "pictures")
+    assert names[:6] == tuple(f"conv1: {stage}" for stage in stages)
     assert names[-1] == "page"
 
 
@@ -120,7 +120,7 @@ def test_every_picture_has_a_text_and_every_label_its_target(written: Written) -
 
 def test_the_page_says_how_the_maps_were_made_and_how_far_to_believe_them(written: Written) -> None:
     text = written.parsed.text
-    assert "Validation accuracy went from 25.0% to 75.0%" in text
+    assert "for 1 epoch: validation accuracy went from 25.0% to 75.0%" in text
     assert text.count("fitted on all snapshots together (pooled)") == 4
     scores = fm.pca(written.run["conv1"].vectors("channel"))
     told = fm.embed(scores, FAST).faithfulness

@@ -2,6 +2,7 @@ from ._choose_k import NumberOfClusters as NumberOfClusters
 from ._choose_k import choose_k as choose_k
 from ._cluster import Clusterer as Clusterer
 from ._cluster import cluster as cluster
+from ._cluster import takes_centers as takes_centers
 from ._matching import name_by_members as name_by_members
 from ._matching import shared_members as shared_members
 from ._quality import Quality as Quality

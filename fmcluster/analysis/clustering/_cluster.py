@@ -125,10 +125,13 @@ def _parameters(clusterer: Any) -> dict[str, Any]:
     return clusterer.get_params(deep=False) if hasattr(clusterer, "get_params") else {}
 
 
+def takes_centers(clusterer: object) -> bool:
+    """Say whether a clusterer is a k-means: it starts from centers, and gives each row to the nearest."""
+    return {"init", "n_init"} <= set(_parameters(clusterer)) and not isinstance(clusterer, BisectingKMeans)
+
+
 def _takes_start(clusterer: object) -> bool:
-    known = _parameters(clusterer)
-    centers = {"init", "n_init"} <= set(known) and not isinstance(clusterer, BisectingKMeans)
-    return centers or "means_init" in known
+    return takes_centers(clusterer) or "means_init" in _parameters(clusterer)
 
 
 def _start_from(estimator: Any) -> dict[str, Any]:

@@ -99,7 +99,8 @@ def _permuted(judged: Judged, time: pd.DataFrame, thresholds: Thresholds) -> Ite
         text = (
             f"{_share(judged, moved)} in another's position since {when(time, at)} (drift in that step "
             f"{np.median(channels.step[at, moved]):.2f}; correlation with the other's response "
-            f"{thresholds.permuted:.2f} or more; CKA to the last snapshot {judged.cka_to_last[at - 1]:.2f} before "
+            f"{thresholds.permuted:.2f} or more, and no third channel nearly as near; CKA to the last snapshot "
+            f"{judged.cka_to_last[at - 1]:.2f} before "
             f"and {judged.cka_to_last[at]:.2f} after): permuted. Do not follow channels by number across this step"
         )
         yield "permuted", text, ("permuted", "drift_step", "cka_to_last")

@@ -15,6 +15,7 @@ from ..components import BLOCK_BYTES, beyond_float32, effective_rank, energy_wid
 Mask = npt.NDArray[np.bool_]
 
 NONE = -1
+_DISTINCTIVE = 0.5  # of the distance to the nearest rival
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +66,7 @@ class ChannelEvidence:
         Correlation of a response with the channel's own at the snapshot before; NaN at the first, and for dead ones.
     moved_from : ndarray of shape (n_snapshots, n_channels), int64
         Position of the channel that gave this response at the snapshot before, where that is another than the channel
-        itself; -1 elsewhere.
+        itself and no third channel answers nearly the same; -1 elsewhere.
     """
 
     dead: Mask
@@ -319,15 +320,45 @@ def _judge(
         own = np.diag(before)
         evidence.own[k] = own
         if (own[~np.isnan(own)] < permuted).any():
-            evidence.moved_from[k] = _moved(before, own, permuted)
+            within = correlate(products.within[number - 1], squares[number - 1], other_squares=squares[number - 1])
+            evidence.moved_from[k] = _moved(before, own, permuted, before=within, after=cosine)
 
 
-def _moved(correlation: Array, own: Array, permuted: float) -> Labels:
-    """Return whose position before a channel's response had, where it is another's, and unlike its own."""
+def _moved(correlation: Array, own: Array, permuted: float, *, before: Array, after: Array) -> Labels:
+    """Return whose position before a channel's response had, where it is another's, and unlike its own.
+
+    Two channels answer for one another only where nothing else would do nearly as well: each is the other's best match,
+    and the distance between them, 1 - correlation, is less than `_DISTINCTIVE` of that to any rival: any other channel
+    at the other snapshot, the channel's own response there, or a twin at its own snapshot.
+
+    Parameters
+    ----------
+    correlation : ndarray of shape (n_channels, n_channels)
+        Of each channel before (rows) with each channel after (columns); NaN of dead ones.
+    own : ndarray of shape (n_channels,)
+        Its diagonal.
+    permuted : float
+        The least correlation of a match.
+    before, after : ndarray of shape (n_channels, n_channels)
+        Of the channels with one another, at the snapshot before and at the one after.
+
+    References
+    ----------
+    D. G. Lowe, "Distinctive Image Features from Scale-Invariant Keypoints", International Journal of Computer Vision
+    60, 2004 (a match is one whose nearest rival is clearly farther away).
+    """
     to = match_channels(correlation)
+    rivals = np.nan_to_num(correlation, nan=-1.0)
+    twins = [np.nan_to_num(each, nan=-1.0) for each in (before, after)]
+    for each in twins:
+        np.fill_diagonal(each, -1.0)
     out = np.full(len(to), NONE)
     for source, target in enumerate(to):
-        if target not in (NONE, source) and correlation[source, target] >= permuted and not own[target] >= permuted:
+        if target in (NONE, source) or not correlation[source, target] >= permuted or own[target] >= permuted:
+            continue
+        others = np.concatenate([np.delete(rivals[source], target), np.delete(rivals[:, target], source)])
+        nearest = max(others.max(initial=-1.0), twins[0][source].max(), twins[1][target].max())
+        if 1 - correlation[source, target] < _DISTINCTIVE * (1 - nearest):
             out[target] = source
     return out
 

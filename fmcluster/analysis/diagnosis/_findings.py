@@ -25,7 +25,8 @@ class Thresholds:
         A layer did not change where no channel drifts farther than this. The default is the resolution of float16.
     permuted : float
         A channel stands in another's position where its response correlates at least so with what another gave at the
-        snapshot before, and less with what it gave itself.
+        snapshot before, and less with what it gave itself. That has to be distinctive: where a third channel, or a twin
+        of either in the same snapshot, is more than half as near (1 - correlation), it says nothing.
     noise : float
         A channel is noise where at every step (there must be two) it correlates less than this with itself, and takes
         no other's position.
@@ -114,7 +115,8 @@ class Findings:
         - ``drift``, ``drift_step``: median over channels of the distance to their own response at the first snapshot,
           and to the one before, over the larger of the two norms: 0 to 2.
         - ``converged_channels``: share of the channels that have converged.
-        - ``permuted``: channels that took another's position since the snapshot before.
+        - ``permuted``: channels that took another's position since the snapshot before, and have no twin that could be
+          meant instead.
         - ``noise``: channels that are unrelated to themselves at every step.
         - ``cka_to_last``: debiased CKA to the last snapshot; its noise floor is that of two random halves of the
           channels.

@@ -12,11 +12,14 @@ import pandas as pd
 
 from ...vectors import Source, Vectors
 from .._parallel import run_each
-from .._results import MAX_BYTES, Clusters, Fit, Labels
+from .._results import MAX_BYTES, Array, Clusters, Fit, Labels, snapshot_of_epoch
 from .._validation import require
-from ..clustering import Clusterer, cluster, name_by_members
+from ..clustering import Clusterer, cluster, name_by_members, takes_centers
 from ..components import pca
 from ._agreement import MEASURES, agree, tabulate
+from ._matched import assign_groups, draw_groups, draw_halves, nearest
+
+N_GROUPS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +57,20 @@ class NoiseFloor:
     rows_per_snapshot: int
     fit_epoch: int | None = None
 
+    def between(self, snapshot: int, other: int) -> Array:
+        """Return what no change looks like from one snapshot to another: the mean of theirs.
+
+        Returns
+        -------
+        ndarray of shape (2, 3), float64
+            Churn, ARI and AMI: their means over the splits, and their limits, the largest churn and the smallest of the
+            others that a split has.
+        """
+        here = self.frame[self.frame["snapshot"].isin([snapshot, other])]
+        splits = here.groupby(["split", "snapshot"])[list(MEASURES)].mean().groupby("split").mean()
+        limits = [splits[name].max() if name == "churn" else splits[name].min() for name in MEASURES]
+        return np.stack([splits.mean().to_numpy(np.float64), np.array(limits, np.float64)])
+
     def check(self, clusters: Clusters) -> None:
         """Raise `ValueError` where this is not the noise floor of such clusters."""
         count = len(clusters.rows) // clusters.n_snapshots
@@ -76,19 +93,25 @@ def noise_floor(
     *,
     fit: Fit = "pooled",
     fit_epoch: int | None = None,
+    clusters: Clusters | None = None,
     n_components: int = 50,
     n_splits: int = 5,
     max_bytes: int = MAX_BYTES,
     random_state: int = 0,
     executor: Executor | None = None,
 ) -> NoiseFloor:
-    """Cluster the same rows twice, from two halves of the probe, and see how far they agree within each snapshot.
+    """See how far two halves of the probe agree about the clusters of the same rows, within each snapshot.
 
-    Nothing has changed between the two but what was looked at, so that this is what the choice of the probe and
-    clustering alone account for. Of the `channel` view, the samples are halved; of the `sample` and `position` views,
-    the channels. Each clustering sees half of the data, and the two share none of it, while two snapshots share the
-    whole probe: the noise floor is cautious, and a step with less churn than its noise floor has changed less than a
-    change of the probe would.
+    Nothing has changed between the two but what was looked at, so that this is what the choice of the probe alone
+    accounts for. Of the `channel` view, the samples are halved; of the `sample` and `position` views, the channels.
+    Each half sees half of the data, and the two share none of it, while two snapshots share the whole probe: the noise
+    floor is cautious, and a step with less churn than its noise floor has changed less than a change of the probe
+    would.
+
+    It matches what is tracked. Churn of a pooled k-means is between rows that are assigned to the same centroids at two
+    snapshots; so the rows are assigned to these same centroids twice, as either half sees rows and centroids. Of
+    clusters of each snapshot, and of clusterers without centers, both halves are clustered by themselves, and names are
+    matched.
 
     Parameters
     ----------
@@ -100,10 +123,13 @@ def noise_floor(
         As of `cluster`.
     fit_epoch : int, optional
         As of `cluster`.
+    clusters : Clusters, optional
+        The clusters that are to be tracked, where they are known already: `cluster` of these vectors. Otherwise, where
+        they are needed, they are made.
     n_components : int
         As of `pca`.
     n_splits : int
-        How many times the probe is halved.
+        How many times the probe is halved; fewer where there are fewer ways to halve eight groups of it.
     max_bytes : int
         Memory that may be taken by each of the passes, above what is in use.
     random_state : int
@@ -134,6 +160,13 @@ def noise_floor(
     halve, count, what = _way_to_halve(vectors)
     if count < 2:
         raise ValueError(f"{vectors.layer} has {count} of the {what} that are to be halved; expected at least 2")
+    if fit != "each" and takes_centers(clusterer):
+        if clusters is None:
+            scores = pca(vectors, n_components=n_components, max_bytes=max_bytes, random_state=random_state)
+            clusters = cluster(scores, clusterer, fit=fit, fit_epoch=fit_epoch)
+        return _matched_noise_floor(
+            vectors, clusters, n_splits=n_splits, max_bytes=max_bytes, random_state=random_state, executor=executor
+        )
     rng = np.random.default_rng(random_state)
     orders = [rng.permutation(count) for _ in range(n_splits)]
     halves = [halve(np.sort(part)) for order in orders for part in (order[: count // 2], order[count // 2 :])]
@@ -149,6 +182,47 @@ def noise_floor(
     found = list(run_each(find, halves, executor=executor))
     frames = [_compare(found[2 * split], found[2 * split + 1], split=split) for split in range(n_splits)]
     return _make_noise_floor(found[0], pd.concat(frames, ignore_index=True), source=f"halves of the {what}")
+
+
+def _matched_noise_floor(
+    vectors: Vectors,
+    clusters: Clusters,
+    *,
+    n_splits: int,
+    max_bytes: int,
+    random_state: int,
+    executor: Executor | None,
+) -> NoiseFloor:
+    """Assign rows to the centroids of their clusters twice, as two halves of the data see both."""
+    if not clusters.rows.equals(vectors.rows):
+        raise ValueError(
+            f"the clusters are of {len(clusters.rows)} rows of the {clusters.view} view of {clusters.layer}; expected "
+            f"those of the vectors, {len(vectors.rows)} rows of the {vectors.view} view of {vectors.layer}: make them "
+            f"of these vectors, cluster(pca(vectors), clusterer)"
+        )
+    axis = "n" if "n" in vectors.feature_axes else "c"
+    count = vectors.feature_shape[vectors.feature_axes.index(axis)]
+    fitted = np.ones(len(clusters.rows), bool)
+    if clusters.fit_epoch is not None:
+        fitted = (clusters.rows["snapshot"] == snapshot_of_epoch(clusters.rows, clusters.fit_epoch)).to_numpy()
+    group_of = draw_groups(count, n_groups=N_GROUPS, random_state=random_state)
+    distances = assign_groups(
+        vectors,
+        clusters.labels,
+        centered=fitted,
+        axis=axis,
+        group_of=group_of,
+        max_bytes=max_bytes,
+        executor=executor,
+    )
+    frames = []
+    halves = draw_halves(len(distances), n_splits=n_splits, random_state=random_state)
+    for split, pair in enumerate(halves):
+        one, other = (replace(clusters, labels=nearest(distances, half)) for half in pair)
+        frames.append(_tabulate(one, other, other.labels, split=split, matched=False))
+    what = {"n": "samples", "c": "channels"}[axis]
+    source = f"halves of the {what}, assigned to the same centroids"
+    return _make_noise_floor(clusters, pd.concat(frames, ignore_index=True), source=source)
 
 
 def noise_floor_between(clusters: Clusters, other: Clusters) -> NoiseFloor:
@@ -255,10 +329,14 @@ def _compare(one: Clusters, other: Clusters, *, split: int) -> pd.DataFrame:
     """Return the agreement at each snapshot, names matched at each, or over all of them where they mean the same."""
     apart = one.fit == "each"
     labels = other.labels if apart else name_by_members(one.labels, other.labels, unused=int(one.labels.max()) + 1)
+    return _tabulate(one, other, labels, split=split, matched=apart)
+
+
+def _tabulate(one: Clusters, other: Clusters, labels: Labels, *, split: int, matched: bool) -> pd.DataFrame:
     time = one.rows[["snapshot", "epoch", "step"]].drop_duplicates(ignore_index=True)
     pairs = zip(one.by_snapshot(one.labels), other.by_snapshot(labels), strict=True)
     tables = [tabulate(*pair) for pair in pairs]
-    values = np.concatenate([agree(table[None], matched=apart) for table in tables])
+    values = np.concatenate([agree(table[None], matched=matched) for table in tables])
     found = dict(zip(MEASURES, values.T, strict=True))
     return time.assign(split=split, n_rows=[int(table.sum()) for table in tables], **found)
 

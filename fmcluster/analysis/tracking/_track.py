@@ -159,12 +159,12 @@ def _measures(
         null, limit = unrelated(
             table, n_permutations=n_permutations, matched=matched, random_state=random_state + order
         )
-        lowest = np.full(len(MEASURES), np.nan)
+        lowest = np.full((2, len(MEASURES)), np.nan)
         if noise_floor is not None:
-            here = noise_floor.frame[noise_floor.frame["snapshot"].isin(snapshots[order : order + 2])]
-            lowest = here.groupby("snapshot")[list(MEASURES)].mean().mean().to_numpy()
-        lines.append(np.stack([lowest, null, limit], axis=1).ravel())
-    names = [f"{measure}_{level}" for measure in MEASURES for level in ("noise_floor", "null", "null_limit")]
+            lowest = noise_floor.between(snapshots[order], snapshots[order + 1])
+        lines.append(np.stack([*lowest, null, limit], axis=1).ravel())
+    levels = ("noise_floor", "noise_floor_limit", "null", "null_limit")
+    names = [f"{measure}_{level}" for measure in MEASURES for level in levels]
     return pd.concat(
         [
             pd.DataFrame(np.reshape(found, (-1, len(MEASURES))), columns=list(MEASURES)),

@@ -4,6 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ...analysis import NOISE
 from ...plot.drawing import brief, cluster_name, spread
 from ..content import LayerContent
 from ._charts import Json, layout_of
@@ -19,7 +20,7 @@ def flow_chart(content: LayerContent) -> Json:
     labels = sorted((int(label) for label in table.columns), key=lambda label: (label < 0, label))
     sizes = table[labels].to_numpy(dtype=np.float64)
     columns, most = len(sizes), int((sizes > 0).sum(axis=1).max())
-    height, top, bottom, pad = 420, 46, 34, 7
+    height, top, bottom, pad = 420, 46, 58, 7
     inner = height - top - bottom
     per_row = (inner - (most - 1) * pad) / sizes[0].sum()
     nodes: dict[tuple[int, int], int] = {}
@@ -111,11 +112,22 @@ def _flow_heads(content: LayerContent, columns: int) -> list[Json]:
     for column in brief(columns, at_most=14):
         text = content.titles[column].replace(", ", "<br>")
         heads.append(_note(text=text, x=column / max(columns - 1, 1), y=1, yanchor="bottom", yshift=8))
-    for step, share in enumerate(content.history.steps["churn"]):
+    steps = content.history.steps[["churn", "churn_noise_floor_limit"]].to_numpy(np.float64)
+    for step, (share, limit) in enumerate(steps):
         if columns <= 14 and not np.isnan(share):
             middle = (step + 0.5) / (columns - 1)
-            heads.append(_note(text=f"{share:.0%} moved", x=middle, y=0, yanchor="top", yshift=-10))
+            text = f"{share:.0%} moved{_to_noise(content, step)}"
+            if share <= limit:  # what any halving of the probe may give is no news
+                text += "<br>(not over floor)"
+            heads.append(_note(text=text, x=middle, y=0, yanchor="top", yshift=-10))
     return heads
+
+
+def _to_noise(content: LayerContent, step: int) -> str:
+    """Say how many rows became noise, or ceased to be: these have not moved, and are bands all the same."""
+    before, after = content.labels[step], content.labels[step + 1]
+    count = int(((before == NOISE) != (after == NOISE)).sum())
+    return f"<br>{count / len(before):.0%} to or from noise" if count else ""
 
 
 def _note(

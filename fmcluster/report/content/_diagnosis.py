@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ...analysis import Findings
+from ._numbers import digits_that_tell
 
 # Actions in the order in which they are said: what one would do, then what one should know.
 _ACTIONS = {
@@ -29,6 +30,10 @@ def _ratio(value: float) -> str:
     return f"{value:.2f}"
 
 
+def _ratio_with(digits: int) -> Callable[[float], str]:
+    return lambda value: f"{value:.{digits}f}"
+
+
 def _fine(value: float) -> str:
     return f"{value:.3f}"
 
@@ -46,7 +51,7 @@ _MEASURES: dict[str, tuple[str, Callable[[float], str], Callable[[float], str] |
     "energy_width": ("channels that hold the energy", _count, None),
     "drift": ("drift from the first", _fine, _fine),
     "drift_step": ("drift in this step", _fine, _fine),
-    "converged_channels": ("channels converged", _share, None),
+    "converged_channels": ("channels with short steps from here on", _share, None),
     "permuted": ("permuted channels", _count, None),
     "noise": ("noise channels", _count, None),
     "cka_to_last": ("CKA to the last snapshot", _ratio, _ratio),
@@ -172,6 +177,11 @@ def layer_evidence(findings: Findings) -> list[LayerEvidence]:
 def _measured(rows: pd.DataFrame, measure: str, *, cited: bool) -> Measured:
     name, write, judge = _MEASURES[measure]
     last = rows.iloc[-1]
+    if write is _ratio:  # what is judged must not look like what it is judged by
+        write = _ratio_with(
+            digits_that_tell(rows["value"].tolist(), apart_from=[last["threshold"], last["noise_floor"]])
+        )
+        judge = write if judge is not None else None
     return Measured(
         name=name,
         values=tuple("" if np.isnan(value) else write(value) for value in rows["value"]),

@@ -152,7 +152,7 @@ def make_strips(content: LayerContent, *, sample: int) -> Strips:
                 channel,
                 label,
                 scale.limit,
-                _encode(_side_by_side(tiles, scale), alt, lossless=max(tiles.shape[1:]) < TILE // 2),
+                encode_picture(_side_by_side(tiles, scale), alt, lossless=max(tiles.shape[1:]) < TILE // 2),
             )
         )
     shades = scale_of(maps, signed=signed).colors(np.linspace(0, 1, 9))
@@ -185,7 +185,7 @@ def figure_picture(figure: Figure, alt: str, *, dpi: int = 110, lossless: bool =
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=dpi)
     with Image.open(file) as image:
-        return _encode(np.asarray(image.convert("RGB")), alt, lossless=lossless)
+        return encode_picture(np.asarray(image.convert("RGB")), alt, lossless=lossless)
 
 
 def input_picture(layer: Layer, sample: int) -> Picture | None:
@@ -194,7 +194,7 @@ def input_picture(layer: Layer, sample: int) -> Picture | None:
     if pixels is None:
         return None
     small = max(pixels.shape[:2]) <= TILE
-    return _encode(pixels, f"The input image: {sample_name(layer, sample)}", lossless=small)
+    return encode_picture(pixels, f"The input image: {sample_name(layer, sample)}", lossless=small)
 
 
 def _most_changed(layer: Layer, *, ends: tuple[int, int]) -> list[int]:
@@ -235,7 +235,7 @@ def _greatest(tile: Tiles) -> float:
     return float(finite.max()) if finite.size else float("nan")
 
 
-def _encode(pixels: Pixels, alt: str, *, lossless: bool = True) -> Picture:
+def encode_picture(pixels: Pixels, alt: str, *, lossless: bool = True) -> Picture:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, format="webp", lossless=lossless, quality=80, method=6)
     uri = "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode("ascii")

@@ -7,16 +7,30 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.cluster import KMeans
 
-from ...analysis import Clusters, Embedding, History, Reducer, ResultCache, Scores, analyze, representatives
+from ...analysis import (
+    Clusters,
+    Embedding,
+    History,
+    NoiseFloor,
+    Reducer,
+    ResultCache,
+    Scores,
+    analyze,
+    noise_floor,
+    representatives,
+    track,
+)
 from ...plot.drawing import cluster_palette, sample_name, snapshot_table, snapshot_titles
 from ...store import Layer
-from ...vectors import Vectors
+from ...vectors import Scaling, Vectors
 
 Announce = Callable[[str], None]
 
 ROWS_PER_SNAPSHOT, ROWS_IN_ALL = 2048, 20_480
-STAGES = 5
+N_SPLITS = 9
+STAGES = 6
 
 
 @dataclass(frozen=True)
@@ -37,6 +51,8 @@ class Settings:
         Memory that the principal components may take.
     snapshots : tuple of int or None
         Which snapshots; None for all.
+    scaling : {"none", "centered", "unit"}
+        What is done to each row, as of `Layer.vectors`: with ``"unit"``, clusters do not move with the scale.
     """
 
     view: str
@@ -45,6 +61,7 @@ class Settings:
     random_state: int
     max_bytes: int
     snapshots: tuple[int, ...] | None = None
+    scaling: Scaling = "none"
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +78,8 @@ class LayerContent:
         The rows that were analyzed.
     scores, embedding, clusters, history
         What the analysis returned.
+    noise_floor : NoiseFloor or None
+        How much clusters differ where nothing has changed; None where it is not available.
     """
 
     layer: Layer
@@ -70,6 +89,7 @@ class LayerContent:
     embedding: Embedding
     clusters: Clusters
     history: History
+    noise_floor: NoiseFloor | None = None
 
     @property
     def n_rows(self) -> int:
@@ -147,7 +167,7 @@ def make_layer_content(
     -------
     LayerContent
     """
-    whole = layer.vectors(settings.view, snapshots=settings.snapshots)
+    whole = layer.vectors(settings.view, snapshots=settings.snapshots, scaling=settings.scaling)
     found = analyze(
         _drawn(layer, whole, settings),
         n_clusters=settings.n_clusters,
@@ -157,6 +177,8 @@ def make_layer_content(
         cache=cache,
         announce=lambda what: announce(f"{layer.name}: {what}"),
     )
+    announce(f"{layer.name}: noise floor")
+    noise = find_noise_floor(found.vectors, found.clusters, random_state=settings.random_state, cache=cache)
     return LayerContent(
         layer=layer,
         rows_in_view=whole.rows_per_snapshot,
@@ -164,8 +186,33 @@ def make_layer_content(
         scores=found.scores,
         embedding=found.embedding,
         clusters=found.clusters,
-        history=found.history,
+        history=found.history if noise is None else track(found.clusters, noise_floor=noise),
+        noise_floor=noise,
     )
+
+
+def find_noise_floor(
+    vectors: Vectors, clusters: Clusters, *, random_state: int, cache: ResultCache | None, max_bytes: int = 1 << 28
+) -> NoiseFloor | None:
+    """Assign the rows to the centroids of a pooled k-means twice, from two halves of the probe.
+
+    None where there is nothing to be halved, or no change to be compared with it.
+    """
+    axes = vectors.feature_axes
+    halved = next((axis for axis in "nc" if axis in axes), None)
+    if halved is None or len(vectors.snapshots) < 2 or vectors.feature_shape[axes.index(halved)] < 2:
+        return None
+
+    def find() -> NoiseFloor:
+        clusterer = KMeans(clusters.n_asked or clusters.n_clusters, random_state=random_state)
+        return noise_floor(
+            vectors, clusterer, clusters=clusters, n_splits=N_SPLITS, max_bytes=max_bytes, random_state=random_state
+        )
+
+    if cache is None:
+        return find()
+    parameters = {"n_clusters": clusters.n_asked, "n_splits": N_SPLITS, "random_state": random_state}
+    return cache.use(find, NoiseFloor, verb="noise_floor", vectors=vectors, parameters=parameters)
 
 
 def _drawn(layer: Layer, whole: Vectors, settings: Settings) -> Vectors:
@@ -178,5 +225,9 @@ def _drawn(layer: Layer, whole: Vectors, settings: Settings) -> Vectors:
     if whole.rows_per_snapshot <= fits:
         return whole
     return layer.vectors(
-        settings.view, snapshots=settings.snapshots, n_rows=max(4, fits), random_state=settings.random_state
+        settings.view,
+        snapshots=settings.snapshots,
+        n_rows=max(4, fits),
+        scaling=settings.scaling,
+        random_state=settings.random_state,
     )

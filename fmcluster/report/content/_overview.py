@@ -2,12 +2,17 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+from PIL import Image
+
 from ...analysis import Findings, ResultCache, Similarity, diagnose, similarity
+from ...analysis.diagnosis import leave_one_out_accuracy
 from ...plot.drawing import snapshot_titles
 from ...store import Run, layers_left_out, missing_snapshots
 from ._layer_content import Announce, Settings
 
 OVERALL_STAGES = 2
+MOST_IMAGES = 2000
 
 
 def missing_lines(run: Run) -> list[str]:
@@ -25,6 +30,14 @@ def diverged_lines(run: Run) -> list[str]:
     ]
 
 
+@dataclass(frozen=True)
+class PixelAccuracy:
+    """Accuracy of nearest neighbors by pixels, and what permuted labels would give."""
+
+    accuracy: float
+    chance: float
+
+
 @dataclass(frozen=True, eq=False)
 class Overview:
     """What is known of all layers together.
@@ -35,6 +48,8 @@ class Overview:
         What `diagnose` returned.
     similarity : Similarity or None
         Debiased linear CKA of all layers at all snapshots.
+    pixels : PixelAccuracy or None
+        How many images have the class of their nearest others by their pixels; None where classes are not known.
     refused : str
         Why there is neither, in words; empty where there is.
     """
@@ -42,6 +57,7 @@ class Overview:
     findings: Findings | None
     similarity: Similarity | None
     refused: str = ""
+    pixels: PixelAccuracy | None = None
 
 
 def make_overview(run: Run, settings: Settings, *, announce: Announce, cache: ResultCache | None) -> Overview:
@@ -63,7 +79,10 @@ def make_overview(run: Run, settings: Settings, *, announce: Announce, cache: Re
         if cache is None:
             findings = find()
         else:
-            said = parameters | {"left_out": run.diverged().to_dict("list")}  # which no vectors are of
+            said = parameters | {
+                "permuted": "distinctive",
+                "left_out": run.diverged().to_dict("list"),
+            }  # which no vectors are of
             findings = cache.use(find, Findings, verb="diagnose", vectors=vectors, parameters=said)
         announce("similarity of all layers")
         if cache is None:
@@ -72,4 +91,25 @@ def make_overview(run: Run, settings: Settings, *, announce: Announce, cache: Re
             compared = cache.use(compare, Similarity, verb="similarity", vectors=vectors, parameters={})
     except (ValueError, MemoryError) as error:  # what both refuse
         return Overview(None, None, str(error))
-    return Overview(findings, compared)
+    return Overview(findings, compared, pixels=pixel_accuracy(run, n_neighbors=findings.thresholds.n_neighbors))
+
+
+def pixel_accuracy(run: Run, *, n_neighbors: int, random_state: int = 0) -> PixelAccuracy | None:
+    """Ask the nearest images by pixels for an image's class, as `diagnose` asks those by a layer's answers.
+
+    Images are averaged to 32 x 32 pixels. None where the run holds no pictures, or fewer than two classes are known,
+    or there are more than 2,000 images, which `diagnose` draws from.
+    """
+    indices = run.common_samples(run.snapshots["snapshot"].tolist())
+    if "label" not in run.samples or not 2 < len(indices) <= MOST_IMAGES or run.display(int(indices[0])) is None:
+        return None
+    labels = run.samples["label"].reindex(indices, fill_value=-1).to_numpy(np.int64)
+    indices, labels = indices[labels >= 0], labels[labels >= 0]
+    if len(np.unique(labels)) < 2:
+        return None
+    small = [Image.fromarray(np.asarray(run.display(int(index)))).convert("RGB") for index in indices]
+    rows = np.stack([np.asarray(each.resize((32, 32), Image.Resampling.BOX), np.float64).ravel() for each in small])
+    accuracy, chance, _ = leave_one_out_accuracy(
+        rows @ rows.T, labels, n_neighbors=n_neighbors, random_state=random_state
+    )
+    return PixelAccuracy(accuracy, chance)

@@ -1,10 +1,10 @@
 """The tables of the page."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from ...analysis import NOISE
 from ...plot.drawing import cluster_name
 from ._layer_content import LayerContent
 
@@ -41,11 +41,44 @@ class ClusterRow:
 
 
 @dataclass(frozen=True)
+class Moved:
+    """How many rows changed cluster, and how many seem to where nothing changed.
+
+    Attributes
+    ----------
+    share : float
+        Of the rows.
+    noise_floor, limit : float
+        The share that two halves of the probe give to different clusters: the mean over ways to halve it, and the
+        largest; NaN where not available.
+    """
+
+    share: float
+    noise_floor: float
+    limit: float
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it is more than any halving of the probe gives; not where no noise floor is known."""
+        return bool(self.share > self.limit)
+
+    @property
+    def noise_floor_text(self) -> str:
+        """The noise floor, in words."""
+        if np.isnan(self.limit):
+            return "noise floor not available"
+        low, high, share = (f"{value:.0%}" for value in (self.noise_floor, self.limit, self.share))
+        if share == high and self.share != self.limit:
+            low, high = f"{self.noise_floor:.1%}", f"{self.limit:.1%} against {self.share:.1%}"
+        return f"noise floor {low}, at most {high}"
+
+
+@dataclass(frozen=True)
 class Step:
-    """From one snapshot to the next: `title` and the share of rows that changed cluster, None where unknown."""
+    """From one snapshot to the next: `title` and the rows that changed cluster, None where unknown."""
 
     title: str
-    churn: float | None
+    moved: Moved | None
 
 
 def cluster_rows(content: LayerContent) -> list[ClusterRow]:
@@ -72,25 +105,26 @@ def cluster_rows(content: LayerContent) -> list[ClusterRow]:
 
 
 def steps(content: LayerContent) -> list[Step]:
-    """Return each step with its churn."""
-    table = content.history.steps
-    churn = dict(zip(table["to_snapshot"].tolist(), table["churn"].tolist(), strict=True))
-    snapshots = content.history.sizes.index.tolist()
-    shares = [churn.get(snapshot) for snapshot in snapshots[1:]]
-    return [
-        Step(title, None if share is None or np.isnan(share) else float(share))
-        for title, share in zip(content.titles[1:], shares, strict=True)
-    ]
+    """Return each step with its churn, and its noise floor."""
+    table = content.history.steps.set_index("to_snapshot")
+    found = []
+    for title, snapshot in zip(content.titles[1:], content.history.sizes.index.tolist()[1:], strict=True):
+        known = snapshot in table.index and not np.isnan(table.loc[snapshot, "churn"])
+        columns = ["churn", "churn_noise_floor", "churn_noise_floor_limit"]
+        found.append(Step(title, Moved(*table.loc[snapshot, columns].astype(float)) if known else None))
+    return found
 
 
-def moved_overall(content: LayerContent) -> float:
-    """Return the share of rows whose cluster at the last snapshot is another than at the first."""
-    return float((content.labels[0] != content.labels[-1]).mean())
+def moved_overall(content: LayerContent) -> Moved:
+    """Return the share of rows whose cluster at the last snapshot is another than at the first, and its noise floor.
 
-
-def where_it_moved(rows: Sequence[tuple[str, float]]) -> str:
-    """Say in which layer most changed and in which least; `rows` has each layer's name and share."""
-    most, least = max(rows, key=lambda row: row[1]), min(rows, key=lambda row: row[1])
-    if len(rows) < 2 or most[1] == least[1]:
-        return ""
-    return f"{most[0]} was reorganized most ({most[1]:.0%}), {least[0]} least ({least[1]:.0%})"
+    Rows that are noise at either, which are in no cluster, are left out.
+    """
+    first, last = content.labels[0], content.labels[-1]
+    known = (first != NOISE) & (last != NOISE)
+    share = float((first[known] != last[known]).mean()) if known.any() else float("nan")
+    if content.noise_floor is None:
+        return Moved(share, float("nan"), float("nan"))
+    ends = content.vectors.snapshots[0], content.vectors.snapshots[-1]
+    mean, limit = content.noise_floor.between(*ends)[:, 0].tolist()
+    return Moved(share, mean, limit)

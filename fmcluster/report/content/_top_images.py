@@ -14,7 +14,7 @@ from ...analysis import ResultCache, TopImages, relative_centers, top_images
 from ...store import Run
 from ._layer_content import LayerContent
 
-PER_CHANNEL = 4
+PER_CHANNEL = 8
 SIDE, ACROSS, MOST = 56, 16, 800
 
 Shown = list[list[list[float | int | None]]]  # row, rank: sample, and where in it
@@ -59,7 +59,7 @@ class Thumbnails:
 def find_top_images(content: LayerContent, *, cache: ResultCache | None, max_bytes: int) -> list[ShownImages]:
     """Return the images of each row.
 
-    Of a channel, the strongest four at the first and at the last snapshot; of a row that is of one image, that image,
+    Of a channel, the first eight at the first and at the last snapshot; of a row that is of one image, that image,
     and where in it the row is.
     """
     identity = content.scores.identity
@@ -78,23 +78,7 @@ def find_top_images(content: LayerContent, *, cache: ResultCache | None, max_byt
 
 def _of_channels(content: LayerContent, *, cache: ResultCache | None, max_bytes: int) -> list[ShownImages]:
     layer = content.layer
-    every = content.vectors.snapshots
-    ends = sorted({every[0], every[-1]})
-
-    def find() -> TopImages:
-        return top_images(layer, k=PER_CHANNEL, snapshots=ends, max_bytes=max_bytes)
-
-    found = (
-        find()
-        if cache is None
-        else cache.use(
-            find,
-            TopImages,
-            verb="top_images",
-            vectors=layer.vectors("sample", snapshots=ends),
-            parameters={"k": PER_CHANNEL},
-        )
-    )
+    found = top_images_of(content, cache=cache, max_bytes=max_bytes)
     # rows of the content are all channels, or some of them drawn
     rows = content.scores.rows["channel"].to_numpy()[: content.n_rows]
     indices = [layer.channels.tolist().index(channel) for channel in rows.tolist()]
@@ -113,6 +97,20 @@ def _of_channels(content: LayerContent, *, cache: ResultCache | None, max_bytes:
         )
         for title, samples, fractions in zip(titles, found.samples, found.fractions, strict=False)
     ]
+
+
+def top_images_of(content: LayerContent, *, cache: ResultCache | None, max_bytes: int) -> TopImages:
+    """Return the top images of each channel of the layer, at the first and the last snapshot."""
+    layer, every = content.layer, content.vectors.snapshots
+    ends = sorted({every[0], every[-1]})
+
+    def find() -> TopImages:
+        return top_images(layer, k=PER_CHANNEL, snapshots=ends, max_bytes=max_bytes)
+
+    if cache is None:
+        return find()
+    vectors = layer.vectors("sample", snapshots=ends)
+    return cache.use(find, TopImages, verb="top_images", vectors=vectors, parameters={"k": PER_CHANNEL})
 
 
 def _share(value: float) -> float | None:

@@ -9,6 +9,7 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
 from fmcluster.analysis import cluster, pca, track
+from fmcluster.analysis.tracking._matched import draw_groups, draw_halves
 from fmcluster.analysis.tracking._noise_floor import NoiseFloor, SomeChannels, noise_floor
 from tests.analysis.array_source import ArraySource
 
@@ -34,7 +35,8 @@ def test_groups_that_either_half_shows_have_no_churn(view, fit, maps, vectors_of
     assert floor.frame["split"].tolist() == [0] * 3 + [1] * 3
     assert floor.fit == fit.get("fit", "epoch")
     assert floor.fit_epoch == fit.get("fit_epoch")
-    assert floor.source == ("halves of the samples" if view == "channel" else "halves of the channels")
+    how = "" if fit.get("fit") == "each" else ", assigned to the same centroids"
+    assert floor.source == ("halves of the samples" if view == "channel" else "halves of the channels") + how
 
 
 def test_rows_of_noise_have_a_floor_as_high_as_their_null(vectors_of):
@@ -60,7 +62,7 @@ def test_a_step_lies_between_its_floor_and_its_null(maps, vectors_of):
     for name in ("ari", "ami"):
         assert step[f"{name}_noise_floor"] > step[name] > step[f"{name}_null_limit"] > step[f"{name}_null"]
     assert history.steps.iloc[1]["churn"] == 0
-    assert history.noise_floor == "halves of the samples"
+    assert history.noise_floor == "halves of the samples, assigned to the same centroids"
 
 
 def test_halves_share_no_sample_and_no_channel(maps, vectors_of):
@@ -72,10 +74,48 @@ def test_halves_share_no_sample_and_no_channel(maps, vectors_of):
             return super().read_feature_maps(snapshot=snapshot, samples=samples, channels=channels, rows=rows)
 
     vectors = replace(vectors_of(maps), source=Watching(maps))
-    noise_floor(vectors, KMeans(2, random_state=0), n_splits=1)
+    noise_floor(vectors, KMeans(2, random_state=0), fit="each", n_splits=1)
     one, other = sorted(set(seen))
     assert len(one) == len(other) == 12
     assert sorted(one + other) == list(range(24))
+
+
+@pytest.mark.parametrize(("view", "axis"), [("channel", 0), ("sample", 1), ("position", 1)])
+@pytest.mark.parametrize("options", [{}, {"fit_epoch": 1}], ids=str)
+@pytest.mark.parametrize("scaling", ["none", "unit"])
+def test_both_halves_are_assigned_to_the_same_centroids(view, axis, options, scaling, vectors_of):
+    """Against distances in float64, of the very halves that were drawn."""
+    maps = np.random.default_rng(5).standard_normal((3, 18, 14, 3, 3)).astype(np.float32)
+    vectors = vectors_of(maps, view, scaling=scaling)
+    clusterer = KMeans(3, random_state=0, n_init=2)
+    clusters = cluster(pca(vectors), clusterer, **options)
+    found = noise_floor(vectors, clusterer, clusters=clusters, n_splits=35, max_bytes=1 << 20, **options)
+    rows = vectors.to_numpy().astype(np.float64)
+    fitted = (clusters.rows["snapshot"] == 1).to_numpy() if options else np.ones(len(rows), bool)
+    centers = np.stack([rows[fitted & (clusters.labels == name)].mean(axis=0) for name in clusters.names])
+    group_of = draw_groups((18, 14)[axis], n_groups=8, random_state=0)
+    of_feature = {"channel": np.repeat(group_of, 9), "sample": np.repeat(group_of, 9), "position": group_of}[view]
+    expected = []
+    for pair in draw_halves(8, n_splits=35, random_state=0):
+        assert sorted(pair[0] + pair[1]) == list(range(8))
+        one, other = (
+            ((rows[:, None, chosen] - centers[None][:, :, chosen]) ** 2).sum(axis=2).argmin(axis=1).reshape(3, -1)
+            for chosen in (np.isin(of_feature, half) for half in pair)
+        )
+        expected += (one != other).mean(axis=1).tolist()
+    np.testing.assert_allclose(found.frame["churn"], expected, atol=2.5 / len(rows))
+    assert found.frame["churn"].mean() == pytest.approx(np.mean(expected), abs=1e-3)
+    steps = track(clusters, noise_floor=found).steps
+    of_split = found.frame[found.frame["snapshot"] < 2].groupby("split")["churn"].mean()
+    assert steps["churn_noise_floor"].iloc[0] == pytest.approx(of_split.mean())
+    assert steps["churn_noise_floor_limit"].iloc[0] == of_split.max()
+
+
+def test_clusters_of_other_rows_have_no_noise_floor_here(maps, vectors_of):
+    clusterer = KMeans(2, random_state=0)
+    clusters = cluster(pca(vectors_of(maps, "sample")), clusterer)
+    with pytest.raises(ValueError, match="the clusters are of 72 rows of the sample view of conv; expected those of"):
+        noise_floor(vectors_of(maps), clusterer, clusters=clusters)
 
 
 def test_some_channels_are_read_as_they_lie(maps):

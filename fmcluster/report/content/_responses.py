@@ -1,0 +1,175 @@
+"""Channels that changed what they respond to most: their top images then and now, beside what chance gives."""
+
+from dataclasses import dataclass
+from math import comb
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ...analysis import TopImages
+from ...plot.drawing import class_title
+from ...store import Run
+from ._feature_maps import Picture
+from ._image_strips import image_strip
+
+SHOWN = 3
+_NONE = -1
+_FEW_POSITIONS = 16
+
+Labels = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ChangedChannel:
+    """One channel: its top images then and now, and what they say; not escaped."""
+
+    channel: int
+    text: str
+    then: Picture | None
+    now: Picture | None
+
+
+@dataclass(frozen=True)
+class Responses:
+    """What the channels of a layer respond to.
+
+    Attributes
+    ----------
+    layer : str
+        The layer.
+    sentences : tuple of str
+        Over all channels, with the chance level; not escaped.
+    titles : tuple of str
+        The two snapshots.
+    channels : tuple of ChangedChannel
+        Those whose top images came to be of one class most, or, without classes, were exchanged most.
+    """
+
+    layer: str
+    sentences: tuple[str, ...]
+    titles: tuple[str, str]
+    channels: tuple[ChangedChannel, ...]
+
+
+def find_responses(run: Run, found: TopImages, *, titles: tuple[str, str]) -> Responses | None:
+    """Compare the top images at the first and the last snapshot; None where no channel has a full list at both.
+
+    Parameters
+    ----------
+    run : Run
+        For pictures and classes.
+    found : TopImages
+        Of one layer at two snapshots.
+    titles : tuple of str
+        Their names.
+    """
+    if len(found.snapshots) < 2 or found.samples.shape[2] < 2:
+        return None
+    then, now = found.samples[0], found.samples[-1]
+    full = (then != _NONE).all(axis=1) & (now != _NONE).all(axis=1)
+    if not full.any():
+        return None
+    k = found.k
+    kept = np.array([len(set(a.tolist()) & set(b.tolist())) for a, b in zip(then, now, strict=True)])
+    chance = k * k / found.n_samples
+    numbers = found.channels["channel"].to_numpy()[: len(kept)]
+    lines = [
+        f"Of their {k} top images, the {full.sum()} channels of {found.layer} that respond at both kept "
+        f"{kept[full].mean():.1f} (by chance {chance:.1f})"
+    ]
+    labels = _labels(run, found)
+    if labels is None:
+        order = np.lexsort((-found.values[-1].mean(axis=1), kept))
+        chosen = [index for index in order.tolist() if full[index]][:SHOWN]
+        texts = {index: _kept(kept[index], chance) for index in chosen}
+    else:
+        share_then, class_then = _most_frequent(labels, then)
+        share_now, class_now = _most_frequent(labels, now)
+        pure = [int((full & (share == k)).sum()) for share in (share_then, share_now)]
+        expected = full.sum() * chance_of_one_class(labels.tolist(), k)
+        lines.append(
+            f"those of {pure[1]} channels are all of one class at {titles[1]}, {pure[0]} at {titles[0]} "
+            f"({change_by_chance(expected)} by chance)"
+        )
+        gained = np.where(full, share_now - share_then, -k)
+        strength = found.values[-1].min(axis=1)
+        order = np.lexsort((-strength, kept, -gained))
+        chosen = [index for index in order.tolist() if full[index]][:SHOWN]
+        texts = {
+            index: f"class {_name(run, class_now[index])} in {share_now[index]} of {k}, before class "
+            f"{_name(run, class_then[index])} in {share_then[index]}; {_kept(kept[index], chance)}"
+            for index in chosen
+        }
+    # of a map of a few positions, which of them says nothing of where in an image
+    _, height, width = run[found.layer].feature_map_shape
+    rings = found.fractions if height * width >= _FEW_POSITIONS else np.full_like(found.fractions, np.nan)
+    return Responses(
+        layer=found.layer,
+        sentences=("; ".join(lines) + ".",),
+        titles=titles,
+        channels=tuple(
+            ChangedChannel(
+                channel=int(numbers[index]),
+                text=texts[index],
+                then=image_strip(run, then[index], rings[0, index], what=f"top images at {titles[0]}"),
+                now=image_strip(run, now[index], rings[-1, index], what=f"top images at {titles[1]}"),
+            )
+            for index in chosen
+        ),
+    )
+
+
+def chance_of_one_class(labels: npt.ArrayLike, k: int) -> float:
+    """Return how probable it is that k images, drawn at random without putting back, are all of one class.
+
+    Parameters
+    ----------
+    labels : ndarray of int64
+        The class of each image.
+    k : int
+        How many are drawn.
+
+    Examples
+    --------
+    >>> chance_of_one_class(np.array([0, 0, 1, 1]), 2)  # of six pairs, two are of one class
+    0.3333333333333333
+    """
+    _, counts = np.unique(labels, return_counts=True)
+    return sum(comb(int(count), k) for count in counts) / comb(int(counts.sum()), k)
+
+
+def change_by_chance(expected: float) -> str:
+    """Write how many are expected by chance.
+
+    Examples
+    --------
+    >>> change_by_chance(0.004), change_by_chance(1.36), change_by_chance(17.2)
+    ('fewer than 0.1', '1.4', '17')
+    """
+    return "fewer than 0.1" if expected < 0.1 else f"{expected:.1f}" if expected < 10 else f"{expected:.0f}"
+
+
+def _labels(run: Run, found: TopImages) -> "pd.Series[int] | None":
+    """Return the class of each image that was looked at, by index; None unless all are known, of several classes."""
+    if "label" not in run.samples:
+        return None
+    looked_at = run.common_samples(found.snapshots["snapshot"].tolist())
+    labels = run.samples["label"].reindex(looked_at, fill_value=-1)
+    return labels if (labels >= 0).all() and labels.nunique() > 1 else None
+
+
+def _most_frequent(labels: "pd.Series[int]", samples: Labels) -> tuple[Labels, Labels]:
+    """Return for each row of samples how many are of the class that most are of, and which class that is."""
+    classes = np.unique(labels)
+    of = labels.reindex(samples.ravel(), fill_value=_NONE).to_numpy().reshape(samples.shape)
+    counts = (of[:, :, None] == classes).sum(axis=1)
+    return counts.max(axis=1), classes[counts.argmax(axis=1)]
+
+
+def _kept(kept: int, chance: float) -> str:
+    return f"{kept} kept (by chance {chance:.1f})"
+
+
+def _name(run: Run, label: int) -> str:
+    return class_title(run.classes[label]) if 0 <= label < len(run.classes) else str(label)

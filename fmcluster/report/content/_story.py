@@ -1,0 +1,41 @@
+"""The whole run in one sentence: what the network started from, what it was trained on, and what became of it."""
+
+from ...plot.drawing import metric_title, recorded_metrics
+from ...store import Run
+
+
+def story_line(run: Run) -> str:
+    """Say in one sentence, from provenance and metrics, what was trained on what, how long, and with which result.
+
+    What is said of start and data comes from the notes of the recording, ``notes={"model": ..., "start": ...,
+    "data": ...}``; what is missing there is left out.
+    """
+    notes = run.provenance[-1].get("notes") or {}
+    start, data = (str(notes.get(name) or "") for name in ("start", "data"))
+    model = model_name(run)
+    who = f"{model}, {start}," if start else model
+    table = run.snapshots
+    epochs, steps = int(table["epoch"].max()), int(table["step"].max())
+    length = f"{epochs} epoch{'s' if epochs != 1 else ''}" if epochs else f"{steps} optimizer steps"
+    trained = f"was trained on {data} for {length}" if data else f"was trained for {length}"
+    if len(run) == 1:
+        trained = f"was to be trained on {data}" if data else "was recorded once"
+    return f"{who} {trained}{_result(run)}."
+
+
+def model_name(run: Run) -> str:
+    """Return what the notes call the model, or its class."""
+    session = run.provenance[-1]
+    return str((session.get("notes") or {}).get("model") or str(session["model"]).rpartition(".")[2])
+
+
+def _result(run: Run) -> str:
+    metrics = run.metrics
+    names = recorded_metrics(metrics)
+    column = next((name for name in names if metric_title(name)[1]), names[0] if names else None)
+    if column is None:
+        return ""
+    values = metrics[column].dropna()
+    title, share = metric_title(column)
+    first, last = (f"{value:.1%}" if share else f"{value:.4g}" for value in (values.iloc[0], values.iloc[-1]))
+    return f": {title} {last}" if len(values) < 2 else f": {title} went from {first} to {last}"
