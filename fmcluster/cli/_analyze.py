@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ._app import console, frame_table, say
-from ._options import Layers, NumberOfClusters, RandomState, Rows, RunPath, View, wanted_layers
+from ._options import Layers, NumberOfClusters, RandomState, Rows, RunPath, View, local_output, wanted_layers
 from ._write_tables import write_tables
 
 if TYPE_CHECKING:
@@ -27,7 +27,10 @@ def analyze(
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--output", help="Folder for the tables, of several layers a folder each; beside the run by default."
+            "-o",
+            "--output",
+            callback=local_output,
+            help="Folder for the tables, of several layers a folder each; beside the run by default.",
         ),
     ] = None,
 ) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ._app import console, say
-from ._options import AllLayers, RandomState, RunPath, matching_layers
+from ._options import AllLayers, RandomState, RunPath, local_output, matching_layers
 
 PICTURES = (".png", ".svg", ".pdf")
 
@@ -15,7 +15,10 @@ def compare(
     run: RunPath,
     others: Annotated[list[str], typer.Argument(help="The runs to compare it with, of the same probe set.")],
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="An .html page, or a picture alone: .png, .svg or .pdf.")
+        Path,
+        typer.Option(
+            "-o", "--output", callback=local_output, help="An .html page, or a picture alone: .png, .svg or .pdf."
+        ),
     ] = Path("comparison.html"),
     layers: AllLayers = None,
     random_state: RandomState = 0,

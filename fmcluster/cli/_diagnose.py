@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ._app import console, frame_table, say
-from ._options import AllLayers, RandomState, RunPath, matching_layers
+from ._options import AllLayers, RandomState, RunPath, local_output, matching_layers
 from ._write_tables import write_tables
 
 
@@ -14,7 +14,9 @@ def diagnose(
     run: RunPath,
     layers: AllLayers = None,
     random_state: RandomState = 0,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for the tables, as CSV.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", callback=local_output, help="Folder for the tables, as CSV.")
+    ] = None,
 ) -> None:
     """Find layers that converged, and channels that are dead, duplicate or drifting; print the advice that follows."""
     from ..store import open_run

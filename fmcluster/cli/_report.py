@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ._app import report_progress, say
-from ._options import NumberOfClusters, RandomState, RunPath, SomeLayers, View, matching_layers
+from ._options import NumberOfClusters, RandomState, RunPath, SomeLayers, View, local_output, matching_layers
 
 if TYPE_CHECKING:
     from ..store import Run
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 def report(
     run: RunPath,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The HTML file to write.")] = Path("report.html"),
+    output: Annotated[
+        Path, typer.Option("-o", "--output", callback=local_output, help="The HTML file to write.")
+    ] = Path("report.html"),
     layers: SomeLayers = None,
     view: View = "channel",
     sample: Annotated[

@@ -33,6 +33,7 @@ from ._format import (
     metric_path,
     statistics_path,
 )
+from ._local_path import local_path
 from ._lock import take_lock
 from ._loss_scale import check_loss_scale
 from ._metadata import UNFINISHED, root_metadata
@@ -68,6 +69,8 @@ class RunWriter:
 
     Raises
     ------
+    ValueError
+        For a URL.
     FileExistsError
         With "x", where something exists at `path`; with "w", where it is not a run.
     StoreError
@@ -75,7 +78,7 @@ class RunWriter:
     """
 
     def __init__(self, path: str | Path, *, mode: Mode = "x") -> None:
-        self.path = Path(path)
+        self.path = local_path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         lock = take_lock(self.path)
         if lock is None:
