@@ -163,11 +163,11 @@ class StoredArray:
         return np.asarray(array_in_memory(self.array, files)[slices])
 
     def _source(self, key: str, *, asked: float) -> Path | bytes | RemoteFile:
-        """Return where to read a share of a shard from; of one that is not on this machine, half comes in one piece."""
+        """Return where to read a share of a shard from; more than half of a remote one comes in one piece."""
         if self._folder is not None:
             return self._folder / key
         size = stored_bytes(self.array, key)
-        if asked >= 0.5 or size > MOST_BYTES:  # too large is an error there
+        if asked > 0.5 or size > MOST_BYTES:  # too large is an error there
             return self._content(key)
         return RemoteFile(self.array.store, f"{self.array.path}/{key}", size=size)
 
