@@ -120,6 +120,8 @@ def _divide(
     block = min(max(most, whole[0]), room // copies)
     if block >= max(least, whole[0]):
         return block, 0
+    if not whole[0]:
+        return (block, 0) if at_any_price and block >= least else None
     small = max(least, min(_TILE_BLOCK_BYTES, room // (2 * copies)))
     tile = room - copies * small
     if tile >= whole[1] + _READ_BYTES:
