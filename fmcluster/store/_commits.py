@@ -48,9 +48,15 @@ class Commits:
         StoreError
             Where the snapshot's checksums are not those that were committed.
         """
+        return self.files(snapshot).get(path, {}).get(key)
+
+    def files(self, snapshot: int | None) -> Files:
+        """Return all files of a snapshot, or with None those of arrays without an axis of snapshots; see `at`."""
+        if snapshot is None:
+            return self._constant
         if snapshot not in self._known:
             self._known[snapshot] = self._read(snapshot)
-        return self._known[snapshot].get(path, {}).get(key)
+        return self._known[snapshot]
 
     def _read(self, snapshot: int) -> Files:
         name = f"{CHECKSUMS}/{chunk_key(snapshot)}"

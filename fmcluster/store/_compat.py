@@ -6,6 +6,7 @@
 reads whole files. Parts of shards are read by `read_shard`; zarr's own pipeline reads the rest.
 """
 
+import os
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, StorePath
 
 from ..errors import StoreError
+from ._disk import walk
 
 # zarr's settings are global: two threads that change and restore them at once would leave them changed
 _SETTINGS = RLock()
@@ -133,6 +135,18 @@ def stored_bytes(array: zarr.Array[Any], key: str) -> int:
         return sync(array.store.getsize(f"{array.path}/{key}"))
     except FileNotFoundError:
         return 0
+
+
+def list_files(store: Store) -> dict[str, int]:
+    """Return the names and sizes of all files of a store, in one listing; links are none."""
+    if isinstance(store, LocalStore):
+        found = (entry for entry in walk(store.root) if entry.is_file(follow_symlinks=False))
+        start = len(str(store.root)) + 1
+        return {entry.path[start:].replace(os.sep, "/"): entry.stat(follow_symlinks=False).st_size for entry in found}
+    assert isinstance(store, FsspecStore)
+    listed = sync(store.fs._find(store.path, detail=True))
+    start = len(store.path.rstrip("/")) + 1
+    return {name[start:]: int(about["size"]) for name, about in listed.items()}
 
 
 def _size(file: Path) -> int:

@@ -18,7 +18,7 @@ from ._check_root import check_no_links
 from ._checksums import checksum_of, encode_files, record_digest
 from ._committed_root import committed_root
 from ._create import Mode, create_array, create_arrays, create_weights, prepare_folder
-from ._disk import flush, replace_file
+from ._disk import flush_below, replace_file, walk
 from ._format import (
     CHECKSUMS,
     KEY,
@@ -158,8 +158,9 @@ class RunWriter:
 
     def tidy(self) -> None:
         """Remove what an earlier session left uncommitted, once it is known that this one goes on with its run."""
-        for file in filter(Path.is_file, self.path.rglob("*.partial")):  # a layer may be called so, too
-            file.unlink()
+        for entry in list(walk(self.path)):
+            if entry.name.endswith(".partial") and entry.is_file():  # a layer may be called so, too
+                Path(entry.path).unlink()
         self._nodes.remove_from(self.n_snapshots)
         self._nodes.catch_up()
 
@@ -210,7 +211,7 @@ class RunWriter:
         box = slice(offset, offset + len(values))
         array.with_config({"write_empty_chunks": True})[box] = values
         written = [self.path / path / key for key in chunk_keys(array, box)]
-        flush([*written, self.path / path])
+        flush_below(self.path, [*written, self.path / path])
         self._nodes.vouch_for(path, written)
 
     def write(
@@ -355,8 +356,9 @@ class RunWriter:
         return path
 
     def _flush_snapshot(self, snapshot: int, index: npt.NDArray[np.int64]) -> str:
-        """Flush a snapshot's files, and then their checksums; return the digest of these."""
+        """Write the checksums of a snapshot's files, flush them all; return the digest of the checksums."""
         files: dict[str, dict[str, str]] = {}
+        unflushed = []
         for path in sorted(set(self._nodes.over_time()) - {CHECKSUMS}):
             folder = self.path / path
             if holds_feature_maps(path):
@@ -368,12 +370,12 @@ class RunWriter:
                 written = [
                     folder / key for key in keys if (folder / key).exists()
                 ]  # of fill values, no file is written
-                flush(written)
+                unflushed += written
                 files[path] = {file.name: checksum_of(file) for file in written}
-            flush([folder])
+            unflushed.append(folder)
         self._growing(CHECKSUMS)[snapshot] = encode_files(files)
         record = self.path / CHECKSUMS / chunk_key(snapshot)
-        flush([record, record.parent])
+        flush_below(self.path, [*unflushed, record, record.parent])
         return record_digest(record.read_bytes())
 
     def replace_root(self) -> None:
