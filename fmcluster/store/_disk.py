@@ -4,13 +4,15 @@ import ctypes
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
 # Local file systems, by their number (statfs(2)), that write all they hold when asked to once. Of others, such as NFS
 # and those in user space, files are flushed one by one: their servers promise something for a file alone.
 _KNOWN = {0xEF53, 0x58465342, 0x9123683E, 0x794C7630, 0x01021994, 0xF2F52010, 0x2FC12FC1}
+# ext4 (unless it is mounted with noauto_da_alloc), btrfs, tmpfs, ZFS
+_ORDERED = {0xEF53, 0x9123683E, 0x01021994, 0x2FC12FC1}
 _REPORTS_ERRORS = (5, 8)  # the kernel since which syncfs says that writing failed
 
 
@@ -25,17 +27,16 @@ def replace_file(path: Path, content: bytes) -> None:
     flush([path.parent])
 
 
-def replace_files(contents: Mapping[Path, bytes], *, below: Path) -> None:
-    """Put each content at its path, as `replace_file` does, all below a folder: the disk is waited for once.
+def replace_unawaited(path: Path, content: bytes) -> None:
+    """Do as `replace_file` does, but wait for the disk only where the file could else be neither the old nor the new.
 
-    A machine that loses power may then have some of the old files and some of the new ones.
+    For what may be the old one after a loss of power.
     """
-    partials = {path.with_name(f"{path.name}.partial"): path for path in contents}
-    for partial, path in partials.items():
-        partial.write_bytes(contents[path])
-    flush_below(below, partials)
-    for partial, path in partials.items():
-        partial.replace(path)
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_bytes(content)
+    if not orders_renames(path.parent):
+        flush([partial])
+    partial.replace(path)
 
 
 def walk(folder: str | os.PathLike[str]) -> Iterator[os.DirEntry[str]]:
@@ -69,13 +70,20 @@ def flush(paths: Iterable[Path]) -> None:
 
 def flushes_at_once(folder: Path) -> bool:
     """Whether `flush_below` takes one call there, so that files need not be flushed as they are written."""
-    system = _system()
-    if system is None:
-        return False
-    about = ctypes.create_string_buffer(512)
-    if system.statfs(os.fsencode(folder), about):
-        return False
-    return int.from_bytes(about.raw[: ctypes.sizeof(ctypes.c_long)], sys.byteorder) & 0xFFFFFFFF in _KNOWN
+    return _kind_of(folder) in _KNOWN
+
+
+def orders_renames(folder: Path) -> bool:
+    """Whether a file that replaces another is on the disk before its new name is, without being flushed."""
+    return _kind_of(folder) in _ORDERED
+
+
+def _kind_of(folder: Path) -> int | None:
+    """Return the number of a folder's file system; None where it is not known."""
+    system, about = _system(), ctypes.create_string_buffer(512)
+    if system is None or system.statfs(os.fsencode(folder), about):
+        return None
+    return int.from_bytes(about.raw[: ctypes.sizeof(ctypes.c_long)], sys.byteorder) & 0xFFFFFFFF
 
 
 def _flush_file_system(folder: Path) -> None:

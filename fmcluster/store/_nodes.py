@@ -10,7 +10,7 @@ import zarr
 
 from ._checksums import checksum_of
 from ._compat import array_from_metadata
-from ._disk import flush_below, replace_files
+from ._disk import flush_below, replace_unawaited
 
 Node = dict[str, Any]
 
@@ -102,11 +102,8 @@ class Nodes:
 
     def catch_up(self) -> None:
         """Bring each array's own metadata to the committed number of snapshots, for readers that open it by itself."""
-        contents = {
-            self._run / path / "zarr.json": json.dumps(node, indent=1).encode()
-            for path, node in self.over_time().items()
-        }
-        replace_files(contents, below=self._run)
+        for path, node in self.over_time().items():
+            replace_unawaited(self._run / path / "zarr.json", json.dumps(node, indent=1).encode())
 
     def remove_from(self, snapshot: int) -> None:
         """Remove the files of a snapshot and of those after it."""

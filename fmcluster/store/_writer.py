@@ -103,6 +103,7 @@ class RunWriter:
         self.attributes = root["attributes"][KEY]
         check_no_links(self.path)
         self._nodes.resume(root["consolidated_metadata"]["metadata"], self.attributes["constant"])
+        self._remove_partial()  # metadata that was being replaced, also where nothing is left to record
 
     @property
     def n_snapshots(self) -> int:
@@ -158,9 +159,7 @@ class RunWriter:
 
     def tidy(self) -> None:
         """Remove what an earlier session left uncommitted, once it is known that this one goes on with its run."""
-        for entry in list(walk(self.path)):
-            if entry.name.endswith(".partial") and entry.is_file():  # a layer may be called so, too
-                Path(entry.path).unlink()
+        self._remove_partial()
         self._nodes.remove_from(self.n_snapshots)
         self._nodes.catch_up()
 
@@ -334,6 +333,11 @@ class RunWriter:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _remove_partial(self) -> None:
+        for entry in list(walk(self.path)):
+            if entry.name.endswith(".partial") and entry.is_file():  # a layer may be called so, too
+                Path(entry.path).unlink()
 
     def _root(self) -> zarr.Group:
         return zarr.open_group(self.path, mode="r+", use_consolidated=False)

@@ -121,7 +121,7 @@ def test_killed_twice(
     )
     check_reader(path, 2, contents)
     flush = "syncfs" if any(kind == "syncfs" for _, kind, _ in moments) else "fsync"
-    for kill_at in (("rename", 1), (flush, 1), ("torn shard", 2), ("truncate", 3), ("torn chunk", 4)):
+    for kill_at in (("rename", 1), (flush, 0), ("torn shard", 2), ("truncate", 3), ("torn chunk", 4)):
         assert killed_writer(path, mode="a", kill_at=kill_at)["signal"] == -9
         check_reader(path, 2, contents)
     contents.record(path, mode="a")
