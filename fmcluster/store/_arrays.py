@@ -17,7 +17,7 @@ from zarr.storage import LocalStore
 from ..errors import StoreError
 from ..vectors import new_block
 from ._checksums import check_identity
-from ._compat import array_in_memory, padded_array, read_bytes, stored_bytes
+from ._compat import array_in_memory, padded_array, read_bytes, require_folder, stored_bytes
 from ._remote_file import RemoteFile
 from ._shards import HEADER, ShardLayout, check_frame, check_frames, read_shard, shard_layout
 
@@ -185,6 +185,7 @@ class StoredArray:
         """Raise `StoreError` where a file is not there though it was committed, or is though it was not."""
         committed, size = self._checksums(key) is not None, stored_bytes(self.array, key)
         if committed and not size:
+            require_folder(self.array.store)
             found = "is missing or empty, though it was committed"
         elif size and not committed:
             found = "is there, though no commit vouches for it"

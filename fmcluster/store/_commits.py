@@ -10,7 +10,7 @@ from ..errors import StoreError
 from ._arrays import chunk_key
 from ._check_root import LARGEST
 from ._checksums import Files, checksum_at_end, record_digest
-from ._compat import read_bytes
+from ._compat import read_bytes, require_folder
 from ._format import CHECKSUMS
 
 
@@ -61,6 +61,8 @@ class Commits:
     def _read(self, snapshot: int) -> Files:
         name = f"{CHECKSUMS}/{chunk_key(snapshot)}"
         record = read_bytes(self._store, name, at_most=LARGEST) or b""
+        if not record:
+            require_folder(self._store)
         if record_digest(record) != self._commits[snapshot]["checksums"]:
             raise StoreError(
                 f"{self._run} is damaged: {name} is {'not the file that was committed' if record else 'missing'}. It "

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from ...vectors import Matrix, RowPart, Scale, Tile, Vectors
-from .._parallel import run_each
+from .._parallel import run_each, sum_each
 from .._results import Array
 from ._plan_reading import GROUPS
 
@@ -220,10 +220,7 @@ def add_up(
         return _add_group(read, add, shape, device, True, numbered)
     size = -(-len(parts) // GROUPS)
     groups = [numbered[start : start + size] for start in range(0, len(numbered), size)]
-    total = np.zeros(shape)
-    for part in run_each(partial(_add_group, read, add, shape, device, False), groups, executor=executor):
-        total += part
-    return total
+    return sum_each(partial(_add_group, read, add, shape, device, False), groups, shape=shape, executor=executor)
 
 
 def read_ahead(blocks: Iterable[T]) -> Iterator[T]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -37,6 +38,8 @@ class Settings:
         Memory that the principal components may take.
     snapshots : tuple of int or None
         Which snapshots; None for all.
+    executor : Executor or None
+        Where the heavy work is done.
     """
 
     view: str
@@ -45,6 +48,7 @@ class Settings:
     random_state: int
     max_bytes: int
     snapshots: tuple[int, ...] | None = None
+    executor: Executor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,6 +159,7 @@ def make_layer_content(
         random_state=settings.random_state,
         max_bytes=settings.max_bytes,
         cache=cache,
+        executor=settings.executor,
         announce=lambda what: announce(f"{layer.name}: {what}"),
     )
     return LayerContent(
