@@ -37,7 +37,7 @@ def task_pca(run: Any, layer: str, view: str, max_bytes: int) -> Callable[[], An
 def task_read(run: Any, layer: str, view: str, max_bytes: int) -> Callable[[], Any]:
     """Every block that `pca` reads, by as many threads, and nothing done with it."""
     from fmcluster.analysis._parallel import own_threads, run_each
-    from fmcluster.analysis.components._gram import plan_reading
+    from fmcluster.analysis.components._plan_reading import plan_reading
 
     def work() -> dict[str, Any]:
         vectors = run[layer].vectors(view)
@@ -68,7 +68,8 @@ def task_maps(run: Any, layer: str, view: str, max_bytes: int) -> Callable[[], A
 
 def task_products(run: Any, layer: str, view: str, max_bytes: int) -> Callable[[], Any]:
     """The matrix products of that pass alone, of values that a cache holds: nothing read, nothing centered."""
-    from fmcluster.analysis.components._gram import plan_reading, product_dtype, slices
+    from fmcluster.analysis.components._gram import product_dtype, slices
+    from fmcluster.analysis.components._plan_reading import plan_reading
 
     vectors = run[layer].vectors(view)
     plan = plan_reading(vectors, n_components=50, max_bytes=max_bytes)

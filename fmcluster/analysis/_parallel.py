@@ -2,14 +2,17 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
+
+from ._results import Array
 
 Item = TypeVar("Item")
 Part = TypeVar("Part")
@@ -27,8 +30,9 @@ def run_each(
     items : iterable
         What it is called with; of an executor of processes, what can be pickled.
     executor : concurrent.futures.Executor, optional
-        Threads, processes, or a Dask client's (``client.get_executor()``); by default everything happens here. A few
-        more items than the machine has cores are under way at a time, so that what waits to be used stays small.
+        Threads, processes, or a Dask client's (``client.get_executor()``); by default everything happens here. Twice
+        as many items as the machine has cores are under way at a time, or as the cluster has threads and one more, so
+        that what waits to be used stays small.
         A memory budget is that of each worker. Matrix products of a worker take one thread: workers are what runs
         beside one another.
 
@@ -49,7 +53,7 @@ def run_each(
     waiting: deque[Future[Part]] = deque()
     work = partial(_alone, function)
     # of threads of our own no more than can be worked on: what waits is memory
-    most = executor.most if isinstance(executor, _OwnThreads) else 2 * (os.cpu_count() or 1)
+    most = executor.most if isinstance(executor, _OwnThreads) else _threads_of(executor)
     # BLAS has one number of threads for all of a process, and only one thread may set it: this one
     with threadpool_limits(1, user_api="blas"):
         try:
@@ -62,6 +66,43 @@ def run_each(
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def sum_each(
+    function: Callable[[Item], Array], items: Sequence[Item], *, shape: tuple[int, ...], executor: Executor
+) -> Array:
+    """Return the sum of ``function(item)`` over all items: ndarray of `shape`, float64.
+
+    Sums are taken in the order of the items, so that they are the same on any executor. On a Dask cluster the workers
+    add them up among themselves, and one matrix comes back.
+    """
+    client = getattr(executor, "_client", None)
+    if client is None or not items:
+        total = np.zeros(shape)
+        for part in run_each(function, items, executor=executor):
+            total += part
+        return total
+    from distributed import wait
+
+    work, most = partial(_alone, function), _threads_of(executor)
+    sums: list[Any] = []
+    for item in items:
+        if len(sums) >= most:  # what was asked for long ago is done, before more is asked for
+            wait([sums[-most]])  # type: ignore[no-untyped-call]
+        part = client.submit(work, item, pure=False)
+        sums.append(client.submit(_add, sums[-1], part, pure=False) if sums else part)
+    found: Array = sums[-1].result()
+    return found
+
+
+def _add(total: Array, part: Array) -> Array:
+    return total + part
+
+
+def _threads_of(executor: Executor) -> int:
+    """Return how many items are under way at a time: as many as a Dask cluster has threads, and one that waits."""
+    client = getattr(executor, "_client", None)
+    return 2 * (os.cpu_count() or 1) if client is None else max(1, sum(client.nthreads().values())) + 1
 
 
 @contextmanager

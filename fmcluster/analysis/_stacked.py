@@ -1,15 +1,16 @@
 """One layer of several runs, as if it were one layer of one run with all their snapshots."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from ..store import Layer
-from ..vectors import Vectors, make_vectors
+from ..vectors import Unit, Vectors, make_vectors
 from ._results import Labels
 
 
@@ -46,6 +47,16 @@ class StackedLayers:
     def channels(self) -> Labels:
         """The channels' numbers."""
         return self.layers[0].channels
+
+    @property
+    def units(self) -> Mapping[str, Unit]:
+        """What is decoded at once in the first run, as in its layer."""
+        return self.layers[0].units
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The widest stored dtype."""
+        return np.result_type(*(layer.dtype for layer in self.layers))
 
     def read_feature_maps(
         self, *, snapshot: int, samples: Labels, channels: slice, rows: slice

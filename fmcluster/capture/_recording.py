@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ..errors import StoreError
-from ..store import LayerSpec, RunWriter, open_run
+from ..store import LayerSpec, RunWriter, local_path, open_run
 from ._context import SnapshotContext
 from ._estimate import check_size
 from ._hooks import Firing
@@ -51,10 +51,7 @@ class Recording(ABC):
         self._weights = ModelWeights()
         self._layers: dict[Firing, PlannedLayer] = {}
         self._path = os.fspath(path)
-        if "://" in self._path:
-            raise ValueError(
-                f"path is the URL {self._path}; a run is recorded into a folder: pass one, and copy it then"
-            )
+        local_path(path)
         self._options = options
         self._notes = _as_notes(options.notes or {})
         self._n_samples = n_samples

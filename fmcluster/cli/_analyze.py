@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ._app import console, frame_table, say
-from ._options import Layers, NumberOfClusters, RandomState, Rows, RunPath, View, wanted_layers
+from ._options import Layers, NumberOfClusters, RandomState, Rows, RunPath, View, local_output, wanted_layers
+from ._scheduler import Scheduler, seen_by_workers, workers_of
 from ._write_tables import write_tables
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from ..analysis import Analysis
     from ..store import Run
 
@@ -24,17 +27,21 @@ def analyze(
     components: Annotated[int, typer.Option(min=1, help="Number of principal components.")] = 50,
     rows: Rows = None,
     random_state: RandomState = 0,
+    scheduler: Scheduler = None,
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--output", help="Folder for the tables, of several layers a folder each; beside the run by default."
+            "-o",
+            "--output",
+            callback=local_output,
+            help="Folder for the tables, of several layers a folder each; beside the run by default.",
         ),
     ] = None,
 ) -> None:
     """Reduce, embed, cluster and track the vectors of layers over all snapshots; print and save the results."""
     from ..store import escape, open_run
 
-    opened = open_run(run)
+    opened = open_run(seen_by_workers(run, scheduler=scheduler))
     names = wanted_layers(opened, layers, needed_by="analyze")
     for layer in names:
         parameters = {
@@ -52,9 +59,17 @@ def analyze(
             folder = output / escape(layer)
         if folder.exists() and not folder.is_dir():
             raise FileExistsError(f"{folder} is a file; the tables go into a folder")
-        found = analyze_layer(
-            opened, layer, view=view, clusters=clusters, components=components, rows=rows, random_state=random_state
-        )
+        with workers_of(scheduler) as executor:
+            found = analyze_layer(
+                opened,
+                layer,
+                view=view,
+                clusters=clusters,
+                components=components,
+                rows=rows,
+                random_state=random_state,
+                executor=executor,
+            )
         _print(found, n_snapshots=len(opened))
         made = {"fit": found.clusters.fit, "reducer": found.embedding.method, "clusterer": found.clusters.method}
         write_tables(
@@ -89,7 +104,15 @@ def _print(found: "Analysis", *, n_snapshots: int) -> None:
 
 
 def analyze_layer(
-    run: "Run", layer: str, *, view: str, clusters: int, components: int, rows: int | None, random_state: int
+    run: "Run",
+    layer: str,
+    *,
+    view: str,
+    clusters: int,
+    components: int,
+    rows: int | None,
+    random_state: int,
+    executor: "Executor | None" = None,
 ) -> "Analysis":
     """Reduce, embed, cluster and track the vectors of a layer, or reuse saved results, and show progress."""
     snapshots = run.finite_snapshots(layers=[layer])
@@ -113,6 +136,7 @@ def analyze_layer(
             n_components=components,
             random_state=random_state,
             cache=ResultCache.beside(run),
+            executor=executor,
             announce=lambda what: status.update(f"{what} of {vectors.shape[0]:,} rows"),
         )
 

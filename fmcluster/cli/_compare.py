@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from ._app import console, say
-from ._options import AllLayers, RandomState, RunPath, matching_layers
+from ._options import AllLayers, RandomState, RunPath, local_output, matching_layers
+from ._scheduler import Scheduler, seen_by_workers, workers_of
 
 PICTURES = (".png", ".svg", ".pdf")
 
@@ -15,10 +16,14 @@ def compare(
     run: RunPath,
     others: Annotated[list[str], typer.Argument(help="The runs to compare it with, of the same probe set.")],
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="An .html page, or a picture alone: .png, .svg or .pdf.")
+        Path,
+        typer.Option(
+            "-o", "--output", callback=local_output, help="An .html page, or a picture alone: .png, .svg or .pdf."
+        ),
     ] = Path("comparison.html"),
     layers: AllLayers = None,
     random_state: RandomState = 0,
+    scheduler: Scheduler = None,
 ) -> None:
     """Compare runs on one probe set: how similar each layer is, which channels match, and the metrics."""
     from .. import analysis
@@ -29,10 +34,14 @@ def compare(
         raise ValueError(f"cannot write {output.name}; expected a file that ends in .html, {', '.join(PICTURES)}")
     if not output.parent.is_dir():
         raise FileNotFoundError(f"cannot write {output}: there is no folder {output.parent}")
-    opened = [open_run(path) for path in (run, *others)]
-    with console.status(f"comparing {len(opened)} runs"):
+    opened = [open_run(seen_by_workers(path, scheduler=scheduler)) for path in (run, *others)]
+    with workers_of(scheduler) as executor, console.status(f"comparing {len(opened)} runs"):
         found = analysis.compare(
-            opened[0], opened[1:], layers=matching_layers(opened[0], layers), random_state=random_state
+            opened[0],
+            opened[1:],
+            layers=matching_layers(opened[0], layers),
+            random_state=random_state,
+            executor=executor,
         )
         if suffix == ".html":
             from ..report import write_comparison

@@ -6,13 +6,14 @@ from typing import Annotated
 import typer
 
 from ._app import console, report_progress, say
+from ._options import local_output
 from ._train import training_progress
 
 
 def demo(
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the run, the weights, the report.")] = Path(
-        "demo"
-    ),
+    output: Annotated[
+        Path, typer.Option("-o", "--output", callback=local_output, help="Folder for the run, the weights, the report.")
+    ] = Path("demo"),
     random_state: Annotated[
         int, typer.Option("--seed", min=0, max=2**32 - 1, help="Of the weights and the order of the images.")
     ] = 0,

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from ._app import console, frame_table, say
-from ._options import AllLayers, RandomState, RunPath, matching_layers
+from ._options import AllLayers, RandomState, RunPath, local_output, matching_layers
+from ._scheduler import Scheduler, seen_by_workers, workers_of
 from ._write_tables import write_tables
 
 
@@ -21,21 +22,27 @@ def diagnose(
     ] = None,
     steps_left: Annotated[int, typer.Option(min=0, help="Optimizer steps that follow the last snapshot.")] = 0,
     random_state: RandomState = 0,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for the tables, as CSV.")] = None,
+    scheduler: Scheduler = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", callback=local_output, help="Folder for the tables, as CSV.")
+    ] = None,
 ) -> None:
     """Find layers that converged, and channels that are dead, duplicate or drifting; print the advice that follows."""
     from ..store import open_run
 
-    opened = open_run(run)
+    opened = open_run(seen_by_workers(run, scheduler=scheduler))
     opened.resolve(snapshot=0)
     if output is not None and output.exists() and not output.is_dir():
         raise FileExistsError(f"{output} is a file; the tables go into a folder")
     rest = None if at_rest is None else open_run(at_rest)
     names = matching_layers(opened, layers)
-    with console.status(f"reading {len(opened)} snapshots of {len(names or opened.layers)} layers"):
+    reading = f"reading {len(opened)} snapshots of {len(names or opened.layers)} layers"
+    with workers_of(scheduler) as executor, console.status(reading):
         from ..analysis import diagnose as make_diagnosis
 
-        findings = make_diagnosis(opened, layers=names, at_rest=rest, steps_left=steps_left, random_state=random_state)
+        findings = make_diagnosis(
+            opened, layers=names, at_rest=rest, steps_left=steps_left, random_state=random_state, executor=executor
+        )
     last = findings.frame[findings.frame["snapshot"] == findings.frame["snapshot"].max()]
     measured = last.pivot(index="layer", columns="measure", values="value").reset_index()
     table = findings.layers.merge(measured, on="layer", how="left", sort=False)

@@ -9,7 +9,7 @@ import typer
 
 from ._analyze import analyze_layer
 from ._app import report_progress, say
-from ._options import NumberOfClusters, RandomState, Rows, RunPath, SomeLayers, View, matching_layers
+from ._options import NumberOfClusters, RandomState, Rows, RunPath, SomeLayers, View, local_output, matching_layers
 
 if TYPE_CHECKING:
     from ..store import Run
@@ -26,7 +26,9 @@ class Target(StrEnum):
 def export(
     run: RunPath,
     target: Annotated[Target, typer.Argument(help="For which tool; projector: the rows of layers, for TensorBoard's.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The folder with all logs, such as logs/.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", callback=local_output, help="The folder with all logs, such as logs/.")
+    ],
     layers: SomeLayers = None,
     samples: Annotated[
         list[int] | None,

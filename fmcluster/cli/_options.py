@@ -1,5 +1,6 @@
 """Shared options: what several commands take, and which layers a command was asked for."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -36,6 +37,13 @@ RandomState = Annotated[
 Rows = Annotated[
     int | None, typer.Option("--rows", min=1, help="Number of rows to draw from each snapshot; all by default.")
 ]
+
+
+def local_output(path: Path | None) -> Path | None:
+    """Return where results go, once it is known to be no URL, before any work is done."""
+    from ..store import local_path
+
+    return None if path is None else local_path(path)
 
 
 def matching_layers(run: "Run", patterns: list[str] | None) -> list[str] | None:

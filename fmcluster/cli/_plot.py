@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ._app import bars, console, say
-from ._options import NumberOfClusters, OneLayer, RandomState, Rows, RunPath, View, one_layer
+from ._options import NumberOfClusters, OneLayer, RandomState, Rows, RunPath, View, local_output, one_layer
 from ._pictures import OF_THE_RUN, Asked, Picture, draw_animation, draw_still
 
 if TYPE_CHECKING:
@@ -54,7 +54,10 @@ def plot(
     output: Annotated[
         Path,
         typer.Option(
-            "-o", "--output", help="A .png, .svg or .pdf file; for embedding and channel_grid also .gif or .mp4."
+            "-o",
+            "--output",
+            callback=local_output,
+            help="A .png, .svg or .pdf file; for embedding and channel_grid also .gif or .mp4.",
         ),
     ],
     layers: OneLayer = None,

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ._app import report_progress, say
-from ._options import NumberOfClusters, RandomState, RunPath, SomeLayers, View, matching_layers
+from ._options import NumberOfClusters, RandomState, RunPath, SomeLayers, View, local_output, matching_layers
+from ._scheduler import Scheduler, seen_by_workers, workers_of
 
 if TYPE_CHECKING:
     from ..store import Run
@@ -23,7 +24,9 @@ class Scaled(StrEnum):
 
 def report(
     run: RunPath,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The HTML file to write.")] = Path("report.html"),
+    output: Annotated[
+        Path, typer.Option("-o", "--output", callback=local_output, help="The HTML file to write.")
+    ] = Path("report.html"),
     layers: SomeLayers = None,
     view: View = "channel",
     sample: Annotated[
@@ -41,6 +44,7 @@ def report(
     ] = False,
     interval: Annotated[float, typer.Option(min=0.1, help="With --watch: seconds between two checks.")] = 10.0,
     random_state: RandomState = 0,
+    scheduler: Scheduler = None,
 ) -> None:
     """Write one HTML page that shows how a run's feature maps evolved; it works offline."""
     from ..store import open_run
@@ -48,7 +52,7 @@ def report(
     def write(opened: "Run") -> None:
         from ..report import write_report
 
-        with report_progress() as on_stage:
+        with workers_of(scheduler) as executor, report_progress() as on_stage:
             page = write_report(
                 opened,
                 output,
@@ -61,15 +65,16 @@ def report(
                 refresh=max(1, round(interval)) if watch else None,
                 random_state=random_state,
                 progress=on_stage,
+                executor=executor,
             )
         say(f"The report of {len(opened)} snapshots is in {page.resolve()}")
 
     if not watch:
-        write(open_run(run))
+        write(open_run(seen_by_workers(run, scheduler=scheduler)))
         return
     from ._watch import follow, until_interrupted
 
     say(f"Watching {run}; end with Ctrl-C.")
     with until_interrupted() as stop:
-        follow(run, write, interval=interval, stop=stop)
+        follow(seen_by_workers(run, scheduler=scheduler), write, interval=interval, stop=stop)
     say("Stopped watching.")

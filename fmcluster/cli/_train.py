@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ._app import bars, console, say, when
-from ._options import CapturedLayers, MaxBytes, MaxSize, captured_layers
+from ._options import CapturedLayers, MaxBytes, MaxSize, captured_layers, local_output
 
 if TYPE_CHECKING:
     from ..recipes import Event
@@ -19,7 +19,9 @@ PHASES = {"pretrain": "training on digits 0 to 4", "finetune": "fine-tuning"}
 
 def train(
     data: Annotated[Path, typer.Argument(help="Folder with train/<class>/ and val/<class>/ images.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Where to write the run.")] = Path("run.zarr"),
+    output: Annotated[
+        Path, typer.Option("-o", "--output", callback=local_output, help="Where to write the run.")
+    ] = Path("run.zarr"),
     model: Annotated[str, typer.Option(help="A torchvision ResNet.")] = "resnet18",
     weights: Annotated[str, typer.Option(help="DEFAULT (downloaded), none, or the path of a state dict.")] = "DEFAULT",
     epochs: Annotated[int, typer.Option(help="Number of epochs.")] = 5,

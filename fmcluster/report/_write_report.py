@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Literal
 
@@ -51,6 +52,7 @@ def write_report(
     refresh: int | None = None,
     cache: ResultCache | Literal["beside"] | None = "beside",
     progress: Progress | None = None,
+    executor: Executor | None = None,
 ) -> Path:
     """Analyze some layers of a run and write what was found to one HTML file, which needs no network.
 
@@ -95,6 +97,8 @@ def write_report(
         Where results are saved and used again; by default beside the run. None to compute all.
     progress : callable, optional
         Called before each stage with what it is, how many stages are done, and how many there are.
+    executor : concurrent.futures.Executor, optional
+        Where parts of the analysis are done; by default in threads.
 
     Returns
     -------
@@ -138,6 +142,7 @@ def write_report(
         max_bytes=max_bytes,
         snapshots=snapshots,
         scaling=scaling,
+        executor=executor,
     )
     done, total = 0, len(chosen) * STAGES + OVERALL_STAGES * diagnosis + 1
 

@@ -12,6 +12,7 @@ from ._format import norms_path as norms_path
 from ._layer import Layer as Layer
 from ._left_out import layers_left_out as layers_left_out
 from ._left_out import missing_snapshots as missing_snapshots
+from ._local_path import local_path as local_path
 from ._recorded_weights import RecordedWeights as RecordedWeights
 from ._run import Run as Run
 from ._run import layer_expression as layer_expression

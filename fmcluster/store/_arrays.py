@@ -17,7 +17,7 @@ from zarr.storage import LocalStore
 from ..errors import StoreError
 from ..vectors import new_block
 from ._checksums import check_identity
-from ._compat import array_in_memory, padded_array, read_bytes, stored_bytes
+from ._compat import array_in_memory, padded_array, read_bytes, require_folder, stored_bytes
 from ._remote_file import RemoteFile
 from ._shards import HEADER, ShardLayout, check_frame, check_frames, read_shard, shard_layout
 
@@ -163,11 +163,11 @@ class StoredArray:
         return np.asarray(array_in_memory(self.array, files)[slices])
 
     def _source(self, key: str, *, asked: float) -> Path | bytes | RemoteFile:
-        """Return where to read a share of a shard from; of one that is not on this machine, half comes in one piece."""
+        """Return where to read a share of a shard from; more than half of a remote one comes in one piece."""
         if self._folder is not None:
             return self._folder / key
         size = stored_bytes(self.array, key)
-        if asked >= 0.5 or size > MOST_BYTES:  # too large is an error there
+        if asked > 0.5 or size > MOST_BYTES:  # too large is an error there
             return self._content(key)
         return RemoteFile(self.array.store, f"{self.array.path}/{key}", size=size)
 
@@ -185,6 +185,7 @@ class StoredArray:
         """Raise `StoreError` where a file is not there though it was committed, or is though it was not."""
         committed, size = self._checksums(key) is not None, stored_bytes(self.array, key)
         if committed and not size:
+            require_folder(self.array.store)
             found = "is missing or empty, though it was committed"
         elif size and not committed:
             found = "is there, though no commit vouches for it"

@@ -1,7 +1,6 @@
 """Check of a run's root: what its `zarr.json` says is of format v1, and leads nowhere but into the run."""
 
 import json
-import os
 import re
 import stat
 from collections.abc import Collection, Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import Any
 
 from ..errors import NoSnapshotYet, StoreError
 from ._compat import open_store, read_bytes
+from ._disk import walk
 from ._format import (
     AXES,
     CHECKSUMS,
@@ -171,12 +171,7 @@ def check_no_links(path: Path, *, nodes: Mapping[str, Any] | None = None) -> Non
     if nodes is not None:
         found = [path / name for name in nodes if (path / name).is_symlink()]
     else:
-        found = [
-            Path(folder) / name
-            for folder, folders, files in os.walk(path)
-            for name in (*folders, *files)
-            if os.path.islink(os.path.join(folder, name))  # noqa: PTH114, PTH118  twice as fast
-        ]
+        found = [Path(entry.path) for entry in walk(path) if entry.is_symlink()]
     if found:
         raise StoreError(
             f"{found[0]} is a link, and a run has none: nothing was read or changed. Copy the run instead."

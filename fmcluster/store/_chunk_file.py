@@ -13,7 +13,9 @@ from numcodecs.zstd import compress, decompress  # type: ignore[import-untyped]
 from ._shards import HEADER, check_frame
 
 
-def write_chunk(path: Path, values: npt.NDArray[Any], *, chunk: tuple[int, ...], level: int) -> str:
+def write_chunk(
+    path: Path, values: npt.NDArray[Any], *, chunk: tuple[int, ...], level: int, flushed: bool = True
+) -> str:
     """Write a file of one chunk, and flush it to the disk; whatever it holds, there is a file.
 
     Parameters
@@ -26,6 +28,8 @@ def write_chunk(path: Path, values: npt.NDArray[Any], *, chunk: tuple[int, ...],
         Shape of the chunk.
     level : int
         Of Zstandard.
+    flushed : bool
+        Whether to wait until it is on the disk; not where the caller does so for many of them.
 
     Returns
     -------
@@ -42,7 +46,8 @@ def write_chunk(path: Path, values: npt.NDArray[Any], *, chunk: tuple[int, ...],
         file.write(data)
         file.write(struct.pack("<I", checksum))
         file.flush()
-        os.fsync(file.fileno())
+        if flushed:
+            os.fsync(file.fileno())
     return f"{checksum:08x}"
 
 

@@ -10,7 +10,7 @@ from ..errors import StoreError
 from ._arrays import chunk_key
 from ._check_root import LARGEST
 from ._checksums import Files, checksum_at_end, record_digest
-from ._compat import read_bytes
+from ._compat import read_bytes, require_folder
 from ._format import CHECKSUMS
 
 
@@ -48,13 +48,21 @@ class Commits:
         StoreError
             Where the snapshot's checksums are not those that were committed.
         """
+        return self.files(snapshot).get(path, {}).get(key)
+
+    def files(self, snapshot: int | None) -> Files:
+        """Return all files of a snapshot, or with None those of arrays without an axis of snapshots; see `at`."""
+        if snapshot is None:
+            return self._constant
         if snapshot not in self._known:
             self._known[snapshot] = self._read(snapshot)
-        return self._known[snapshot].get(path, {}).get(key)
+        return self._known[snapshot]
 
     def _read(self, snapshot: int) -> Files:
         name = f"{CHECKSUMS}/{chunk_key(snapshot)}"
         record = read_bytes(self._store, name, at_most=LARGEST) or b""
+        if not record:
+            require_folder(self._store)
         if record_digest(record) != self._commits[snapshot]["checksums"]:
             raise StoreError(
                 f"{self._run} is damaged: {name} is {'not the file that was committed' if record else 'missing'}. It "

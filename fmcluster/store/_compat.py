@@ -6,11 +6,13 @@
 reads whole files. Parts of shards are read by `read_shard`; zarr's own pipeline reads the rest.
 """
 
+import os
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
+from socket import gethostname
 from threading import RLock
 from typing import Any
 
@@ -22,6 +24,7 @@ from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, StorePath
 
 from ..errors import StoreError
+from ._disk import walk
 
 # zarr's settings are global: two threads that change and restore them at once would leave them changed
 _SETTINGS = RLock()
@@ -37,7 +40,7 @@ def open_store(path: str) -> Store:
                 f"{path} cannot be reached: {error}. A run at a URL needs fsspec and what that uses for such URLs; "
                 f"install it for s3:// with pip install 'fmcluster[s3]'"
             ) from error
-    return LocalStore(path, read_only=True)
+    return LocalStore(Path(path).absolute(), read_only=True)  # as workers in other folders are told it
 
 
 @contextmanager
@@ -133,6 +136,34 @@ def stored_bytes(array: zarr.Array[Any], key: str) -> int:
         return sync(array.store.getsize(f"{array.path}/{key}"))
     except FileNotFoundError:
         return 0
+
+
+def require_folder(store: Store) -> None:
+    """See that the folder of a store is there, before a file of it is said to be missing.
+
+    Raises
+    ------
+    StoreError
+        Where it is not: on a worker that does not see the run, or after the run was removed.
+    """
+    if isinstance(store, LocalStore) and not store.root.is_dir():
+        raise StoreError(
+            f"{gethostname()} sees no folder {store.root}: the run is not there any more, or this is a worker on "
+            f"another machine. Workers have to see a run at the path that it was opened at: put it on a file system "
+            f"that all of them share, or open it by a URL."
+        )
+
+
+def list_files(store: Store) -> dict[str, int]:
+    """Return the names and sizes of all files of a store, in one listing; links are none."""
+    if isinstance(store, LocalStore):
+        found = (entry for entry in walk(store.root) if entry.is_file(follow_symlinks=False))
+        start = len(str(store.root)) + 1
+        return {entry.path[start:].replace(os.sep, "/"): entry.stat(follow_symlinks=False).st_size for entry in found}
+    assert isinstance(store, FsspecStore)
+    listed = sync(store.fs._find(store.path, detail=True))
+    start = len(store.path.rstrip("/")) + 1
+    return {name[start:]: int(about["size"]) for name, about in listed.items()}
 
 
 def _size(file: Path) -> int:

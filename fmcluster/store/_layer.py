@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ..vectors import Scaling, Vectors, make_vectors
+from ..vectors import Scaling, Unit, Vectors, make_vectors
 from ._arrays import shard_shape
 from ._description import LayerDescription
 from ._format import STATISTICS, STATISTICS_OF, Quantity, array_path, statistics_path
@@ -110,6 +110,13 @@ class Layer(LayerDescription):
             int(np.prod(rest[:-1])) if len(rest) > 1 else (rest or [1])[0],
             (rest[-1] if len(rest) > 1 else 1),
         )
+
+    @property
+    def units(self) -> dict[str, Unit]:
+        """What is decoded at once: by axis, ``n`` for samples and ``c`` for channels."""
+        chunks, files = self._array.array.chunks, shard_shape(self._array.array)
+        channel = self.dimensions.index("channel")
+        return {"n": Unit(chunks[1], files[1]), "c": Unit(chunks[channel], files[channel])}
 
     @property
     def n_output_channels(self) -> int:

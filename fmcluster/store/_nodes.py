@@ -1,6 +1,7 @@
 """Nodes of a run that is being written: the metadata of its groups and arrays, and the files that do not change."""
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import zarr
 
 from ._checksums import checksum_of
 from ._compat import array_from_metadata
-from ._disk import flush, replace_file
+from ._disk import flush_below, replace_unawaited
 
 Node = dict[str, Any]
 
@@ -60,12 +61,14 @@ class Nodes:
 
     def adopt(self, paths: Sequence[str]) -> None:
         """Add nodes that were just created to those that the next commit shows."""
+        unflushed: list[Path] = []
         for path in paths:
             folder = self._run / path
             self.known[path] = json.loads((folder / "zarr.json").read_bytes())
-            flush([*folder.glob("c.*"), folder / "zarr.json", folder])
+            unflushed += [*folder.glob("c.*"), folder / "zarr.json", folder]
             if self.known[path].get("dimension_names", ["snapshot"])[0] != "snapshot":
                 self.vouch_for(path, folder.glob("c.*"))
+        flush_below(self._run, unflushed)
 
     def vouch_for(self, path: str, files: Iterable[Path]) -> None:
         """Note the checksums of files of an array that does not change from snapshot to snapshot."""
@@ -100,11 +103,12 @@ class Nodes:
     def catch_up(self) -> None:
         """Bring each array's own metadata to the committed number of snapshots, for readers that open it by itself."""
         for path, node in self.over_time().items():
-            replace_file(self._run / path / "zarr.json", json.dumps(node, indent=1).encode())
+            replace_unawaited(self._run / path / "zarr.json", json.dumps(node, indent=1).encode())
 
     def remove_from(self, snapshot: int) -> None:
         """Remove the files of a snapshot and of those after it."""
         for path in self.over_time():
-            for chunk in (self._run / path).glob("c.*"):
-                if int(chunk.name.split(".")[1]) >= snapshot:
-                    chunk.unlink()
+            folder = self._run / path
+            for name in os.listdir(folder) if folder.is_dir() else ():  # noqa: PTH208  of thousands of files, five times as fast
+                if name.startswith("c.") and int(name.split(".")[1]) >= snapshot:
+                    (folder / name).unlink()

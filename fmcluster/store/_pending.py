@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from ..errors import StoreError
 from ._arrays import chunk_key
+from ._disk import flushes_at_once
 from ._shards import ShardLayout, write_shard
 
 
@@ -34,7 +35,7 @@ class Shard:
     layout: ShardLayout
 
     def run(self) -> str | None:
-        """Write the file, flush it to the disk and return its checksums; of a blank shard, remove the file.
+        """Write the file and return its checksums; of a blank shard, remove the file.
 
         Raises
         ------
@@ -45,7 +46,10 @@ class Shard:
             self.file.unlink(missing_ok=True)
             return None
         chunks, shape = (1, *self.layout.chunks), (1, *self.layout.shard)
-        return write_shard(self.file, self.values[None], chunks=chunks, shard=shape, level=self.layout.level)
+        # the commit flushes them all, where that takes one call
+        flushed = not flushes_at_once(self.file.parent)
+        level = self.layout.level
+        return write_shard(self.file, self.values[None], chunks=chunks, shard=shape, level=level, flushed=flushed)
 
 
 class PendingShards:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from ..errors import StoreError
 from ._arrays import chunk_key
 from ._chunk_file import read_chunk, write_chunk
+from ._disk import flushes_at_once
 from ._format import LEVEL, weight_path
 from ._nodes import Nodes
 from ._weight_spec import Part, parts_of
@@ -70,7 +71,8 @@ class PendingWeights:
             )
         key = f"{path}/{chunk_key(self._n_committed, *part)}"
         self._written.pop(key, None)  # should the write fail, it counts as missing
-        self._written[key] = write_chunk(self._run / key, values[None], chunk=(1, *chunks), level=LEVEL)
+        file, flushed = self._run / key, not flushes_at_once(self._run)  # else the commit does, in one call
+        self._written[key] = write_chunk(file, values[None], chunk=(1, *chunks), level=LEVEL, flushed=flushed)
 
     def before(self, name: str, *, part: Part) -> npt.NDArray[Any] | None:
         """Return a part as the last committed snapshot has it; None where there is none, or it cannot be read."""

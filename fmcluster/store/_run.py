@@ -16,6 +16,7 @@ import zarr
 from ..errors import NoSnapshotYet, StoreError
 from ._arrays import StoredArray, shard_shape
 from ._check_root import check_no_links, no_snapshot_yet
+from ._checksums import Files
 from ._commits import Commits
 from ._committed_root import committed_root
 from ._compat import careful_pipeline, open_group
@@ -367,6 +368,10 @@ class Run(RecordedWeights):
     def array_paths(self) -> list[str]:
         """The paths of all arrays in the hierarchy."""
         return sorted(path for path, node in self.nodes.items() if node["node_type"] == "array")
+
+    def committed_files(self, snapshot: int | None = None) -> Files:
+        """Return the files that a snapshot's commit vouches for; by default those that do not change, see `Commits`."""
+        return self._commits.files(snapshot)
 
     def holds(self, path: str) -> bool:
         """Whether there is an array or group at a path in the hierarchy."""

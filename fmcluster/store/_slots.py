@@ -37,8 +37,8 @@ def boxes(slots: Numbers, *, n_slots: int, chunk: int, shard: int, widen: bool) 
     chunk, shard : int
         Slots in a chunk, and in a shard.
     widen : bool
-        Whether to take the whole of a shard where half of its chunks are wanted: decoding a whole file is several
-        times faster than decoding parts of it.
+        Whether to take the whole of a shard where more than half of its chunks are wanted: decoding a whole file is
+        several times faster than decoding parts of it.
     """
     whole = slice(0, 0)
     for wanted in np.split(slots, np.flatnonzero(np.diff(slots // shard)) + 1) if len(slots) else ():
@@ -50,7 +50,7 @@ def boxes(slots: Numbers, *, n_slots: int, chunk: int, shard: int, widen: bool) 
             whole = slice(start, start)
         if all_of_it:
             whole = slice(whole.start, stop)
-        elif widen and 2 * chunk * len(np.unique(wanted // chunk)) >= shard:
+        elif widen and 2 * chunk * len(np.unique(wanted // chunk)) > shard:
             yield slice(start, stop)
         else:
             for stretch in np.split(wanted, np.flatnonzero(np.diff(wanted // chunk) > 1) + 1):

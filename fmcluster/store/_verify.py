@@ -6,7 +6,10 @@ from itertools import product
 from pathlib import Path
 
 from ..errors import StoreError
-from ._arrays import StoredArray, chunk_keys, shard_shape
+from ._arrays import StoredArray, chunk_key, shard_shape
+from ._checksums import Files
+from ._compat import list_files
+from ._format import CHECKSUMS
 from ._run import Run
 
 
@@ -55,15 +58,33 @@ def _misleading(run: Run) -> list[str]:
 
 
 def missing_files(run: Run) -> list[str]:
-    """Return the run's files that were committed and are not there; nothing is decoded."""
-    lost = []
-    for array in map(run.stored, run.array_paths):
-        for key in chunk_keys(array.array):
-            try:
-                array.check_present(key)
-            except StoreError:
-                lost.append(f"{array.array.path}/{key}")
-    return lost
+    """Return the run's files that are not as they were committed: gone, empty, or there though no commit names them.
+
+    Nothing is decoded: one listing of the run is compared with the record of each commit.
+    """
+    there = list_files(run.stored("epoch").array.store)
+    arrays = {path: run.nodes[path] for path in run.array_paths}
+    changing = {path for path, node in arrays.items() if node["dimension_names"][0] == "snapshot"}
+    known, lost = set(), []
+    expected = _names(run.committed_files())
+    for snapshot in range(len(run)):
+        try:
+            expected |= _names(run.committed_files(snapshot))
+            known.add(snapshot)
+        except StoreError:  # what the commit vouches for is not known, so that nothing else of it can be missing
+            expected.add(f"{CHECKSUMS}/{chunk_key(snapshot)}")
+    lost += [name for name in expected if not there.get(name)]
+    for name in there.keys() - expected:
+        path, _, key = name.rpartition("/")
+        if there[name] and path in arrays and key.startswith("c."):
+            first = key.split(".")[1]
+            if path not in changing or (first.isdecimal() and int(first) in known):
+                lost.append(name)
+    return sorted(lost)
+
+
+def _names(files: Files) -> set[str]:
+    return {f"{path}/{key}" for path, keys in files.items() for key in keys}
 
 
 def _boxes(array: StoredArray) -> Iterator[tuple[slice, ...]]:

@@ -18,7 +18,7 @@ from ._check_root import check_no_links
 from ._checksums import checksum_of, encode_files, record_digest
 from ._committed_root import committed_root
 from ._create import Mode, create_array, create_arrays, create_weights, prepare_folder
-from ._disk import flush, replace_file
+from ._disk import flush_below, replace_file, walk
 from ._format import (
     CHECKSUMS,
     KEY,
@@ -33,6 +33,7 @@ from ._format import (
     metric_path,
     statistics_path,
 )
+from ._local_path import local_path
 from ._lock import take_lock
 from ._loss_scale import check_loss_scale
 from ._metadata import UNFINISHED, root_metadata
@@ -68,6 +69,8 @@ class RunWriter:
 
     Raises
     ------
+    ValueError
+        For a URL.
     FileExistsError
         With "x", where something exists at `path`; with "w", where it is not a run.
     StoreError
@@ -75,7 +78,7 @@ class RunWriter:
     """
 
     def __init__(self, path: str | Path, *, mode: Mode = "x") -> None:
-        self.path = Path(path)
+        self.path = local_path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         lock = take_lock(self.path)
         if lock is None:
@@ -100,6 +103,7 @@ class RunWriter:
         self.attributes = root["attributes"][KEY]
         check_no_links(self.path)
         self._nodes.resume(root["consolidated_metadata"]["metadata"], self.attributes["constant"])
+        self._remove_partial()  # metadata that was being replaced, also where nothing is left to record
 
     @property
     def n_snapshots(self) -> int:
@@ -155,8 +159,7 @@ class RunWriter:
 
     def tidy(self) -> None:
         """Remove what an earlier session left uncommitted, once it is known that this one goes on with its run."""
-        for file in filter(Path.is_file, self.path.rglob("*.partial")):  # a layer may be called so, too
-            file.unlink()
+        self._remove_partial()
         self._nodes.remove_from(self.n_snapshots)
         self._nodes.catch_up()
 
@@ -207,7 +210,7 @@ class RunWriter:
         box = slice(offset, offset + len(values))
         array.with_config({"write_empty_chunks": True})[box] = values
         written = [self.path / path / key for key in chunk_keys(array, box)]
-        flush([*written, self.path / path])
+        flush_below(self.path, [*written, self.path / path])
         self._nodes.vouch_for(path, written)
 
     def write(
@@ -331,6 +334,11 @@ class RunWriter:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _remove_partial(self) -> None:
+        for entry in list(walk(self.path)):
+            if entry.name.endswith(".partial") and entry.is_file():  # a layer may be called so, too
+                Path(entry.path).unlink()
+
     def _root(self) -> zarr.Group:
         return zarr.open_group(self.path, mode="r+", use_consolidated=False)
 
@@ -352,8 +360,9 @@ class RunWriter:
         return path
 
     def _flush_snapshot(self, snapshot: int, index: npt.NDArray[np.int64]) -> str:
-        """Flush a snapshot's files, and then their checksums; return the digest of these."""
+        """Write the checksums of a snapshot's files, flush them all; return the digest of the checksums."""
         files: dict[str, dict[str, str]] = {}
+        unflushed = []
         for path in sorted(set(self._nodes.over_time()) - {CHECKSUMS}):
             folder = self.path / path
             if holds_feature_maps(path):
@@ -365,12 +374,12 @@ class RunWriter:
                 written = [
                     folder / key for key in keys if (folder / key).exists()
                 ]  # of fill values, no file is written
-                flush(written)
+                unflushed += written
                 files[path] = {file.name: checksum_of(file) for file in written}
-            flush([folder])
+            unflushed.append(folder)
         self._growing(CHECKSUMS)[snapshot] = encode_files(files)
         record = self.path / CHECKSUMS / chunk_key(snapshot)
-        flush([record, record.parent])
+        flush_below(self.path, [*unflushed, record, record.parent])
         return record_digest(record.read_bytes())
 
     def replace_root(self) -> None:

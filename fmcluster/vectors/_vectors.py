@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,60 +15,12 @@ import pandas as pd
 
 from ._blocks import copy_block, new_block
 from ._scaling import Matrix, Scale, Scaling, apply_scale, moments_of, scale_of
+from ._source import RowPart, Source
+from ._tiles import Tile, cut_tile, itemsize_of, lengths_of, unit_bytes, units_of
 from ._views import Box, parse_view, split_box
 
 _DECODED_BYTES = 16 << 20
 _AXES = {"n": "sample", "c": "channel", "h": "y", "w": "x"}
-
-
-class Source(Protocol):
-    """What vectors are drawn from: a stored layer."""
-
-    @property
-    def label(self) -> str:
-        """What the layer is called: its name, and of what it is where that is not its activations."""
-
-    @property
-    def snapshots(self) -> pd.DataFrame:
-        """One row per snapshot: snapshot, epoch, step."""
-
-    @property
-    def feature_map_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of one sample's feature maps."""
-
-    @property
-    def channels(self) -> npt.NDArray[np.int64]:
-        """The channels' numbers."""
-
-    def read_feature_maps(
-        self, *, snapshot: int, samples: npt.NDArray[np.int64], channels: slice, rows: slice
-    ) -> npt.NDArray[np.floating]:
-        """Read ndarray of shape (n_samples, n_channels, height, width).
-
-        `channels` cuts what there is of them, whatever their numbers; `rows` cuts the height.
-        """
-
-
-@dataclass(frozen=True, eq=False)
-class RowPart:
-    """Some rows of one snapshot.
-
-    Attributes
-    ----------
-    snapshot : int
-        Its number.
-    start : int
-        Position of the first of the rows among those of all snapshots.
-    box : dict
-        Which samples, channels and lines they are.
-    picked : ndarray of int64 or None
-        Which of the rows of the box, by position; None: all.
-    """
-
-    snapshot: int
-    start: int
-    box: Box
-    picked: npt.NDArray[np.int64] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,9 +131,56 @@ class Vectors:
                 here[:] = self._read(snapshot, part)[self.drawn]
         return apply_scale(self._finite(block, 0), scale)
 
+    def feature_tiles(self, *, block_bytes: int, tile_bytes: int = 0) -> list[Tile]:
+        """Cut the features into parts that `read_tile` reads, whose blocks are about as large as `block_bytes`.
+
+        Parameters
+        ----------
+        block_bytes : int
+            About how large a block of all rows may be, as float32.
+        tile_bytes : int
+            About how much of all rows may be held as it is stored, so that chunks need not be decoded for each block.
+        """
+        limit = max(block_bytes, tile_bytes * 4 // itemsize_of(self.source))
+        copies, axes = len(self.snapshots), self.feature_axes
+        return [
+            cut_tile(box, axes, sizes=self._sizes, copies=copies, block_bytes=block_bytes)
+            for box in self._boxes(axes, limit, copies=copies)
+        ]
+
+    @property
+    def whole_feature_bytes(self) -> tuple[int, int]:
+        """Bytes of the least features of all rows that read no chunk twice: as float32, and as stored. 0: not known."""
+        copies = len(self.snapshots)
+        size = unit_bytes(self.feature_axes, sizes=self._sizes, units=units_of(self.source), copies=copies)
+        return size, size * itemsize_of(self.source) // 4
+
+    def read_tile(self, tile: Tile, scale: Scale = (None, None)) -> Iterator[Matrix]:
+        """Yield the blocks of a tile: ndarray of shape (n_rows, n_features of the block), float32."""
+        if len(tile.blocks) == 1:
+            yield self.read_features(tile.box, scale)
+            return
+        order = self.row_axes + self.feature_axes
+        held = [self._hold(snapshot, tile.box) for snapshot in self.snapshots]
+        for box in tile.blocks:
+            cut = tuple(box.get(axis, slice(None)) for axis in "nchw")
+            block = new_block((self.shape[0], prod(held[0][cut].shape) // self._size(self.row_axes)))
+            for number, maps in enumerate(held):
+                here = block[number * self.rows_per_snapshot :][: self.rows_per_snapshot]
+                turned = maps[cut].transpose(["nchw".index(axis) for axis in order])
+                out = here if self.drawn is None else new_block((self._size(self.row_axes), block.shape[1]))
+                copy_block(turned, out.reshape(turned.shape))
+                if self.drawn is not None:
+                    here[:] = out[self.drawn]
+            yield apply_scale(self._finite(block, 0), scale)
+
     def row_moments(self, part: Box) -> npt.NDArray[np.float64]:
         """Return each row's sum and sum of squares over a part of the features: ndarray of shape (2, n_rows)."""
         return np.stack(moments_of(self.read_features(part)))
+
+    def tile_moments(self, tile: Tile) -> npt.NDArray[np.float64]:
+        """Return each row's sum and sum of squares over a tile: ndarray of shape (2, n_rows)."""
+        return np.asarray(sum(np.stack(moments_of(block)) for block in self.read_tile(tile)))
 
     def scale_rows(self, moments: npt.NDArray[np.float64]) -> Scale:
         """Return what is subtracted from each row and what it is multiplied with, by its moments over all features."""
@@ -301,7 +299,8 @@ class Vectors:
         return prod(self._sizes[axis] for axis in axes)
 
     def _size_in(self, box: Box, axes: str) -> int:
-        return int(np.prod([len(range(*box.get(axis, slice(None)).indices(self._sizes[axis]))) for axis in axes]))
+        lengths = lengths_of(box, self._sizes)
+        return prod(lengths[axis] for axis in axes)
 
     def _boxes(self, axes: str, max_bytes: int, copies: int = 1) -> Iterator[dict[str, slice]]:
         """Cut `axes`, the first of them first, so that `copies` boxes of float32 stay under `max_bytes`.
@@ -309,29 +308,48 @@ class Vectors:
         The width is never cut: less than a line of a map is not worth a read. Neither are axes that come after it,
         or the boxes would not follow one another.
         """
-        sizes = {axis: self._sizes[axis] for axis in "nchw"}
-        bytes_of_one = 4 * copies * int(np.prod(list(sizes.values())))
-        return split_box({}, list(axes.partition("w")[0]), sizes=sizes, size=bytes_of_one, limit=max_bytes)
+        sizes, units = self._sizes, units_of(self.source)
+        size = 4 * copies * prod(sizes.values())
+        return split_box({}, list(axes.partition("w")[0]), sizes=sizes, size=size, limit=max_bytes, units=units)
 
     def _read(self, snapshot: int, box: Box, *, out: Matrix | None = None) -> Matrix:
-        samples = self.samples[box.get("n", slice(None))]
-        lengths = {axis: len(range(*box.get(axis, slice(None)).indices(n))) for axis, n in self._sizes.items()}
+        lengths = lengths_of(box, self._sizes)
         order = self.row_axes + self.feature_axes
         if out is None:
             rows = prod(lengths[axis] for axis in self.row_axes)
             out = new_block((rows, prod(lengths.values()) // rows))
         blocks = np.moveaxis(out.reshape([lengths[axis] for axis in order]), order.index("n"), 0)
+        for start, maps in self._maps(snapshot, box):
+            turned = maps.transpose(["nchw".index(axis) for axis in "n" + order.replace("n", "")])
+            copy_block(turned, blocks[start : start + len(maps)])
+        return out
+
+    def _maps(self, snapshot: int, box: Box) -> Iterator[tuple[int, npt.NDArray[np.floating]]]:
+        """Yield feature maps of a box, some samples at a time, and the position of the first of these."""
+        samples = self.samples[box.get("n", slice(None))]
         # whole chunks are decoded, of all that is read at once
         step = max(1, _DECODED_BYTES // (2 * prod(self.source.feature_map_shape)))
+        if unit := units_of(self.source).get("n"):
+            step = unit.align(step)
         for start in range(0, len(samples), step):
-            maps = self.source.read_feature_maps(
-                snapshot=snapshot,
-                samples=samples[start : start + step],
-                channels=box.get("c", slice(None)),
-                rows=box.get("h", slice(None)),
+            yield (
+                start,
+                self.source.read_feature_maps(
+                    snapshot=snapshot,
+                    samples=samples[start : start + step],
+                    channels=box.get("c", slice(None)),
+                    rows=box.get("h", slice(None)),
+                ),
             )
-            turned = maps.transpose(["nchw".index(axis) for axis in "n" + order.replace("n", "")])
-            copy_block(turned, blocks[start : start + step])
+
+    def _hold(self, snapshot: int, box: Box) -> npt.NDArray[np.floating]:
+        """Return feature maps of a box as they are stored."""
+        out: npt.NDArray[np.floating] | None = None
+        for start, maps in self._maps(snapshot, box):
+            if out is None:
+                out = new_block(tuple(lengths_of(box, self._sizes).values()), maps.dtype)
+            out[start : start + len(maps)] = maps
+        assert out is not None
         return out
 
     def _finite(self, block: Matrix, start: int) -> Matrix:

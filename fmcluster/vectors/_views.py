@@ -79,17 +79,49 @@ def parse_view(view: str) -> tuple[str, str]:
     return groups[0], groups[1]
 
 
+@dataclass(frozen=True)
+class Unit:
+    """What of an axis is decoded at once, however little of it is asked for: positions along the axis.
+
+    Attributes
+    ----------
+    chunk : int
+        In a chunk.
+    file : int
+        In a file of chunks; where more than half of it is asked for, all of it is decoded.
+    """
+
+    chunk: int
+    file: int
+
+    def align(self, step: int) -> int:
+        """Return the largest step, at most as large, whose parts have no chunk in common; or one within a chunk."""
+        if step >= self.file:
+            return step // self.file * self.file
+        if step < self.chunk:
+            return step
+        return max(self.chunk, min(step, self.file // 2) // self.chunk * self.chunk)
+
+
 def split_box(
-    box: dict[str, slice], axes: Sequence[str], *, sizes: Mapping[str, int], size: int, limit: int
+    box: dict[str, slice],
+    axes: Sequence[str],
+    *,
+    sizes: Mapping[str, int],
+    size: int,
+    limit: int,
+    units: Mapping[str, Unit] | None = None,
 ) -> Iterator[dict[str, slice]]:
-    """Cut a box along `axes`, the first of them first, until its `size` is under the `limit`."""
+    """Cut a box along `axes`, the first of them first, until its `size` is under the `limit`; between chunks, if so."""
     if size <= limit or not axes:
         yield box
         return
     axis, *others = axes
     length = sizes[axis]
     step = max(1, limit * length // size)
+    if units is not None and axis in units:
+        step = units[axis].align(step)
     for start in range(0, length, step):
         stop = min(start + step, length)
         inner = {**box, axis: slice(start, stop)}
-        yield from split_box(inner, others, sizes=sizes, size=size // length * (stop - start), limit=limit)
+        yield from split_box(inner, others, sizes=sizes, size=size // length * (stop - start), limit=limit, units=units)

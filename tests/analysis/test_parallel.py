@@ -50,7 +50,7 @@ def test_an_error_in_a_part_is_raised(executor: Executor) -> None:
     ],
 )
 def test_numbers_do_not_depend_on_the_executor(view, options, method, executor, vectors_of, monkeypatch) -> None:
-    monkeypatch.setattr("fmcluster.analysis.components._gram.BLOCK_BYTES", 20_000)
+    monkeypatch.setattr("fmcluster.analysis.components._plan_reading.BLOCK_BYTES", 20_000)
     options = dict(options)
     max_bytes = options.pop("max_bytes", 1 << 30)
     shape = (3, 16, 10, 12, 12) if method != "randomized" else (1, 14, 30, 20, 20)

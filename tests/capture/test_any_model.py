@@ -340,8 +340,9 @@ class TestCheckpoints:
 def test_a_url_is_refused_before_anything_is_made(make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     options = {"probe": Items()} if make is fm.Recorder else {"n_samples": 6}
-    with pytest.raises(ValueError, match=r"path is the URL s3://bucket/run\.zarr; a run is recorded into a folder"):
-        make(Net(), "s3://bucket/run.zarr", **options)
+    for path in ("s3://bucket/run.zarr", Path("s3://bucket/run.zarr")):
+        with pytest.raises(ValueError, match=r"path is the URL s3://bucket/run\.zarr; a run is recorded into a folder"):
+            make(Net(), path, **options)
     assert list(tmp_path.iterdir()) == []
 
 

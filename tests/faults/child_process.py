@@ -19,7 +19,7 @@ import fmcluster as fm
 from fmcluster import StoreError
 from fmcluster.cli._analyze import analyze
 from fmcluster.cli._app import console
-from fmcluster.store import open_run
+from fmcluster.store import _disk, open_run
 
 from .small_runs import EPOCHS, LAYERS, RECORD, Net, Pictures, trained
 
@@ -60,6 +60,13 @@ class Killer:
             flush(handle)
 
         os.fsync = watched  # type: ignore[assignment]
+        flush_file_system = _disk._flush_file_system
+
+        def watched_at_once(folder: Path) -> None:
+            self.tick()
+            flush_file_system(folder)
+
+        _disk._flush_file_system = watched_at_once
         sys.addaudithook(self.audit)
 
     def audit(self, event: str, args: tuple[Any, ...]) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from zarr.storage import FsspecStore
 
 from fmcluster import StoreError
 from fmcluster.store import Run, RunWriter, missing_files, open_run, verify
@@ -189,3 +190,43 @@ def test_verify_tells_how_far_it_is(reference: Path) -> None:
     verify(open_run(reference), progress=lambda done, total: seen.append((done, total)))
     assert [done for done, _ in seen] == list(range(1, len(seen) + 1))
     assert {total for _, total in seen} == {len(seen)}
+
+
+def test_what_is_missing_is_one_listing_and_no_look_at_each_file(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a URL: a listing and the commits' own records, however many files there are."""
+    (stored / "layers/conv1/activation/c.1.1.0.0.0").unlink()
+    (stored / "layers/conv1/activation/c.0.0.0.0.7").write_bytes(b"what no commit vouches for")
+    (stored / "layers/conv1/activation/c.9.0.0.0.0").write_bytes(b"of a snapshot that is being written")
+    expected = [f"layers/conv1/activation/c.{key}" for key in ("0.0.0.0.7", "1.1.0.0.0")]
+    assert missing_files(open_run(stored)) == expected
+    asked: list[str] = []
+    for name in ("get", "getsize"):
+        method = getattr(FsspecStore, name)
+
+        async def counted(
+            store: FsspecStore, key: str, *args: object, method: object = method, **how: object
+        ) -> object:
+            asked.append(key)
+            return await method(store, key, *args, **how)
+
+        monkeypatch.setattr(FsspecStore, name, counted)
+    run = open_run(f"file://{stored}")
+    opening = len(asked)
+    assert opening <= 2  # the root: its size, and what it holds
+    assert missing_files(run) == expected
+    assert len(asked) - opening == 2 * len(run)
+
+
+def test_opening_a_remote_run_asks_for_its_root_alone(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    get = FsspecStore.get
+
+    async def counted(store: FsspecStore, key: str, *args: object, **how: object) -> object:
+        asked.append(key)
+        return await get(store, key, *args, **how)
+
+    monkeypatch.setattr(FsspecStore, "get", counted)
+    run = open_run(f"file://{stored}")
+    assert run.epochs == open_run(stored).epochs
+    assert run.snapshots["step"].tolist() == open_run(stored).snapshots["step"].tolist()
+    assert asked == ["zarr.json"]

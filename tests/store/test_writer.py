@@ -1,21 +1,23 @@
 """One writer at a time, and what the modes do to what is there."""
 
+import errno
 import json
 import os
 import shutil
 import subprocess
 import sys
 import threading
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 import zarr
 
 from fmcluster import StoreError
-from fmcluster.store import LayerSpec, RunWriter, open_run, verify
+from fmcluster.store import LayerSpec, RunWriter, _pending, _pending_weights, open_run, verify
 from fmcluster.store import _disk as disk
 
 
@@ -159,16 +161,12 @@ def test_a_commit_is_whole_though_the_arrays_own_metadata_could_not_be_written(
 ) -> None:
     shutil.rmtree(stored)
     contents.record(stored, mode="x", n_snapshots=1)
-    replace = disk.replace_file
 
-    def full(path: Path, content: bytes) -> None:
-        if path.parent != stored:
-            raise OSError(28, "No space left on device")
-        replace(path, content)
+    def full(*_: object, **how: object) -> None:
+        raise OSError(28, "No space left on device")
 
     with RunWriter(stored, mode="a") as writer:
-        monkeypatch.setattr("fmcluster.store._writer.replace_file", full)
-        monkeypatch.setattr("fmcluster.store._nodes.replace_file", full)
+        monkeypatch.setattr("fmcluster.store._nodes.replace_unawaited", full)
         contents.write_snapshot(writer, 1)
         assert writer.n_snapshots == 2
         assert len(open_run(stored)) == 2
@@ -347,15 +345,23 @@ def test_a_run_with_other_codecs_is_refused(stored: Path) -> None:
             attempt()
 
 
+@pytest.mark.parametrize("at_once", [True, False])
 def test_every_file_of_a_run_was_flushed_to_the_disk(
-    tmp_path: Path, contents: ModuleType, monkeypatch: pytest.MonkeyPatch
+    at_once: bool, tmp_path: Path, contents: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flushed = set()
 
     def watched(handle: int) -> None:
         flushed.add(os.fstat(handle).st_ino)
 
+    def watched_at_once(folder: Path) -> None:
+        flushed.update(path.stat().st_ino for path in folder.rglob("*"))
+
     monkeypatch.setattr(os, "fsync", watched)
+    monkeypatch.setattr(disk, "_flush_file_system", watched_at_once)
+    monkeypatch.setattr(disk, "orders_renames", lambda _: False)
+    for module in (disk, _pending, _pending_weights):
+        monkeypatch.setattr(module, "flushes_at_once", lambda _: at_once)
     spec = LayerSpec("part", (2,), "float32", "Linear", output=(3,), channels=(2, 0))
     with RunWriter(tmp_path / "part.zarr") as writer:
         writer.create([spec], n_samples=1, shard_samples=1, kind="probe")
@@ -363,3 +369,48 @@ def test_every_file_of_a_run_was_flushed_to_the_disk(
     found = [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock"]
     assert len(found) > 100
     assert [str(path.relative_to(tmp_path)) for path in found if path.stat().st_ino not in flushed] == []
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_commit_waits_for_the_disk_as_often_with_many_layers_as_with_few(
+    at_once: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where one call flushes all; else once for each file and folder that the root then names."""
+    waits: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda _: waits.append("file"))
+    monkeypatch.setattr(disk, "_flush_file_system", lambda _: waits.append("all"))
+    monkeypatch.setattr(disk, "orders_renames", lambda _: at_once)
+    for module in (disk, _pending, _pending_weights):
+        monkeypatch.setattr(module, "flushes_at_once", lambda _: at_once)
+    counts = {}
+    for n_layers in (2, 12):
+        specs = [LayerSpec(f"fc{k}", (2,), "float32", "Linear") for k in range(n_layers)]
+        with RunWriter(tmp_path / f"{n_layers}.zarr") as writer:
+            writer.create(specs, n_samples=2, shard_samples=2, kind="probe")
+            waits.clear()
+            for spec in specs:
+                writer.write(spec.name, offset=0, values=np.ones((2, 2), np.float32))
+            statistics = {(spec.name, "activation"): np.ones((6, 2)) for spec in specs}
+            writer.commit(epoch=0, step=0, index=np.arange(2), statistics=statistics, metrics={}, clipped={})
+        counts[n_layers] = Counter(waits)
+        assert verify(open_run(writer.path)) == []
+    if at_once:
+        assert counts[2] == counts[12] == {"all": 1, "file": 2}
+    else:
+        assert set(counts[12]) == {"file"}
+        assert counts[12]["file"] - counts[2]["file"] == 6 * 10  # it was 8 for each layer
+
+
+def test_the_system_is_asked_for_one_flush_and_an_error_of_the_disk_is_raised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    if not disk.flushes_at_once(tmp_path):
+        pytest.skip("the file system, or the kernel, is none of which this is known")
+    calls: list[int] = []
+    library = SimpleNamespace(syncfs=lambda handle: calls.append(os.fstat(handle).st_ino) or -1, statfs=None)
+    monkeypatch.setattr(disk, "_system", lambda: library)
+    monkeypatch.setattr(disk.ctypes, "get_errno", lambda: errno.EIO)
+    with pytest.raises(OSError, match="Input/output error"):
+        disk._flush_file_system(tmp_path)
+    assert calls == [tmp_path.stat().st_ino]

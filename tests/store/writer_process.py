@@ -14,6 +14,7 @@ import numpy as np
 import zarr
 
 from fmcluster.store import LayerSpec, RunWriter
+from fmcluster.store import _disk as disk
 from fmcluster.store import _pending as underway
 
 N_SAMPLES, SHARD, N_SNAPSHOTS = 5, 2, 3
@@ -169,7 +170,14 @@ class Moments:
             self.tick("torn shard", str(path))
             return checksums
 
+        flush_file_system = disk._flush_file_system
+
+        def watched_syncfs(folder):
+            self.tick("syncfs")
+            flush_file_system(folder)
+
         os.fsync = watched_fsync
+        disk._flush_file_system = watched_syncfs
         underway.write_shard = watched_write_shard
         zarr.Array.__setitem__ = watched_setitem
 

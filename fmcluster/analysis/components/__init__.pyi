@@ -1,10 +1,10 @@
-from ._gram import BLOCK_BYTES as BLOCK_BYTES
 from ._gram import accumulate_gram as accumulate_gram
 from ._gram import beyond_float32 as beyond_float32
-from ._gram import plan_reading as plan_reading
 from ._gram import product_dtype as product_dtype
 from ._gram import read_ahead as read_ahead
 from ._gram import slices as slices
 from ._pca import pca as pca
+from ._plan_reading import BLOCK_BYTES as BLOCK_BYTES
+from ._plan_reading import plan_reading as plan_reading
 from ._rank import effective_rank as effective_rank
 from ._rank import energy_width as energy_width

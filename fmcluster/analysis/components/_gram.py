@@ -1,9 +1,7 @@
 """Products of vectors that are never held, in one streaming pass: rows by rows, features by features, or a sketch."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -11,94 +9,32 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ...vectors import Matrix, Scale, Vectors
-from .._parallel import run_each
+from ...vectors import Matrix, RowPart, Scale, Tile, Vectors
+from .._parallel import run_each, sum_each
 from .._results import Array
+from ._plan_reading import GROUPS
 
 T = TypeVar("T")
 Part = TypeVar("Part")
-Read = Callable[[Part], Matrix]
+Read = Callable[[Part], Iterable[Matrix]]
 Dtype = type[np.float32] | type[np.float64]
 Total = Any  # what is added up: ndarray, or on a device Tensor; both know the operators that are used here
-Add = Callable[[Total, Matrix, int], None]  # to a total, a block, which is the part of this number
+Number = tuple[int, int]  # of a part, and of a block in it
+Add = Callable[[Total, Matrix, Number], None]  # to a total, a block, which is the one of this number
 
-BLOCK_BYTES = 64 << 20
-_SMALL_BLOCK_BYTES = 24 << 20  # with smaller ones, more workers spend what they win on reading
 _SLICE_BYTES = 8 << 20  # of a block that is centered and multiplied at a time: about what a cache holds
-_KEPT_BYTES = 48 << 20  # malloc keeps about so much of what is freed
 _SHALLOWEST, _DEEPEST = 512, 4096
 # A singular value is the root of an eigenvalue: a relative error of 1e-8 in the products puts one that is zero at 1e-4
 # of the largest. The rounding of float32 products averages out to about that only over many of them.
 _DEPTH_FOR_FLOAT32 = 1 << 16
 _SMALLEST, _LARGEST = 1e-15, 1e15  # float32 holds their squares, and sums of many
-_GROUPS = 16  # of parts that an executor is handed: each comes back as a matrix
-OVERSAMPLING = 10
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Which matrix is accumulated, and in blocks of what size.
-
-    Attributes
-    ----------
-    method : {"gram", "covariance", "randomized"}
-        Rows by rows; features by features; or rows by a few random directions, more than the components asked for.
-    side : int
-        Rows and columns of the accumulated matrix; of a randomized one, its columns.
-    block_bytes : int
-        About how large a block of vectors is.
-    workers : int
-        How many threads there is memory for.
-    """
-
-    method: str
-    side: int
-    block_bytes: int
-    workers: int
-
-
-def plan_reading(vectors: Vectors, *, n_components: int, max_bytes: int) -> Plan:
-    """Choose the smaller side, or where that is too large a random sketch, and see that everything fits.
-
-    Raises
-    ------
-    MemoryError
-        Where not even the sketch and the result would fit into `max_bytes`.
-    """
-    rows, features = vectors.shape
-    columns = 3 + len(vectors.row_axes)
-    # scores, and the labels of the rows while their table is put together, and after
-    result = rows * n_components * 8 + rows * 8 * 3 * columns
-    method, side = ("gram", rows) if rows <= features else ("covariance", features)
-    # accumulated in float64, one product beside it; then its eigenvectors and the solver's working copy
-    exact = side * side * (8 + 8) + 8 * side * n_components
-    width = min(n_components + OVERSAMPLING, rows, features)
-    sketch = 4 * rows * width * 8
-    # features of all samples: where a block has few of them, it reads a part of each chunk
-    most = max_bytes if "n" in vectors.row_axes and method == "gram" else BLOCK_BYTES
-    for name, matrix, length in ((method, exact, side), ("randomized", sketch, width)):
-        least = 4 * (features if name == "covariance" else rows)
-        for workers in range(min(os.cpu_count() or 1, _GROUPS), 0, -1):
-            # a total and a product each, and totals that wait; a block each, and the copies it is made from and
-            # worked on in; a single one has another that is read ahead
-            room = (
-                max_bytes - min(_KEPT_BYTES, max_bytes // 6) - result - matrix - (2 * workers - 2) * length * length * 8
-            )
-            block = min(most, room // (6 if workers == 1 else 4 * workers))
-            if block >= max(least, _SMALL_BLOCK_BYTES if workers > 1 else 0):
-                return Plan(name, length, block, workers)
-    raise MemoryError(
-        f"the {vectors.view} view of {vectors.layer} has {rows} rows of {features} features; its {method} matrix "
-        f"and {n_components} scores a row take {_mib(exact + result)}, a random sketch {_mib(sketch + result)}, the "
-        f"budget is {_mib(max_bytes)}. Draw fewer rows (vectors(..., n_rows=...)), take fewer snapshots or samples, or "
-        f"raise max_bytes."
-    )
 
 
 def accumulate_gram(
     vectors: Vectors,
     *,
     block_bytes: int,
+    tile_bytes: int = 0,
     basis: slice | None = None,
     executor: Executor | None = None,
     device: str = "cpu",
@@ -118,10 +54,11 @@ def accumulate_gram(
     ndarray of shape (n_rows, n_rows of the basis), float64
     """
     rows, features = vectors.shape
+    tiles = vectors.feature_tiles(block_bytes=block_bytes, tile_bytes=tile_bytes)
     chosen = range(rows)[basis or slice(None)]
     total = add_up(
-        feature_reader(vectors, block_bytes=block_bytes, executor=executor),
-        vectors.feature_parts(max_bytes=block_bytes),
+        feature_reader(vectors, tiles, executor=executor),
+        tiles,
         add=partial(_add_gram, basis=basis or slice(None), dtype=product_dtype(features)),
         shape=(rows, len(chosen)),
         executor=executor,
@@ -146,7 +83,7 @@ def accumulate_covariance(
     parts = vectors.row_parts(max_bytes=block_bytes)
     shift = vectors.read_rows(parts[0]).mean(axis=0, dtype=np.float64).astype(np.float32)
     total = add_up(
-        vectors.read_rows,
+        partial(_read_rows, vectors),
         parts,
         add=partial(_add_covariance, shift=shift, dtype=product_dtype(rows)),
         shape=(features + 1, features),  # the last row: sums
@@ -166,6 +103,7 @@ def sketch(
     width: int,
     n_iterations: int,
     block_bytes: int,
+    tile_bytes: int = 0,
     random_state: int,
     executor: Executor | None = None,
     device: str = "cpu",
@@ -195,8 +133,8 @@ def sketch(
     4.4.
     """
     rows = vectors.shape[0]
-    parts = vectors.feature_parts(max_bytes=block_bytes)
-    read = feature_reader(vectors, block_bytes=block_bytes, executor=executor)
+    parts = vectors.feature_tiles(block_bytes=block_bytes, tile_bytes=tile_bytes)
+    read = feature_reader(vectors, parts, executor=executor)
     run = partial(add_up, read, parts, executor=executor, device=device)
     first = run(add=partial(_add_random, seed=random_state), shape=(rows + 1, width))
     products, total = first[:-1], float(first[-1, 0])
@@ -206,15 +144,62 @@ def sketch(
     return basis, products, total
 
 
-def feature_reader(vectors: Vectors, *, block_bytes: int, executor: Executor | None = None) -> Read[Any]:
-    """Return what reads a part of the features; rows that are to be scaled are measured in a pass of its own."""
+def sketch_features(
+    vectors: Vectors,
+    *,
+    width: int,
+    n_iterations: int,
+    block_bytes: int,
+    random_state: int,
+    executor: Executor | None = None,
+    device: str = "cpu",
+) -> tuple[Array, Array, Array, float]:
+    """Find an orthonormal basis of nearly all that the centered features do, as `sketch` does of the rows.
+
+    Blocks are of whole rows, of which none reads a chunk that another does. Reads the vectors ``n_iterations + 1``
+    times.
+
+    Returns
+    -------
+    basis : ndarray of shape (n_features, width), float64
+    products : ndarray of shape (n_features, width), float64
+        The features' inner products times the basis.
+    mean : ndarray of shape (n_features,), float64
+    total : float
+        Sum of squares of the centered vectors.
+    """
+    rows, features = vectors.shape
+    parts = vectors.row_parts(max_bytes=block_bytes)
+    shift = vectors.read_rows(parts[0]).mean(axis=0, dtype=np.float64).astype(np.float32)
+    products = np.random.default_rng(random_state).standard_normal((features, width))
+    for _ in range(n_iterations + 1):
+        basis = np.linalg.qr(products)[0]
+        found = add_up(
+            partial(_read_rows, vectors),
+            parts,
+            add=partial(_add_turned, basis=basis, shift=shift),
+            shape=(features + 1, width + 1),  # the last column: sums; its last number: the sum of squares
+            executor=executor,
+            device=device,
+        )
+        away = found[:-1, -1] / rows
+        products = found[:-1, :-1] - rows * np.outer(away, away @ basis)
+    return basis, products, shift + away, float(found[-1, -1] - rows * away @ away)
+
+
+def feature_reader(vectors: Vectors, tiles: Sequence[Tile], *, executor: Executor | None = None) -> Read[Any]:
+    """Return what reads a tile of the features; rows that are to be scaled are measured in a pass of its own."""
     scale: Scale = (None, None)
     if vectors.scaling != "none":
         moments = np.zeros((2, vectors.shape[0]))
-        for part in run_each(vectors.row_moments, vectors.feature_parts(max_bytes=block_bytes), executor=executor):
+        for part in run_each(vectors.tile_moments, tiles, executor=executor):
             moments += part
         scale = vectors.scale_rows(moments)
-    return partial(vectors.read_features, scale=scale)
+    return partial(vectors.read_tile, scale=scale)
+
+
+def _read_rows(vectors: Vectors, part: RowPart) -> Iterator[Matrix]:
+    yield vectors.read_rows(part)
 
 
 def add_up(
@@ -233,12 +218,9 @@ def add_up(
     numbered = list(enumerate(parts))
     if executor is None:
         return _add_group(read, add, shape, device, True, numbered)
-    size = -(-len(parts) // _GROUPS)
+    size = -(-len(parts) // GROUPS)
     groups = [numbered[start : start + size] for start in range(0, len(numbered), size)]
-    total = np.zeros(shape)
-    for part in run_each(partial(_add_group, read, add, shape, device, False), groups, executor=executor):
-        total += part
-    return total
+    return sum_each(partial(_add_group, read, add, shape, device, False), groups, shape=shape, executor=executor)
 
 
 def read_ahead(blocks: Iterable[T]) -> Iterator[T]:
@@ -280,14 +262,14 @@ def _add_group(
     read: Read[Part], add: Add, shape: tuple[int, int], device: str, ahead: bool, parts: Sequence[tuple[int, Part]]
 ) -> Array:
     total: Total = np.zeros(shape) if device == "cpu" else torch.zeros(shape, dtype=torch.float64, device=device)
-    blocks = (read(part) for _, part in parts)
-    for (number, _), block in zip(parts, read_ahead(blocks) if ahead else blocks, strict=True):
+    blocks = (((number, at), block) for number, part in parts for at, block in enumerate(read(part)))
+    for number, block in read_ahead(blocks) if ahead else blocks:
         add(total, block, number)
     out: Array = total if isinstance(total, np.ndarray) else total.cpu().numpy()
     return out
 
 
-def _add_gram(total: Total, block: Matrix, _: int, *, basis: slice, dtype: Dtype) -> None:
+def _add_gram(total: Total, block: Matrix, _: Number, *, basis: slice, dtype: Dtype) -> None:
     rows = _beside(total, block)
     for here in slices(block.shape[1], width=len(block)):
         part = _cast(rows[:, here], wide_enough(block[:, here], dtype))
@@ -295,7 +277,7 @@ def _add_gram(total: Total, block: Matrix, _: int, *, basis: slice, dtype: Dtype
         total += part @ part[basis].T  # of all rows, NumPy takes half of it
 
 
-def _add_covariance(total: Total, block: Matrix, _: int, *, shift: Matrix, dtype: Dtype) -> None:
+def _add_covariance(total: Total, block: Matrix, _: Number, *, shift: Matrix, dtype: Dtype) -> None:
     block -= shift
     total[-1] += _beside(total, block.sum(axis=0, dtype=np.float64))
     rows = _beside(total, block)
@@ -304,19 +286,28 @@ def _add_covariance(total: Total, block: Matrix, _: int, *, shift: Matrix, dtype
         total[:-1] += part.T @ part
 
 
-def _add_random(total: Total, block: Matrix, number: int, *, seed: int) -> None:
+def _add_random(total: Total, block: Matrix, number: Number, *, seed: int) -> None:
     _center(block)
     dtype = wide_enough(block, np.float32)
-    directions = np.random.default_rng([seed, number]).standard_normal((block.shape[1], total.shape[1]), np.float32)
+    directions = np.random.default_rng([seed, *number]).standard_normal((block.shape[1], total.shape[1]), np.float32)
     total[:-1] += _cast(_beside(total, block), dtype) @ _cast(_beside(total, directions), dtype)
     total[-1, 0] += np.einsum("ij,ij", block, block, dtype=np.float64)
 
 
-def _add_power(total: Total, block: Matrix, _: int, *, basis: Array) -> None:
+def _add_power(total: Total, block: Matrix, _: Number, *, basis: Array) -> None:
     _center(block)
     dtype = wide_enough(block, np.float32)
     rows = _cast(_beside(total, block), dtype)
     total += rows @ (rows.T @ _cast(_beside(total, basis), dtype))
+
+
+def _add_turned(total: Total, block: Matrix, _: Number, *, basis: Array, shift: Matrix) -> None:
+    block -= shift
+    dtype = wide_enough(block, np.float32)
+    rows = _cast(_beside(total, block), dtype)
+    total[:-1, :-1] += rows.T @ (rows @ _cast(_beside(total, basis), dtype))
+    total[:-1, -1] += _beside(total, block.sum(axis=0, dtype=np.float64))
+    total[-1, -1] += np.einsum("ij,ij", block, block, dtype=np.float64)
 
 
 def _center(block: Matrix) -> None:
@@ -340,7 +331,3 @@ def _cast(values: Total, dtype: Dtype) -> Total:
     if isinstance(values, np.ndarray):
         return values.astype(dtype, copy=False)
     return values.to(torch.float32 if dtype is np.float32 else torch.float64)
-
-
-def _mib(nbytes: int) -> str:
-    return f"{nbytes / 2**20:,.0f} MiB"

@@ -14,7 +14,16 @@ from ...vectors import Vectors
 from .._parallel import own_threads, run_each
 from .._results import MAX_BYTES, Array, Scores
 from .._validation import fitted_snapshot, name_fit, require
-from ._gram import Plan, accumulate_covariance, accumulate_gram, feature_reader, plan_reading, read_ahead, sketch
+from ._gram import (
+    Read,
+    accumulate_covariance,
+    accumulate_gram,
+    feature_reader,
+    read_ahead,
+    sketch,
+    sketch_features,
+)
+from ._plan_reading import Plan, plan_reading
 
 N_ITERATIONS = 2
 # Below this share of the largest, a singular value is the rounding of products, and its direction means nothing.
@@ -39,8 +48,8 @@ def pca(
     its eigenvectors give the scores. Otherwise it is the covariance of the features, and a second pass projects the
     rows. Both are exact: products are summed in float64 (and taken in it, but for very long sums). With as many
     components as the matrix has rank, the scores keep all distances between rows. Where neither matrix fits into
-    `max_bytes`, a randomized range finder with two power iterations takes four passes, and the scores say what it
-    may have missed.
+    `max_bytes`, a randomized range finder with two power iterations takes four passes, over the rows or, where these
+    are too many for that, over the features; the scores say what it may have missed (`error`).
 
     Parameters
     ----------
@@ -161,7 +170,12 @@ class _Found:
 def _from_gram(todo: _Pass) -> _Found:
     basis = None if todo.fitted is todo.vectors else _numbers(todo.vectors, todo.fitted)
     gram = accumulate_gram(
-        todo.vectors, block_bytes=todo.plan.block_bytes, basis=basis, executor=todo.executor, device=todo.device
+        todo.vectors,
+        block_bytes=todo.plan.block_bytes,
+        tile_bytes=todo.plan.tile_bytes,
+        basis=basis,
+        executor=todo.executor,
+        device=todo.device,
     )
     if basis is None:
         total = float(np.trace(gram))
@@ -180,7 +194,11 @@ def _from_covariance(todo: _Pass) -> _Found:
     )
     total = float(np.trace(products))
     singular, axes = _largest(products, todo.n_components)
-    values = np.empty((todo.vectors.shape[0], todo.n_components))
+    return _Found(_project_all(todo, mean, axes), singular, total, axes)
+
+
+def _project_all(todo: _Pass, mean: Array, axes: Array) -> Array:
+    values = np.empty((todo.vectors.shape[0], axes.shape[1]))
     parts = todo.vectors.row_parts(max_bytes=todo.plan.block_bytes // 2)
     project = partial(_project, todo.vectors.read_rows, mean, axes)
     blocks = (
@@ -188,10 +206,12 @@ def _from_covariance(todo: _Pass) -> _Found:
     )
     for part, block in zip(parts, blocks, strict=True):
         values[part.start : part.start + len(block)] = block
-    return _Found(values, singular, total, axes)
+    return values
 
 
 def _from_sketch(todo: _Pass) -> _Found:
+    if todo.plan.over == "features":
+        return _from_feature_sketch(todo)
     if todo.fitted is not todo.vectors:
         raise MemoryError(
             f"neither side of the {todo.vectors.view} view of {todo.vectors.layer}, {todo.vectors.shape}, fits into "
@@ -202,17 +222,39 @@ def _from_sketch(todo: _Pass) -> _Found:
         width=todo.plan.side,
         n_iterations=N_ITERATIONS,
         block_bytes=todo.plan.block_bytes,
+        tile_bytes=todo.plan.tile_bytes,
         random_state=todo.random_state,
         executor=todo.executor,
         device=todo.device,
     )
-    inner = basis.T @ products
-    singular, axes = _largest((inner + inner.T) / 2, todo.n_components)
-    left = basis @ axes
-    # of a symmetric matrix: within the residual of each of these there is an eigenvalue
-    residuals = np.linalg.norm(products @ axes - left * singular**2, axis=0)
-    error = float(residuals.max() / singular[0] ** 2) if singular[0] > 0 else 0.0
+    singular, left, error = _within(basis, products, todo.n_components)
     return _Found(left * singular, singular, total, error=error)
+
+
+def _from_feature_sketch(todo: _Pass) -> _Found:
+    basis, products, mean, total = sketch_features(
+        todo.fitted,
+        width=todo.plan.side,
+        n_iterations=N_ITERATIONS,
+        block_bytes=todo.plan.block_bytes,
+        random_state=todo.random_state,
+        executor=todo.executor,
+        device=todo.device,
+    )
+    singular, axes, error = _within(basis, products, todo.n_components)
+    return _Found(_project_all(todo, mean, axes), singular, total, axes, error=error)
+
+
+def _within(basis: Array, products: Array, count: int) -> tuple[Array, Array, float]:
+    """Return singular values and vectors of a symmetric matrix within a basis, and how far they may be off.
+
+    The error is that of an eigenvalue, relative to the largest: within the residual of each there is a true one.
+    """
+    inner = basis.T @ products
+    singular, axes = _largest((inner + inner.T) / 2, count)
+    vectors = basis @ axes
+    residuals = np.linalg.norm(products @ axes - vectors * singular**2, axis=0)
+    return singular, vectors, float(residuals.max() / singular[0] ** 2) if singular[0] > 0 else 0.0
 
 
 def _numbers(vectors: Vectors, fitted: Vectors) -> slice:
@@ -231,18 +273,18 @@ def _draw_components(
 ) -> npt.NDArray[np.float32]:
     """Return the components, ndarray of shape (n_components, n_features): the rows weighted by their scores."""
     weights = np.divide(values, singular**2, out=np.zeros_like(values), where=singular > _SMALLEST * singular[0])
-    read = feature_reader(fitted, block_bytes=plan.block_bytes, executor=executor)
-    parts = fitted.feature_parts(max_bytes=plan.block_bytes)
+    parts = fitted.feature_tiles(block_bytes=plan.block_bytes, tile_bytes=plan.tile_bytes)
+    read = feature_reader(fitted, parts, executor=executor)
     blocks = run_each(partial(_weigh, read, weights.astype(np.float32)), parts, executor=executor)
     return np.concatenate(list(blocks), axis=1)
 
 
-def _weigh(
-    read: Callable[[Any], npt.NDArray[np.float32]], weights: npt.NDArray[np.float32], part: Any
-) -> npt.NDArray[np.float32]:
-    block = read(part)
-    block -= block.mean(axis=0, dtype=np.float64).astype(np.float32)
-    return weights.T @ block
+def _weigh(read: Read[Any], weights: npt.NDArray[np.float32], part: Any) -> npt.NDArray[np.float32]:
+    found = []
+    for block in read(part):
+        block -= block.mean(axis=0, dtype=np.float64).astype(np.float32)
+        found.append(weights.T @ block)
+    return np.concatenate(found, axis=1)
 
 
 def _without_rounding(singular: Array, left: Array) -> tuple[Array, Array]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from .._results import Array
 from .._validation import require
 from ..components import BLOCK_BYTES, accumulate_gram
 from ._channel_cca import compare_positions
+from ._on_disk import Kept, on_disk
 
 Metric = Literal["cka", "rbf_cka", "procrustes", "svcca", "pwcca"]
 METRICS: tuple[Metric, ...] = ("cka", "rbf_cka", "procrustes", "svcca", "pwcca")
@@ -155,7 +156,9 @@ def similarity(
         For an unknown metric, snapshot or sample, a sample named twice, fewer than 4 samples, activations that are not
         finite, or canonical correlations of no more points than the directions of both layers.
     MemoryError
-        Where the products of all layers and snapshots do not fit into `max_bytes`.
+        Where the products of one layer at one snapshot, or with ``"procrustes"`` of all, do not fit into `max_bytes`.
+    OSError
+        Where those of all layers and snapshots fit neither into `max_bytes` nor on the disk beside the run.
 
     Warns
     -----
@@ -185,13 +188,18 @@ def similarity(
         if metric != "procrustes" and not debiased:
             widest = [max(vectors.n_features for vectors in side) for side in sides]
             warn_of_bias(len(chosen), (widest[0], widest[-1]))
-        workers, block_bytes = _plan_blocks(everything, metric, max_bytes, alone=executor is not None)
+        workers, block_bytes, spilled = _plan_blocks(everything, metric, max_bytes, alone=executor is not None)
         make = partial(_prepare, metric=metric, debiased=debiased, bandwidth=bandwidth, block_bytes=block_bytes)
         with own_threads(executor, most=workers) as threads:
-            prepared = list(run_each(make, everything, executor=threads))
-            rows = prepared[: len(sides[0])]
-            columns = rows if other is None else prepared[len(sides[0]) :]
-            values = _nuclear(rows, columns, threads) if metric == "procrustes" else all_pairs(rows, columns)
+            found = run_each(make, everything, executor=threads)
+            if metric == "procrustes":
+                roots = list(found)
+                values = _nuclear(roots[: len(sides[0])], None if other is None else roots[len(sides[0]) :], threads)
+            elif spilled:
+                with on_disk(found, beside=run.path, nbytes=spilled) as kept:
+                    values = _pair(kept, len(sides[0]), alone=other is None)
+            else:
+                values = _pair(list(found), len(sides[0]), alone=other is None)
     labels = [_labels(side) for side in sides]
     return Similarity(
         values=values,
@@ -258,22 +266,37 @@ def _labels(side: Sequence[Vectors]) -> pd.DataFrame:
     ]
 
 
-def _plan_blocks(everything: Sequence[Vectors], metric: str, max_bytes: int, *, alone: bool) -> tuple[int, int]:
-    """Return how many layers and snapshots may be at work, `alone` one, and how large a block of each may be."""
+def _pair(kept: Sequence[Kept], n_rows: int, *, alone: bool) -> Array:
+    rows = kept[:n_rows]
+    return all_pairs(rows, rows if alone else kept[n_rows:])
+
+
+def _plan_blocks(everything: Sequence[Vectors], metric: str, max_bytes: int, *, alone: bool) -> tuple[int, int, int]:
+    """Return how many layers and snapshots may be at work, `alone` one, and how large a block of each may be.
+
+    The last number is how many bytes are kept on the disk, 0 where memory holds them.
+    """
     # what is kept of each layer and snapshot, in float32, half of what is symmetric; of each that is at work a matrix
     # and its temporary copies, which are gone when pairs are compared; a block read, one waiting, one worked on
     count, n_samples = len(everything), len(everything[0].samples)
     kept = 4 * count * (n_samples**2 if metric == "procrustes" else n_samples * (n_samples + 1) // 2)
     largest = max(4 * n_samples * vectors.n_features for vectors in everything)
-    for workers in range(1 if alone else os.cpu_count() or 1, 0, -1):
-        block_bytes = min(largest, ((max_bytes - kept) // workers - 6 * n_samples**2 * 8) // 6)
-        if block_bytes >= (4 * n_samples if workers == 1 else min(largest, BLOCK_BYTES)):
-            return workers, block_bytes
-    needed = kept + 6 * n_samples**2 * 8 + 16 * n_samples
+    for spilled in (0,) if metric == "procrustes" else (0, kept):
+        for workers in range(1 if alone else os.cpu_count() or 1, 0, -1):
+            # one more that is written to the disk, and one that waits
+            waiting = 2 * spilled // count
+            room = max_bytes - (waiting if spilled else kept)
+            block_bytes = min(largest, (room // workers - 6 * n_samples**2 * 8) // 6)
+            if block_bytes >= (4 * n_samples if workers == 1 else min(largest, BLOCK_BYTES)):
+                return workers, block_bytes, spilled
+    alone_bytes, of = 2 * kept // count, "one layer at one snapshot"
+    if metric == "procrustes":
+        alone_bytes, of = kept, f"{count} layers and snapshots"
+    needed = alone_bytes + 6 * n_samples**2 * 8 + 16 * n_samples
     raise MemoryError(
-        f"the inner products of {n_samples} samples at {count} layers and snapshots, and the blocks they are made "
-        f"from, take {needed >> 20:,} MiB, the budget is {max_bytes >> 20:,} MiB; take fewer samples, snapshots or "
-        f"layers, or raise max_bytes"
+        f"the inner products of {n_samples} samples at {of}, and the blocks they are made from, take "
+        f"{needed >> 20:,} MiB, the budget is {max_bytes >> 20:,} MiB; take fewer samples, snapshots or layers, or "
+        f"raise max_bytes"
     )
 
 
@@ -295,7 +318,7 @@ def _prepare(
     return np.asarray(flatten_kernel(gram, debiased=debiased), dtype=np.float32)
 
 
-def all_pairs(rows: Sequence[npt.NDArray[np.float32]], columns: Sequence[npt.NDArray[np.float32]]) -> Array:
+def all_pairs(rows: Sequence[Kept], columns: Sequence[Kept]) -> Array:
     """Return the products of all pairs of vectors of unit length, summed in float64; NaN of those that are zero."""
     values = np.zeros((len(rows), len(columns)))
     step = min(1 << 16, max(1, 8 * rows[0].size // (len(rows) + len(columns))))  # in what one matrix at work took
@@ -307,10 +330,13 @@ def all_pairs(rows: Sequence[npt.NDArray[np.float32]], columns: Sequence[npt.NDA
 
 
 def _nuclear(
-    rows: Sequence[npt.NDArray[np.float32]], columns: Sequence[npt.NDArray[np.float32]], executor: Executor | None
+    rows: Sequence[npt.NDArray[np.float32]],
+    others: Sequence[npt.NDArray[np.float32]] | None,
+    executor: Executor | None,
 ) -> Array:
     """Return the nuclear norms of the products of all pairs of square roots: those of the features' products."""
-    alone = columns is rows
+    alone = others is None
+    columns = rows if others is None else others
     values = np.empty((len(rows), len(columns)))
     tasks = ((first, columns[i if alone else 0 :]) for i, first in enumerate(rows))
     for i, found in enumerate(run_each(_nuclear_norms, tasks, executor=executor)):
@@ -325,10 +351,10 @@ def _nuclear_norms(task: tuple[npt.NDArray[np.float32], Sequence[npt.NDArray[np.
     return [float(np.linalg.norm(first @ second, "nuc")) for second in task[1]]
 
 
-def _without_constants(values: Array, rows: Sequence[npt.NDArray[np.float32]], columns: object) -> Array:
+def _without_constants(values: Array, rows: Sequence[Any], columns: Sequence[Any]) -> Array:
     np.minimum(values, 1, out=values)  # more is rounding
     for axis, side in enumerate((rows, columns)):
-        constant = [not each.any() for each in side]  # type: ignore[attr-defined]
+        constant = [not each.any() for each in side]
         values[(slice(None),) * axis + (constant,)] = np.nan
     return values
 

@@ -1,6 +1,6 @@
 """How much clusters differ where nothing has changed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ...vectors import Source, Vectors
+from ...vectors import Source, Unit, Vectors
 from .._parallel import run_each
 from .._results import MAX_BYTES, Array, Clusters, Fit, Labels, snapshot_of_epoch
 from .._validation import require
@@ -282,6 +282,11 @@ class SomeChannels:
     def channels(self) -> Labels:
         """The channels' numbers."""
         return self.source.channels[self.chosen]
+
+    @property
+    def units(self) -> Mapping[str, Unit]:
+        """What of the samples is decoded at once."""
+        return {axis: unit for axis, unit in getattr(self.source, "units", {}).items() if axis == "n"}
 
     def read_feature_maps(
         self, *, snapshot: int, samples: Labels, channels: slice, rows: slice

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -53,6 +54,8 @@ class Settings:
         Which snapshots; None for all.
     scaling : {"none", "centered", "unit"}
         What is done to each row, as of `Layer.vectors`: with ``"unit"``, clusters do not move with the scale.
+    executor : Executor or None
+        Where the heavy work is done.
     """
 
     view: str
@@ -62,6 +65,7 @@ class Settings:
     max_bytes: int
     snapshots: tuple[int, ...] | None = None
     scaling: Scaling = "none"
+    executor: Executor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,6 +179,7 @@ def make_layer_content(
         random_state=settings.random_state,
         max_bytes=settings.max_bytes,
         cache=cache,
+        executor=settings.executor,
         announce=lambda what: announce(f"{layer.name}: {what}"),
     )
     announce(f"{layer.name}: noise floor")

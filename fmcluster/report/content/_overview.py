@@ -71,10 +71,11 @@ def make_overview(run: Run, settings: Settings, *, announce: Announce, cache: Re
         vectors = [run[name].vectors("sample", snapshots=settings.snapshots) for name in run.layers]
 
         def find() -> Findings:
-            return diagnose(run, random_state=settings.random_state, max_bytes=settings.max_bytes)
+            seed, workers = settings.random_state, settings.executor
+            return diagnose(run, random_state=seed, max_bytes=settings.max_bytes, executor=workers)
 
         def compare() -> Similarity:
-            return similarity(run, max_bytes=settings.max_bytes)
+            return similarity(run, max_bytes=settings.max_bytes, executor=settings.executor)
 
         if cache is None:
             findings = find()

@@ -9,12 +9,11 @@ from sklearn.decomposition import PCA
 
 from fmcluster.analysis import pca
 from fmcluster.analysis.components._gram import (
-    BLOCK_BYTES,
     accumulate_covariance,
     accumulate_gram,
-    plan_reading,
     sketch,
 )
+from fmcluster.analysis.components._plan_reading import BLOCK_BYTES, plan_reading
 
 
 def relu_maps(seed: int, shape: tuple[int, ...], *, offset: float = 0.0) -> np.ndarray:
@@ -89,7 +88,7 @@ def test_full_rank_scores_keep_all_distances(vectors_of):
 def test_blocks_do_not_change_the_result(vectors_of, monkeypatch):
     maps = relu_maps(3, (3, 16, 10, 12, 12))
     whole = pca(vectors_of(maps), n_components=4)
-    monkeypatch.setattr("fmcluster.analysis.components._gram.BLOCK_BYTES", 4096)
+    monkeypatch.setattr("fmcluster.analysis.components._plan_reading.BLOCK_BYTES", 4096)
     vectors = vectors_of(maps)
     pieces = pca(vectors, n_components=4)
     assert vectors.source.reads > 50

@@ -289,8 +289,10 @@ class TestRefused:
 
     def test_a_budget_too_small(self, run) -> None:
         with pytest.raises(
-            MemoryError, match=r"inner products of 24 samples at 6 layers and snapshots, .* fewer samples"
+            MemoryError, match=r"inner products of 24 samples at one layer at one snapshot, .* fewer samples"
         ):
             similarity(run, max_bytes=10_000)
+        with pytest.raises(MemoryError, match="24 samples at 6 layers and snapshots"):
+            similarity(run, metric="procrustes", max_bytes=33_000)
         with pytest.raises(MemoryError, match="products of 6 and 6 channels and the maps of one sample"):
             similarity(run, metric="svcca", max_bytes=1000)

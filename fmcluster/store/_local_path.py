@@ -1,0 +1,29 @@
+"""Paths that are written to: folders of this machine, and no URLs."""
+
+import os
+import re
+from pathlib import Path
+
+# A Path has one slash where the URL had two. A scheme has two letters or more: C:/ is a drive.
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)
+
+
+def local_path(path: str | os.PathLike[str]) -> Path:
+    """Return a path that something is to be written to, once it is known to be no URL.
+
+    Parameters
+    ----------
+    path : path-like
+        As the user gave it, or as a `Path` of it, which has one slash less.
+
+    Raises
+    ------
+    ValueError
+        For a URL. `Path` would make a folder of it, named ``s3:``, in the current one.
+    """
+    if url := _URL.fullmatch(os.fspath(path)):
+        raise ValueError(
+            f"path is the URL {url[1]}://{url[2]}; a run is recorded into a folder of this machine, and so are "
+            f"results: pass one, and copy it then"
+        )
+    return Path(path)
