@@ -60,7 +60,7 @@ def test_a_committed_notebook_was_run_from_top_to_bottom_and_shows_pictures(name
     nbformat.validate(notebook)
     assert [cell.execution_count for cell in code_cells(notebook)] == list(range(1, len(code_cells(notebook)) + 1))
     n_pictures = sum("image/jpeg" in output.get("data", {}) for output in outputs(notebook))
-    assert n_pictures >= (1 if name == "04_decide" else 2)
+    assert n_pictures >= 2
     assert notebook.cells[0].cell_type == "markdown"
     assert notebook.metadata.kernelspec.name == "python3"
 

@@ -26,7 +26,7 @@ Progress = Callable[[str, int, int], None]
 MOST_CHANNELS = 100
 DIVERGED = "Left out of what follows, as layers gave NaN or infinite values:"
 MOST_ROWS = 200_000  # of a table
-STAGES = 5  # of a layer: three of its content, then pictures of samples and of the content
+STAGES = 6  # of a layer: four of its content, then pictures of samples and of the content
 
 STATISTICS = {"mean": "mean activation", "std": "standard deviation", "zeros": "share of zeros"}
 

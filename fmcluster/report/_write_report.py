@@ -166,7 +166,7 @@ def write_report(
                 samples=images,
                 sprites_bytes=SHEETS_BYTES // len(chosen),
                 shown_images=shown_images,
-                captions=find_captions(run, content, shown_images),
+                captions=find_captions(run, content, shown=shown_images),
                 settings=settings,
             )
         )

@@ -320,16 +320,16 @@ def _judge(
         own = np.diag(before)
         evidence.own[k] = own
         if (own[~np.isnan(own)] < permuted).any():
-            within = correlate(products.within[number - 1], squares[number - 1], other_squares=squares[number - 1])
-            evidence.moved_from[k] = _moved(before, own, permuted, before=within, after=cosine)
+            twins = (evidence.group[k - 1] != NONE, evidence.group[k] != NONE)
+            evidence.moved_from[k] = _moved(before, own, permuted, twins=twins)
 
 
-def _moved(correlation: Array, own: Array, permuted: float, *, before: Array, after: Array) -> Labels:
+def _moved(correlation: Array, own: Array, permuted: float, *, twins: tuple[Mask, Mask]) -> Labels:
     """Return whose position before a channel's response had, where it is another's, and unlike its own.
 
     Two channels answer for one another only where nothing else would do nearly as well: each is the other's best match,
-    and the distance between them, 1 - correlation, is less than `_DISTINCTIVE` of that to any rival: any other channel
-    at the other snapshot, the channel's own response there, or a twin at its own snapshot.
+    neither has a duplicate at its own snapshot, and the distance between them, 1 - correlation, is less than
+    `_DISTINCTIVE` of that to any rival: any other channel at the other snapshot, or the channel's own response there.
 
     Parameters
     ----------
@@ -339,8 +339,8 @@ def _moved(correlation: Array, own: Array, permuted: float, *, before: Array, af
         Its diagonal.
     permuted : float
         The least correlation of a match.
-    before, after : ndarray of shape (n_channels, n_channels)
-        Of the channels with one another, at the snapshot before and at the one after.
+    twins : (ndarray, ndarray) of shape (n_channels,), bool
+        Which channels have a duplicate, at the snapshot before and at the one after.
 
     References
     ----------
@@ -349,16 +349,14 @@ def _moved(correlation: Array, own: Array, permuted: float, *, before: Array, af
     """
     to = match_channels(correlation)
     rivals = np.nan_to_num(correlation, nan=-1.0)
-    twins = [np.nan_to_num(each, nan=-1.0) for each in (before, after)]
-    for each in twins:
-        np.fill_diagonal(each, -1.0)
     out = np.full(len(to), NONE)
     for source, target in enumerate(to):
         if target in (NONE, source) or not correlation[source, target] >= permuted or own[target] >= permuted:
             continue
+        if twins[0][source] or twins[1][target]:
+            continue
         others = np.concatenate([np.delete(rivals[source], target), np.delete(rivals[:, target], source)])
-        nearest = max(others.max(initial=-1.0), twins[0][source].max(), twins[1][target].max())
-        if 1 - correlation[source, target] < _DISTINCTIVE * (1 - nearest):
+        if 1 - correlation[source, target] < _DISTINCTIVE * (1 - others.max(initial=-1.0)):
             out[target] = source
     return out
 

@@ -35,7 +35,7 @@ class Caption:
     picture: Picture | None
 
 
-def find_captions(run: Run, content: LayerContent, shown: list[ShownImages]) -> dict[int, Caption]:
+def find_captions(run: Run, content: LayerContent, *, shown: list[ShownImages]) -> dict[int, Caption]:
     """Return a caption for each cluster that has members at the last snapshot.
 
     Parameters

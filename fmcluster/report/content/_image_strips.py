@@ -15,8 +15,8 @@ SIDE, GAP = 40, 3
 def image_strip(
     run: Run,
     samples: Sequence[int] | npt.NDArray[np.int64],
-    fractions: npt.NDArray[np.float64] | None = None,
     *,
+    fractions: npt.NDArray[np.float64] | None = None,
     what: str,
 ) -> Picture | None:
     """Draw images side by side, with a ring where in them a channel answers most; None where the run has no pictures.

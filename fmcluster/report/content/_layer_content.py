@@ -163,7 +163,7 @@ def make_layer_content(
     settings : Settings
         How.
     announce : callable
-        AdviceLine in words what comes next, `STAGES` times (top images and pictures, which come last, among them).
+        Told in words what comes next, `STAGES` times (top images and pictures, which come last, among them).
     cache : ResultCache or None
         Results that are used again.
 

@@ -112,8 +112,8 @@ def find_responses(run: Run, found: TopImages, *, titles: tuple[str, str]) -> Re
             ChangedChannel(
                 channel=int(numbers[index]),
                 text=texts[index],
-                then=image_strip(run, then[index], rings[0, index], what=f"top images at {titles[0]}"),
-                now=image_strip(run, now[index], rings[-1, index], what=f"top images at {titles[1]}"),
+                then=image_strip(run, then[index], fractions=rings[0, index], what=f"top images at {titles[0]}"),
+                now=image_strip(run, now[index], fractions=rings[-1, index], what=f"top images at {titles[1]}"),
             )
             for index in chosen
         ),
