@@ -143,6 +143,8 @@ def predict_damage(
       those of other layers, as in a residual stream, is not known without the network.
     - ``kernel size``: a convolution's output becomes the least-squares fit of an inner part of its kernel. Needs the
       layer before.
+    - ``separable``, ``groups``: the weights that explain best what a convolution returned are replaced, as by
+      `Separable` and `Groups`. Need the layer before.
     - ``resolution``: a convolution's maps are averaged 2 and 4 times, and brought back.
 
     Parameters

@@ -12,7 +12,7 @@ from torch.nn import functional
 from ..analysis.diagnosis import passes_on
 from ..store import KernelGeometry, Layer, Run
 from ._least_squares import MOST_WEIGHTS, inner_weights, kernel_patches, order_by_redundancy, predict_from_others, solve
-from .interventions import KernelSize, Resolution, Skipped, Width, averaged
+from .interventions import Groups, KernelSize, Resolution, Separable, Skipped, Width, averaged
 
 Difference = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 """Makes of maps, and of what the layer was given, the change of the maps: float32, of the same shape."""
@@ -117,7 +117,7 @@ def predicted_changes(reader: LayerReader, name: str) -> Iterator[PredictedChang
     if convolution or "Linear" in layer.module:
         yield from _width(reader, layer)
     if convolution:
-        yield from _kernel_size(reader, layer, given)
+        yield from _kernels(reader, layer, given)
         yield from _resolution(layer)
 
 
@@ -192,20 +192,57 @@ def _predicted(removed: torch.Tensor, kept: torch.Tensor, weights: torch.Tensor,
     return difference
 
 
-def _kernel_size(reader: LayerReader, layer: Layer, given: Layer | None) -> Iterator[PredictedChange | Skipped]:
-    """Refit an inner part of the kernel to what the layer returned, with a constant for each channel."""
-    asked, kernel = KernelSize(), layer.kernel
-    if kernel is None or not (sizes := asked.sizes_of(kernel.size)):
+def _kernels(reader: LayerReader, layer: Layer, given: Layer | None) -> Iterator[PredictedChange | Skipped]:
+    """Replace the kernel by a smaller one, a separable one, or one of groups."""
+    kernel = layer.kernel
+    wanted = [] if kernel is None else [KernelSize().name] * (max(kernel.size) > 1)
+    wanted += [] if kernel is None or kernel.groups > 1 else [Separable().name, Groups().name]
+    if kernel is None or not wanted:
         return
+    reason = ""
     if given is None:
-        yield Skipped(asked.name, layer.name, "what it was given is not recorded")
-        return
-    n_weights = given.n_channels // kernel.groups * kernel.size[0] * kernel.size[1]
-    if n_weights > MOST_WEIGHTS:
-        yield Skipped(asked.name, layer.name, f"an output channel has {n_weights} weights, over {MOST_WEIGHTS}")
+        reason = "what it was given is not recorded"
+    elif (n_weights := given.n_channels // kernel.groups * kernel.size[0] * kernel.size[1]) > MOST_WEIGHTS:
+        reason = f"an output channel has {n_weights} weights, over {MOST_WEIGHTS}"
+    if given is None or reason:
+        yield from (Skipped(name, layer.name, reason) for name in wanted)
         return
     squares, products = _patch_moments(reader, layer, kernel)
-    for size in sizes:
+    yield from _kernel_size(layer, kernel, given, squares=squares, products=products)
+    if kernel.groups == 1:
+        yield from _refits(layer, kernel, squares, products=products)
+
+
+def _refits(
+    layer: Layer, kernel: KernelGeometry, squares: torch.Tensor, *, products: torch.Tensor
+) -> Iterator[PredictedChange]:
+    """Refit separable kernels and groups in place of the weights that explain what the layer returned."""
+    weights = solve(squares[0], products[0])[:-1].T  # outputs, weights; without the constant
+    weight = weights.reshape(len(weights), -1, *kernel.size)
+    for asked in (Separable(), Groups()):
+        for found in asked.refits(weight, squares[:, :-1, :-1]):
+            change = (found.weight - weight).float()
+            difference = _reweighted(kernel, change)
+            yield PredictedChange(asked.name, layer.name, found.what, "", found.amount, layer.name, difference)
+
+
+def _reweighted(kernel: KernelGeometry, change: torch.Tensor) -> Difference:
+    (top, bottom), (left, right) = kernel.padding
+
+    def difference(maps: torch.Tensor, given: torch.Tensor | None) -> torch.Tensor:
+        padded = functional.pad(_of(given), [left, right, top, bottom])
+        found: torch.Tensor = functional.conv2d(padded, change, stride=kernel.stride, dilation=kernel.dilation)
+        return found.reshape(maps.shape)
+
+    return difference
+
+
+def _kernel_size(
+    layer: Layer, kernel: KernelGeometry, given: Layer, *, squares: torch.Tensor, products: torch.Tensor
+) -> Iterator[PredictedChange]:
+    """Refit an inner part of the kernel to what the layer returned, with a constant for each channel."""
+    asked = KernelSize()
+    for size in asked.sizes_of(kernel.size):
         inner = inner_weights(kernel.size, size).flatten().repeat(given.n_channels // kernel.groups)
         chosen = torch.cat([inner, torch.ones(1, dtype=torch.bool)]).nonzero().flatten()
         fitted = torch.stack(

@@ -1,6 +1,7 @@
 """Predicted damage: by hand, against changes made in the network itself, and beside what ablation measures."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,18 @@ from torch.nn import functional
 from torch.utils.data import TensorDataset
 
 import fmcluster as fm
-from fmcluster.decide import Depth, Groups, KernelSize, PredictedDamage, Resolution, Width, predict_damage
+from fmcluster.capture import ModelInputs
+from fmcluster.decide import (
+    Depth,
+    Groups,
+    KernelSize,
+    Network,
+    PredictedDamage,
+    Resolution,
+    Separable,
+    Width,
+    predict_damage,
+)
 from fmcluster.store import Run
 
 
@@ -78,6 +90,25 @@ def test_the_inner_kernel_is_the_least_squares_fit_of_what_the_layer_returned(ru
     change = torch.from_numpy(fit - target).reshape(24, 4, 4, 16).movedim(-1, 1)
     row = rows(predict_damage(run), "kernel size").loc["block2.conv1", "3 x 3 to 1 x 1"]
     np.testing.assert_allclose(row[["predicted", "null"]].astype(float), score(change, slope)[::2], rtol=1e-3)
+
+
+@pytest.mark.parametrize("asked", [Separable(), Groups()])
+def test_other_kernels_are_those_that_ablation_would_build(
+    residual: nn.Module, probe: TensorDataset, run: Run, asked: Separable | Groups
+) -> None:
+    given, (maps, slope) = maps_of(run, "block1")[0], maps_of(run, "block2.conv1")
+    network = Network(residual, [ModelInputs((probe.tensors[0],), {})], loss=None)
+    expected = {}
+    for change in asked.changes(network, ["block2.conv1"]):
+        weight = change.weights["block2.conv1.weight"].double()
+        made = functional.conv2d(given, weight, stride=2, padding=1)
+        expected[change.what] = score(made - maps, slope)
+    assert len(expected) == (3 if asked == Separable() else 2)
+    found = rows(predict_damage(run), asked.name).loc["block2.conv1"]
+    assert set(found.index) == set(expected)
+    for what, values in expected.items():
+        columns = found.loc[what, ["predicted", "predicted_se", "null"]].astype(float)
+        np.testing.assert_allclose(columns, values, rtol=1e-2)
 
 
 def test_removed_channels_are_the_least_squares_fit_of_the_others(plain: nn.Module, tmp_path: Path) -> None:
@@ -149,6 +180,8 @@ def test_agreement_is_that_of_ranks(run: Run, residual: nn.Module, probe: Tensor
 
 def test_only_what_is_promising_is_measured(run: Run, residual: nn.Module, probe: TensorDataset) -> None:
     predicted = predict_damage(run)
+    frame = predicted.frame[predicted.frame["intervention"] != "groups"]  # of which nothing is known then
+    predicted = replace(predicted, frame=frame)
     asked = [Resolution(), KernelSize(), Groups(counts=(2,))]
     some = fm.ablate(residual, probe, interventions=asked, predicted=predicted, n_promising=2, n_null=0)
     every = fm.ablate(residual, probe, interventions=asked, n_null=0)

@@ -34,10 +34,25 @@ class Groups:
         """Return a change for each layer and each number of groups."""
         return refit_convolutions(network, layers, intervention=self.name, amounts=self._counts, refit=_refit)
 
+    def refits(self, weight: torch.Tensor, moments: torch.Tensor) -> Iterator[Refitted]:
+        """Return a new weight for each number of groups.
+
+        Parameters
+        ----------
+        weight : Tensor of shape (outputs, inputs / groups, height, width)
+            The convolution's.
+        moments : Tensor of shape (groups, k, k), float64
+            Second moments of what its kernel sees.
+        """
+        return _refit(weight, moments, self._counts_of(weight.shape, len(moments)))
+
     def _counts(self, module: nn.Conv2d) -> list[int]:
-        outputs, inputs = module.out_channels, module.in_channels
+        return self._counts_of(module.weight.shape, module.groups)
+
+    def _counts_of(self, shape: Sequence[int], groups: int) -> list[int]:
+        outputs, inputs = shape[:2]
         fitting = [n for n in self.counts if outputs % n == 0 and inputs % n == 0 and inputs > n]
-        return fitting if module.groups == 1 else []
+        return fitting if groups == 1 else []
 
 
 @dataclass(frozen=True, eq=False)

@@ -39,9 +39,24 @@ class Separable:
         """Return a change for each layer and each rank."""
         return refit_convolutions(network, layers, intervention=self.name, amounts=self._ranks, refit=_refit)
 
+    def refits(self, weight: torch.Tensor, moments: torch.Tensor) -> Iterator[Refitted]:
+        """Return a new weight for each rank.
+
+        Parameters
+        ----------
+        weight : Tensor of shape (outputs, inputs / groups, height, width)
+            The convolution's.
+        moments : Tensor of shape (groups, k, k), float64
+            Second moments of what its kernel sees.
+        """
+        return _refit(weight, moments, self._ranks_of(weight.shape, len(moments)))
+
     def _ranks(self, module: nn.Conv2d) -> list[int]:
-        most = min(prod(module.kernel_size), module.out_channels)
-        return [rank for rank in self.ranks if rank < most] if module.groups == 1 else []
+        return self._ranks_of(module.weight.shape, module.groups)
+
+    def _ranks_of(self, shape: Sequence[int], groups: int) -> list[int]:
+        outputs, _, *kernel = shape
+        return [rank for rank in self.ranks if rank < min(prod(kernel), outputs)] if groups == 1 else []
 
 
 def separated(weight: torch.Tensor, moments: torch.Tensor, *, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
