@@ -39,6 +39,9 @@ def report(
     diagnosis: Annotated[
         bool, typer.Option("--diagnosis/--no-diagnosis", help="Diagnose all layers, too; this reads the whole run.")
     ] = True,
+    plan: Annotated[
+        Path | None, typer.Option(help="A plan to show beside the findings, written by fmcluster plan.")
+    ] = None,
     watch: Annotated[
         bool, typer.Option("--watch", help="Write the report again whenever the run has new snapshots, until Ctrl-C.")
     ] = False,
@@ -48,6 +51,12 @@ def report(
 ) -> None:
     """Write one HTML page that shows how a run's feature maps evolved; it works offline."""
     from ..store import open_run
+
+    planned = None
+    if plan is not None:
+        from ..decide import Plan
+
+        planned = Plan.from_yaml(plan)
 
     def write(opened: "Run") -> None:
         from ..report import write_report
@@ -62,6 +71,7 @@ def report(
                 n_clusters=clusters,
                 scaling=scaling.value,
                 diagnosis=diagnosis,
+                plan=planned,
                 refresh=max(1, round(interval)) if watch else None,
                 random_state=random_state,
                 progress=on_stage,

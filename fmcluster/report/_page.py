@@ -1,7 +1,7 @@
 """The page: everything put into the template."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from markupsafe import Markup
@@ -41,12 +41,16 @@ from .content import (
     model_name,
     moved_overall,
     one_row,
+    plan_text,
     row_meaning,
     row_noun,
     steps,
     story_line,
     thumbnails_data,
 )
+
+if TYPE_CHECKING:
+    from ..decide import Plan
 
 MOST_METRICS = 4
 
@@ -173,6 +177,7 @@ def render_page(
     overview: Overview,
     change: Change | None,
     responses: Responses | None,
+    plan: "Plan | None",
     refresh: int | None,
     settings: Settings,
 ) -> str:
@@ -227,6 +232,7 @@ def render_page(
         drawn_metrics=[metric_title(name)[0] for name in drawn],
         story=story_line(run),
         pixels=overview.pixels,
+        plan=None if plan is None else plan_text(plan),
         priced=overview.findings is not None
         and any("measure" not in each.evidence for each in overview.findings.advice),
         change=change,

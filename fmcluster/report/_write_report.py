@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ..analysis import Reducer, ResultCache
 from ..store import Run
@@ -33,6 +33,9 @@ from .content import (
     top_images_of,
 )
 
+if TYPE_CHECKING:
+    from ..decide import Plan
+
 Progress = Callable[[str, int, int], None]
 
 
@@ -49,6 +52,7 @@ def write_report(
     random_state: int = 0,
     max_bytes: int = 1 << 30,
     diagnosis: bool = True,
+    plan: "Plan | None" = None,
     refresh: int | None = None,
     cache: ResultCache | Literal["beside"] | None = "beside",
     progress: Progress | None = None,
@@ -91,6 +95,8 @@ def write_report(
     diagnosis : bool
         Whether to `diagnose` the run and to compare all of its layers, which reads all of it. A run that cannot be
         diagnosed (fewer than four images in every snapshot) gets a page that says why.
+    plan : Plan, optional
+        What to do to the network, made by `plan`; shown beside what follows, with its price.
     refresh : int, optional
         Seconds after which a browser loads the page again, for one that is written again while training goes on.
     cache : ResultCache, "beside" or None
@@ -121,6 +127,8 @@ def write_report(
     """
     if not isinstance(run, Run):
         raise TypeError(f"write_report received a {type(run).__name__}; expected a Run, made by open_run(path)")
+    if plan is not None:
+        _check_plan(plan)
     run.resolve(snapshot=0)
     snapshots = tuple(run.finite_snapshots())
     target = checked_target(Path(path))
@@ -180,11 +188,19 @@ def write_report(
         overview=overview,
         change=change,
         responses=_responses(run, contents, change, cache=saved, max_bytes=max_bytes) if images else None,
+        plan=plan,
         refresh=refresh,
         settings=settings,
     )
     replace(target, page)
     return target
+
+
+def _check_plan(plan: object) -> None:
+    from ..decide import Plan
+
+    if not isinstance(plan, Plan):
+        raise TypeError(f"plan is a {type(plan).__name__}; expected a Plan, made by plan(findings, damage)")
 
 
 def _find_change(run: Run, overview: Overview, contents: list[LayerContent], *, noun: str) -> Change | None:

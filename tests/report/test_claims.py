@@ -44,7 +44,7 @@ class Claims(HTMLParser):
         elif "data-claim" in of:
             self._claim, self._about, self._gray, self._depth = [], of["data-claim"], "under" in kinds, 1
         if tag == "section" or (tag == "table" and "small" in kinds):
-            self._table = of.get("aria-labeledby", self._table) or self._table
+            self._table = of.get("aria-labelledby", self._table) or self._table
         if tag in ("td", "th") and self._table in ("when", "change-title"):
             self._cell = (tag, "under" in kinds, [])
 

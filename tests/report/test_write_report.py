@@ -112,8 +112,8 @@ def test_every_picture_has_a_text_and_every_label_its_target(written: Written) -
             assert attributes["alt"]
             assert attributes["width"]
             assert attributes["height"]
-        if "aria-labeledby" in attributes:
-            assert attributes["aria-labeledby"] in ids
+        if "aria-labelledby" in attributes:
+            assert attributes["aria-labelledby"] in ids
         if (attributes.get("href") or "").startswith("#"):
             assert (attributes["href"] or "")[1:] in ids
 

@@ -23,6 +23,7 @@ from ._overview import Overview as Overview
 from ._overview import diverged_lines as diverged_lines
 from ._overview import make_overview as make_overview
 from ._overview import missing_lines as missing_lines
+from ._plan import plan_text as plan_text
 from ._responses import Responses as Responses
 from ._responses import find_responses as find_responses
 from ._sprites import SHEETS_BYTES as SHEETS_BYTES
