@@ -131,18 +131,12 @@ def keep(result: DemoResult) -> Kept:
     return kept
 
 
-@pytest.fixture(scope="module")
-def three(tmp_path_factory: pytest.TempPathFactory) -> list[Kept]:
-    return [keep(run_demo(tmp_path_factory.mktemp(f"seed{seed}"), random_state=seed)) for seed in range(3)]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_the_demo_learns(seed: int, three: list[Kept]) -> None:
-    result = three[seed].result
-    assert result.accuracies[0] <= 0.35
-    assert result.accuracies[-1] >= 0.9
-    assert [(each.epoch, each.step) for each in result.snapshots] == [
+def test_the_demo_learns_and_is_repeated_bit_for_bit(tmp_path: Path) -> None:
+    first = keep(run_demo(tmp_path / "first"))
+    assert first.result.accuracies[0] <= 0.35
+    assert first.result.accuracies[-1] >= 0.9
+    assert [(each.epoch, each.step) for each in first.result.snapshots] == [
         (0, 0),
         (1, 4),
         (1, 9),
@@ -153,13 +147,8 @@ def test_the_demo_learns(seed: int, three: list[Kept]) -> None:
         (5, 65),
         (6, 78),
     ]
-
-
-@pytest.mark.slow
-def test_the_whole_demo_is_repeated_bit_for_bit(three: list[Kept], tmp_path: Path) -> None:
-    again = keep(run_demo(tmp_path, random_state=2))
-    assert equal(again.result.model_last, three[2].result.model_last)
-    assert again.result.snapshots == three[2].result.snapshots
-    assert again.contents == three[2].contents
-    assert again.clusters == three[2].clusters
-    assert again.contents != three[1].contents
+    again = keep(run_demo(tmp_path / "again"))
+    assert equal(again.result.model_last, first.result.model_last)
+    assert again.result.snapshots == first.result.snapshots
+    assert again.contents == first.contents
+    assert again.clusters == first.clusters

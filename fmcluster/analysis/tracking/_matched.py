@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ...vectors import Scale, Vectors
 from .._parallel import run_each
 from .._results import Array, Labels
+from ..components import beyond_float32
 
 _BLOCK_BYTES = 64 << 20
 
@@ -102,6 +103,8 @@ def _measure(
     found = []
     for group in np.unique(features).tolist():
         here = rows[:, features == group]
+        if beyond_float32(here.min(initial=0), here.max(initial=0)):
+            here = here.astype(np.float64)
         centroids = share @ here
         squares = np.vecdot(centroids, centroids).astype(np.float64)
         found.append((group, squares - 2 * (here @ centroids.T).astype(np.float64)))
