@@ -1,6 +1,5 @@
 """The `plan` command: what a network needs, measured, and a list of what to do about it."""
 
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -97,13 +96,11 @@ def _modules(network: "nn.Module", patterns: list[str] | None) -> list[str] | No
     """Return the modules that patterns match, whose * and ? stop at dots; None where there are no patterns."""
     if not patterns:
         return None
-    parts = [pattern.split(".") for pattern in patterns]
+    from ..store import layer_expression
+
+    expressions = [layer_expression(pattern) for pattern in patterns]
     names = [name for name, _ in network.named_modules() if name]
-    found = [
-        name
-        for name in names
-        if any(len(part) == name.count(".") + 1 and all(map(fnmatchcase, name.split("."), part)) for part in parts)
-    ]
+    found = [name for name in names if any(each.fullmatch(name) for each in expressions)]
     if not found:
         raise ValueError(f"no module of the network matches {', '.join(patterns)}; it has {', '.join(names[:10])}, ...")
     return found

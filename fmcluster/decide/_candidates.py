@@ -5,20 +5,10 @@ from typing import Any
 
 import pandas as pd
 
-from ..analysis import Damage
-from ..analysis.diagnosis import Findings
+from ..analysis import SIGMAS, Damage
+from ..analysis.diagnosis import ACTION_OF, REWIND, Findings
 from ._action import Action, MeasuredDamage
 from ._costs import Costs
-
-SIGMAS = 1.96
-KIND_OF = {
-    "depth": "shorten",
-    "width": "narrow",
-    "kernel size": "kernel",
-    "separable": "separable",
-    "groups": "groups",
-    "resolution": "resolution",
-}
 
 
 def candidates(findings: Findings, damage: Damage) -> list[Action]:
@@ -40,7 +30,7 @@ def candidates(findings: Findings, damage: Damage) -> list[Action]:
     built = [
         action_of(row, costs=costs)
         for row in rows
-        if row["intervention"] in KIND_OF and ", " not in row["layer"] and _clear(row)
+        if row["intervention"] in ACTION_OF and ", " not in row["layer"] and _clear(row)
     ]
     return [*_frozen(findings, costs), *(each for each in built if _saves(each))]
 
@@ -60,7 +50,7 @@ def action_of(row: Mapping[Any, Any], *, costs: Costs) -> Action:
     width = len(removed) + setting if removed and setting is not None else None
     gone = set(removed)
     return Action(
-        kind=KIND_OF[row["intervention"]],
+        kind=ACTION_OF[row["intervention"]],
         modules=(row["layer"],),
         what=row["what"],
         damage=damage_of(row),
@@ -88,7 +78,7 @@ def _frozen(findings: Findings, costs: Costs) -> Iterator[Action]:
         if advice.action != "freeze" or advice.epoch is None or "intervention" not in advice.evidence:
             continue
         rows = advice.evidence[
-            (advice.evidence["intervention"] == "rewind")
+            (advice.evidence["intervention"] == REWIND)
             & (advice.evidence["epoch"] == advice.epoch)
             & advice.evidence["what"].str.startswith("weights")
         ]

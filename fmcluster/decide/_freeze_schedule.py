@@ -12,7 +12,7 @@ from ..analysis.diagnosis import (
     Change,
     Movement,
     change_to_end,
-    changes_of,
+    changes_at_rest,
     check_steps,
     draw_samples,
     frozen_from,
@@ -208,23 +208,22 @@ class FreezeSchedule:
             groups.pop(head, None)
         names = list(groups)
         names = names[: len(names) - 1 if self._most is None else self._most]
-        if absent := [name for name in names if name not in self._at_rest.layers]:
-            raise ValueError(
-                f"the run at rest, {self._at_rest.path}, lacks layer {absent[0]!r}; record the same layers in both"
-            )
-        numbers = self._at_rest.finite_snapshots(layers=names)
-        self._rest_steps = self._at_rest.snapshots.set_index("snapshot").loc[numbers, "step"].to_numpy(np.float64)
-        check_steps(self._rest_steps)
         known = run[run.layers[0]].vectors("sample", snapshots=[0]).samples
         self._samples = draw_samples(
             known, n_items=len(run.layers), max_bytes=self._max_bytes, random_state=self._random_state
         )
+        rest, self._rest_steps = changes_at_rest(
+            self._at_rest,
+            names,
+            samples=self._samples,
+            block_bytes=self._max_bytes // 8,
+            random_state=self._random_state,
+        )
         for name in names:
-            images = self._at_rest[name].vectors("sample", snapshots=numbers, samples=self._samples.tolist())
             self._layers[name] = _Watched(
                 modules=tuple(dict.fromkeys(self._module_of(each) for each in groups[name])),
-                rest=changes_of(images, block_bytes=self._max_bytes // 8, random_state=self._random_state),
-                movement=Movement(random_state=self._random_state),
+                rest=rest[name],
+                movement=Movement(with_errors=True, random_state=self._random_state),
             )
 
     def _look(self, run: Run, number: int) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from ..analysis import Damage
+from ..analysis import SIGMAS, Damage
 from ..analysis.diagnosis import Findings
 from ..capture import ModelInputs, ToInputs, plain_model
 from ._action import Action, MeasuredDamage, overlap
-from ._candidates import SIGMAS, candidates
+from ._candidates import candidates
 from ._choose import Goal, choose, worst
 from ._costs import Costs
 from ._network import Network

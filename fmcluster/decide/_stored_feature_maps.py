@@ -2,15 +2,13 @@
 
 import operator
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from ..store import Layer, Run
-
-Item = TypeVar("Item")
 
 
 class StoredFeatureMaps(Dataset[tuple[torch.Tensor, int]]):

@@ -1,5 +1,6 @@
 from ._gram import accumulate_gram as accumulate_gram
 from ._gram import beyond_float32 as beyond_float32
+from ._gram import measure_rows as measure_rows
 from ._gram import product_dtype as product_dtype
 from ._gram import read_ahead as read_ahead
 from ._gram import slices as slices

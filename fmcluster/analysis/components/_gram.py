@@ -189,13 +189,17 @@ def sketch_features(
 
 def feature_reader(vectors: Vectors, tiles: Sequence[Tile], *, executor: Executor | None = None) -> Read[Any]:
     """Return what reads a tile of the features; rows that are to be scaled are measured in a pass of its own."""
-    scale: Scale = (None, None)
-    if vectors.scaling != "none":
-        moments = np.zeros((2, vectors.shape[0]))
-        for part in run_each(vectors.tile_moments, tiles, executor=executor):
-            moments += part
-        scale = vectors.scale_rows(moments)
-    return partial(vectors.read_tile, scale=scale)
+    return partial(vectors.read_tile, scale=measure_rows(vectors, tiles, executor=executor))
+
+
+def measure_rows(vectors: Vectors, tiles: Sequence[Tile], *, executor: Executor | None = None) -> Scale:
+    """Return how rows are to be scaled: where they are, in a pass of its own."""
+    if vectors.scaling == "none":
+        return None, None
+    moments = np.zeros((2, vectors.shape[0]))
+    for part in run_each(vectors.tile_moments, tiles, executor=executor):
+        moments += part
+    return vectors.scale_rows(moments)
 
 
 def _read_rows(vectors: Vectors, part: RowPart) -> Iterator[Matrix]:

@@ -6,13 +6,15 @@ from ._diagnose import diagnose as diagnose
 from ._findings import Advice as Advice
 from ._findings import Findings as Findings
 from ._findings import Thresholds as Thresholds
+from ._from_damage import ACTION_OF as ACTION_OF
+from ._from_damage import REWIND as REWIND
 from ._measures import draw_samples as draw_samples
 from ._modules import head_of as head_of
 from ._modules import passes_on as passes_on
 from ._rate_of_change import Change as Change
 from ._rate_of_change import Movement as Movement
 from ._rate_of_change import change_to_end as change_to_end
-from ._rate_of_change import changes_of as changes_of
+from ._rate_of_change import changes_at_rest as changes_at_rest
 from ._rate_of_change import check_steps as check_steps
 from ._rate_of_change import frozen_from as frozen_from
 from ._separation import leave_one_out_accuracy as leave_one_out_accuracy

@@ -10,7 +10,7 @@ import numpy as np
 from ...store import Run
 from .._damage import Damage
 from .._parallel import own_threads, run_each
-from .._results import Array, Labels
+from .._results import Array
 from .._validation import require
 from ..representation import all_pairs
 from ._advice import advise
@@ -20,7 +20,7 @@ from ._from_rates import advise_freezing
 from ._judge import Judged, channel_table, judge, layer_table, measure_table
 from ._measures import draw_samples, examine_layer
 from ._modules import activated_by, next_layers
-from ._rate_of_change import Change, change_to_end, changes_of, check_steps
+from ._rate_of_change import Change, change_to_end, changes_at_rest, check_steps
 
 MAX_BYTES = 1 << 30
 
@@ -137,6 +137,7 @@ def diagnose(
         samples=first.samples,
         drawn=drawn,
         thresholds=thresholds,
+        with_errors=at_rest is not None,
         max_bytes=max_bytes // n_workers,
         random_state=random_state,
     )
@@ -147,7 +148,13 @@ def diagnose(
     following = next_layers(run, names)
     time = run.snapshots.set_index("snapshot").loc[numbers].reset_index()
     steps = time["step"].to_numpy(np.float64)
-    rest, rest_steps = _rest_changes(at_rest, names, drawn, steps, max_bytes=max_bytes, random_state=random_state)
+    rest: dict[str, Change] = {}
+    rest_steps: Array | None = None
+    if at_rest is not None:
+        check_steps(steps)
+        rest, rest_steps = changes_at_rest(
+            at_rest, names, samples=drawn, block_bytes=max_bytes // 8, random_state=random_state
+        )
     judged: list[Judged] = []
     for ordinal, each in enumerate(evidence):
         other = following.get(each.name)
@@ -203,26 +210,6 @@ def _widths(run: Run, judged: Sequence[Judged], thresholds: Thresholds) -> dict[
             f"{thresholds.energy:.0%} of the energy of their correlations"
         )
     return out
-
-
-def _rest_changes(
-    at_rest: Run | None, names: Sequence[str], samples: Labels, steps: Array, *, max_bytes: int, random_state: int
-) -> tuple[dict[str, Change], Array | None]:
-    """Return what each layer moves at learning rate 0, and after which steps."""
-    if at_rest is None:
-        return {}, None
-    absent = [name for name in names if name not in at_rest.layers]
-    if absent:
-        raise ValueError(f"the run at rest, {at_rest.path}, lacks layer {absent[0]!r}; record the same layers in both")
-    numbers = at_rest.finite_snapshots(layers=list(names))
-    rest_steps = at_rest.snapshots.set_index("snapshot").loc[numbers, "step"].to_numpy(np.float64)
-    check_steps(steps)
-    check_steps(rest_steps)
-    views = {name: at_rest[name].vectors("sample", snapshots=numbers, samples=samples.tolist()) for name in names}
-    found = {
-        name: changes_of(view, block_bytes=max_bytes // 8, random_state=random_state) for name, view in views.items()
-    }
-    return found, rest_steps
 
 
 def chosen_layers(run: Run, layers: Sequence[str] | None) -> list[str]:

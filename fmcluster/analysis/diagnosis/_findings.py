@@ -25,8 +25,8 @@ class Thresholds:
         A layer did not change where no channel drifts farther than this. The default is the resolution of float16.
     permuted : float
         A channel stands in another's position where its response correlates at least so with what another gave at the
-        snapshot before, and less with what it gave itself. That has to be distinctive: where a third channel, or a twin
-        of either in the same snapshot, is more than half as near (1 - correlation), it says nothing.
+        snapshot before, and less with what it gave itself. That has to be distinctive: where either has a duplicate
+        in its own snapshot, or a third channel is more than half as near (1 - correlation), it says nothing.
     noise : float
         A channel is noise where at every step (there must be two) it correlates less than this with itself, and takes
         no other's position.

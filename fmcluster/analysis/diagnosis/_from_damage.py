@@ -11,7 +11,7 @@ from ._findings import Advice, Thresholds
 
 REWIND = "rewind"
 # of each intervention, what is advised
-_ACTIONS = {
+ACTION_OF = {
     "depth": "shorten",
     "width": "narrow",
     "kernel size": "kernel",
@@ -44,7 +44,7 @@ def advise_from_damage(
     frame = damage.frame.assign(**_bounds(damage.frame))
     frame["allowed"] = (frame["upper"] <= thresholds.damage) & frame["clear"]
     found = []
-    for intervention, action in _ACTIONS.items():
+    for intervention, action in ACTION_OF.items():
         tried = frame[(frame["intervention"] == intervention) & ~frame["layer"].str.contains(", ")]
         chosen = tried[tried["allowed"]].sort_values("forward_share", ascending=False).drop_duplicates("layer")
         if 1 < tried["layer"].nunique() == len(chosen):

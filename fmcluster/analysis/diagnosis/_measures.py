@@ -65,6 +65,7 @@ def examine_layer(
     samples: Labels,
     drawn: Labels,
     thresholds: Thresholds,
+    with_errors: bool,
     max_bytes: int,
     random_state: int,
 ) -> LayerEvidence:
@@ -80,6 +81,8 @@ def examine_layer(
         Dataset indices: those at whose positions channels are seen, and those that are compared with one another.
     thresholds : Thresholds
         What counts as dead, duplicate and permuted, and how many neighbors are asked.
+    with_errors : bool
+        Whether changes from snapshot to snapshot are to have standard errors.
     max_bytes : int
         Memory that may be taken.
     random_state : int
@@ -96,8 +99,9 @@ def examine_layer(
     )
     images = layer.vectors("sample", snapshots=snapshots, samples=drawn.tolist())
     block_bytes = max_bytes // 8
-    (accuracy, chance, spread), kernels, change = _compare_images(
-        images, known_classes(layer, drawn), thresholds.n_neighbors, block_bytes, random_state
+    movement = Movement(with_errors=with_errors, random_state=random_state)
+    (accuracy, chance, spread), kernels = _compare_images(
+        images, known_classes(layer, drawn), thresholds.n_neighbors, block_bytes, random_state, movement
     )
     last = images.at(snapshots[-1:])
     grams = half_grams(last, alive=~channels.dead[-1], block_bytes=block_bytes, random_state=random_state)
@@ -111,7 +115,7 @@ def examine_layer(
         chance=chance,
         spread=spread,
         noise_floor=_noise_floor(grams),
-        change=change,
+        change=movement.change,
         kernels=kernels,
     )
 
@@ -138,24 +142,23 @@ def known_classes(layer: Layer, samples: Labels) -> Labels:
 
 
 def _compare_images(
-    images: Vectors, labels: Labels, n_neighbors: int, block_bytes: int, random_state: int
-) -> tuple[Array, list[npt.NDArray[np.float32]], Change]:
-    """Return accuracy, chance and its spread at each snapshot, NaN where fewer than two classes are known; kernels;
-    and how far the images moved.
+    images: Vectors, labels: Labels, n_neighbors: int, block_bytes: int, random_state: int, movement: Movement
+) -> tuple[Array, list[npt.NDArray[np.float32]]]:
+    """Return accuracy, chance and its spread at each snapshot, NaN where fewer than two classes are known; kernels.
+
+    How the images move is added to `movement`.
     """
     out, kernels = np.full((3, len(images.snapshots)), np.nan), []
     known = labels >= 0
     separable = len(np.unique(labels[known])) > 1
-    movement = Movement(random_state=random_state)
     for index, snapshot in enumerate(images.snapshots):
         gram = accumulate_gram(images.at([snapshot]), block_bytes=block_bytes)
-        kernels.append(flatten_kernel(gram, debiased=True).astype(np.float32))
-        movement.add(gram)
+        kernels.append(movement.add(gram).astype(np.float32))
         if separable:
             out[:, index] = leave_one_out_accuracy(
                 gram[np.ix_(known, known)], labels[known], n_neighbors=n_neighbors, random_state=random_state
             )
-    return out, kernels, movement.change
+    return out, kernels
 
 
 def _noise_floor(grams: npt.NDArray[np.float64]) -> float:

@@ -1,15 +1,17 @@
 """Rate of change: how far a layer would still move to the end of training, beyond what it does at learning rate 0."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 
 import numpy as np
 
-from ...vectors import Vectors
+from ...store import Run
 from .._cka import FEWEST_SAMPLES, flatten_kernel
 from .._damage import SIGMAS
 from .._results import Array, Labels
 from ..components import accumulate_gram
+from ._channels import first_to_stay
 
 N_GROUPS = 10
 
@@ -23,7 +25,7 @@ class Change:
     value : ndarray of shape (n_snapshots,)
         NaN at the first.
     without : ndarray of shape (n_snapshots, n_groups)
-        The same without each group of images, for standard errors.
+        The same without each group of images, for standard errors; no columns where they were not asked for.
     """
 
     value: Array
@@ -64,43 +66,85 @@ class Movement:
 
     Parameters
     ----------
+    with_errors : bool
+        Whether to compare without each of ten groups of images, or fewer, too: that takes ten times as long.
     random_state : int
-        Seed of the groups of images, ten or fewer, that are left out in turn.
+        Seed of these groups.
 
     References
     ----------
     B. Efron, C. Stein, The jackknife estimate of variance, Annals of Statistics 9, 1981.
     """
 
-    def __init__(self, *, random_state: int) -> None:
+    def __init__(self, *, with_errors: bool, random_state: int) -> None:
+        self._with_errors = with_errors
         self._random_state = random_state
         self._value: list[float] = []
         self._without: list[list[float]] = []
-        self._before: Array | None = None
+        self._before: tuple[Array, Array] | None = None
 
     @property
     def change(self) -> Change:
         """How far the layer moved so far."""
         return Change(np.array(self._value), np.array(self._without).reshape(len(self._value), -1))
 
-    def add(self, gram: Array) -> None:
-        """Look at the next snapshot, ndarray of shape (n_samples, n_samples): inner products of its images' vectors."""
-        groups, before = _kept(len(gram), self._random_state), self._before
-        if before is None:
+    def add(self, gram: Array) -> Array:
+        """Look at the next snapshot, and return what `flatten_kernel` makes of it.
+
+        Parameters
+        ----------
+        gram : ndarray of shape (n_samples, n_samples)
+            Inner products of its images' vectors.
+        """
+        groups = _kept(len(gram), self._random_state) if self._with_errors else []
+        kernel = flatten_kernel(gram, debiased=True)
+        if self._before is None:
             self._value.append(np.nan)
             self._without.append([np.nan] * len(groups))
         else:
-            self._value.append(_moved(before, gram))
+            before, kernel_before = self._before
+            self._value.append(1 - float(kernel_before @ kernel))
             self._without.append([_moved(before[np.ix_(kept, kept)], gram[np.ix_(kept, kept)]) for kept in groups])
-        self._before = gram
+        self._before = gram, kernel
+        return kernel
 
 
-def changes_of(images: Vectors, *, block_bytes: int, random_state: int) -> Change:
-    """Read a layer's images once, and compare its snapshots: see `Movement`."""
-    movement = Movement(random_state=random_state)
-    for number in images.snapshots:
-        movement.add(accumulate_gram(images.at([number]), block_bytes=block_bytes))
-    return movement.change
+def changes_at_rest(
+    at_rest: Run, layers: Sequence[str], *, samples: Labels, block_bytes: int, random_state: int
+) -> tuple[dict[str, Change], Array]:
+    """Return what layers move at learning rate 0, and after which optimizer steps.
+
+    Parameters
+    ----------
+    at_rest : Run
+        The run; each of the layers is read once.
+    layers : sequence of str
+        Their names.
+    samples : ndarray of int64
+        Dataset indices of the images that are compared.
+    block_bytes : int
+        About how large a block of vectors is.
+    random_state : int
+        As of `Movement`.
+
+    Raises
+    ------
+    ValueError
+        Where the run lacks layers or samples, or its snapshots hold no steps that grow.
+    """
+    if absent := [name for name in layers if name not in at_rest.layers]:
+        raise ValueError(f"the run at rest, {at_rest.path}, lacks layer {absent[0]!r}; record the same layers in both")
+    numbers = at_rest.finite_snapshots(layers=list(layers))
+    steps = at_rest.snapshots.set_index("snapshot").loc[numbers, "step"].to_numpy(np.float64)
+    check_steps(steps)
+    found = {}
+    for name in layers:
+        images = at_rest[name].vectors("sample", snapshots=numbers, samples=samples.tolist())
+        movement = Movement(with_errors=True, random_state=random_state)
+        for number in images.snapshots:
+            movement.add(accumulate_gram(images.at([number]), block_bytes=block_bytes))
+        found[name] = movement.change
+    return found, steps
 
 
 def change_to_end(
@@ -143,10 +187,8 @@ def frozen_from(to_end: ToEnd, *, tolerance: float, steps_left: int) -> int | No
     if len(to_end.value) < 3:
         return None
     good = to_end.upper <= tolerance
-    bad = np.flatnonzero(~good)
-    first = int(bad[-1]) + 1 if len(bad) else 0
-    last = len(good) - 1
-    return first if first < last or (first == last and steps_left) else None
+    first = first_to_stay(good)
+    return len(good) - 1 if first is None and steps_left and good[-1] else first
 
 
 def check_steps(steps: Array) -> None:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ...vectors import Scale, Vectors
 from .._parallel import run_each
 from .._results import Array, Labels
-from ..components import beyond_float32
+from ..components import beyond_float32, measure_rows
 
 _BLOCK_BYTES = 64 << 20
 
@@ -69,16 +69,11 @@ def assign_groups(
     belongs = np.zeros((len(names), len(labels)), np.float32)
     belongs[members[centered], np.flatnonzero(centered)] = 1
     share = belongs / belongs.sum(axis=1, keepdims=True)
-    parts = vectors.feature_parts(max_bytes=min(_BLOCK_BYTES, max_bytes // 4))
-    scale: Scale = (None, None)
-    if vectors.scaling != "none":
-        moments = np.zeros((2, vectors.shape[0]))
-        for each in run_each(vectors.row_moments, parts, executor=executor):
-            moments += each
-        scale = vectors.scale_rows(moments)
+    tiles = vectors.feature_tiles(block_bytes=min(_BLOCK_BYTES, max_bytes // 4))
+    scale = measure_rows(vectors, tiles, executor=executor)
     out = np.zeros((int(group_of.max()) + 1, len(labels), len(names)))
     measure = partial(_measure, vectors, scale=scale, share=share, axis=axis, group_of=group_of)
-    for found in run_each(measure, parts, executor=executor):
+    for found in run_each(measure, [tile.box for tile in tiles], executor=executor):
         for group, distances in found:
             out[group] += distances
     return out

@@ -41,7 +41,7 @@ def refit_convolutions(
     layers: Collection[str] | None,
     *,
     intervention: str,
-    amounts: Callable[[nn.Conv2d], Sequence[int]],
+    amounts: Callable[[Sequence[int], int], Sequence[int]],
     refit: Callable[[torch.Tensor, torch.Tensor, Sequence[int]], Iterator[Refitted]],
 ) -> Iterator[Change | Skipped]:
     """Yield a change for each convolution and each amount of an intervention, or why it cannot be asked.
@@ -55,7 +55,8 @@ def refit_convolutions(
     intervention : str
         What asks for the changes.
     amounts : callable
-        Returns how much of a convolution may be asked for, such as sizes; where there is nothing, it is passed over.
+        Returns how much of a convolution may be asked for, such as sizes, by the shape of its weight and its number of
+        groups; where there is nothing, it is passed over.
     refit : callable
         Makes of a weight, of its `Network.patch_moments` and of these amounts a new weight for each amount.
     """
@@ -63,7 +64,7 @@ def refit_convolutions(
         module = network.modules[name]
         if not isinstance(module, nn.Conv2d) or (layers is not None and name not in layers):
             continue
-        if not (asked := amounts(module)):
+        if not (asked := amounts(module.weight.shape, module.groups)):
             continue
         if (reason := _unfit(network, name)) is not None:
             yield Skipped(intervention, name, reason)

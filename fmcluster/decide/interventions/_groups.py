@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
-from torch import nn
 
 from .._network import Network
 from ._change import Change, Skipped
@@ -44,12 +43,9 @@ class Groups:
         moments : Tensor of shape (groups, k, k), float64
             Second moments of what its kernel sees.
         """
-        return _refit(weight, moments, self._counts_of(weight.shape, len(moments)))
+        return _refit(weight, moments, self._counts(weight.shape, len(moments)))
 
-    def _counts(self, module: nn.Conv2d) -> list[int]:
-        return self._counts_of(module.weight.shape, module.groups)
-
-    def _counts_of(self, shape: Sequence[int], groups: int) -> list[int]:
+    def _counts(self, shape: Sequence[int], groups: int) -> list[int]:
         outputs, inputs = shape[:2]
         fitting = [n for n in self.counts if outputs % n == 0 and inputs % n == 0 and inputs > n]
         return fitting if groups == 1 else []

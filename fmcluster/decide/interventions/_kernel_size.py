@@ -4,7 +4,6 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from .._least_squares import inner_weights
 from .._network import Network
@@ -45,8 +44,8 @@ class KernelSize:
         height, width = kernel
         return f"{height} x {width} to {min(size, height)} x {min(size, width)}"
 
-    def _sizes(self, module: nn.Conv2d) -> list[int]:
-        return self.sizes_of(module.kernel_size)
+    def _sizes(self, shape: Sequence[int], _groups: int) -> list[int]:
+        return self.sizes_of(shape[2:])
 
 
 def _refit(weight: torch.Tensor, moments: torch.Tensor, sizes: Sequence[int]) -> Iterator[Refitted]:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from math import prod
 
 import torch
-from torch import nn
 
 from .._least_squares import solve
 from .._network import Network
@@ -49,12 +48,9 @@ class Separable:
         moments : Tensor of shape (groups, k, k), float64
             Second moments of what its kernel sees.
         """
-        return _refit(weight, moments, self._ranks_of(weight.shape, len(moments)))
+        return _refit(weight, moments, self._ranks(weight.shape, len(moments)))
 
-    def _ranks(self, module: nn.Conv2d) -> list[int]:
-        return self._ranks_of(module.weight.shape, module.groups)
-
-    def _ranks_of(self, shape: Sequence[int], groups: int) -> list[int]:
+    def _ranks(self, shape: Sequence[int], groups: int) -> list[int]:
         outputs, _, *kernel = shape
         return [rank for rank in self.ranks if rank < min(prod(kernel), outputs)] if groups == 1 else []
 

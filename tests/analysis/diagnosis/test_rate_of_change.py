@@ -17,7 +17,7 @@ from fmcluster.analysis.metrics import linear_cka
 
 
 def changes(arrays, *, random_state):
-    movement = Movement(random_state=random_state)
+    movement = Movement(with_errors=True, random_state=random_state)
     for each in arrays:
         movement.add(each @ each.T)
     return movement.change
