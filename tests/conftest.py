@@ -1,6 +1,7 @@
 """For all tests: on request, a skipped test is a failed run; and no test waits for the disk."""
 
 import os
+import pickle
 import shutil
 import sys
 from collections.abc import Iterator
@@ -28,6 +29,23 @@ def browser() -> Iterator[Any]:
         launched = runner.chromium.launch(executable_path=chromium, args=flags)
         yield launched
         launched.close()
+
+
+@pytest.fixture(scope="session")
+def whole_demo(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What `run_demo` returned: trained once for all processes of the tests. Nobody writes into its folder."""
+    from filelock import FileLock
+
+    from fmcluster.recipes import run_demo
+
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    told = shared / "demo.pickle"
+    with FileLock(shared / "demo.lock"):
+        if not told.exists():
+            told.write_bytes(pickle.dumps(run_demo(shared / "demo")))
+    return pickle.loads(told.read_bytes())
 
 
 @pytest.fixture(autouse=True)
