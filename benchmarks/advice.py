@@ -2,8 +2,9 @@
 
     python benchmarks/advice.py        needs FMCLUSTER_DATA: a ResNet-20 of CIFAR-10, and images that it has seen
 
-planted    dead, duplicate and noise channels are planted in convolutions, five seeds: found, missed, false.
-control    a network at learning rate 0, whose normalization statistics alone move: which layers are to be frozen?
+planted    dead, twin, noise and swapped channels, in three convolutions for each seed: found, missed, false.
+control    networks at learning rate 0, with labels at random, diverged, or seen twice: what is advised?
+rates      layers that are named as to be frozen at half of a fine-tuning: do they stay as they are to its end?
 width      channels removed from each inner convolution by three rankings and at random: divergence of the answers.
 cheaper    convolutions whose kernels may be smaller, separable or grouped, or whose maps may be coarser, at no more
            than one point of accuracy and 0.02 nats of loss.
@@ -16,17 +17,22 @@ Prints tables, writes results/advice.json, and from it docs/evidence.md.
 
 import argparse
 import copy
+import json
 import os
 import re
 import tempfile
+from collections.abc import Callable
 from contextlib import ExitStack
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from decide import ResNet20
+from advice_page import page
+from planted import planted
+from resnet20 import DEVIATION, MEAN, ResNet20, pretrained
 from results import FOLDER, machine, write
 from torch import nn
 from torch.nn import functional
@@ -38,112 +44,126 @@ import fmcluster as fm
 from fmcluster.decide import Depth, Groups, KernelSize, Resolution, Rewind, Separable, Width
 
 
-def network() -> nn.Module:
-    model = ResNet20(10)
-    path = Path(os.environ["FMCLUSTER_DATA"]) / "weights" / "resnet20-12fca82f.th"
-    state = torch.load(path, weights_only=True, map_location="cpu")["state_dict"]
-    model.load_state_dict({key.removeprefix("module."): value for key, value in state.items()})
-    return model.eval()
-
-
 def images(count: int, *, part: str, seed: int = 0) -> TensorDataset:
-    shown = transforms.Compose(
-        [transforms.ToTensor(), transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))]
-    )
+    shown = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, DEVIATION)])
     folder = ImageFolder(Path(os.environ["FMCLUSTER_DATA"]) / "cifar10_4000" / part, shown)
     chosen = np.random.default_rng(seed).permutation(len(folder))[:count]
     items = [folder[int(number)] for number in chosen]
     return TensorDataset(torch.stack([image for image, _ in items]), torch.tensor([label for _, label in items]))
 
 
-def planted(model: nn.Module, probe: TensorDataset, seeds: range) -> list[dict[str, Any]]:
-    """Plant a fault of each kind into channels of one convolution, and count who is found, missed and wrongly named."""
-    names = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
-    rows = []
-    for seed in seeds:
-        draw = np.random.default_rng(seed)
-        layer = str(draw.choice(names))
-        width = model.get_submodule(layer).out_channels
-        dead, copied, source, noise = draw.permutation(width)[:4].tolist()
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "run.zarr"
-            shown = copy.deepcopy(model)
-            with fm.Recorder(shown, path, layers=[layer], probe=probe) as recorder:
-                for epoch in range(4):
-                    generator = torch.Generator().manual_seed(100 * seed + epoch)
-                    shown.load_state_dict(model.state_dict())
-                    weight = shown.get_submodule(layer).weight.data
-                    weight += 0.02 * weight.std() * torch.randn(weight.shape, generator=generator)
-                    weight[dead] = 0
-                    other = weight[source] + 0.1 * weight[source].std() * torch.randn(
-                        weight[0].shape, generator=generator
-                    )
-                    weight[copied] = other
-                    weight[noise] = weight.std() * torch.randn(weight[0].shape, generator=generator)
-                    recorder.snapshot(epoch=epoch)
-            channels = fm.diagnose(fm.open_run(path)).channels
-        last = channels[channels["snapshot"] == 3].set_index("channel")
-        own = channels_before(model, layer, probe)
-        found = {
-            "dead": set(last.index[last["dead"]]),
-            "noise": set(last.index[last["noise"]]),
-            "duplicate": set(last.index[last["duplicate_group"].notna()]),
-        }
-        true = {"dead": {dead}, "noise": {noise}, "duplicate": {copied, source}}
-        for fault, expected in true.items():
-            wrong = found[fault] - expected - own[fault]
-            rows.append(
-                {
-                    "seed": seed,
-                    "layer": layer,
-                    "fault": fault,
-                    "planted": 1,
-                    "found": int(expected <= found[fault]),
-                    "sound": width - len(expected),
-                    "false": len(wrong),
-                }
-            )
-    return rows
+def tune(model: nn.Module, data: TensorDataset, *, steps: int, rate: float, generator: torch.Generator) -> None:
+    """Train in place on random batches of 64; at rate 0 only the normalizations' statistics move."""
+    model.train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9)
+    for _ in range(steps):
+        chosen = torch.randint(len(data), (64,), generator=generator)
+        optimizer.zero_grad()
+        functional.cross_entropy(model(data.tensors[0][chosen]), data.tensors[1][chosen]).backward()
+        if rate:
+            optimizer.step()
+    model.eval()
 
 
-def channels_before(model: nn.Module, layer: str, probe: TensorDataset) -> dict[str, set[int]]:
-    """Return which channels are dead or have a twin before anything is planted, by NumPy."""
-    kept: list[torch.Tensor] = []
-    handle = model.get_submodule(layer).register_forward_hook(lambda _m, _i, out: kept.append(out.detach()))
-    with torch.no_grad():
-        model(probe.tensors[0])
-    handle.remove()
-    rows = kept[0].movedim(1, 0).flatten(1).double().numpy()
-    correlation = np.corrcoef(rows) - np.eye(len(rows))
-    twins = set(np.flatnonzero((correlation > 0.93).any(axis=1)).tolist())
-    return {"dead": set(np.flatnonzero(np.ptp(rows, axis=1) < 1e-3).tolist()), "duplicate": twins, "noise": set()}
+def controls(model: nn.Module) -> list[dict[str, Any]]:
+    """Ask what is advised where nothing follows: on networks that learn nothing, diverge, or are seen twice."""
+    probe, data = images(100, part="val"), images(640, part="train")
+    permuted = data.tensors[1][torch.randperm(len(data), generator=torch.Generator().manual_seed(1))]
+    torch.manual_seed(0)
+    cases = {
+        "trained, learning rate 0": (model, data, 0.0, 4),
+        "untrained, learning rate 0": (ResNet20(10).eval(), data, 0.0, 4),
+        "labels at random": (model, TensorDataset(data.tensors[0], permuted), 0.01, 4),
+        "diverged (learning rate 1000)": (model, data, 1000.0, 4),
+        "two snapshots": (model, data, 0.01, 2),
+    }
+    return [control(*case, probe=probe, name=name) for name, case in cases.items()]
 
 
-def control(model: nn.Module, probe: TensorDataset, *, name: str) -> dict[str, Any]:
-    """Show a network training images at learning rate 0: its statistics move, and nothing was learned."""
+def control(
+    model: nn.Module, data: TensorDataset, rate: float, snapshots: int, *, probe: TensorDataset, name: str
+) -> dict[str, Any]:
     shown, states = copy.deepcopy(model), {}
-    data = images(640, part="train")
+    generator = torch.Generator().manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run.zarr"
-        with fm.Recorder(shown, path, layers="leaves", probe=probe) as recorder:
-            for epoch in range(4):
+        with fm.Recorder(shown, path, layers="leaves", probe=probe, dtype="float32") as recorder:
+            for epoch in range(snapshots):
                 recorder.snapshot(epoch=epoch)
                 states[epoch] = copy.deepcopy(shown.state_dict())
-                shown.train()
-                with torch.no_grad():
-                    for batch in data.tensors[0].split(64):
-                        shown(batch)
-                shown.eval()
+                if epoch < snapshots - 1:
+                    tune(shown, data, steps=10, rate=rate, generator=generator)
         run = fm.open_run(path)
-        rewound = fm.ablate(shown, probe, interventions=[Rewind({0: states[0]})], n_null=1)
-        findings, alone = fm.diagnose(run, damage=rewound), fm.diagnose(run)
-        counts = findings.layers[findings.layers["counts"]]
+        row: dict[str, Any] = {"network": name, "snapshots": snapshots}
+        alone = fm.diagnose(run)
+        counts = alone.layers[alone.layers["counts"]]
+        row |= {"layers": len(counts), "converged_by_cka": int(counts["converged"].notna().sum())}
+        row["advised"] = sorted({each.action for each in alone.advice})
+        try:
+            rewound = fm.ablate(shown, probe, interventions=[Rewind({0: states[0]})], n_null=1)
+        except ValueError as error:
+            row["with_rewinds"] = f"refused: {str(error).split(';')[0][:80]}"
+        else:
+            told = fm.diagnose(run, damage=rewound)
+            row["with_rewinds"] = f"{sum(each.action == 'freeze' for each in told.advice)} layers to freeze"
+    return row
+
+
+def rates(model: nn.Module, seeds: range) -> list[dict[str, Any]]:
+    """Advise freezing at half of a fine-tuning, and look which layers moved little from there to the end.
+
+    Two of the tasks move early layers, one the head alone.
+    """
+    data, probe = images(640, part="train", seed=1), images(100, part="val")
+    noise = torch.randn(data.tensors[0].shape, generator=torch.Generator().manual_seed(2))
+    tasks = {
+        "labels shifted by one": TensorDataset(data.tensors[0], (data.tensors[1] + 1) % 10),
+        "noise": TensorDataset(data.tensors[0] + 0.7 * noise, data.tensors[1]),
+        "animal or vehicle": TensorDataset(data.tensors[0], torch.isin(data.tensors[1], VEHICLES).long()),
+    }
+    return [_rates(model, task, probe, name=name, seed=seed) for name, task in tasks.items() for seed in seeds]
+
+
+VEHICLES = torch.tensor([0, 1, 8, 9])
+STEPS, MOMENTS = 6, 9
+
+
+def _rates(model: nn.Module, data: TensorDataset, probe: TensorDataset, *, name: str, seed: int) -> dict[str, Any]:
+    half = MOMENTS // 2
+    with tempfile.TemporaryDirectory() as folder:
+
+        def record(
+            path: str, *, rate: float, moments: int, tuned: nn.Module, first: int, go_on: torch.Generator
+        ) -> None:
+            how: dict[str, Any] = {"layers": re.compile(r".*(conv|bn)\d"), "probe": probe, "max_size": 8}
+            with fm.Recorder(tuned, Path(folder) / path, **how) as recorder:
+                for moment in range(first, first + moments):
+                    recorder.snapshot(epoch=moment, step=STEPS * moment)
+                    if moment < first + moments - 1:
+                        tune(tuned, data, steps=STEPS, rate=rate, generator=go_on)
+
+        tuned, order = copy.deepcopy(model), torch.Generator().manual_seed(seed)
+        record("half.zarr", rate=0.01, moments=half + 1, tuned=tuned, first=0, go_on=order)
+        record("end.zarr", rate=0.01, moments=MOMENTS - half, tuned=tuned, first=half, go_on=order)
+        still, order = copy.deepcopy(model), torch.Generator().manual_seed(seed)
+        record("rest.zarr", rate=0.0, moments=half + 1, tuned=still, first=0, go_on=order)
+        opened = {part: fm.open_run(Path(folder) / f"{part}.zarr") for part in ("half", "end", "rest")}
+        steps_left = STEPS * (MOMENTS - 1 - half)
+        told = fm.diagnose(opened["half"], at_rest=opened["rest"], steps_left=steps_left)
+        named = {each.layer for each in told.advice if each.action == "freeze"}
+        by_cka = set(told.layers.loc[told.layers["converged"].notna() & told.layers["counts"], "layer"])
+        counts = told.layers.loc[told.layers["counts"], "layer"].tolist()
+        cka = fm.similarity(opened["end"], layers=counts)
+        stayed = {layer for layer in counts if cka.between_snapshots(layer).to_numpy()[0, -1] >= 0.95}
     return {
-        "network": name,
+        "task": name,
+        "seed": seed,
         "layers": len(counts),
-        "converged_by_cka": int(counts["converged"].notna().sum()),
-        "advised_to_freeze": sum(each.action == "freeze" for each in findings.advice),
-        "said_of_feature_maps_alone": sorted({each.action for each in alone.advice}),
+        "stayed": len(stayed),
+        "named": len(named),
+        "named_and_stayed": len(named & stayed),
+        "converged": len(by_cka),
+        "converged_and_stayed": len(by_cka & stayed),
     }
 
 
@@ -255,127 +275,36 @@ def _jaccard(what: str, one: set[Any], other: set[Any]) -> dict[str, Any]:
     return {"what": what, "first": len(one), "second": len(other), "jaccard": len(one & other) / both if both else None}
 
 
-PAGE = """# Evidence
-
-After reading this page you know how far what `fm.diagnose`, `fm.ablate` and `fm.predict_damage` say can be relied
-on. The network is a ResNet-20 with published CIFAR-10 weights; the images are CIFAR-10's, {images} of them unless
-another number stands there. They are images that the network has seen, which makes its loss small and its
-divergences the better measure. `python benchmarks/advice.py` measures all of it and writes this page; last on
-{machine}.
-
-## Planted faults
-
-In one convolution, drawn anew for each of {seeds} seeds, one channel is made constant, one the twin of another, one
-different at each of four snapshots; weights around them move a little. A fault counts as found where `fm.diagnose`
-names it at the last snapshot, and what it names beside it, that was not so before, as false.
-
-{planted}
-
-## Networks that learned nothing
-
-Shown training images at learning rate 0, a network's normalization statistics move, and nothing is learned.
-
-{control}
-
-## Two disjoint probes of 100 images
-
-Of one fine-tuning to permuted labels, 5 snapshots.
-
-{stability}
-
-## Predicted and measured
-
-Rank correlations of `fm.predict_damage` with the divergence that `fm.ablate` measures, over changes of all layers,
-with 95 % intervals by drawing layers again; 100 images. `of_relative` is that of the size of the change alone. Of
-replacing layers by the identity the prediction says little; measure those.
-
-{predicted}
-
-## Which channels to remove
-
-Divergence (nats) where a share of the channels of one inner convolution is removed and predicted from the others;
-mean, least and largest over layers.
-
-{width}
-
-## Cheaper convolutions
-
-Layers that can be replaced at no more than one point of accuracy, and an upper end of the interval of the loss of
-0.02 nats.
-
-{cheaper}
-
-What these numbers leave out: retraining afterwards, other networks and data, more than one random start of a
-fine-tuning.
-"""
-
-
-def page(measured: dict[str, Any]) -> str:
-    planted = (
-        pd.DataFrame(measured["planted"]).groupby("fault", sort=False)[["planted", "found", "sound", "false"]].sum()
-    )
-    tables = {
-        name: as_table(pd.DataFrame(measured[name]))
-        for name in ("control", "stability", "predicted", "width", "cheaper")
-    }
-    return PAGE.format(
-        images=measured["images"],
-        machine=f"{measured['machine']['cpu']}, torch {measured['torch']}",
-        seeds=len({row["seed"] for row in measured["planted"]}),
-        planted=as_table(planted.reset_index()),
-        **tables,
-    )
-
-
-def as_table(frame: pd.DataFrame) -> str:
-    def shown(value: Any) -> str:
-        if isinstance(value, list):
-            return ", ".join(map(str, value)) or "nothing"
-        if value is None or (isinstance(value, float) and np.isnan(value)):
-            return ""
-        return (
-            f"{value:.2f}"
-            if isinstance(value, float) and abs(value) >= 0.1
-            else f"{value:.3f}"
-            if isinstance(value, float)
-            else str(value)
-        )
-
-    lines = [
-        "| " + " | ".join(str(name).replace("_", " ") for name in frame.columns) + " |",
-        "|" + " --- |" * frame.shape[1],
-    ]
-    lines += ["| " + " | ".join(shown(value) for value in row) + " |" for row in frame.astype(object).to_numpy()]
-    return "\n".join(lines)
+PARTS: dict[str, Callable[[nn.Module, TensorDataset, range], list[dict[str, Any]]]] = {
+    "planted": lambda model, _probe, seeds: planted(model, images(100, part="val"), seeds),
+    "control": lambda model, _probe, _seeds: controls(model),
+    "stability": lambda model, _probe, _seeds: stability(model),
+    "rates": lambda model, _probe, seeds: rates(model, seeds),
+    "predicted": lambda model, _probe, _seeds: predicted(model, images(100, part="val")),
+    "width": lambda model, probe, _seeds: widths(model, probe),
+    "cheaper": lambda model, probe, _seeds: cheaper(model, probe),
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=300)
+    parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS), help="the rest stays as it was")
     parser.add_argument("--output", type=Path, default=FOLDER)
     arguments = parser.parse_args()
     if "FMCLUSTER_DATA" not in os.environ:
         raise SystemExit("set FMCLUSTER_DATA to the folder of images and weights")
-    model, probe = network(), images(arguments.images, part="val")
-    measured: dict[str, Any] = {"machine": machine(), "images": arguments.images, "torch": torch.__version__}
-    found = planted(model, images(100, part="val"), range(arguments.seeds))
-    measured["planted"] = found
-    print(pd.DataFrame(found).groupby("fault")[["planted", "found", "sound", "false"]].sum().to_string(), "\n")
-    torch.manual_seed(0)
-    networks = {"trained": model, "untrained": ResNet20(10).eval()}
-    measured["control"] = [control(each, images(100, part="val"), name=name) for name, each in networks.items()]
-    print(pd.DataFrame(measured["control"]).to_string(), "\n")
-    measured["stability"] = stability(model)
-    print(pd.DataFrame(measured["stability"]).round(2).to_string(), "\n")
-    measured["predicted"] = predicted(model, images(100, part="val"))
-    print(pd.DataFrame(measured["predicted"]).round(2).to_string(), "\n")
-    measured["width"] = widths(model, probe)
-    print(pd.DataFrame(measured["width"]).round(4).to_string(), "\n")
-    measured["cheaper"] = cheaper(model, probe)
-    print(pd.DataFrame(measured["cheaper"]).round(2).to_string())
-    write("advice", measured, folder=arguments.output)
-    if arguments.output == FOLDER:
+    model, probe = pretrained(), images(arguments.images, part="val")
+    earlier = arguments.output / "advice.json"
+    measured: dict[str, Any] = json.loads(earlier.read_text()) if earlier.exists() else {}
+    measured |= {"machine": machine(), "date": str(date.today()), "images": arguments.images}
+    measured |= {"seeds": arguments.seeds, "torch": torch.__version__}
+    for part in arguments.only:
+        measured[part] = PARTS[part](model, probe, range(arguments.seeds))
+        print(part, pd.DataFrame(measured[part]).round(3).to_string(), "", sep="\n", flush=True)
+        write("advice", measured, folder=arguments.output)
+    if set(PARTS) <= set(measured):
         (FOLDER.parents[1] / "docs" / "evidence.md").write_text(page(measured))
 
 

@@ -1,0 +1,145 @@
+"""Writes docs/evidence.md from what `advice.py` measured."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+PAGE = """# Evidence
+
+After reading this page you know how far what `fm.diagnose`, `fm.ablate` and `fm.predict_damage` say can be relied
+on. The network is a ResNet-20 with published CIFAR-10 weights; the images are CIFAR-10's, {images} of them unless
+another number stands there. They are images that the network has seen, which makes its loss small and its
+divergences the better measure. `python benchmarks/advice.py` measures all of it and writes this page; last on
+{date} ({machine}).
+
+## Planted faults
+
+In three convolutions, drawn anew for each of {seeds} seeds, one channel is made zero, one the twin of another (a tenth
+of its weights' spread away), one gets other weights at each of four snapshots, two change places, and one is
+multiplied by zero in the normalization that follows. The weights of all others move by 2 % of their spread. A fault
+counts as found where `fm.diagnose` names it at the last snapshot, and what it names beside it as false, unless that
+was so before, or follows from another fault.
+
+{planted}
+
+{planted_in_words}
+
+## Where nothing follows
+
+Ten steps between two snapshots. At learning rate 0 a network's normalization statistics move, and nothing is learned.
+`converged by cka` is the number of layers whose CKA to the last snapshot stays high: it says nothing of what may be
+frozen, and `fm.diagnose` advises nothing from it. With rewinds: all layers put back to the first snapshot by
+`fm.ablate`, one at a time and together, and that given to `fm.diagnose`.
+
+{control}
+
+## What may be frozen, by the rate of change
+
+Fine-tunings of 48 steps that are looked at after 24: `fm.diagnose(run, at_rest=..., steps_left=24)` names layers, and
+those *stayed* whose CKA from there to the end is 0.95 or more. Beside it the layers that had converged by CKA alone.
+
+{rates}
+
+{rates_in_words}
+
+## Two disjoint probes of 100 images
+
+Of one fine-tuning to permuted labels, 5 snapshots.
+
+{stability}
+
+## Predicted and measured
+
+Rank correlations of `fm.predict_damage` with the divergence that `fm.ablate` measures, over changes of all layers,
+with 95 % intervals by drawing layers again; 100 images. `of_relative` is that of the size of the change alone. Of
+replacing layers by the identity the prediction says little; measure those.
+
+{predicted}
+
+## Which channels to remove
+
+Divergence (nats) where a share of the channels of one inner convolution is removed and predicted from the others;
+mean, least and largest over layers.
+
+{width}
+
+## Cheaper convolutions
+
+Layers that can be replaced at no more than one point of accuracy, and an upper end of the interval of the loss of
+0.02 nats.
+
+{cheaper}
+
+What these numbers leave out: retraining afterwards, other networks and data, more than one random start of a
+fine-tuning.
+"""
+
+
+def planted_in_words(planted: pd.DataFrame) -> str:
+    """Compare what was found and wrongly named with the goals."""
+    found, faults = int(planted["found"].sum()), int(planted["planted"].sum())
+    false, sound = int(planted["false"].sum()), int(planted["sound"].sum())
+    return (
+        f"{found} of {faults} were found ({found / faults:.0%}; goal: 95 %), and {false} of {sound} sound channels "
+        f"were named ({false / sound:.1%}; goal: at most 2 %)."
+    )
+
+
+def rates_in_words(rates: pd.DataFrame) -> str:
+    """Compare the precision of what was named with that of CKA alone, and with all layers."""
+    total = rates.select_dtypes("number").sum()
+
+    def share(part: str, whole: str) -> str:
+        return f"{total[part]} of {total[whole]}" + (f" ({total[part] / total[whole]:.0%})" if total[whole] else "")
+
+    return (
+        f"Of the layers named, {share('named_and_stayed', 'named')} stayed as they were; of those that had converged "
+        f"by CKA, {share('converged_and_stayed', 'converged')}; of all layers, {share('stayed', 'layers')}."
+    )
+
+
+def page(measured: dict[str, Any]) -> str:
+    """Return docs/evidence.md."""
+    planted = (
+        pd.DataFrame(measured["planted"]).groupby("fault", sort=False)[["planted", "found", "sound", "false"]].sum()
+    )
+    rates = pd.DataFrame(measured["rates"])
+    by_task = rates.drop(columns="seed").groupby("task", sort=False).sum().reset_index()
+    tables = {
+        name: as_table(pd.DataFrame(measured[name]))
+        for name in ("control", "stability", "predicted", "width", "cheaper")
+    }
+    return PAGE.format(
+        images=measured["images"],
+        date=measured["date"],
+        machine=f"{measured['machine']['cpu']}, torch {measured['torch']}",
+        rates=as_table(by_task),
+        rates_in_words=rates_in_words(rates),
+        planted_in_words=planted_in_words(planted),
+        seeds=len({row["seed"] for row in measured["planted"]}),
+        planted=as_table(planted.reset_index()),
+        **tables,
+    )
+
+
+def as_table(frame: pd.DataFrame) -> str:
+    def shown(value: Any) -> str:
+        if isinstance(value, list):
+            return ", ".join(map(str, value)) or "nothing"
+        if value is None or (isinstance(value, float) and np.isnan(value)):
+            return ""
+        return (
+            f"{value:.2f}"
+            if isinstance(value, float) and abs(value) >= 0.1
+            else f"{value:.3f}"
+            if isinstance(value, float)
+            else str(value)
+        )
+
+    lines = [
+        "| " + " | ".join(str(name).replace("_", " ") for name in frame.columns) + " |",
+        "|" + " --- |" * frame.shape[1],
+    ]
+    lines += ["| " + " | ".join(shown(value) for value in row) + " |" for row in frame.astype(object).to_numpy()]
+    return "\n".join(lines)

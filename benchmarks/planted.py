@@ -1,0 +1,115 @@
+"""Faults that are planted into the channels of a network, and how many of them `fm.diagnose` names."""
+
+import copy
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+import fmcluster as fm
+
+
+def leaves_before(model: nn.Module, names: list[str], probe: TensorDataset) -> dict[str, np.ndarray]:
+    """Return what each named module returns, one row per channel in float64, by hooks of its own."""
+    kept: dict[str, np.ndarray] = {}
+
+    def keep(name: str) -> Callable[..., None]:
+        return lambda _m, _i, out: kept.__setitem__(name, out.movedim(1, 0).flatten(1).double().numpy())
+
+    handles = [model.get_submodule(name).register_forward_hook(keep(name)) for name in names]
+    with torch.no_grad():
+        model(probe.tensors[0])
+    for handle in handles:
+        handle.remove()
+    return kept
+
+
+def planted(model: nn.Module, probe: TensorDataset, seeds: range) -> list[dict[str, Any]]:
+    """Plant a fault of each kind into three convolutions of a network, and count who is found."""
+    return [row for seed in seeds for row in _planted(model, probe, seed)]
+
+
+def _planted(model: nn.Module, probe: TensorDataset, seed: int) -> Iterator[dict[str, Any]]:
+    draw = np.random.default_rng(seed)
+    convolutions = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
+    layers = sorted(draw.choice(convolutions, 3, replace=False).tolist())
+    after = {layer: layer.replace("conv", "bn") for layer in layers}
+    faults = {
+        layer: dict(
+            zip(
+                ("dead", "copied", "source", "noise", "first", "second", "scaled"),
+                draw.permutation(model.get_submodule(layer).out_channels).tolist(),
+                strict=False,
+            )
+        )
+        for layer in layers
+    }
+    shown = copy.deepcopy(model)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "run.zarr"
+        with fm.Recorder(shown, path, layers=[*layers, *after.values()], probe=probe) as recorder:
+            for epoch in range(4):
+                shown.load_state_dict(model.state_dict())
+                generator = torch.Generator().manual_seed(100 * seed + epoch)
+                for layer in layers:
+                    plant(shown, layer, after[layer], faults[layer], epoch=epoch, generator=generator)
+                recorder.snapshot(epoch=epoch)
+        channels = fm.diagnose(fm.open_run(path)).channels
+    own = leaves_before(model, layers, probe)
+    for layer in layers:
+        at = faults[layer]
+        last = channels[(channels["snapshot"] == 3) & (channels["layer"] == layer)].set_index("channel")
+        normalized = channels[(channels["snapshot"] == 3) & (channels["layer"] == after[layer])].set_index("channel")
+        every = channels[channels["layer"] == layer]
+        correlation = np.corrcoef(own[layer]) - np.eye(len(own[layer]))
+        twins = set(np.flatnonzero((correlation > 0.93).any(axis=1)).tolist())
+        said = {
+            "dead": ({at["dead"]}, set(last.index[last["dead"]]), set()),
+            "twin": ({at["copied"], at["source"]}, set(last.index[last["duplicate_group"].notna()]), twins),
+            "noise": ({at["noise"]}, set(last.index[last["noise"]]), set()),
+            "swapped": (
+                {at["first"], at["second"]},
+                set(every.loc[every["permuted_from"].notna(), "channel"]),
+                twins | {at["copied"], at["source"]},
+            ),
+            "dead by its normalization": (
+                {at["scaled"]},
+                set(normalized.index[normalized["dead"]]),
+                {at["dead"]},
+            ),
+        }
+        for fault, (true, named, excused) in said.items():
+            yield {
+                "seed": seed,
+                "layer": layer,
+                "fault": fault,
+                "planted": 1,
+                "found": int(true <= named),
+                "sound": len(last) - len(true),
+                "false": len(named - true - excused),
+            }
+
+
+def plant(
+    model: nn.Module, layer: str, after: str, at: dict[str, int], *, epoch: int, generator: torch.Generator
+) -> None:
+    """Change a convolution and the normalization after it; all other channels move by 2 % of their own weights."""
+    weight, normalization = model.get_submodule(layer).weight.data, model.get_submodule(after)
+
+    def drawn() -> torch.Tensor:
+        return torch.randn(weight[0].shape, generator=generator)
+
+    for channel in weight:
+        channel += 0.02 * channel.std() * drawn()
+    weight[at["dead"]] = 0
+    weight[at["copied"]] = weight[at["source"]] + 0.1 * weight[at["source"]].std() * drawn()
+    weight[at["noise"]] = weight.std() * drawn()
+    if epoch >= 2:
+        weight[[at["first"], at["second"]]] = weight[[at["second"], at["first"]]]
+    normalization.weight.data[at["scaled"]] = 0
+    normalization.bias.data[at["scaled"]] = 0
