@@ -42,7 +42,7 @@ class ModelInputs:
         """Return the inputs on a device."""
         return self._changed(lambda tensor: tensor.to(device))
 
-    def rows(self, part: slice) -> "ModelInputs":
+    def rows(self, part: slice | torch.Tensor) -> "ModelInputs":
         """Return some of the samples: those rows of every tensor that has as many as there are samples."""
         count = len(self)
         return self._changed(lambda t: t[part] if t.ndim and t.shape[0] == count else t)

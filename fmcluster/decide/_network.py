@@ -193,6 +193,17 @@ class Network:
             return None
         return Consumer(user.module, tuple(between))
 
+    def of(self, model: nn.Module) -> "Network":
+        """Return another model on the same probe, without a loss."""
+        return Network(model, self._batches, loss=None)
+
+    def given(self, layer: str, number: int) -> torch.Tensor:
+        """Return what a module is given first of a batch."""
+        kept: list[torch.Tensor] = []
+        with self._hooked({layer: lambda _module, args: kept.append(args[0].detach())}, before=True):
+            self.show(number)
+        return kept[-1]
+
     def moments(self, layer: str) -> tuple[torch.Tensor, torch.Tensor]:
         """Return mean and covariance of the channels of a layer's input, over all positions, in float64."""
         total = count = squares = None

@@ -71,7 +71,8 @@ class Plan:
     built : bool
         Whether `after` was counted of the network as it was built; otherwise what single actions save was added up.
     together : MeasuredDamage, optional
-        Of the network as it was built, shown the probe; None where it was not, or is frozen only.
+        Of the network as it was built, on each half of the probe with weights fitted on the other half; None where it
+        was not built, or is frozen only.
     n_samples : int
         Samples that the damage was measured on.
     seconds : (Seconds, Seconds), optional

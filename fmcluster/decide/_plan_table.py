@@ -21,8 +21,8 @@ def plan_table(plan: "Plan") -> str:
         lines.append("Damage in nats; shares are what each saves alone.")
     if plan.together is not None:
         lines.append(
-            f"Together, built and shown {plan.n_samples} samples: damage {_interval(plan.together)}; "
-            f"one by one they add up to {plan.summed:.4f}."
+            f"Together, built on half of {plan.n_samples} samples and shown the others: damage "
+            f"{_interval(plan.together)}; one by one they add up to {plan.summed:.4f}."
         )
     how = "counted of the network as it is built" if plan.built else "single savings added up"
     lines.append(f"One sample, one step ({how}):")

@@ -17,6 +17,7 @@ from fmcluster.analysis.diagnosis import Advice, Findings, Thresholds
 from fmcluster.decide import Action, Depth, KernelSize, MeasuredDamage, Width
 from fmcluster.decide._choose import Goal, choose
 from fmcluster.decide._costs import Costs
+from fmcluster.decide._plan import random_half
 
 NOTHING = pd.DataFrame()
 
@@ -56,14 +57,21 @@ def test_a_plan_keeps_its_budget_when_it_is_built(learnt) -> None:
     plan = fm.plan(findings(), learnt.damage, budget=0.5, model=learnt.model, probe=learnt.probe, rounds=2)
     assert plan.built
     assert (plan.after.forward + plan.after.backward) / (plan.before.forward + plan.before.backward) <= 0.5
-    smaller = plan.apply(learnt.model)
     images, labels = learnt.probe.tensors
-    with torch.no_grad():
-        losses = [functional.cross_entropy(each(images), labels, reduction="none") for each in (smaller, learnt.model)]
-    difference = (losses[0] - losses[1]).double().numpy()
+    halves = [random_half(100, number=0, start=start) for start in (0, 1)]
+    assert sorted(torch.cat(halves).tolist()) == list(range(100))
+    changes = []
+    for shown, other in (halves, reversed(halves)):
+        fitted = plan.apply(learnt.model, probe=TensorDataset(images[other]))
+        with torch.no_grad():
+            scores = [each(images[shown]) for each in (fitted, learnt.model)]
+        losses = [functional.cross_entropy(each, labels[shown], reduction="none") for each in scores]
+        changes.append(losses[0] - losses[1])
+    difference = torch.cat(changes).double().numpy()
     assert plan.together.mean == pytest.approx(difference.mean(), abs=1e-6)
     error = 1.96 * np.std(difference, ddof=1) / 10
     assert plan.together.upper - plan.together.mean == pytest.approx(error, rel=1e-4, abs=1e-7)
+    smaller = plan.apply(learnt.model)
     assert sum(each.numel() for each in smaller.parameters()) == plan.after.parameters
     assert all(torch.equal(state[name], value) for name, value in learnt.model.state_dict().items())
     before, after = plan.seconds
@@ -71,7 +79,7 @@ def test_a_plan_keeps_its_budget_when_it_is_built(learnt) -> None:
     assert after.median > 0
     text = str(plan)
     assert f"{len(plan.actions)} actions, for at most 50 % of compute left" in text
-    assert f"Together, built and shown 100 samples: damage {plan.together.mean:.4f}" in text
+    assert f"Together, built on half of 100 samples and shown the others: damage {plan.together.mean:.4f}" in text
     assert f"one by one they add up to {plan.summed:.4f}" in text
     assert f"A step of 100 samples, on the machine where this was measured: {before.median:.4f} s" in text
     for action in plan.actions:

@@ -18,6 +18,10 @@ _CONVOLUTIONS = ("kernel", "separable", "groups", "resolution")
 def build(model: nn.Module, actions: Sequence[Action], *, network: Network | None) -> nn.Module:
     """Return a changed copy of a network; convolutions first, then widths, then depth, then what is frozen.
 
+    Weights are fitted in the order of the forward pass, each to what its layer is given by what was changed before it:
+    convolutions so that they return what they did in the network as it was (as in the channel pruning of He, Zhang and
+    Sun, ICCV 2017), widths to the channels that are there. An action alone is built as `ablate` measured it.
+
     Parameters
     ----------
     model : Module
@@ -66,12 +70,15 @@ def _restructure(changed: nn.Module, actions: Sequence[Action], network: Network
             raise ValueError(f"'{action}' cannot be built: the model does not call {action.module}")
         if action.kind == "narrow":
             check_narrow(action, network)
-    for action in actions:
+    order = {name: number for number, name in enumerate(network.facts)}
+    forward = sorted(actions, key=lambda action: order[action.module])
+    for action in forward:
         if action.kind in _CONVOLUTIONS:
-            changed.set_submodule(action.module, build_convolution(action, network))
-    for action in actions:
+            so_far = network.of(changed)
+            changed.set_submodule(action.module, build_convolution(action, network, so_far=so_far))
+    for action in forward:
         if action.kind == "narrow":
-            narrow(changed, action, network=network, example=network.example)
+            narrow(changed, action, so_far=network.of(changed))
     for action in actions:
         if action.kind == "shorten":
             shorten(changed, action, network=network)

@@ -8,13 +8,16 @@ from torch import nn
 from ...capture import kernel_geometry
 from ...store import KernelGeometry
 from .._action import Action
-from .._least_squares import inner_weights
+from .._least_squares import inner_weights, kernel_patches, solve
 from .._network import Network
 from ..interventions import grouped, refit_inner, separated
 from ._modules import Channels, LowResolution
 
+Aim = Callable[[], tuple[torch.Tensor, torch.Tensor]]
+"""Returns the weight to come close to, and the second moments of what it is given."""
 
-def build_convolution(action: Action, network: Network) -> nn.Module:
+
+def build_convolution(action: Action, network: Network, *, so_far: Network) -> nn.Module:
     """Return what stands for a convolution; fitted to what it is given on the probe, but for the resolution.
 
     Parameters
@@ -22,7 +25,9 @@ def build_convolution(action: Action, network: Network) -> nn.Module:
     action : Action
         Of the kinds ``kernel``, ``separable``, ``groups`` and ``resolution``.
     network : Network
-        The network as it was.
+        The network as it was, whose outputs are the aim.
+    so_far : Network
+        The network that is being built, whose layers are given other inputs.
 
     Raises
     ------
@@ -41,10 +46,47 @@ def build_convolution(action: Action, network: Network) -> nn.Module:
         raise ValueError(
             f"'{action}' cannot be built: {name} is called several times, or its weight is computed from others"
         )
-    made = _BUILDERS[action.kind](action, module, kernel, network)
+    made = _BUILDERS[action.kind](action, module, kernel, lambda: find_aim(name, network, so_far=so_far))
     for parameter in made.parameters():
         parameter.requires_grad_(module.weight.requires_grad)
     return made.to(module.weight.device).train(module.training)
+
+
+def find_aim(name: str, network: Network, *, so_far: Network) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what weight a convolution should have, and the second moments of what it is given, where others changed.
+
+    With P and Q what its kernel sees in the network as it was, and as it is being built, W Q comes closest to the
+    outputs that were, W0 P, for W = W0 (P Q^T) (Q Q^T)^+. Any other weight V is as much farther as V Q is from W Q, so
+    that weights of a simpler kind are fitted to W on the moments Q Q^T.
+
+    Parameters
+    ----------
+    name : str
+        The convolution, the same in both.
+    network, so_far : Network
+        As it was, and as it is being built.
+
+    Returns
+    -------
+    weight : Tensor
+        Of the convolution's shape; its own where it is given what it was.
+    moments : Tensor of shape (groups, k, k), float64
+        As of `Network.patch_moments`.
+    """
+    weight, geometry = network.weight(name), kernel_geometry(network.modules[name])
+    assert geometry is not None
+    pairs = [(network.given(name, number), so_far.given(name, number)) for number in range(network.n_batches)]
+    if all(torch.equal(was, now) for was, now in pairs):
+        return weight, network.patch_moments(name)
+    cross = so_far.patch_moments(name) * 0
+    for was, now in pairs:
+        for before, after in zip(torch.split(was, 8), torch.split(now, 8), strict=True):
+            seen = [kernel_patches(each, geometry).flatten(1, 2).double() for each in (before, after)]
+            cross += seen[0].transpose(1, 2) @ seen[1]
+    moments = so_far.patch_moments(name)
+    flat = torch.unflatten(weight.double().flatten(1), 0, (len(moments), -1))
+    aim = [solve(moments[group], (flat[group] @ cross[group]).T).T for group in range(len(moments))]
+    return torch.cat(aim).reshape(weight.shape).to(weight.dtype), moments
 
 
 def first_convolution(module: nn.Module) -> nn.Module:
@@ -61,7 +103,7 @@ def _inner(module: nn.Module) -> list[nn.Module]:
     return [each for each in module.modules() if isinstance(each, nn.Conv2d | nn.Linear)] or [module]
 
 
-def _kernel(action: Action, module: nn.Conv2d, kernel: KernelGeometry, network: Network) -> nn.Module:
+def _kernel(action: Action, module: nn.Conv2d, kernel: KernelGeometry, aim: Aim) -> nn.Module:
     size = _setting(action)
     if size >= max(kernel.size):
         raise ValueError(
@@ -69,8 +111,8 @@ def _kernel(action: Action, module: nn.Conv2d, kernel: KernelGeometry, network: 
             f"another model, or applied before?"
         )
     inner = inner_weights(kernel.size, size)
-    weight = module.weight.detach()
-    fitted = refit_inner(weight, network.patch_moments(action.module), inner=inner.flatten().repeat(weight.shape[1]))
+    weight, moments = aim()
+    fitted = refit_inner(weight, moments, inner=inner.flatten().repeat(weight.shape[1]))
     rows, columns = inner.any(1).to(weight.device), inner.any(0).to(weight.device)
     start = [int(each.nonzero()[0]) for each in (rows, columns)]
     stop = [length - int(each.nonzero()[-1]) - 1 for length, each in zip(kernel.size, (rows, columns), strict=True)]
@@ -84,10 +126,10 @@ def _kernel(action: Action, module: nn.Conv2d, kernel: KernelGeometry, network: 
     return nn.Sequential(nn.ZeroPad2d((left, right, top, bottom)), _like(module, cropped, padding=(0, 0)))
 
 
-def _separable(action: Action, module: nn.Conv2d, kernel: KernelGeometry, network: Network) -> nn.Module:
+def _separable(action: Action, module: nn.Conv2d, kernel: KernelGeometry, aim: Aim) -> nn.Module:
     _check_ungrouped(action, module)
-    moments = network.patch_moments(action.module)
-    kernels, points = separated(module.weight.detach(), moments, rank=_setting(action))
+    weight, moments = aim()
+    kernels, points = separated(weight, moments, rank=_setting(action))
     depthwise = _like(module, kernels, groups=module.in_channels, with_bias=False)
     depthwise.padding = module.padding  # may be a word
     depthwise._reversed_padding_repeated_twice = list(module._reversed_padding_repeated_twice)
@@ -95,24 +137,25 @@ def _separable(action: Action, module: nn.Conv2d, kernel: KernelGeometry, networ
     return nn.Sequential(depthwise, _filled(pointwise, points, module.bias))
 
 
-def _groups(action: Action, module: nn.Conv2d, kernel: KernelGeometry, network: Network) -> nn.Module:
+def _groups(action: Action, module: nn.Conv2d, kernel: KernelGeometry, aim: Aim) -> nn.Module:
     _check_ungrouped(action, module)
     count = _setting(action)
-    found = grouped(module.weight.detach(), network.patch_moments(action.module), count=count)
+    weight, moments = aim()
+    found = grouped(weight, moments, count=count)
     inner = _like(module, found.weight, groups=count)
     if inner.bias is not None:
         inner.bias.data = inner.bias.data[found.outputs.to(inner.bias.device)]
     return nn.Sequential(Channels(found.inputs), inner, Channels(found.outputs.argsort()))
 
 
-def _resolution(action: Action, module: nn.Conv2d, kernel: KernelGeometry, network: Network) -> nn.Module:
+def _resolution(action: Action, module: nn.Conv2d, kernel: KernelGeometry, aim: Aim) -> nn.Module:
     factor = _setting(action)
     stride = (kernel.stride[0] * factor, kernel.stride[1] * factor)
     inner = _like(module, module.weight.detach().clone(), padding=(0, 0), stride=stride)
     return LowResolution(inner, kernel=kernel, factor=factor)
 
 
-_Builder = Callable[[Action, nn.Conv2d, KernelGeometry, Network], nn.Module]
+_Builder = Callable[[Action, nn.Conv2d, KernelGeometry, Aim], nn.Module]
 _BUILDERS: dict[str, _Builder] = {
     "kernel": _kernel,
     "separable": _separable,

@@ -3,7 +3,6 @@
 import torch
 from torch import nn
 
-from ...capture import ModelInputs
 from .._action import Action
 from .._network import Network
 from .._outcomes import scores_of
@@ -35,7 +34,7 @@ def check_narrow(action: Action, network: Network) -> None:
         )
 
 
-def narrow(model: nn.Module, action: Action, *, network: Network, example: ModelInputs) -> None:
+def narrow(model: nn.Module, action: Action, *, so_far: Network) -> None:
     """Remove channels, in place, through the dependency graph of torch-pruning.
 
     Parameters
@@ -44,10 +43,8 @@ def narrow(model: nn.Module, action: Action, *, network: Network, example: Model
         The network that is being built.
     action : Action
         Of the kind ``narrow``.
-    network : Network
-        The network as it was; what is folded is fitted to it.
-    example : ModelInputs
-        What the model can be called with.
+    so_far : Network
+        The same on the probe; what is folded is fitted to it.
 
     Raises
     ------
@@ -69,7 +66,7 @@ def narrow(model: nn.Module, action: Action, *, network: Network, example: Model
     maker = last_convolution(model.get_submodule(action.module))
     reader = first_convolution(model.get_submodule(action.consumer))
     removed = list(action.removed)
-    _fold(reader, action, network)
+    _fold(reader, action, so_far)
     flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     modes = {name: module.training for name, module in model.named_modules()}
     for parameter in model.parameters():
@@ -77,7 +74,7 @@ def narrow(model: nn.Module, action: Action, *, network: Network, example: Model
     with torch.enable_grad():
         graph = torch_pruning.DependencyGraph().build_dependency(
             model,
-            example_inputs=example,
+            example_inputs=so_far.example,
             forward_fn=lambda called, inputs: inputs.show(called),
             output_transform=scores_of,
             verbose=False,
@@ -98,10 +95,10 @@ def narrow(model: nn.Module, action: Action, *, network: Network, example: Model
         module.training = modes[name]
 
 
-def _fold(reader: nn.Module, action: Action, network: Network) -> None:
+def _fold(reader: nn.Module, action: Action, so_far: Network) -> None:
     """Give the reader the weights that make up for what is removed, and the constants."""
     assert isinstance(reader, nn.Conv2d | nn.Linear)
-    mean, covariance = network.moments(action.consumer)
+    mean, covariance = so_far.moments(action.consumer)
     removed = torch.tensor(action.removed, device=mean.device)
     replaced = Replaced(mean, covariance, removed=removed, fold=action.how.endswith("folded"))
     weight, added = replaced.folded(reader.weight.detach())
