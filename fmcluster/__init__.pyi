@@ -20,4 +20,5 @@ from .decide import predict_damage as predict_damage
 from .errors import CaptureError as CaptureError
 from .errors import StoreError as StoreError
 from .report import write_report as write_report
+from .store import copy_run as copy_run
 from .store import open_run as open_run

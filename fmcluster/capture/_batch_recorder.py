@@ -11,25 +11,25 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ..errors import CaptureError
-from ..store import Mode, open_run
+from ..store import Mode
 from ._axes import AxisTracker
 from ._batch_pass import BatchPass
 from ._compat import eagerly
-from ._datasets import classes, sample_tables
+from ._datasets import sample_tables
 from ._epoch import LiveEpoch
 from ._hooks import CallCounts, hooked
 from ._indices import Index, as_indices, check_in, count_slots
-from ._layers import plan
+from ._live_recording import LiveRecording
 from ._loss_scale import Scaler, as_scale
 from ._options import Channels, Crop, OnError, Overflow, PerLayer, Recorded, RecorderOptions, Size
 from ._patterns import Layers
-from ._recording import Recording
+from ._team import WhichRanks, check_ranks
 from .writing import PendingSnapshot, as_numbers, check_epoch, check_order
 
 _BATCHES_A_SUM = 8  # sums of so many batches are kept apart, before they are added up in the order of their slots
 
 
-class BatchRecorder(Recording):
+class BatchRecorder(LiveRecording):
     """Records what the layers of a model return in training itself: each epoch's batches become one snapshot.
 
     Use it as a context manager around the training loop, wrap each epoch in `epoch` and each training batch in `batch`.
@@ -52,6 +52,12 @@ class BatchRecorder(Recording):
     on_error : {"raise", "warn"}
         What to do where an epoch cannot be recorded: raise an error, also through the model's forward or backward
         pass, or warn once, leave the epoch out, and let the training go on.
+    ranks : {"all", "one"}
+        In a job of torch.distributed (DistributedDataParallel): whether all ranks record the run together, each the
+        batches that it is shown, or this process alone. "all" asks that every rank enters the recorder and each epoch.
+        `n_samples` is of all ranks; metrics and weights are those of rank 0.
+    rank_timeout : float
+        Seconds that one rank waits for the others, which may evaluate meanwhile, before it is an error.
 
     Raises
     ------
@@ -63,7 +69,9 @@ class BatchRecorder(Recording):
     StoreError
         Where another recorder is writing the run, or the run to resume is of other layers or samples.
     CaptureError
-        Where a layer does not fire or returns no vectors, tokens or feature maps (in the first batch).
+        Where a layer does not fire or returns no vectors, tokens or feature maps (in the first batch). With several
+        ranks, on each of them in the same words: where one failed, did not come, has another model, other options or
+        another number of batches. The epoch is left out.
 
     Examples
     --------
@@ -98,7 +106,10 @@ class BatchRecorder(Recording):
         max_pending_bytes: int = 512 << 20,
         notes: Mapping[str, Any] | None = None,
         on_error: OnError = "raise",
+        ranks: WhichRanks = "all",
+        rank_timeout: float = 1800.0,
     ) -> None:
+        check_ranks(ranks, timeout=rank_timeout)
         if samples_per_shard < 1:
             raise ValueError(f"samples_per_shard is {samples_per_shard}; expected a positive number of samples")
         options = RecorderOptions(
@@ -116,9 +127,16 @@ class BatchRecorder(Recording):
             notes=notes,
             on_error=on_error,
         )
-        super().__init__(model, path, n_samples=count_slots(n_samples, dataset=dataset), options=options)
-        self._dataset = dataset
-        self._samples_per_shard = samples_per_shard
+        super().__init__(
+            model,
+            path,
+            n_samples=count_slots(n_samples, dataset=dataset),
+            options=options,
+            dataset=dataset,
+            samples_per_shard=samples_per_shard,
+            ranks=ranks,
+            rank_timeout=rank_timeout,
+        )
         self._epoch: LiveEpoch | None = None
         self._in_batch = False
 
@@ -144,6 +162,14 @@ class BatchRecorder(Recording):
         CaptureError, StoreError
             As for `snapshot`. Where the block raises, the epoch is left out.
         """
+        with (
+            nullcontext() if self._team is None else self._team.attempt(epoch),
+            self._epoch_alone(epoch, step) as metrics,
+        ):
+            yield metrics
+
+    @contextmanager
+    def _epoch_alone(self, epoch: int, step: int | None) -> Iterator[dict[str, float]]:
         self._check_open()
         self._raise_failure()
         if self._epoch is not None:
@@ -155,9 +181,9 @@ class BatchRecorder(Recording):
             check_order(epoch, step, last=(-1, -1))
             self._steps.count, self._resumed_after = int(step), None
         snapshot = PendingSnapshot(epoch=epoch, step=self._steps.count, metrics={})
-        blank = np.full(self._n_samples, np.nan)
+        blank = np.full(self._capacity, np.nan)
         normalized = self._weights.inputs_of(snapshot)
-        self._epoch = LiveEpoch(snapshot, np.full(self._n_samples, -1, np.int64), blank, normalized)
+        self._epoch = LiveEpoch(snapshot, np.full(self._capacity, -1, np.int64), blank, normalized)
         metrics: dict[str, float] = {}
         try:
             try:
@@ -170,6 +196,7 @@ class BatchRecorder(Recording):
             except BaseException as error:
                 if not self._leave_out(snapshot, error):
                     raise
+                self._tell(error)
         finally:
             self._epoch = None
         if not snapshot.failed:
@@ -213,10 +240,10 @@ class BatchRecorder(Recording):
             return nullcontext()
         if self._dataset is not None:
             check_in(self._dataset, numbers)
-        if epoch.count + len(numbers) > self._n_samples:
+        if epoch.count + len(numbers) > self._capacity:
             raise ValueError(
-                f"this batch of {len(numbers)} is more than the epoch has room for: n_samples={self._n_samples}, and "
-                f"{epoch.count} have been recorded. Pass n_samples of at least what an epoch shows"
+                f"this batch of {len(numbers)} is more than the epoch has room for: {self._room}, and {epoch.count} "
+                f"have been recorded. Pass n_samples of at least what an epoch shows"
             )
         return self._record(epoch, numbers, scale=scale)
 
@@ -225,7 +252,7 @@ class BatchRecorder(Recording):
         if self._in_batch:
             raise RuntimeError("a batch is being recorded already, inside another; leave its block first")
         if epoch.context is None and self._layers:
-            epoch.context = self._make_context(epoch.snapshot, shard_samples=self._shard_samples)
+            epoch.context = self._make_epoch_context(epoch)
         tracker = AxisTracker()
         batch = BatchPass(
             epoch.context,
@@ -260,9 +287,11 @@ class BatchRecorder(Recording):
                 yield
             if not (self._warns and epoch.snapshot.failed):
                 self._finish(batch, epoch)
-        except BaseException:
+        except BaseException as error:
             batch.release_held()
             self._withdraw(epoch)
+            if not self._layers:  # the others wait for this rank to lay the run out
+                self._tell(error)
             raise
         finally:
             self._in_batch = False
@@ -279,7 +308,7 @@ class BatchRecorder(Recording):
             batch.finish()
             if epoch.context is None:
                 self._create(batch)
-                epoch.context = self._make_context(epoch.snapshot, shard_samples=self._shard_samples)
+                epoch.context = self._make_epoch_context(epoch)
                 batch.deliver_held(epoch.context)
         except Exception as error:
             if not self._warns:
@@ -289,6 +318,7 @@ class BatchRecorder(Recording):
     def _lose(self, epoch: LiveEpoch, error: Exception) -> None:
         """Give an epoch up, and warn of it."""
         epoch.snapshot.fail(error)
+        self._tell(error)
         self._warn(error)
 
     def _prepare(self) -> None:
@@ -307,20 +337,21 @@ class BatchRecorder(Recording):
         epoch.index[slots], epoch.scale[slots] = numbers, scale
         epoch.count += len(numbers)
         epoch.n_batches += 1
+        epoch.n_whole += 1
         epoch.normalized.keep()
         snapshot, buffer = epoch.snapshot, epoch.context.buffer
         # in turn: an earlier batch may still be withdrawn
-        self._session.put(snapshot, partial(buffer.release, epoch.count), what="a batch")
+        self._session.put(snapshot, partial(buffer.release, epoch.stop), what="a batch")
         if epoch.n_batches % _BATCHES_A_SUM == 0:
-            self._session.put_alone(snapshot, partial(snapshot.add_up, epoch.count), what="the statistics")
+            self._session.put_alone(snapshot, partial(snapshot.add_up, epoch.stop), what="the statistics")
 
     def _withdraw(self, epoch: LiveEpoch) -> None:
         """Withdraw what was queued since the last whole batch: its moments at once, its rows in their turn."""
-        snapshot, count, number, context = epoch.snapshot, epoch.count, epoch.n_batches, epoch.context
+        snapshot, stop, number, context = epoch.snapshot, epoch.stop, epoch.n_batches, epoch.context
         epoch.n_batches += 1
-        snapshot.withdraw(number, slot=count)
+        snapshot.withdraw(number, slot=stop)
         if context is not None:
-            self._session.put_alone(snapshot, partial(context.buffer.rewind, count), what="withdrawing a batch")
+            self._session.put_alone(snapshot, partial(context.buffer.rewind, stop), what="withdrawing a batch")
 
     def _end(self, epoch: LiveEpoch, metrics: Mapping[str, float]) -> None:
         """Queue what is left of an epoch, and its commit."""
@@ -336,39 +367,17 @@ class BatchRecorder(Recording):
         if not epoch.count or epoch.context is None:
             raise CaptureError(f"epoch {snapshot.epoch} ended without a batch, so there is nothing to record of it")
         session.check_overflow(snapshot)
-        self._weights.put(snapshot, copier=self._copier, session=session)
-        session.put_alone(snapshot, partial(epoch.context.buffer.finish, epoch.count), what="the last samples")
-        if self._brings_samples and self._dataset is not None and not snapshot.failed:
+        first = self._team is None or self._team.ranks.is_first  # the model is the same on every rank
+        if first:
+            self._weights.put(snapshot, copier=self._copier, session=session)
+        session.put_alone(snapshot, partial(epoch.context.buffer.finish, epoch.stop), what="the last samples")
+        if first and self._brings_samples and self._dataset is not None and not snapshot.failed:
             self._brings_samples = False
             for name, values in sample_tables(self._dataset).items():
                 work = partial(session.writer.add_static, f"samples/{name}", values, dimensions=("item",))
                 session.put_alone(snapshot, work, what=f"samples/{name}")
-        session.commit(snapshot, epoch.index, loss_scale=epoch.scale if self._keep.gradient else None)
-
-    def _create(self, batch: BatchPass) -> None:
-        """Create the run, or check that it can be resumed: the first batch has shown what the layers return."""
-        layers = plan(
-            batch.seen,
-            modules=self._modules,
-            keep=self._keep,
-            shown="the first batch",
-            optional=self._optional,
-            left_out=batch.left_out,
-        )
-        specs = [layer.spec for layer in layers.values()]
-        self._check_size(specs, n_snapshots=self._n_snapshots + 1)
-        several = batch.length * max(1, self._samples_per_shard // batch.length)
-        is_new = self._session.writer.is_new
-        self._shard_samples = min(several, self._n_samples) if is_new else open_run(self._session.path).shard_samples
-        named = classes(self._dataset) if self._dataset is not None else ()
-        self._session.create_or_resume(
-            specs,
-            kind="live",
-            n_samples=self._n_samples,
-            shard_samples=self._shard_samples,
-            classes=named,
-            left_out=batch.left_out,
-            weights=self._weights.specs,
-            normalizations=self._weights.normalizations,
-        )
-        self._layers = layers
+        if self._team is None:
+            self._commit(snapshot, epoch.index, epoch.scale)
+            return
+        self._wait()
+        self._team.finish(epoch, session=session, commit=partial(self._commit_now, snapshot))

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 BATCH_NORM = nn.modules.batchnorm._BatchNorm  # what BatchNorms of all kinds are, SyncBatchNorm's too
@@ -60,3 +61,8 @@ def ignite_handlers(engine: Any, event: Any) -> list[Any]:
     """Return the list of handlers that an Ignite engine calls at an event, in their order; changing it changes that."""
     handlers: list[Any] = engine._event_handlers[event]
     return handlers
+
+
+def job_store() -> Any:
+    """Return the store of keys that the processes of the running torch.distributed job share."""
+    return dist.distributed_c10d._get_default_store()

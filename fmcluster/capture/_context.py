@@ -26,6 +26,8 @@ class SnapshotContext:
         The snapshot that it belongs to.
     buffer : ShardBuffer
         The snapshot's shards.
+    first : int
+        The slot of the first sample that this process records; not 0 for some ranks of a job.
     """
 
     layers: Mapping[Firing, PlannedLayer]
@@ -33,10 +35,11 @@ class SnapshotContext:
     session: Session
     snapshot: PendingSnapshot
     buffer: ShardBuffer
+    first: int = 0
 
     def put(
         self, layer: PlannedLayer, quantity: Quantity, *, copy: Copy | None, slot: int, count: int, batch: int
     ) -> None:
         """Queue rows of a layer to be written; without a copy they are blank."""
-        rows = Rows(self.snapshot, self.buffer, layer.spec.name, quantity, slot, count, copy, batch)
+        rows = Rows(self.snapshot, self.buffer, layer.spec.name, quantity, self.first + slot, count, copy, batch)
         self.session.put_rows(rows)

@@ -62,6 +62,15 @@ class NormalizationInputs:
             self._total[name] = merged(self._total[name], here) if name in self._total else here
         self._batch = {}
 
+    def totals(self) -> dict[str, OfChannels]:
+        """Return what was counted so far, by module."""
+        return dict(self._total)
+
+    def add(self, totals: Mapping[str, OfChannels]) -> None:
+        """Count what another process did, as its `totals` says."""
+        for name, there in totals.items():
+            self._total[name] = merged(self._total[name], there) if name in self._total else there
+
     def arrays(self) -> dict[str, npt.NDArray[np.float64]]:
         """Return means and variances by the paths of their arrays; NaN of a module that was not called."""
         found: dict[str, npt.NDArray[np.float64]] = {}

@@ -23,6 +23,7 @@ from ._patterns import Layers
 from ._plain_model import device_of, plain_model
 from ._probe_pass import Loss, ProbePass
 from ._probe_set import Identity, Probe, ProbeBatch
+from ._ranks import is_beside_first
 from ._recording import Recording
 from .writing import PendingSnapshot, as_numbers, check_order, stored_digests
 
@@ -163,6 +164,8 @@ class Recorder(Recording):
     ) -> None:
         """Show the model the probe set and record what its layers return.
 
+        In a job of torch.distributed, rank 0 alone records: on the others this does nothing.
+
         The model, its gradients and the global random generators are afterwards what they were. Returns when the
         outputs are copied; they are written in the background, and visible to a reader once all of them are on the
         disk.
@@ -192,6 +195,8 @@ class Recorder(Recording):
             Where writing this or an earlier snapshot failed (disk full, no permission).
         """
         self._check_open()
+        if self._idle:
+            return
         self._raise_failure()
         if (loss is not None) != self._keep.gradient:
             raise ValueError(
@@ -245,6 +250,9 @@ class Recorder(Recording):
             n_snapshots=n_snapshots,
             max_bytes=max_bytes,
         )
+
+    def _leaves_it_to_another(self) -> bool:
+        return is_beside_first()
 
     def _prepare(self) -> None:
         with isolated(self._model, reads=self._probe.generators()):

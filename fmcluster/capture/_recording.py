@@ -60,6 +60,7 @@ class Recording(ABC):
         self._last = (-1, -1)
         self._entered = False
         self._open = False
+        self._idle = False  # another process of the job records
         self._warns = options.on_error == "warn"
         self._warned = False
         self._resumed_after: tuple[int, int] | None = None
@@ -69,13 +70,15 @@ class Recording(ABC):
             name = type(self).__name__
             raise RuntimeError(f"this {name} was entered before; make a new one (mode='a' resumes its run)")
         self._entered = True
+        if self._leaves_it_to_another():
+            self._idle = self._open = True
+            return self
         if self._keep.weight:
             self._weights = ModelWeights(self._model)
         self._prepare()
         writer = self._open_writer()
         try:
-            self._last = (-1, -1) if writer.is_new else last_snapshot(open_run(self._path))
-            self._n_snapshots = writer.n_snapshots
+            self._last, self._n_snapshots = self._recorded_so_far(writer)
             self._session = Session(
                 writer, provenance=self._provenance(), refuses_overflow=self._keep.overflow == "error"
             )
@@ -106,6 +109,8 @@ class Recording(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._open = False
+        if self._idle:
+            return
         self._steps.stop()
         self._session.close()
         self._copier.close()
@@ -136,17 +141,19 @@ class Recording(ABC):
     @property
     def step(self) -> int:
         """Optimizer steps that the model has taken since the run began; counted by the recorder itself."""
+        self._check_known("step")
         return self._steps.count
 
     @property
     def last(self) -> tuple[int, int]:
         """Epoch and step of the last snapshot taken, also of the run that is resumed; (-1, -1) where there is none."""
+        self._check_known("last")
         return self._last
 
     @property
     def last_epoch(self) -> int:
         """Epoch of the last snapshot taken, also of the run that is resumed; -1 where there is none."""
-        return self._last[0]
+        return self.last[0]
 
     def flush(self) -> None:
         """Wait until every snapshot taken so far is on the disk.
@@ -157,6 +164,8 @@ class Recording(ABC):
             Where one of them was left out.
         """
         self._check_open()
+        if self._idle:
+            return
         self._session.wait()
         self._raise_failure()
 
@@ -177,6 +186,18 @@ class Recording(ABC):
     def _after_failure(self) -> None:
         """Store again what was lost with the snapshot that failed."""
 
+    def _leaves_it_to_another(self) -> bool:
+        """Whether another process of the job records, and this one does nothing."""
+        return False
+
+    def _check_known(self, what: str) -> None:
+        """Raise `RuntimeError` on a rank that does not record, rather than let ranks go apart."""
+        if self._idle:
+            raise RuntimeError(
+                f"{what} is known to rank 0 alone, which records; let it tell the others, such as with "
+                f"torch.distributed.broadcast_object_list"
+            )
+
     def _check_size(self, specs: Sequence[LayerSpec], *, n_snapshots: int) -> None:
         if self._options.max_bytes is not None:
             check_size(
@@ -187,7 +208,7 @@ class Recording(ABC):
                 weight_bytes=self._weights.nbytes,
             )
 
-    def _make_context(self, snapshot: PendingSnapshot, *, shard_samples: int) -> SnapshotContext:
+    def _make_context(self, snapshot: PendingSnapshot, *, shard_samples: int, first: int = 0) -> SnapshotContext:
         return SnapshotContext(
             layers=self._layers,
             copier=self._copier,
@@ -199,6 +220,7 @@ class Recording(ABC):
                 n_samples=self._n_samples,
                 shard_samples=shard_samples,
             ),
+            first=first,
         )
 
     def _check_open(self) -> None:
@@ -257,6 +279,10 @@ class Recording(ABC):
                 f"which step it is, such as step={last_step + expected}, so that these steps do not count twice.",
                 stacklevel=4,
             )
+
+    def _recorded_so_far(self, writer: RunWriter) -> tuple[tuple[int, int], int]:
+        """Return epoch and step of the last snapshot of the run, and how many there are."""
+        return (-1, -1) if writer.is_new else last_snapshot(open_run(self._path)), writer.n_snapshots
 
     def _open_writer(self) -> RunWriter:
         try:

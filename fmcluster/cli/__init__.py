@@ -9,6 +9,7 @@ import typer
 from ._analyze import analyze
 from ._app import app, console, errors
 from ._compare import compare
+from ._copy import copy
 from ._demo import demo
 from ._diagnose import diagnose
 from ._estimate import estimate
@@ -21,7 +22,22 @@ from ._report import report
 from ._train import train
 from ._verify import verify
 
-for command in (demo, train, estimate, info, verify, analyze, diagnose, plan, plot, compare, report, explore, export):
+for command in (
+    demo,
+    train,
+    estimate,
+    info,
+    verify,
+    copy,
+    analyze,
+    diagnose,
+    plan,
+    plot,
+    compare,
+    report,
+    explore,
+    export,
+):
     app.command()(command)
 
 

@@ -122,14 +122,8 @@ def analyze_layer(
     if clusters < 1:
         raise ValueError(f"--clusters is {clusters}; expected at least 1")
     with console.status("loading the analysis") as status:
-        from ..analysis import MOST_ROWS, ResultCache, analyze
+        from ..analysis import ResultCache, analyze
 
-        if vectors.shape[0] > MOST_ROWS:
-            raise ValueError(
-                f"the {view} view of {layer} has {vectors.shape[0]:,} rows, and an embedding takes "
-                f"{MOST_ROWS:,} at most; "
-                f"draw some with --rows, up to {MOST_ROWS // len(run):,} of each snapshot"
-            )
         return analyze(
             vectors,
             n_clusters=clusters,

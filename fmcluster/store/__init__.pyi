@@ -1,3 +1,5 @@
+from ._copy_run import CopiedRun as CopiedRun
+from ._copy_run import copy_run as copy_run
 from ._create import Mode as Mode
 from ._escape import escape as escape
 from ._format import GRADIENT_DTYPE as GRADIENT_DTYPE
@@ -13,6 +15,7 @@ from ._layer import Layer as Layer
 from ._left_out import layers_left_out as layers_left_out
 from ._left_out import missing_snapshots as missing_snapshots
 from ._local_path import local_path as local_path
+from ._rank_writer import RankWriter as RankWriter
 from ._recorded_weights import RecordedWeights as RecordedWeights
 from ._run import Run as Run
 from ._run import layer_expression as layer_expression

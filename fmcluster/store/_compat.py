@@ -11,6 +11,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
+from importlib.util import find_spec
 from pathlib import Path
 from socket import gethostname
 from threading import RLock
@@ -25,6 +26,7 @@ from zarr.storage import FsspecStore, LocalStore, MemoryStore, StorePath
 
 from ..errors import StoreError
 from ._disk import walk
+from ._object_store import BucketStore, is_bucket
 
 # zarr's settings are global: two threads that change and restore them at once would leave them changed
 _SETTINGS = RLock()
@@ -33,6 +35,8 @@ _SETTINGS = RLock()
 def open_store(path: str) -> Store:
     """Return the store at a local path or a URL, for reading."""
     if "://" in path:
+        if is_bucket(path) and find_spec("obstore") is not None:
+            return BucketStore(path)
         try:
             return FsspecStore.from_url(path, read_only=True)
         except (ImportError, ValueError) as error:
@@ -160,6 +164,8 @@ def list_files(store: Store) -> dict[str, int]:
         found = (entry for entry in walk(store.root) if entry.is_file(follow_symlinks=False))
         start = len(str(store.root)) + 1
         return {entry.path[start:].replace(os.sep, "/"): entry.stat(follow_symlinks=False).st_size for entry in found}
+    if isinstance(store, BucketStore):
+        return store.sizes()
     assert isinstance(store, FsspecStore)
     listed = sync(store.fs._find(store.path, detail=True))
     start = len(store.path.rstrip("/")) + 1

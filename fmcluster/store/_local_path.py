@@ -24,6 +24,6 @@ def local_path(path: str | os.PathLike[str]) -> Path:
     if url := _URL.fullmatch(os.fspath(path)):
         raise ValueError(
             f"path is the URL {url[1]}://{url[2]}; a run is recorded into a folder of this machine, and so are "
-            f"results: pass one, and copy it then"
+            f"results: pass one, and copy the run then (fmcluster copy)"
         )
     return Path(path)

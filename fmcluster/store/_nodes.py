@@ -111,4 +111,4 @@ class Nodes:
             folder = self._run / path
             for name in os.listdir(folder) if folder.is_dir() else ():  # noqa: PTH208  of thousands of files, five times as fast
                 if name.startswith("c.") and int(name.split(".")[1]) >= snapshot:
-                    (folder / name).unlink()
+                    (folder / name).unlink(missing_ok=True)  # a rank removes its own

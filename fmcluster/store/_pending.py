@@ -1,5 +1,6 @@
 """Pending shards: those of the snapshot that is being written, each written, left blank, or missing yet."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,15 @@ class PendingShards:
     def __init__(self, run: Path) -> None:
         self._run = run
         self._written: dict[str, str | None] = {}  # their checksums; None: left blank
+
+    @property
+    def written(self) -> dict[str, str | None]:
+        """What is written, by the paths of the files, with their checksums; None: left blank."""
+        return dict(self._written)
+
+    def take_over(self, written: Mapping[str, str | None]) -> None:
+        """Count what another process wrote."""
+        self._written.update(written)
 
     def clear(self) -> None:
         """Begin another snapshot."""

@@ -234,6 +234,34 @@ def check_frames(path: Path, layout: ShardLayout, *, checksums: str) -> None:
             check_identity(_part(file, offset + length - 4, 4), expected)
 
 
+def check_whole(content: bytes, checksums: str, *, sharded: bool) -> None:
+    """See that each chunk of a file is whole, and the one that was committed; nothing is decoded.
+
+    Parameters
+    ----------
+    content : bytes
+        The file.
+    checksums : str
+        Those that were committed.
+    sharded : bool
+        Whether the file is a shard; else it is one chunk.
+
+    Raises
+    ------
+    ValueError
+        Where one is not.
+    """
+    if not sharded:
+        checked_bytes(content, expected=committed_checksum(checksums, chunk=0))
+        return
+    file = BytesIO(content)
+    for number, (offset, length) in enumerate(_index(file, len(checksums) // 8).tolist()):
+        expected = committed_checksum(checksums, chunk=number)
+        if offset == length == _NOTHING and expected is None:
+            continue
+        checked_bytes(_part(file, offset, length), expected=-1 if expected is None else expected)
+
+
 def check_frame(header: bytes, *, nbytes: int) -> None:
     """See that a Zstandard frame says that it unpacks to `nbytes`.
 

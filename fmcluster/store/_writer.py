@@ -64,6 +64,8 @@ class RunWriter:
         The run's folder.
     attributes : dict
         What the root says of the run; empty before `create`.
+    shards : PendingShards
+        Writes the shards of feature maps, and knows which were written, here or by another process.
     weights : PendingWeights
         Writes the parts of the model's parameters and buffers, all of them before the commit.
 
@@ -89,7 +91,7 @@ class RunWriter:
         self._lock = lock
         try:
             self._nodes = Nodes(self.path)
-            self._shards = PendingShards(self.path)
+            self.shards = PendingShards(self.path)
             self.weights = PendingWeights(self.path, self._nodes)
             self.attributes: dict[str, Any] = {}
             if prepare_folder(self.path, mode=mode):
@@ -242,7 +244,12 @@ class RunWriter:
         path = array_path(layer, quantity)
         if path not in self._nodes:
             raise ValueError(f"{self.path} has no array for the {quantity} of layer {layer!r}; name it in `create`")
-        self._shards.write(path, values, snapshot=self.n_snapshots, offset=offset, layout=self._layout(path))
+        self.shards.write(path, values, snapshot=self.n_snapshots, offset=offset, layout=self._layout(path))
+
+    @property
+    def digest(self) -> str:
+        """The root's SHA-256 of itself, as it is on the disk."""
+        return str(committed_root(str(self.path))["attributes"][KEY]["digest"])
 
     def commit(
         self,
@@ -312,7 +319,7 @@ class RunWriter:
             self._nodes.resize(now)
             raise
         self._nodes.forget_arrays()
-        self._shards.clear()
+        self.shards.clear()
         self.weights.clear()
         with suppress(OSError):  # the snapshot is whole; the next commit, or whoever resumes the run, tries again
             self._nodes.catch_up()
@@ -320,7 +327,7 @@ class RunWriter:
     def discard(self) -> None:
         """Remove what was written of the pending snapshot."""
         self._nodes.hide()
-        self._shards.clear()
+        self.shards.clear()
         self.weights.clear()
         self._nodes.remove_from(self.n_snapshots)
 
@@ -366,7 +373,7 @@ class RunWriter:
         for path in sorted(set(self._nodes.over_time()) - {CHECKSUMS}):
             folder = self.path / path
             if holds_feature_maps(path):
-                files[path] = self._shards.checksums(path, snapshot=snapshot, index=index, layout=self._layout(path))
+                files[path] = self.shards.checksums(path, snapshot=snapshot, index=index, layout=self._layout(path))
             elif holds_weights(path):
                 files[path] = self.weights.checksums(path)
             else:

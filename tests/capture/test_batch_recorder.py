@@ -479,7 +479,7 @@ class TestMistakes:
         assert {name for name in methods if hasattr(fm.BatchRecorder, name)} == {"epoch", "batch"}
         probe, batches = (set(signature(each).parameters) for each in (fm.Recorder, fm.BatchRecorder))
         assert probe - batches == {"probe", "batch_size", "to_inputs"}
-        assert batches - probe == {"dataset", "n_samples", "samples_per_shard"}
+        assert batches - probe == {"dataset", "n_samples", "samples_per_shard", "ranks", "rank_timeout"}
         with pytest.raises(ValueError, match="pass dataset=, or as n_samples the most that an epoch"):
             fm.BatchRecorder(net, "other.zarr")
 

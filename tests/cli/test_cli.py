@@ -141,7 +141,7 @@ def test_verify_tells_whole_from_damaged(run, tmp_path, capsys, monkeypatch):
         (["plot", "RUN", "grid", "--layer", "conv1", "-o", "nodir/a.png"], "there is no folder nodir"),
         (["analyze", "RUN", "--layer", "conv1", "-o", "file.txt"], "file.txt is a file"),
         (["demo", "-o", "file.txt"], "file.txt is a file"),
-        (["info", "s3://nowhere/run.zarr"], "fmcluster[s3]"),
+        (["info", "unknown://nowhere/run.zarr"], "fmcluster[s3]"),
         (["train", "nowhere", "-o", "s3://bucket/run.zarr"], "path is the URL s3://bucket/run.zarr"),
         (["demo", "-o", "s3://bucket/demo"], "path is the URL s3://bucket/demo"),
         (["analyze", "RUN", "--layer", "conv1", "-o", "s3://bucket/tables"], "path is the URL s3://bucket/tables"),
@@ -196,12 +196,6 @@ def test_a_recording_that_has_begun_is_one_line_and_not_said_to_be_interrupted(t
         assert "No whole snapshot yet; its recording goes on." in capsys.readouterr().out
         assert call("report", path, monkeypatch=monkeypatch) == 2
         assert "its recording has begun and goes on" in capsys.readouterr().err
-
-
-def test_more_rows_than_a_map_takes_are_refused_before_the_work(run, capsys, monkeypatch):
-    monkeypatch.setattr("fmcluster.analysis.MOST_ROWS", 10)
-    assert call("analyze", run, "--layer", "conv1", monkeypatch=monkeypatch) == 2
-    assert "18 rows, and an embedding takes 10 at most; draw some with --rows, up to 3" in capsys.readouterr().err
 
 
 def test_train_never_replaces_what_it_was_not_told_to(run, capsys, monkeypatch):

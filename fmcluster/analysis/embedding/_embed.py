@@ -13,6 +13,7 @@ from .._parallel import run_each
 from .._results import Array, Embedding, Fit, Scores
 from .._validation import fitted_snapshot, name_fit, require, require_finite
 from ._fused_embedding import FusedEmbedding
+from ._landmarks import choose_landmarks, put_among
 from ._preservation import measure_faithfulness
 
 MOST_ROWS = 100_000
@@ -43,7 +44,8 @@ def embed(
     reducer : scikit-learn style reducer, optional
         Anything with ``fit_transform`` to two dimensions, such as ``UMAP()``, ``TSNE()`` or ``PCA(2)``; it is cloned
         where it can be. umap-learn's ``AlignedUMAP()`` is given which rows are the same. By default `FusedEmbedding`,
-        made for several snapshots of the same rows.
+        made for several snapshots of the same rows. Of more than 100,000 rows, it is fitted on at most 20,000: the same
+        rows, drawn at random, of up to 20 snapshots; the others are placed among them by openTSNE. ``method`` says so.
     fit : {"pooled", "each"}
         ``"pooled"``: the rows of all snapshots together, so that a position means the same in each. ``"each"``: a
         reducer for each snapshot; then each embedding is rotated, mirrored and shifted (not scaled) onto the one
@@ -66,8 +68,8 @@ def embed(
     TypeError
         Where `reducer` has no ``fit_transform``, or no ``transform`` and is fitted on one epoch.
     ValueError
-        Where there are too few rows (or, for the default, too many), scores are not finite, there is no such epoch, or
-        the reducer's output is not finite or not of two columns.
+        Where there are too few rows (or, for the default and one snapshot at a time, too many), scores are not finite,
+        there is no such epoch, or the reducer's output is not finite or not of two columns.
 
     References
     ----------
@@ -82,15 +84,24 @@ def embed(
     if fitted < 4:
         where = "" if together else " of a snapshot"
         raise ValueError(f"{fitted} rows{where} make no embedding; expected at least 4 (take more snapshots or rows)")
+    landmarks = None
     if reducer is None:
-        if fitted > MOST_ROWS:
-            raise ValueError(
-                f"the default embedding takes at most {MOST_ROWS:,} rows, this is {fitted:,}; draw fewer rows of each "
-                f"snapshot (vectors(..., n_rows=...)), or pass a reducer that takes as many"
-            )
         reducer = FusedEmbedding(random_state=random_state)
+        if fitted > MOST_ROWS:
+            if not together:
+                raise ValueError(
+                    f"the default embedding of a snapshot takes at most {MOST_ROWS:,} rows, this is {fitted:,}; leave "
+                    f"out fit and fit_epoch, draw fewer rows of each snapshot (vectors(..., n_rows=...)), or pass a "
+                    f"reducer that takes as many"
+                )
+            landmarks = choose_landmarks(*blocks.shape[:2], random_state=random_state)
     _require_reducer(reducer, fit=fit, fit_epoch=fit_epoch)
-    if together:
+    method = name_of(reducer)
+    if landmarks is not None:
+        fixed = _map_together(reducer, blocks[np.ix_(landmarks.snapshots, landmarks.rows)])
+        values = put_among(blocks, fixed, landmarks=landmarks, random_state=random_state)
+        method += f" of {landmarks.count:,} of {fitted:,} rows, the others placed among them"
+    elif together:
         values = _map_together(reducer, blocks)
     elif fit == "each":
         found = run_each(partial(_map_alone, reducer), blocks, executor=executor)
@@ -105,7 +116,7 @@ def embed(
         fit=name_fit(fit, fit_epoch),
         fit_epoch=fit_epoch,
         values=values.reshape(-1, 2),
-        method=name_of(reducer),
+        method=method,
         faithfulness=measure_faithfulness(blocks, values),
     )
 

@@ -76,6 +76,11 @@ class PendingSnapshot:
             total += moments
         return total
 
+    def totals(self) -> dict[tuple[str, Quantity], Moments]:
+        """Return what all samples so far sum up to, by layer and quantity."""
+        found = {key: self.total(*key) for key in list(self._moments)}
+        return {key: moments for key, moments in found.items() if moments is not None}
+
     def statistics(self, specs: Sequence[LayerSpec]) -> dict[tuple[str, Quantity], npt.NDArray[np.float64]]:
         """Return the statistics of layers, by name and quantity."""
         out = {}

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import CaptureError, StoreError
-from ...store import LayerSpec, RunKind, RunWriter, WeightSpec
+from ...store import LayerSpec, RankWriter, RunKind, RunWriter, WeightSpec
 from ._pending import PendingSnapshot
 from ._queue import WriteQueue
 from ._resume import check_resumable, check_same_weights
@@ -85,6 +85,18 @@ class Session:
         self.writer.describe_session({**self._provenance, "batch_size": shard_samples, "left_out": dict(left_out)})
         self.specs = list(specs)
 
+    def join(self, specs: Sequence[LayerSpec], *, digest: str) -> None:
+        """Take over the run that the first rank of the job has created, as `create_or_resume` does on that one."""
+        assert isinstance(self.writer, RankWriter)
+        self.writer.join(digest)
+        self.specs = list(specs)
+
+    def advance(self, snapshot: PendingSnapshot) -> None:
+        """Note that the first rank of the job has committed a snapshot."""
+        assert isinstance(self.writer, RankWriter)
+        self.writer.advance({"epoch": snapshot.epoch, "step": snapshot.step})
+        self.committed = (snapshot.epoch, snapshot.step)
+
     def put(self, snapshot: PendingSnapshot, work: Callable[[], None], *, what: str) -> None:
         """Queue something to write for a snapshot."""
         self._queue.put(partial(self._attempt, snapshot, what, work))
@@ -140,7 +152,7 @@ class Session:
     def close(self) -> None:
         """Finish what is queued, and let go of the run."""
         self._queue.close()
-        if self._missing and not self.writer.is_new:
+        if self._missing and not self.writer.is_new and not isinstance(self.writer, RankWriter):
             with suppress(OSError):  # the disk may be what failed; every snapshot in the run is whole
                 self._note_missing()
                 self.writer.replace_root()

@@ -258,6 +258,6 @@ def test_too_few_rows_make_no_map():
         embed(scores_of(np.zeros((3, 2)), 1), PCA(2))
 
 
-def test_too_many_rows_for_the_default_are_refused_with_the_way_out():
-    with pytest.raises(ValueError, match=r"at most 100,000 rows, this is 100,002.*n_rows"):
-        embed(scores_of(np.zeros((100_002, 2)), 2))
+def test_too_many_rows_of_one_snapshot_for_the_default_are_refused_with_the_way_out():
+    with pytest.raises(ValueError, match=r"at most 100,000 rows, this is 100,001.*n_rows"):
+        embed(scores_of(np.zeros((200_002, 2)), 2), fit="each")

@@ -1,0 +1,97 @@
+"""A server of the S3 protocol on loopback, and a proxy before it that fails as it is told to."""
+
+import http.client
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import obstore
+from moto.server import ThreadedMotoServer
+from obstore.store import S3Store
+
+
+class Proxy(BaseHTTPRequestHandler):
+    """Hands requests on; of those whose method and part of the path are in `plan`, the next fails in that way."""
+
+    protocol_version = "HTTP/1.1"
+
+    def answer(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        with self.server.lock:
+            fault = next((f for f in self.server.plan if f[0] == self.command and f[1] in self.path), None)
+            if fault is not None:
+                self.server.plan.remove(fault)
+                self.server.failed.append(fault)
+        kind = None if fault is None else fault[2]
+        if kind == "drop":
+            self.close_connection = True
+            self.connection.close()
+            return
+        if kind in (500, 503):
+            self.reply(kind, {}, b"<Error><Code>SlowDown</Code></Error>")
+            return
+        upstream = http.client.HTTPConnection("127.0.0.1", self.server.upstream, timeout=30)
+        try:
+            upstream.request(self.command, self.path, body=body, headers=dict(self.headers))
+            response = upstream.getresponse()
+            content = response.read()
+            headers = dict(response.getheaders())
+            self.reply(response.status, headers, content, cut=kind == "truncate")
+        finally:
+            upstream.close()
+
+    do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = answer
+
+    def reply(self, status, headers, content, *, cut=False):
+        self.send_response(status)
+        dropped = ("content-length", "transfer-encoding", "connection", "date", "server")
+        for key, value in headers.items():
+            if key.lower() not in dropped:
+                self.send_header(key, value)
+        length = headers.get("Content-Length", str(len(content))) if self.command == "HEAD" else str(len(content))
+        self.send_header("Content-Length", length)
+        self.end_headers()
+        self.wfile.write(content[: len(content) // 2] if cut else content)
+        if cut:
+            self.close_connection = True
+
+    def log_message(self, *_):
+        """Nothing is printed."""
+
+
+@contextmanager
+def s3_server():
+    """Serve; yields the proxy's server, with its `url`, and the lists `plan` and `failed`."""
+    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    moto.start()
+    proxy = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
+    proxy.daemon_threads = True
+    proxy.upstream, proxy.plan, proxy.failed, proxy.lock = moto.get_host_and_port()[1], [], [], threading.Lock()
+    proxy.url = f"http://127.0.0.1:{proxy.server_address[1]}"
+    thread = threading.Thread(target=proxy.serve_forever, daemon=True)
+    thread.start()
+    connection = http.client.HTTPConnection("127.0.0.1", proxy.upstream, timeout=30)
+    connection.request("PUT", "/bucket")
+    assert connection.getresponse().status == 200
+    connection.close()
+    try:
+        yield proxy
+    finally:
+        proxy.shutdown()
+        proxy.server_close()
+        thread.join()
+        moto.stop()
+
+
+def keys_of(server, prefix):
+    """What lies below a prefix, past the proxy."""
+    store = S3Store(
+        "bucket",
+        prefix=prefix,
+        endpoint=f"http://127.0.0.1:{server.upstream}",
+        access_key_id="a",
+        secret_access_key="b",
+        region="us-east-1",
+        client_options={"allow_http": True},
+    )
+    return sorted(each["path"] for part in obstore.list(store) for each in part)

@@ -1,0 +1,193 @@
+"""A run in an object store: copied there, read there, and what becomes of both where the network fails."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+import fmcluster as fm
+from fmcluster import StoreError
+from fmcluster.store import LayerSpec, RunWriter, missing_files, verify
+
+pytest.importorskip("obstore")
+pytest.importorskip("moto")
+from tests.store.bucket import keys_of, s3_server
+
+SPEC = LayerSpec("conv", (4, 6, 6), "float16", "Conv2d")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")]
+
+
+def values(epoch, half):
+    return np.random.default_rng(10 * epoch + half).normal(size=(4, 4, 6, 6)).astype(np.float16)
+
+
+def add_epoch(writer, epoch):
+    for half in (0, 1):
+        writer.write("conv", offset=4 * half, values=values(epoch, half))
+    writer.commit(
+        epoch=epoch,
+        step=epoch,
+        index=np.arange(8),
+        statistics={("conv", "activation"): np.zeros((6, 4))},
+        metrics={"loss": float(epoch)},
+        clipped={},
+    )
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "run.zarr"
+    with RunWriter(path) as writer:
+        writer.create([SPEC], n_samples=8, shard_samples=4, kind="live")
+        writer.describe_session({})
+        for epoch in range(3):
+            add_epoch(writer, epoch)
+    return path
+
+
+@pytest.fixture(scope="module")
+def server():
+    with s3_server() as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch, server):
+    for key, value in {
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": server.url,
+        "NO_PROXY": "127.0.0.1",
+    }.items():
+        monkeypatch.setenv(key, value)
+    server.plan.clear()
+    server.failed.clear()
+
+
+def check(url, path):
+    there, here = fm.open_run(url), fm.open_run(path)
+    assert verify(there) == []
+    assert missing_files(there) == []
+    assert there.epochs == here.epochs
+    assert list(there.metrics["loss"]) == list(here.metrics["loss"])
+    for epoch in here.epochs:
+        np.testing.assert_array_equal(there["conv"].read(epoch=epoch), here["conv"].read(epoch=epoch))
+        np.testing.assert_array_equal(
+            there["conv"].read(epoch=epoch, samples=[6, 1]),
+            np.concatenate([values(epoch, 1)[2:3], values(epoch, 0)[1:2]]),
+        )
+
+
+def test_a_copy_is_the_run_and_what_is_there_is_not_sent_again(server, path):
+    url = "s3://bucket/whole.zarr"
+    seen = []
+    copied = fm.copy_run(path, url, progress=lambda done, total: seen.append((done, total)))
+    assert copied.n_snapshots == 3
+    assert copied.n_there == 0
+    assert copied.n_files == len(keys_of(server, "whole.zarr"))
+    assert seen[-1][0] == seen[-1][1] == len(seen)
+    check(url, path)
+    again = fm.copy_run(path, url)
+    assert (again.n_files, again.nbytes) == (0, 0)
+    with RunWriter(path, mode="a") as writer:
+        writer.tidy()
+        add_epoch(writer, 3)
+    more = fm.copy_run(path, url)
+    assert more.n_snapshots == 4
+    assert 0 < more.n_files < copied.n_files
+    check(url, path)
+    scores = fm.pca(fm.open_run(url)["conv"].vectors("channel"), n_components=2)
+    np.testing.assert_array_equal(
+        scores.values, fm.pca(fm.open_run(path)["conv"].vectors("channel"), n_components=2).values
+    )
+
+
+def test_requests_that_fail_are_made_again(server, path):
+    url = "s3://bucket/faults.zarr"
+    server.plan += [("PUT", "faults.zarr/", kind) for kind in (500, 503, "drop")]
+    fm.copy_run(path, url)
+    assert len(server.failed) == 3
+    server.plan += [("GET", "activation", kind) for kind in (500, 503, "drop", "truncate")]
+    check(url, path)
+    assert len(server.failed) == 7
+
+
+def test_a_copy_that_breaks_off_shows_nothing_and_goes_on(server, path, monkeypatch):
+    from fmcluster.store import _copy_run as module
+
+    url, sent = "s3://bucket/broken.zarr", []
+    put = module._Sender.put
+
+    def break_off(self, name, *args, **kwargs):
+        if len(sent) == 5:
+            raise KeyboardInterrupt
+        sent.append(name)
+        put(self, name, *args, **kwargs)
+
+    monkeypatch.setattr(module._Sender, "put", break_off)
+    with pytest.raises(KeyboardInterrupt):
+        fm.copy_run(path, url)
+    monkeypatch.setattr(module._Sender, "put", put)
+    n_there = len(keys_of(server, "broken.zarr"))
+    assert n_there
+    with pytest.raises(FileNotFoundError, match=r"there is no run at s3://bucket/broken\.zarr"):
+        fm.open_run(url)
+    assert fm.copy_run(path, url).n_there == n_there
+    check(url, path)
+
+
+def test_a_damaged_file_is_not_copied(server, path):
+    file = path / "layers/conv/activation/c.1.1.0.0.0"
+    content = bytearray(file.read_bytes())
+    content[20] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(
+        StoreError, match=r"run.zarr is damaged: layers/conv/activation/c\.1\.1\.0\.0\.0 cannot be copied"
+    ):
+        fm.copy_run(path, "s3://bucket/damaged.zarr")
+    assert "zarr.json" not in keys_of(server, "damaged.zarr")
+
+
+def test_another_run_is_left_as_it_is(server, path, tmp_path):
+    url = "s3://bucket/other.zarr"
+    fm.copy_run(path, url)
+    other = tmp_path / "other.zarr"
+    with RunWriter(other) as writer:
+        writer.create([SPEC], n_samples=8, shard_samples=4, kind="live")
+        writer.describe_session({})
+        add_epoch(writer, 7)
+    with pytest.raises(StoreError, match=r"holds another run than .*other\.zarr"):
+        fm.copy_run(other, url)
+    check(url, path)
+
+
+def test_of_two_who_copy_at_once_the_second_is_refused(server, path, tmp_path, monkeypatch):
+    from fmcluster.store import _copy_run as module
+
+    url, part = "s3://bucket/race.zarr", tmp_path / "part.zarr"
+    shutil.copytree(path, part)
+    put, raced = module._Sender.put, []
+
+    def race(self, name, content, **options):
+        if options.get("is_root") and not raced:
+            raced.append(name)
+            fm.copy_run(part, url)
+        put(self, name, content, **options)
+
+    monkeypatch.setattr(module._Sender, "put", race)
+    with pytest.raises(StoreError, match=r"race\.zarr was written by another process meanwhile"):
+        fm.copy_run(path, url)
+    check(url, path)
+
+
+def test_what_is_wrong_is_one_sentence(server, path, monkeypatch, tmp_path):
+    with pytest.raises(StoreError, match=r"s3://nobucket/run\.zarr cannot be reached: there is no such bucket"):
+        fm.copy_run(path, "s3://nobucket/run.zarr")
+    with pytest.raises(ValueError, match=r"url is '/tmp/x'; expected one of an object store"):
+        fm.copy_run(path, "/tmp/x")
+    with pytest.raises(ValueError, match="expected a folder of this machine"):
+        fm.copy_run("s3://bucket/run.zarr", "s3://bucket/copy.zarr")
+    server.plan += [("HEAD", "", 503)] * 20
+    with pytest.raises(StoreError, match=r"s3://bucket/run\.zarr cannot be reached: "):
+        fm.open_run("s3://bucket/run.zarr")
