@@ -5,7 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 # before Python 3.12, only what `Path` makes of itself on this system can be inherited from
-_Path = Path if TYPE_CHECKING else type(Path())
+if TYPE_CHECKING:
+    _Path = Path
+else:
+    _Path = type(Path())
 
 LARGEST = 40 << 20  # bytes of a page that a notebook takes into itself
 

@@ -50,7 +50,9 @@ def _steps(layer: Layer, snapshots: Sequence[int]) -> npt.NDArray[np.float64]:
     """Return how much changes from each snapshot to the next, relative to the layer's largest, ndarray of (n - 1,)."""
     frame = layer.statistics
     values = [
-        frame.pivot_table(index="snapshot", columns="channel", values=name).reindex(snapshots).to_numpy(np.float64)
+        frame.pivot_table(index="snapshot", columns="channel", values=name)
+        .reindex(list(snapshots))
+        .to_numpy(np.float64)
         for name in ("mean", "std")
     ]
     table = np.nan_to_num(np.concatenate(values, axis=1), posinf=0, neginf=0)
