@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial, reduce
 
 import numpy as np
@@ -45,6 +45,9 @@ class Comparison:
     metrics : DataFrame
         What was recorded beside the snapshots: ``run, snapshot, epoch, step``, and a column per metric, NaN where a run
         has none.
+    across : DataFrame
+        Debiased CKA of every layer of run 0 at its last snapshot with every layer of each other run at its last:
+        ``layer, other_run, other_layer, cka``.
     """
 
     runs: pd.DataFrame
@@ -53,6 +56,7 @@ class Comparison:
     frame: pd.DataFrame
     matches: pd.DataFrame
     metrics: pd.DataFrame
+    across: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def by_epoch(self, other: int) -> pd.DataFrame:
         """Return the CKA of each layer between run 0 and another, at the last snapshots of the epochs that both have.
@@ -158,10 +162,11 @@ def compare(
     samples = _common_samples(runs)
     n_items = 2 * len(names) * max(map(len, runs))
     drawn = draw_samples(samples, n_items=n_items, max_bytes=max_bytes, random_state=random_state)
-    frames = []
+    frames, across = [], []
     for number, each in enumerate(others, start=1):
         similar = similarity(run, each, layers=names, samples=drawn, max_bytes=max_bytes, executor=executor)
         frames += [_pairs(similar.values, similar.rows, similar.columns, name=name, number=number) for name in names]
+        across.append(_across(similar.values, similar.rows, similar.columns, number=number))
     stacks = {name: StackedLayers(tuple(each[name] for each in runs)) for name in names}
     shared = {name: stack for name, stack in stacks.items() if _are_of_one_shape(stack.layers)}
     finite = [each.finite_snapshots(layers=names) for each in runs]
@@ -193,6 +198,7 @@ def compare(
         frame=pd.concat(frames, ignore_index=True),
         matches=pd.concat(matches, ignore_index=True) if matches else _no_matches(),
         metrics=_metrics(runs),
+        across=pd.concat(across, ignore_index=True),
     )
 
 
@@ -251,6 +257,20 @@ def _pairs(values: np.ndarray, rows: pd.DataFrame, columns: pd.DataFrame, *, nam
         [before.assign(layer=name, run=0), after.assign(other_run=number, cka=values[left, right])], axis=1
     )
     return frame[["layer", "run", *time, "other_run", *(f"other_{column}" for column in time), "cka"]]
+
+
+def _across(values: np.ndarray, rows: pd.DataFrame, columns: pd.DataFrame, *, number: int) -> pd.DataFrame:
+    """Return the CKA of every layer with every layer of another run, both at their last snapshots."""
+    here, there = (np.flatnonzero(side["snapshot"] == side["snapshot"].max()) for side in (rows, columns))
+    left, right = np.repeat(here, len(there)), np.tile(there, len(here))
+    return pd.DataFrame(
+        {
+            "layer": rows["layer"].to_numpy()[left],
+            "other_run": number,
+            "other_layer": columns["layer"].to_numpy()[right],
+            "cka": values[left, right],
+        }
+    )
 
 
 def _are_of_one_shape(layers: Sequence[Layer]) -> bool:

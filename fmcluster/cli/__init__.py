@@ -80,6 +80,8 @@ def is_expected(error: Exception) -> bool:
 def one_line(error: Exception) -> str:
     """Return an error's message without line breaks (and without the quotes that KeyError puts around it)."""
     message = error.args[0] if isinstance(error, KeyError) and error.args else error
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        message = f"{error.filename}: {error.strerror.lower()}"
     return " ".join(str(message).split()) or type(error).__name__
 
 

@@ -17,6 +17,7 @@ app = typer.Typer(
     help="See what a ResNet learns while it is fine-tuned.",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,  # plain help breaks no names at 80 columns
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -1,6 +1,7 @@
 """The `info` command: what is in a run, and what is missing."""
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -38,7 +39,7 @@ def info(
     else:
         say("No whole snapshot yet" + ("; its recording goes on." if opened.is_being_written else "."))
     stored = size(opened.nbytes_stored) if opened.is_local else "unknown, as it is remote"
-    say(f"{size(opened.nbytes)} of feature maps; on disk {stored}.")
+    say(f"{size(opened.nbytes)} of feature maps; on disk {stored}{_why(opened)}.")
     if opened.weight_names:
         say(f"{size(opened.nbytes_weights)} of weights: {len(opened.weight_names)} parameters and buffers a snapshot.")
     if guessed := [n for n in opened if opened[n].channel_axis_source == "shape" and len(opened[n].shape) > 3]:
@@ -50,6 +51,25 @@ def info(
     for line in missing[:10]:
         say(f"missing: {line}", style="red")
     say(f"{len(missing)} files are missing." if missing else "Nothing is missing.")
+
+
+def _why(run: "Run") -> str:
+    """Say why the bytes of values and those on the disk differ, with what is known of it."""
+    if not run.is_local or not len(run):
+        return ""
+    root, parts = Path(run.path), []
+    for name, what in (("layers", "feature maps and their statistics"), ("weights", "weights"), ("inputs", "images")):
+        files = [file for file in (root / name).rglob("*") if file.is_file()]
+        if held := sum(file.stat().st_size for file in files):
+            parts.append(f"{size(held)} {what}, compressed" if name != "inputs" else f"{size(held)} {what}")
+    rest = run.nbytes_stored - sum(
+        file.stat().st_size
+        for name in ("layers", "weights", "inputs")
+        for file in (root / name).rglob("*")
+        if file.is_file()
+    )
+    parts.append(f"{size(rest)} everything else (the index of samples, metrics, checksums)")
+    return f" ({', '.join(parts)}; maps without zeros hardly compress)"
 
 
 def _layer_table(run: "Run") -> Table:

@@ -7,8 +7,17 @@ from dash import Dash, Input, Output, State, ctx, html, no_update
 from ..plot.drawing import cluster_name, snapshot_titles
 from ..report.charts import flow_chart, similarity_charts
 from ..report.content import LayerContent, faithfulness_line
-from ._figures import embedding_figure, grid_figure, heat_map, input_image, row_image, row_strip, sample_names
-from ._page import about
+from ._figures import (
+    class_of_rows,
+    embedding_figure,
+    grid_figure,
+    heat_map,
+    input_image,
+    row_image,
+    row_strip,
+    sample_names,
+)
+from ._page import about, explained
 from ._questions import ContentOf, Question, SimilarityOf, TopImagesOf, layer_of
 from ._worker import Worker
 
@@ -92,7 +101,7 @@ def connect(app: Dash, worker: Worker) -> None:
         faithful = f"This embedding {faithfulness_line(content.embedding.faithfulness)}.{drawn}"
         flow = flow_chart(content)["figure"] if content.scores.n_snapshots > 1 else no_update
         stamp = question_of(values).in_words()
-        return options, int(content.change.argmax()), _legend(content), faithful, flow, None, stamp
+        return options, int(content.change.argmax()), _legend(content), explained(faithful), flow, None, stamp
 
     @app.callback(
         Output("members", "data", allow_duplicate=True),
@@ -117,18 +126,21 @@ def connect(app: Dash, worker: Worker) -> None:
         Input("snapshot", "value"),
         Input("row", "value"),
         Input("members", "data"),
+        Input("color", "value"),
         *states,
         prevent_initial_call=True,
     )
     def draw_embedding(
-        _ready: Any, snapshot: int, row: int | None, members: list[int] | None, *values: Any
+        _ready: Any, snapshot: int, row: int | None, members: list[int] | None, color: str, *values: Any
     ) -> tuple[Any, ...]:
         content = content_now(values)
         if content is None:
             return no_update, snapshot_titles(worker.shown)[snapshot], no_update
         row = row if row is not None and row < content.n_rows else None
-        figure = embedding_figure(content, snapshot=snapshot, row=row, members=members)
-        stamp = f"{question_of(values).in_words()}; {content.titles[snapshot]}"
+        figure = embedding_figure(content, snapshot=snapshot, row=row, members=members, color=color)
+        stamp = f"{question_of(values).in_words()}; {content.titles[snapshot]}; colored by {color}"
+        if color == "class" and class_of_rows(content) is None:
+            stamp += " of images, which a point of this view is not: the colors are those of clusters"
         return figure, content.titles[snapshot], stamp
 
     @app.callback(

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from ..analysis import relative_centers
-from ..plot.drawing import Scale, Tiles, as_tiles, sample_name, scale_of
+from ..plot.drawing import Scale, Tiles, as_tiles, cluster_palette, sample_name, scale_of
 from ..report.charts import embedding_chart, layout_of
 from ..report.content import LayerContent
 from ..store import Layer, Run
@@ -19,7 +19,9 @@ Json = dict[str, Any]
 Pixels = npt.NDArray[np.uint8]
 
 
-def embedding_figure(content: LayerContent, *, snapshot: int, row: int | None, members: list[int] | None) -> Json:
+def embedding_figure(
+    content: LayerContent, *, snapshot: int, row: int | None, members: list[int] | None, color: str = "cluster"
+) -> Json:
     """Return the embedding at one snapshot: the same axes at all, members strong, and the path of one row."""
     chart = embedding_chart(content)
     frame = chart["frames"][snapshot]
@@ -30,6 +32,15 @@ def embedding_figure(content: LayerContent, *, snapshot: int, row: int | None, m
         "color": [chart["palette"][str(label)] for label in frame["cluster"]],
         "opacity": [0.9 if index in chosen else 0.12 for index in range(content.n_rows)],
     }
+    if color == "drift":
+        values = drift(content)[snapshot]
+        points["marker"] |= {"color": values.tolist(), "colorscale": "Viridis", "showscale": True}
+        points["marker"] |= {"cmin": 0, "cmax": max(float(drift(content).max()), 1e-9)}
+        points["marker"] |= {"colorbar": {"title": {"text": "drift", "side": "right"}, "thickness": 12, "len": 0.8}}
+    elif color == "class" and (classes := class_of_rows(content)) is not None:
+        names = sorted(set(classes))
+        palette = cluster_palette(len(names))
+        points["marker"] |= {"color": [palette[names.index(name)] for name in classes]}
     points["customdata"] = [
         [name, chart["clusters"][str(label)], content.titles[snapshot]]
         for name, label in zip(chart["names"], frame["cluster"], strict=True)
@@ -48,6 +59,26 @@ def embedding_figure(content: LayerContent, *, snapshot: int, row: int | None, m
     layout = chart["figure"]["layout"] | {"uirevision": f"{content.layer.label} {content.scores.view}"}
     layout |= {"transition": {"duration": 400, "easing": "cubic-in-out"}}
     return {"data": [points, path, here], "layout": layout}
+
+
+def drift(content: LayerContent) -> npt.NDArray[np.float64]:
+    """Return how far each row is from itself at the first snapshot, relative to its norm there, (n_snapshots, n_rows).
+
+    By its principal component scores, which keep the distances of the vectors as far as they hold their variance.
+    """
+    scores = content.scores.by_snapshot(content.scores.values)
+    norm = np.linalg.norm(scores[0], axis=1)
+    moved: npt.NDArray[np.float64] = np.linalg.norm(scores - scores[0], axis=2) / np.where(norm > 0, norm, 1)
+    return moved
+
+
+def class_of_rows(content: LayerContent) -> list[str] | None:
+    """Return the class of the image that each row is of; None where rows are of no image, or classes are not known."""
+    if "sample" not in content.scores.identity or "label" not in content.layer.samples:
+        return None
+    labels = content.layer.samples["label"]
+    rows = content.scores.rows["sample"].iloc[: content.n_rows]
+    return [f"class {label}" for label in labels.reindex(rows, fill_value=-1)]
 
 
 def grid_figure(layer: Layer, *, snapshot: int, sample: int, chosen: int | None) -> Json:

@@ -7,7 +7,7 @@ from dash import dcc, html
 
 from ..plot.drawing import metric_title, metrics_to_draw, snapshot_titles
 from ..report.charts import layout_of, metric_chart
-from ..report.content import choose_layers, diverged_lines
+from ..report.content import GLOSSARY, choose_layers, diverged_lines, split_at_terms
 from ..store import Run
 from ..vectors import VIEWS
 from ._figures import sample_names
@@ -64,6 +64,7 @@ def _controls(run: Run) -> html.Div:
             _choice("fit", "clusters of", fits, "pooled"),
             _number("n_rows", "points, at most", 1000, least=4),
             _number("random_state", "seed", 0, least=0),
+            _choice("color", "color by", ["cluster", "drift", "class"], "cluster"),
             _choice("sample", "image", samples, samples[0]["value"] if samples else None),
         ],
         className="choices",
@@ -165,8 +166,17 @@ def _metrics(run: Run) -> html.Section | None:
 
 
 def _panel(title: str, *children: Any, note: str = "", wide: bool = False) -> html.Section:
-    head = [html.H2(title), *([html.P(note, className="note")] if note else [])]
+    head = [html.H2(title), *([html.P(explained(note), className="note")] if note else [])]
     return html.Section([*head, *children], className="card wide" if wide else "card")
+
+
+def explained(text: str) -> list[Any]:
+    """Make the first mention of each term a button that says what it means, with the texts of the report."""
+    parts: list[Any] = []
+    for part, term in split_at_terms(text):
+        about: dict[str, Any] = {} if term is None else {"data-term": term, "data-meaning": GLOSSARY[term]}
+        parts.append(part if term is None else html.Button(part, type="button", className="term", **about))
+    return parts
 
 
 def _graph(name: str, height: int, figure: dict[str, Any] | None = None) -> dcc.Graph:

@@ -13,6 +13,7 @@ from dash import Dash
 from flask import Flask, abort, request
 from werkzeug.serving import WSGIRequestHandler, make_server
 
+from ..report.content import term_source
 from ..store import Run, open_run
 from ._callbacks import connect
 from ._page import page
@@ -55,13 +56,17 @@ def build_app(run: Run) -> Dash:
         compress=False,
         on_error=None,
     )
+    style, script = (term_source(suffix) for suffix in ("css", "js"))
+    app.index_string = app.index_string.replace("</head>", f"<style>{style}</style></head>").replace(
+        "</body>", f"<script>{script}</script></body>"
+    )
     worker = Worker(run)
     app.layout = lambda: page(worker.run, worker.shown)
     connect(app, worker)
     return app
 
 
-def _refuse_others(server: Flask) -> None:
+def refuse_others(server: Flask) -> None:
     """Refuse what a page of somebody else asks for: one whose name leads here, and one that is open beside this one."""
 
     @server.before_request
@@ -88,7 +93,7 @@ def _check_free(host: str, port: int) -> None:
             raise OSError(why) from error
 
 
-class _Quiet(WSGIRequestHandler):
+class Quiet(WSGIRequestHandler):
     """Says what went wrong, and not that a page was asked for."""
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
@@ -130,9 +135,9 @@ def serve(
         raise ValueError(f"port is {port}; expected a number from 0 to 65535")
     app = build_app(run if isinstance(run, Run) else open_run(run))
     if host in LOOPBACK:
-        _refuse_others(app.server)
+        refuse_others(app.server)
     _check_free(host, port)
-    server = make_server(host, port, app.server, threaded=True, request_handler=_Quiet)
+    server = make_server(host, port, app.server, threaded=True, request_handler=Quiet)
     address = f"http://{f'[{host}]' if ':' in host else host}:{server.server_port}/"
     if ready is not None:
         ready(address)

@@ -1,6 +1,8 @@
 """Pages as files: the templates they are made from, and how one is put where it belongs."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -18,19 +20,42 @@ def environment() -> Environment:
 
 
 def checked_target(target: Path) -> Path:
-    """Return the path of a file to write, or raise where it cannot be one."""
+    """Return the path of a file to write, or raise where it cannot be one: before the work, not after it."""
     if not target.parent.is_dir():
         raise FileNotFoundError(f"the page cannot be written to {target}: there is no folder {target.parent}")
     if target.is_dir():
         raise IsADirectoryError(f"the page cannot be written to {target}: it is a folder; pass the path of a file")
+    beside = _beside(target)
+    with _in_words(target):
+        beside.touch()
+        beside.unlink()
     return target
 
 
 def replace(target: Path, page: str) -> None:
     """Write the page beside its target, then put it there: a reader sees the old file or the new one."""
-    beside = target.with_name(f".{target.name}.{os.getpid()}.part")
+    beside = _beside(target)
     try:
-        beside.write_text(page, encoding="utf-8")
-        beside.replace(target)
+        with _in_words(target):
+            beside.write_text(page, encoding="utf-8")
+            beside.replace(target)
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):  # where it could not be made, it need not be removed
+            beside.unlink(missing_ok=True)
+
+
+def _beside(target: Path) -> Path:
+    return target.with_name(f".{target.name}.{os.getpid()}.part")
+
+
+@contextmanager
+def _in_words(target: Path) -> Iterator[None]:
+    """Say which page could not be written, by the name that was asked for, and why."""
+    try:
+        yield
+    except OSError as error:
+        why = (error.strerror or type(error).__name__).lower()
+        raise OSError(
+            f"the page cannot be written to {target}: the system says {why!r} of the folder {target.parent}; choose "
+            "another with -o or the path"
+        ) from error

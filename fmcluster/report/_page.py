@@ -12,6 +12,7 @@ from ..store import Layer, Run
 from ._files import environment
 from .charts import STRONG, embedding_chart, flow_chart, metric_chart, similarity_charts, trajectories_chart
 from .content import (
+    GLOSSARY,
     Caption,
     Change,
     ClusterRow,
@@ -37,6 +38,7 @@ from .content import (
     make_sprites,
     make_strips,
     make_thumbnails,
+    mark_terms,
     missing_lines,
     model_name,
     moved_overall,
@@ -214,6 +216,7 @@ def render_page(
         "gradient": gradient,
         "metric": _metric,
         "share": _share,
+        "terms": mark_terms,
     }
     return templates.get_template("report.html.j2").render(
         run=run,
@@ -221,6 +224,7 @@ def render_page(
         model=model_name(run),
         session=session,
         titles=titles,
+        n_finite=len(run.finite_snapshots()),
         diverged=diverged_lines(run),
         missing=missing_lines(run),
         refresh=refresh,
@@ -239,6 +243,8 @@ def render_page(
         most_changed=_most_changed(change),
         responses=responses,
         most_moved=_most_moved(sections),
+        glossary=GLOSSARY,
+        opened=_opened(sections, change),
         sections=sections,
         settings=settings,
         noun=row_noun(settings.view),
@@ -262,6 +268,13 @@ def _sprites_data(section: LayerSection) -> dict[str, Any] | None:
         "across": sprites.across,
         "columns": sprites.columns,
     }
+
+
+def _opened(sections: list[LayerSection], change: Change | None) -> int:
+    """Return which layer is shown first: the one that changed most, if any is over its noise floor."""
+    names = [section.name for section in sections]
+    over = [each for each in change.layers if each.is_over(each.total) and each.name in names] if change else []
+    return names.index(max(over, key=lambda each: each.total).name) if over else 0
 
 
 def _most_moved(sections: list[LayerSection]) -> float:

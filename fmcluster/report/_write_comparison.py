@@ -6,18 +6,22 @@ from typing import Any
 
 import numpy as np
 
-from .. import plot
 from ..analysis import Comparison
-from ..plot.drawing import metric_title, recorded_metrics
+from ..errors import StoreError
+from ..plot.drawing import brief, metric_title, recorded_metrics
+from ..store import Run, open_run
 from ._files import checked_target, environment, replace
-from .content import figure_picture
+from ._written_page import WrittenPage
+from .content import GLOSSARY, find_learned, find_matched, mark_terms
 
-MOST_METRICS = 4
-PICTURE_ALT = "CKA of each layer between the runs by epoch; correlations of matched channels; metrics of all runs"
+MOST_METRICS, MOST_EPOCHS = 4, 12
 
 
-def write_comparison(comparison: Comparison, path: str | os.PathLike[str]) -> Path:
+def write_comparison(comparison: Comparison, path: str | os.PathLike[str]) -> WrittenPage:
     """Write what was found between runs to one HTML file, which needs no network.
+
+    Images of matched channels, and those that one run alone tells, are read from the runs where they still lie at their
+    paths; elsewhere the page says that they do not.
 
     Parameters
     ----------
@@ -28,8 +32,8 @@ def write_comparison(comparison: Comparison, path: str | os.PathLike[str]) -> Pa
 
     Returns
     -------
-    Path
-        The file.
+    WrittenPage
+        The path of the file, which a notebook shows as the page.
 
     Raises
     ------
@@ -43,26 +47,33 @@ def write_comparison(comparison: Comparison, path: str | os.PathLike[str]) -> Pa
     if not isinstance(comparison, Comparison):
         raise TypeError(f"received a {type(comparison).__name__}; expected a Comparison, made by compare(run, other)")
     target = checked_target(Path(path))
-    picture = figure_picture(plot.compare(comparison), PICTURE_ALT, dpi=150, lossless=True)
     by = "name" if comparison.runs["name"].is_unique else "path"
     names = comparison.runs[by].tolist()
     metric_names = recorded_metrics(comparison.metrics)[:MOST_METRICS]
     rows = layer_rows(comparison)
     epochs = _common_epochs(comparison)
-    page = environment().get_template("comparison.html.j2").render(
+    others = comparison.runs["run"].tolist()[1:]
+    runs = _opened(comparison)
+    templates = environment()
+    templates.filters["terms"] = mark_terms
+    page = templates.get_template("comparison.html.j2").render(
         names=names,
         n_samples=len(comparison.samples),
         n_layers=len({row["layer"] for row in rows}),
         lines=[f"At epoch {epochs[-1]}, {line}" for line in _extremes(comparison, epoch=epochs[-1])],
         runs=[_run_row(comparison, number, metric_names) for number in comparison.runs["run"]],
         metric_names=[metric_title(name)[0] for name in metric_names],
-        picture=picture,
         first=epochs[0],
         last=epochs[-1],
         layers=rows,
+        by_epoch=[_by_epoch(comparison, other, metric_names) for other in others],
+        across=[_across(comparison, other) for other in others],
+        matched=[find_matched(comparison, runs, other=other) for other in others] if runs else None,
+        learned=[find_learned(comparison, runs, other=other) for other in others] if runs else None,
+        glossary=GLOSSARY,
     )  # fmt: skip
     replace(target, page)
-    return target
+    return WrittenPage(target)
 
 
 def layer_rows(comparison: Comparison) -> list[dict[str, Any]]:
@@ -120,8 +131,7 @@ def _run_row(comparison: Comparison, number: int, metric_names: list[str]) -> di
     ends = []
     for name in metric_names:
         known = metrics[name].dropna()
-        share = metric_title(name)[1]
-        ends.append("–" if known.empty else f"{known.iloc[-1]:.1%}" if share else f"{known.iloc[-1]:.4g}")
+        ends.append(_value(np.nan if known.empty else float(known.iloc[-1]), name))
     first, last = int(metrics["epoch"].min()), int(metrics["epoch"].max())
     epochs = str(first) if first == last else f"{first} to {last}"
     return {
@@ -135,3 +145,50 @@ def _run_row(comparison: Comparison, number: int, metric_names: list[str]) -> di
 
 def _number(value: float) -> str:
     return "–" if np.isnan(value) else f"{value:.3f}"
+
+
+def _opened(comparison: Comparison) -> list[Run] | None:
+    """Return the runs, where they still are what was compared."""
+    try:
+        return [open_run(path) for path in comparison.runs["path"]]
+    except (StoreError, OSError):
+        return None
+
+
+def _by_epoch(comparison: Comparison, other: int, metric_names: list[str]) -> dict[str, Any]:
+    """Return CKA and the first metric of both runs, epoch by epoch (up to 12 of them)."""
+    table = comparison.by_epoch(other)
+    epochs = (
+        [int(table.columns[index]) for index in brief(len(table.columns), at_most=MOST_EPOCHS)]
+        if len(table.columns) > 1
+        else [int(table.columns[0])]
+    )
+    metrics = []
+    for name in metric_names[:1]:
+        for number in (0, other):
+            of_run = comparison.metrics[comparison.metrics["run"] == number]
+            last = of_run.groupby("epoch")[name].last()
+            metrics.append((number, metric_title(name)[0], [_value(float(last.get(e, np.nan)), name) for e in epochs]))
+    return {
+        "other": other,
+        "epochs": epochs,
+        "layers": [(str(layer), [float(value) for value in table.loc[layer, epochs]]) for layer in table.index],
+        "metrics": metrics,
+    }
+
+
+def _across(comparison: Comparison, other: int) -> dict[str, Any]:
+    """Return the table of layers against layers at the ends of both runs."""
+    of_other = comparison.across[comparison.across["other_run"] == other]
+    names = list(dict.fromkeys(of_other["layer"]))
+    table = of_other.pivot_table(index="layer", columns="other_layer", values="cka", dropna=False, sort=False)
+    columns = list(dict.fromkeys(of_other["other_layer"]))
+    return {
+        "other": other,
+        "columns": columns,
+        "layers": [(name, [float(table.loc[name, column]) for column in columns]) for name in names],
+    }
+
+
+def _value(value: float, name: str) -> str:
+    return "–" if np.isnan(value) else f"{value:.1%}" if metric_title(name)[1] else f"{value:.4g}"

@@ -11,6 +11,7 @@ from ..store import Run
 from ..vectors import Scaling
 from ._files import checked_target, replace
 from ._page import layer_section, render_page
+from ._written_page import WrittenPage
 from .content import (
     OVERALL_STAGES,
     SHEETS_BYTES,
@@ -22,6 +23,7 @@ from .content import (
     Settings,
     choose_images,
     choose_layers,
+    choose_snapshots,
     find_captions,
     find_change,
     find_responses,
@@ -54,10 +56,11 @@ def write_report(
     diagnosis: bool = True,
     plan: "Plan | None" = None,
     refresh: int | None = None,
+    max_snapshots: int = 40,
     cache: ResultCache | Literal["beside"] | None = "beside",
     progress: Progress | None = None,
     executor: Executor | None = None,
-) -> Path:
+) -> WrittenPage:
     """Analyze some layers of a run and write what was found to one HTML file, which needs no network.
 
     Snapshots at which a layer gave NaN or infinite values are left out, and named on the page.
@@ -99,6 +102,9 @@ def write_report(
         What to do to the network, made by `plan`; shown beside what follows, with its price.
     refresh : int, optional
         Seconds after which a browser loads the page again, for one that is written again while training goes on.
+    max_snapshots : int
+        How many snapshots are analyzed and shown, at least 2. Of more, those between which most changes are chosen, by
+        the channels' means and standard deviations; the page says so.
     cache : ResultCache, "beside" or None
         Where results are saved and used again; by default beside the run. None to compute all.
     progress : callable, optional
@@ -108,8 +114,8 @@ def write_report(
 
     Returns
     -------
-    Path
-        The file.
+    WrittenPage
+        The path of the file, which a notebook shows as the page.
 
     Raises
     ------
@@ -130,7 +136,8 @@ def write_report(
     if plan is not None:
         _check_plan(plan)
     run.resolve(snapshot=0)
-    snapshots = tuple(run.finite_snapshots())
+    if max_snapshots < 2:
+        raise ValueError(f"max_snapshots is {max_snapshots}; expected at least 2")
     target = checked_target(Path(path))
     chosen = [run[name] for name in dict.fromkeys(choose_layers(run) if layers is None else layers)]
     if not chosen:
@@ -141,6 +148,9 @@ def write_report(
         raise ValueError(f"n_clusters is {n_clusters}; expected at least 1")
     if refresh is not None and refresh < 1:
         raise ValueError(f"refresh is {refresh}; expected seconds, at least 1, or None for never")
+    snapshots = choose_snapshots(
+        run, layers=[layer.name for layer in chosen], snapshots=run.finite_snapshots(), at_most=max_snapshots
+    )
     images = choose_images(run, sample=_checked_sample(run, sample))
     settings = Settings(
         view=view,
@@ -193,7 +203,7 @@ def write_report(
         settings=settings,
     )
     replace(target, page)
-    return target
+    return WrittenPage(target)
 
 
 def _check_plan(plan: object) -> None:

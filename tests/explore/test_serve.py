@@ -13,7 +13,7 @@ import pytest
 
 import fmcluster.cli
 from fmcluster.explore import build_app, serve
-from fmcluster.explore._serve import _refuse_others
+from fmcluster.explore._serve import refuse_others
 from fmcluster.store import Run
 
 
@@ -47,7 +47,7 @@ def test_it_is_served_on_a_free_port_of_this_machine_to_this_machine_alone(run: 
 @pytest.mark.parametrize("host", ["127.0.0.1:8050", "localhost:8050", "[::1]:8050"])
 def test_only_its_own_page_is_answered(host: str, run: Run) -> None:
     app = build_app(run)
-    _refuse_others(app.server)
+    refuse_others(app.server)
     client = app.server.test_client()
 
     def status(**headers: str) -> int:

@@ -62,22 +62,33 @@ class Parsed(HTMLParser):
         self.texts: list[str] = []
         self.data: dict[str, Any] = {}
         self._inside: tuple[str, dict[str, str | None]] = ("", {})
+        self._term = self._goes_on = False
         self.feed(page)
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
-        self._inside = (tag, dict(attrs))
+        if dict(attrs).get("class") == "term":  # a word of the text that it stands in
+            self._term = True
+            return
+        self._inside, self._goes_on = (tag, dict(attrs)), False
 
     def handle_endtag(self, tag: str) -> None:
-        self._inside = ("", {})
+        if tag == "button" and self._term:
+            self._term = False
+            return
+        self._inside, self._goes_on = ("", {}), False
 
     def handle_data(self, data: str) -> None:
         tag, attributes = self._inside
         if attributes.get("id") == "data":
             self.data = json.loads(data)
         elif tag not in ("script", "style"):
-            self.texts.append(data)
+            if self._goes_on:
+                self.texts[-1] += data
+            else:
+                self.texts.append(data)
+            self._goes_on = True
 
     @property
     def text(self) -> str:

@@ -30,6 +30,14 @@ class Opened:
         )
         return np.array(places)
 
+    def tab(self, name: str, *, inside: str = "#details > .tablist") -> None:
+        """Open a panel by its tab."""
+        self.page.locator(inside).get_by_role("tab", name=name, exact=True).click()
+
+    def view(self, name: str) -> None:
+        """Open a view of the first layer."""
+        self.tab(name, inside="#layer-0 .tablist")
+
     def converge(self) -> None:
         self.page.wait_for_timeout(900)
 
@@ -56,6 +64,7 @@ def open_report(browser: Any, written: Written, *, width: int = 1280, scheme: st
 @pytest.fixture
 def opened(browser: Any, written: Written) -> Iterator[Opened]:
     opened = open_report(browser, written)
+    opened.tab("conv1")
     yield opened
     assert opened.complaints == []
     assert opened.requests == []
@@ -78,7 +87,9 @@ def test_what_the_reader_looks_at_is_drawn_first(browser: Any, written: Written)
     page.add_init_script(
         "window.order = []; document.addEventListener('drawn', e => {"
         "const {top, bottom} = e.target.getBoundingClientRect();"
-        "order.push([top < innerHeight && bottom > 0 , document.documentElement.dataset.ready === 'yes'])}, true)"
+        "const seen = getComputedStyle(e.target).visibility !== 'hidden';"
+        "order.push([seen && top < innerHeight && bottom > 0, document.documentElement.dataset.ready === 'yes'])}"
+        ", true)"
     )
     page.goto(written.path.as_uri())
     page.wait_for_selector("html[data-drawn]", state="attached")
@@ -190,6 +201,7 @@ def _mesh(opened: Opened, which: str) -> np.ndarray:
 
 def test_the_heat_maps_show_what_their_controls_choose(opened: Opened, written: Written) -> None:
     cka = fm.similarity(written.run)
+    opened.tab("Layers compared")
     np.testing.assert_allclose(_mesh(opened, "layers"), cka.between_layers(2), atol=5.1e-4)
     opened.page.locator("#similarity-snapshot").focus()
     opened.page.keyboard.press("Home")
@@ -201,12 +213,14 @@ def test_the_heat_maps_show_what_their_controls_choose(opened: Opened, written: 
 
 
 def test_a_link_to_evidence_unfolds_it(opened: Opened) -> None:
+    opened.tab("Evidence")
     assert not opened.page.locator("#evidence-0 table").is_visible()
     opened.page.locator('#evidence a[href="#evidence-0"]').click()
     opened.page.locator("#evidence-0 table").wait_for(state="visible", timeout=3000)
 
 
 def test_a_hostile_class_name_is_shown_as_text(opened: Opened) -> None:
+    opened.tab("About")
     assert HOSTILE in opened.page.locator("#main").inner_text()
     assert opened.page.locator("script").count() == 3
 
@@ -217,7 +231,7 @@ def test_a_narrow_screen_does_not_overflow(browser: Any, written: Written, schem
     assert opened.page.evaluate("document.documentElement.scrollWidth") == 390
     assert opened.page.evaluate(
         "[...document.querySelectorAll('main *')].every(e => e.closest('.scroll') || "
-        "e.closest('.chart') || e.getBoundingClientRect().right <= 391)"
+        "e.closest('.chart') || e.closest('.tablist') || e.getBoundingClientRect().right <= 391)"
     )
     assert opened.complaints == []
     opened.page.context.close()
@@ -249,4 +263,67 @@ def test_the_first_screen_answers_the_four_questions(opened: Opened) -> None:
 def test_a_phone_scrolls_no_way_but_down(browser: Any, written: Written) -> None:
     opened = open_report(browser, written, width=390)
     assert opened.page.evaluate("document.documentElement.scrollWidth") <= 390
+    opened.page.context.close()
+
+
+SELECTED = "() => [...document.querySelectorAll('#details > .tablist [aria-selected=true]')].map(e => e.textContent)"
+VISIBLE = "() => [...document.querySelectorAll('#details > .panel')].map(e => getComputedStyle(e).visibility)"
+
+
+def test_one_panel_at_a_time_is_opened_with_the_arrow_keys(opened: Opened) -> None:
+    tabs = opened.page.locator("#details > .tablist [role=tab]")
+    names = tabs.all_inner_texts()
+    assert names[0] == "conv1"
+    assert names[-1] == "About"
+    opened.page.keyboard.press("Tab")
+    opened.page.keyboard.press("Shift+Tab")
+    for key, expected in [("ArrowRight", names[1]), ("ArrowLeft", "conv1"), ("ArrowLeft", "About"), ("Home", "conv1")]:
+        opened.page.keyboard.press(key)
+        assert opened.page.evaluate(SELECTED) == [expected]
+        assert opened.page.evaluate("() => document.activeElement.textContent") == expected
+        assert opened.page.evaluate(VISIBLE).count("visible") == 1
+    assert [tab.get_attribute("tabindex") for tab in tabs.all()] == ["0"] + ["-1"] * (len(names) - 1)
+    assert opened.page.evaluate("() => getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    assert opened.page.evaluate("document.documentElement.scrollHeight") < 3 * 900
+
+
+def test_on_paper_and_without_scripts_all_panels_are_there(browser: Any, written: Written) -> None:
+    opened = open_report(browser, written)
+    opened.page.emulate_media(media="print")
+    heights = "() => [...document.querySelectorAll('.panel')].map(e => e.getBoundingClientRect().height)"
+    assert min(opened.page.evaluate(heights)) > 50
+    assert set(opened.page.evaluate(VISIBLE)) == {"visible"}
+    assert not opened.page.locator(".tablist").first.is_visible()
+    opened.page.context.close()
+    bare = browser.new_context(java_script_enabled=False)
+    page = bare.new_page()
+    page.goto(written.path.as_uri())
+    for name in ("#layer-0 .captions", "#evidence > .scroll table", "#when", "#made", "#glossary", "nav.plain"):
+        assert page.locator(name).is_visible(), name
+    assert not page.locator(".chart").first.is_visible()
+    bare.close()
+
+
+def test_terms_say_what_they_mean_to_pointer_keyboard_and_touch(opened: Opened) -> None:
+    term, tip = opened.page.locator("#change .term").first, opened.page.locator("#tip")
+    meaning = term.get_attribute("data-meaning")
+    term.hover()
+    assert meaning in tip.inner_text()
+    opened.page.mouse.move(5, 5)
+    assert not tip.is_visible()
+    term.focus()
+    assert meaning in tip.inner_text()
+    assert term.get_attribute("aria-describedby") == "tip"
+    opened.page.keyboard.press("Escape")
+    assert not tip.is_visible()
+
+
+def test_on_a_phone_what_was_chosen_stays_in_view(browser: Any, written: Written) -> None:
+    opened = open_report(browser, written, width=390)
+    opened.tab("conv1")
+    opened.page.locator("#layer-0 .pick").first.click()
+    box = opened.page.locator('.group[data-layer="0"]').bounding_box()
+    assert 0 < box["y"] < 900 - 60
+    opened.page.locator('.side[data-layer="0"] .away').click()
+    assert not opened.page.locator('.side[data-layer="0"].kept').count()
     opened.page.context.close()

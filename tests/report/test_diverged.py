@@ -35,8 +35,8 @@ def test_snapshots_that_are_not_finite_are_left_out_and_named(broken, named, tmp
     assert run.finite_snapshots() == [number for number in range(4) if number not in broken]
     page = fm.write_report(run, tmp_path / "report.html", n_clusters=2, reducer=PCA(2, random_state=0)).read_text()
     parsed = Parsed(page)
-    assert f"At {len(broken)} of 4 snapshots, layers gave NaN or infinite values" in page
-    assert f"{named}: 1 of 3 layers, the first is 2" in page
+    assert f"At {len(broken)} of 4 snapshots, layers gave NaN or infinite values" in parsed.text
+    assert f"{named}: 1 of 3 layers, the first is 2" in parsed.text
     assert "This run was not diagnosed" not in page
     assert parsed.data["titles"] == [f"epoch {epoch}" for epoch in run.finite_snapshots()]
     assert "null" in json.dumps(parsed.data["metrics"])

@@ -3,6 +3,7 @@ from ._captions import find_captions as find_captions
 from ._change import Change as Change
 from ._change import find_change as find_change
 from ._choose_layers import choose_layers as choose_layers
+from ._choose_snapshots import choose_snapshots as choose_snapshots
 from ._diagnosis import advice_lines as advice_lines
 from ._diagnosis import layer_evidence as layer_evidence
 from ._feature_maps import Grid as Grid
@@ -11,6 +12,10 @@ from ._feature_maps import figure_picture as figure_picture
 from ._feature_maps import gradient as gradient
 from ._feature_maps import make_grid as make_grid
 from ._feature_maps import make_strips as make_strips
+from ._glossary import GLOSSARY as GLOSSARY
+from ._glossary import mark_terms as mark_terms
+from ._glossary import split_at_terms as split_at_terms
+from ._glossary import term_source as term_source
 from ._layer_content import STAGES as STAGES
 from ._layer_content import LayerContent as LayerContent
 from ._layer_content import Settings as Settings
@@ -43,6 +48,11 @@ from ._top_images import find_top_images as find_top_images
 from ._top_images import make_thumbnails as make_thumbnails
 from ._top_images import thumbnails_data as thumbnails_data
 from ._top_images import top_images_of as top_images_of
+from ._two_runs import Learned as Learned
+from ._two_runs import MatchedLayer as MatchedLayer
+from ._two_runs import find_learned as find_learned
+from ._two_runs import find_matched as find_matched
+from ._two_runs import right_by_neighbors as right_by_neighbors
 from ._words import faithfulness_line as faithfulness_line
 from ._words import how_it_was_made as how_it_was_made
 from ._words import one_row as one_row

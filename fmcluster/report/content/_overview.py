@@ -66,16 +66,19 @@ def make_overview(run: Run, settings: Settings, *, announce: Announce, cache: Re
     Where the run cannot be judged (fewer than four images in every snapshot), the result says why.
     """
     announce("diagnosis of all layers")
+    # all that are finite is the default of both, and what they say of snapshots left out
+    every = run.finite_snapshots()
+    chosen = None if settings.snapshots in (None, tuple(every)) else settings.snapshots
     parameters = {"random_state": settings.random_state, "max_bytes": settings.max_bytes}
     try:
         vectors = [run[name].vectors("sample", snapshots=settings.snapshots) for name in run.layers]
 
         def find() -> Findings:
             seed, workers = settings.random_state, settings.executor
-            return diagnose(run, random_state=seed, max_bytes=settings.max_bytes, executor=workers)
+            return diagnose(run, snapshots=chosen, random_state=seed, max_bytes=settings.max_bytes, executor=workers)
 
         def compare() -> Similarity:
-            return similarity(run, max_bytes=settings.max_bytes, executor=settings.executor)
+            return similarity(run, snapshots=chosen, max_bytes=settings.max_bytes, executor=settings.executor)
 
         if cache is None:
             findings = find()

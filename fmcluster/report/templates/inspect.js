@@ -31,7 +31,7 @@
     const number = Number(plane.dataset.layer), charts = data.layers[number];
     const at = (selector) => document.querySelector(`${selector}[data-layer="${number}"]`);
     const flow = at('[data-chart="flow"]');
-    const panel = at(".inspect"), group = at(".group"), player = at(".player");
+    const panel = at(".inspect"), group = at(".group"), player = at(".player"), side = at(".side");
     const { frames, names, palette, clusters, titles } = charts.embedding;
     const sprites = data.sprites[number], shown_images = data.shown_images[number];
     const last = frames.length - 1;
@@ -90,15 +90,21 @@
         }
       });
     };
-    const pin = (row) => { pinned = row; inspect(row); };
+    // On a narrow screen, the result of a click stays in view until it is closed.
+    const keep = () => side.classList.add("kept");
+    const pin = (row) => { pinned = row; inspect(row); keep(); };
+    side.querySelector(".away").addEventListener("click", () => side.classList.remove("kept"));
 
     const show = (rows, title, pressed) => {
       members = rows;
       for (const pick of picks) pick.setAttribute("aria-pressed", String(pick === pressed));
       const chosen = new Set(rows || names.keys());
       Plotly.restyle(plane, { "marker.opacity": [names.map((_, row) => (chosen.has(row) ? 0.9 : 0.12))] }, [0]);
+      if (mosaic) showAll();
       group.hidden = !rows;
       if (!rows) return;
+      keep();
+      side.scrollTop = 0;
       group.querySelector("h3").textContent = `${title} (${rows.length})`;
       const ordinal = sprites ? nearest(now()) : 0;
       const pictured = sprites || (data.thumbnails && shown_images.length);
@@ -127,6 +133,11 @@
     plane.on("plotly_hover", ({ points }) => { if (points[0].curveNumber === 0) inspect(points[0].pointNumber); });
     plane.on("plotly_unhover", () => inspect(pinned));
     plane.on("plotly_click", ({ points }) => { if (points[0].curveNumber === 0) pin(points[0].pointNumber); });
+    const paths = at('[data-chart="trajectories"]');
+    if (paths) whenDrawn(paths, () => paths.on("plotly_click", ({ points: [{ customdata }] }) => {
+      const row = customdata ? names.indexOf(customdata[0]) : -1;
+      if (row >= 0) pin(row);
+    }));
     for (const pick of picks) {
       pick.addEventListener("click", () => (pick.getAttribute("aria-pressed") === "true" ? show(null) : showCluster(pick)));
     }
@@ -137,28 +148,37 @@
       if (mosaic) showAll();
     });
     const mosaic = at(".mosaic");
-    const tile = names.length > 256 ? 24 : names.length > 64 ? 36 : 56, pitch = tile + 2;
-    const across = Math.min(names.length, Math.floor(960 / pitch));
+    const tile = names.length > 256 ? 24 : names.length > 64 ? 36 : 56, pitch = tile + 2, line = tile + 5;
+    const across = Math.min(names.length, Math.floor(832 / pitch));
+    const sorted = [...names.keys()].sort((a, b) => frames[last].cluster[a] - frames[last].cluster[b] || a - b);
     const showAll = async () => {
       const ordinal = nearest(now()), { columns, height, width } = sprites;
       const image = await picture(sprites.sheets[0]);
       const pen = mosaic.getContext("2d");
       pen.imageSmoothingEnabled = false;
-      names.forEach((_, row) => {
-        const from = row * columns.length + ordinal;
+      sorted.forEach((row, rank) => {
+        const from = row * columns.length + ordinal, left = (rank % across) * pitch, top = Math.floor(rank / across) * line;
+        pen.globalAlpha = members && !members.includes(row) ? 0.25 : 1;
+        pen.clearRect(left, top, pitch, line);
         pen.drawImage(image, (from % sprites.across) * width, Math.floor(from / sprites.across) * height, width, height,
-          (row % across) * pitch, Math.floor(row / across) * pitch, tile, tile);
+          left, top, tile, tile);
+        pen.fillStyle = palette[frames[last].cluster[row]];
+        pen.fillRect(left, top + tile, tile, 3);
       });
       at(".moment").textContent = titles[columns[ordinal]];
       mosaic.setAttribute("aria-label", `Feature maps of all ${names.length} channels, ${titles[columns[ordinal]]}`);
     };
     if (mosaic) {
       mosaic.width = across * pitch;
-      mosaic.height = Math.ceil(names.length / across) * pitch;
-      mosaic.addEventListener("click", ({ offsetX, offsetY }) => {
-        const scale = mosaic.width / mosaic.clientWidth / pitch;
-        const row = Math.floor(offsetY * scale) * across + Math.floor(offsetX * scale);
-        if (row < names.length) pin(row);
+      mosaic.height = Math.ceil(names.length / across) * line;
+      const rowAt = ({ offsetX, offsetY }) => {
+        const scale = mosaic.width / mosaic.clientWidth;
+        return sorted[Math.floor(offsetY * scale / line) * across + Math.floor(offsetX * scale / pitch)];
+      };
+      mosaic.addEventListener("click", (event) => { const row = rowAt(event); if (row !== undefined) pin(row); });
+      mosaic.addEventListener("mousemove", (event) => {
+        const row = rowAt(event);
+        mosaic.title = row === undefined ? "" : `${plain(row)}, ${clusters[frames[now()].cluster[row]]} at ${titles[now()]}`;
       });
       showAll();
     }

@@ -99,30 +99,6 @@
     });
   };
 
-  // Evidence that a link names is unfolded.
-  const unfold = () => {
-    const named = location.hash && document.getElementById(location.hash.slice(1));
-    if (named && named.tagName === "DETAILS") named.open = true;
-  };
-  addEventListener("hashchange", unfold);
-  unfold();
-
-  // Where the reader is, in the navigation.
-  const links = new Map([...document.querySelectorAll("nav a")].map((a) => [a.hash.slice(1), a]));
-  const here = () => {
-    let current = null;
-    for (const id of links.keys()) {
-      const section = document.getElementById(id);
-      if (section.getBoundingClientRect().top < 120) current = id;
-    }
-    for (const [id, link] of links) {
-      if (id === current) link.setAttribute("aria-current", "true");
-      else link.removeAttribute("aria-current");
-    }
-  };
-  document.addEventListener("scroll", here, { passive: true });
-  here();
-
   // On paper nothing is folded up, and charts are as wide as the paper, two beside each other.
   let folded = [];
   addEventListener("beforeprint", () => {
@@ -141,6 +117,7 @@
   const start = async () => {
     const waiting = new Set(document.querySelectorAll(".chart"));
     const away = (div) => {
+      if (getComputedStyle(div).visibility === "hidden") return 1e6; // in a panel that is not open
       const { top, bottom } = div.getBoundingClientRect();
       return Math.max(0, top - innerHeight, -bottom);
     };
