@@ -1,10 +1,6 @@
 """The notebooks run as they were committed, and what was committed is what they say."""
 
-import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -139,20 +135,3 @@ def assert_the_comparison_is_whole(notebook: Any) -> None:
         if "def verdict" in cell.source
     ]
     assert len(re.findall(r"[+-]\d+\.\d", text)) == 6
-
-
-@pytest.mark.slow
-def test_the_larger_comparison_of_the_last_notebook_still_runs(tmp_path):
-    script = FOLDER.parent / "benchmarks" / "decide.py"
-    environment = {name: value for name, value in os.environ.items() if name != "FMCLUSTER_DATA"}
-    command = [sys.executable, str(script), "--epochs", "2", "--seeds", "1", "--output", str(tmp_path)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    assert result.returncode == 0, result.stdout + result.stderr
-    told = json.loads((tmp_path / "decide.json").read_text())["tasks"]
-    assert set(told) == {"digits"}
-    rows = {(row["action"], row["by"]): row for row in told["digits"]["rows"]}
-    nothing = rows.pop(("nothing", "none"))
-    assert nothing["multiply_adds"] > 0
-    assert {by for _, by in rows} == {"evidence", "random"}
-    assert all(row["multiply_adds"] < nothing["multiply_adds"] for row in rows.values())
-    assert all(0 <= row["accuracy"] <= 1 for row in rows.values())

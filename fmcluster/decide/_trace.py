@@ -90,7 +90,7 @@ class Trace(TorchFunctionMode):
         out = func(*args, **(kwargs or {}))
         first = out[0] if isinstance(out, tuple) and out else out
         name = (resolve_name(func) or getattr(func, "__name__", "")).rsplit(".", 1)[-1]
-        if isinstance(first, torch.Tensor) and inputs and not name.startswith("__get"):
+        if isinstance(first, torch.Tensor) and inputs and name != "__get__":  # an attribute
             self._alive += [*tensors, first]  # so that no other tensor gets its identity
             self.calls.append(Call(name, inputs, _key(first), module, tuple(first.shape)))
         return out

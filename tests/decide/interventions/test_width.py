@@ -91,3 +91,24 @@ def test_tied_layers_are_named_with_the_reason(residual, probe) -> None:
     assert set(damage.frame["layer"]) == {"block1.conv1", "block2.conv1"}
     skipped = damage.skipped.set_index("layer")["reason"]
     assert "tied to those of other layers" in skipped["stem"]
+
+
+class Subsampled(nn.Module):
+    """A residual block whose shortcut takes every second position and adds channels of zeros."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 3, padding=1)
+        self.inner = nn.Conv2d(6, 5, 3, stride=2, padding=1)
+        self.outer = nn.Conv2d(5, 8, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x).relu()
+        out = self.outer(self.inner(x).relu()) + nn.functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 1, 1))
+        return out.mean((2, 3))
+
+
+def test_a_shortcut_that_takes_every_second_position_ties_the_layer_before_it(probe) -> None:
+    found = network(Subsampled().eval(), probe)
+    assert found.consumer("stem") is None
+    assert found.consumer("inner").module == "outer"
