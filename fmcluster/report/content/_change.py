@@ -14,6 +14,8 @@ from ._tables import Moved
 
 MOST_STEPS, MOST_LAYERS = 8, 9
 
+_GROWN = 1.1  # times, up or down, from which on a change of scale may be why rows change cluster
+
 
 @dataclass(frozen=True)
 class LayerChange:
@@ -165,12 +167,15 @@ def _clusters(layers: Sequence[LayerChange], moved: Sequence[tuple[str, Moved]],
     ]
     if denied:
         layer, each = max(denied, key=lambda pair: pair[1].share)
-        grown = f", and its activations' spread became {layer.growth:.2g} times what it was"
+        why = ""
+        if np.isfinite(layer.growth) and abs(np.log(layer.growth)) > np.log(_GROWN):
+            why = (
+                f", and its activations' spread became {layer.growth:.2g} times what it was. Clusters of rows as they "
+                f"are move with their scale, CKA does not: --scaling unit clusters without it"
+            )
         lines.append(
             f"The two disagree about {layer.name}: {each.share:.0%} of its {noun} are in another cluster "
-            f"({each.noise_floor_text}), but its CKA changed by no more than its noise floor"
-            f"{grown if np.isfinite(layer.growth) else ''}. Clusters of rows as they are move with their scale, CKA "
-            f"does not: --scaling unit clusters without it."
+            f"({each.noise_floor_text}), but its CKA changed by no more than its noise floor{why}."
         )
     return lines
 
