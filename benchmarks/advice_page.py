@@ -15,11 +15,11 @@ divergences the better measure. `python benchmarks/advice.py` measures all of it
 
 ## Planted faults
 
-In three convolutions, drawn anew for each of {seeds} seeds, one channel is made zero, one the twin of another (a tenth
-of its weights' spread away), one gets other weights at each of four snapshots, two change places, and one is
-multiplied by zero in the normalization that follows. The weights of all others move by 2 % of their spread. A fault
-counts as found where `fm.diagnose` names it at the last snapshot, and what it names beside it as false, unless that
-was so before, or follows from another fault.
+In each of three convolutions, one after the other, drawn anew for each of {seeds} seeds, one channel is made zero, one
+the twin of another (a tenth of its weights' spread away), one gets other weights at each of four snapshots, two change
+places, and one is multiplied by zero in the normalization that follows. The weights of all others move by 2 % of their
+spread. A fault counts as found where `fm.diagnose` names it at the last snapshot (two that change places: at any), and
+what it names beside it as false, unless that was so before, or follows from another fault.
 
 {planted}
 
@@ -30,7 +30,8 @@ was so before, or follows from another fault.
 Ten steps between two snapshots. At learning rate 0 a network's normalization statistics move, and nothing is learned.
 `converged by cka` is the number of layers whose CKA to the last snapshot stays high: it says nothing of what may be
 frozen, and `fm.diagnose` advises nothing from it. With rewinds: all layers put back to the first snapshot by
-`fm.ablate`, one at a time and together, and that given to `fm.diagnose`.
+`fm.ablate`, one at a time and together, and that given to `fm.diagnose`. Of a network that training has destroyed it
+says that layers could be put back, which is true, and no reason to train it so.
 
 {control}
 

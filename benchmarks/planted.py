@@ -30,69 +30,66 @@ def leaves_before(model: nn.Module, names: list[str], probe: TensorDataset) -> d
 
 
 def planted(model: nn.Module, probe: TensorDataset, seeds: range) -> list[dict[str, Any]]:
-    """Plant a fault of each kind into three convolutions of a network, and count who is found."""
-    return [row for seed in seeds for row in _planted(model, probe, seed)]
-
-
-def _planted(model: nn.Module, probe: TensorDataset, seed: int) -> Iterator[dict[str, Any]]:
-    draw = np.random.default_rng(seed)
+    """Plant a fault of each kind into three convolutions of a network, one at a time, and count who is found."""
     convolutions = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
-    layers = sorted(draw.choice(convolutions, 3, replace=False).tolist())
-    after = {layer: layer.replace("conv", "bn") for layer in layers}
-    faults = {
-        layer: dict(
-            zip(
-                ("dead", "copied", "source", "noise", "first", "second", "scaled"),
-                draw.permutation(model.get_submodule(layer).out_channels).tolist(),
-                strict=False,
-            )
-        )
-        for layer in layers
-    }
+    rows: list[dict[str, Any]] = []
+    for seed in seeds:
+        draw = np.random.default_rng(seed)
+        for layer in sorted(draw.choice(convolutions, 3, replace=False).tolist()):
+            rows += _planted(model, probe, layer, seed, draw)
+    return rows
+
+
+FAULTY = ("dead", "copied", "source", "noise", "first", "second", "scaled")
+
+
+def _planted(
+    model: nn.Module, probe: TensorDataset, layer: str, seed: int, draw: np.random.Generator
+) -> Iterator[dict[str, Any]]:
+    after = layer.replace("conv", "bn")
+    drawn = draw.permutation(model.get_submodule(layer).out_channels)[: len(FAULTY)]
+    at = dict(zip(FAULTY, drawn.tolist(), strict=True))
     shown = copy.deepcopy(model)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run.zarr"
-        with fm.Recorder(shown, path, layers=[*layers, *after.values()], probe=probe) as recorder:
+        with fm.Recorder(shown, path, layers=[layer, after], probe=probe) as recorder:
             for epoch in range(4):
                 shown.load_state_dict(model.state_dict())
                 generator = torch.Generator().manual_seed(100 * seed + epoch)
-                for layer in layers:
-                    plant(shown, layer, after[layer], faults[layer], epoch=epoch, generator=generator)
+                plant(shown, layer, after, at, epoch=epoch, generator=generator)
                 recorder.snapshot(epoch=epoch)
         channels = fm.diagnose(fm.open_run(path)).channels
-    own = leaves_before(model, layers, probe)
-    for layer in layers:
-        at = faults[layer]
-        last = channels[(channels["snapshot"] == 3) & (channels["layer"] == layer)].set_index("channel")
-        normalized = channels[(channels["snapshot"] == 3) & (channels["layer"] == after[layer])].set_index("channel")
-        every = channels[channels["layer"] == layer]
-        correlation = np.corrcoef(own[layer]) - np.eye(len(own[layer]))
-        twins = set(np.flatnonzero((correlation > 0.93).any(axis=1)).tolist())
-        said = {
-            "dead": ({at["dead"]}, set(last.index[last["dead"]]), set()),
-            "twin": ({at["copied"], at["source"]}, set(last.index[last["duplicate_group"].notna()]), twins),
-            "noise": ({at["noise"]}, set(last.index[last["noise"]]), set()),
-            "swapped": (
-                {at["first"], at["second"]},
-                set(every.loc[every["permuted_from"].notna(), "channel"]),
-                twins | {at["copied"], at["source"]},
-            ),
-            "dead by its normalization": (
-                {at["scaled"]},
-                set(normalized.index[normalized["dead"]]),
-                {at["dead"]},
-            ),
+    own = leaves_before(model, [layer], probe)
+    last = channels[(channels["snapshot"] == 3) & (channels["layer"] == layer)].set_index("channel")
+    normalized = channels[(channels["snapshot"] == 3) & (channels["layer"] == after)].set_index("channel")
+    every = channels[channels["layer"] == layer]
+    correlation = np.corrcoef(own[layer]) - np.eye(len(own[layer]))
+    twins = set(np.flatnonzero((correlation > 0.93).any(axis=1)).tolist())
+    said = {
+        "dead": ({at["dead"]}, set(last.index[last["dead"]]), set()),
+        "twin": ({at["copied"], at["source"]}, set(last.index[last["duplicate_group"].notna()]), twins),
+        "noise": ({at["noise"]}, set(last.index[last["noise"]]), set()),
+        "swapped": (
+            {at["first"], at["second"]},
+            set(every.loc[every["permuted_from"].notna(), "channel"]),
+            twins | {at["copied"], at["source"]},
+        ),
+        "dead by its normalization": (
+            {at["scaled"]},
+            set(normalized.index[normalized["dead"]]),
+            {at["dead"]},
+        ),
+    }
+    for fault, (true, named, excused) in said.items():
+        yield {
+            "seed": seed,
+            "layer": layer,
+            "fault": fault,
+            "planted": 1,
+            "found": int(true <= named),
+            "sound": len(last) - len(true),
+            "false": len(named - true - excused),
         }
-        for fault, (true, named, excused) in said.items():
-            yield {
-                "seed": seed,
-                "layer": layer,
-                "fault": fault,
-                "planted": 1,
-                "found": int(true <= named),
-                "sound": len(last) - len(true),
-                "false": len(named - true - excused),
-            }
 
 
 def plant(

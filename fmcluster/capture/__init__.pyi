@@ -9,5 +9,6 @@ from ._links import kernel_geometry as kernel_geometry
 from ._plain_model import device_of as device_of
 from ._plain_model import plain_model as plain_model
 from ._probe_set import Probe as Probe
+from ._ranks import is_in_job as is_in_job
 from ._recorder import Recorder as Recorder
 from ._replay import replay as replay

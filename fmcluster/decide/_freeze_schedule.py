@@ -19,7 +19,7 @@ from ..analysis.diagnosis import (
     head_of,
     passes_on,
 )
-from ..capture import Recorder
+from ..capture import Recorder, is_in_job
 from ..store import Run, open_run
 from .building import freeze
 
@@ -168,12 +168,17 @@ class FreezeSchedule:
         Raises
         ------
         RuntimeError
-            Where the recorder is not entered.
+            Where the recorder is not entered, or several processes train the network.
         ValueError
             Where the run at rest lacks layers or samples, or one of the runs holds no optimizer steps that grow.
         CaptureError, StoreError
             Where a snapshot was left out.
         """
+        if is_in_job():
+            raise RuntimeError(
+                "several processes of a torch.distributed job train this network, and one of them records: frozen in "
+                "one alone, their networks would differ; decide in a training of one process, or after it (fm.plan)"
+            )
         self._recorder.flush()
         if self._recorder.last_epoch < 0:
             return ()

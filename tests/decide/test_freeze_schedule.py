@@ -137,3 +137,9 @@ def test_bad_input_is_refused(residual, probe, tmp_path, rest):
         other.snapshot(epoch=0)
         with pytest.raises(ValueError, match=r"rest.zarr, lacks layer '0.stem'; record the same layers"):
             FreezeSchedule(other, n_steps=5, at_rest=rest, most=1).step()
+
+
+def test_one_of_several_processes_does_not_freeze_alone(residual, probe, tmp_path, rest, monkeypatch):
+    monkeypatch.setattr("fmcluster.decide._freeze_schedule.is_in_job", lambda: True)
+    with pytest.raises(RuntimeError, match="several processes"):
+        train(residual, probe, tmp_path / "run.zarr", rates=RATES, at_rest=rest, seen={})
