@@ -8,7 +8,7 @@ import numpy as np
 
 from ..analysis import Comparison
 from ..errors import StoreError
-from ..plot.drawing import brief, metric_title, recorded_metrics
+from ..plot.drawing import brief, metric_title, metrics_to_draw
 from ..store import Run, open_run
 from ._files import checked_target, environment, replace
 from ._written_page import WrittenPage
@@ -49,7 +49,7 @@ def write_comparison(comparison: Comparison, path: str | os.PathLike[str]) -> Wr
     target = checked_target(Path(path))
     by = "name" if comparison.runs["name"].is_unique else "path"
     names = comparison.runs[by].tolist()
-    metric_names = recorded_metrics(comparison.metrics)[:MOST_METRICS]
+    metric_names = metrics_to_draw(comparison.metrics, at_most=MOST_METRICS)
     rows = layer_rows(comparison)
     epochs = _common_epochs(comparison)
     others = comparison.runs["run"].tolist()[1:]

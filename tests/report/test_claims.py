@@ -252,7 +252,7 @@ def test_captions_count_the_classes_of_what_members_answer_to(page: tuple[Run, C
     for label, mix in zip(np.unique(last), mixes, strict=False):
         images = top[last == label]
         share = float((images[images >= 0] % 2 == 0).mean())
-        assert f"left {share:.0%} (probe 50%)" in mix or share == 0
+        assert f"left: {share:.0%} (probe 50%)" in mix or share == 0
 
 
 def test_raw_pixels_stand_beside_the_accuracy_of_neighbors(page: tuple[Run, Claims]) -> None:

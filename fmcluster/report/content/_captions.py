@@ -71,7 +71,7 @@ def _mix(run: Run, images: list[int]) -> str:
     whole = known[known >= 0]
     counts = Counter(labels.tolist()).most_common(CLASSES)
     return ", ".join(
-        f"{_name(run, label)} {count / len(labels):.0%} (probe {(whole == label).mean():.0%})"
+        f"{_name(run, label)}: {count / len(labels):.0%} (probe {(whole == label).mean():.0%})"
         for label, count in counts
     )
 

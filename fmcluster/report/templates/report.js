@@ -113,6 +113,14 @@
     for (const div of document.querySelectorAll(".chart")) div.style.zoom = "";
   });
 
+  // What scrolls sideways fades out where there is more to see.
+  const hint = (box) => box.classList.toggle("more", box.scrollWidth - box.clientWidth - box.scrollLeft > 2);
+  const sizes = new ResizeObserver((entries) => entries.forEach(({ target }) => hint(target.closest(".scroll"))));
+  for (const box of document.querySelectorAll(".scroll")) {
+    box.addEventListener("scroll", () => hint(box), { passive: true });
+    for (const each of [box, ...box.children]) sizes.observe(each);
+  }
+
   // One chart after the other, so that the page answers while they are drawn; first what the reader looks at.
   const start = async () => {
     const waiting = new Set(document.querySelectorAll(".chart"));
