@@ -105,7 +105,7 @@
     folded = [...document.querySelectorAll("details:not([open])")];
     folded.forEach((details) => { details.open = true; });
     for (const div of document.querySelectorAll(".chart")) {
-      div.style.zoom = Math.min(1, (div.classList.contains("flow") ? 720 : 340) / div.offsetWidth);
+      div.style.zoom = Math.min(1, (div.closest(".pair, .metrics") ? 340 : 720) / div.offsetWidth);
     }
   });
   addEventListener("afterprint", () => {
