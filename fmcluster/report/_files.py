@@ -54,7 +54,7 @@ def _in_words(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        why = (error.strerror or type(error).__name__).lower()
+        why = (error.strerror or str(error) or type(error).__name__).lower()
         raise OSError(
             f"the page cannot be written to {target}: the system says {why!r} of the folder {target.parent}; choose "
             "another with -o or the path"

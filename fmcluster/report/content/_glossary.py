@@ -54,6 +54,7 @@ _BARE = (
     "h4",
     "code",
     "output",
+    "samp",
 )
 _BLOCK = ("section", "figure", "table", "header")
 
