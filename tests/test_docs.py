@@ -42,6 +42,7 @@ def demo(tmp_path, monkeypatch):
                     parameter += 0.1 / (epoch + 1) * torch.randn(parameter.shape, generator=generator)
 
 
+@pytest.mark.slow
 def test_every_picture_of_the_gallery_is_drawn_by_its_code(demo):
     blocks = re.findall(r"```python\n(.*?)```", (DOCS / "gallery.md").read_text(), flags=re.DOTALL)
     namespace, drawn = {}, []

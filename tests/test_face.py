@@ -82,6 +82,7 @@ def checkpoints(loop):
         torch.save(loop["model"].state_dict(), f"epoch{epoch}.pt")
 
 
+@pytest.mark.slow
 def test_the_face_of_the_design(loop):
     model, train_loader, train_one_epoch, probe_set = (
         loop[name] for name in ("model", "train_loader", "train_one_epoch", "probe_set")
@@ -132,6 +133,7 @@ def test_the_face_of_the_design(loop):
     assert isinstance(plot.compare(both), Figure)
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_design(loop):
     for path in ("run.zarr", "other.zarr"):
         with fm.Recorder(loop["model"], path, layers=["conv1", "layer4"], probe=loop["probe_set"]) as recorder:
@@ -211,7 +213,14 @@ def test_results_are_frozen(loop):
 
 @pytest.mark.parametrize(
     "page",
-    ["README.md", "docs/index.md", "docs/analysis.md", "docs/recording.md", "docs/report.md", "docs/migration.md"],
+    [
+        "README.md",
+        pytest.param("docs/index.md", marks=pytest.mark.slow),
+        pytest.param("docs/analysis.md", marks=pytest.mark.slow),
+        "docs/recording.md",
+        pytest.param("docs/report.md", marks=pytest.mark.slow),
+        "docs/migration.md",
+    ],
 )
 def test_the_code_on_the_pages_runs(page, loop):
     run_the_code(ROOT / page, loop)

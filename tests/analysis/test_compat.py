@@ -63,11 +63,13 @@ def test_opentsne_descends_a_loss_of_ours() -> None:
     assert asked[0][0].sum() == pytest.approx(1), said
 
 
+@pytest.mark.slow
 def test_umaps_curve_is_the_published_one() -> None:
     said = changed("umap.umap_.find_ab_params", "FusedEmbedding(method='umap')", "umap_curve")
     assert compat.umap_curve(1.0, 0.1) == pytest.approx((1.577, 0.895), abs=1e-3), said
 
 
+@pytest.mark.slow
 def test_umaps_graph_weighs_the_nearest_with_one() -> None:
     said = changed("umap.umap_.fuzzy_simplicial_set", "FusedEmbedding(method='umap')", "umap_graph")
     values = np.random.default_rng(0).standard_normal((20, 3))

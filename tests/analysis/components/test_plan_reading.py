@@ -78,7 +78,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small")
-@pytest.mark.parametrize("n_snapshots", [10, 20, 40, pytest.param(80, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n_snapshots", [10, 20, *(pytest.param(count, marks=pytest.mark.slow) for count in (40, 80))])
 def test_each_chunk_is_read_about_once_at_any_number_of_snapshots(n_snapshots, tmp_path, monkeypatch, decoded):
     layer = run_of(tmp_path / "run.zarr", n_snapshots, monkeypatch)["conv"]
     vectors = layer.vectors("channel")
@@ -115,6 +115,7 @@ def test_tiles_are_the_same_matrix(view, scaling, tmp_path, monkeypatch):
         np.testing.assert_allclose(np.concatenate(blocks, axis=1), vectors.to_numpy(), rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_memory_stays_under_the_budget_with_tiles(tmp_path, monkeypatch):
     vectors = run_of(tmp_path / "run.zarr", 40, monkeypatch)["conv"].vectors("channel")

@@ -1,6 +1,7 @@
 """Large embeddings: landmarks are fitted, and the rest lies where its neighbors do."""
 
 import numpy as np
+import pytest
 
 from fmcluster.analysis.embedding import _embed as module
 from fmcluster.analysis.embedding import _landmarks as landmarks_module
@@ -34,6 +35,7 @@ def test_landmarks_are_the_same_rows_of_evenly_spaced_snapshots():
     assert list(choose_landmarks(2, 60_000, random_state=1).rows) != list(many.rows)
 
 
+@pytest.mark.slow
 def test_a_large_embedding_has_its_landmarks_where_they_are_alone_and_groups_together(monkeypatch):
     values, group = drifting_groups()
     monkeypatch.setattr(module, "MOST_ROWS", 500)
