@@ -40,7 +40,7 @@ def test_an_existing_report_is_replaced_whole_or_not_at_all(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", full)
-        with pytest.raises(OSError, match="(?i)no space left"):
+        with pytest.raises(OSError, match=r"(?i)no space left"):
             fm.write_report(written.run, target, layers=["conv1"], reducer=FAST, cache=None)
     assert target.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
