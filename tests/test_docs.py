@@ -87,3 +87,32 @@ def test_every_page_is_in_the_navigation():
     pages |= {f"notebooks/{page.name}" for page in (ROOT / "notebooks").glob("*.ipynb")}
     shown = set(re.findall(r": ([\w/.-]+\.(?:md|ipynb))$", (ROOT / "mkdocs.yml").read_text(), flags=re.MULTILINE))
     assert shown == pages
+
+
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+COMMANDS = [
+    pytest.param(line.strip(), id=f"{page.name}: {line.strip()[:60]}")
+    for page in PAGES
+    for line in dict.fromkeys(
+        re.findall(r"^ {0,4}(fmcluster [a-z].*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    )
+]
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_commands_on_the_pages_exist_with_their_options_and_pictures(line):
+    import shlex
+
+    import typer
+
+    from fmcluster.cli import app
+
+    words = shlex.split(re.split(r"\s{2,}|\s#|\\$", line)[0])[1:]
+    command = typer.main.get_command(app).commands[words[0]]
+    known = {name for parameter in command.params for name in parameter.opts}
+    used = {word.split("=")[0] for word in words[1:] if re.match(r"--?[a-z]", word)}
+    assert used <= known, sorted(used - known)
+    if words[0] == "plot":
+        from fmcluster.cli._plot import picture_named
+
+        assert picture_named(words[2])
