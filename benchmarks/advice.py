@@ -304,7 +304,7 @@ def main() -> None:
         measured[part] = PARTS[part](model, probe, range(arguments.seeds))
         print(part, pd.DataFrame(measured[part]).round(3).to_string(), "", sep="\n", flush=True)
         write("advice", measured, folder=arguments.output)
-    if set(PARTS) <= set(measured):
+    if arguments.output == FOLDER:
         (FOLDER.parents[1] / "docs" / "evidence.md").write_text(page(measured))
 
 

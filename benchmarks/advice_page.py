@@ -5,15 +5,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-PAGE = """# Evidence
+INTRODUCTION = """# Evidence
 
 After reading this page you know how far what `fm.diagnose`, `fm.ablate` and `fm.predict_damage` say can be relied
 on. The network is a ResNet-20 with published CIFAR-10 weights; the images are CIFAR-10's, {images} of them unless
 another number stands there. They are images that the network has seen, which makes its loss small and its
 divergences the better measure. `python benchmarks/advice.py` measures all of it and writes this page; last on
-{date} ({machine}).
+{date} ({machine})."""
 
-## Planted faults
+SECTIONS = {
+    "planted": """## Planted faults
 
 In each of three convolutions, one after the other, drawn anew for each of {seeds} seeds, one channel is made zero, one
 the twin of another (a tenth of its weights' spread away), one gets other weights at each of four snapshots, two change
@@ -23,9 +24,8 @@ what it names beside it as false, unless that was so before, or follows from ano
 
 {planted}
 
-{planted_in_words}
-
-## Where nothing follows
+{planted_in_words}""",
+    "control": """## Where nothing follows
 
 Ten steps between two snapshots. At learning rate 0 a network's normalization statistics move, and nothing is learned.
 `converged by cka` is the number of layers whose CKA to the last snapshot stays high: it says nothing of what may be
@@ -33,46 +33,42 @@ frozen, and `fm.diagnose` advises nothing from it. With rewinds: all layers put 
 `fm.ablate`, one at a time and together, and that given to `fm.diagnose`. Of a network that training has destroyed it
 says that layers could be put back, which is true, and no reason to train it so.
 
-{control}
-
-## What may be frozen, by the rate of change
+{control}""",
+    "rates": """## What may be frozen, by the rate of change
 
 Fine-tunings of 48 steps that are looked at after 24: `fm.diagnose(run, at_rest=..., steps_left=24)` names layers, and
 those *stayed* whose CKA from there to the end is 0.95 or more. Beside it the layers that had converged by CKA alone.
 
 {rates}
 
-{rates_in_words}
-
-## Two disjoint probes of 100 images
+{rates_in_words}""",
+    "stability": """## Two disjoint probes of 100 images
 
 Of one fine-tuning to permuted labels, 5 snapshots.
 
-{stability}
-
-## Predicted and measured
+{stability}""",
+    "predicted": """## Predicted and measured
 
 Rank correlations of `fm.predict_damage` with the divergence that `fm.ablate` measures, over changes of all layers,
 with 95 % intervals by drawing layers again; 100 images. `of_relative` is that of the size of the change alone. Of
 replacing layers by the identity the prediction says little; measure those.
 
-{predicted}
-
-## Which channels to remove
+{predicted}""",
+    "width": """## Which channels to remove
 
 Divergence (nats) where a share of the channels of one inner convolution is removed and predicted from the others;
 mean, least and largest over layers.
 
-{width}
-
-## Cheaper convolutions
+{width}""",
+    "cheaper": """## Cheaper convolutions
 
 Layers that can be replaced at no more than one point of accuracy, and an upper end of the interval of the loss of
 0.02 nats.
 
-{cheaper}
+{cheaper}""",
+}
 
-What these numbers leave out: retraining afterwards, other networks and data, more than one random start of a
+END = """What these numbers leave out: retraining afterwards, other networks and data, more than one random start of a
 fine-tuning.
 """
 
@@ -101,27 +97,24 @@ def rates_in_words(rates: pd.DataFrame) -> str:
 
 
 def page(measured: dict[str, Any]) -> str:
-    """Return docs/evidence.md."""
-    planted = (
-        pd.DataFrame(measured["planted"]).groupby("fault", sort=False)[["planted", "found", "sound", "false"]].sum()
-    )
-    rates = pd.DataFrame(measured["rates"])
-    by_task = rates.drop(columns="seed").groupby("task", sort=False).sum().reset_index()
-    tables = {
-        name: as_table(pd.DataFrame(measured[name]))
-        for name in ("control", "stability", "predicted", "width", "cheaper")
+    """Return docs/evidence.md: a section for each part that was measured."""
+    values: dict[str, Any] = {
+        "images": measured["images"],
+        "date": measured["date"],
+        "machine": f"{measured['machine']['cpu']}, torch {measured['torch']}",
     }
-    return PAGE.format(
-        images=measured["images"],
-        date=measured["date"],
-        machine=f"{measured['machine']['cpu']}, torch {measured['torch']}",
-        rates=as_table(by_task),
-        rates_in_words=rates_in_words(rates),
-        planted_in_words=planted_in_words(planted),
-        seeds=len({row["seed"] for row in measured["planted"]}),
-        planted=as_table(planted.reset_index()),
-        **tables,
-    )
+    values |= {name: as_table(pd.DataFrame(measured[name])) for name in SECTIONS if name in measured}
+    if "planted" in measured:
+        planted = pd.DataFrame(measured["planted"])
+        values["seeds"] = planted["seed"].nunique()
+        planted = planted.groupby("fault", sort=False)[["planted", "found", "sound", "false"]].sum()
+        values |= {"planted": as_table(planted.reset_index()), "planted_in_words": planted_in_words(planted)}
+    if "rates" in measured:
+        rates = pd.DataFrame(measured["rates"])
+        by_task = rates.drop(columns="seed").groupby("task", sort=False).sum().reset_index()
+        values |= {"rates": as_table(by_task), "rates_in_words": rates_in_words(rates)}
+    sections = [text for name, text in SECTIONS.items() if name in measured]
+    return "\n\n".join([INTRODUCTION, *sections, END]).format(**values)
 
 
 def as_table(frame: pd.DataFrame) -> str:

@@ -1,0 +1,45 @@
+"""What docs/evidence.md says is what was measured, and its sentences are reckoned as they should be."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def page() -> Any:
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        import advice_page
+    finally:
+        sys.path.pop(0)
+    return advice_page
+
+
+def test_the_page_is_what_the_script_writes_of_the_numbers(page):
+    measured = json.loads((ROOT / "benchmarks" / "results" / "advice.json").read_text())
+    assert (ROOT / "docs" / "evidence.md").read_text(encoding="utf-8") == page.page(measured)
+    assert {"planted", "control"} <= set(measured)
+
+
+def test_what_was_found_is_counted_over_all_faults(page):
+    planted = pd.DataFrame({"planted": [5, 5], "found": [5, 4], "sound": [100, 60], "false": [0, 4]})
+    assert page.planted_in_words(planted) == (
+        "9 of 10 were found (90%; goal: 95 %), and 4 of 160 sound channels were named (2.5%; goal: at most 2 %)."
+    )
+
+
+def test_precision_is_that_of_all_layers_named(page):
+    rates = pd.DataFrame(
+        {"layers": [10, 10], "stayed": [4, 6], "named": [3, 0], "named_and_stayed": [2, 0]}
+        | {"converged": [5, 5], "converged_and_stayed": [2, 2]}
+    )
+    assert page.rates_in_words(rates) == (
+        "Of the layers named, 2 of 3 (67%) stayed as they were; of those that had converged by CKA, 4 of 10 (40%); of "
+        "all layers, 10 of 20 (50%)."
+    )
