@@ -90,9 +90,11 @@ def rates_in_words(rates: pd.DataFrame) -> str:
     def share(part: str, whole: str) -> str:
         return f"{total[part]} of {total[whole]}" + (f" ({total[part] / total[whole]:.0%})" if total[whole] else "")
 
+    alike = " Nearly all stayed, so that these fine-tunings say little of who is right."
     return (
         f"Of the layers named, {share('named_and_stayed', 'named')} stayed as they were; of those that had converged "
         f"by CKA, {share('converged_and_stayed', 'converged')}; of all layers, {share('stayed', 'layers')}."
+        + (alike if total["stayed"] > 0.9 * total["layers"] else "")
     )
 
 

@@ -85,7 +85,7 @@ def test_memory_is_told_per_snapshot_beside_what_the_recorder_may_take(tmp_path)
 
 
 def test_the_analysis_is_measured_beside_its_parts_and_a_script(tmp_path):
-    command = [sys.executable, str(CAPTURE.with_name("analysis.py")), "--small", "--rounds", "2"]
+    command = [sys.executable, str(CAPTURE.with_name("analysis.py")), "--small", "--rounds", "1"]
     options = ["--folder", str(tmp_path / "runs"), "--output", str(tmp_path / "out")]
     result = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
@@ -93,7 +93,7 @@ def test_the_analysis_is_measured_beside_its_parts_and_a_script(tmp_path):
     assert told["beside"]["shape"] == [3 * 64, 6 * 32 * 32]
     beside = told["beside"]
     assert {name: len(values) for name, values in beside["seconds"].items()} == {
-        "pca": 2, "read": 2, "maps": 2, "products": 2, "script": 2, "full": 1,
+        "pca": 1, "read": 1, "maps": 1, "products": 1, "script": 1, "full": 1,
     }  # fmt: skip
     assert min(min(values) for values in beside["seconds"].values()) > 0
     assert min(beside["peak"].values()) > 0
@@ -102,7 +102,7 @@ def test_the_analysis_is_measured_beside_its_parts_and_a_script(tmp_path):
         for pca, read, products in zip(*(beside["seconds"][name] for name in ("pca", "read", "products")), strict=True)
     ]
     assert told["moved"] > 0.01
-    assert len(told["flat"]["gigabytes"]) == 2 * 2
+    assert len(told["flat"]["gigabytes"]) == 2
     assert told["flat"]["verdict"] in ("flat", "falls", "GROWS")
     assert {row["method"] for row in told["budgets"]} >= {"gram", "covariance"}
     assert {(row["verb"], row["max_bytes"]) for row in told["verbs"]} == {

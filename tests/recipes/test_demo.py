@@ -1,11 +1,8 @@
-import shutil
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 import torch
-from sklearn.cluster import KMeans
 
 import fmcluster as fm
 from fmcluster.recipes import (
@@ -111,30 +108,11 @@ def test_the_stored_maps_are_those_of_the_saved_models(tmp_path: Path) -> None:
         torch.testing.assert_close(stored, logits, rtol=2e-3, atol=1e-3)
 
 
-def clusters_of(run: Path) -> list[int]:
-    scores = fm.pca(fm.open_run(run)["layer4"].vectors("channel"))
-    return fm.cluster(scores, KMeans(8, random_state=0, n_init=4)).labels.tolist()
-
-
-@dataclass(frozen=True)
-class Kept:
-    """What is compared of two demos."""
-
-    result: DemoResult
-    contents: dict[str, str]
-    clusters: list[int]
-
-
-def keep(result: DemoResult) -> Kept:
-    return Kept(result, contents(result.run), clusters_of(result.run))
-
-
 @pytest.mark.slow
-def test_the_demo_learns_and_is_repeated_bit_for_bit(whole_demo: DemoResult, tmp_path: Path) -> None:
-    first = keep(whole_demo)
-    assert first.result.accuracies[0] <= 0.35
-    assert first.result.accuracies[-1] >= 0.9
-    assert [(each.epoch, each.step) for each in first.result.snapshots] == [
+def test_the_demo_learns(whole_demo: DemoResult) -> None:
+    assert whole_demo.accuracies[0] <= 0.35
+    assert whole_demo.accuracies[-1] >= 0.9
+    assert [(each.epoch, each.step) for each in whole_demo.snapshots] == [
         (0, 0),
         (1, 4),
         (1, 9),
@@ -145,9 +123,3 @@ def test_the_demo_learns_and_is_repeated_bit_for_bit(whole_demo: DemoResult, tmp
         (5, 65),
         (6, 78),
     ]
-    again = keep(run_demo(tmp_path / "again"))
-    shutil.rmtree(again.result.run)  # 0.3 GB
-    assert equal(again.result.model_last, first.result.model_last)
-    assert again.result.snapshots == first.result.snapshots
-    assert again.contents == first.contents
-    assert again.clusters == first.clusters
