@@ -44,7 +44,8 @@ those *stayed* whose CKA from there to the end is 0.95 or more. Beside it the la
 {rates_in_words}""",
     "stability": """## Two disjoint probes of 100 images
 
-Of one fine-tuning to permuted labels, 5 snapshots.
+Of one fine-tuning to permuted labels, 5 snapshots: how many channels and layers each probe names, and the share of
+those named by either that both name (goal: 0.8).
 
 {stability}""",
     "predicted": """## Predicted and measured
