@@ -23,7 +23,7 @@ from ._live_recording import LiveRecording
 from ._loss_scale import Scaler, as_scale
 from ._options import Channels, Crop, OnError, Overflow, PerLayer, Recorded, RecorderOptions, Size
 from ._patterns import Layers
-from ._team import WhichRanks, check_ranks
+from ._team import WhichRanks
 from .writing import PendingSnapshot, as_numbers, check_epoch, check_order
 
 _BATCHES_A_SUM = 8  # sums of so many batches are kept apart, before they are added up in the order of their slots
@@ -109,7 +109,6 @@ class BatchRecorder(LiveRecording):
         ranks: WhichRanks = "all",
         rank_timeout: float = 1800.0,
     ) -> None:
-        check_ranks(ranks, timeout=rank_timeout)
         if samples_per_shard < 1:
             raise ValueError(f"samples_per_shard is {samples_per_shard}; expected a positive number of samples")
         options = RecorderOptions(

@@ -57,9 +57,7 @@ class NormalizationInputs:
 
     def keep(self) -> None:
         """Count the batch that was watched last."""
-        for name, (count, sums, squares) in self._batch.items():
-            here = (count, sums.cpu(), squares.cpu())
-            self._total[name] = merged(self._total[name], here) if name in self._total else here
+        self.add({name: (count, sums.cpu(), squares.cpu()) for name, (count, sums, squares) in self._batch.items()})
         self._batch = {}
 
     def totals(self) -> dict[str, OfChannels]:
@@ -67,9 +65,9 @@ class NormalizationInputs:
         return dict(self._total)
 
     def add(self, totals: Mapping[str, OfChannels]) -> None:
-        """Count what another process did, as its `totals` says."""
-        for name, there in totals.items():
-            self._total[name] = merged(self._total[name], there) if name in self._total else there
+        """Count more, such as what another process did, as its `totals` says."""
+        for name, more in totals.items():
+            self._total[name] = merged(self._total[name], more) if name in self._total else more
 
     def arrays(self) -> dict[str, npt.NDArray[np.float64]]:
         """Return means and variances by the paths of their arrays; NaN of a module that was not called."""

@@ -57,17 +57,12 @@ def _why(run: "Run") -> str:
     """Say why the bytes of values and those on the disk differ, with what is known of it."""
     if not run.is_local or not len(run):
         return ""
-    root, parts = Path(run.path), []
+    root, rest, parts = Path(run.path), run.nbytes_stored, []
     for name, what in (("layers", "feature maps and their statistics"), ("weights", "weights"), ("inputs", "images")):
-        files = [file for file in (root / name).rglob("*") if file.is_file()]
-        if held := sum(file.stat().st_size for file in files):
+        held = sum(file.stat().st_size for file in (root / name).rglob("*") if file.is_file())
+        rest -= held
+        if held:
             parts.append(f"{size(held)} {what}, compressed" if name != "inputs" else f"{size(held)} {what}")
-    rest = run.nbytes_stored - sum(
-        file.stat().st_size
-        for name in ("layers", "weights", "inputs")
-        for file in (root / name).rglob("*")
-        if file.is_file()
-    )
     parts.append(f"{size(rest)} everything else (the index of samples, metrics, checksums)")
     return f" ({', '.join(parts)}; maps without zeros hardly compress)"
 

@@ -33,9 +33,9 @@ def embedding_figure(
         "opacity": [0.9 if index in chosen else 0.12 for index in range(content.n_rows)],
     }
     if color == "drift":
-        values = drift(content)[snapshot]
-        points["marker"] |= {"color": values.tolist(), "colorscale": "Viridis", "showscale": True}
-        points["marker"] |= {"cmin": 0, "cmax": max(float(drift(content).max()), 1e-9)}
+        values = drift(content)
+        points["marker"] |= {"color": values[snapshot].tolist(), "colorscale": "Viridis", "showscale": True}
+        points["marker"] |= {"cmin": 0, "cmax": max(float(values.max()), 1e-9)}
         points["marker"] |= {"colorbar": {"title": {"text": "drift", "side": "right"}, "thickness": 12, "len": 0.8}}
     elif color == "class" and (classes := class_of_rows(content)) is not None:
         names = sorted(set(classes))

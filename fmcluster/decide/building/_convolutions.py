@@ -78,12 +78,12 @@ def find_aim(name: str, network: Network, *, so_far: Network) -> tuple[torch.Ten
     pairs = [(network.given(name, number), so_far.given(name, number)) for number in range(network.n_batches)]
     if all(torch.equal(was, now) for was, now in pairs):
         return weight, network.patch_moments(name)
-    cross = so_far.patch_moments(name) * 0
+    moments = so_far.patch_moments(name)
+    cross = torch.zeros_like(moments)
     for was, now in pairs:
         for before, after in zip(torch.split(was, 8), torch.split(now, 8), strict=True):
             seen = [kernel_patches(each, geometry).flatten(1, 2).double() for each in (before, after)]
             cross += seen[0].transpose(1, 2) @ seen[1]
-    moments = so_far.patch_moments(name)
     flat = torch.unflatten(weight.double().flatten(1), 0, (len(moments), -1))
     aim = [solve(moments[group], (flat[group] @ cross[group]).T).T for group in range(len(moments))]
     return torch.cat(aim).reshape(weight.shape).to(weight.dtype), moments

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from scipy.stats import binomtest
 
 from ...analysis import Comparison, Thresholds, TopImages, top_images
-from ...store import Layer, Run
+from ...store import Run
 from ._feature_maps import Picture
 from ._image_strips import image_strip
 
@@ -97,7 +97,7 @@ def find_matched(comparison: Comparison, runs: Sequence[Run], *, other: int) -> 
         return None
     name = names[-2] if len(names) > 1 and names[-1] == runs[0].layers[-1] else names[-1]
     table = found[found["layer"] == name].sort_values("correlation", ascending=False, kind="stable")
-    tops = [_top(runs[number][name], comparison.samples) for number in (0, other)]
+    tops = [_top(runs[number], name, comparison.samples) for number in (0, other)]
 
     def drawn(rows: "list[tuple[int, int, float]]") -> tuple[MatchedChannels, ...]:
         pairs = []
@@ -134,7 +134,7 @@ def find_learned(comparison: Comparison, runs: Sequence[Run], *, other: int) -> 
     found = []
     for name in dict.fromkeys(comparison.frame["layer"]):
         here, there = (
-            right_by_neighbors(_gram(runs[number][name], samples), labels, n_neighbors=Thresholds().n_neighbors)
+            right_by_neighbors(_gram(runs[number], name, samples), labels, n_neighbors=Thresholds().n_neighbors)
             for number in (0, other)
         )
         alone = (samples[here & ~there], samples[there & ~here])
@@ -183,9 +183,9 @@ def right_by_neighbors(gram: npt.NDArray[np.float64], labels: Labels, *, n_neigh
     return right
 
 
-def _gram(layer: Layer, samples: Labels) -> npt.NDArray[np.float64]:
+def _gram(run: Run, name: str, samples: Labels) -> npt.NDArray[np.float64]:
     """Return the inner products of what a layer makes of images at its last finite snapshot."""
-    vectors = layer.vectors("sample", snapshots=[_last(layer)], samples=samples.tolist())
+    vectors = run[name].vectors("sample", snapshots=_last(run, name), samples=samples.tolist())
     gram = np.zeros((len(samples), len(samples)))
     for block in vectors.feature_blocks(max_bytes=1 << 26):
         rows = block.astype(np.float64)
@@ -193,13 +193,12 @@ def _gram(layer: Layer, samples: Labels) -> npt.NDArray[np.float64]:
     return gram
 
 
-def _last(layer: Layer) -> int:
-    finite = layer.statistics.groupby("snapshot")["nonfinite"].sum()
-    return int(finite.index[finite == 0][-1])
+def _last(run: Run, name: str) -> list[int]:
+    return run.finite_snapshots(layers=[name])[-1:]
 
 
-def _top(layer: Layer, samples: Labels) -> TopImages:
-    return top_images(layer, k=min(K, len(samples)), snapshots=[_last(layer)], samples=samples.tolist())
+def _top(run: Run, name: str, samples: Labels) -> TopImages:
+    return top_images(run[name], k=min(K, len(samples)), snapshots=_last(run, name), samples=samples.tolist())
 
 
 def _strip(run: Run, found: TopImages, channel: int, *, what: str) -> Picture | None:
