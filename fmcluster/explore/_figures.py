@@ -57,6 +57,9 @@ def embedding_figure(
         "marker": {"symbol": "circle-open", "size": 18, "color": "#808080", "line": {"width": 2.5}},
     }
     layout = chart["figure"]["layout"] | {"uirevision": f"{content.layer.label} {content.scores.view}"}
+    # equal scales are kept by the size of the axes: where their ranges may give way, each answer of the page to a
+    # changed range begins another move, for ever
+    layout |= {axis: layout[axis] | {"constrain": "domain"} for axis in ("xaxis", "yaxis")}
     layout |= {"transition": {"duration": 400, "easing": "cubic-in-out"}}
     return {"data": [points, path, here], "layout": layout}
 

@@ -84,7 +84,8 @@ def test_what_follows_waits_for_a_recording_that_has_begun(tmp_path: Path) -> No
         watcher.start()
         time.sleep(0.1)
         slowly.path.mkdir()
-        (slowly.path / "zarr.json").write_bytes(UNFINISHED)
+        (tmp_path / "root").write_bytes(UNFINISHED)
+        (tmp_path / "root").rename(slowly.path / "zarr.json")  # at once, as a recorder does it
         time.sleep(0.1)
         writer.create([LayerSpec("0", (6, 6, 6), "float16", "Conv2d")], n_samples=8, shard_samples=8, kind="probe")
         time.sleep(0.1)

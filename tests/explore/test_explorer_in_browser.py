@@ -15,6 +15,7 @@ from fmcluster.explore import build_app
 from fmcluster.explore._questions import ContentOf
 from fmcluster.plot.drawing._tiles import scale_of
 from fmcluster.store import Run
+from tests.waiting import at_rest, until
 
 pytestmark = pytest.mark.browser
 
@@ -79,26 +80,32 @@ def expected(run: Run, channel: int, sample: int) -> list[np.ndarray]:
 
 def assert_shows(opened: Opened, run: Run, channel: int, sample: int) -> None:
     opened.page.wait_for_function(f"() => document.querySelector('#closely h3').textContent === 'channel {channel}'")
-    opened.page.wait_for_timeout(700)
-    for picture, tile in zip(shown(opened), expected(run, channel, sample), strict=True):
-        np.testing.assert_allclose(picture[4::9, 4::9][:7, :7], tile, atol=1)
+    tiles = expected(run, channel, sample)
+
+    def as_expected() -> None:
+        for picture, tile in zip(shown(opened), tiles, strict=True):
+            np.testing.assert_allclose(picture[4::9, 4::9][:7, :7], tile, atol=1)
+
+    until(opened.page, as_expected)
 
 
 def test_the_whole_way_through_the_page(browser: Any, address: str, run: Run) -> None:
     opened = Opened(browser, address, width=1280)
     page = opened.page
-    page.wait_for_timeout(800)
 
     # the slider moves the points; the keyboard moves the slider
-    before = opened.points()
+    before = at_rest(page, opened.points)
     page.locator("#snapshot [role=slider], #snapshot input[type=range]").first.focus()
     page.keyboard.press("Home")
     page.wait_for_function("() => document.querySelector('#when').textContent === 'epoch 0'")
-    page.wait_for_timeout(1200)
-    assert np.abs(opened.points() - before).max() > 3
+
+    def have_moved() -> None:
+        assert np.abs(opened.points() - before).max() > 3
+
+    until(page, have_moved)
 
     # a click on a point shows that channel's maps on the chosen image
-    places = opened.points()
+    places = at_rest(page, opened.points)
     apart = np.linalg.norm(places[:, None] - places, axis=2) + 1e9 * np.eye(len(places))
     channel = int(apart.min(axis=1).argmax())
     page.mouse.click(*places[channel])

@@ -7,6 +7,7 @@ import pytest
 
 import fmcluster as fm
 from tests.report.small_report import HOSTILE, Written
+from tests.waiting import at_rest
 
 pytestmark = pytest.mark.browser
 
@@ -39,7 +40,8 @@ class Opened:
         self.tab(name, inside="#layer-0 .tablist")
 
     def converge(self) -> None:
-        self.page.wait_for_timeout(900)
+        self.page.wait_for_timeout(900)  # a move takes 600 ms
+        at_rest(self.page, self.points)
 
 
 def open_report(browser: Any, written: Written, *, width: int = 1280, scheme: str = "light") -> Opened:
@@ -158,20 +160,31 @@ def test_the_arrow_keys_move_the_slider_and_the_axes_stay(opened: Opened) -> Non
 
 
 def test_play_goes_from_the_first_snapshot_to_the_last_and_stops(opened: Opened) -> None:
+    opened.page.evaluate(
+        f"""() => {{
+          const slider = document.querySelector('{SLIDER}'), button = document.querySelector('{PLAY}');
+          window.seen = [];
+          setInterval(() => {{
+            const now = button.textContent + ' ' + slider.value;
+            if (window.seen.at(-1) !== now) window.seen.push(now);
+          }}, 20);
+        }}"""
+    )
     opened.page.locator(PLAY).focus()
     opened.page.keyboard.press("Enter")
-    assert opened.page.locator(PLAY).inner_text() == "Pause"
-    assert opened.page.locator(SLIDER).input_value() == "0"
-    opened.page.wait_for_function(f"() => document.querySelector('{SLIDER}').value === '1'", timeout=4000)
-    opened.page.wait_for_function(f"() => document.querySelector('{PLAY}').textContent === 'Play'", timeout=4000)
-    assert opened.page.locator(SLIDER).input_value() == "2"
+    opened.page.wait_for_function("() => window.seen.length > 2 && window.seen.at(-1).startsWith('Play')")
+    seen = opened.page.evaluate("() => window.seen")
+    assert [each for each in seen if each.startswith("Pause")] == ["Pause 0", "Pause 1"]
+    assert seen[-1] == "Play 2"
 
 
 def test_pause_stops_the_play(opened: Opened) -> None:
     opened.page.locator(PLAY).click()
     opened.page.locator(PLAY).click()
+    shown = opened.page.locator(SLIDER).input_value()
     opened.page.wait_for_timeout(1500)
-    assert opened.page.locator(SLIDER).input_value() == "0"
+    assert opened.page.locator(SLIDER).input_value() == shown
+    assert opened.page.locator(PLAY).inner_text() == "Play"
 
 
 def test_hovering_names_the_channel_at_the_snapshot_shown(opened: Opened, recomputed: Any) -> None:
@@ -186,7 +199,7 @@ def test_hovering_names_the_channel_at_the_snapshot_shown(opened: Opened, recomp
     box = point.bounding_box()
     opened.page.mouse.move(box["x"] + box["width"] / 2 - 3, box["y"] + box["height"] / 2)
     opened.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    text = opened.page.locator(f"{MAP} .hovertext").first.text_content(timeout=3000)
+    text = opened.page.locator(f"{MAP} .hovertext").first.text_content()
     label = clusters.by_snapshot(clusters.labels)[0, alone]
     assert text == f"channel {alone}cluster {label}epoch 0"
 
@@ -216,7 +229,7 @@ def test_a_link_to_evidence_unfolds_it(opened: Opened) -> None:
     opened.tab("Evidence")
     assert not opened.page.locator("#evidence-0 table").is_visible()
     opened.page.locator('#evidence a[href="#evidence-0"]').click()
-    opened.page.locator("#evidence-0 table").wait_for(state="visible", timeout=3000)
+    opened.page.locator("#evidence-0 table").wait_for(state="visible")
 
 
 def test_a_hostile_class_name_is_shown_as_text(opened: Opened) -> None:

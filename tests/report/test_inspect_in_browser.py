@@ -14,6 +14,7 @@ from sklearn.decomposition import PCA
 import fmcluster as fm
 from tests.report.small_report import Parsed, Written
 from tests.report.test_browser import MAP, Opened, open_report
+from tests.waiting import until
 
 pytestmark = pytest.mark.browser
 
@@ -30,9 +31,12 @@ def opened(browser: Any, written: Written) -> Iterator[Opened]:
     opened.page.context.close()
 
 
+def pixels(uri: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB")).astype(int)
+
+
 def shown(opened: Opened, sheet: int) -> np.ndarray:
     """Return what a row of maps shows, ndarray of (64, width, 4)."""
-    opened.page.wait_for_timeout(200)
     uri = opened.page.evaluate(
         f"() => document.querySelectorAll('{PANEL} canvas.maps')[{sheet}].toDataURL('image/png')"
     )
@@ -55,11 +59,14 @@ def tiles_of(written: Written, row: int, sheet: int) -> list[np.ndarray]:
 
 
 def assert_shows(opened: Opened, written: Written, row: int) -> None:
-    for sheet in range(2):
-        picture = shown(opened, sheet)
-        for column, tile in enumerate(tiles_of(written, row, sheet)):
-            drawn = picture[:, 68 * column : 68 * column + 64, :3]
-            assert np.abs(drawn - tile).mean() < 1
+    def as_expected() -> None:
+        for sheet in range(2):
+            picture = shown(opened, sheet)
+            for column, tile in enumerate(tiles_of(written, row, sheet)):
+                drawn = picture[:, 68 * column : 68 * column + 64, :3]
+                assert np.abs(drawn - tile).mean() < 1
+
+    until(opened.page, as_expected)
     other = tiles_of(written, (row + 1) % 10, 0)[0]
     assert np.abs(shown(opened, 0)[:, :64, :3] - other).mean() > 5
 
@@ -76,7 +83,6 @@ def point_at(opened: Opened, row: int) -> None:
     box = point.bounding_box()
     opened.page.mouse.move(box["x"] + box["width"] / 2 - 3, box["y"] + box["height"] / 2)
     opened.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    opened.page.wait_for_timeout(400)
 
 
 def test_at_first_the_channel_that_changed_most_is_shown(opened: Opened, written: Written) -> None:
@@ -90,9 +96,9 @@ def test_hovering_shows_the_maps_of_the_channel_and_a_click_keeps_them(opened: O
     point_at(opened, row)
     assert_shows(opened, written, row)
     opened.page.mouse.move(5, 5)
-    opened.page.wait_for_timeout(400)
     assert_shows(opened, written, first)
     point_at(opened, row)
+    assert_shows(opened, written, row)
     opened.page.mouse.down()
     opened.page.mouse.up()
     opened.page.mouse.move(5, 5)
@@ -112,16 +118,18 @@ def test_all_channels_follow_the_slider_and_a_click_shows_one_closely(opened: Op
     order = sorted(range(10), key=lambda row: (ends[row], row))
     for snapshot in (2, 0, 1):
         opened.page.locator('.player[data-layer="0"] input').fill(str(snapshot))
-        opened.page.wait_for_timeout(300)
-        titles = written.parsed.data["titles"]
-        assert opened.page.locator('.moment[data-layer="0"]').inner_text() == titles[snapshot]
-        uri = mosaic.evaluate("canvas => canvas.toDataURL('image/png')")
-        drawn = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB")).astype(int)
-        for rank, row in enumerate(order):
-            tile = tiles_of(written, row, 0)[snapshot][::4, ::4]  # as it is in the sheet, 16 x 16
-            middles = (3.5 * np.arange(16) + 1.75).astype(int)
-            here = drawn[:56, 58 * rank : 58 * rank + 56]
-            np.testing.assert_array_equal(here[middles][:, middles], tile)
+        tiles = [tiles_of(written, row, 0)[snapshot][::4, ::4] for row in order]  # as in the sheet, 16 x 16
+        title = written.parsed.data["titles"][snapshot]
+
+        def as_expected(tiles: list[np.ndarray] = tiles, title: str = title) -> None:
+            assert opened.page.locator('.moment[data-layer="0"]').inner_text() == title
+            drawn = pixels(mosaic.evaluate("canvas => canvas.toDataURL('image/png')"))
+            for rank, tile in enumerate(tiles):
+                middles = (3.5 * np.arange(16) + 1.75).astype(int)
+                here = drawn[:56, 58 * rank : 58 * rank + 56]
+                np.testing.assert_array_equal(here[middles][:, middles], tile)
+
+        until(opened.page, as_expected)
     mosaic.click(position={"x": 58 * 7 + 28, "y": 28})
     assert_shows(opened, written, order[7])
 
@@ -186,7 +194,7 @@ def test_a_band_of_the_flow_shows_exactly_the_channels_that_go_that_way(opened: 
     opened.page.mouse.move(spot[0] - 1, spot[1])
     opened.page.mouse.move(*spot)
     opened.page.mouse.click(*spot)
-    opened.page.locator(GROUP).wait_for(state="visible", timeout=3000)
+    opened.page.locator(GROUP).wait_for(state="visible")
     ways = {
         tuple(row for row in range(10) if frames[a]["cluster"][row] == here and frames[b]["cluster"][row] == there)
         for a, b, here, there in charts["flow"]["moves"]
@@ -206,8 +214,7 @@ def test_the_images_are_those_of_top_images_with_a_ring_where_they_answer(opened
         samples = found.samples[end, row].tolist()
         label = rows.nth(end).get_attribute("aria-label")
         assert label.endswith(": " + ", ".join(f"sample {sample}" for sample in samples))
-        uri = rows.nth(end).evaluate("canvas => canvas.toDataURL('image/png')")
-        drawn = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB")).astype(int)
+        drawn = pixels(rows.nth(end).evaluate("canvas => canvas.toDataURL('image/png')"))
         for rank, sample in enumerate(samples):
             size = (64, 64)
             image = Image.fromarray(written.run.display(sample)).resize((56, 56), Image.Resampling.BOX).resize(size)
@@ -241,17 +248,19 @@ def test_in_other_views_a_row_shows_its_image(view: str, browser: Any, written: 
         sample, down, along = shown["rows"][row][0]
         canvas = opened.page.locator(f"{PANEL} .shown")
         assert canvas.get_attribute("aria-label") == f"the image: sample {sample}"
-        opened.page.wait_for_timeout(200)
-        uri = canvas.evaluate("canvas => canvas.toDataURL('image/png')")
-        drawn = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB")).astype(int)
         image = Image.fromarray(written.run.display(sample)).resize((56, 56), Image.Resampling.BOX).resize((64, 64))
-        apart = np.abs(drawn[:, :64] - np.asarray(image))
-        if view == "position":
-            ys, xs = np.mgrid[:64, :64] + 0.5
-            away = np.hypot(ys - 64 * down, xs - 64 * along)
-            assert drawn[:, :64][np.abs(away - 7) < 0.6].mean() > 225
-            apart = apart[away > 12]
-        assert apart.mean() < 25
+        ys, xs = np.mgrid[:64, :64] + 0.5
+        away = np.hypot(ys - 64 * down, xs - 64 * along) if view == "position" else np.full((64, 64), np.inf)
+
+        def as_expected(image: Image.Image = image, away: np.ndarray = away, canvas: Any = canvas) -> None:
+            drawn = pixels(canvas.evaluate("canvas => canvas.toDataURL('image/png')"))
+            apart = np.abs(drawn[:, :64] - np.asarray(image))
+            if view == "position":
+                assert drawn[:, :64][np.abs(away - 7) < 0.6].mean() > 225
+                apart = apart[away > 12]
+            assert apart.mean() < 25
+
+        until(opened.page, as_expected)
     assert opened.page.locator(f"{PANEL} canvas[data-sheet]").count() == (view == "feature_map")
     opened.page.locator("#layer-0 .pick").first.click()
     frames = parsed.data["layers"][0]["embedding"]["frames"]
