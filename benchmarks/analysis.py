@@ -14,7 +14,8 @@ Beside the pass over the largest layer (`pca`: 50 components of the channel view
 - `script`: load all of the layer, reshape, scikit-learn's PCA (whose "auto" is randomized here, and approximate; ours
   is exact) and the same KMeans; `full`: the same with svd_solver="full", once.
 
-Prints tables and writes results/analysis.json. `--small` does it all at a hundredth of the size.
+Prints tables and writes results/analysis.json. `--small` does it at a hundredth of the size, with one budget and fewer
+layers.
 """
 
 import argparse
@@ -175,24 +176,24 @@ def within(row: dict[str, Any]) -> str:
     return f"{row['seconds']:7.1f} s  peak {mib(peak)}, {verdict} {row['max_bytes'] >> 20} MiB{after}"
 
 
-def budgets(path: Path) -> list[dict[str, Any]]:
-    """Peak memory under two budgets, of several views."""
+def budgets(path: Path, *, cases: list[tuple[str, str]], limits: tuple[int, ...]) -> list[dict[str, Any]]:
+    """Peak memory under budgets, of several views."""
     table = []
     print("\npca and KMeans")
-    for layer, view in CASES:
-        for max_bytes in BUDGETS:
+    for layer, view in cases:
+        for max_bytes in limits:
             found = measure("pca", path, layer=layer, view=view, max_bytes=max_bytes)
             table.append({"layer": layer, "view": view, "max_bytes": max_bytes, **found})
             print(f"  {layer:7s} {view:9s} {found.get('method', ''):11s}{within(table[-1])}", flush=True)
     return table
 
 
-def verbs(path: Path) -> list[dict[str, Any]]:
+def verbs(path: Path, *, limits: tuple[int, ...]) -> list[dict[str, Any]]:
     """What works on whole runs, or keeps more than scores."""
     table = []
     print("\nother verbs")
     for verb in ("similarity", "diagnose", "top_images"):
-        for max_bytes in BUDGETS:
+        for max_bytes in limits:
             table.append(
                 {"verb": verb, "max_bytes": max_bytes, **measure("verb", path, view=verb, max_bytes=max_bytes)}
             )
@@ -238,6 +239,7 @@ def main() -> None:
         parser.error("--folder is missing: say where the runs may be made")
     arguments.folder.mkdir(parents=True, exist_ok=True)
     sizes = SMALL if arguments.small else SAMPLES
+    cases, limits = (CASES[::4], BUDGETS[-1:]) if arguments.small else (CASES, BUDGETS)
     paths = []
     for name, n_samples in sizes.items():
         path = arguments.folder / f"{name.replace(' ', '')}.zarr"
@@ -254,8 +256,8 @@ def main() -> None:
         "samples": sizes,
         "beside": beside(paths[-1], arguments.rounds),
         "flat": flat(paths, arguments.rounds),
-        "budgets": budgets(paths[-1]),
-        "verbs": verbs(paths[-1]),
+        "budgets": budgets(paths[-1], cases=cases, limits=limits),
+        "verbs": verbs(paths[-1], limits=limits),
     }
     write("analysis", measured, folder=arguments.output)
 

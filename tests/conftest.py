@@ -1,7 +1,6 @@
 """For all tests: on request, a skipped test is a failed run; and no test waits for the disk."""
 
 import os
-import pickle
 import shutil
 import sys
 from collections.abc import Iterator
@@ -32,8 +31,10 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def whole_demo(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """What `run_demo` returned: trained once for all processes of the tests. Nobody writes into its folder."""
+def whole_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the demo, which nobody writes into: ``FMCLUSTER_DEMO``, or trained once for all processes."""
+    if "FMCLUSTER_DEMO" in os.environ:
+        return Path(os.environ["FMCLUSTER_DEMO"])
     from filelock import FileLock
 
     from fmcluster.recipes import run_demo
@@ -41,11 +42,10 @@ def whole_demo(tmp_path_factory: pytest.TempPathFactory) -> Any:
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent
-    told = shared / "demo.pickle"
     with FileLock(shared / "demo.lock"):
-        if not told.exists():
-            told.write_bytes(pickle.dumps(run_demo(shared / "demo")))
-    return pickle.loads(told.read_bytes())
+        if not (shared / "demo").exists():
+            run_demo(shared / "training").run.parent.rename(shared / "demo")
+    return shared / "demo"
 
 
 @pytest.fixture(autouse=True)

@@ -106,6 +106,6 @@ def test_the_analysis_is_measured_beside_its_parts_and_a_script(tmp_path):
     assert told["flat"]["verdict"] in ("flat", "falls", "GROWS")
     assert {row["method"] for row in told["budgets"]} >= {"gram", "covariance"}
     assert {(row["verb"], row["max_bytes"]) for row in told["verbs"]} == {
-        (verb, budget) for verb in ("similarity", "diagnose", "top_images") for budget in (1 << 30, 1 << 28)
+        (verb, 1 << 28) for verb in ("similarity", "diagnose", "top_images")
     }
     assert all(row["within"] for row in (*told["budgets"], *told["verbs"]))

@@ -154,6 +154,7 @@ def test_the_commands_of_the_design(loop):
         assert written is None or Path(written).stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_the_face_of_the_design_live(loop):
     model, criterion, optimizer = (loop[name] for name in ("model", "criterion", "optimizer"))
     train_set = loop["train_set"]
@@ -226,6 +227,7 @@ def test_the_code_on_the_pages_runs(page, loop):
     run_the_code(ROOT / page, loop)
 
 
+@pytest.mark.slow
 def test_the_code_on_the_page_on_deciding_runs(loop):
     model, probe = loop["model"].eval(), loop["probe_set"]
     with fm.Recorder(model, "run.zarr", layers="leaves", probe=probe) as recorder:

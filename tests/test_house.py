@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent
 MODULES = sorted((ROOT / "fmcluster").rglob("*.py"))
 
 
+@pytest.mark.slow
 def test_tiers_import_only_what_is_under_them():
     script = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports())"
     result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)

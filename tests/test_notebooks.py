@@ -96,7 +96,7 @@ def test_a_notebook_runs_in_a_fresh_kernel_and_shows_what_was_committed(name, tm
     folder = tmp_path / "notebooks"
     folder.mkdir()
     if name in OF_THE_DEMO:
-        (tmp_path / "demo").symlink_to(request.getfixturevalue("whole_demo").run.parent, target_is_directory=True)
+        (tmp_path / "demo").symlink_to(request.getfixturevalue("whole_demo"), target_is_directory=True)
     monkeypatch.setenv("TMPDIR", str(tmp_path))  # of the kernel; recordings end with the test
     before = committed(name)
     notebook = committed(name)

@@ -113,6 +113,7 @@ def test_other_rows_drawn_are_another_result(record) -> None:
     assert verbs(run).count("pca") == 2
 
 
+@pytest.mark.slow
 def test_other_snapshots_or_activations_are_another_result(record) -> None:
     saved = ResultCache.beside(record())
     for options in ({}, {"snapshots": 3}, {"seed": 1}):

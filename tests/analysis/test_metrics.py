@@ -24,6 +24,7 @@ def tutorial() -> tuple[np.ndarray, np.ndarray]:
     return normal(0, 10_000, 500), normal(1, 10_000, 500)
 
 
+@pytest.mark.slow
 def test_the_published_values_of_random_matrices(tutorial) -> None:
     found = cca(*tutorial)
     assert found.mean() == pytest.approx(0.191, abs=0.002)

@@ -216,6 +216,7 @@ def executor(request) -> Iterator[Executor]:
             yield processes
 
 
+@pytest.mark.slow
 def test_executors_change_not_a_bit(executor, stored, monkeypatch):
     monkeypatch.setattr(MODULE, "_BLOCK_BYTES", 4_000)
     for by in ("max", "mean"):
@@ -402,6 +403,7 @@ def test_a_recorded_run_shows_what_its_channels_detect(tmp_path):
     assert found.turnover["kept"].tolist()[1] < 1
 
 
+@pytest.mark.slow
 def test_memory_stays_under_the_budget(tmp_path):
     """Of 40 MB of maps, 60 MB in float32."""
     values = np.random.default_rng(0).normal(size=(1, 160, 128, 32, 32)).astype(np.float16)

@@ -315,6 +315,7 @@ class TestModels:
 
 
 class TestCheckpoints:
+    @pytest.mark.slow
     def test_a_models_own_state_dict_always_fits(self, tmp_path: Path) -> None:
         model = Net()
         compiled, averaged = torch.compile(model), AveragedModel(model)

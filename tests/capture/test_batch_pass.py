@@ -462,6 +462,7 @@ class Watched(nn.Module):
         return out * saved
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("raises", [False, True])
 def test_nothing_of_a_batch_is_held_when_it_has_ended(raises: bool, tmp_path: Path) -> None:
     """Neither outputs nor what the graph behind them holds, whether it was the first batch, and however it ended."""
@@ -485,6 +486,7 @@ def test_nothing_of_a_batch_is_held_when_it_has_ended(raises: bool, tmp_path: Pa
     assert len(model[2].alive) == 12
 
 
+@pytest.mark.slow
 def test_a_view_does_not_keep_its_storage_through_the_epoch(tmp_path: Path) -> None:
     class Corner(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -505,6 +507,7 @@ def test_a_view_does_not_keep_its_storage_through_the_epoch(tmp_path: Path) -> N
     assert (fm.open_run(tmp_path / "run.zarr")["1"].gradient.read(epoch=0) == 1).all()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the resident memory from /proc")
 def test_resident_memory_is_flat_over_fifty_batches(tmp_path: Path) -> None:
     """Each batch's outputs take 6 MB, and as much again its gradients and what is written."""

@@ -81,6 +81,7 @@ def check(run: Run, seen: list[dict[int, Reference]], *, kinds: tuple[str, ...] 
                 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("batch_size", "drop_last", "written"),
     [(8, False, 1), (5, True, 1), (5, False, 10), (22, False, 32), (1, False, 4)],
@@ -134,6 +135,7 @@ def test_statistics_are_of_all_samples_of_the_epoch(net: nn.Module, images: Tens
             np.testing.assert_array_equal(told["max"], values.max(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("record", [("activation",), BOTH])
 def test_recording_changes_nothing_of_the_training(
     record: tuple, net: nn.Module, images: TensorDataset, tmp_path: Path
@@ -185,6 +187,7 @@ def test_gradient_accumulation_counts_steps_not_batches(net: nn.Module, images: 
     assert run.sample_ids(0).tolist() == list(range(20))
 
 
+@pytest.mark.slow
 def test_a_batch_may_be_shown_in_parts(net: nn.Module, images: TensorDataset, tmp_path: Path) -> None:
     whole = copy.deepcopy(net).eval()
     net.eval()
@@ -353,6 +356,7 @@ def test_an_epoch_that_raises_is_left_out(
     assert verify(run) == []
 
 
+@pytest.mark.slow
 def test_going_on_with_a_run_takes_its_shards_and_checks_its_layers(net, images: TensorDataset, tmp_path: Path) -> None:
     def record(n: int, epoch: int, **options: object) -> None:
         options = {"layers": ["conv1"], "n_samples": 22, "mode": "a", "samples_per_shard": 1, **options}
@@ -575,6 +579,7 @@ def test_values_beyond_float16_in_training(net: nn.Module, images: TensorDataset
     assert np.isfinite(fm.open_run(tmp_path / "clip")["conv1"].read(epoch=7)).all()
 
 
+@pytest.mark.slow
 def test_no_graph_stays_alive(net: nn.Module, images: TensorDataset, tmp_path: Path) -> None:
     def tensors() -> int:
         gc.collect()

@@ -37,6 +37,7 @@ def batch_of(data: list) -> torch.Tensor:
     return torch.stack([image for image, _ in data])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

@@ -201,6 +201,7 @@ def test_a_backward_pass_may_be_under_way(net: nn.Module, data: list, tmp_path: 
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
 
+@pytest.mark.slow
 def test_training_is_the_same_with_and_without_a_recorder(net: nn.Module, data: list, tmp_path: Path) -> None:
     images, labels = torch.stack([d[0] for d in data]), torch.tensor([d[1] for d in data])
     other = copy.deepcopy(net)

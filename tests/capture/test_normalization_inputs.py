@@ -45,6 +45,7 @@ def assert_describes(run: Run, expected: dict[str, np.ndarray], *, snapshot: int
         np.testing.assert_allclose(table["variance"], values.var(1), rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [3, 10])
 def test_of_a_probe(batch_size: int, net: nn.Module, data: list, tmp_path: Path) -> None:
     with fm.Recorder(

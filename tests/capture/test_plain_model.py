@@ -86,6 +86,7 @@ def probed(model: nn.Module, path: Path, data: list, **options: Any) -> Run:
     return fm.open_run(path)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # torch looks at it when it compiles a layer
 @pytest.mark.parametrize(
     "wrap", ["parallel", "compile", "model.compile", "parallel compile", "autocast", "channels_last", "compiled layer"]
@@ -150,6 +151,7 @@ def check(run: Run, reference: Reference) -> None:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "wrap", ["none", "bfloat16", "float16", "channels_last", "parallel", "compile", "model.compile"]
 )

@@ -36,6 +36,7 @@ def test_two_recordings_are_the_same_bytes(tmp_path: Path) -> None:
     assert metadata["codecs"][0]["configuration"]["chunk_shape"] == [1, 2, 64, 62, 62]
 
 
+@pytest.mark.slow
 def test_snapshots_of_one_model_are_the_same(net: nn.Module, data: list, take: Callable) -> None:
     run = take(net, data, snapshots=3, layers="leaves")
     for name in run.layers:
@@ -110,6 +111,7 @@ def test_a_run_can_be_read_while_it_is_recorded(net: nn.Module, data: list, tmp_
             assert verify(run) == []
 
 
+@pytest.mark.slow
 def test_outputs_are_released(data: list, tmp_path: Path) -> None:
     alive: list[weakref.ref] = []
 

@@ -43,6 +43,7 @@ def check(run: Run, expected: dict[str, np.ndarray], snapshot: int = 0) -> None:
         np.testing.assert_array_equal(stored.view(np.uint16), half.view(np.uint16), err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 def test_all_leaf_calls(training: bool, resnet: nn.Module, images: list, cloned: Callable, take: Callable) -> None:
     resnet.train(training)
@@ -67,6 +68,7 @@ def test_children_in_forward_order_and_not_overwritten_in_place(
     assert run["fc"].shape == (1, 5, 5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrap", ["compile", "model.compile", "channels_last", "autocast", "grad", "inference"])
 def test_wrappers_and_surroundings_change_nothing(
     wrap: str, images: list, cloned: Callable, take: Callable, resnet: nn.Module
@@ -148,6 +150,7 @@ def retained(model: nn.Module, shown: torch.Tensor, labels: torch.Tensor) -> dic
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["live", "probe"])
 def test_every_gradient_is_that_of_a_network_that_changes_nothing_in_place(mode: str, images: list, tmp_path) -> None:
     torch.manual_seed(0)

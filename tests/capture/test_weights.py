@@ -256,6 +256,7 @@ def test_training_batches(net: nn.Module, data: list, tmp_path: Path) -> None:
     assert table.loc[1, "update_norm"].notna().all()
 
 
+@pytest.mark.slow
 def test_replayed_checkpoints_are_the_same(net: nn.Module, data: list, tmp_path: Path) -> None:
     states = {}
     with fm.Recorder(net, tmp_path / "one.zarr", probe=data, record=RECORD) as recorder:
@@ -419,6 +420,7 @@ def test_a_killed_recorder_is_gone_on_with(tmp_path: Path) -> None:
     assert [run.read_weights(epoch=epoch)["fc.bias"].tolist() for epoch in run.epochs] == [[e] * 4 for e in range(3)]
 
 
+@pytest.mark.slow
 def test_memory_is_bounded(tmp_path: Path) -> None:
     """Of 64 MB of weights, no more than the bound waits to be written, and none stays."""
     model = nn.Sequential(*(nn.Linear(1024, 1024) for _ in range(16)))

@@ -66,6 +66,7 @@ def test_info_as_json_says_what_json_has_no_numbers_for(tmp_path, capsys, monkey
     assert told["snapshots"][0]["accuracy"] is None
 
 
+@pytest.mark.slow
 def test_info_and_the_report_say_what_was_not_recorded_and_why(tmp_path, capsys, monkeypatch):
     path = record_small(tmp_path / "run.zarr", metrics=[{}, {}], layers="children", fails=1)
     assert call("info", path, monkeypatch=monkeypatch) == 0

@@ -23,6 +23,7 @@ def compare(*arguments: str | Path, monkeypatch: pytest.MonkeyPatch) -> int:
     return int(exit_.value.code or 0)
 
 
+@pytest.mark.slow
 def test_a_page_or_a_picture_is_written(runs, tmp_path, capsys, monkeypatch):
     page, picture = tmp_path / "both.html", tmp_path / "both.png"
     assert compare(*runs, "-o", page, monkeypatch=monkeypatch) == 0

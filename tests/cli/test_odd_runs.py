@@ -131,6 +131,7 @@ def usual(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return write(tmp_path_factory.mktemp("usual") / "run.zarr", [CONV, FC])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", FACTORS)
 def test_maps_of_any_size_say_the_same(size: str, usual: Run, tmp_path: Path) -> None:
     """Float32 holds them; what has no unit does not depend on it, but for the rounding of denormal numbers."""

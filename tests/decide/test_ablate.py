@@ -234,6 +234,7 @@ def test_an_output_with_logits_and_dense_predictions_have_losses(probe: TensorDa
     assert set(damage.frame["layer"]) == {"conv1"}
 
 
+@pytest.mark.slow
 def test_every_default_question_can_be_asked_of_a_resnet18_and_what_it_saves_is_known(probe: TensorDataset) -> None:
     from torchvision.models import resnet18
 

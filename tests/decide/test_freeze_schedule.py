@@ -49,6 +49,7 @@ def rest(residual, probe, tmp_path):
 RATES = {"stem": 0.0, "bn": 0.0, "block1": 0.0, "block2": 0.05, "head": 0.05}
 
 
+@pytest.mark.slow
 def test_layers_that_rest_are_frozen_from_the_bottom_up_and_stay_so(residual, probe, tmp_path, rest, caplog):
     seen = {}
     with caplog.at_level(logging.INFO, logger="fmcluster"):
@@ -75,6 +76,7 @@ def test_layers_that_rest_are_frozen_from_the_bottom_up_and_stay_so(residual, pr
     assert held[0].grad_fn is None  # the prefix has no graph
 
 
+@pytest.mark.slow
 def test_what_moves_is_not_frozen_nor_what_lies_above_it(residual, probe, tmp_path, rest):
     seen = {}
     rates = RATES | {"stem": 3.0, "bn": 3.0}
@@ -82,6 +84,7 @@ def test_what_moves_is_not_frozen_nor_what_lies_above_it(residual, probe, tmp_pa
     assert seen[N_EPOCHS] == []
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_frozen_before_training_goes_on_as_one_that_was_not_interrupted(
     residual, probe, tmp_path, rest
 ):

@@ -80,6 +80,7 @@ def test_depth_and_resolution_are_their_definitions(run: Run) -> None:
     assert found.n_samples == 24
 
 
+@pytest.mark.slow
 def test_the_inner_kernel_is_the_least_squares_fit_of_what_the_layer_returned(run: Run) -> None:
     maps, slope = maps_of(run, "block2.conv1")
     given = maps_of(run, "block1")[0]
@@ -92,6 +93,7 @@ def test_the_inner_kernel_is_the_least_squares_fit_of_what_the_layer_returned(ru
     np.testing.assert_allclose(row[["predicted", "null"]].astype(float), score(change, slope)[::2], rtol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked", [Separable(), Groups()])
 def test_other_kernels_are_those_that_ablation_would_build(
     residual: nn.Module, probe: TensorDataset, run: Run, asked: Separable | Groups
@@ -158,6 +160,7 @@ def test_blocks_of_one_image_give_the_same(run: Run) -> None:
     pd.testing.assert_frame_equal(whole, parts, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_agreement_is_that_of_ranks(run: Run, residual: nn.Module, probe: TensorDataset) -> None:
     found = predict_damage(run)
     asked = [Depth(), KernelSize(), Resolution(), Width(shares=(0.25, 0.5, 0.75))]

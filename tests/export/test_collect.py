@@ -26,6 +26,7 @@ def call(*arguments: Any, monkeypatch: pytest.MonkeyPatch) -> int:
 QUICK = ("--layer", "fc", "--view", "sample", "--no-diagnosis")
 
 
+@pytest.mark.slow
 def test_tensorboard_and_the_projector_share_a_folder_named_after_the_run(short, tmp_path, capsys, monkeypatch):
     logs = tmp_path / "all logs"
     assert call(short.path, "tensorboard", "-o", logs, *QUICK, "--sample", 3, monkeypatch=monkeypatch) == 0
@@ -45,6 +46,7 @@ def test_tensorboard_and_the_projector_share_a_folder_named_after_the_run(short,
     assert sorted(path.name for path in logs.iterdir()) == ["b", "run"]
 
 
+@pytest.mark.slow
 def test_wandb_says_how_to_send_it(short, tmp_path, capsys, monkeypatch):
     for name in ("DATA", "CACHE", "CONFIG"):
         monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / name))
@@ -94,6 +96,7 @@ def test_a_missing_package_is_one_line_that_names_the_extra(run: Run, target, ex
     assert len(told.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_snapshots_that_are_not_finite_are_left_out_and_named(tmp_path):
     run = record_diverging(tmp_path / "run.zarr", broken=(3,))
     wanted = choose(

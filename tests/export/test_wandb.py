@@ -122,6 +122,7 @@ def logged(run: Run, tmp_path_factory: pytest.TempPathFactory, service: None) ->
     return read(written)
 
 
+@pytest.mark.slow
 def test_it_is_a_finished_offline_run_under_its_name(logged, run):
     assert logged.finished
     assert (logged.run.project, logged.run.display_name) == ("ants", "run")
@@ -208,6 +209,7 @@ def quick(run: Run, target: Any, **others: Any) -> Path:
     return to_wandb(run, target, layers=["fc"], samples=[], view="sample", diagnosis=False, **others)
 
 
+@pytest.mark.slow
 def test_a_run_of_the_callers_is_added_to_and_goes_on(short, tmp_path):
     with wandb.init(mode="offline", dir=tmp_path, settings=wandb.Settings(silent=True, console="off")) as mine:
         mine.log({"epoch": 7}, step=100)
@@ -219,6 +221,7 @@ def test_a_run_of_the_callers_is_added_to_and_goes_on(short, tmp_path):
     assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 1
 
 
+@pytest.mark.slow
 def test_a_new_run_leaves_one_of_the_callers_alone(short, tmp_path):
     with wandb.init(mode="offline", dir=tmp_path, settings=wandb.Settings(silent=True, console="off")) as mine:
         written = quick(short, tmp_path / "export", name="another")

@@ -95,6 +95,7 @@ def panel(figure):
     return max(figure.axes, key=lambda ax: len(ax.images))
 
 
+@pytest.mark.slow
 def test_what_is_dropped_unseen_warns_of_nothing(found, layers):
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -54,6 +54,7 @@ def test_last_snapshot_is_the_default(layers):
     assert "conv1 at epoch 6" in words(plot.channel_grid(layers["conv1"]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "count", "columns"), [("conv1", 64, 8), ("layer4", 512, 23), ("fc", 10, 4)])
 def test_grid_is_about_square(layers, name, count, columns):
     figure = plot.channel_grid(layers[name])
@@ -192,6 +193,7 @@ def test_errors_say_what_to_do(layers, arguments, said):
         plot.channel_grid(layers["conv1"], **arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["conv1", "layer4", "avgpool", "fc"])
 def test_no_text_leaves_the_page_or_meets_another(layers, name):
     figure = plot.channel_grid(layers[name], sample=3)

@@ -83,6 +83,7 @@ def test_labels(history):
     assert ax.get_title(loc="left") == "layer4: flow of the 120 rows of the channel view between clusters"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_clusters", [3, 14, 30])
 def test_names_do_not_meet(n_clusters, drifting):
     ax = plot.flow(drifting(200, n_clusters=n_clusters, noise=True)[2])
@@ -106,6 +107,7 @@ def transitions_of(history):
     return replace(history, transitions=frame)
 
 
+@pytest.mark.slow
 def test_transitions_are_marked_beside_their_nodes(history):
     ax = plot.flow(transitions_of(history))
     drawn = nodes(ax)
@@ -131,6 +133,7 @@ def test_a_line_goes_through_the_bands_in_which_clusters_survive(history):
     np.testing.assert_allclose(*(sorted(np.round(ends, 6).tolist()) for ends in (drawn, middles)))
 
 
+@pytest.mark.slow
 def test_marks_can_be_left_out_and_are_left_out_where_there_are_none(history):
     for ax in (plot.flow(transitions_of(history), transitions=False), plot.flow(history)):
         assert not ax.lines

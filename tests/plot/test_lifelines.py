@@ -174,6 +174,7 @@ def test_lanes_do_not_overlap(drifting):
     assert edges[-1][1] <= bottom
 
 
+@pytest.mark.slow
 def test_names_that_would_overlap_are_left_out(drifting):
     labels = np.tile(np.arange(150), (3, 1))
     ax = lifelines(moved_by_hand(drifting, labels, fit="pooled"))

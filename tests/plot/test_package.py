@@ -21,6 +21,7 @@ def test_every_name_is_a_function_of_at_most_two_positional_parameters(name):
     assert not any(p.kind is p.VAR_KEYWORD for p in parameters)
 
 
+@pytest.mark.slow
 def test_no_store_is_loaded_by_drawing():
     code = (
         "import sys, fmcluster.plot as p; [getattr(p, n) for n in p.__all__]; print('zarr' in sys.modules, "

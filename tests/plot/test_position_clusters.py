@@ -58,6 +58,7 @@ def test_overlays_hold_the_labels_of_the_sample_in_their_places(layer):
         np.testing.assert_array_equal(overlay.get_array(), labels)
 
 
+@pytest.mark.slow
 def test_colors_are_those_of_the_palette_noise_among_them(layer):
     clusters = clustered(lowest=-1, highest=13)
     palette = cluster_palette(clusters.labels)

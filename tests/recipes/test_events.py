@@ -31,6 +31,7 @@ def test_an_event_cannot_be_changed() -> None:
         PhaseStarted(phase="pretrain", epochs=1, steps=3).steps = 4
 
 
+@pytest.mark.slow
 def test_files_that_are_skipped_are_told_first_and_noted_in_the_run(tmp_path) -> None:
     for part, name, number in itertools.product(("train", "val"), ("ants", "bees"), range(2)):
         file = tmp_path / "data" / part / name / f"{number}.png"

@@ -39,6 +39,7 @@ def result(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> FinetuneRe
     return done
 
 
+@pytest.mark.slow
 def test_the_run_holds_what_was_asked_for(result: FinetuneResult) -> None:
     run = fm.open_run(result.run)
     assert run.layers == ["layer4", "fc"]
@@ -57,6 +58,7 @@ def test_metrics_lie_beside_the_maps(result: FinetuneResult) -> None:
     assert metrics["train_loss"].isna().tolist() == [True, False, False]
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_however_many_snapshots(
     result: FinetuneResult, folder: Path, tmp_path: Path
 ) -> None:

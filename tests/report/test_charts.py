@@ -19,6 +19,7 @@ def charts(written: Written) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_the_map_has_the_positions_and_colors_of_the_results(
     charts: dict[str, Any], recomputed: tuple[Any, Any, Any]
 ) -> None:

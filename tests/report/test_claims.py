@@ -150,6 +150,7 @@ def moved(run: Run, name: str, *, scaling: str = "none") -> tuple[float, float, 
     return float((labels[0] != labels[-1]).mean()), float(ends.mean()), float(ends.max())
 
 
+@pytest.mark.slow
 def test_the_first_sentence_says_task_start_data_and_result(page: tuple[Run, Claims]) -> None:
     (story,) = page[1].of("story")
     assert story[0] == (

@@ -29,6 +29,7 @@ def record(path, *, broken, metrics=None) -> Run:
     return fm.open_run(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("broken", "named"), [((3,), "epoch 3"), ((1,), "epoch 1"), ((2, 3), "epoch 2")])
 def test_snapshots_that_are_not_finite_are_left_out_and_named(broken, named, tmp_path) -> None:
     run = record(tmp_path / "run.zarr", broken=broken)
@@ -47,6 +48,7 @@ def test_snapshots_that_are_not_finite_are_left_out_and_named(broken, named, tmp
     assert sorted(fm.similarity(run).rows["snapshot"].unique()) == run.finite_snapshots()
 
 
+@pytest.mark.slow
 def test_a_finite_run_says_nothing_of_it(tmp_path) -> None:
     run = record(tmp_path / "run.zarr", broken=())
     page = fm.write_report(run, tmp_path / "report.html", n_clusters=2, reducer=PCA(2, random_state=0)).read_text()

@@ -49,6 +49,7 @@ def test_one_jump_and_nothing_else_still_gives_as_many_snapshots_as_asked_for() 
     assert {0, 59, 60, 99} <= set(chosen)
 
 
+@pytest.mark.slow
 def test_the_page_of_a_long_run_says_which_snapshots_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda handle: os.fstat(handle))
     run = record(tmp_path, snapshots=9)

@@ -95,6 +95,7 @@ def write(run: object, path: Path, **options: object) -> Parsed:
     return Parsed(page.read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_a_second_report_uses_the_findings_that_were_saved(tmp_path: Path, quick_disk: None) -> None:
     run = record(tmp_path)
     first = write(run, tmp_path / "one.html")

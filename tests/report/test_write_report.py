@@ -14,6 +14,7 @@ from tests.report.small_report import HOSTILE, HOSTILE_LAYER, Parsed, Written, r
 FAST = PCA(2, random_state=0)
 
 
+@pytest.mark.slow
 def test_the_same_run_and_seed_give_the_same_file(written: Written, tmp_path: Path) -> None:
     again = fm.write_report(written.run, str(tmp_path / "again.html"), n_clusters=3, reducer=FAST)
     assert again == tmp_path / "again.html"
@@ -29,6 +30,7 @@ def test_progress_counts_every_stage_in_words(written: Written) -> None:
     assert names[-1] == "page"
 
 
+@pytest.mark.slow
 def test_an_existing_report_is_replaced_whole_or_not_at_all(
     written: Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,6 +132,7 @@ def test_the_page_says_how_the_maps_were_made_and_how_far_to_believe_them(writte
     assert "Sequential" in text
 
 
+@pytest.mark.slow
 def test_one_snapshot_and_no_metrics_make_a_page_too(tmp_path: Path) -> None:
     run = record(tmp_path, snapshots=1, metrics=False)
     path = fm.write_report(run, tmp_path / "r.html", layers=["conv1"], reducer=FAST)
@@ -151,6 +154,7 @@ def test_other_views_make_a_page_too(written: Written, tmp_path: Path, view: str
     assert "sample 3" in parsed.text
 
 
+@pytest.mark.slow
 def test_wide_views_are_drawn_from(written: Written, tmp_path: Path) -> None:
     path = fm.write_report(written.run, tmp_path / "r.html", layers=["conv1"], view="position", reducer=FAST)
     parsed = Parsed(path.read_text(encoding="utf-8"))
@@ -159,6 +163,7 @@ def test_wide_views_are_drawn_from(written: Written, tmp_path: Path) -> None:
     assert "2048 of 3072, drawn at random" in parsed.text
 
 
+@pytest.mark.slow
 def test_of_many_snapshots_fewer_rows_are_drawn_but_never_fewer_channels(
     written: Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,6 +42,7 @@ def test_xarray_alone_reads_everything(reference: Path, contents: ModuleType) ->
         assert np.isnan(tree["metrics/~4cate"].values[0])
 
 
+@pytest.mark.slow
 def test_a_subprocess_without_this_package_reads_it(reference: Path) -> None:
     code = (
         "import sys, xarray\n"

@@ -112,6 +112,7 @@ def test_killed_at_many_moments(
         shutil.rmtree(path)
 
 
+@pytest.mark.slow
 def test_killed_twice(
     moments: list[tuple[int, str, int]], killed_writer: Writer, contents: ModuleType, reference: Path, tmp_path: Path
 ) -> None:
@@ -128,6 +129,7 @@ def test_killed_twice(
     assert files_of(path) == files_of(reference)
 
 
+@pytest.mark.slow
 def test_killed_while_an_old_run_is_replaced(
     killed_writer: Writer, contents: ModuleType, reference: Path, tmp_path: Path
 ) -> None:

@@ -110,6 +110,7 @@ def test_the_first_that_differs_is_named_and_nothing_is_changed() -> None:
         put_into({}, values, dtypes=dtypes, run="run")
 
 
+@pytest.mark.slow
 def test_wrapped_models_are_looked_through() -> None:
     source = Net()
     values, dtypes = held(source)

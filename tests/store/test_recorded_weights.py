@@ -73,6 +73,7 @@ def same_bits(one: np.ndarray, other: np.ndarray) -> bool:
     return (one.shape, one.dtype, one.tobytes()) == (other.shape, other.dtype, other.tobytes())
 
 
+@pytest.mark.slow
 def test_every_bit_comes_back(recorded: Path) -> None:
     run = open_run(recorded)
     assert verify(run) == []

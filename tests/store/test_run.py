@@ -38,6 +38,7 @@ def taken(values: np.ndarray, pick: object, axis: int) -> np.ndarray:
     return values if pick is None else values.take(np.atleast_1d(np.asarray(pick, dtype=int)), axis)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_any_part_is_what_numpy_would_give(data: st.DataObject, run: Run, contents: ModuleType) -> None:

@@ -59,6 +59,7 @@ def any_bits(shape: tuple[int, ...], dtype: str, seed: int = 0) -> np.ndarray:
 divisors = st.sampled_from([(1, 1), (2, 1), (2, 2), (6, 1), (6, 3), (5, 5), (4, 2)])
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     axes=st.lists(divisors, min_size=1, max_size=4),
@@ -201,6 +202,7 @@ def test_a_file_system_in_memory_gets_the_same_bytes(large_bytes: bytes) -> None
         assert write(Path(name) / "shard", large_shard(), **LARGE).read_bytes() == large_bytes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", ["write", "fsync", "ftruncate"])
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
 def test_a_disk_that_fails_is_an_error_and_the_next_shard_is_whole(

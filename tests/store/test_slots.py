@@ -15,6 +15,7 @@ def test_a_sample_is_in_the_last_slot_that_holds_it(index: list[int], samples: l
     assert found.tolist() == [where.get(sample, -1) for sample in samples]
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(data=st.data(), chunk=st.integers(1, 4), per_shard=st.integers(1, 5), widen=st.booleans())
 def test_boxes_hold_what_is_wanted_and_little_else(

@@ -187,6 +187,7 @@ def test_clipped_values_are_counted_in_the_commit(tmp_path: Path, contents: Modu
     assert commits[0]["clipped"] == {"conv1": 3}
 
 
+@pytest.mark.slow
 def test_writing_and_reading_leave_the_settings_of_zarr_alone(tmp_path: Path, contents: ModuleType) -> None:
     before = dict(zarr.config.config)
     path = tmp_path / "run.zarr"

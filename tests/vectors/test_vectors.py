@@ -106,6 +106,7 @@ def close(found: np.ndarray, whole: np.ndarray) -> None:
     np.testing.assert_allclose(found, whole, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(case=cases(), max_bytes=budgets)
 def test_blocks_of_any_size_are_the_same_matrix(case: tuple, max_bytes: int) -> None:

@@ -232,6 +232,7 @@ def test_rows_drawn_of_one_cluster_have_no_silhouette():
     assert row[["davies_bouldin", "calinski_harabasz"]].notna().all()
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_names_of_clusters_and_classes_mean_nothing(data):
@@ -309,6 +310,7 @@ def test_classes_are_taken_by_sample_and_not_by_place(scores, classes):
         same(quality(clusters, scores, classes=given_as), whole)
 
 
+@pytest.mark.slow
 def test_a_recorded_run_is_measured_by_its_own_labels(tmp_path):
     """Bright and dark images: apart once the layer passes on what it sees."""
     torch.manual_seed(0)

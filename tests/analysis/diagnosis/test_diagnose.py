@@ -367,6 +367,7 @@ def test_an_executor_gives_the_same_numbers(control, kind):
     pd.testing.assert_frame_equal(found.channels, expected.channels, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_small_budget_gives_the_same_numbers_and_too_small_a_one_is_refused(control):
     expected, found = diagnose(control), diagnose(control, max_bytes=400_000)
     pd.testing.assert_frame_equal(found.frame, expected.frame, rtol=1e-6)

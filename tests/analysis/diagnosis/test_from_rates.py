@@ -25,6 +25,7 @@ def rest(tmp_path):
     return run_of(tmp_path / "rest.zarr", SWAY, SWAY, SWAY)
 
 
+@pytest.mark.slow
 def test_layers_that_move_as_at_rest_are_named_and_those_that_move_on_are_not(tmp_path, rest):
     run = run_of(tmp_path / "run.zarr", SWAY, np.linspace(0, np.pi / 2, N_SNAPSHOTS), SWAY)
     findings = diagnose(run, at_rest=rest)
@@ -42,10 +43,12 @@ def test_layers_that_move_as_at_rest_are_named_and_those_that_move_on_are_not(tm
     assert freezing(run) == []
 
 
+@pytest.mark.slow
 def test_nothing_is_said_of_a_network_that_learns_nothing(tmp_path, rest):
     assert freezing(run_of(tmp_path / "run.zarr", SWAY, SWAY, SWAY), at_rest=rest) == []
 
 
+@pytest.mark.slow
 def test_what_is_left_to_train_counts(tmp_path, rest):
     slow = SWAY + np.linspace(0, 0.25, N_SNAPSHOTS)
     run = run_of(tmp_path / "run.zarr", SWAY, np.linspace(0, np.pi / 2, N_SNAPSHOTS), slow)
@@ -53,6 +56,7 @@ def test_what_is_left_to_train_counts(tmp_path, rest):
     assert [each.layer for each in freezing(run, at_rest=rest, steps_left=5000)] == ["layer0"]
 
 
+@pytest.mark.slow
 def test_bad_input_is_refused(tmp_path, rest):
     run = run_of(tmp_path / "run.zarr", SWAY, SWAY, STILL, steps=[0] * N_SNAPSHOTS)
     with pytest.raises(ValueError, match="a rate of change needs steps that grow"):

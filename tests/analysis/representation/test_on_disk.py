@@ -15,6 +15,7 @@ from tests.analysis.representation.test_similarity import record
 TOO_SMALL = 33_000  # for the products of 24 samples at 3 layers and 2 snapshots, not for one of them
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["cka", "rbf_cka"])
 def test_numbers_are_those_in_memory_and_nothing_is_left(metric, tmp_path: Path, monkeypatch) -> None:
     run, other = record(tmp_path / "run.zarr"), record(tmp_path / "other.zarr", seed=1)

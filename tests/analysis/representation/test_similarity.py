@@ -287,6 +287,7 @@ class TestRefused:
             similarity(run, metric=metric)
         assert np.isfinite(similarity(run, metric=metric, layers=["2"]).values).all()
 
+    @pytest.mark.slow
     def test_a_budget_too_small(self, run) -> None:
         with pytest.raises(
             MemoryError, match=r"inner products of 24 samples at one layer at one snapshot, .* fewer samples"

@@ -262,6 +262,7 @@ some_labels = st.tuples(st.integers(2, 4), st.integers(1, 12)).flatmap(
 )
 
 
+@pytest.mark.slow
 @settings(quickly, max_examples=8)
 @given(labels=some_labels, names=st.lists(st.permutations([0, 1, 2, 3]), min_size=4, max_size=4))
 def test_labels_permuted_at_random_in_each_snapshot_give_the_same_transitions(labels, names):

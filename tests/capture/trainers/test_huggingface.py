@@ -86,6 +86,7 @@ def fit(net: nn.Module, data: list, tmp_path: Path) -> Callable[..., Trainer]:
     return train
 
 
+@pytest.mark.slow
 def test_every_epoch_is_recorded_with_its_evaluation(
     recorder: Callable, fit: Callable, recorded: Callable, metrics: Callable, tmp_path: Path
 ) -> None:
@@ -115,6 +116,7 @@ def test_evaluation_by_steps_gives_an_epoch_its_last(
     assert metrics("eval_loss") == [by_step[step] for step in (0, 3, 9, 15)]
 
 
+@pytest.mark.slow
 def test_steps_are_those_of_the_optimizer_and_old_metrics_are_not_repeated(
     recorder: Callable, fit: Callable, recorded: Callable, metrics: Callable
 ) -> None:
@@ -125,6 +127,7 @@ def test_steps_are_those_of_the_optimizer_and_old_metrics_are_not_repeated(
     assert [math.isnan(value) for value in metrics("loss")] == [True, True, False, True]
 
 
+@pytest.mark.slow
 def test_an_epoch_that_was_logged_before_its_end_is_recorded(
     recorder: Callable, fit: Callable, recorded: Callable, metrics: Callable
 ) -> None:
@@ -149,6 +152,7 @@ def test_an_epoch_that_training_ends_in_the_middle_of_is_recorded(
     assert recorded(copies) == [(0, 0), (1, 5), (2, 7)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["epoch", "steps"])
 def test_the_last_snapshot_is_of_the_last_epoch_and_not_of_the_best_model(
     strategy: str, net: nn.Module, recorder: Callable, fit: Callable, recorded: Callable, tmp_path: Path
@@ -163,6 +167,7 @@ def test_the_last_snapshot_is_of_the_last_epoch_and_not_of_the_best_model(
     assert "train_loss" not in fm.open_run(tmp_path / "run.zarr").metrics  # of the training as a whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("every", "ahead", "epochs"),
     [(1, False, [0, 1, 2, 3, 4, 5]), (3, False, [0, 2, 3, 4, 5]), (3, True, [0, 3, 4, 5])],
@@ -191,6 +196,7 @@ def test_a_resumed_training_records_what_is_missing(
     assert recorded({**after, **before}) == [(epoch, 5 * epoch) for epoch in epochs]
 
 
+@pytest.mark.slow
 def test_one_resumed_inside_an_epoch_is_not_taken_for_its_beginning(
     net: nn.Module, data: list, recorder: Callable, fit: Callable, recorded: Callable, tmp_path: Path
 ) -> None:
@@ -201,6 +207,7 @@ def test_one_resumed_inside_an_epoch_is_not_taken_for_its_beginning(
     assert recorded(copies) == [(2, 10), (3, 15)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [RuntimeError("mine"), KeyboardInterrupt("mine")], ids=["error", "ctrl-c"])
 def test_training_that_fails_or_is_interrupted_keeps_what_was_recorded(
     error: BaseException, recorder: Callable, fit: Callable, recorded: Callable, left_behind: Callable
@@ -223,6 +230,7 @@ def test_the_run_is_whole_when_training_ends_and_not_only_after_the_block(
             pass
 
 
+@pytest.mark.slow
 def test_training_outside_the_block_is_refused(net: nn.Module, data: list, recorder: Callable, tmp_path: Path) -> None:
     snapshots = SnapshotCallback(recorder())
     trainer = trainer_of(net, data, tmp_path, callbacks=[snapshots])

@@ -139,6 +139,7 @@ near_ties = hnp.arrays(
 anything = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
+@pytest.mark.slow
 @anything
 @given(words=bits | near_ties)
 @example(words=np.array([[0x00000001, 0x80000000, 0x7F800000, 0xFF800000, 0x7FC00000, 0x7F800001]], np.uint32))

@@ -105,6 +105,7 @@ def test_channels_last_crops_and_averages(size):
     check(output, Reduction("float16", (7, 0, 39), ((1, 6), (2, 7)), size), clips=True)
 
 
+@pytest.mark.slow
 def test_positions_beyond_32_bits_are_numbered_in_64(monkeypatch):
     monkeypatch.setattr(_triton, "_MOST_POSITIONS", 0)
     output = torch.randn((2, 5, 6, 7), generator=torch.Generator().manual_seed(3))

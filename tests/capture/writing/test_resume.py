@@ -19,6 +19,7 @@ class TestResuming:
             for epoch in epochs:
                 recorder.snapshot(epoch=epoch)
 
+    @pytest.mark.slow
     def test_in_two_parts_is_the_same_as_in_one(self, net: nn.Module, data: list, tmp_path: Path) -> None:
         self.record(net, tmp_path / "whole", data, range(4))
         self.record(net, tmp_path / "parts", data, range(2))
@@ -62,6 +63,7 @@ class TestResuming:
             self.record(net, tmp_path / "run.zarr", probe, range(1, 2), **change)
         assert files(tmp_path / "run.zarr") == before
 
+    @pytest.mark.slow
     def test_an_existing_run_is_not_overwritten_by_chance(self, net: nn.Module, data: list, tmp_path: Path) -> None:
         self.record(net, tmp_path / "run.zarr", data, range(1))
         with pytest.raises(FileExistsError, match='mode="a"'):

@@ -48,6 +48,7 @@ def record(model: nn.Module, path: Path, data: list, *, mode: str = "x") -> fm.R
     return fm.Recorder(model, path, probe=data, batch_size=4, mode=mode)
 
 
+@pytest.mark.slow
 def test_the_error_arrives_at_the_next_call(net: nn.Module, data: list, tmp_path: Path, full: Callable) -> None:
     path = tmp_path / "run.zarr"
     disk = full("write")
@@ -77,6 +78,7 @@ def test_the_error_arrives_at_the_next_call(net: nn.Module, data: list, tmp_path
     check(path, [0, 1, 2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["write", "add_static", "commit", "_flush_snapshot", "replace_root"])
 @pytest.mark.parametrize("calls", [0, 1])
 def test_the_error_arrives_on_exit(

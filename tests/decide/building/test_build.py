@@ -129,6 +129,7 @@ def check_it_lives(built: nn.Module, images: torch.Tensor, outputs: torch.Tensor
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.slow
 def test_a_network_that_is_built_smaller_is_smaller(residual, odd, probe: TensorDataset) -> None:
     """What is saved is what was promised, but for the bias that a fold may add."""
     images = probe.tensors[0]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from fmcluster.plot.drawing import class_title, list_classes
 
 
+@pytest.mark.slow
 @given(st.text(max_size=400) | st.text(st.characters(categories=["Cc", "Cf", "Zl", "Zp", "Cs"]), max_size=60))
 def test_any_name_is_one_line_of_forty_characters_that_runs_on_as_it_is_written(name: str) -> None:
     shown = class_title(name)
