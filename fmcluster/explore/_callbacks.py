@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from dash import Dash, Input, Output, State, ctx, html, no_update
+from dash import ALL, Dash, Input, Output, State, ctx, html, no_update
 
 from ..plot.drawing import cluster_name, snapshot_titles
 from ..report.charts import flow_chart, similarity_charts
-from ..report.content import LayerContent, faithfulness_line
+from ..report.content import LayerContent, advice_lines, faithfulness_line
 from ._figures import (
     class_of_rows,
     embedding_figure,
@@ -14,13 +14,17 @@ from ._figures import (
     heat_map,
     input_image,
     row_image,
+    row_pictures,
     row_strip,
     sample_names,
 )
 from ._page import about, explained
-from ._questions import ContentOf, Question, SimilarityOf, TopImagesOf, layer_of
+from ._points import connect_points
+from ._questions import ContentOf, OverviewOf, Question, ReportOf, TopImagesOf, layer_of
 from ._worker import Worker
 
+STORES = ("ready", "overview", "top-images", "report")
+MOST_PICTURES = 300  # more would hide each other
 ASKED = ("layer", "quantity", "view", "scaling", "clusterer", "n_clusters", "fit", "n_rows", "random_state")
 
 
@@ -45,31 +49,27 @@ def connect(app: Dash, worker: Worker) -> None:
 
     @app.callback(
         Output("status", "children"),
-        Output("ready", "data"),
-        Output("similarity", "data"),
-        Output("top-images", "data"),
+        *(Output(name, "data") for name in STORES),
         Output("panels", "className"),
         Output("n_clusters", "disabled"),
         Input("tick", "n_intervals"),
-        State("ready", "data"),
-        State("similarity", "data"),
-        State("top-images", "data"),
+        *(State(name, "data") for name in STORES),
         *controls,
     )
-    def follow(_tick: int, ready: Any, similarity: Any, top_found: Any, *values: Any) -> tuple[Any, ...]:
+    def follow(_tick: int, *stored_and_values: Any) -> tuple[Any, ...]:
+        stored, values = stored_and_values[: len(STORES)], stored_and_values[len(STORES) :]
         try:
             question = question_of(values)
         except ValueError as error:
-            return str(error), no_update, no_update, no_update, "stale", no_update
+            return str(error), *(no_update for _ in STORES), "stale", no_update
         worker.ask(question)
-        questions: list[Question] = [question, SimilarityOf(), TopImagesOf(question.layer, question.quantity)]
+        top_images = TopImagesOf(question.layer, question.quantity)
+        questions: list[Question] = [question, OverviewOf(), top_images, ReportOf()]  # in the order of STORES
         refused = next(filter(None, [worker.refusal(each) for each in questions]), "")
         doing = worker.doing()
         # A number of snapshots and a question have one answer: when they change, everything is drawn again.
         new = [_name(worker, each) for each in questions]
-        changed = [
-            no_update if now == old else now for now, old in zip(new, (ready, similarity, top_found), strict=True)
-        ]
+        changed = [no_update if now == old else now for now, old in zip(new, stored, strict=True)]
         said = [html.Span(className="spinner"), f"{doing} …"] if doing and not refused else refused
         # what is on the page is of earlier settings as long as these have no answer
         look = "" if new[0] is not None else "stale"
@@ -104,21 +104,6 @@ def connect(app: Dash, worker: Worker) -> None:
         return options, int(content.change.argmax()), _legend(content), explained(faithful), flow, None, stamp
 
     @app.callback(
-        Output("members", "data", allow_duplicate=True),
-        Input("flow", "clickData"),
-        Input({"cluster": "all"}, "n_clicks", allow_optional=True),
-        *states,
-        prevent_initial_call=True,
-    )
-    def choose_band(clicked: Any, _clear: Any, *values: Any) -> Any:
-        content = content_now(values)
-        if content is None or ctx.triggered_id != "flow" or not clicked or "source" not in clicked["points"][0]:
-            return None
-        source, target, here, there = flow_chart(content)["moves"][clicked["points"][0]["pointNumber"]]
-        labels = content.labels
-        return [row for row in range(content.n_rows) if labels[source, row] == here and labels[target, row] == there]
-
-    @app.callback(
         Output("embedding", "figure"),
         Output("when", "children"),
         Output("stamp-embedding", "children"),
@@ -127,18 +112,35 @@ def connect(app: Dash, worker: Worker) -> None:
         Input("row", "value"),
         Input("members", "data"),
         Input("color", "value"),
+        Input("mark", "value"),
+        Input("sample", "value"),
         *states,
         prevent_initial_call=True,
     )
     def draw_embedding(
-        _ready: Any, snapshot: int, row: int | None, members: list[int] | None, color: str, *values: Any
+        _ready: Any,
+        snapshot: int,
+        row: int | None,
+        members: list[int] | None,
+        color: str,
+        mark: str,
+        sample: int | None,
+        *values: Any,
     ) -> tuple[Any, ...]:
         content = content_now(values)
         if content is None:
             return no_update, snapshot_titles(worker.shown)[snapshot], no_update
+        if ctx.triggered_id == "sample" and mark == "dots":
+            return no_update, no_update, no_update
         row = row if row is not None and row < content.n_rows else None
-        figure = embedding_figure(content, snapshot=snapshot, row=row, members=members, color=color)
         stamp = f"{question_of(values).in_words()}; {content.titles[snapshot]}; colored by {color}"
+        pictures = None
+        if mark == "pictures" and content.n_rows <= MOST_PICTURES:
+            every = list(range(content.n_rows))
+            pictures = row_pictures(content, worker.run, rows=every, snapshot=snapshot, sample=sample, side=40)
+        elif mark == "pictures":
+            stamp += f"; dots, as there are more than {MOST_PICTURES} points"
+        figure = embedding_figure(content, snapshot=snapshot, row=row, members=members, color=color, pictures=pictures)
         if color == "class" and class_of_rows(content) is None:
             stamp += " of images, which a point of this view is not: the colors are those of clusters"
         return figure, content.titles[snapshot], stamp
@@ -147,13 +149,16 @@ def connect(app: Dash, worker: Worker) -> None:
         Output("row", "value", allow_duplicate=True),
         Input("embedding", "clickData"),
         Input("grid", "clickData"),
+        Input({"row": ALL, "of": ALL}, "n_clicks"),
         *states,
         prevent_initial_call=True,
     )
-    def choose_row(on_embedding: Any, on_grid: Any, *values: Any) -> Any:
+    def choose_row(on_embedding: Any, on_grid: Any, _on_tiles: Any, *values: Any) -> Any:
         content = content_now(values)
-        if content is None:
+        if content is None or not ctx.triggered[0]["value"]:
             return no_update
+        if isinstance(ctx.triggered_id, dict):
+            return ctx.triggered_id["row"]
         if ctx.triggered_id == "embedding":
             point = on_embedding["points"][0]
             return point["pointNumber"] if point["curveNumber"] == 0 else no_update
@@ -204,29 +209,58 @@ def connect(app: Dash, worker: Worker) -> None:
         stamp = f"{quantity} of {name} on sample {sample}; {snapshot_titles(worker.shown)[snapshot]}"
         return grid_figure(layer, snapshot=number, sample=sample, chosen=chosen), shown, stamp
 
-    _connect_similarity(app, worker)
+    _connect_overview(app, worker)
+    connect_points(app, worker, content_now, states)
     _connect_top_images(app, worker, content_now, states)
     _connect_time(app, worker)
 
 
-def _connect_similarity(app: Dash, worker: Worker) -> None:
+def _connect_overview(app: Dash, worker: Worker) -> None:
     @app.callback(Output("compare", "disabled"), Input("compare", "n_clicks"), prevent_initial_call=True)
     def compare(_clicks: int) -> bool:
-        worker.ask(SimilarityOf())
+        worker.ask(OverviewOf())
         return True
+
+    @app.callback(Output("findings", "children"), Input("overview", "data"), prevent_initial_call=True)
+    def show_findings(_found: Any) -> Any:
+        overview = worker.answer(OverviewOf())
+        if overview is None:
+            return no_update
+        if overview.findings is None:
+            return html.P(f"The layers were not compared: {overview.refused}")
+        lines = advice_lines(overview.findings)
+        if not lines:
+            return html.P("No channel is dead, noise or what another is, and every layer changed.")
+        return html.Ul([html.Li([html.Strong(each.action), f" {each.text}."]) for each in lines], className="advice")
+
+    @app.callback(
+        Output("write", "disabled"),
+        Output("written", "children"),
+        Input("write", "n_clicks"),
+        Input("report", "data"),
+        prevent_initial_call=True,
+    )
+    def write(clicks: int | None, _written: Any) -> tuple[bool, Any]:
+        if ctx.triggered_id == "write" and clicks:
+            worker.ask(ReportOf())
+        page = worker.answer(ReportOf())
+        if page is None:
+            return ctx.triggered_id == "write", no_update
+        return False, html.A(f"Open the report ({len(page) / 1e6:.1f} MB)", href="/report.html", target="_blank")
 
     @app.callback(
         Output("layers", "figure"),
         Output("snapshots", "figure"),
         Output("heat", "hidden"),
         Output("stamp-similarity", "children"),
-        Input("similarity", "data"),
+        Input("overview", "data"),
         Input("snapshot", "value"),
         Input("layer", "value"),
         prevent_initial_call=True,
     )
     def show_similarity(_found: Any, snapshot: int, layer: str) -> tuple[Any, ...]:
-        found = worker.answer(SimilarityOf())
+        overview = worker.answer(OverviewOf())
+        found = None if overview is None else overview.similarity
         if found is None:
             return no_update, no_update, True, ""
         charts = similarity_charts(found, titles=snapshot_titles(worker.shown))
@@ -321,8 +355,13 @@ def _name(worker: Worker, question: Question) -> str | None:
 def _legend(content: LayerContent) -> list[Any]:
     sizes = content.history.sizes.iloc[-1]
     shown = [
-        html.Span([html.I(style={"background": content.palette[label]}), f"{cluster_name(label)} ({sizes[label]})"])
+        html.Button(
+            [html.I(style={"background": content.palette[label]}), f"{cluster_name(label)} ({sizes[label]})"],
+            id={"cluster": label},
+            type="button",
+        )
         for label in sorted(int(label) for label in content.history.sizes.columns)
+        if sizes[label]
     ]
     return [*shown, html.Button("All points", id={"cluster": "all"}, type="button")]
 

@@ -15,14 +15,24 @@ from ..report.content import LayerContent
 from ..store import Layer, Run
 
 TILE, GAP = 40, 2
+PICTURES_ACROSS = 18  # how many pictures in the place of points stand side by side across the embedding
 Json = dict[str, Any]
 Pixels = npt.NDArray[np.uint8]
 
 
 def embedding_figure(
-    content: LayerContent, *, snapshot: int, row: int | None, members: list[int] | None, color: str = "cluster"
+    content: LayerContent,
+    *,
+    snapshot: int,
+    row: int | None,
+    members: list[int] | None,
+    color: str = "cluster",
+    pictures: list[str | None] | None = None,
 ) -> Json:
-    """Return the embedding at one snapshot: the same axes at all, members strong, and the path of one row."""
+    """Return the embedding at one snapshot: the same axes at all, members strong, and the path of one row.
+
+    Where there are pictures, one of each row, they stand in the places of the points.
+    """
     chart = embedding_chart(content)
     frame = chart["frames"][snapshot]
     points, path = chart["figure"]["data"]
@@ -60,7 +70,29 @@ def embedding_figure(
     # equal scales are kept by the size of the axes: where their ranges may give way, each answer of the page to a
     # changed range begins another move, for ever
     layout |= {axis: layout[axis] | {"constrain": "domain"} for axis in ("xaxis", "yaxis")}
-    layout |= {"transition": {"duration": 400, "easing": "cubic-in-out"}}
+    layout |= {"transition": {"duration": 400, "easing": "cubic-in-out"}, "dragmode": "lasso", "selections": []}
+    points |= {"hoverinfo": "none", "hovertemplate": None, "unselected": {"marker": {"opacity": 0.12}}}
+    if pictures is not None:
+        low, high = layout["xaxis"]["range"]
+        side = (high - low) / PICTURES_ACROSS
+        layout["images"] = [
+            {
+                "source": picture,
+                "xref": "x",
+                "yref": "y",
+                "x": frame["x"][index],
+                "y": frame["y"][index],
+                "sizex": side,
+                "sizey": side,
+                "xanchor": "center",
+                "yanchor": "middle",
+                "opacity": 1 if index in chosen else 0.2,
+                "layer": "below",
+            }
+            for index, picture in enumerate(pictures)
+            if picture is not None
+        ]
+        points["marker"] |= {"opacity": [0 if picture else 0.9 for picture in pictures]}
     return {"data": [points, path, here], "layout": layout}
 
 
@@ -135,6 +167,11 @@ def grid_figure(layer: Layer, *, snapshot: int, sample: int, chosen: int | None)
     return {"data": [points], "layout": layout}
 
 
+def snapshots_of(content: LayerContent) -> list[int]:
+    """Return the numbers of the snapshots that were analyzed: those at which all layers are finite."""
+    return [int(number) for number in content.scores.rows["snapshot"].unique()]
+
+
 def row_strip(content: LayerContent, *, row: int, sample: int | None) -> list[str]:
     """Return what one row looks like at each snapshot: a channel's feature map on an image, or a feature map itself.
 
@@ -149,14 +186,36 @@ def row_strip(content: LayerContent, *, row: int, sample: int | None) -> list[st
             as_tiles(
                 layer.read(snapshot=int(number), samples=shown, channels=[int(about["channel"])]), axes=layer.dimensions
             )[0]
-            for number in layer.snapshots["snapshot"]
+            for number in snapshots_of(content)
         ]
     )
     scale = scale_of(tiles, signed=_is_signed(layer))
     return [as_uri(colored(tile, scale, side=64)) for tile in tiles]
 
 
-def row_image(content: LayerContent, run: Run, *, row: int) -> str | None:
+def row_pictures(
+    content: LayerContent, run: Run, *, rows: list[int], snapshot: int, sample: int | None, side: int = 56
+) -> list[str | None]:
+    """Return what rows look like at a snapshot: channels' feature maps on one scale, feature maps, or images.
+
+    None for a row without a picture: a channel where no image is chosen, an image that is not stored.
+    """
+    about, identity, layer = content.scores.rows, content.scores.identity, content.layer
+    number = snapshots_of(content)[snapshot]
+    if identity == ["channel"]:
+        if sample is None or not rows:
+            return [None] * len(rows)
+        channels = [int(about["channel"].iloc[row]) for row in rows]
+        tiles = as_tiles(layer.read(snapshot=number, samples=sample, channels=channels), axes=layer.dimensions)
+        scale = scale_of(tiles, signed=_is_signed(layer))
+        return [as_uri(colored(tile, scale, side=side)) for tile in tiles]
+    if "channel" in identity:
+        strips = [row_strip(content, row=row, sample=None) for row in rows]
+        return [strip[snapshot] if strip else None for strip in strips]
+    return [row_image(content, run, row=row, side=side) for row in rows]
+
+
+def row_image(content: LayerContent, run: Run, *, row: int, side: int = 160) -> str | None:
     """Return the image a row is of, as a picture with a ring where in it the row is."""
     identity, about = content.scores.identity, content.scores.rows.iloc[row]
     if "sample" not in identity:
@@ -165,7 +224,7 @@ def row_image(content: LayerContent, run: Run, *, row: int) -> str | None:
     if {"y", "x"} <= set(identity):
         down, along = relative_centers(content.layer)
         at = (float(down[int(about["y"])]), float(along[int(about["x"])]))
-    return input_image(run, int(about["sample"]), at=at)
+    return input_image(run, int(about["sample"]), at=at, side=side)
 
 
 def input_image(run: Run, sample: int, *, at: tuple[float, float] | None = None, side: int = 160) -> str | None:

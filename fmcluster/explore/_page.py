@@ -28,16 +28,18 @@ def page(run: Run, shown: pd.DataFrame) -> html.Div:
                 children=[
                     _embedding(len(shown)),
                     _row(),
+                    _chosen(),
                     _flow(len(shown)),
                     _grid(),
-                    _similarity(),
+                    _overview(),
                     _metrics(run),
                 ],
             ),
             dcc.Store(id="ready"),
             dcc.Store(id="members"),
-            dcc.Store(id="similarity"),
+            dcc.Store(id="overview"),
             dcc.Store(id="top-images"),
+            dcc.Store(id="report"),
             dcc.Interval(id="tick", interval=TICK),
             dcc.Interval(id="look", interval=LOOK),
             dcc.Interval(id="beat", interval=1100, disabled=True),
@@ -65,6 +67,7 @@ def _controls(run: Run) -> html.Div:
             _number("n_rows", "points, at most", 1000, least=4),
             _number("random_state", "seed", 0, least=0),
             _choice("color", "color by", ["cluster", "drift", "class"], "cluster"),
+            _choice("mark", "drawn as", ["dots", "pictures"], "dots"),
             _choice("sample", "image", samples, samples[0]["value"] if samples else None),
         ],
         className="choices",
@@ -102,7 +105,8 @@ def _embedding(n_snapshots: int) -> html.Section:
             ],
             className="player",
         ),
-        _graph("embedding", 470),
+        _graph("embedding", 470, clear_on_unhover=True),
+        dcc.Tooltip(id="tip", direction="top"),
         _stamp("embedding"),
         html.Div(id="legend", className="legend"),
         html.P(id="faithful", className="note"),
@@ -114,9 +118,26 @@ def _row() -> html.Section:
         "One point, closely",
         dcc.Dropdown(id="row", clearable=False, placeholder="which", labels={"search": "Search"}),
         html.Div(id="closely"),
+        html.Div(id="neighbors"),
         html.Button("Find its top images", id="find", type="button"),
         html.Div(id="found"),
         note="Click a point of the embedding, or a channel in the grid, or choose one here.",
+    )
+
+
+def _chosen() -> html.Section:
+    return _panel(
+        "Several points, together",
+        html.Label(
+            [
+                html.Span("search their names"),
+                dcc.Input(id="search", type="search", debounce=True, placeholder="a number, a class", value=""),
+            ],
+            className="search",
+        ),
+        html.Div(id="chosen"),
+        note="Draw a line around points of the embedding, click a cluster under it or a band of the flow, or search.",
+        wide=True,
     )
 
 
@@ -141,14 +162,22 @@ def _flow(n_snapshots: int) -> html.Section:
     )
 
 
-def _similarity() -> html.Section:
+def _overview() -> html.Section:
     return _panel(
-        "Similarity of the layers",
-        html.Button("Compare all layers", id="compare", type="button"),
+        "All layers",
+        html.Div(
+            [
+                html.Button("Judge and compare all layers", id="compare", type="button"),
+                html.Button("Write the report", id="write", type="button"),
+                html.Span(id="written"),
+            ],
+            className="buttons",
+        ),
+        html.Div(id="findings"),
         html.Div([_graph("layers", 400), _graph("snapshots", 400)], id="heat", className="beside", hidden=True),
         _stamp("similarity"),
-        note="Debiased CKA: layer against layer at the snapshot of the slider, and the chosen layer against itself. "
-        "It reads the whole run once.",
+        note="What the measurements say, and debiased CKA: layer against layer at the snapshot of the slider, and the "
+        "chosen layer against itself. It reads the whole run once.",
         wide=True,
     )
 
@@ -179,13 +208,12 @@ def explained(text: str) -> list[Any]:
     return parts
 
 
-def _graph(name: str, height: int, figure: dict[str, Any] | None = None) -> dcc.Graph:
+def _graph(name: str, height: int, figure: dict[str, Any] | None = None, **more: Any) -> dcc.Graph:
     bare = layout_of(margin={"l": 0, "r": 0, "t": 0, "b": 0})
     empty = {"data": [], "layout": bare | {"xaxis": {"visible": False}, "yaxis": {"visible": False}}}
     config: Any = {"displayModeBar": False, "responsive": True}
-    return dcc.Graph(
-        id=name, figure=figure or empty, config=config, className="chart", responsive=True, style={"height": height}
-    )
+    look: Any = {"className": "chart", "responsive": True, "style": {"height": height}}
+    return dcc.Graph(id=name, figure=figure or empty, config=config, **look, **more)
 
 
 def _choice(name: str, label: str, options: Any, value: Any) -> html.Label:

@@ -2,13 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from sklearn.cluster import HDBSCAN, AgglomerativeClustering, KMeans
 from sklearn.mixture import GaussianMixture
 
-from ..analysis import ResultCache, Similarity, TopImages, analyze, cluster, similarity, top_images, track
-from ..report.content import LayerContent
+from ..analysis import ResultCache, TopImages, analyze, cluster, top_images, track
+from ..report import write_report
+from ..report.content import LayerContent, Overview, Settings, make_overview
 from ..store import Layer, Run
 from ..vectors import Scaling
 
@@ -115,13 +118,13 @@ class ContentOf:
 
 
 @dataclass(frozen=True)
-class SimilarityOf:
-    """Similarity of all layers, at all snapshots."""
+class OverviewOf:
+    """What is found of all layers, and how similar they are, at all snapshots."""
 
-    def answer(self, run: Run, announce: Announce) -> Similarity:
-        """Compute it: reads all of the run."""
-        announce(f"comparing {len(run.layers)} layers at {len(run)} snapshots")
-        return similarity(run, max_bytes=MAX_BYTES)
+    def answer(self, run: Run, announce: Announce) -> Overview:
+        """Compute it as a report does, which reads all of the run, or take what is saved beside the run."""
+        settings = Settings(view="channel", n_clusters=8, reducer=None, random_state=0, max_bytes=MAX_BYTES)
+        return make_overview(run, settings, announce=announce, cache=ResultCache.beside(run))
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,23 @@ class TopImagesOf:
         return top_images(layer, k=5, snapshots=sorted({every[0], every[-1]}), max_bytes=MAX_BYTES)
 
 
-Question = ContentOf | SimilarityOf | TopImagesOf
+@dataclass(frozen=True)
+class ReportOf:
+    """The report of the run, as `fmcluster report` writes it."""
+
+    def answer(self, run: Run, announce: Announce) -> bytes:
+        """Write it, and return the page."""
+        with TemporaryDirectory() as folder:
+            written = write_report(
+                run,
+                Path(folder) / "report.html",
+                max_bytes=MAX_BYTES,
+                progress=lambda what, done, total: announce(f"the report, {done} of {total}: {what}"),
+            )
+            return written.read_bytes()
+
+
+Question = ContentOf | OverviewOf | TopImagesOf | ReportOf
 
 
 def layer_of(run: Run, name: str, *, quantity: str) -> Layer:

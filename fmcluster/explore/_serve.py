@@ -10,13 +10,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from dash import Dash
-from flask import Flask, abort, request
+from flask import Flask, Response, abort, request
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from ..report.content import term_source
 from ..store import Run, open_run
 from ._callbacks import connect
 from ._page import page
+from ._questions import ReportOf
 from ._worker import Worker
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")  # names of this machine that lead nowhere else
@@ -63,6 +64,16 @@ def build_app(run: Run) -> Dash:
     worker = Worker(run)
     app.layout = lambda: page(worker.run, worker.shown)
     connect(app, worker)
+
+    def report() -> Response:
+        page = worker.answer(ReportOf())
+        if page is None:
+            return Response(
+                "This report is not written yet; the explorer has a button for it.", 404, mimetype="text/plain"
+            )
+        return Response(page, mimetype="text/html")
+
+    app.server.add_url_rule("/report.html", view_func=report)
     return app
 
 

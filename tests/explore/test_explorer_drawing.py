@@ -2,16 +2,26 @@
 
 import base64
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from fmcluster.explore._figures import embedding_figure, grid_figure, input_image, row_image, row_strip, sample_names
+from fmcluster.explore._figures import (
+    embedding_figure,
+    grid_figure,
+    input_image,
+    row_image,
+    row_pictures,
+    row_strip,
+    sample_names,
+)
 from fmcluster.explore._questions import ContentOf
 from fmcluster.plot.drawing._tiles import scale_of
 from fmcluster.report.content._layer_content import LayerContent
 from fmcluster.store import Run
+from tests.report.test_diverged import record as record_diverging
 
 
 @pytest.fixture
@@ -94,3 +104,41 @@ def test_images_are_named_by_index_and_class(run: Run) -> None:
     options = sample_names(run)
     assert [option["value"] for option in options] == list(range(12))
     assert options[1]["label"] == "1 (bees)"
+
+
+def test_what_diverged_is_not_shown_in_the_place_of_a_later_snapshot(tmp_path: Path) -> None:
+    diverging = record_diverging(tmp_path / "run.zarr", broken=(1,))
+    content = ContentOf("2", n_clusters=2).answer(diverging, print)
+    found = row_strip(content, row=1, sample=3)
+    assert len(found) == len(content.titles) == 3
+    maps = np.stack([diverging["2"].read(snapshot=k, samples=3, channels=[1])[0, 0] for k in (0, 2, 3)])
+    scale = scale_of(maps.astype(np.float32), signed=True)
+    for picture, tile in zip(map(pixels, found), maps.astype(np.float32), strict=True):
+        middle = np.round(255 * np.asarray(scale.colors(scale.norm(tile[0, 0])))[:3])
+        np.testing.assert_allclose(picture[1, 1], middle, atol=1)
+    assert row_pictures(content, diverging, rows=[1], snapshot=1, sample=3) != [None]
+
+
+def test_pictures_in_the_place_of_points_are_the_maps_at_that_snapshot(run: Run, content: LayerContent) -> None:
+    pictures = row_pictures(content, run, rows=list(range(12)), snapshot=1, sample=5, side=35)
+    maps = run["2"].read(snapshot=1, samples=5)[0].astype(np.float32)
+    scale = scale_of(maps, signed=True)
+    for picture, tile in zip(pictures, maps, strict=True):
+        expected = np.round(255 * np.asarray(scale.colors(scale.norm(tile)))[..., :3])
+        np.testing.assert_allclose(pixels(picture)[2::5, 2::5], expected, atol=1)
+    assert row_pictures(content, run, rows=[0, 1], snapshot=1, sample=None) == [None, None]
+    figure = embedding_figure(content, snapshot=1, row=None, members=[2], pictures=[None, *pictures[1:]])
+    points, images = figure["data"][0], figure["layout"]["images"]
+    assert points["marker"]["opacity"] == [0.9] + [0] * 11
+    assert [image["source"] for image in images] == pictures[1:]
+    assert [(image["x"], image["y"]) for image in images] == list(zip(points["x"][1:], points["y"][1:], strict=True))
+    assert [image["opacity"] for image in images] == [0.2, 1] + [0.2] * 9
+
+
+@pytest.mark.parametrize("view", ["sample", "feature_map", "position"])
+def test_rows_of_images_have_their_picture(run: Run, view: str) -> None:
+    content = ContentOf("2", view=view, n_rows=30, n_clusters=2).answer(run, print)
+    found = row_pictures(content, run, rows=[3, 7], snapshot=2, sample=None)
+    for row, picture in zip((3, 7), found, strict=True):
+        own = row_strip(content, row=row, sample=None)[2] if view == "feature_map" else None
+        assert picture == (own or row_image(content, run, row=row, side=56))

@@ -132,9 +132,77 @@ def test_the_whole_way_through_the_page(browser: Any, address: str, run: Run) ->
     page.click("#compare")
     page.wait_for_selector("#layers .heatmaplayer image", state="attached", timeout=LONG)
     assert page.evaluate("() => document.querySelector('#layers .js-plotly-plot').data[0].z.length") == 2
+    page.wait_for_selector("#findings li, #findings p")
 
     assert opened.complaints == []
     assert {url.split("/")[2] for url in opened.asked if url.startswith("http")} == {address.split("/")[2]}
+    page.context.close()
+
+
+def test_points_are_searched_for_drawn_around_and_pointed_at(browser: Any, address: str) -> None:
+    opened = Opened(browser, address, width=1280)
+    page = opened.page
+    at_rest(page, opened.points)
+
+    # by name
+    page.fill("#search", "7")
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => document.querySelector('#chosen h3')?.textContent === '1 of 12 points'")
+    assert page.locator("#chosen .tiles button").all_inner_texts() == ["channel 7"]
+
+    # with a line around two of them
+    places = at_rest(page, opened.points)
+    first = int(np.argsort(np.abs(places - places.mean(axis=0)).sum(axis=1))[-1])
+    x, y = places[first]
+    page.mouse.move(x - 14, y - 14)
+    page.mouse.down()
+    for right, down in ((14, -14), (14, 14), (-14, 14), (-14, -14)):
+        page.mouse.move(x + right, y + down, steps=4)
+    page.mouse.up()
+    inside = [row for row, place in enumerate(places) if np.abs(place - (x, y)).max() < 14]
+    page.wait_for_function(
+        "names => [...document.querySelectorAll('#chosen .tiles span')].map(s => s.textContent).join() === names",
+        arg=",".join(f"channel {row}" for row in inside),
+    )
+
+    # a click on one of the pictures looks at it closely, with its neighbors then and now
+    page.locator("#chosen .tiles button").first.click()
+    page.wait_for_function(f"() => document.querySelector('#closely h3').textContent === 'channel {inside[0]}'")
+    page.wait_for_function("() => document.querySelector('#neighbors').textContent.includes('by chance it would be')")
+    assert page.locator("#neighbors .tiles button img").count() == 2 * 8
+
+    # a cluster, and all of them again
+    page.locator("#legend button").first.click()
+    page.wait_for_function("() => / of 12 points/.test(document.querySelector('#chosen h3').textContent)")
+    page.locator("#legend button").last.click()
+    page.wait_for_function("() => document.querySelector('#chosen').children.length === 0")
+
+    # pointing at one shows it
+    places = at_rest(page, opened.points)
+    page.mouse.move(*(places[first] + 1))
+    page.mouse.move(*places[first])
+    page.wait_for_function(f"() => document.querySelector('#tip')?.textContent.startsWith('channel {first}cluster')")
+    assert page.locator("#tip img").count() == 1
+
+    # pictures in the place of dots
+    opened.choose("mark", "pictures")
+    page.wait_for_function(
+        "() => document.querySelectorAll('#embedding .imagelayer image').length === 12", timeout=LONG
+    )
+    assert opened.complaints == []
+    page.context.close()
+
+
+def test_the_report_is_written_and_opened(browser: Any, address: str) -> None:
+    opened = Opened(browser, address, width=1280)
+    page = opened.page
+    assert page.request.get(f"{address}report.html").status == 404
+    page.click("#write")
+    page.wait_for_selector("#written a", timeout=LONG)
+    assert opened.complaints == []
+    page.goto(f"{address}report.html")
+    page.wait_for_selector("html[data-drawn]", state="attached", timeout=LONG)
+    assert opened.complaints == []
     page.context.close()
 
 

@@ -11,7 +11,7 @@ from sklearn.cluster import AgglomerativeClustering
 
 import fmcluster as fm
 from fmcluster.explore._page import about
-from fmcluster.explore._questions import CLUSTERERS, ContentOf, SimilarityOf, TopImagesOf
+from fmcluster.explore._questions import CLUSTERERS, ContentOf, OverviewOf, TopImagesOf
 from fmcluster.explore._worker import Worker
 from fmcluster.store import Run
 from tests.explore.explored_run import record
@@ -56,9 +56,9 @@ def test_what_cannot_be_answered_is_told_and_the_next_question_is_answered(run: 
     worker.ask(wrong)
     assert worker.wait(wrong, seconds=LONG) is None
     assert worker.refusal(wrong).startswith("ValueError: received the clusterer 'nonsense'; expected one of KMeans")
-    worker.ask(SimilarityOf())
-    assert worker.wait(SimilarityOf(), seconds=LONG) is not None
-    assert worker.refusal(SimilarityOf()) == ""
+    worker.ask(OverviewOf())
+    assert worker.wait(OverviewOf(), seconds=LONG) is not None
+    assert worker.refusal(OverviewOf()) == ""
 
 
 @dataclass(frozen=True)
