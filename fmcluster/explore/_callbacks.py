@@ -210,7 +210,7 @@ def connect(app: Dash, worker: Worker) -> None:
         return grid_figure(layer, snapshot=number, sample=sample, chosen=chosen), shown, stamp
 
     _connect_overview(app, worker)
-    connect_points(app, worker, content_now, states)
+    connect_points(app, worker, content_now=content_now, states=states)
     _connect_top_images(app, worker, content_now, states)
     _connect_time(app, worker)
 

@@ -22,7 +22,11 @@ def page(run: Run, shown: pd.DataFrame) -> html.Div:
     return html.Div(
         [
             html.Header([html.H1(run.name), html.P(id="about")]),
-            html.Div([_controls(run), html.P(id="status", role="status")], className="controls"),
+            html.Section(
+                [_controls(run), html.P(id="status", role="status")],
+                className="controls",
+                **{"aria-label": "Settings"},  # type: ignore[arg-type]
+            ),
             html.Main(
                 id="panels",
                 children=[
@@ -116,7 +120,13 @@ def _embedding(n_snapshots: int) -> html.Section:
 def _row() -> html.Section:
     return _panel(
         "One point, closely",
-        dcc.Dropdown(id="row", clearable=False, placeholder="which", labels={"search": "Search"}),
+        html.Label(
+            [
+                html.Span("which point"),
+                dcc.Dropdown(id="row", clearable=False, placeholder="which", labels={"search": "Search"}),
+            ],
+            className="named",
+        ),
         html.Div(id="closely"),
         html.Div(id="neighbors"),
         html.Button("Find its top images", id="find", type="button"),
@@ -133,7 +143,7 @@ def _chosen() -> html.Section:
                 html.Span("search their names"),
                 dcc.Input(id="search", type="search", debounce=True, placeholder="a number, a class", value=""),
             ],
-            className="search",
+            className="named",
         ),
         html.Div(id="chosen"),
         note="Draw a line around points of the embedding, click a cluster under it or a band of the flow, or search.",

@@ -17,7 +17,7 @@ MOST_TILES = 24  # of the chosen points; the others are counted
 ContentNow = Callable[[tuple[Any, ...]], LayerContent | None]
 
 
-def connect_points(app: Dash, worker: Worker, content_now: ContentNow, states: list[State]) -> None:
+def connect_points(app: Dash, worker: Worker, *, content_now: ContentNow, states: list[State]) -> None:
     """Let the page follow its points."""
     _connect_choice(app, worker, content_now, states)
     _connect_pointer(app, worker, content_now, states)

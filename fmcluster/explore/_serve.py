@@ -58,8 +58,10 @@ def build_app(run: Run) -> Dash:
         on_error=None,
     )
     style, script = (term_source(suffix) for suffix in ("css", "js"))
-    app.index_string = app.index_string.replace("</head>", f"<style>{style}</style></head>").replace(
-        "</body>", f"<script>{script}</script></body>"
+    app.index_string = (
+        app.index_string.replace("<html>", '<html lang="en">')
+        .replace("</head>", f"<style>{style}</style></head>")
+        .replace("</body>", f"<script>{script}</script></body>")
     )
     worker = Worker(run)
     app.layout = lambda: page(worker.run, worker.shown)

@@ -95,7 +95,9 @@ def test_the_whole_way_through_the_page(browser: Any, address: str, run: Run) ->
 
     # the slider moves the points; the keyboard moves the slider
     before = at_rest(page, opened.points)
-    page.locator("#snapshot [role=slider], #snapshot input[type=range]").first.focus()
+    assert page.locator("html").get_attribute("lang") == "en"
+    assert page.locator("input[aria-hidden]").count() == 0  # the keyboard reaches them
+    page.get_by_role("slider", name="snapshot").focus()
     page.keyboard.press("Home")
     page.wait_for_function("() => document.querySelector('#when').textContent === 'epoch 0'")
 
