@@ -1,21 +1,24 @@
 """The notebooks run as they were committed, and what was committed is what they say."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import nbformat
+import numpy as np
 import pytest
 from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 NAMES = ["01_capture", "02_cluster", "03_evolution", "04_decide"]
+DECIDES = "04_decide"
 OF_THE_DEMO = {"02_cluster", "03_evolution"}
 MACHINE_PATHS = re.compile(r"(?<![\w.:/])/(tmp|work|home|root|Users|var|private)/\S*|\b[A-Z]:\\\S+")
 LARGEST = 400_000
-# Alone on 2 cores each takes about a minute, and three is the limit that the project sets itself. A busy machine takes
-# several times that, so what ends the test is a cell that hangs.
-SECONDS_PER_CELL = 1500
+# Alone on 2 cores each takes about a minute. A busy machine takes several times that, so what ends the test is a cell
+# that hangs.
+SECONDS_PER_CELL = 600
 
 
 def committed(name: str) -> Any:
@@ -103,35 +106,52 @@ def test_a_notebook_runs_in_a_fresh_kernel_and_shows_what_was_committed(name, tm
     for cell in code_cells(notebook):
         cell.outputs, cell.execution_count = [], None
     settings = {"metadata": {"path": str(folder)}}
+    if name == DECIDES:
+        notebook.cells.append(nbformat.v4.new_code_cell(NUMBERS))
     NotebookClient(
         notebook, kernel_name="python3", timeout=SECONDS_PER_CELL, resources=settings, record_timing=False
     ).execute()
+    if name == DECIDES:
+        assert_the_verdict_follows_from_the_numbers(notebook)
+        notebook.cells.pop()
     assert [cell.source for cell in notebook.cells] == [cell.source for cell in before.cells]
     assert [output for output in outputs(notebook) if output.output_type == "error"] == []
     assert kinds(notebook) == kinds(before)
     assert not list(folder.iterdir())
-    if name == "04_decide":
-        assert_the_comparison_is_whole(notebook)
 
 
-def assert_the_comparison_is_whole(notebook: Any) -> None:
-    """All arms, all seeds, finite numbers. Who wins may differ from machine to machine, so that is not asserted."""
-    (cell,) = [cell for cell in code_cells(notebook) if "results.round(3)" in cell.source]
-    (html,) = [output.data["text/html"] for output in cell.outputs if "data" in output]
-    rows = [
-        re.findall(r"<t[dh][^>]*>([^<]*)</t[dh]>", row) for row in re.findall(r"<tr.*?</tr>", html, flags=re.DOTALL)
-    ]
-    head, *body = rows
-    assert head[1:4] == ["arm", "seed", "accuracy"]
-    arms = [(row[1], int(row[2])) for row in body]
-    assert sorted(arms) == sorted((arm, seed) for arm in ("nothing frozen", "evidence", "random") for seed in (1, 2, 3))
-    for row in body:
-        accuracy, operations, kept, seconds = (float(value) for value in row[3:])
-        assert 0 <= accuracy <= 1
-        assert min(operations, kept, seconds) > 0
-    (text,) = [
-        "".join(text_of(output) for output in cell.outputs)
-        for cell in code_cells(notebook)
-        if "def verdict" in cell.source
-    ]
-    assert len(re.findall(r"[+-]\d+\.\d", text)) == 6
+def assert_the_verdict_follows_from_the_numbers(notebook: Any) -> None:
+    """Whether the smaller network is better differs from machine to machine; what is said of it has to follow."""
+    *_, told, numbers = code_cells(notebook)
+    said = " ".join("".join(text_of(output) for output in told.outputs).split())
+    found = json.loads("".join(text_of(output) for output in numbers.outputs))
+    before, after = (np.array(found[name]) for name in ("before", "after"))
+    share = found["costs_after"] / found["costs_before"]
+    assert 0 < share <= 1
+    assert f"from {found['costs_before'] / 1e6:.1f} to {found['costs_after'] / 1e6:.1f} million" in said
+    assert f"({share:.0%})" in said
+    assert f"from {before.mean():.1%} to {after.mean():.1%} accuracy on {len(before)} held-out images" in said
+    assert all(f"{kind} {module}" in said for kind, module in found["actions"])
+    # Agresti and Min: half an image more in each cell of the table of two paired answers
+    differences = np.concatenate([after - before, [1, -1, 0, 0]])
+    weights = np.concatenate([np.ones(len(before)), np.full(4, 0.5)])
+    middle = np.average(differences, weights=weights)
+    error = np.sqrt(np.average((differences - middle) ** 2, weights=weights) / weights.sum())
+    low, high = 100 * (middle - 1.96 * error), 100 * (middle + 1.96 * error)
+    assert f"{100 * (after - before).mean():+.1f} points (95 % interval {low:+.1f} to {high:+.1f})" in said
+    assert ("more of them correctly" in said) == (low > 0)
+    assert ("fewer of them correctly" in said) == (high < 0)
+    assert ("no evidence" in said) == (low <= 0 <= high)
+
+
+NUMBERS = """
+import json
+
+print(json.dumps({
+    "before": [int(each) for each in correct_before],
+    "after": [int(each) for each in correct_after],
+    "costs_before": plan.before.forward + plan.before.backward,
+    "costs_after": plan.after.forward + plan.after.backward,
+    "actions": [(action.kind, action.module) for action in plan.actions],
+}))
+"""

@@ -92,7 +92,7 @@ def convergence(findings: "Findings", *, ax: Axes | None = None) -> Axes:
         ax,
         heading="noise floor",
         cells=["none" if np.isnan(f) else f"{f:.3f}" for f in layers["noise_floor"]],
-        at=reach + 35,
+        at=reach + 6 + 72 * text_width("noise floor", size=size),
     )
     dress_curve(ax, title=f"CKA of each layer to its last snapshot, {span(table)}", x="snapshot", y="")
     ax.set_title(ax.get_title(loc="left"), fontsize=11, color=INK, loc="left", parse_math=False, pad=20)

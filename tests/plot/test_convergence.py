@@ -1,5 +1,7 @@
 """Convergence: CKA of each layer to its last snapshot."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -39,6 +41,14 @@ def test_what_is_not_defined_is_grey_and_a_floor_may_be_missing():
     assert written(ax)[:2] == ["-0.30", "1.00"]
     assert written(ax)[-2:] == ["none", "none"]
     assert ax.collections[0].norm.vmin == -0.3
+
+
+def test_the_headings_of_the_table_do_not_meet():
+    ax = convergence(found(TWO, converged={"layer2": 1, "conv1": 0}))
+    ax.figure.canvas.draw()
+    headings = {text.get_text(): text.get_window_extent() for text in ax.texts}
+    parts = [headings[name] for name in ("converged from", "at CKA of", "noise floor")]
+    assert all(left.x1 < right.x0 for left, right in pairwise(parts))
 
 
 def test_convergence_of_one_snapshot_is_refused():

@@ -1,5 +1,7 @@
 """Narrowing: channels really removed, with all that depends on them, and folded into the layer that reads them."""
 
+import warnings
+
 import torch
 from torch import nn
 
@@ -58,7 +60,9 @@ def narrow(model: nn.Module, action: Action, *, so_far: Network) -> None:
     G. Fang, X. Ma, M. Song, M. B. Mi, X. Wang, DepGraph: towards any structural pruning, CVPR 2023.
     """
     try:
-        import torch_pruning
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="IProgress not found")  # of tqdm in a notebook: no bar is shown
+            import torch_pruning
     except ImportError as error:
         raise ImportError(
             f"to remove channels, torch-pruning is needed ({error}): pip install 'fmcluster[plan]'"
