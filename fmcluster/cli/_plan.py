@@ -73,7 +73,8 @@ def plan(
         )
     with console.status("planning"):
         findings = diagnose(opened, damage=damage, random_state=random_state)
-        made = make_plan(findings, damage, budget=budget, of=of, tolerance=tolerance, model=network, probe=probe)
+        goal: dict[str, Any] = {"budget": budget, "of": of, "tolerance": tolerance}
+        made = make_plan(findings, damage, **goal, model=network, probe=probe, random_state=random_state)
     say(str(made))
     if output is not None:
         say(f"Saved in {made.to_yaml(output)}. Next: fmcluster train DATA --plan {output}")
