@@ -37,7 +37,7 @@ def plan(
         list[str] | None, typer.Option("--layer", help=LAYERS_HELP + "Modules of the network; all by default.")
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Folder with train/ and val/; by default the run's images.")] = None,
-    images: Annotated[int, typer.Option(min=2, help="How many images to measure on, at most.")] = 100,
+    images: Annotated[int, typer.Option(min=4, help="How many images to measure on, at most.")] = 100,
     random_state: RandomState = 0,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Where to write the plan, as YAML.")] = None,
 ) -> None:
