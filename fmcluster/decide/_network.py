@@ -17,7 +17,7 @@ from ._trace import Call, Key, Trace
 Hooks = Mapping[str, Callable[..., Any]]
 PARAMETRIC = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 NORMALIZATION = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
-KEPT_BYTES = 256 << 20  # of patch moments: of a ResNet-18's convolutions, all but the last three
+KEPT_BYTES = 256 << 20  # of patch moments, on each half: of a ResNet-18's convolutions, all but the last three
 
 
 @dataclass(frozen=True, eq=False)
