@@ -21,7 +21,9 @@ class Damage:
         words), ``how`` (how what is changed was chosen), ``epoch`` (to which something is put back), ``amount``,
         ``channels`` (a tuple of those that are removed), ``setting`` (the amount as an integer: how many channels are
         left, the side of a kernel, kernels for each input channel, groups, factor), ``consumer`` (of channels that are
-        removed, the module that reads them);
+        removed, the module that reads them), ``fitted_on`` (where weights were fitted: each image's are those that were
+        fitted on the half of the probe that it is not in, of at least so many images), ``unknowns`` (how many numbers
+        that fit solves for, of each output);
         ``loss`` and ``accuracy``, the mean change of each over the samples of the probe (NaN without labels), ``kl``,
         the mean Kullback-Leibler divergence of the changed answers from those of the network as it is, in nats; of
         each, its standard error over samples, paired: ``loss_se``, ``accuracy_se``, ``kl_se``. ``null_kl, null_loss``
@@ -48,6 +50,7 @@ class Damage:
 
     COLUMNS: ClassVar[list[str]] = [
         *["intervention", "layer", "what", "how", "epoch", "amount", "channels", "setting", "consumer"],
+        *["fitted_on", "unknowns"],
         *["loss", "loss_se", "accuracy", "accuracy_se", "kl", "kl_se"],
         *["null_kl", "null_kl_se", "null_loss", "null_loss_se", "below_null", "below_null_se"],
         *["forward_share", "backward_share", "parameters_share", "kept_share"],
@@ -79,6 +82,17 @@ class Damage:
             of = self.frame["intervention"] == intervention
             lines.append(f"{intervention}: {of.sum()} changes; those that do least:")
             lines += [f"  {_line(row)}" for _, row in self.least(intervention).iterrows()]
+        fitted = self.frame[self.frame["fitted_on"].notna()]
+        if len(fitted):
+            images = fitted["fitted_on"].min()
+            lines.append(
+                f"Weights are fitted on one half of the samples ({images} at least) and measured on the other."
+            )
+            if few := int((fitted["unknowns"] > images).sum()):
+                lines.append(
+                    f"{few} of {len(fitted)} fits have more unknowns for each output than that: on more samples, they "
+                    f"may do less."
+                )
         if len(self.skipped):
             lines.append(f"{self.skipped['layer'].nunique()} layers were left out by some; .skipped says why.")
         return "\n".join(lines)

@@ -37,7 +37,7 @@ def plan(
         list[str] | None, typer.Option("--layer", help=LAYERS_HELP + "Modules of the network; all by default.")
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Folder with train/ and val/; by default the run's images.")] = None,
-    images: Annotated[int, typer.Option(min=2, help="How many images to measure on, at most.")] = 100,
+    images: Annotated[int, typer.Option(min=4, help="How many images to measure on, at most.")] = 100,
     random_state: RandomState = 0,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Where to write the plan, as YAML.")] = None,
 ) -> None:
@@ -73,7 +73,8 @@ def plan(
         )
     with console.status("planning"):
         findings = diagnose(opened, damage=damage, random_state=random_state)
-        made = make_plan(findings, damage, budget=budget, of=of, tolerance=tolerance, model=network, probe=probe)
+        goal: dict[str, Any] = {"budget": budget, "of": of, "tolerance": tolerance}
+        made = make_plan(findings, damage, **goal, model=network, probe=probe, random_state=random_state)
     say(str(made))
     if output is not None:
         say(f"Saved in {made.to_yaml(output)}. Next: fmcluster train DATA --plan {output}")

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from itertools import combinations
+from math import isnan
 
 from ._costs import Costs
 
@@ -24,6 +25,16 @@ class MeasuredDamage:
     lower: float
     upper: float
     null: float = float("nan")
+
+    def __eq__(self, other: object) -> bool:
+        return self._known() == other._known() if isinstance(other, MeasuredDamage) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._known())
+
+    def _known(self) -> tuple[float | None, ...]:
+        """Return the numbers, with None for NaN, which is not equal to itself."""
+        return tuple(None if isnan(each) else each for each in (self.mean, self.lower, self.upper, self.null))
 
 
 @dataclass(frozen=True)

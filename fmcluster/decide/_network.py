@@ -1,6 +1,6 @@
 """A network on a probe: what its modules are given and return, and what they cost; nothing of it is changed."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,7 +17,7 @@ from ._trace import Call, Key, Trace
 Hooks = Mapping[str, Callable[..., Any]]
 PARAMETRIC = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 NORMALIZATION = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
-KEPT_BYTES = 256 << 20  # of patch moments: of a ResNet-18's convolutions, all but the last three
+KEPT_BYTES = 256 << 20  # of patch moments, on each half: of a ResNet-18's convolutions, all but the last three
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +77,8 @@ class Network:
         self._batches = batches
         self._loss = loss
         self._patch_moments: dict[str, torch.Tensor] = {}
+        self._last_patches: tuple[str, torch.Tensor] | None = None
+        self._last_moments: tuple[str, tuple[torch.Tensor, torch.Tensor]] | None = None
 
     @property
     def has_loss(self) -> bool:
@@ -197,6 +199,11 @@ class Network:
         """Return another model on the same probe, without a loss."""
         return Network(model, self._batches, loss=None)
 
+    def some(self, rows: Sequence[torch.Tensor]) -> "Network":
+        """Return the same model on some samples of each batch, without a loss; batches of none are left out."""
+        parts = [batch.rows(part) for batch, part in zip(self._batches, rows, strict=True) if len(part)]
+        return Network(self.model, parts, loss=None)
+
     def given(self, layer: str, number: int) -> torch.Tensor:
         """Return what a module is given first of a batch."""
         kept: list[torch.Tensor] = []
@@ -205,7 +212,15 @@ class Network:
         return kept[-1]
 
     def moments(self, layer: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return mean and covariance of the channels of a layer's input, over all positions, in float64."""
+        """Return mean and covariance of the channels of a layer's input, over all positions, in float64.
+
+        Those of the last layer that was asked for are kept.
+        """
+        if self._last_moments is None or self._last_moments[0] != layer:
+            self._last_moments = (layer, self._sum_moments(layer))
+        return self._last_moments[1]
+
+    def _sum_moments(self, layer: str) -> tuple[torch.Tensor, torch.Tensor]:
         total = count = squares = None
 
         def take(_module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
@@ -229,17 +244,23 @@ class Network:
 
         Interventions ask for those of all layers, one intervention after the other. The first that fit into
         `KEPT_BYTES` are kept: to drop the oldest for the newest would drop each just before it is asked for again.
+        Of the others, those that were asked for last: each of a layer's fits asks for them.
 
         Returns
         -------
         Tensor of shape (groups, k, k), float64
             k is the number of weights of an output channel. Not to be changed.
         """
+        if self._last_patches is not None and self._last_patches[0] == layer:
+            return self._last_patches[1]
+        self._last_patches = None
         if layer in self._patch_moments:
             return self._patch_moments[layer]
         moments = self._sum_patches(layer)
         if moments.nbytes + sum(each.nbytes for each in self._patch_moments.values()) <= KEPT_BYTES:
             self._patch_moments[layer] = moments
+        else:
+            self._last_patches = (layer, moments)
         return moments
 
     def _sum_patches(self, layer: str) -> torch.Tensor:
@@ -285,10 +306,9 @@ class Network:
         with isolated(self.model):
             return inputs.show(self.model)
 
-    def show_all(self) -> None:
-        """Show the model the whole probe, for hooks."""
-        for number in range(len(self._batches)):
-            self.show(number)
+    def show_all(self) -> list[Any]:
+        """Show the model the whole probe; return what it makes of each batch."""
+        return [self.show(number) for number in range(len(self._batches))]
 
     def batch(self, number: int) -> ModelInputs:
         """Return a batch of the probe."""

@@ -16,8 +16,9 @@ from ._action import Action, MeasuredDamage, overlap
 from ._candidates import candidates
 from ._choose import Goal, choose, worst
 from ._costs import Costs
+from ._cross_fit import CrossFit
 from ._network import Network
-from ._outcomes import Loss, Outcomes, mean_and_error, outcomes_of
+from ._outcomes import Loss, Outcomes, mean_and_error
 from ._plan_result import Plan, Shown
 from ._price import Seconds, measure_seconds, price
 from ._probe_batches import probe_batches
@@ -39,6 +40,7 @@ def plan(
     batch_size: int = 100,
     to_inputs: ToInputs | None = None,
     rounds: int = 7,
+    random_state: int = 0,
 ) -> Plan:
     """Choose what to do to a network: the least damage that keeps a budget, or most savings at a tolerated damage.
 
@@ -48,8 +50,8 @@ def plan(
     dropped for as long as all of them together do more than is tolerated. Without, no two actions touch the same layer,
     so that what they save adds up.
 
-    What all actions do together is measured on each half of the probe with weights that were fitted on the other half:
-    on the images that they were fitted on, weights look better than they are.
+    What all actions do together is cross-fitted, as each of them is by `ablate`: measured on each half of the probe
+    with weights that were fitted on the other half.
 
     Parameters
     ----------
@@ -76,6 +78,8 @@ def plan(
         As in `ablate`.
     rounds : int
         How often a step of both networks is timed; 0: not, and neither where there is nothing to do.
+    random_state : int
+        Seed of which images are in which half, as in `ablate`.
 
     Returns
     -------
@@ -87,7 +91,8 @@ def plan(
     TypeError
         For what is no findings or damage.
     ValueError
-        For a budget that cannot be kept, with the least that can; or a model that the damage is not of.
+        For a budget that cannot be kept, with the least that can; a model that the damage is not of; or a probe of
+        fewer than four samples.
     """
     if model is not None:
         model = plain_model(model)
@@ -103,7 +108,7 @@ def plan(
         _check_budget(after, before, goal)
         return Plan(tuple(chosen), of, budget, tolerance, before, after, n_samples=damage.n_samples)
     shown = Shown(probe, batch_size, to_inputs)
-    trial = _Trial(model, shown, loss=loss)
+    trial = _Trial(model, shown, loss=loss, random_state=random_state)
     made = trial.choose(found, goal, whole=before)
     timed = rounds > 0 and bool(made.actions)
     return replace(
@@ -125,23 +130,14 @@ class _Made:
     damage: MeasuredDamage | None
 
 
-@dataclass(frozen=True, eq=False)
-class _Half:
-    """The network on half of the probe, and the labels of its batches."""
-
-    network: Network
-    targets: list[Any]
-
-
 class _Trial:
     """Builds networks, shows them the probe, and counts what they cost."""
 
-    def __init__(self, model: nn.Module, shown: Shown, *, loss: Loss | None) -> None:
+    def __init__(self, model: nn.Module, shown: Shown, *, loss: Loss | None, random_state: int) -> None:
         batches, targets = probe_batches(model, shown.probe, batch_size=shown.batch_size, to_inputs=shown.to_inputs)
-        self._model, self._loss = model, loss
+        self._model = model
         self._network = Network(model, batches, loss=None)
-        self._halves = [_half(model, batches, targets, start) for start in (0, 1)]
-        self._answers = [self._outcomes(half.network, half) for half in self._halves]
+        self._halves = CrossFit.halves(self._network, targets, loss=loss, random_state=random_state)
         self.before = price(model, self.inputs)
 
     @property
@@ -176,36 +172,15 @@ class _Trial:
 
     def _damage(self, actions: Sequence[Action]) -> MeasuredDamage:
         """Return the damage on each half of the probe of what is fitted on the other half."""
-        found = []
-        for half, other, before in zip(self._halves, reversed(self._halves), self._answers, strict=True):
-            built = build(self._model, actions, network=other.network)
-            found.append(_difference(before, self._outcomes(half.network.of(built), half)))
-        mean, error = mean_and_error(torch.cat(found))
+        built = self._halves.fit(lambda network: build(self._model, actions, network=network))
+        after = self._halves.outcomes(built, lambda network, model: network.of(model).show_all())
+        mean, error = mean_and_error(_difference(self._halves.before, after))
         return MeasuredDamage(mean, mean - SIGMAS * error, mean + SIGMAS * error)
 
     def _upper(self, made: _Made) -> float:
         """Return the upper end of the damage of all; freezing, which is no change yet, counts by its mean."""
         frozen = sum(max(0.0, each.damage.mean) for each in made.actions if each.kind == "freeze")
         return 0.0 if made.damage is None else made.damage.upper + frozen
-
-    def _outcomes(self, network: Network, half: _Half) -> Outcomes:
-        outputs = [network.show(number) for number in range(network.n_batches)]
-        return outcomes_of(outputs, half.targets, loss=self._loss)
-
-
-def _half(model: nn.Module, batches: Sequence[ModelInputs], targets: Sequence[Any], start: int) -> _Half:
-    """Return one of two random halves of each batch."""
-    parts = [random_half(len(batch), number=number, start=start) for number, batch in enumerate(batches)]
-    chosen = [number for number, part in enumerate(parts) if len(part)]
-    return _Half(
-        Network(model, [batches[number].rows(parts[number]) for number in chosen], loss=None),
-        [None if targets[number] is None else targets[number][parts[number]] for number in chosen],
-    )
-
-
-def random_half(count: int, *, number: int, start: int) -> torch.Tensor:
-    """Return which samples of a batch are in its first half (`start` 0) or its second (1), always the same."""
-    return torch.randperm(count, generator=torch.Generator().manual_seed(number))[start::2].sort().values
 
 
 def _difference(before: Outcomes, after: Outcomes) -> torch.Tensor:

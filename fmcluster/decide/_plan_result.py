@@ -110,7 +110,7 @@ class Plan:
         batch_size: int = 100,
         to_inputs: ToInputs | None = None,
     ) -> nn.Module:
-        """Return a changed copy of a model; its weights come from the old ones, refitted on the probe.
+        """Return a changed copy of a model; its weights come from the old ones, refitted on all of the probe.
 
         Parameters
         ----------

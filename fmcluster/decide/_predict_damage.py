@@ -135,7 +135,8 @@ def predict_damage(
     element by element, squared, summed over channels and positions; the mean over images is the predicted damage. It
     ranks changes of one intervention, and its size means little. Of depth, whose changes are large, not even its ranks
     can be relied on; how well they agree with those measured is what `PredictedDamage.agreement` tells. Measure the
-    most promising changes by ``ablate(predicted=...)``.
+    most promising changes by ``ablate(predicted=...)``. What is fitted is fitted on the same images: of few, what is
+    predicted is too small.
 
     - ``depth``: a layer's output becomes what the layer was given. Needs the layer before, recorded, of equal shape.
     - ``width``: channels of a convolution, as the next layer reads them, become what the others predict of them

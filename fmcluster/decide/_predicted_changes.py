@@ -220,10 +220,10 @@ def _refits(
     weights = solve(squares[0], products[0])[:-1].T  # outputs, weights; without the constant
     weight = weights.reshape(len(weights), -1, *kernel.size)
     for asked in (Separable(), Groups()):
-        for found in asked.refits(weight, squares[:, :-1, :-1]):
-            change = (found.weight - weight).float()
-            difference = _reweighted(kernel, change)
-            yield PredictedChange(asked.name, layer.name, found.what, "", found.amount, layer.name, difference)
+        for refit in asked.refits(weight.shape, kernel.groups):
+            change = asked.solve(weight, squares[:, :-1, :-1], setting=refit.setting) - weight
+            difference = _reweighted(kernel, change.float())
+            yield PredictedChange(asked.name, layer.name, refit.what, "", refit.amount, layer.name, difference)
 
 
 def _reweighted(kernel: KernelGeometry, change: torch.Tensor) -> Difference:

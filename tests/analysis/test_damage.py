@@ -13,6 +13,8 @@ def damage(**columns: object) -> Damage:
         "what": "gone",
         "how": "",
         "epoch": pd.NA,
+        "fitted_on": pd.NA,
+        "unknowns": pd.NA,
     }
     frame = pd.DataFrame({**rows, "layer": ["a", "b", "c"], "kl": [0.3, 0.1, 0.2], **columns})
     return Damage(frame[Damage.COLUMNS], pd.DataFrame(columns=["intervention", "layer", "reason"]), 0.5, 0.9, 40, {})
@@ -33,3 +35,11 @@ def test_each_line_carries_its_number_its_interval_and_its_null() -> None:
         "multiply-adds"
     )
     assert "at random" not in lines[3]
+    assert "fitted" not in str(found)
+
+
+def test_what_was_fitted_on_how_many_samples_is_said() -> None:
+    of = {"fitted_on": pd.array([pd.NA, 20, 20], "Int64"), "unknowns": pd.array([pd.NA, 20, 21], "Int64")}
+    *_, fits, few = str(damage(**of)).splitlines()
+    assert fits == "Weights are fitted on one half of the samples (20 at least) and measured on the other."
+    assert few == "1 of 2 fits have more unknowns for each output than that: on more samples, they may do less."

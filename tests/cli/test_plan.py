@@ -57,13 +57,13 @@ def test_a_run_is_planned_and_the_plan_is_followed(folder) -> None:
         torch.nn.init.normal_(model.fc.weight)
         recorder.snapshot(epoch=1)
     text = said(
-        "plan run.zarr --model resnet18 --question width --question freeze --layer layer4.0.conv1 --images 2 "
+        "plan run.zarr --model resnet18 --question width --question freeze --layer layer4.0.conv1 --images 4 "
         "--tolerance 10 -o plan.yaml"
     )
     assert "for at most 10 nats of damage" in text or "Nothing to do" in text
     assert "Next: fmcluster train DATA --plan plan.yaml" in text
     content = yaml.safe_load(Path("plan.yaml").read_text())
-    assert content["n_samples"] == 2
+    assert content["n_samples"] == 4
     assert content["built"] is True
     written()
     said(
@@ -88,6 +88,7 @@ def test_mistakes_are_told_in_one_sentence(folder, tmp_path) -> None:
     images = torch.utils.data.TensorDataset(torch.rand(2, 3, 32, 32), torch.arange(2))
     with fm.Recorder(model, "run.zarr", layers=["fc"], probe=images) as recorder:
         recorder.snapshot(epoch=0)
+    assert "Input should be greater than or equal to 4" in said("plan run.zarr --images 3", code=2)
     for command, error, text in (
         ("plan run.zarr", ValueError, "holds no weights: pass --weights"),
         ("plan run.zarr --weights none", FileNotFoundError, "does not know where its images are"),
@@ -103,4 +104,4 @@ def test_mistakes_are_told_in_one_sentence(folder, tmp_path) -> None:
         ("--of watts", "--of is 'watts'; expected one of compute"),
     ):
         with pytest.raises(ValueError, match=text):
-            said(f"plan run.zarr --weights none --data data --images 2 {line}")
+            said(f"plan run.zarr --weights none --data data --images 4 {line}")

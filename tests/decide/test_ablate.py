@@ -139,11 +139,13 @@ def test_without_labels_only_divergences_are_known(plain: nn.Module, probe: Tens
 
 
 def test_the_same_seed_gives_the_same_table(residual: nn.Module, probe: TensorDataset) -> None:
-    one, same, other = (
-        fm.ablate(residual, probe, interventions=[Width(), KernelSize()], random_state=seed).frame for seed in (0, 0, 1)
-    )
+    asked = [Resolution(), Width(fold=False), Width(), KernelSize()]
+    one, same, other = (fm.ablate(residual, probe, interventions=asked, random_state=seed).frame for seed in (0, 0, 1))
     assert one.equals(same)
-    assert one["kl"].equals(other["kl"])
+    fitted = one["fitted_on"].notna()
+    assert fitted.sum() == (one["how"].str.endswith("folded") | (one["intervention"] == "kernel size")).sum() > 0
+    assert one.loc[~fitted, "kl"].equals(other.loc[~fitted, "kl"])
+    assert (one.loc[fitted, "kl"] != other.loc[fitted, "kl"]).all()  # other halves
     assert not one["null_kl"].equals(other["null_kl"])
 
 
@@ -200,6 +202,10 @@ def test_bad_input_is_refused_in_one_sentence(plain: nn.Module, probe: TensorDat
         fm.ablate(plain, probe, loss="cross-entropy")
     with pytest.raises(ValueError, match="the probe has one sample"):
         fm.ablate(plain, TensorDataset(*probe[:1]))
+    three = TensorDataset(*probe[:3])
+    with pytest.raises(ValueError, match="the probe has 3 samples; expected at least 4: what is refitted is fitted on"):
+        fm.ablate(plain, three, interventions=[KernelSize()])
+    assert len(fm.ablate(plain, three, interventions=[Resolution()]).frame)  # nothing is fitted
     with pytest.raises(ValueError, match="gives other answers when it is shown the same again"):
         fm.ablate(Counting(), probe)
     with pytest.raises(ValueError, match="labels are from 0 to 3, and the model gives scores of 3 classes"):

@@ -37,6 +37,26 @@ def test_patch_moments_are_summed_up_once_as_far_as_they_may_be_kept(
         assert torch.equal(first, second)
 
 
+def test_fits_of_one_layer_share_its_moments(plain, probe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_network, "KEPT_BYTES", 0)
+    of = Network(plain.eval(), [ModelInputs((probe.tensors[0],))], loss=None)
+    shown = []
+    monkeypatch.setattr(of, "show_all", lambda: shown.append(of.show(0)))
+    for _ in range(3):
+        of.patch_moments("conv2")
+        of.moments("conv2")
+    assert len(shown) == 2
+
+
+def test_some_samples_of_each_batch(plain, probe) -> None:
+    images = probe.tensors[0]
+    of = Network(plain.eval(), [ModelInputs((part,)) for part in images.split(10)], loss=None)
+    some = of.some([torch.tensor([3, 5]), torch.tensor([], dtype=torch.int64), torch.tensor([0])])
+    assert some.n_batches == 2
+    with torch.no_grad():
+        torch.testing.assert_close(torch.cat(some.show_all()), plain(images[[3, 5, 20]]))
+
+
 def test_facts_are_in_the_order_of_the_calls_and_count_them(residual, probe) -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:

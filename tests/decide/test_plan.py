@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 import fmcluster as fm
 from fmcluster.analysis.diagnosis import Advice, Findings, Thresholds
 from fmcluster.decide import Action, Depth, KernelSize, MeasuredDamage, Width
 from fmcluster.decide._choose import Goal, choose
 from fmcluster.decide._costs import Costs
-from fmcluster.decide._plan import random_half
+from fmcluster.decide._cross_fit import in_first_half
 
 NOTHING = pd.DataFrame()
 
@@ -58,11 +58,10 @@ def test_a_plan_keeps_its_budget_when_it_is_built(learnt) -> None:
     assert plan.built
     assert (plan.after.forward + plan.after.backward) / (plan.before.forward + plan.before.backward) <= 0.5
     images, labels = learnt.probe.tensors
-    halves = [random_half(100, number=0, start=start) for start in (0, 1)]
-    assert sorted(torch.cat(halves).tolist()) == list(range(100))
+    first = in_first_half(labels, random_state=0)
     changes = []
-    for shown, other in (halves, reversed(halves)):
-        fitted = plan.apply(learnt.model, probe=TensorDataset(images[other]))
+    for shown in (first, ~first):
+        fitted = plan.apply(learnt.model, probe=TensorDataset(images[~shown]))
         with torch.no_grad():
             scores = [each(images[shown]) for each in (fitted, learnt.model)]
         losses = [functional.cross_entropy(each, labels[shown], reduction="none") for each in scores]
@@ -85,6 +84,22 @@ def test_a_plan_keeps_its_budget_when_it_is_built(learnt) -> None:
     for action in plan.actions:
         assert action.module in text
         assert action.damage.upper < action.damage.null or action.damage.mean == 0
+
+
+def test_one_action_does_as_a_plan_what_it_did_alone(learnt) -> None:
+    """Plan and ablation are cross-fitted in the same way, on the same halves; however the images come in batches."""
+    chosen = []
+    for intervention, layer in ((KernelSize(), "3"), (Width(shares=(0.25,)), "3")):
+        how = {"layers": [layer], "interventions": [intervention], "n_null": 0, "random_state": 5}
+        damage = fm.ablate(learnt.model, DataLoader(learnt.probe, batch_size=30), **how)
+        claimed = damage.frame.assign(below_null=1.0, below_null_se=0.0, null_loss=1e3, null_kl=1e3)
+        how = {"tolerance": 100.0, "model": learnt.model, "probe": learnt.probe, "random_state": 5}
+        plan = fm.plan(findings(), replace(damage, frame=claimed), rounds=0, **how)
+        (one,) = plan.actions
+        chosen.append(one.kind)
+        assert plan.together.mean == pytest.approx(one.damage.mean, rel=1e-3, abs=1e-5)
+        assert plan.together.upper == pytest.approx(one.damage.upper, rel=1e-3, abs=1e-5)
+    assert chosen == ["kernel", "narrow"]
 
 
 def test_no_more_damage_than_is_tolerated(learnt) -> None:
@@ -211,6 +226,9 @@ def test_bad_input_is_refused_in_one_sentence(learnt, residual) -> None:
     ):
         with pytest.raises(ValueError, match=text):
             fm.plan(findings(), damage, **wrong)
+    three = TensorDataset(*learnt.probe[:3])
+    with pytest.raises(ValueError, match="the probe has 3 samples; expected at least 4"):
+        fm.plan(findings(), damage, tolerance=0.1, model=learnt.model, probe=three)
     with pytest.raises(TypeError, match="expected the Damage that ablate returned, got a DataFrame"):
         fm.plan(findings(), damage.frame)
     with pytest.raises(TypeError, match="expected the Findings that diagnose returned, got a Damage"):

@@ -43,6 +43,13 @@ def test_a_plan_is_the_same_after_a_file(plan: Plan, tmp_path: Path) -> None:
     bare = replace(plan, together=None, seconds=None, budget=None, batch=0)
     assert Plan.from_yaml(bare.to_yaml(path)) == bare
     assert str(again) == str(plan)
+    no_null = MeasuredDamage(0.01, 0.001, 0.019)
+    frozen = Action("freeze", ("stem", "bn"), "from the start on", no_null, epoch=0)
+    without = replace(plan, actions=(frozen,), together=no_null)
+    again = Plan.from_yaml(without.to_yaml(tmp_path / "without.yaml"))
+    assert again == without
+    assert hash(again.actions) == hash(without.actions)
+    assert no_null not in (replace(no_null, null=0.0), replace(no_null, mean=0.02))
     assert path.read_text().startswith("format: fmcluster plan, version 1\n")
 
 

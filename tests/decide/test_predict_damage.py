@@ -102,7 +102,7 @@ def test_other_kernels_are_those_that_ablation_would_build(
     network = Network(residual, [ModelInputs((probe.tensors[0],), {})], loss=None)
     expected = {}
     for change in asked.changes(network, ["block2.conv1"]):
-        weight = change.weights["block2.conv1.weight"].double()
+        weight = change.fit(network).weights["block2.conv1.weight"].double()
         made = functional.conv2d(given, weight, stride=2, padding=1)
         expected[change.what] = score(made - maps, slope)
     assert len(expected) == (3 if asked == Separable() else 2)

@@ -20,7 +20,8 @@ def build(model: nn.Module, actions: Sequence[Action], *, network: Network | Non
 
     Weights are fitted in the order of the forward pass, each to what its layer is given by what was changed before it:
     convolutions so that they return what they did in the network as it was (as in the channel pruning of He, Zhang and
-    Sun, ICCV 2017), widths to the channels that are there. An action alone is built as `ablate` measured it.
+    Sun, ICCV 2017), widths to the channels that are there. An action alone is built as
+    `ablate` measured it, on each half of the probe, but fitted on all of it.
 
     Parameters
     ----------

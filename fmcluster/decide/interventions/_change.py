@@ -50,6 +50,11 @@ class Change:
     null : callable, optional
         Draws a change of the same size at random, from a generator. By default noise of the same norm: added to the
         weights, or to each sample's inputs or outputs.
+    fit : callable, optional
+        Where weights have to be fitted: returns the change as it is fitted on the probe of a `Network`. What has it has
+        no `weights`, `inputs`, `outputs` and `null` of its own. `ablate` calls it once on each half of the probe.
+    unknowns : int
+        How many numbers the fit solves for, of each output of the layer.
     """
 
     intervention: str
@@ -66,6 +71,8 @@ class Change:
     setting: int | None = None
     consumer: str = ""
     null: "Callable[[torch.Generator], Change] | None" = None
+    fit: "Callable[[Network], Change] | None" = None
+    unknowns: int = 0
 
 
 def join(changes: Sequence[Change], *, what: str) -> Change:

@@ -1,7 +1,8 @@
 """Convolutions whose weights are replaced by the best of a simpler kind, for what each of them is given."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -11,29 +12,36 @@ from .._network import Network
 from ._change import Change, Skipped
 
 
-@dataclass(frozen=True, eq=False)
-class Refitted:
-    """A weight to use instead of a convolution's.
+@dataclass(frozen=True)
+class Refit:
+    """What a convolution is to become, before its weight is fitted.
 
     Attributes
     ----------
-    weight : Tensor
-        Of the same shape.
+    setting : int
+        The amount as an integer; see `Change`.
     amount : float
         How much of a change it is; see `Change`.
     what : str
         The amount in words.
     saved : float
         Which share of the convolution's costs it saves.
-    setting : int
-        The amount as an integer; see `Change`.
+    unknowns : int
+        How many weights are solved for, of each output channel.
     """
 
-    weight: torch.Tensor
+    setting: int
     amount: float
     what: str
     saved: float
-    setting: int
+    unknowns: int
+
+
+class Solve(Protocol):
+    """Fits the weight to use instead of a convolution's."""
+
+    def __call__(self, weight: torch.Tensor, moments: torch.Tensor, *, setting: int) -> torch.Tensor:
+        """Return it, of the same shape, by the convolution's weight and `Network.patch_moments`."""
 
 
 def refit_convolutions(
@@ -41,8 +49,8 @@ def refit_convolutions(
     layers: Collection[str] | None,
     *,
     intervention: str,
-    amounts: Callable[[Sequence[int], int], Sequence[int]],
-    refit: Callable[[torch.Tensor, torch.Tensor, Sequence[int]], Iterator[Refitted]],
+    refits: Callable[[Sequence[int], int], Sequence[Refit]],
+    solve: Solve,
 ) -> Iterator[Change | Skipped]:
     """Yield a change for each convolution and each amount of an intervention, or why it cannot be asked.
 
@@ -54,31 +62,44 @@ def refit_convolutions(
         Names of modules; by default all.
     intervention : str
         What asks for the changes.
-    amounts : callable
-        Returns how much of a convolution may be asked for, such as sizes, by the shape of its weight and its number of
-        groups; where there is nothing, it is passed over.
-    refit : callable
-        Makes of a weight, of its `Network.patch_moments` and of these amounts a new weight for each amount.
+    refits : callable
+        Returns what a convolution may become, by the shape of its weight and its number of groups; where there is
+        nothing, it is passed over.
+    solve : callable
+        Fits the weight of one of these.
     """
     for name in network.layers:
         module = network.modules[name]
         if not isinstance(module, nn.Conv2d) or (layers is not None and name not in layers):
             continue
-        if not (asked := amounts(module.weight.shape, module.groups)):
+        if not (asked := refits(module.weight.shape, module.groups)):
             continue
         if (reason := _unfit(network, name)) is not None:
             yield Skipped(intervention, name, reason)
             continue
-        for found in refit(network.weight(name), network.patch_moments(name), asked):
-            yield Change(
+        for refit in asked:
+            change = Change(
                 intervention,
                 name,
-                found.amount,
-                found.what,
-                weights={f"{name}.weight": found.weight},
-                saves=network.facts[name].costs.times(found.saved, kept=0),
-                setting=found.setting,
+                refit.amount,
+                refit.what,
+                saves=network.facts[name].costs.times(refit.saved, kept=0),
+                setting=refit.setting,
+                unknowns=refit.unknowns,
             )
+            yield replace(change, fit=_fit_of(change, solve))
+
+
+def _fit_of(change: Change, solve: Solve) -> Callable[[Network], Change]:
+    """Return what fits the weight of a change to what its layer is given."""
+
+    def fit(network: Network) -> Change:
+        name, setting = change.layer, change.setting
+        assert setting is not None
+        weight = solve(network.weight(name), network.patch_moments(name), setting=setting)
+        return replace(change, weights={f"{name}.weight": weight})
+
+    return fit
 
 
 def refit_inner(weight: torch.Tensor, moments: torch.Tensor, *, inner: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,7 @@ from scipy.optimize import linear_sum_assignment
 
 from .._network import Network
 from ._change import Change, Skipped
-from ._convolutions import Refitted, refit_convolutions, refit_inner
+from ._convolutions import Refit, refit_convolutions, refit_inner
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,26 @@ class Groups:
 
     def changes(self, network: Network, layers: Collection[str] | None) -> Iterator[Change | Skipped]:
         """Return a change for each layer and each number of groups."""
-        return refit_convolutions(network, layers, intervention=self.name, amounts=self._counts, refit=_refit)
+        return refit_convolutions(network, layers, intervention=self.name, refits=self.refits, solve=self.solve)
 
-    def refits(self, weight: torch.Tensor, moments: torch.Tensor) -> Iterator[Refitted]:
-        """Return a new weight for each number of groups.
+    def refits(self, shape: Sequence[int], groups: int) -> list[Refit]:
+        """Return what a convolution may become.
+
+        Parameters
+        ----------
+        shape : sequence of int
+            Of the convolution's weight: outputs, inputs of a group, height, width.
+        groups : int
+            Its number of groups.
+        """
+        outputs, inputs, height, width = shape
+        fitting = [n for n in self.counts if outputs % n == 0 and inputs % n == 0 and inputs > n]
+        unknowns = inputs * height * width
+        return [Refit(n, 1 - 1 / n, f"{n} groups", 1 - 1 / n, unknowns // n) for n in (fitting if groups == 1 else ())]
+
+    @staticmethod
+    def solve(weight: torch.Tensor, moments: torch.Tensor, *, setting: int) -> torch.Tensor:
+        """Return the weight of so many groups that comes closest to what the whole returned, zero between groups.
 
         Parameters
         ----------
@@ -42,13 +58,14 @@ class Groups:
             The convolution's.
         moments : Tensor of shape (groups, k, k), float64
             Second moments of what its kernel sees.
-        """
-        return _refit(weight, moments, self._counts(weight.shape, len(moments)))
+        setting : int
+            The number of groups.
 
-    def _counts(self, shape: Sequence[int], groups: int) -> list[int]:
-        outputs, inputs = shape[:2]
-        fitting = [n for n in self.counts if outputs % n == 0 and inputs % n == 0 and inputs > n]
-        return fitting if groups == 1 else []
+        Returns
+        -------
+        Tensor of the weight's shape
+        """
+        return _grouping(weight, moments, setting)[2]
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +87,7 @@ class Grouping:
 
 def grouped(weight: torch.Tensor, moments: torch.Tensor, *, count: int) -> Grouping:
     """Return the best convolution of so many groups in place of one of a weight and patch moments."""
-    ((_, out_group, in_group, made),) = _groupings(weight, moments, [count])
+    out_group, in_group, made = _grouping(weight, moments, count)
     inputs, outputs = (torch.from_numpy(np.argsort(each, kind="stable")) for each in (in_group, out_group))
     blocks = [
         made[some][:, others]
@@ -79,27 +96,19 @@ def grouped(weight: torch.Tensor, moments: torch.Tensor, *, count: int) -> Group
     return Grouping(inputs, outputs, torch.cat(blocks))
 
 
-def _refit(weight: torch.Tensor, moments: torch.Tensor, counts: Sequence[int]) -> Iterator[Refitted]:
-    for count, _, _, made in _groupings(weight, moments, counts):
-        yield Refitted(made, amount=1 - 1 / count, what=f"{count} groups", saved=1 - 1 / count, setting=count)
-
-
-def _groupings(
-    weight: torch.Tensor, moments: torch.Tensor, counts: Sequence[int]
-) -> Iterator[tuple[int, np.ndarray, np.ndarray, torch.Tensor]]:
-    """Yield the number of groups, that of each output and of each input, and the refitted weight."""
+def _grouping(weight: torch.Tensor, moments: torch.Tensor, count: int) -> tuple[np.ndarray, np.ndarray, torch.Tensor]:
+    """Return the group of each output and of each input, and the refitted weight."""
     _, inputs, height, width = weight.shape
     positions = height * width
     power = moments[0].diagonal().reshape(inputs, positions).mean(1)
     energy = (weight.double().square().sum((2, 3)) * power).cpu().numpy()
-    for count in counts:
-        out_group, in_group = _assign(energy, count)
-        made = torch.zeros_like(weight)
-        for group in range(count):
-            rows = torch.as_tensor(np.flatnonzero(out_group == group), device=weight.device)
-            inner = torch.as_tensor(in_group == group, device=weight.device).repeat_interleave(positions)
-            made[rows] = refit_inner(weight[rows], moments, inner=inner)
-        yield count, out_group, in_group, made
+    out_group, in_group = _assign(energy, count)
+    made = torch.zeros_like(weight)
+    for group in range(count):
+        rows = torch.as_tensor(np.flatnonzero(out_group == group), device=weight.device)
+        inner = torch.as_tensor(in_group == group, device=weight.device).repeat_interleave(positions)
+        made[rows] = refit_inner(weight[rows], moments, inner=inner)
+    return out_group, in_group, made
 
 
 def _assign(energy: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ import torch
 from .._least_squares import inner_weights
 from .._network import Network
 from ._change import Change, Skipped
-from ._convolutions import Refitted, refit_convolutions, refit_inner
+from ._convolutions import Refit, refit_convolutions, refit_inner
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class KernelSize:
 
     def changes(self, network: Network, layers: Collection[str] | None) -> Iterator[Change | Skipped]:
         """Return a change for each layer and each smaller size."""
-        return refit_convolutions(network, layers, intervention=self.name, amounts=self._sizes, refit=_refit)
+        return refit_convolutions(network, layers, intervention=self.name, refits=self.refits, solve=self.solve)
 
     def sizes_of(self, kernel: Sequence[int]) -> list[int]:
         """Return those of the sizes that are smaller than a kernel."""
@@ -44,19 +44,40 @@ class KernelSize:
         height, width = kernel
         return f"{height} x {width} to {min(size, height)} x {min(size, width)}"
 
-    def _sizes(self, shape: Sequence[int], _groups: int) -> list[int]:
-        return self.sizes_of(shape[2:])
+    def refits(self, shape: Sequence[int], groups: int) -> list[Refit]:
+        """Return what a convolution may become.
 
+        Parameters
+        ----------
+        shape : sequence of int
+            Of the convolution's weight: outputs, inputs of a group, height, width.
+        groups : int
+            Its number of groups.
+        """
+        _, inputs, *kernel = shape
+        found = []
+        for size in self.sizes_of(kernel):
+            kept = inner_weights(kernel, size)
+            share = 1 - float(kept.sum()) / kept.numel()
+            found.append(Refit(size, share, self.in_words(kernel, size=size), share, inputs * int(kept.sum())))
+        return found
 
-def _refit(weight: torch.Tensor, moments: torch.Tensor, sizes: Sequence[int]) -> Iterator[Refitted]:
-    _, inputs, height, width = weight.shape
-    for size in sizes:
-        kept = inner_weights((height, width), size)
-        share = float(kept.sum()) / kept.numel()
-        yield Refitted(
-            refit_inner(weight, moments, inner=kept.flatten().repeat(inputs)),
-            amount=1 - share,
-            what=KernelSize.in_words((height, width), size=size),
-            saved=1 - share,
-            setting=size,
-        )
+    @staticmethod
+    def solve(weight: torch.Tensor, moments: torch.Tensor, *, setting: int) -> torch.Tensor:
+        """Return the weight whose inner part comes closest to what the whole returned.
+
+        Parameters
+        ----------
+        weight : Tensor of shape (outputs, inputs / groups, height, width)
+            The convolution's.
+        moments : Tensor of shape (groups, k, k), float64
+            Second moments of what its kernel sees.
+        setting : int
+            The size of the inner part.
+
+        Returns
+        -------
+        Tensor of the weight's shape
+        """
+        inner = inner_weights(weight.shape[2:], setting)
+        return refit_inner(weight, moments, inner=inner.flatten().repeat(weight.shape[1]))

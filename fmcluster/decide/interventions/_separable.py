@@ -9,7 +9,7 @@ import torch
 from .._least_squares import solve
 from .._network import Network
 from ._change import Change, Skipped
-from ._convolutions import Refitted, refit_convolutions
+from ._convolutions import Refit, refit_convolutions
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,32 @@ class Separable:
 
     def changes(self, network: Network, layers: Collection[str] | None) -> Iterator[Change | Skipped]:
         """Return a change for each layer and each rank."""
-        return refit_convolutions(network, layers, intervention=self.name, amounts=self._ranks, refit=_refit)
+        return refit_convolutions(network, layers, intervention=self.name, refits=self.refits, solve=self.solve)
 
-    def refits(self, weight: torch.Tensor, moments: torch.Tensor) -> Iterator[Refitted]:
-        """Return a new weight for each rank.
+    def refits(self, shape: Sequence[int], groups: int) -> list[Refit]:
+        """Return what a convolution may become.
+
+        Parameters
+        ----------
+        shape : sequence of int
+            Of the convolution's weight: outputs, inputs of a group, height, width.
+        groups : int
+            Its number of groups.
+        """
+        outputs, inputs, *kernel = shape
+        found = []
+        for rank in self.ranks if groups == 1 else ():
+            if rank >= min(prod(kernel), outputs):
+                continue
+            share = 1 - rank / min(prod(kernel), outputs)
+            what = f"depthwise-separable, {rank} kernel{'s' if rank > 1 else ''} for each input channel"
+            saved = max(0.0, 1 - inputs * rank * (prod(kernel) + outputs) / prod(shape))
+            found.append(Refit(rank, share, what, saved, inputs * rank))
+        return found
+
+    @staticmethod
+    def solve(weight: torch.Tensor, moments: torch.Tensor, *, setting: int) -> torch.Tensor:
+        """Return the separable weight that comes closest to what the whole returned.
 
         Parameters
         ----------
@@ -47,12 +69,14 @@ class Separable:
             The convolution's.
         moments : Tensor of shape (groups, k, k), float64
             Second moments of what its kernel sees.
-        """
-        return _refit(weight, moments, self._ranks(weight.shape, len(moments)))
+        setting : int
+            How many kernels each input channel gets.
 
-    def _ranks(self, shape: Sequence[int], groups: int) -> list[int]:
-        outputs, _, *kernel = shape
-        return [rank for rank in self.ranks if rank < min(prod(kernel), outputs)] if groups == 1 else []
+        Returns
+        -------
+        Tensor of the weight's shape
+        """
+        return _factors(weight, moments, setting)[2].to(weight.dtype)
 
 
 def separated(weight: torch.Tensor, moments: torch.Tensor, *, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -74,33 +98,17 @@ def separated(weight: torch.Tensor, moments: torch.Tensor, *, rank: int) -> tupl
     points : Tensor of shape (outputs, inputs * rank, 1, 1)
         Of the pointwise one.
     """
-    ((_, kernels, points, _),) = _factors(weight, moments, [rank])
+    kernels, points, _ = _factors(weight, moments, rank)
     return kernels.to(weight.dtype), points[:, :, None, None].to(weight.dtype)
 
 
-def _refit(weight: torch.Tensor, moments: torch.Tensor, ranks: Sequence[int]) -> Iterator[Refitted]:
-    outputs, inputs, height, width = weight.shape
-    dense = outputs * inputs * height * width
-    for rank, _, _, whole in _factors(weight, moments, ranks):
-        yield Refitted(
-            whole.to(weight.dtype),
-            amount=1 - rank / min(height * width, outputs),
-            what=f"depthwise-separable, {rank} kernel{'s' if rank > 1 else ''} for each input channel",
-            saved=max(0.0, 1 - (inputs * rank * height * width + inputs * rank * outputs) / dense),
-            setting=rank,
-        )
-
-
-def _factors(
-    weight: torch.Tensor, moments: torch.Tensor, ranks: Sequence[int]
-) -> Iterator[tuple[int, torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """Yield rank, kernels, 1 x 1 weights, and what they are together, in float64."""
+def _factors(weight: torch.Tensor, moments: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return kernels, 1 x 1 weights, and what they are together, in float64."""
     _, _, height, width = weight.shape
     flat = weight.double().flatten(2)  # outputs, inputs, positions
     _, _, right = torch.linalg.svd(flat.permute(1, 0, 2), full_matrices=False)
-    for rank in ranks:
-        kernels = right[:, :rank]  # inputs, rank, positions
-        spread = torch.block_diag(*kernels)  # type: ignore[no-untyped-call]  # (inputs * rank, inputs * positions)
-        target = flat.flatten(1) @ moments[0] @ spread.T
-        points = solve(spread @ moments[0] @ spread.T, target.T).T
-        yield rank, kernels.reshape(-1, 1, height, width), points, (points @ spread).reshape(weight.shape)
+    kernels = right[:, :rank]  # inputs, rank, positions
+    spread = torch.block_diag(*kernels)  # type: ignore[no-untyped-call]  # (inputs * rank, inputs * positions)
+    target = flat.flatten(1) @ moments[0] @ spread.T
+    points = solve(spread @ moments[0] @ spread.T, target.T).T
+    return kernels.reshape(-1, 1, height, width), points, (points @ spread).reshape(weight.shape)

@@ -1,7 +1,7 @@
 """Width: channels removed, the least needed first, and what is known of them from the others kept."""
 
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -22,6 +22,9 @@ class Width:
     channels predict of it linearly (``fold=True``): either can be folded into the next layer's weights and constants.
     So that it can, what the next layer pads is the constant of this, too, instead of zero. Channels of a residual
     stream are tied to those of other layers, and are not removed one layer at a time.
+
+    Which channels are removed is chosen on the whole probe. What the others predict of them is fitted on each half of
+    it and measured on the other; means are those over the whole probe.
 
     Attributes
     ----------
@@ -80,8 +83,8 @@ class Width:
             yield from self._of(network, name, consumer)
 
     def _of(self, network: Network, name: str, consumer: Consumer) -> Iterator[Change | Skipped]:
-        mean, covariance = network.moments(consumer.module)
-        width = len(mean)
+        _, covariance = network.moments(consumer.module)
+        width = len(covariance)
         outgoing = network.weight(consumer.module).double().movedim(1, 0).flatten(1)
         counts = self.counts_of(width)
         for ranking in self.rankings:
@@ -90,41 +93,54 @@ class Width:
                 continue
             order = _order(network, name, consumer, ranking=ranking, covariance=covariance, outgoing=outgoing)
             for count in counts:
-                yield self._change(network, name, consumer, (mean, covariance), order[:count], ranking)
+                change = self._described(network, name, consumer, order[:count], width, ranking)
+                yield (
+                    replace(change, fit=_fit_of(change, order[:count]))
+                    if self.fold
+                    else _replaced(change, network, order[:count], fold=False)
+                )
 
-    def _change(
-        self,
-        network: Network,
-        name: str,
-        consumer: Consumer,
-        moments: tuple[torch.Tensor, torch.Tensor],
-        removed: torch.Tensor,
-        ranking: str,
+    def _described(
+        self, network: Network, name: str, consumer: Consumer, removed: torch.Tensor, width: int, ranking: str
     ) -> Change:
-        width, count = len(moments[0]), len(removed)
-
-        def at_random(generator: torch.Generator) -> Change:
-            drawn = torch.randperm(width, generator=generator)[:count].to(removed.device)
-            return self._change(network, name, consumer, moments, drawn, "random")
-
+        """Return what is done to which channels, without what it makes of them."""
+        count = len(removed)
         share = count / width
-        replaced = Replaced(*moments, removed=removed, fold=self.fold)
         behind = (network.facts[each].costs.times(share) for each in (consumer.module, *consumer.between))
-        saves = network.facts[name].costs.times(share, kept=0) + Costs.total(behind)
         return Change(
             self.name,
             name,
             share,
             self.in_words(width, count=count),
             how=ranking if not self.fold else f"{ranking}, folded",
-            inputs={consumer.module: replaced},
-            outputs={consumer.module: _beyond_the_border(network.modules[consumer.module], replaced.constant)},
-            saves=saves,
+            saves=network.facts[name].costs.times(share, kept=0) + Costs.total(behind),
             channels=tuple(sorted(removed.tolist())),
             setting=width - count,
             consumer=consumer.module,
-            null=at_random,
+            unknowns=width - count + 1 if self.fold else 0,
         )
+
+
+def _fit_of(change: Change, removed: torch.Tensor) -> Callable[[Network], Change]:
+    return lambda network: _replaced(change, network, removed, fold=True)
+
+
+def _replaced(change: Change, network: Network, removed: torch.Tensor, *, fold: bool) -> Change:
+    """Return a change with what becomes of the removed channels, by the moments that they have in a network."""
+    reader = change.consumer
+    mean, covariance = network.moments(reader)
+    replaced = Replaced(mean, covariance, removed=removed, fold=fold)
+
+    def at_random(generator: torch.Generator) -> Change:
+        drawn = torch.randperm(len(mean), generator=generator)[: len(removed)].to(removed.device)
+        return _replaced(change, network, drawn, fold=fold)
+
+    return replace(
+        change,
+        inputs={reader: replaced},
+        outputs={reader: _beyond_the_border(network.modules[reader], replaced.constant)},
+        null=at_random,
+    )
 
 
 class Replaced:

@@ -69,8 +69,8 @@ def plan_text(plan: "Plan") -> PlanText:
     together = "Built together, it was not measured: single damages add up only where actions do not meet."
     if plan.together is not None:
         together = (
-            f"Built and shown {plan.n_samples} images, all of it costs {_interval(plan.together)} nats; one by one, "
-            f"the actions add up to {plan.summed:.3f}."
+            f"Built on half of {plan.n_samples} images and shown the others, all of it costs "
+            f"{_interval(plan.together)} nats; one by one, the actions add up to {plan.summed:.3f}."
         )
     time = ""
     if plan.seconds is not None:

@@ -11,11 +11,13 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import TensorDataset
 
+import fmcluster as fm
 from fmcluster.capture import ModelInputs
 from fmcluster.decide import Depth, Groups, KernelSize, Network, Resolution, Separable, Width
 from fmcluster.decide._action import Action, MeasuredDamage
 from fmcluster.decide._candidates import action_of
 from fmcluster.decide._costs import Costs
+from fmcluster.decide._cross_fit import in_first_half
 from fmcluster.decide.building import LowResolution, build
 from fmcluster.decide.interventions import Replaced
 
@@ -68,7 +70,7 @@ def network(model: nn.Module, images: torch.Tensor) -> Network:
 
 
 def actions(of: Network, intervention) -> list:
-    """Return pairs of what is measured and what is built."""
+    """Return pairs of what is measured, fitted on all images, and what is built."""
     found = []
     for change in intervention.changes(of, None):
         if hasattr(change, "saves"):
@@ -76,7 +78,7 @@ def actions(of: Network, intervention) -> list:
             shares = dict.fromkeys(("forward_share", "backward_share", "parameters_share", "kept_share"), 0.0)
             numbers = dict.fromkeys(("loss", "loss_se", "null_loss"), 0.0)
             row |= {"setting": change.setting, "consumer": change.consumer} | shares | numbers
-            found.append((change, action_of(row, costs=Costs())))
+            found.append((change.fit(of) if change.fit else change, action_of(row, costs=Costs())))
     return found
 
 
@@ -104,6 +106,32 @@ def test_what_is_built_answers_as_what_was_measured(name, of, probe: TensorDatas
         assert not torch.allclose(outputs, model(images), atol=1e-5) or name == "depth"
         check_it_lives(built, images, outputs)
     assert all(torch.equal(state[key], value) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["folded", "kernel", "separable", "groups"])
+@pytest.mark.parametrize("of", ["residual", "odd"])
+def test_what_is_built_on_one_half_does_to_the_other_what_ablation_says(
+    name, of, probe: TensorDataset, request
+) -> None:
+    model = request.getfixturevalue(of).eval()
+    images, labels = probe.tensors
+    damage = fm.ablate(model, probe, interventions=[INTERVENTIONS[name]], n_null=0, random_state=3)
+    assert len(damage.frame)
+    first = in_first_half(labels, random_state=3)
+    with torch.no_grad():
+        before = model(images).double()
+    for row in damage.frame.to_dict("records"):
+        action = action_of(row, costs=Costs(**damage.costs))
+        after = torch.zeros_like(before)
+        for half in (first, ~first):
+            fitted_on = Network(model, [ModelInputs((images[~half],))], loss=None)
+            with torch.no_grad():
+                after[half] = build(model, [action], network=fitted_on)(images[half]).double()
+        losses = [functional.cross_entropy(each, labels, reduction="none") for each in (after, before)]
+        divergence = functional.kl_div(after.log_softmax(1), before.softmax(1), reduction="none").sum(1)
+        for what, values in (("loss", losses[0] - losses[1]), ("kl", divergence)):
+            assert row[what] == pytest.approx(float(values.mean()), rel=1e-3, abs=2e-5), action
+            assert row[f"{what}_se"] == pytest.approx(float(values.std()) / 24**0.5, rel=1e-3, abs=2e-5), action
 
 
 def check_it_lives(built: nn.Module, images: torch.Tensor, outputs: torch.Tensor) -> None:

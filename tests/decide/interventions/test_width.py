@@ -49,7 +49,8 @@ def test_a_duplicate_that_is_folded_costs_nothing_and_is_the_first_to_go(inplace
 
 def test_what_is_folded_is_the_least_squares_prediction(plain, probe) -> None:
     of = network(plain, probe)
-    (change,) = Width(shares=(0.5,)).changes(of, ["conv1"])
+    (described,) = Width(shares=(0.5,)).changes(of, ["conv1"])
+    change = described.fit(of)
     with torch.no_grad():
         given = plain.relu1(plain.bn1(plain.conv1(probe.tensors[0])))
     out = change.inputs["conv2"](given)
