@@ -73,7 +73,11 @@ def plan(
         )
     with console.status("planning"):
         findings = diagnose(opened, damage=damage, random_state=random_state)
-        made = make_plan(findings, damage, budget=budget, of=of, tolerance=tolerance, model=network, probe=probe)
+        try:
+            made = make_plan(findings, damage, budget=budget, of=of, tolerance=tolerance, model=network, probe=probe)
+        except ValueError:
+            say(str(damage))  # it took minutes to measure, and says which budget to ask for instead
+            raise
     say(str(made))
     if output is not None:
         say(f"Saved in {made.to_yaml(output)}. Next: fmcluster train DATA --plan {output}")
