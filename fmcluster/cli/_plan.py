@@ -74,7 +74,11 @@ def plan(
     with console.status("planning"):
         findings = diagnose(opened, damage=damage, random_state=random_state)
         goal: dict[str, Any] = {"budget": budget, "of": of, "tolerance": tolerance}
-        made = make_plan(findings, damage, **goal, model=network, probe=probe, random_state=random_state)
+        try:
+            made = make_plan(findings, damage, **goal, model=network, probe=probe, random_state=random_state)
+        except ValueError:
+            say(str(damage))  # it took minutes to measure, and says which budget to ask for instead
+            raise
     say(str(made))
     if output is not None:
         say(f"Saved in {made.to_yaml(output)}. Next: fmcluster train DATA --plan {output}")
