@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.nn.modules import batchnorm, conv, instancenorm, pooling
 
+from ._axis_flow import AxisFlow
+
 Source = Literal["module", "option", "shape"]
 
 _SECOND = (
@@ -123,23 +125,25 @@ class Arrangement:
 
 
 class AxisTracker:
-    """Follows a forward pass through all modules of a model, and knows the channel axis of what each returned last.
+    """Follows a forward pass, and knows the channel axis of what each module has just returned.
 
-    Convolutions, BatchNorm and pooling have it second; Linear, LayerNorm and Embedding last. What hands on or contains
-    others, such as an activation, a block or a permutation, has it where the last output of known axis has as many
-    channels.
+    Convolutions, BatchNorm and pooling have it second; Linear and Embedding last. From what these return it is followed
+    through all operations to what others do, such as an activation, a normalization, a block or a permutation. Where
+    samples lie is followed from the model's inputs.
     """
 
     def __init__(self) -> None:
+        self._flow = AxisFlow()
         self._last: tuple[tuple[int, ...], int] | None = None
-        self._known: dict[tuple[int, tuple[int, ...]], int] = {}
 
     @contextmanager
     def watch(self, model: nn.Module) -> Iterator[None]:
         """Within the block, follow what the model's modules return."""
         handles = [module.register_forward_hook(self._note) for module in model.modules()]
+        handles.append(model.register_forward_pre_hook(self._begin, with_kwargs=True))
         try:
-            yield
+            with self._flow:
+                yield
         finally:
             for handle in handles:
                 handle.remove()
@@ -148,42 +152,63 @@ class AxisTracker:
         """Return the channel axis of what a module has just returned."""
         if output.ndim < 3:
             return ChannelAxis(output.ndim - 1, "module")
-        axis = self._known.get((id(module), tuple(output.shape)))
-        return ChannelAxis(standard_axis(output.ndim), "shape") if axis is None else ChannelAxis(axis, "module")
+        axis = _of_class(module)
+        if axis is None:
+            axis = self._flow.axis_of(output, "channel")
+        if axis is None and isinstance(module, nn.LayerNorm | nn.RMSNorm):
+            axis = _of_normalization(module, tuple(output.shape))
+        if axis:
+            return ChannelAxis(axis % output.ndim, "module")
+        guess = self._of_last(tuple(output.shape))
+        return ChannelAxis(standard_axis(output.ndim) if guess is None else guess, "shape")
+
+    def samples_axis(self, output: torch.Tensor) -> int | None:
+        """Return which axis of what a module has just returned holds the samples; None where that is not known."""
+        return self._flow.axis_of(output, "batch")
+
+    def _begin(self, _model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        for tensor in (*args, *kwargs.values()):
+            if isinstance(tensor, torch.Tensor) and tensor.ndim > 1:
+                self._flow.label(tensor, 0, label="batch")
 
     def _note(self, module: nn.Module, _inputs: Any, output: Any) -> None:
-        for tensor in output if isinstance(output, (tuple, list)) else (output,):
-            if isinstance(tensor, torch.Tensor) and tensor.ndim >= 2:
-                shape = tuple(tensor.shape)
-                axis = _of_class(module, shape)
-                if axis is None:
-                    axis = self._of_last(shape)
-                if axis is not None:
-                    self._known[id(module), shape] = axis
-                    self._last = shape, axis
+        for number, tensor in enumerate(output if isinstance(output, (tuple, list)) else (output,)):
+            parts = tensor if isinstance(tensor, tuple) and isinstance(module, nn.RNNBase) else (tensor,)
+            for part in parts:
+                if isinstance(part, torch.Tensor) and part.ndim >= 2:
+                    self._note_tensor(module, part, number=number)
+
+    def _note_tensor(self, module: nn.Module, tensor: torch.Tensor, *, number: int) -> None:
+        if tensor.ndim == 3 and isinstance(module, nn.RNNBase | nn.MultiheadAttention):
+            is_state = isinstance(module, nn.RNNBase) and number > 0
+            if is_state or not module.batch_first:
+                self._flow.label(tensor, 1, label="batch")
+        axis = _of_class(module)
+        if axis is not None:
+            self._flow.label(tensor, axis % tensor.ndim, label="channel")
+        known = self._flow.axis_of(tensor, "channel")
+        if known is not None:
+            self._last = tuple(tensor.shape), known
 
     def _of_last(self, shape: tuple[int, ...]) -> int | None:
-        """Return the axis that has as many channels as the last output whose axis is known, where there is one such."""
+        """Guess the axis that has as many channels as the last output whose axis is known, where there is one such."""
         if self._last is None:
             return None
         before, axis = self._last
         if before == shape:
             return axis
         fitting = [i for i in range(1, len(shape)) if shape[i] == before[axis]]
-        if len(shape) == len(before) and axis in fitting and len(fitting) > 1:
-            return axis if sorted(before) != sorted(shape) else None
         return fitting[0] if len(fitting) == 1 else None
 
 
-def _of_class(module: nn.Module, shape: tuple[int, ...]) -> int | None:
+def _of_class(module: nn.Module) -> int | None:
     """Return the axis that a module's class tells; None where it tells none."""
-    last = len(shape) - 1
     if isinstance(module, _SECOND):
         return 1
-    if isinstance(module, _LAST):
-        return last
-    if isinstance(module, nn.LayerNorm | nn.RMSNorm):
-        size = module.normalized_shape[-1]
-        second = shape[1] == size and (shape[last] != size or type(module).__name__.endswith("2d"))
-        return 1 if second else last
-    return None
+    return -1 if isinstance(module, _LAST) else None
+
+
+def _of_normalization(module: nn.LayerNorm | nn.RMSNorm, shape: tuple[int, ...]) -> int:
+    """Return the axis that a normalization tells, where what it is given does not."""
+    size, last = module.normalized_shape[-1], len(shape) - 1
+    return 1 if shape[1] == size and (shape[last] != size or type(module).__name__.endswith("2d")) else last

@@ -217,6 +217,7 @@ class BatchPass:
                 output,
                 module=module,
                 rows=max(1, min(count, self.length)),
+                samples_axis=self._tracker.samples_axis(output),
                 optional=self._optional,
                 left_out=self.left_out,
             ):

@@ -35,6 +35,11 @@ def is_transformed(tensor: torch.Tensor) -> bool:
     return bool(torch._C._functorch.is_functorch_wrapped_tensor(tensor))
 
 
+def is_fake(tensor: torch.Tensor) -> bool:
+    """Whether a tensor has a shape and no values: made in a `FakeTensorMode`, which takes long to import."""
+    return any(each.__name__ == "FakeTensor" for each in type(tensor).__mro__)
+
+
 def is_view(tensor: torch.Tensor) -> bool:
     """Whether a tensor shares its memory with one that it was made from."""
     return tensor._is_view()

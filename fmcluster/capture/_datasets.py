@@ -1,14 +1,17 @@
 """Data sets: classes, labels and paths of their items, and a data set whose items begin with their index."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set, Sized
+from operator import index
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 from torch.utils.data import ConcatDataset, Dataset, IterableDataset, Subset
 
 INPUTS = ("pixel_values", "image", "images", "input", "inputs", "x")  # keys of an item that is a mapping
+_MOST_CLASSES = 1_000_000  # labels beyond are numbers of something else
 LABELS = ("label", "labels", "target", "targets", "y")
 
 
@@ -95,18 +98,42 @@ def classes(dataset: Any) -> tuple[str, ...]:
     if getattr(whole, "target_transform", None) is not None:
         return ("",)
     listed = getattr(whole, "classes", None)
-    numbered = getattr(whole, "class_to_idx", listed if isinstance(listed, Mapping) else None)
-    if isinstance(numbered, Mapping) and all(isinstance(label, int) and label >= 0 for label in numbered.values()):
-        names = [""] * (max(numbered.values(), default=-1) + 1)
-        for name, label in numbered.items():
-            names[label] = str(name)
-        return tuple(names)
+    numbered = getattr(whole, "class_to_idx", None)
+    if isinstance(numbered, Mapping):
+        return _by_label((label, name) for name, label in numbered.items())
+    if isinstance(listed, Mapping):  # of names to labels, or of labels to names
+        by_label = all(_as_label(key) is not None for key in listed)
+        return _by_label(listed.items() if by_label else ((label, name) for name, label in listed.items()))
     features = getattr(whole, "features", None)  # of a Hugging Face data set
     if listed is None and isinstance(features, Mapping):
         listed = next((features[key].names for key in LABELS if hasattr(features.get(key), "names")), None)
-    if isinstance(listed, str) or not isinstance(listed, Iterable):
+    if isinstance(listed, str | Set) or not isinstance(listed, Iterable):  # a set has no order
         return ()
-    return tuple(str(name) for name in listed)
+    return tuple(_class_name(name) for name in listed)
+
+
+def _by_label(pairs: Iterable[tuple[Any, Any]]) -> tuple[str, ...]:
+    """Return names by label; those of two names joined; of labels below 0 and beyond `_MOST_CLASSES` none."""
+    named: dict[int, str] = {}
+    for label, name in pairs:
+        number = _as_label(label)
+        if number is not None and 0 <= number < _MOST_CLASSES:
+            named[number] = f"{named[number]}, {_class_name(name)}" if number in named else _class_name(name)
+    return tuple(named.get(label, "") for label in range(max(named, default=-1) + 1))
+
+
+def _as_label(value: Any) -> int | None:
+    try:
+        return None if isinstance(value, bool) else index(value)
+    except TypeError:
+        return None
+
+
+def _class_name(name: Any) -> str:
+    """Return a class's name; of several synonyms, as ImageNet has them, all."""
+    if name is None:
+        return ""
+    return ", ".join(map(str, name)) if isinstance(name, tuple | list) else str(name)
 
 
 def paths(dataset: Any) -> list[str] | None:
@@ -198,16 +225,21 @@ def _listed(whole: Any) -> Iterator[Any]:
     columns = getattr(whole, "column_names", None)  # of a Hugging Face data set
     if isinstance(columns, list):
         yield from (whole[key] for key in LABELS if key in columns)
-    if isinstance(whole, list) and all(isinstance(item, tuple) and len(item) > 1 for item in whole):
+    if isinstance(whole, list) and all(isinstance(item, tuple | list) and len(item) > 1 for item in whole):
         yield [item[1] for item in whole]
 
 
-def normalization(dataset: Any) -> tuple[Any, Any] | None:
-    """Find mean and standard deviation of a ``Normalize`` among a data set's transforms."""
-    stages: list[Any] = [getattr(base(dataset)[0], "transform", None)]
+def normalizations(dataset: Any) -> list[tuple[Any, Any]]:
+    """Find mean and standard deviation of each ``Normalize`` among a data set's transforms, the last first."""
+    whole, _ = base(dataset)
+    while isinstance(whole, ConcatDataset):
+        whole, _ = base(whole.datasets[0])
+    found = []
+    stages: list[Any] = [getattr(whole, "transform", None)]
     while stages:
         stage = stages.pop()
         if type(stage).__name__ == "Normalize" and hasattr(stage, "mean") and hasattr(stage, "std"):
-            return stage.mean, stage.std
-        stages.extend(getattr(stage, "transforms", None) or ())
-    return None
+            found.append((stage.mean, stage.std))
+        inner = stage if isinstance(stage, nn.Sequential) else getattr(stage, "transforms", None) or ()
+        stages.extend(inner)
+    return found

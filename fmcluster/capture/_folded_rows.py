@@ -1,9 +1,13 @@
 """Folded rows: whose the rows of an output are, where a module returns several for each sample."""
 
+from collections.abc import Collection, Mapping
+
 import torch
+from torch import nn
 
 from ._axes import Fold
-from ._hooks import is_batch
+from ._hooks import Firing, hooked, is_batch
+from ._inputs import ModelInputs
 
 
 def rows_per_sample(output: torch.Tensor, n_rows: int) -> int:
@@ -19,6 +23,32 @@ def summaries(output: torch.Tensor) -> torch.Tensor:
     rows = (output.dequantize() if output.is_quantized else output).detach().flatten(1).double().cpu()
     weights = torch.linspace(-1, 1, rows.shape[1], dtype=torch.float64)
     return torch.stack([rows.mean(1), rows.square().mean(1).sqrt(), rows @ weights, rows[:, 0]], dim=1)
+
+
+def at_fewer_samples(
+    model: nn.Module, modules: Mapping[str, nn.Module], *, inputs: ModelInputs, folded: Collection[Firing]
+) -> tuple[dict[Firing, int], dict[Firing, torch.Tensor]]:
+    """Show the model a batch of another size, which tells a batch from what is as long by chance.
+
+    Returns
+    -------
+    tuple of (dict of Firing to int, dict of Firing to Tensor)
+        How many rows each output has, and what tells the rows of those of `folded` from one another.
+    """
+    rows: dict[Firing, int] = {}
+    again: dict[Firing, torch.Tensor] = {}
+
+    def count(firing: Firing, output: torch.Tensor, *, module: nn.Module) -> None:
+        rows[firing] = output.shape[0] if output.ndim else 0
+        if firing in folded:
+            again[firing] = summaries(output)
+
+    with hooked(modules, count, optional=True):
+        try:
+            inputs.show(model)
+        except Exception:  # a model that takes batches of one size only may raise what it likes: nothing is known then
+            return {}, {}
+    return rows, again
 
 
 def fold_of(all_rows: torch.Tensor, without_first: torch.Tensor | None, *, n_samples: int) -> Fold | None:

@@ -192,14 +192,16 @@ def hooked(
 
 
 def is_batch(tensor: torch.Tensor) -> bool:
-    """Whether a tensor may be a batch of vectors, tokens or feature maps: of floating-point or quantized numbers."""
-    return tensor.ndim in (2, 3, 4, 5) and (tensor.is_floating_point() or tensor.is_quantized)
+    """Whether a tensor may be a dense batch of vectors, tokens or feature maps, of floats or quantized numbers."""
+    if tensor.is_nested or tensor.layout != torch.strided:
+        return False
+    return tensor.ndim in (2, 3, 4, 5) and tensor.numel() > 0 and (tensor.is_floating_point() or tensor.is_quantized)
 
 
 def _tensors(output: Any, part: str = "") -> Iterator[tuple[str, torch.Tensor]]:
     """Find the tensors of an output; within tuples, mappings and dataclasses, those that may be batches."""
     if isinstance(output, torch.Tensor):
-        if not part or is_batch(output):
+        if not output.is_nested and (not part or is_batch(output)):  # nested ones have no shape to speak of
             yield part, output
     elif isinstance(output, Mapping):
         for key, value in output.items():

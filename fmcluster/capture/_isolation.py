@@ -1,8 +1,11 @@
 """Isolation: a forward pass that leaves no trace in the model, the random generators or the data set."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
+from types import BuiltinMethodType, CellType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -13,6 +16,8 @@ from torch.nn.parameter import is_lazy
 from ._compat import buffers_of, eagerly
 
 _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+_PLAIN = (str, bytes, int, float, complex, np.ndarray, torch.Tensor)  # which hold no generators
+_MOST_ENTRIES, _MOST_OBJECTS = 10_000, 100_000  # a longer list is of items; a search that takes seconds is none
 
 
 @contextmanager
@@ -103,25 +108,56 @@ def _seed(generator: Any) -> None:
 
 
 def _generators(holders: Sequence[object]) -> list[Any]:
-    """Find the random generators among the attributes of objects, and of the data sets and transforms in them."""
+    """Find the random generators that objects can reach.
+
+    By their attributes, entries and slots, and by what their functions are bound to, enclose, or name as a global.
+    """
     found: dict[int, Any] = {}
-    seen: set[int] = set()
-    todo = [(holder, 4) for holder in holders]
-    while todo:
-        holder, depth = todo.pop()
-        if id(holder) in seen or holder is None:
+    seen: dict[int, object] = {}  # the objects too: an id is another's once its owner is gone
+    todo = deque(holders)
+    while todo and len(seen) < _MOST_OBJECTS:
+        holder = todo.popleft()
+        if holder is None or id(holder) in seen or isinstance(holder, (*_PLAIN, type, ModuleType)):
             continue
-        seen.add(id(holder))
+        seen[id(holder)] = holder
         if isinstance(holder, _GENERATORS):
             found[id(holder)] = holder
-            continue
-        if isinstance(holder, list | tuple):
-            todo += [(each, depth - 1) for each in holder if depth and hasattr(each, "__dict__")]
-            continue
-        for value in vars(holder).values() if hasattr(holder, "__dict__") and depth else ():
-            if isinstance(value, (*_GENERATORS, list, tuple)) or hasattr(value, "__dict__"):
-                todo.append((value, depth - 1))
+        else:
+            todo += _reached_from(holder)
     return list(found.values())
+
+
+def _reached_from(holder: object) -> list[object]:
+    if isinstance(holder, Mapping):
+        return list(holder.values()) if len(holder) <= _MOST_ENTRIES else []
+    if isinstance(holder, list | tuple | set):
+        return list(holder) if len(holder) <= _MOST_ENTRIES else []
+    if isinstance(holder, MethodType):
+        return [holder.__self__, holder.__func__]
+    if isinstance(holder, BuiltinMethodType):
+        return [holder.__self__]
+    if isinstance(holder, partial):
+        return [holder.func, *holder.args, *holder.keywords.values()]
+    if isinstance(holder, FunctionType):
+        enclosed = [cell.cell_contents for cell in holder.__closure__ or () if _is_filled(cell)]
+        named = [holder.__globals__.get(name) for name in holder.__code__.co_names]
+        return [*enclosed, *(each for each in named if isinstance(each, _GENERATORS))]
+    slots = [name for each in type(holder).__mro__ for name in vars(each).get("__slots__", ()) if each is not object]
+    kept = [value for name, value in _attributes(holder).items() if name not in ("_parameters", "_buffers")]
+    methods = [getattr(type(holder), name, None) for name in ("forward", "__call__", "__getitem__", "__iter__")]
+    functions = [each for each in methods if isinstance(each, FunctionType)]
+    return [*kept, *(getattr(holder, name, None) for name in slots if isinstance(name, str)), *functions]
+
+
+def _attributes(holder: object) -> dict[str, Any]:
+    return vars(holder) if hasattr(holder, "__dict__") else {}
+
+
+def _is_filled(cell: CellType) -> bool:
+    try:
+        return cell.cell_contents is not None
+    except ValueError:  # of a name that was never given a value
+        return False
 
 
 def _put_back(holder: dict[str, Any], names: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 from ..errors import CaptureError
 from ..store import KernelGeometry, LayerInput, LayerSpec, Quantity, layer_expression
 from ._axes import Arrangement, AxisTracker, ChannelAxis, Fold
-from ._folded_rows import fold_of, rows_per_sample, summaries
+from ._folded_rows import at_fewer_samples, fold_of, rows_per_sample, summaries
 from ._hooks import Firing, hooked, is_batch
 from ._inputs import ModelInputs
 from ._links import Links, kernel_geometry
@@ -209,28 +209,33 @@ def discover(
 
     def note(firing: Firing, output: torch.Tensor, *, module: nn.Module) -> None:
         links.note(firing, output)
-        if several := rows_per_sample(output, n_rows):
+        samples_axis = tracker.samples_axis(output)
+        if not samples_axis and (several := rows_per_sample(output, n_rows)):
             found[firing] = replace(first_output(output, module=module, tracker=tracker), fold=Fold(several, True))
             folded[firing] = summaries(output)
-        elif is_kept(firing, output, module=module, rows=n_rows, optional=optional, left_out=left_out):
+        elif is_kept(
+            firing,
+            output,
+            module=module,
+            rows=n_rows,
+            samples_axis=samples_axis,
+            optional=optional,
+            left_out=left_out,
+        ):
             found[firing] = first_output(output, module=module, tracker=tracker)
 
     with tracker.watch(model), links.watch(modules), hooked(modules, note, optional=optional):
         inputs.show(model)
-    if n_rows > 1 and (folded or any(firing.part for firing in found)):
-        rows: dict[Firing, int] = {}
-        again: dict[Firing, torch.Tensor] = {}
-
-        def count(firing: Firing, output: torch.Tensor, *, module: nn.Module) -> None:
-            rows[firing] = output.shape[0] if output.ndim else 0
-            if firing in folded:
-                again[firing] = summaries(output)
-
-        with hooked(modules, count, optional=optional):  # another size tells a batch from what is as long by chance
-            inputs.rows(slice(1, None)).show(model)
-        for firing in [f for f in found if f.part and f not in folded and rows.get(f) != n_rows - 1]:
-            del found[firing]
-            left_out[names_of(firing)[1]] = f"its {n_rows} rows are not samples: there are as many of fewer samples"
+    if n_rows > 1:
+        rows, again = at_fewer_samples(model, modules, inputs=inputs.rows(slice(1, None)), folded=folded.keys())
+        for firing in [f for f in found if f not in folded and f in rows and rows[f] != n_rows - 1]:
+            what = found.pop(firing)
+            why = f"its {n_rows} rows are not samples: of {n_rows - 1} samples it returned {rows[firing]}"
+            if not (firing.part or optional):
+                raise CaptureError(
+                    f"layer {firing.name!r} ({what.module}) cannot be recorded: {why}. Leave it out of `layers`."
+                )
+            left_out[names_of(firing)[1]] = why
         for firing in folded:
             fold = fold_of(folded[firing], again.get(firing), n_samples=n_rows)
             if fold is not None:
@@ -265,6 +270,7 @@ def is_kept(
     *,
     module: nn.Module,
     rows: int,
+    samples_axis: int | None = None,
     optional: bool = False,
     left_out: dict[str, str] | None = None,
 ) -> bool:
@@ -277,10 +283,12 @@ def is_kept(
     CaptureError
         Where a module's only tensor is no batch of `rows`.
     """
-    if is_batch(output) and output.shape[0] == rows:
+    if is_batch(output) and output.shape[0] == rows and not samples_axis:
         return True
     returned = f"{str(output.dtype).removeprefix('torch.')} of shape {tuple(output.shape)}"
     several = f"a batch of {'one' if rows == 1 else rows}"
+    if samples_axis:
+        returned += f" (with the samples along axis {samples_axis})"
     if firing.part or optional:
         if left_out is not None:
             left_out[names_of(firing)[1]] = f"it returned {returned} for {several}"

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from ._compat import uncompiled
+from ._compat import is_fake, uncompiled
 
 
 def plain_model(model: nn.Module) -> nn.Module:
@@ -12,14 +12,24 @@ def plain_model(model: nn.Module) -> nn.Module:
     Raises
     ------
     TypeError
-        For what is not a module.
+        For what is not a module, or is of TorchScript.
     ValueError
-        For `nn.DataParallel`, whose replicas each see a part of a batch.
+        For `nn.DataParallel`, whose replicas each see a part of a batch, and for weights without values.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is a {type(model).__name__}; expected a torch.nn.Module")
     if isinstance(model, nn.DataParallel):
         raise ValueError("nn.DataParallel splits batches over replicas; pass model.module, on one device, instead")
+    scripted = next((each for each in model.modules() if isinstance(each, torch.jit.ScriptModule)), None)
+    if scripted is not None:
+        raise TypeError(
+            f"the model is, or holds, a TorchScript {type(scripted).__name__}, whose modules cannot be hooked; pass "
+            f"the module that it was scripted from"
+        )
+    if any(tensor.device.type == "meta" for tensor in (*model.parameters(), *model.buffers())):
+        raise ValueError("the model is on the device 'meta', without values; load its weights, or call to_empty, first")
+    if any(is_fake(tensor) for tensor in (*model.parameters(), *model.buffers())):
+        raise ValueError("the model holds fake tensors, without values; make it outside of FakeTensorMode")
     inner = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
     inner = uncompiled(inner)
     return model if inner is model else plain_model(inner)

@@ -12,7 +12,7 @@ from torch.nn import functional
 from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSampler
 
 from ..errors import CaptureError
-from ._datasets import INPUTS, LABELS, Indexed, as_labels, check_numbered, normalization, paths
+from ._datasets import INPUTS, LABELS, Indexed, as_labels, check_numbered, normalizations, paths
 from ._inputs import ModelInputs, ToInputs, as_inputs
 
 DISPLAY_PIXELS = 224
@@ -118,6 +118,11 @@ class Probe:
                     "the probe's items are PIL images; expected tensors: give the data set a transform that ends with "
                     "ToTensor()"
                 ) from error
+            if "default_collate" in text and "NoneType" in text:
+                raise ValueError(
+                    "the probe's items hold None, of which no batch can be made; leave it out of the items, or pass a "
+                    "DataLoader with a collate_fn"
+                ) from error
             if "stack expects each tensor to be equal size" in text:
                 raise ValueError(
                     f"the probe's items have different shapes, so that they make no batch ({text.splitlines()[0]}); "
@@ -149,15 +154,13 @@ class Probe:
         pictures = images.detach().cpu().float()
         if images.dtype == torch.uint8:
             pictures = pictures / 255
-        normalize = normalization(self.dataset)
-        if normalize is not None:
-            mean, std = (torch.as_tensor(v, dtype=torch.float32).view(1, -1, 1, 1) for v in normalize)
-            pictures = pictures * std + mean
-            if float(mean.max()) > 1:  # the data set's pixels are 0 to 255
-                pictures = pictures / 255
-        elif pictures.amin() < 0 or pictures.amax() > 1:
-            low, high = pictures.amin((1, 2, 3), keepdim=True), pictures.amax((1, 2, 3), keepdim=True)
-            pictures = (pictures - low) / (high - low).clamp_min(1e-12)
+        if (undone := _without_normalization(pictures, self.dataset)) is not None:
+            pictures = undone
+        elif pictures.amin() < 0 or not pictures.amax() <= 1:
+            pictures = torch.where(pictures.isfinite(), pictures, torch.nan)
+            low = pictures.nan_to_num(nan=torch.inf).amin((1, 2, 3), keepdim=True)
+            high = pictures.nan_to_num(nan=-torch.inf).amax((1, 2, 3), keepdim=True)
+            pictures = ((pictures - low) / (high - low).clamp_min(1e-12)).nan_to_num()
         longest = max(pictures.shape[2:])
         if longest > DISPLAY_PIXELS:
             size = [max(1, round(side * DISPLAY_PIXELS / longest)) for side in pictures.shape[2:]]
@@ -165,6 +168,24 @@ class Probe:
         pictures = pictures.expand(-1, 3, -1, -1).clamp(0, 1).mul(255).round().to(torch.uint8)
         out: npt.NDArray[np.uint8] = pictures.permute(0, 2, 3, 1).contiguous().numpy()
         return out
+
+
+def _without_normalization(pictures: torch.Tensor, dataset: Any) -> torch.Tensor | None:
+    """Undo the data set's ``Normalize``, to values of 0 to 1; None where it has none that made these pictures."""
+    n_channels, largest = pictures.shape[1], 0.0
+    for mean, std in normalizations(dataset):
+        try:
+            one, other = (torch.as_tensor(v, dtype=torch.float32).reshape(1, -1, 1, 1) for v in (mean, std))
+        except (TypeError, ValueError):  # of a transform of that name with other attributes
+            return None
+        if {one.shape[1], other.shape[1]} - {1, n_channels}:
+            return None
+        pictures, largest = pictures * other + one, float(one.max())
+    if not normalizations(dataset):
+        return None
+    if largest > 1 or float(pictures.nan_to_num().amax()) > 2:  # the data set's pixels are 0 to 255
+        pictures = pictures / 255
+    return pictures.nan_to_num(nan=0.0)
 
 
 class Identity:
@@ -305,5 +326,5 @@ def _digests(inputs: ModelInputs) -> npt.NDArray[np.uint8]:
 
 def _digest(image: torch.Tensor) -> bytes:
     digest = sha256(f"{str(image.dtype).removeprefix('torch.')}{tuple(image.shape)}".encode())
-    digest.update(image.detach().cpu().contiguous().view(torch.uint8).numpy().data)  # no copy of it
+    digest.update(image.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)  # no copy of it
     return digest.digest()

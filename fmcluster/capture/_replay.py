@@ -2,7 +2,7 @@
 
 import copy
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from typing import Any
 
@@ -61,7 +61,7 @@ def replay(
         By epoch, or by epoch and optimizer step. A file is read without running code from it (``weights_only=True``);
         it holds a state dict, or a dict with one under ``state_dict``, ``model_state_dict`` or ``model``. Names may
         start with ``module.`` or ``_orig_mod.``, as DistributedDataParallel, AveragedModel and torch.compile write
-        them.
+        them, or with one other prefix under which all of the model's names are, as Lightning's modules write them.
     metrics : mapping, optional
         By the same keys, numbers to keep beside a snapshot.
     loss : callable, optional
@@ -155,7 +155,25 @@ def _fitting(state: Mapping[Any, Any], model: nn.Module) -> dict[str, Any]:
         if own <= cut.keys():
             averaged = prefix.startswith("module.") and "n_averaged" in names  # of AveragedModel, beside its module
             return {name: cut[name] for name in cut if name in own} if averaged else cut
+    if (inner := _one_inner_model(names, own)) is not None:
+        return inner
     return {name.removeprefix("module."): value for name, value in names.items()}
+
+
+def _one_inner_model(names: Mapping[str, Any], own: Set[str]) -> dict[str, Any] | None:
+    """Return what is under the one prefix beneath which all names of the model are, as Lightning's modules write them.
+
+    None where there is none, or several, such as a student and its teacher.
+    """
+    names = {name.replace("_orig_mod.", ""): value for name, value in names.items()}
+    if own == names.keys():  # of a model of which a part is compiled
+        return names
+    one = min(own, key=len, default="")
+    prefixes = [name.removesuffix(one) for name in names if name.endswith(f".{one}")]
+    fitting = [prefix for prefix in prefixes if all(prefix + name in names for name in own)]
+    if len(fitting) != 1 or not own:
+        return None
+    return {name: names[fitting[0] + name] for name in own}
 
 
 def _load(model: nn.Module, checkpoint: Checkpoint, *, what: str) -> None:

@@ -14,7 +14,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 import fmcluster as fm
-from fmcluster.capture._datasets import base, check_numbered, classes, labels, normalization, paths
+from fmcluster.capture._datasets import base, check_numbered, classes, labels, normalizations, paths
 
 
 class Endless(IterableDataset):
@@ -197,7 +197,35 @@ def test_a_normalization_wherever_it_stands() -> None:
         transforms.Compose([transforms.ToTensor(), normalize]),
         transforms.Compose([transforms.Compose([normalize]), transforms.ToTensor()]),
     ):
-        assert normalization(Subset(Unloadable(transform=transform), [0])) == ([0.5], [0.25])
+        assert normalizations(Subset(Unloadable(transform=transform), [0])) == [([0.5], [0.25])]
     for transform in (None, transforms.ToTensor(), transforms.Compose([])):
-        assert normalization(Unloadable(transform=transform)) is None
-    assert normalization([1, 2]) is None
+        assert normalizations(Unloadable(transform=transform)) == []
+    assert normalizations([1, 2]) == []
+
+
+class Named:
+    """A data set of six items that says what its classes are."""
+
+    def __init__(self, **attributes: Any) -> None:
+        self.__dict__.update(attributes)
+
+    def __len__(self) -> int:
+        return 6
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ({"class_to_idx": {"a": np.int64(2), "b": np.int64(0)}, "classes": ["a", "b"]}, ("b", "", "a")),
+        ({"class_to_idx": {"a": -1, "b": 0, "c": 1}, "classes": ["a", "b", "c"]}, ("b", "c")),
+        ({"class_to_idx": {"a": 10**9, "b": 0}, "classes": ["a", "b"]}, ("b",)),
+        ({"class_to_idx": {"cat": 0, "kitten": 0, "dog": 1}}, ("cat, kitten", "dog")),
+        ({"classes": {0: "a", 2: "c"}}, ("a", "", "c")),
+        ({"classes": {"a": 2, "b": 0}}, ("b", "", "a")),
+        ({"classes": {"a", "b", "c"}}, ()),  # in no order
+        ({"classes": [("tench", "Tinca tinca"), ("goldfish",)]}, ("tench, Tinca tinca", "goldfish")),
+        ({"classes": [None, "b"]}, ("", "b")),
+    ],
+)
+def test_names_go_to_the_labels_that_the_data_set_gives_them(attributes: Any, expected: tuple[str, ...]) -> None:
+    assert classes(Named(**attributes)) == expected

@@ -5,7 +5,10 @@ import io
 import pickle
 import random
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -238,3 +241,34 @@ def test_between_snapshots_the_model_is_the_callers_own(net: nn.Module, data: li
             for other in (twin, copied, averaged.module):
                 assert [m._forward_hooks for m in other.modules()] == [m._forward_hooks for m in net.modules()]
                 assert not any(m._forward_hooks for m in other.modules())
+
+
+GENERATOR = np.random.default_rng(5)
+
+
+class Slotted:
+    __slots__ = ("random",)
+
+
+def holders_of_generators() -> dict[str, tuple[Any, Any]]:
+    """What holds a generator, and what draws from it."""
+    rng = {name: random.Random(3) for name in ("entry", "closure", "bound", "partial", "slot", "deep", "collate")}
+    slotted, deep = Slotted(), SimpleNamespace(a=SimpleNamespace(b=[{"c": SimpleNamespace(d=(rng["deep"],))}]))
+    slotted.random = rng["slot"]
+    return {
+        "entry": (SimpleNamespace(options={"rng": rng["entry"]}), rng["entry"].random),
+        "closure": (SimpleNamespace(draw=lambda: rng["closure"].random()), rng["closure"].random),
+        "bound": (SimpleNamespace(draw=rng["bound"].random), rng["bound"].random),
+        "partial": (SimpleNamespace(draw=partial(random.Random.random, rng["partial"])), rng["partial"].random),
+        "slot": (slotted, rng["slot"].random),
+        "deep": (deep, rng["deep"].random),
+        "global": (SimpleNamespace(draw=lambda: GENERATOR.random()), GENERATOR.random),
+    }
+
+
+@pytest.mark.parametrize("name", sorted(holders_of_generators()))
+def test_generators_are_put_back_wherever_they_are_held(name: str) -> None:
+    holder, draw = holders_of_generators()[name]
+    with isolated(torch.nn.Linear(2, 2), reads=(holder,)):
+        inside = [draw() for _ in range(3)]
+    assert [draw() for _ in range(3)] == inside

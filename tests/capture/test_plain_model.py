@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 from torchvision.models.vision_transformer import VisionTransformer
@@ -302,3 +303,17 @@ def test_training_on_a_gpu(net: nn.Module, pictures: torch.Tensor, labels: torch
     for name in run.layers:
         np.testing.assert_array_equal(run[name].read(epoch=0), reference.activation(name).half().cpu().numpy())
         np.testing.assert_array_equal(run[name].gradient.read(epoch=0), reference.gradient(name).cpu().numpy())
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")
+def test_models_whose_modules_cannot_be_hooked_or_have_no_values_are_refused() -> None:
+    net = nn.Sequential(nn.Linear(3, 2))
+    for scripted in (torch.jit.trace(net, torch.rand(1, 3)), nn.Sequential(torch.jit.trace(net, torch.rand(1, 3)))):
+        with pytest.raises(TypeError, match=r"TorchScript .*, whose modules cannot be hooked; pass the module"):
+            plain_model(scripted)
+    with pytest.raises(ValueError, match="on the device 'meta', without values; load its weights"):
+        plain_model(nn.Linear(3, 2, device="meta"))
+    with FakeTensorMode():
+        fake = nn.Linear(3, 2)
+    with pytest.raises(ValueError, match="fake tensors, without values; make it outside of FakeTensorMode"):
+        plain_model(fake)

@@ -3,7 +3,9 @@
 import io
 from collections.abc import Callable
 from hashlib import sha256
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -121,10 +123,10 @@ class Random(Dataset):
         return 6
 
     def __getitem__(self, i: int) -> tuple[torch.Tensor, int]:
-        return torch.full((3, 8, 8), float(i)) + (torch.rand(3, 8, 8, generator=GENERATOR) if i >= 3 else 0), i
+        return torch.full((3, 8, 8), float(i)) + (next(COUNT) if i >= 3 else 0), i
 
 
-GENERATOR = torch.Generator()
+COUNT = count(1)
 
 
 def test_random_transforms_are_refused_by_the_name_of_the_sample(tmp_path: Path) -> None:
@@ -289,3 +291,40 @@ def test_nothing_of_the_probe_is_pickled(take: Callable, folder: Path) -> None:
     assert not stored.startswith(b"\x80")
     assert io.BytesIO(stored).read(1) != b"\x80"
     assert run.samples["path"].dtype.kind in "OT" or str(run.samples["path"].dtype) == "str"
+
+
+@pytest.mark.parametrize(
+    ("transform", "scale"),
+    [
+        (transforms.Normalize([0.0, 0.0, 0.0], [255.0, 255.0, 255.0]), 255),  # to 0 to 1, as many write it
+        (transforms.Normalize([0.0], [1.0]), 255),
+        (
+            transforms.Compose(
+                [transforms.Normalize([0.4] * 3, [0.2] * 3), transforms.Normalize([0.1] * 3, [2.0] * 3)]
+            ),
+            1,
+        ),
+        (torch.nn.Sequential(transforms.Normalize([0.4] * 3, [0.2] * 3)), 1),
+    ],
+)
+def test_pictures_are_what_was_normalized_however_that_was_done(transform: Any, scale: int) -> None:
+    images = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    class Normalized(list[Any]):
+        pass
+
+    items = Normalized([(transform(image * scale), 0) for image in images])
+    items.transform = transform  # type: ignore[attr-defined]
+    probe = Probe(items, batch_size=3)
+    shown = probe.display(torch.stack([image for image, _ in items]))
+    assert shown is not None
+    expected = (images * 255).permute(0, 2, 3, 1).numpy()
+    assert np.abs(shown - expected).max() <= 1
+
+
+def test_pictures_of_values_that_are_not_finite_show_the_others() -> None:
+    image = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 4
+    image[0, 0, 0, :3] = torch.tensor([torch.inf, -torch.inf, torch.nan])
+    shown = Probe([(image[0], 0)], batch_size=1).display(image)
+    assert shown is not None
+    assert 100 < shown.mean() < 155
