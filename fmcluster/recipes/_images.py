@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from PIL import Image
 from torch import Tensor
@@ -189,12 +190,12 @@ class _VisibleFolder(ImageFolder):  # type: ignore[misc]  # torchvision has no t
 
 
 def _load_image(path: str) -> Image.Image:
-    """Open an image as RGB; of one with 16 bits a channel, the upper eight are taken.
+    """Open an image as RGB; of one with 16 bits a channel, the upper eight are taken, and numbers to 1 are shares.
 
     Raises
     ------
     ValueError
-        Where the file is no image, or is damaged.
+        Where the file is no image, is damaged, or holds numbers that are neither 0 to 1 nor 0 to 255.
     """
     try:
         with Image.open(path) as image:
@@ -203,12 +204,21 @@ def _load_image(path: str) -> Image.Image:
                 pixels = np.asarray(image).astype(np.int64)
                 wide = image.mode.startswith("I;16") or pixels.max(initial=0) > 255
                 return Image.fromarray((pixels // 257 if wide else pixels).clip(0, 255).astype(np.uint8)).convert("RGB")
+            if image.mode == "F":
+                return _image_of_numbers(np.asarray(image)).convert("RGB")
             return image.convert("RGB")
     except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(
             f"{path} cannot be read as an image ({error}); repair or remove the file, or pass "
             f"skip_broken=True (--skip-broken)"
         ) from error
+
+
+def _image_of_numbers(pixels: npt.NDArray[np.float32]) -> Image.Image:
+    low, high = float(pixels.min(initial=0)), float(pixels.max(initial=0))  # NaN where any is
+    if not 0 <= low <= high <= 255:
+        raise ValueError(f"its pixels are numbers from {low:g} to {high:g}; expected 0 to 1, or 0 to 255")
+    return Image.fromarray(np.round(pixels * 255 if high <= 1 else pixels).astype(np.uint8))
 
 
 def _open_part(part: Path, transform: transforms.Compose) -> ImageFolder:

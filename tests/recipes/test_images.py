@@ -11,7 +11,7 @@ from PIL import Image
 from torch.utils.data import Subset
 
 from fmcluster.recipes import RecordedImages, load_image_folder
-from fmcluster.recipes._images import draw_evenly
+from fmcluster.recipes._images import _load_image, draw_evenly
 
 
 @pytest.fixture
@@ -161,3 +161,30 @@ def test_recorded_images_are_the_probe_again(folder: Path) -> None:
         RecordedImages(samples)
     with pytest.raises(FileNotFoundError, match="does not know where its images are"):
         RecordedImages(samples[["label"]])
+
+
+@pytest.mark.parametrize(
+    ("pixels", "mode"),
+    [
+        (np.linspace(0, 1, 64, dtype=np.float32), "F"),
+        (np.linspace(0, 255, 64, dtype=np.float32), "F"),
+        (np.linspace(0, 65535, 64).astype(np.uint16), "I;16"),
+        (np.linspace(0, 255, 64).astype(np.int32), "I"),
+    ],
+)
+def test_images_of_wide_pixels_are_as_bright_as_they_were(pixels: np.ndarray, mode: str, tmp_path: Path) -> None:
+    Image.fromarray(pixels.reshape(8, 8)).save(tmp_path / "0.tiff")
+    with Image.open(tmp_path / "0.tiff") as stored:
+        assert stored.mode == mode
+    found = np.asarray(_load_image(str(tmp_path / "0.tiff"))).astype(float)
+    assert found.shape == (8, 8, 3)
+    np.testing.assert_allclose(found[..., 1].ravel(), np.linspace(0, 255, 64), atol=1)
+
+
+@pytest.mark.parametrize("wrong", [-0.1, 300.0, np.nan])
+def test_numbers_that_are_no_brightness_are_refused_with_the_file(wrong: float, tmp_path: Path) -> None:
+    pixels = np.full((8, 8), 0.5, np.float32)
+    pixels[3, 4] = wrong
+    Image.fromarray(pixels).save(tmp_path / "0.tiff")
+    with pytest.raises(ValueError, match=r"0\.tiff cannot be read .* from .* to .*; expected 0 to 1, or 0 to 255"):
+        _load_image(str(tmp_path / "0.tiff"))

@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import fmcluster as fm
+from fmcluster.report.content import choose_layers
 from fmcluster.store import Run
 from tests.report.small_report import Parsed
 
@@ -54,6 +55,19 @@ def test_a_finite_run_says_nothing_of_it(tmp_path) -> None:
     page = fm.write_report(run, tmp_path / "report.html", n_clusters=2, reducer=PCA(2, random_state=0)).read_text()
     assert "diverged" not in page.split("<script")[0].split("</style>")[1]
     assert len(fm.diagnose(run).left_out) == 0
+
+
+def test_of_one_finite_snapshot_layers_of_few_channels_are_not_drawn(tmp_path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 3, 3), nn.Conv2d(3, 6, 3))
+    with fm.Recorder(model, tmp_path / "run.zarr", probe=TensorDataset(torch.rand(8, 3, 12, 12))) as recorder:
+        recorder.snapshot(epoch=0)
+        model[1].weight.data[0, 0] = float("nan")
+        recorder.snapshot(epoch=1)
+    run = fm.open_run(tmp_path / "run.zarr")
+    assert choose_layers(run) == ["1"]
+    page = fm.write_report(run, tmp_path / "report.html", n_clusters=2, reducer=PCA(2, random_state=0)).read_text()
+    assert "At 1 of 2 snapshots, layers gave NaN or infinite values" in Parsed(page).text
 
 
 def test_a_run_without_a_finite_snapshot_is_refused_in_one_sentence(tmp_path) -> None:

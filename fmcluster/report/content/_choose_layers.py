@@ -27,15 +27,16 @@ def choose_layers(run: Run) -> list[str]:
     Raises
     ------
     ValueError
-        Where no layer has enough channels for an embedding.
+        Where no layer has enough channels for an embedding, or no snapshot is finite.
     """
     layers = {name: run[name] for name in run.layers}
-    drawable = [name for name in run.layers if layers[name].n_channels * layers[name].shape[0] >= AT_LEAST]
+    n_snapshots = len(run.finite_snapshots())
+    drawable = [name for name in run.layers if layers[name].n_channels * n_snapshots >= AT_LEAST]
     if not drawable:
         raise ValueError(
-            f"no layer of {run.path} has {AT_LEAST} channels, counted over its snapshots, which an embedding needs: "
-            f"record layers with more channels, or more snapshots; or name a layer, and take another view of it, such "
-            f"as sample"
+            f"no layer of {run.path} has {AT_LEAST} channels, counted over its {n_snapshots} finite snapshots, which "
+            f"an embedding needs: record layers with more channels, or more snapshots; or name a layer, and take another "
+            f"view of it, such as sample"
         )
     chosen: list[str] = []
     for rank in range(4):
