@@ -39,6 +39,9 @@ class Damage:
         Samples of the probe.
     costs : mapping of str to float
         Of the network as it is, of one sample: ``forward, backward`` (multiply-adds), ``parameters``, ``kept`` (bytes).
+    majority : float
+        Share of the samples that have the most frequent class: the accuracy of a network that always names it. NaN
+        where there are no classes.
     """
 
     frame: pd.DataFrame
@@ -47,6 +50,7 @@ class Damage:
     accuracy: float
     n_samples: int
     costs: Mapping[str, float]
+    majority: float = float("nan")
 
     COLUMNS: ClassVar[list[str]] = [
         *["intervention", "layer", "what", "how", "epoch", "amount", "channels", "setting", "consumer"],
@@ -76,8 +80,24 @@ class Damage:
             raise ValueError(f"there is no intervention {intervention!r}; expected one of {', '.join(known)}")
         return self.frame[self.frame["intervention"] == intervention].nsmallest(n, "kl")
 
+    def knows_its_task(self) -> bool:
+        """Whether the network is clearly (95 %) more often right than the most frequent class alone would be.
+
+        What may be put back or removed of one that is not says nothing of what the task needs. True where there are no
+        classes.
+        """
+        if np.isnan(self.accuracy) or np.isnan(self.majority):
+            return True
+        error = np.sqrt(self.accuracy * (1 - self.accuracy) / self.n_samples)
+        return bool(self.accuracy - SIGMAS * error > self.majority)
+
     def __str__(self) -> str:
         lines = [f"{self.n_samples} samples; " + self._as_it_is()]
+        if not self.knows_its_task():
+            lines.append(
+                f"That is not clearly better than always naming the most frequent class ({self.majority:.3f}): what "
+                f"can be put back or removed says nothing of what the task needs."
+            )
         for intervention in self.frame["intervention"].unique():
             of = self.frame["intervention"] == intervention
             lines.append(f"{intervention}: {of.sum()} changes; those that do least:")

@@ -120,7 +120,9 @@ def ablate(
         chosen = layers
         if predicted is not None:
             asked = [*network.facts] if layers is None else layers
-            chosen, passed_over = _promising(intervention, predicted, n_promising, asked)
+            chosen, passed_over = _promising(
+                intervention, network, predicted=predicted, count=n_promising, layers=asked
+            )
             skipped += passed_over
         for change in _all_changes(intervention, network, chosen, found):
             if isinstance(change, Skipped):
@@ -141,7 +143,17 @@ def ablate(
         accuracy=judge.baseline("right"),
         n_samples=sum(map(len, batches)),
         costs=costs,
+        majority=_majority(targets),
     )
+
+
+def _majority(targets: Sequence[Any]) -> float:
+    """Return the share of the samples that have the most frequent class; NaN where targets are not one class each."""
+    if any(not isinstance(each, torch.Tensor) or each.ndim != 1 or each.is_floating_point() for each in targets):
+        return float("nan")
+    labels = torch.cat([each.cpu() for each in targets])
+    _, counts = torch.unique(labels, return_counts=True)
+    return float(counts.max()) / len(labels)
 
 
 def _all_changes(
@@ -156,14 +168,29 @@ def _all_changes(
 
 
 def _promising(
-    intervention: Intervention, predicted: PredictedDamage, count: int, layers: Sequence[str]
+    intervention: Intervention, network: Network, *, predicted: PredictedDamage, count: int, layers: Sequence[str]
 ) -> tuple[list[str], list[Skipped]]:
-    """Return the layers of an intervention's most promising changes, and of which nothing is predicted; and others."""
-    of = predicted.frame[predicted.frame["intervention"] == intervention.name]
-    out = set(of["layer"]) - set(of.nsmallest(count, "predicted")["layer"])
-    reason = f"none of its changes is among the {count} that are predicted to do least"
+    """Return the layers of an intervention's most promising changes, and of which nothing is predicted; and others.
+
+    Layers that the intervention cannot change (their width is tied to others') do not count.
+    """
+    of = predicted.frame[(predicted.frame["intervention"] == intervention.name) & predicted.frame["layer"].isin(layers)]
+    possible: dict[str, bool] = {}
+    found = 0
+    for name in of.sort_values("predicted", kind="stable")["layer"]:
+        if found == count:
+            break
+        if name not in possible:
+            possible[name] = _can_change(intervention, network, name)
+        found += possible[name]
+    out = set(of["layer"]) - set(possible)
+    reason = f"none of its changes is among the {count} that are predicted to do least, of those that can be made"
     skipped = [Skipped(intervention.name, name, reason) for name in layers if name in out]
     return [name for name in layers if name not in out], skipped
+
+
+def _can_change(intervention: Intervention, network: Network, layer: str) -> bool:
+    return any(isinstance(each, Change) for each in intervention.changes(network, [layer]))
 
 
 class _Judge:

@@ -121,6 +121,8 @@ def _stored_root(path: str) -> dict[str, Any]:
         if root.get("node_type") == "array":
             raise StoreError(f"{path} is a Zarr array by itself, not a run. Pass the folder that Recorder wrote.")
         return root
+    elif any((Path(path) / name).exists() for name in (".zgroup", ".zarray")):
+        raise StoreError(f"{path} is a store of Zarr version 2, not a run: runs are of version 3. Nothing was read.")
     raise FileNotFoundError(
         f"there is no run at {path}: the folder holds no zarr.json. Pass the folder that Recorder wrote."
     )

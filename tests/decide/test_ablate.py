@@ -277,3 +277,5 @@ def test_rewinding_to_what_is_there_costs_nothing_and_to_something_else_does(
     assert (frame.loc[["weights of epoch 5", "statistics of epoch 5"], ["loss", "kl"]] == 0).all(axis=None)
     assert (frame.loc["weights of epoch 0", "kl"] > 0).sum() >= 5
     assert (frame.loc["weights of epoch 0", "backward_share"] >= 0).all()
+    labels = probe.tensors[1]
+    assert damage.majority == float(labels.bincount().max()) / len(labels)

@@ -199,6 +199,25 @@ def test_only_what_is_promising_is_measured(run: Run, residual: nn.Module, probe
     pd.testing.assert_frame_equal(*of_groups)
 
 
+def test_layers_that_cannot_be_changed_do_not_count_among_the_promising(
+    run: Run, residual: nn.Module, probe: TensorDataset
+) -> None:
+    predicted = predict_damage(run)
+    every = fm.ablate(residual, probe, interventions=[Width()], n_null=0)
+    tied = set(every.skipped["layer"]) - set(every.frame["layer"])
+    of_width = predicted.frame["intervention"] == "width"
+    assert tied & set(predicted.frame.loc[of_width, "layer"])
+    frame = predicted.frame.copy()
+    frame.loc[of_width & frame["layer"].isin(tied), "predicted"] = -1.0  # the most promising cannot be made
+    some = fm.ablate(
+        residual, probe, interventions=[Width()], predicted=replace(predicted, frame=frame), n_promising=1, n_null=0
+    )
+    first = frame[of_width & ~frame["layer"].isin(tied)].nsmallest(1, "predicted")["layer"].item()
+    known = set(frame.loc[of_width, "layer"])
+    assert set(some.frame["layer"]) & known == {first}
+    assert tied & known <= set(some.skipped["layer"])
+
+
 def test_what_is_not_known_is_said(residual: nn.Module, probe: TensorDataset, tmp_path: Path) -> None:
     run = recorded(residual, probe, tmp_path / "run.zarr", layers=["block1.conv2", "block2"], max_size=4)
     found = predict_damage(run)

@@ -175,7 +175,7 @@ def test_json_that_is_no_root_is_refused(content, stored):
 def test_a_store_of_another_version_is_no_run(tmp_path):
     group = zarr.open_group(tmp_path / "old.zarr", mode="w", zarr_format=2)
     group.create_array("epoch", shape=(2,), dtype="i8")
-    with pytest.raises(FileNotFoundError, match=r"holds no zarr\.json"):
+    with pytest.raises(StoreError, match="is a store of Zarr version 2, not a run"):
         open_run(tmp_path / "old.zarr")
     with pytest.raises(FileExistsError, match="is not a run"):
         RunWriter(tmp_path / "old.zarr", mode="a")

@@ -76,8 +76,11 @@ def _bounds(frame: pd.DataFrame) -> dict[str, pd.Series]:
 def _freezing(frame: pd.DataFrame, damage: Damage, tolerance: float) -> Iterator[Advice]:
     """Advise on the most layers that could be put back to an epoch together, and thus have been frozen from it on.
 
-    Where one layer is put back, the others make up for it; so what counts is what several cost together.
+    Where one layer is put back, the others make up for it; so what counts is what several cost together. A network that
+    does not know its task loses nothing whatever is put back; of it nothing is said.
     """
+    if not damage.knows_its_task():
+        return
     rewound = frame[(frame["intervention"] == REWIND) & frame["what"].str.startswith("weights")]
     layers = [name for name in rewound["layer"].unique().tolist() if ", " not in name]
     since: dict[str, pd.Series] = {}

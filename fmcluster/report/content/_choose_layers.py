@@ -35,8 +35,8 @@ def choose_layers(run: Run) -> list[str]:
     if not drawable:
         raise ValueError(
             f"no layer of {run.path} has {AT_LEAST} channels, counted over its {n_snapshots} finite snapshots, which "
-            f"an embedding needs: record layers with more channels, or more snapshots; or name a layer, and take another "
-            f"view of it, such as sample"
+            f"an embedding needs: record layers with more channels, or more snapshots; or name a layer, and take "
+            f"another view of it, such as sample"
         )
     chosen: list[str] = []
     for rank in range(4):

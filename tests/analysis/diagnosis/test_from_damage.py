@@ -1,5 +1,7 @@
 """Advice from measured damage: with its number, interval, null and price; none where the evidence is weak."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -155,3 +157,18 @@ def test_a_network_that_was_not_trained_gets_no_advice_to_freeze() -> None:
     """All layers can be put back at no cost: that tells none from another."""
     rows = [rewound(name, epoch=0, loss=0.0) for name in ("a", "b", "c", "a, b", "a, b, c")]
     assert advised(*rows) == []
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "majority", "says"), [(0.9, 0.5, 2), (0.53, 0.5, 0), (0.2, 0.2, 0), (np.nan, 0.5, 2)]
+)
+def test_a_network_that_does_not_know_its_task_is_not_frozen(accuracy: float, majority: float, says: int) -> None:
+    """Of 200 images, 0.53 are 0.46 to 0.60: not clearly more than the most frequent class."""
+    rows = [
+        *(rewound(name, epoch=1, loss=loss) for name, loss in (("a", 0.001), ("b", 0.5), ("c", 0.001))),
+        rewound("a, c", epoch=1, loss=0.004),
+    ]
+    measured = replace(damage(*rows), accuracy=accuracy, majority=majority)
+    assert len(advise_from_damage(measured, Thresholds())) == says
+    told = "not clearly better than always naming the most frequent class" in str(measured)
+    assert told is (says == 0)
