@@ -318,7 +318,7 @@ class BatchRecorder(LiveRecording):
         """Give an epoch up, and warn of it."""
         epoch.snapshot.fail(error)
         self._tell(error)
-        self._warn(error)
+        self._warn(error, epoch=epoch.snapshot.epoch)
 
     def _prepare(self) -> None:
         """Nothing is known before the first batch."""

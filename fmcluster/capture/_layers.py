@@ -1,7 +1,7 @@
 """Recorded layers: which modules are chosen, what each returns, and how it is stored."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
@@ -51,6 +51,10 @@ def select_modules(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
     elif callable(layers) and not isinstance(layers, type):
         chosen = {name: module for name, module in modules.items() if layers(name, module)}
     else:
+        if not isinstance(layers, str | re.Pattern | type | Iterable):
+            raise TypeError(
+                f"layers is {layers!r}; expected 'children', 'leaves', a name or pattern, a class, or several of these"
+            )
         choices = [layers] if isinstance(layers, str | re.Pattern | type) else list(layers)
         without = [choice[1:] for choice in choices if isinstance(choice, str) and choice.startswith("!")]
         choices = [choice for choice in choices if not (isinstance(choice, str) and choice.startswith("!"))]

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import index
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 import torch
 from torch.nn import functional
@@ -204,6 +204,8 @@ class RecorderOptions:
     on_error: OnError
 
     def __post_init__(self) -> None:
+        if self.mode not in get_args(Mode):
+            raise ValueError(f"mode is {self.mode!r}; expected 'x' (new), 'a' (resume) or 'w' (replace)")
         if self.on_error not in ("raise", "warn"):
             raise ValueError(f"on_error is {self.on_error!r}; expected 'raise' or 'warn'")
         if self.max_pending_bytes < 1:

@@ -80,6 +80,8 @@ class Probe:
         to_inputs: ToInputs | None = None,
         accepts: Collection[str] = (),
     ) -> None:
+        if to_inputs is not None and not callable(to_inputs):
+            raise TypeError(f"to_inputs is a {type(to_inputs).__name__}; expected a function of a batch")
         self._to_inputs = to_inputs
         self._accepts = accepts
         if isinstance(data, DataLoader):

@@ -11,7 +11,7 @@ from typing import Any, Self
 import torch
 from torch import nn
 
-from ..errors import StoreError
+from ..errors import CaptureError, StoreError
 from ..store import LayerSpec, RunWriter, local_path, open_run
 from ._context import SnapshotContext
 from ._estimate import check_size
@@ -252,16 +252,19 @@ class Recording(ABC):
             return False
         snapshot.fail(error)
         self._session.discard(snapshot)
-        self._warn(error)
+        self._warn(error, epoch=snapshot.epoch)
         return True
 
-    def _warn(self, error: Exception) -> None:
+    def _warn(self, error: Exception, *, epoch: int | None = None) -> None:
         """Warn that the capture failed; of one failure after another, the first is told of."""
         if not self._warned:
             self._warned = True
+            reason = str(error) if isinstance(error, CaptureError | StoreError) else f"{type(error).__name__}: {error}"
+            if epoch is not None and f"epoch {epoch}" not in reason:
+                reason = f"epoch {epoch}: {reason}"
             warnings.warn(
-                f"{error} Training goes on, as on_error='warn' asks for; what is missing is listed by `fmcluster "
-                f"info`.",
+                f"{reason.rstrip('. ')}. Training goes on, as on_error='warn' asks for; what is missing is listed by "
+                f"`fmcluster info`.",
                 stacklevel=4,
             )
 

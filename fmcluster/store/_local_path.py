@@ -19,8 +19,11 @@ def local_path(path: str | os.PathLike[str]) -> Path:
     Raises
     ------
     ValueError
-        For a URL. `Path` would make a folder of it, named ``s3:``, in the current one.
+        For a URL, of which `Path` would make a folder named ``s3:`` in the current one; for an empty path, or one that
+        no system takes.
     """
+    if not os.fspath(path) or "\0" in str(path):
+        raise ValueError(f"path is {os.fspath(path)!r}; expected that of a folder, without null characters")
     if url := _URL.fullmatch(os.fspath(path)):
         raise ValueError(
             f"path is the URL {url[1]}://{url[2]}; a run is recorded into a folder of this machine, and so are "

@@ -9,11 +9,18 @@ _PATIENCE = 0.2  # seconds; whoever asks for a writer holds the lock for less th
 
 
 def take_lock(path: Path) -> FileLock | None:
-    """Return the lock of the run at a path, held; None where another writer holds it."""
+    """Return the lock of the run at a path, held; None where another writer holds it.
+
+    Raises
+    ------
+    OSError
+        Where there can be no lock.
+    """
     lock = FileLock(f"{path}.lock", thread_local=False)
     try:
         lock.acquire(timeout=_PATIENCE, poll_interval=_PATIENCE / 20)
     except Timeout:
+        os.close(os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT))  # an error, where it is not held but cannot be made
         return None
     return lock
 

@@ -68,6 +68,8 @@ def test_what_matches_nothing(layers: object, message: str, resnet: nn.Module) -
 def test_names_that_are_no_strings(resnet: nn.Module) -> None:
     with pytest.raises(TypeError, match="layers holds 3; expected names"):
         select_modules(resnet, [3])
+    with pytest.raises(TypeError, match="layers is 3; expected 'children', 'leaves', a name or pattern"):
+        select_modules(resnet, 3)
 
 
 def test_a_model_without_submodules() -> None:

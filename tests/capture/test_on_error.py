@@ -163,6 +163,10 @@ class TestOfAProbe:
         assert "there is none before it" in str(error.value)
 
     def test_an_unknown_choice_is_refused(self, net: nn.Module, data: Data, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match=r"mode is 'w\+'; expected 'x' \(new\), 'a' \(resume\) or 'w' \(replace\)"):
+            fm.Recorder(net, tmp_path / "run.zarr", probe=data, mode="w+")
+        with pytest.raises(TypeError, match="to_inputs is a int; expected a function of a batch"):
+            fm.Recorder(net, tmp_path / "run.zarr", probe=data, to_inputs=5)
         with pytest.raises(ValueError, match="on_error is 'ignore'; expected 'raise' or 'warn'"):
             fm.Recorder(net, tmp_path / "run.zarr", probe=data, on_error="ignore")  # type: ignore[arg-type]
 
@@ -244,7 +248,9 @@ class TestOfBatches:
                 with monkeypatch.context() as patch:
                     if epoch == 1:
                         patch.setattr(recorder._session, "commit", lambda *_, **__: 1 / 0)
-                        expected = pytest.warns(UserWarning, match="division by zero Training goes on")
+                        expected = pytest.warns(
+                            UserWarning, match="epoch 1: ZeroDivisionError: division by zero. Training goes on"
+                        )
                     else:
                         expected = nullcontext()
                     with expected, recorder.epoch(epoch), recorder.batch([0, 1]):

@@ -20,3 +20,10 @@ def test_a_url_is_named_whole_and_nothing_is_made(url, tmp_path, monkeypatch):
 @pytest.mark.parametrize("path", ["run.zarr", "/a/b", "C:/runs/run.zarr", "a:b/run.zarr", "with space/run.zarr", "x:"])
 def test_a_path_stays_one(path):
     assert local_path(path) == Path(path)
+
+
+@pytest.mark.parametrize("path", ["", "a\0b"])
+def test_what_no_system_takes_is_refused_in_words(path):
+    for make in (local_path, RunWriter):
+        with pytest.raises(ValueError, match=r"path is .*; expected that of a folder, without null characters"):
+            make(path)

@@ -122,3 +122,9 @@ def test_a_run_that_ended_while_it_was_asked_for_is_read(
 
     monkeypatch.setattr("fmcluster.store._check_root.has_writer", ended)
     assert len(open_run(path)) == 3
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder in which nothing can be made")
+def test_a_place_where_no_lock_can_be_made_is_not_taken_for_one_that_is_held() -> None:
+    with pytest.raises(OSError, match=r"/proc/self/run\.zarr\.lock"):
+        RunWriter("/proc/self/run.zarr")

@@ -1,5 +1,6 @@
 """Pending snapshot: coordinates, metrics and moments of a snapshot that is not committed yet."""
 
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
 
@@ -141,10 +142,12 @@ def check_epoch(epoch: int, *, last: int) -> None:
 
 def as_numbers(metrics: Mapping[str, float]) -> dict[str, float]:
     """Return metrics as floats; raise `TypeError` naming one that is no number."""
+    if not isinstance(metrics, Mapping):
+        raise TypeError(f"metrics is {metrics!r}; expected a mapping of names to numbers")
     numbers = {}
     for name, value in metrics.items():
         try:
             numbers[str(name)] = float(value.item() if hasattr(value, "item") else value)
-        except (TypeError, ValueError, RuntimeError):  # the last of a tensor of several numbers
-            raise TypeError(f"the metric {name!r} is {value!r}; expected a number") from None
+        except (TypeError, ValueError, OverflowError, RuntimeError):  # the last of a tensor of several numbers
+            raise TypeError(f"the metric {name!r} is {reprlib.repr(value)}; expected a number") from None
     return numbers

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 import fmcluster as fm
+from fmcluster.capture.writing._pending import as_numbers
 
 IMAGES = list(torch.linspace(0, 1, 5 * 3 * 4 * 4).view(5, 3, 4, 4))
 
@@ -106,3 +108,18 @@ def test_a_layer_of_nothing_but_nan_is_whole(take: Callable) -> None:
     run = take(nn.Sequential(Dead()), IMAGES)
     assert np.isnan(run["0"].read(epoch=0)).all()
     assert run["0"].read(epoch=0).shape == (5, 3, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ([1], r"metrics is \[1\]; expected a mapping of names to numbers"),
+        ({"loss": "low"}, "the metric 'loss' is 'low'; expected a number"),
+        ({"loss": 10**400}, "the metric 'loss' is 1000.*; expected a number"),
+        ({"loss": torch.ones(2)}, "the metric 'loss' is tensor.*; expected a number"),
+    ],
+)
+def test_what_is_no_number_is_named(wrong: Any, said: str) -> None:
+    with pytest.raises(TypeError, match=said) as caught:
+        as_numbers(wrong)
+    assert len(str(caught.value)) < 100
