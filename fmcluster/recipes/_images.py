@@ -1,7 +1,9 @@
 """A folder of images in train/ and val/, with the transforms of PyTorch's transfer-learning tutorial."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -181,12 +183,32 @@ def draw_evenly(targets: list[int], *, size: int, random_state: int) -> list[int
 
 
 class _VisibleFolder(ImageFolder):  # type: ignore[misc]  # torchvision has no types
-    """An `ImageFolder` in which hidden folders, such as ``.ipynb_checkpoints``, are no classes."""
+    """An `ImageFolder` without hidden files and folders, such as ``.ipynb_checkpoints``, and with each folder once.
+
+    A link inside a class that leads to a folder above it would otherwise give each image dozens of times.
+    """
 
     def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
         """Return the names of the classes, and their labels."""
         names = sorted(e.name for e in Path(directory).iterdir() if e.is_dir() and not e.name.startswith("."))
         return names, {name: label for label, name in enumerate(names)}
+
+    @staticmethod
+    def make_dataset(directory: str | Path, *given: Any, **named: Any) -> list[tuple[str, int]]:
+        """Return the paths of the images, and their labels."""
+        shown: dict[str, bool] = {}  # by folder, whether its files are images of the class
+        real: set[tuple[int, Path]] = set()
+        samples = []
+        for path, label in ImageFolder.make_dataset(directory, *given, **named):
+            folder, _, name = path.rpartition(os.sep)
+            if folder not in shown:
+                place = (label, Path(folder).resolve())
+                hidden = any(part.startswith(".") for part in Path(folder).relative_to(directory).parts)
+                shown[folder] = place not in real and not hidden
+                real.add(place)
+            if shown[folder] and not name.startswith("."):
+                samples.append((path, label))
+        return samples
 
 
 def _load_image(path: str) -> Image.Image:
@@ -198,6 +220,8 @@ def _load_image(path: str) -> Image.Image:
         Where the file is no image, is damaged, or holds numbers that are neither 0 to 1 nor 0 to 255.
     """
     try:
+        if not Path(path).is_file():
+            raise ValueError("it is not a file" if Path(path).exists() else "it is a link that leads nowhere")
         with Image.open(path) as image:
             image.load()
             if image.mode.startswith("I"):
@@ -207,7 +231,7 @@ def _load_image(path: str) -> Image.Image:
             if image.mode == "F":
                 return _image_of_numbers(np.asarray(image)).convert("RGB")
             return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(
             f"{path} cannot be read as an image ({error}); repair or remove the file, or pass "
             f"skip_broken=True (--skip-broken)"
@@ -259,7 +283,11 @@ def _leave_out_broken(part: ImageFolder) -> list[str]:
 
 
 def _has_image(folder: Path) -> bool:
-    return any(entry.suffix.lower() in IMG_EXTENSIONS for entry in folder.rglob("*") if entry.is_file())
+    entries = (entry for entry in folder.rglob("*") if entry.suffix.lower() in IMG_EXTENSIONS)
+    return any(
+        entry.is_file() and not any(part.startswith(".") for part in entry.relative_to(folder).parts)
+        for entry in entries
+    )
 
 
 def _hint(folder: Path) -> str:

@@ -188,3 +188,30 @@ def test_numbers_that_are_no_brightness_are_refused_with_the_file(wrong: float, 
     Image.fromarray(pixels).save(tmp_path / "0.tiff")
     with pytest.raises(ValueError, match=r"0\.tiff cannot be read .* from .* to .*; expected 0 to 1, or 0 to 255"):
         _load_image(str(tmp_path / "0.tiff"))
+
+
+def test_a_link_to_a_folder_above_gives_no_image_twice(folder: Path) -> None:
+    (folder / "val" / "ants" / "loop").symlink_to(folder / "val" / "ants", target_is_directory=True)
+    (folder / "elsewhere").mkdir()
+    Image.new("RGB", (9, 9)).save(folder / "elsewhere" / "7.png")
+    (folder / "val" / "ants" / "more").symlink_to(folder / "elsewhere", target_is_directory=True)
+    names = [Path(path).name for path, label in load_image_folder(folder).val.samples if label == 0]
+    assert names == ["0.jpeg", "1.jpeg", "7.png"]
+
+
+def test_hidden_files_inside_a_class_are_no_images(folder: Path) -> None:
+    (folder / "val" / "bees" / ".ipynb_checkpoints").mkdir()
+    for name in (".ipynb_checkpoints/0-checkpoint.png", "._0.png"):
+        shutil.copy(folder / "val" / "bees" / "0.png", folder / "val" / "bees" / name)
+    assert len(load_image_folder(folder).val) == 4
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_what_is_no_file_or_too_large_a_picture_is_named(folder: Path) -> None:
+    os.mkfifo(folder / "val" / "ants" / "pipe.png")
+    (folder / "val" / "bees" / "gone.png").symlink_to(folder / "nowhere")
+    data = load_image_folder(folder, skip_broken=True)
+    assert [Path(path).name for path in data.skipped] == ["pipe.png", "gone.png"]
+    Image.new("1", (20_000, 9_000)).save(folder / "val" / "ants" / "huge.png")
+    with pytest.raises(ValueError, match=r"huge\.png cannot be read as an image .*exceeds limit"):
+        _load_image(str(folder / "val" / "ants" / "huge.png"))
