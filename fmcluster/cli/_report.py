@@ -88,3 +88,4 @@ def report(
     with until_interrupted() as stop:
         follow(seen_by_workers(run, scheduler=scheduler), write, interval=interval, stop=stop)
     say("Stopped watching.")
+    raise typer.Exit(130)

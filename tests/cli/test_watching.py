@@ -140,6 +140,6 @@ def test_the_page_follows_a_training_and_ctrl_c_ends_it_in_order(tmp_path: Path)
             told, _ = watching.communicate(timeout=60)
         finally:
             watching.kill()
-    assert watching.returncode == 0
+    assert watching.returncode == 130
     assert "Stopped watching" in told
     assert not list(tmp_path.glob(".*.part"))

@@ -17,6 +17,8 @@ from fmcluster.store import Run
 from tests.explore.explored_run import record
 from tests.report.test_diverged import record as record_diverging
 
+pytestmark = pytest.mark.slow
+
 LONG = 120
 
 

@@ -22,6 +22,8 @@ from fmcluster.export._rasterize import DPI, pixels_of
 from fmcluster.store import Run
 from tests.export.exported_run import HOSTILE_LAYER, record
 
+pytestmark = pytest.mark.slow
+
 
 def read(folder: Path) -> EventAccumulator:
     everything = {"scalars": 0, "images": 0, "histograms": 0, "tensors": 0}
@@ -55,7 +57,6 @@ def events(run: Run, tmp_path_factory: pytest.TempPathFactory, stages: list[tupl
     return read(folder)
 
 
-@pytest.mark.slow
 def test_metrics_are_scalars_at_their_optimizer_steps_and_those_not_recorded_are_left_out(events, run):
     assert scalars(events, "metrics/val_accuracy") == [(0, 0.25), (4, 0.5), (10, 0.75)]
     assert scalars(events, "metrics/loss") == [(4, 1.0), (10, 0.5)]
@@ -105,7 +106,6 @@ def test_every_picture_is_there_once_at_the_last_step_or_at_each(events):
             assert decoded(image).std() > 5
 
 
-@pytest.mark.slow
 def test_what_diagnose_measured_and_says_is_logged(events, run):
     findings = diagnose(run)
     for measure in ("dead", "duplicates", "drift", "cka_to_last", "effective_rank"):
@@ -140,7 +140,6 @@ def test_progress_counts_every_stage(events, stages):
     assert names[0] == "metrics and statistics"
 
 
-@pytest.mark.slow
 def test_results_are_saved_beside_the_run_and_no_figure_is_left_in_pyplot(events, run, tmp_path):
     assert list(Path(f"{run.path}.results").iterdir())
     quick(run, tmp_path)
@@ -162,7 +161,6 @@ def quick(run: Run, folder: Path, **others: object) -> Path:
     return to_tensorboard(run, folder, layers=["fc"], samples=[], view="sample", diagnosis=False, **others)
 
 
-@pytest.mark.slow
 def test_a_second_export_is_refused_and_overwrite_replaces_ours_alone(short, tmp_path):
     training = tmp_path / "events.out.tfevents.1.theirs"
     training.write_bytes(b"")
@@ -190,7 +188,6 @@ def test_an_export_that_fails_leaves_the_earlier_one_and_nothing_of_its_own(shor
     assert events_of(tmp_path / "others") == []
 
 
-@pytest.mark.slow
 def test_where_steps_do_not_tell_snapshots_apart_their_numbers_are_the_axis_and_this_is_said(tmp_path):
     run = record(tmp_path, steps=(0, 0))
     quick(run, tmp_path / "logs")
@@ -200,7 +197,6 @@ def test_where_steps_do_not_tell_snapshots_apart_their_numbers_are_the_axis_and_
     assert b"snapshot numbers" in tensor_util.make_ndarray(event.tensor_proto).tolist()[0]
 
 
-@pytest.mark.slow
 def test_a_run_of_one_snapshot_has_no_pictures_of_motion(short, tmp_path):
     to_tensorboard(short, tmp_path / "logs", layers=["conv1"], n_clusters=3)
     tags = read(tmp_path / "logs").Tags()["images"]

@@ -27,6 +27,8 @@ from fmcluster.report.content._layer_content import Settings, make_layer_content
 from fmcluster.store import Run
 from tests.export.exported_run import HOSTILE_LAYER
 
+pytestmark = pytest.mark.slow
+
 BLOCK = 32768
 ARGUMENTS: dict[str, Any] = {"layers": [HOSTILE_LAYER], "samples": [2], "n_clusters": 3}
 
@@ -122,7 +124,6 @@ def logged(run: Run, tmp_path_factory: pytest.TempPathFactory, service: None) ->
     return read(written)
 
 
-@pytest.mark.slow
 def test_it_is_a_finished_offline_run_under_its_name(logged, run):
     assert logged.finished
     assert (logged.run.project, logged.run.display_name) == ("ants", "run")
@@ -209,7 +210,6 @@ def quick(run: Run, target: Any, **others: Any) -> Path:
     return to_wandb(run, target, layers=["fc"], samples=[], view="sample", diagnosis=False, **others)
 
 
-@pytest.mark.slow
 def test_a_run_of_the_callers_is_added_to_and_goes_on(short, tmp_path):
     with wandb.init(mode="offline", dir=tmp_path, settings=wandb.Settings(silent=True, console="off")) as mine:
         mine.log({"epoch": 7}, step=100)
@@ -221,7 +221,6 @@ def test_a_run_of_the_callers_is_added_to_and_goes_on(short, tmp_path):
     assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 1
 
 
-@pytest.mark.slow
 def test_a_new_run_leaves_one_of_the_callers_alone(short, tmp_path):
     with wandb.init(mode="offline", dir=tmp_path, settings=wandb.Settings(silent=True, console="off")) as mine:
         written = quick(short, tmp_path / "export", name="another")
@@ -244,7 +243,6 @@ def test_bad_input_is_refused_before_anything_is_written(run, tmp_path):
         quick(run, tmp_path / "file")
 
 
-@pytest.mark.slow
 def test_the_process_says_nothing_ends_and_leaves_the_current_folder_alone(run, tmp_path):
     script = (
         "import fmcluster as fm, sys; from fmcluster.export import to_wandb;"

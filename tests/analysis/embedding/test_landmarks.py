@@ -10,6 +10,8 @@ from fmcluster.analysis.embedding._fused_embedding import FusedEmbedding
 from fmcluster.analysis.embedding._landmarks import Landmarks, choose_landmarks, put_among
 from tests.analysis.embedding.test_embed import scores_of
 
+pytestmark = pytest.mark.slow
+
 N_SNAPSHOTS, N_ROWS, N_GROUPS = 7, 120, 4
 
 
@@ -35,7 +37,6 @@ def test_landmarks_are_the_same_rows_of_evenly_spaced_snapshots():
     assert list(choose_landmarks(2, 60_000, random_state=1).rows) != list(many.rows)
 
 
-@pytest.mark.slow
 def test_a_large_embedding_has_its_landmarks_where_they_are_alone_and_groups_together(monkeypatch):
     values, group = drifting_groups()
     monkeypatch.setattr(module, "MOST_ROWS", 500)

@@ -17,6 +17,8 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 import fmcluster as fm
 from fmcluster.capture.trainers.huggingface import SnapshotCallback
 
+pytestmark = pytest.mark.slow
+
 
 class Classifier(nn.Module):
     def __init__(self, net: nn.Module) -> None:
@@ -86,7 +88,6 @@ def fit(net: nn.Module, data: list, tmp_path: Path) -> Callable[..., Trainer]:
     return train
 
 
-@pytest.mark.slow
 def test_every_epoch_is_recorded_with_its_evaluation(
     recorder: Callable, fit: Callable, recorded: Callable, metrics: Callable, tmp_path: Path
 ) -> None:
@@ -116,7 +117,6 @@ def test_evaluation_by_steps_gives_an_epoch_its_last(
     assert metrics("eval_loss") == [by_step[step] for step in (0, 3, 9, 15)]
 
 
-@pytest.mark.slow
 def test_steps_are_those_of_the_optimizer_and_old_metrics_are_not_repeated(
     recorder: Callable, fit: Callable, recorded: Callable, metrics: Callable
 ) -> None:
@@ -127,7 +127,6 @@ def test_steps_are_those_of_the_optimizer_and_old_metrics_are_not_repeated(
     assert [math.isnan(value) for value in metrics("loss")] == [True, True, False, True]
 
 
-@pytest.mark.slow
 def test_an_epoch_that_was_logged_before_its_end_is_recorded(
     recorder: Callable, fit: Callable, recorded: Callable, metrics: Callable
 ) -> None:
@@ -152,7 +151,6 @@ def test_an_epoch_that_training_ends_in_the_middle_of_is_recorded(
     assert recorded(copies) == [(0, 0), (1, 5), (2, 7)]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["epoch", "steps"])
 def test_the_last_snapshot_is_of_the_last_epoch_and_not_of_the_best_model(
     strategy: str, net: nn.Module, recorder: Callable, fit: Callable, recorded: Callable, tmp_path: Path
@@ -167,7 +165,6 @@ def test_the_last_snapshot_is_of_the_last_epoch_and_not_of_the_best_model(
     assert "train_loss" not in fm.open_run(tmp_path / "run.zarr").metrics  # of the training as a whole
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("every", "ahead", "epochs"),
     [(1, False, [0, 1, 2, 3, 4, 5]), (3, False, [0, 2, 3, 4, 5]), (3, True, [0, 3, 4, 5])],
@@ -196,7 +193,6 @@ def test_a_resumed_training_records_what_is_missing(
     assert recorded({**after, **before}) == [(epoch, 5 * epoch) for epoch in epochs]
 
 
-@pytest.mark.slow
 def test_one_resumed_inside_an_epoch_is_not_taken_for_its_beginning(
     net: nn.Module, data: list, recorder: Callable, fit: Callable, recorded: Callable, tmp_path: Path
 ) -> None:
@@ -207,7 +203,6 @@ def test_one_resumed_inside_an_epoch_is_not_taken_for_its_beginning(
     assert recorded(copies) == [(2, 10), (3, 15)]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("error", [RuntimeError("mine"), KeyboardInterrupt("mine")], ids=["error", "ctrl-c"])
 def test_training_that_fails_or_is_interrupted_keeps_what_was_recorded(
     error: BaseException, recorder: Callable, fit: Callable, recorded: Callable, left_behind: Callable
@@ -230,7 +225,6 @@ def test_the_run_is_whole_when_training_ends_and_not_only_after_the_block(
             pass
 
 
-@pytest.mark.slow
 def test_training_outside_the_block_is_refused(net: nn.Module, data: list, recorder: Callable, tmp_path: Path) -> None:
     snapshots = SnapshotCallback(recorder())
     trainer = trainer_of(net, data, tmp_path, callbacks=[snapshots])
@@ -253,7 +247,6 @@ def one_of_two(rank: int, port: int, net: nn.Module, data: list, folder: Path) -
         trainer_of(net, data, folder, callbacks=[snapshots], num_train_epochs=2).train()
 
 
-@pytest.mark.slow
 def test_only_the_first_of_two_processes_records(net: nn.Module, data: list, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

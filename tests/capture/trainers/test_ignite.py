@@ -18,6 +18,8 @@ from torch.utils.data import DataLoader
 import fmcluster as fm
 from fmcluster.capture.trainers.ignite import SnapshotHandler
 
+pytestmark = pytest.mark.slow
+
 
 def trainer_of(net: nn.Module, **options: Any) -> Engine:
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
@@ -251,7 +253,6 @@ def one_of_two(_: int, net: nn.Module, data: list, folder: Path) -> None:
     trainer.run(idist.auto_dataloader(data, batch_size=4), max_epochs=2)
 
 
-@pytest.mark.slow
 def test_only_the_first_of_two_processes_records(net: nn.Module, data: list, tmp_path: Path) -> None:
     idist.spawn("gloo", one_of_two, args=(net, data, tmp_path), nproc_per_node=2)
     assert fm.open_run(tmp_path / "run.zarr").snapshots["step"].tolist() == [0, 3, 6]

@@ -20,6 +20,7 @@ import fmcluster as fm
 from fmcluster.capture.trainers.lightning import SnapshotCallback
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),
     pytest.mark.filterwarnings("ignore:The '.*dataloader' does not have many workers"),
     pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),
@@ -231,7 +232,6 @@ def test_fitting_again_with_the_same_recorder_is_refused(recorder: Callable, fit
         fit(callback, max_epochs=1)
 
 
-@pytest.mark.slow
 def test_only_the_first_of_two_processes_records(recorder: Callable, fit: Callable, tmp_path: Path) -> None:
     fit(SnapshotCallback(recorder()), max_epochs=2, devices=2, strategy="ddp_spawn")
     assert fm.open_run(tmp_path / "run.zarr").snapshots["step"].tolist() == [0, 3, 6]

@@ -1,0 +1,31 @@
+"""The command as a module, and interrupted while it loads."""
+
+import subprocess
+import sys
+
+INTERRUPTED = """
+import sys
+from importlib.abc import MetaPathFinder
+
+
+class Interrupt(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "fmcluster.cli":
+            raise KeyboardInterrupt
+
+
+sys.meta_path.insert(0, Interrupt())
+from fmcluster.__main__ import main
+
+main()
+"""
+
+
+def test_it_runs_as_a_module() -> None:
+    found = subprocess.run([sys.executable, "-m", "fmcluster", "--version"], capture_output=True, text=True, check=True)
+    assert found.stdout.startswith("fmcluster ")
+
+
+def test_interrupted_while_it_loads_it_ends_with_130_and_says_nothing() -> None:
+    found = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stdout, found.stderr) == (130, "", "")
