@@ -65,7 +65,7 @@ def test_a_run_is_planned_and_the_plan_is_followed(folder) -> None:
     content = yaml.safe_load(Path("plan.yaml").read_text())
     assert content["n_samples"] == 4
     assert content["built"] is True
-    impossible = "plan run.zarr --question kernel --layer layer4.1.conv2 --images 2 --budget 0.01"
+    impossible = "plan run.zarr --question kernel --layer layer4.1.conv2 --images 4 --budget 0.01"
     done = CliRunner().invoke(app, impossible.split())
     assert "a budget of 1 % of compute cannot be kept" in str(done.exception)
     assert "kernel size: 1 changes; those that do least:" in done.output  # what was measured is not lost

@@ -180,10 +180,16 @@ def test_points_are_searched_for_drawn_around_and_pointed_at(browser: Any, addre
     page.wait_for_function("() => document.querySelector('#chosen').children.length === 0")
 
     # pointing at one shows it
-    places = at_rest(page, opened.points)
-    page.mouse.move(*(places[first] + 1))
-    page.mouse.move(*places[first])
-    page.wait_for_function(f"() => document.querySelector('#tip')?.textContent.startsWith('channel {first}cluster')")
+    page.locator("#embedding").scroll_into_view_if_needed()
+
+    def is_shown() -> None:
+        place = at_rest(page, opened.points)[first]
+        page.mouse.move(*(place + 2))
+        page.mouse.move(*place)
+        page.wait_for_timeout(500)
+        assert (page.locator("span#tip").text_content() or "").startswith(f"channel {first}cluster")
+
+    until(page, is_shown)
     assert page.locator("#tip img").count() == 1
 
     # pictures in the place of dots
