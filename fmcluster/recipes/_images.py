@@ -3,7 +3,6 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -183,32 +182,31 @@ def draw_evenly(targets: list[int], *, size: int, random_state: int) -> list[int
 
 
 class _VisibleFolder(ImageFolder):  # type: ignore[misc]  # torchvision has no types
-    """An `ImageFolder` without hidden files and folders, such as ``.ipynb_checkpoints``, and with each folder once.
-
-    A link inside a class that leads to a folder above it would otherwise give each image dozens of times.
-    """
+    """An `ImageFolder` in which hidden folders, such as ``.ipynb_checkpoints``, are no classes."""
 
     def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
         """Return the names of the classes, and their labels."""
         names = sorted(e.name for e in Path(directory).iterdir() if e.is_dir() and not e.name.startswith("."))
         return names, {name: label for label, name in enumerate(names)}
 
-    @staticmethod
-    def make_dataset(directory: str | Path, *given: Any, **named: Any) -> list[tuple[str, int]]:
-        """Return the paths of the images, and their labels."""
-        shown: dict[str, bool] = {}  # by folder, whether its files are images of the class
-        real: set[tuple[int, Path]] = set()
-        samples = []
-        for path, label in ImageFolder.make_dataset(directory, *given, **named):
-            folder, _, name = path.rpartition(os.sep)
-            if folder not in shown:
-                place = (label, Path(folder).resolve())
-                hidden = any(part.startswith(".") for part in Path(folder).relative_to(directory).parts)
-                shown[folder] = place not in real and not hidden
-                real.add(place)
-            if shown[folder] and not name.startswith("."):
-                samples.append((path, label))
-        return samples
+
+def _each_once(part: ImageFolder) -> ImageFolder:
+    """Leave out hidden files, and the files of a folder that links give a second time, of the same class."""
+    shown: dict[str, bool] = {}  # by folder, whether its files are images of the class
+    real: set[tuple[int, Path]] = set()
+    samples = []
+    for path, label in part.samples:
+        folder, _, name = path.rpartition(os.sep)
+        if folder not in shown:
+            place = (label, Path(folder).resolve())
+            hidden = any(each.startswith(".") for each in Path(folder).relative_to(part.root).parts)
+            shown[folder] = place not in real and not hidden
+            real.add(place)
+        if shown[folder] and not name.startswith("."):
+            samples.append((path, label))
+    part.samples = part.imgs = samples
+    part.targets = [label for _, label in samples]
+    return part
 
 
 def _load_image(path: str) -> Image.Image:
@@ -254,7 +252,7 @@ def _open_part(part: Path, transform: transforms.Compose) -> ImageFolder:
         raise FileNotFoundError(
             f"no images in {part} for {', '.join(empty)}: add some ({', '.join(IMG_EXTENSIONS)}) or remove the folder"
         )
-    return _VisibleFolder(str(part), transform=transform, loader=_load_image)
+    return _each_once(_VisibleFolder(str(part), transform=transform, loader=_load_image))
 
 
 def _leave_out_broken(part: ImageFolder) -> list[str]:

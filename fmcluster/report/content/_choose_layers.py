@@ -34,7 +34,7 @@ def choose_layers(run: Run) -> list[str]:
     drawable = [name for name in run.layers if layers[name].n_channels * n_snapshots >= AT_LEAST]
     if not drawable:
         raise ValueError(
-            f"no layer of {run.path} has {AT_LEAST} channels, counted over its {n_snapshots} finite snapshots, which "
+            f"no layer of {run.path} has {AT_LEAST} channels, counted over its finite snapshots ({n_snapshots}), which "
             f"an embedding needs: record layers with more channels, or more snapshots; or name a layer, and take "
             f"another view of it, such as sample"
         )
