@@ -142,15 +142,12 @@ def _reached_from(holder: object) -> list[object]:
         enclosed = [cell.cell_contents for cell in holder.__closure__ or () if _is_filled(cell)]
         named = [holder.__globals__.get(name) for name in holder.__code__.co_names]
         return [*enclosed, *(each for each in named if isinstance(each, _GENERATORS))]
-    slots = [name for each in type(holder).__mro__ for name in vars(each).get("__slots__", ()) if each is not object]
-    kept = [value for name, value in _attributes(holder).items() if name not in ("_parameters", "_buffers")]
+    slots = [name for each in type(holder).__mro__ for name in vars(each).get("__slots__", ())]
+    attributes = vars(holder) if hasattr(holder, "__dict__") else {}
+    kept = [value for name, value in attributes.items() if name not in ("_parameters", "_buffers")]
     methods = [getattr(type(holder), name, None) for name in ("forward", "__call__", "__getitem__", "__iter__")]
     functions = [each for each in methods if isinstance(each, FunctionType)]
     return [*kept, *(getattr(holder, name, None) for name in slots if isinstance(name, str)), *functions]
-
-
-def _attributes(holder: object) -> dict[str, Any]:
-    return vars(holder) if hasattr(holder, "__dict__") else {}
 
 
 def _is_filled(cell: CellType) -> bool:

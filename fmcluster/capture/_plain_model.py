@@ -26,10 +26,11 @@ def plain_model(model: nn.Module) -> nn.Module:
             f"the model is, or holds, a TorchScript {type(scripted).__name__}, whose modules cannot be hooked; pass "
             f"the module that it was scripted from"
         )
-    devices = {tensor.device.type for tensor in (*model.parameters(), *model.buffers())}
+    tensors = [*model.parameters(), *model.buffers()]
+    devices = {tensor.device.type for tensor in tensors}
     if devices == {"meta"}:  # where some have values, others may be loaded as they are needed
         raise ValueError("the model is on the device 'meta', without values; load its weights, or call to_empty, first")
-    if any(is_fake(tensor) for tensor in (*model.parameters(), *model.buffers())):
+    if any(map(is_fake, tensors)):
         raise ValueError("the model holds fake tensors, without values; make it outside of FakeTensorMode")
     inner = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
     inner = uncompiled(inner)

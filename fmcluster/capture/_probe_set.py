@@ -174,8 +174,11 @@ class Probe:
 
 def _without_normalization(pictures: torch.Tensor, dataset: Any) -> torch.Tensor | None:
     """Undo the data set's ``Normalize``, to values of 0 to 1; None where it has none that made these pictures."""
+    done = normalizations(dataset)
+    if not done:
+        return None
     n_channels, largest = pictures.shape[1], 0.0
-    for mean, std in normalizations(dataset):
+    for mean, std in done:
         try:
             one, other = (torch.as_tensor(v, dtype=torch.float32).reshape(1, -1, 1, 1) for v in (mean, std))
         except (TypeError, ValueError):  # of a transform of that name with other attributes
@@ -183,8 +186,6 @@ def _without_normalization(pictures: torch.Tensor, dataset: Any) -> torch.Tensor
         if {one.shape[1], other.shape[1]} - {1, n_channels}:
             return None
         pictures, largest = pictures * other + one, float(one.max())
-    if not normalizations(dataset):
-        return None
     if largest > 1 or float(pictures.nan_to_num().amax()) > 2:  # the data set's pixels are 0 to 255
         pictures = pictures / 255
     return pictures.nan_to_num(nan=0.0)

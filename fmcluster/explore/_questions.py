@@ -123,7 +123,10 @@ class OverviewOf:
 
     def answer(self, run: Run, announce: Announce) -> Overview:
         """Compute it as a report does, which reads all of the run, or take what is saved beside the run."""
-        settings = Settings(view="channel", n_clusters=8, reducer=None, random_state=0, max_bytes=MAX_BYTES)
+        snapshots = tuple(run.finite_snapshots())  # as a report asks, so that each finds what the other saved
+        settings = Settings(
+            view="channel", n_clusters=8, reducer=None, random_state=0, max_bytes=MAX_BYTES, snapshots=snapshots
+        )
         return make_overview(run, settings, announce=announce, cache=ResultCache.beside(run))
 
 

@@ -1,8 +1,9 @@
 """Convolutions whose weights are replaced by the best of a simpler kind, for what each of them is given."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from functools import partial
 
 import torch
 from torch import nn
@@ -37,69 +38,82 @@ class Refit:
     unknowns: int
 
 
-class Solve(Protocol):
-    """Fits the weight to use instead of a convolution's."""
+class RefittedConvolution(ABC):
+    """An intervention that replaces the weight of a convolution by the best of a simpler kind."""
 
-    def __call__(self, weight: torch.Tensor, moments: torch.Tensor, *, setting: int) -> torch.Tensor:
-        """Return it, of the same shape, by the convolution's weight and `Network.patch_moments`."""
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What it is called in the table."""
 
+    @abstractmethod
+    def refits(self, shape: Sequence[int], groups: int) -> list[Refit]:
+        """Return what a convolution may become; where there is nothing, it is passed over.
 
-def refit_convolutions(
-    network: Network,
-    layers: Collection[str] | None,
-    *,
-    intervention: str,
-    refits: Callable[[Sequence[int], int], Sequence[Refit]],
-    solve: Solve,
-) -> Iterator[Change | Skipped]:
-    """Yield a change for each convolution and each amount of an intervention, or why it cannot be asked.
+        Parameters
+        ----------
+        shape : sequence of int
+            Of the convolution's weight: outputs, inputs of a group, height, width.
+        groups : int
+            Its number of groups.
+        """
 
-    Parameters
-    ----------
-    network : Network
-        The network.
-    layers : collection of str, optional
-        Names of modules; by default all.
-    intervention : str
-        What asks for the changes.
-    refits : callable
-        Returns what a convolution may become, by the shape of its weight and its number of groups; where there is
-        nothing, it is passed over.
-    solve : callable
-        Fits the weight of one of these.
-    """
-    for name in network.layers:
-        module = network.modules[name]
-        if not isinstance(module, nn.Conv2d) or (layers is not None and name not in layers):
-            continue
-        if not (asked := refits(module.weight.shape, module.groups)):
-            continue
-        if (reason := _unfit(network, name)) is not None:
-            yield Skipped(intervention, name, reason)
-            continue
-        for refit in asked:
-            change = Change(
-                intervention,
-                name,
-                refit.amount,
-                refit.what,
-                saves=network.facts[name].costs.times(refit.saved, kept=0),
-                setting=refit.setting,
-                unknowns=refit.unknowns,
-            )
-            yield replace(change, fit=_fit_of(change, solve))
+    @staticmethod
+    @abstractmethod
+    def solve(weight: torch.Tensor, moments: torch.Tensor, *, setting: int) -> torch.Tensor:
+        """Return the weight of one of these that comes closest to what the convolution returned.
 
+        Parameters
+        ----------
+        weight : Tensor of shape (outputs, inputs / groups, height, width)
+            The convolution's.
+        moments : Tensor of shape (groups, k, k), float64
+            Second moments of what its kernel sees.
+        setting : int
+            That of the `Refit`.
 
-def _fit_of(change: Change, solve: Solve) -> Callable[[Network], Change]:
-    """Return what fits the weight of a change to what its layer is given."""
+        Returns
+        -------
+        Tensor of the weight's shape
+        """
 
-    def fit(network: Network) -> Change:
+    def changes(self, network: Network, layers: Collection[str] | None) -> Iterator[Change | Skipped]:
+        """Return a change for each convolution and each amount, or why it cannot be asked.
+
+        Parameters
+        ----------
+        network : Network
+            The network.
+        layers : collection of str, optional
+            Names of modules; by default all.
+        """
+        for name in network.layers:
+            module = network.modules[name]
+            if not isinstance(module, nn.Conv2d) or (layers is not None and name not in layers):
+                continue
+            if not (asked := self.refits(module.weight.shape, module.groups)):
+                continue
+            if (reason := _unfit(network, name)) is not None:
+                yield Skipped(self.name, name, reason)
+                continue
+            for refit in asked:
+                change = Change(
+                    self.name,
+                    name,
+                    refit.amount,
+                    refit.what,
+                    saves=network.facts[name].costs.times(refit.saved, kept=0),
+                    setting=refit.setting,
+                    unknowns=refit.unknowns,
+                )
+                yield replace(change, fit=partial(self._fitted, change))
+
+    def _fitted(self, change: Change, network: Network) -> Change:
+        """Return a change with the weight that is fitted to what its layer is given."""
         name, setting = change.layer, change.setting
         assert setting is not None
-        weight = solve(network.weight(name), network.patch_moments(name), setting=setting)
+        weight = self.solve(network.weight(name), network.patch_moments(name), setting=setting)
         return replace(change, weights={f"{name}.weight": weight})
-
-    return fit
 
 
 def refit_inner(weight: torch.Tensor, moments: torch.Tensor, *, inner: torch.Tensor) -> torch.Tensor:

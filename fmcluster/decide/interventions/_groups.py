@@ -1,19 +1,17 @@
 """Groups: convolutions whose channels are split, which go together chosen, and the rest refitted."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from .._network import Network
-from ._change import Change, Skipped
-from ._convolutions import Refit, refit_convolutions, refit_inner
+from ._convolutions import Refit, RefittedConvolution, refit_inner
 
 
 @dataclass(frozen=True)
-class Groups:
+class Groups(RefittedConvolution):
     """Asks whether grouped convolutions would do: which channels go together is chosen, and the rest refitted.
 
     Attributes
@@ -29,20 +27,8 @@ class Groups:
         """What it is called in the table."""
         return "groups"
 
-    def changes(self, network: Network, layers: Collection[str] | None) -> Iterator[Change | Skipped]:
-        """Return a change for each layer and each number of groups."""
-        return refit_convolutions(network, layers, intervention=self.name, refits=self.refits, solve=self.solve)
-
     def refits(self, shape: Sequence[int], groups: int) -> list[Refit]:
-        """Return what a convolution may become.
-
-        Parameters
-        ----------
-        shape : sequence of int
-            Of the convolution's weight: outputs, inputs of a group, height, width.
-        groups : int
-            Its number of groups.
-        """
+        """Return a refit for each number of groups; see `RefittedConvolution`."""
         outputs, inputs, height, width = shape
         fitting = [n for n in self.counts if outputs % n == 0 and inputs % n == 0 and inputs > n]
         unknowns = inputs * height * width
@@ -50,21 +36,7 @@ class Groups:
 
     @staticmethod
     def solve(weight: torch.Tensor, moments: torch.Tensor, *, setting: int) -> torch.Tensor:
-        """Return the weight of so many groups that comes closest to what the whole returned, zero between groups.
-
-        Parameters
-        ----------
-        weight : Tensor of shape (outputs, inputs / groups, height, width)
-            The convolution's.
-        moments : Tensor of shape (groups, k, k), float64
-            Second moments of what its kernel sees.
-        setting : int
-            The number of groups.
-
-        Returns
-        -------
-        Tensor of the weight's shape
-        """
+        """Return the weight of `setting` groups that comes closest to what the whole returned, zero between groups."""
         return _grouping(weight, moments, setting)[2]
 
 

@@ -1,18 +1,16 @@
 """Kernel size: smaller kernels, the inner weights refitted for what the layer is given."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from .._least_squares import inner_weights
-from .._network import Network
-from ._change import Change, Skipped
-from ._convolutions import Refit, refit_convolutions, refit_inner
+from ._convolutions import Refit, RefittedConvolution, refit_inner
 
 
 @dataclass(frozen=True)
-class KernelSize:
+class KernelSize(RefittedConvolution):
     """Asks how large kernels have to be: the inner kernel is refitted, and the rings around it are gone.
 
     The inner weights are those that come closest, in the mean square over the probe, to what the layer returned.
@@ -30,10 +28,6 @@ class KernelSize:
         """What it is called in the table."""
         return "kernel size"
 
-    def changes(self, network: Network, layers: Collection[str] | None) -> Iterator[Change | Skipped]:
-        """Return a change for each layer and each smaller size."""
-        return refit_convolutions(network, layers, intervention=self.name, refits=self.refits, solve=self.solve)
-
     def sizes_of(self, kernel: Sequence[int]) -> list[int]:
         """Return those of the sizes that are smaller than a kernel."""
         return [size for size in self.sizes if size < max(kernel)]
@@ -45,15 +39,7 @@ class KernelSize:
         return f"{height} x {width} to {min(size, height)} x {min(size, width)}"
 
     def refits(self, shape: Sequence[int], groups: int) -> list[Refit]:
-        """Return what a convolution may become.
-
-        Parameters
-        ----------
-        shape : sequence of int
-            Of the convolution's weight: outputs, inputs of a group, height, width.
-        groups : int
-            Its number of groups.
-        """
+        """Return a refit for each smaller size; see `RefittedConvolution`."""
         _, inputs, *kernel = shape
         found = []
         for size in self.sizes_of(kernel):
@@ -64,20 +50,6 @@ class KernelSize:
 
     @staticmethod
     def solve(weight: torch.Tensor, moments: torch.Tensor, *, setting: int) -> torch.Tensor:
-        """Return the weight whose inner part comes closest to what the whole returned.
-
-        Parameters
-        ----------
-        weight : Tensor of shape (outputs, inputs / groups, height, width)
-            The convolution's.
-        moments : Tensor of shape (groups, k, k), float64
-            Second moments of what its kernel sees.
-        setting : int
-            The size of the inner part.
-
-        Returns
-        -------
-        Tensor of the weight's shape
-        """
+        """Return the weight whose inner part, `setting` wide, comes closest to what the whole returned."""
         inner = inner_weights(weight.shape[2:], setting)
         return refit_inner(weight, moments, inner=inner.flatten().repeat(weight.shape[1]))

@@ -1,19 +1,17 @@
 """Separable convolutions: kernels for each input channel, then 1 x 1, refitted for what the layer is given."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
 import torch
 
 from .._least_squares import solve
-from .._network import Network
-from ._change import Change, Skipped
-from ._convolutions import Refit, refit_convolutions
+from ._convolutions import Refit, RefittedConvolution
 
 
 @dataclass(frozen=True)
-class Separable:
+class Separable(RefittedConvolution):
     """Asks whether depthwise-separable convolutions would do: r kernels for each input channel, then 1 x 1.
 
     Attributes
@@ -34,20 +32,8 @@ class Separable:
         """What it is called in the table."""
         return "separable"
 
-    def changes(self, network: Network, layers: Collection[str] | None) -> Iterator[Change | Skipped]:
-        """Return a change for each layer and each rank."""
-        return refit_convolutions(network, layers, intervention=self.name, refits=self.refits, solve=self.solve)
-
     def refits(self, shape: Sequence[int], groups: int) -> list[Refit]:
-        """Return what a convolution may become.
-
-        Parameters
-        ----------
-        shape : sequence of int
-            Of the convolution's weight: outputs, inputs of a group, height, width.
-        groups : int
-            Its number of groups.
-        """
+        """Return a refit for each rank; see `RefittedConvolution`."""
         outputs, inputs, *kernel = shape
         found = []
         for rank in self.ranks if groups == 1 else ():
@@ -61,21 +47,7 @@ class Separable:
 
     @staticmethod
     def solve(weight: torch.Tensor, moments: torch.Tensor, *, setting: int) -> torch.Tensor:
-        """Return the separable weight that comes closest to what the whole returned.
-
-        Parameters
-        ----------
-        weight : Tensor of shape (outputs, inputs / groups, height, width)
-            The convolution's.
-        moments : Tensor of shape (groups, k, k), float64
-            Second moments of what its kernel sees.
-        setting : int
-            How many kernels each input channel gets.
-
-        Returns
-        -------
-        Tensor of the weight's shape
-        """
+        """Return the separable weight, `setting` kernels for each input channel, that comes closest to the whole."""
         return _factors(weight, moments, setting)[2].to(weight.dtype)
 
 
