@@ -54,14 +54,14 @@ def cloning(model: nn.Module) -> Iterator[Clones]:
             named |= {f"{name}{call}{part}": tensor.float().numpy() for part, tensor in parts.items()}
 
 
-def clones(model: nn.Module, args: tuple[Any, ...]) -> Clones:
+def clones(model: nn.Module, args: tuple[Any, ...], **kwargs: Any) -> Clones:
     """Return what each module returns in evaluation mode."""
     modes = {module: module.training for module in model.modules()}
     state = torch.get_rng_state()
     model.eval()
     torch.manual_seed(0)
     with cloning(model) as named, torch.no_grad():
-        model(*args)
+        model(*args, **kwargs)
     torch.set_rng_state(state)
     for module, training in modes.items():
         module.training = training
