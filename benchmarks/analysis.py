@@ -14,7 +14,7 @@ Beside the pass over the largest layer (`pca`: 50 components of the channel view
 - `script`: load all of the layer, reshape, scikit-learn's PCA (whose "auto" is randomized here, and approximate; ours
   is exact) and the same KMeans; `full`: the same with svd_solver="full", once.
 
-Prints tables and writes results/analysis.json. `--small` does it at a hundredth of the size, with one budget and two views.
+Prints tables and writes results/analysis.json. `--small` does it at a hundredth of the size, one budget, two views.
 """
 
 import argparse

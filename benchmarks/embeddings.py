@@ -186,7 +186,7 @@ def main() -> None:
         for name in arguments.methods:
             METHODS[name](smallest, 0)
             table += [measure(name, scores[view], view=view, seeds=arguments.seeds) for view in arguments.views]
-    write(f"maps-{arguments.name}", {"machine": machine(), "rows": table})
+    write(f"embeddings-{arguments.name}", {"machine": machine(), "rows": table})
 
 
 if __name__ == "__main__":

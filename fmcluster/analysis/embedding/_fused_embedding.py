@@ -7,11 +7,12 @@ from sklearn.utils import check_array
 
 from .._results import Array
 from ._losses import Task, lay_out_tsne, lay_out_umap
-from ._motion import Paths, draw_drift
+from ._motion import Paths, Stays, draw_drift
 from ._neighbors import find_links, find_neighborhood
 
 N_NEIGHBORS = {"tsne": 30, "umap": 15}
 N_ITER = {"tsne": 250, "umap": 200}
+LENGTHS = ("pair", "run")
 
 
 class FusedEmbedding(BaseEstimator):  # type: ignore[misc]
@@ -25,6 +26,7 @@ class FusedEmbedding(BaseEstimator):  # type: ignore[misc]
     - links: every row attracts the nearest row in the snapshots 1, 2, 4 and 8 before and after, as it does neighbors;
     - paths: the distance between a row's two positions in these snapshots is pulled towards the true one, in
       proportion (`Paths`);
+    - stays: a row that does not move has one position, however its neighbors move (`Stays`);
     - movements too small to change a row's neighbors are drawn at last, by a local linear map (`draw_drift`).
 
     Parameters
@@ -38,6 +40,9 @@ class FusedEmbedding(BaseEstimator):  # type: ignore[misc]
         Weight of the links, relative to the neighbors within. Without, a position means another thing in each snapshot.
     motion : float
         Weight of the paths, below 0.5. More of it makes movements truer and loses neighbors.
+    lengths : {"pair", "run"}
+        Over what the paths' lengths are proportional to the true ones: within a pair of snapshots, so that small steps
+        are told apart beside large ones; or over all of the run, so that a late step is drawn as short as it is.
     n_iter : int, optional
         Steps of t-SNE (250 by default), or passes of UMAP (200).
     random_state : int
@@ -51,8 +56,8 @@ class FusedEmbedding(BaseEstimator):  # type: ignore[misc]
     Notes
     -----
     What it costs: a snapshot laid out by itself keeps a little more of its neighbors, and two principal components
-    show movements in truer proportion (but hardly any neighbors). Lengths are proportional within a pair of snapshots
-    only: an embedding that shows neighbors in every snapshot cannot show one step a hundred times as long as another.
+    show movements in truer proportion (but hardly any neighbors). `benchmarks/dynamic_projections.py` measures both
+    `lengths` on data of others.
     Snapshots do not repel one another, so that of two whose rows are all far apart, one may lie on the other.
 
     Time and memory grow with the number of snapshots times its logarithm, and a little faster than the number of rows
@@ -75,6 +80,7 @@ class FusedEmbedding(BaseEstimator):  # type: ignore[misc]
         n_neighbors: int | None = None,
         link: float = 0.6,
         motion: float = 0.05,
+        lengths: str = "pair",
         n_iter: int | None = None,
         random_state: int = 0,
     ) -> None:
@@ -82,6 +88,7 @@ class FusedEmbedding(BaseEstimator):  # type: ignore[misc]
         self.n_neighbors = n_neighbors
         self.link = link
         self.motion = motion
+        self.lengths = lengths
         self.n_iter = n_iter
         self.random_state = random_state
 
@@ -120,11 +127,13 @@ class FusedEmbedding(BaseEstimator):  # type: ignore[misc]
         values = flat[order].reshape(len(counts), counts[0], -1)
         count = self.n_neighbors or N_NEIGHBORS[self.loss]
         neighborhoods = [find_neighborhood(snapshot, perplexity=count) for snapshot in values]
+        stays = Stays(values)
         task = Task(
             values=values,
             neighborhoods=neighborhoods,
             links=find_links(values, neighborhoods),
-            paths=Paths(values),
+            paths=Paths(values, lengths=self.lengths),
+            stays=stays,
             n_neighbors=count,
             link=self.link,
             motion=self.motion,
@@ -133,12 +142,15 @@ class FusedEmbedding(BaseEstimator):  # type: ignore[misc]
         )
         positions = lay_out_tsne(task) if self.loss == "tsne" else lay_out_umap(task)
         self.embedding_: Array = np.empty((len(flat), 2))
-        self.embedding_[order] = draw_drift(values, positions, neighborhoods=neighborhoods).reshape(-1, 2)
+        drawn = stays.average(draw_drift(values, positions, neighborhoods=neighborhoods))
+        self.embedding_[order] = drawn.reshape(-1, 2)
         return self.embedding_
 
     def _check(self) -> None:
         if self.loss not in N_ITER:
             raise ValueError(f'loss is {self.loss!r}; expected "tsne" or "umap"')
+        if self.lengths not in LENGTHS:
+            raise ValueError(f'lengths is {self.lengths!r}; expected "pair" or "run"')
         for name, least in (("n_neighbors", 2), ("n_iter", 1)):
             value = getattr(self, name)
             if value is not None and value < least:

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._results import Array
+from ._motion import Stays
 
 MOST_LANDMARKS = 20_000
 _MOST_SNAPSHOTS = 20
@@ -46,7 +47,7 @@ def put_among(blocks: Array, positions: Array, *, landmarks: Landmarks, random_s
     """Place the other rows among the landmarks, by t-SNE's loss with the landmarks held fast.
 
     A row is placed among the landmarks of its own snapshot; where that has none, among those of the last snapshot
-    before and the first after it that have.
+    before and the first after it that have. A row that does not move stays where it was put (`Stays`).
 
     Parameters
     ----------
@@ -82,7 +83,7 @@ def put_among(blocks: Array, positions: Array, *, landmarks: Landmarks, random_s
             known = np.concatenate([known, blocks[at[k + 1], landmarks.rows]])
             placed = _place(rows, known, np.concatenate(positions[k : k + 2]), random_state=random_state)
             out[between] = placed.reshape(-1, blocks.shape[1], 2)
-    return out
+    return Stays(blocks).average(out)
 
 
 def _place(rows: Array, known: Array, positions: Array, *, random_state: int) -> Array:

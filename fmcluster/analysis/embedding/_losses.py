@@ -14,7 +14,7 @@ from scipy import sparse
 
 from .._compat import minimize_tsne, tsne_gradient, umap_curve, umap_graph, umap_step
 from .._results import Array
-from ._motion import Paths
+from ._motion import Paths, Stays
 from ._neighbors import Links, Neighborhood, kernel
 
 
@@ -32,6 +32,8 @@ class Task:
         Between snapshots.
     paths : Paths
         Of the rows.
+    stays : Stays
+        Where rows do not move.
     n_neighbors : int
         How many neighbors within its snapshot a row has.
     link, motion : float
@@ -46,6 +48,7 @@ class Task:
     neighborhoods: Sequence[Neighborhood]
     links: Links
     paths: Paths
+    stays: Stays
     n_neighbors: int
     link: float
     motion: float
@@ -61,7 +64,7 @@ class Task:
         if spread > 0:
             start[:, :, : widest.shape[2]] += widest / spread
         start *= scale
-        return start
+        return self.stays.average(start)
 
 
 def lay_out_tsne(task: Task) -> Array:
@@ -150,7 +153,8 @@ class TsneLoss:
             )
             error += part
         gradient += self.task.motion / self.shape[1] * self.task.paths.pull(positions)
-        return error, gradient.reshape(-1, 2) + self._attract(flat)
+        gradient += self._attract(flat).reshape(self.shape)
+        return error, self.task.stays.average(gradient).reshape(-1, 2)
 
     def _attract(self, flat: Array) -> Array:
         """Return t-SNE's attraction along the links."""
@@ -182,6 +186,8 @@ def lay_out_umap(task: Task) -> Array:
             _step(positions[now], graph, curve=curve, rate=rate, repel=5.0, rng=rng)
         _step(flat, links, curve=curve, rate=rate, repel=_NEVER, rng=rng)
         positions -= (task.motion * task.paths.pull(positions.astype(np.float64))).astype(np.float32)
+        if task.stays.any:
+            positions[:] = task.stays.average(positions.astype(np.float64))
     return positions.astype(np.float64)
 
 

@@ -8,6 +8,8 @@ from .._results import Array
 from ._neighbors import LAGS, Neighborhood
 
 N_NEIGHBORS = 30
+# Of a run's spread: a step below that is rounding of whoever computed the vectors.
+NO_STEP = 1e-6
 # Rows at a time, whose neighbors' vectors are held: 100 MB with 50 features.
 BLOCK = 8192
 _NOWHERE = 1e-9  # two positions closer than this say nothing of a direction
@@ -25,11 +27,15 @@ class Paths:
     ----------
     values : ndarray of shape (n_snapshots, n_rows, n_features)
         The vectors.
+    lengths : {"pair", "run"}
+        With "run" all distances have one scale, the ratio of their sums, so that also the steps of one row at two times
+        are in proportion; the snapshots of large steps then decide over the scale of the others.
     """
 
-    def __init__(self, values: Array) -> None:
+    def __init__(self, values: Array, *, lengths: str = "pair") -> None:
         lags = [lag for lag in LAGS if lag < len(values)]
         self.lengths = [(lag, np.linalg.norm(values[lag:] - values[:-lag], axis=2)) for lag in lags]
+        self.one_scale = lengths == "run"
 
     def pull(self, positions: Array) -> Array:
         """Return the gradient of the stress: half the squared error of all distances, mean over the pairs of lags.
@@ -45,15 +51,61 @@ class Paths:
             What to subtract, times a weight below 1/2.
         """
         gradient = np.zeros_like(positions)
-        for lag, true in self.lengths:
-            step = positions[lag:] - positions[:-lag]
-            length = np.maximum(np.linalg.norm(step, axis=2), _NOWHERE)
-            total = true.sum(axis=1, keepdims=True)
-            scale = np.divide(length.sum(axis=1, keepdims=True), total, out=np.zeros_like(total), where=total > 0)
+        steps = [positions[lag:] - positions[:-lag] for lag, _ in self.lengths]
+        drawn = [np.maximum(np.linalg.norm(step, axis=2), _NOWHERE) for step in steps]
+        total = sum(true.sum() for _, true in self.lengths)
+        common = sum(length.sum() for length in drawn) / total if total > 0 else 0.0
+        for (lag, true), step, length in zip(self.lengths, steps, drawn, strict=True):
+            scale = common if self.one_scale else _ratio(length.sum(axis=1), true.sum(axis=1))[:, None]
             pull = (1 - scale * true / length)[:, :, None] * step / len(self.lengths)
             gradient[lag:] += pull
             gradient[:-lag] -= pull
         return gradient
+
+
+def _ratio(drawn: Array, true: Array) -> Array:
+    return np.divide(drawn, true, out=np.zeros_like(true), where=true > 0)
+
+
+class Stays:
+    """Which rows do not move from a snapshot to the next, and have one position in both.
+
+    Channels that are dead, and layers that are frozen, do not move while their neighbors do, and a layout by neighbors
+    would draw them moving.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_snapshots, n_rows, n_features)
+        The vectors. Steps below a millionth of their spread are none.
+    """
+
+    def __init__(self, values: Array) -> None:
+        spread = np.sqrt(((values - values.mean(axis=(0, 1))) ** 2).sum(axis=2).mean())
+        moves = np.linalg.norm(np.diff(values, axis=0), axis=2) > NO_STEP * spread
+        self.any = not bool(moves.all())
+        places = np.zeros(values.shape[:2], np.int64)
+        places[1:] = np.cumsum(moves, axis=0)
+        self._groups = (places + np.arange(values.shape[1]) * len(values)).ravel()
+        self._counts = np.bincount(self._groups)
+
+    def average(self, positions: Array) -> Array:
+        """Return positions, or gradients, averaged over the snapshots in which a row stays where it is.
+
+        Parameters
+        ----------
+        positions : ndarray of shape (n_snapshots, n_rows, 2)
+
+        Returns
+        -------
+        ndarray of shape (n_snapshots, n_rows, 2)
+        """
+        if not self.any:
+            return positions
+        out = np.empty_like(positions)
+        for axis in range(positions.shape[2]):
+            sums = np.bincount(self._groups, weights=positions[:, :, axis].ravel())
+            out[:, :, axis] = (sums[self._groups] / self._counts[self._groups]).reshape(positions.shape[:2])
+        return out
 
 
 def draw_drift(values: Array, positions: Array, *, neighborhoods: Sequence[Neighborhood]) -> Array:

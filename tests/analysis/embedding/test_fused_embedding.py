@@ -12,7 +12,7 @@ from sklearn.manifold import TSNE
 
 from fmcluster.analysis.embedding._fused_embedding import FusedEmbedding
 from fmcluster.analysis.embedding._losses import Task, TsneLoss, fuzzy_graphs, lay_out_tsne, lay_out_umap
-from fmcluster.analysis.embedding._motion import Paths, draw_drift
+from fmcluster.analysis.embedding._motion import Paths, Stays, draw_drift
 from fmcluster.analysis.embedding._neighbors import LAGS, find_links, find_neighborhood, find_precisions, kernel
 from fmcluster.analysis.embedding._preservation import measure_faithfulness
 
@@ -38,9 +38,8 @@ def draw(values: np.ndarray, fused: FusedEmbedding) -> np.ndarray:
 
 def task_of(values: np.ndarray, *, n_neighbors: int = 10, link: float = 0.6, motion: float = 0.05) -> Task:
     neighborhoods = [find_neighborhood(snapshot, perplexity=n_neighbors) for snapshot in values]
-    return Task(
-        values, neighborhoods, find_links(values, neighborhoods), Paths(values), n_neighbors, link, motion, 10, 0
-    )
+    links, stays = find_links(values, neighborhoods), Stays(values)
+    return Task(values, neighborhoods, links, Paths(values), stays, n_neighbors, link, motion, 10, 0)
 
 
 @pytest.mark.slow
@@ -138,6 +137,7 @@ def test_rows_that_are_all_the_same_or_never_move_are_put_somewhere(loss, values
         ({"n_neighbors": 1}, "n_neighbors is 1; expected at least 2"),
         ({"n_iter": 0}, "n_iter is 0; expected at least 1"),
         ({"link": -1.0}, "link is -1.0; expected a weight of 0"),
+        ({"lengths": "all"}, 'lengths is \'all\'; expected "pair" or "run"'),
         ({"motion": 0.5}, "motion is 0.5; expected a weight from 0 to below 0.5"),
     ],
 )
@@ -235,6 +235,53 @@ def test_paths_pull_towards_lengths_in_proportion_to_the_true_ones():
                 expected[now + lag, row] += excess
                 expected[now, row] -= excess
     np.testing.assert_allclose(Paths(values).pull(positions), expected, atol=1e-12)
+
+
+def test_with_one_scale_all_lengths_of_the_run_are_in_proportion():
+    rng = np.random.default_rng(9)
+    values = rng.standard_normal((4, 6, 3)) * np.array([1, 1, 1, 30])[:, None, None]
+    positions = rng.standard_normal((4, 6, 2))
+    pairs = [(now, now + lag) for lag in (1, 2) for now in range(4 - lag)]
+    true, drawn = (
+        np.array([np.linalg.norm(each[b] - each[a], axis=1) for a, b in pairs]) for each in (values, positions)
+    )
+    expected = np.zeros_like(positions)
+    for (a, b), wanted, lengths in zip(pairs, true * drawn.sum() / true.sum(), drawn, strict=True):
+        pull = ((lengths - wanted) / lengths)[:, None] * (positions[b] - positions[a]) / 2
+        expected[b] += pull
+        expected[a] -= pull
+    np.testing.assert_allclose(Paths(values, lengths="run").pull(positions), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("loss", ["tsne", pytest.param("umap", marks=pytest.mark.slow)])
+def test_rows_that_do_not_move_are_drawn_where_they_were(loss):
+    """Ten rows stay, ten stay but for one jump, and the others wander around them."""
+    rng = np.random.default_rng(3)
+    rows = rng.standard_normal((60, 6))
+    values = rows + np.cumsum(0.3 * rng.standard_normal((5, 60, 6)), axis=0)
+    values[:, :20] = rows[:20]
+    values[3:, 10:20] += 3
+    values[:, :10] += 1e-9 * rng.standard_normal((5, 10, 6))  # rounding
+    positions = draw(values, FusedEmbedding(loss=loss, n_iter=60))
+    steps = np.linalg.norm(np.diff(positions, axis=0), axis=2)
+    still = np.zeros((4, 60), bool)
+    still[:, :20] = True
+    still[2, 10:20] = False
+    extent = np.ptp(positions, axis=(0, 1)).max()
+    assert steps[still].max() < 1e-6 * extent
+    assert steps[~still].min() > 1e-4 * extent
+
+
+def test_an_average_over_a_stay_is_that_of_its_snapshots():
+    values = np.array([0.0, 0.0, 5.0, 5.0, 0.0])[:, None, None] * np.ones((1, 2, 3))
+    values[:, 1] = np.arange(5)[:, None]  # the second row always moves
+    positions = np.random.default_rng(0).standard_normal((5, 2, 2))
+    found = Stays(values).average(positions)
+    np.testing.assert_array_equal(found[:, 1], positions[:, 1])
+    for stay in ([0, 1], [2, 3], [4]):
+        np.testing.assert_allclose(found[stay, 0], np.tile(positions[stay, 0].mean(axis=0), (len(stay), 1)))
+    moving = Stays(np.random.default_rng(1).standard_normal((5, 2, 3)))
+    assert moving.average(positions) is positions
 
 
 def test_following_the_pull_alone_gives_a_true_path():
