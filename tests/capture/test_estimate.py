@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import fmcluster as fm
+from fmcluster.capture import _timed_batch as timed_batch
 from fmcluster.capture import estimate
 from fmcluster.capture._axes import ChannelAxis
 from fmcluster.capture._estimate import check_size
@@ -60,6 +61,16 @@ def test_bytes_are_those_of_the_run(options: dict, net: nn.Module, data: list, t
     assert dict(zip(told.layers["layer"], told.layers["bytes_stored"], strict=True)) == stored_bytes(run)
     assert told.nbytes_stored == sum(stored_bytes(run).values())
     assert told.seconds > 0
+    for row in told.averaged.to_dict("records"):
+        smaller = take(
+            net,
+            data,
+            name=f"{row['max_size']}.zarr",
+            batch_size=10,
+            snapshots=3,
+            **{**options, "max_size": row["max_size"]},
+        )
+        assert (row["bytes"], row["bytes_stored"]) == (smaller.nbytes, sum(stored_bytes(smaller).values()))
 
 
 def test_it_extrapolates(net: nn.Module, data: list) -> None:
@@ -85,6 +96,30 @@ def test_model_disk_and_threads_are_left_alone(
     assert torch.equal(torch.get_rng_state(), state)
     assert list(tmp_path.iterdir()) == []
     assert [t.name for t in threading.enumerate() if t.name.startswith("fmcluster")] == []
+
+
+def test_the_disk_is_that_of_the_run_and_is_left_as_it_was(
+    net: nn.Module, data: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    near, really = [], timed_batch.disk_rate
+    monkeypatch.setattr(timed_batch, "disk_rate", lambda folder, **more: near.append(folder) or really(folder, **more))
+    (tmp_path / "runs").mkdir()
+    fm.Recorder(net, tmp_path / "runs" / "not" / "yet" / "run.zarr", probe=data).estimate()
+    fm.Recorder(net, tmp_path / "runs", probe=data, mode="w").estimate()  # beside a run, not in it
+    estimate(net, batch_of(data), n_samples=1, n_snapshots=1)
+    assert near == [(tmp_path / "runs").resolve(), tmp_path.resolve(), Path(tempfile.gettempdir()).resolve()]
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_a_disk_that_takes_nothing_is_one_sentence(
+    net: nn.Module, data: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_folder: Path, **_: object) -> float:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(timed_batch, "disk_rate", refuse)
+    with pytest.raises(fm.StoreError, match=r"nothing can be written to .*Permission denied.* name another path"):
+        fm.Recorder(net, tmp_path / "run.zarr", probe=data).estimate()
 
 
 class WithUnused(nn.Module):
