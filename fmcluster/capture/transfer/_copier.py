@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ...errors import CaptureError
 from ...store import LayerSpec
 from .._options import Reduction
 from ._memory import Bytes, HostMemory, PinnedRing
@@ -95,6 +96,11 @@ class Copier:
         output = output.detach()
         with torch.no_grad(), torch.autocast(output.device.type, enabled=False):
             if output.device.type == "cuda":
+                if torch.cuda.is_current_stream_capturing():  # what waits for a copy cannot be a part of a graph
+                    raise CaptureError(
+                        "a forward pass that is captured into a CUDA graph was to be recorded; expected one that runs: "
+                        "leave the recorder's block while the graph is made"
+                    )
                 return self._copy_aside(output, reduction, waits)
             return self._copy_now(output, reduction, waits)
 
