@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Protocol
@@ -148,14 +149,20 @@ class Copier:
         if output.device not in self._streams:
             self._streams[output.device] = torch.cuda.Stream(output.device)  # type: ignore[no-untyped-call]
         aside = self._streams[output.device]
-        aside.wait_stream(compute)
-        with torch.cuda.stream(aside):
-            host_values.copy_(values, non_blocking=True)
-            host_sums.copy_(sums, non_blocking=True)
-            for tensor in (values, sums):  # their memory is not to be used again before the copy has been made
-                tensor.record_stream(aside)
-            arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
-            arrived.record(aside)
+        try:
+            aside.wait_stream(compute)
+            with torch.cuda.stream(aside):
+                host_values.copy_(values, non_blocking=True)
+                host_sums.copy_(sums, non_blocking=True)
+                for tensor in (values, sums):  # their memory is not to be used again before the copy has been made
+                    tensor.record_stream(aside)
+                arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+                arrived.record(aside)
+        except BaseException:  # such as an interrupt: whoever continues must not wait for this piece for ever
+            with suppress(Exception):
+                aside.synchronize()  # one of the copies may be on its way
+            self._pinned.release(piece)
+            raise
         return _CopyFromCuda(host_values, host_sums, arrived, self._pinned, piece)
 
 
@@ -197,5 +204,7 @@ class _CopyFromCuda:
         return self.values.numpy(), moments_of(self.sums.numpy())
 
     def release(self) -> None:
-        self.arrived.synchronize()  # also where nobody asked for the result
-        self.ring.release(self.piece)
+        try:
+            self.arrived.synchronize()  # also where nobody asked for the result
+        finally:
+            self.ring.release(self.piece)  # also of a device that failed: others wait for room
