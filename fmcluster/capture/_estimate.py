@@ -39,8 +39,8 @@ class Estimate:
     n_samples, n_snapshots : int
         For how many.
     parts : RecordingSeconds
-        Seconds for all snapshots of the forward pass, the copy, the encoder and the disk, each as one batch took with
-        nothing else running, and which of them bounds the run.
+        Seconds for all snapshots of the forward pass, the copy, the encoder and the disk, each as one batch took
+        with the machine as busy as it was then, and which of them bounds the run.
     averaged : DataFrame
         What `max_size` would change: a row for each of 56, 28, 14 and 7 that would average a layer down (further),
         with ``max_size``, ``bytes`` and ``bytes_stored`` in all, the seconds of each part (``forward``, ``copy``,
@@ -59,7 +59,7 @@ class Estimate:
 
     @property
     def seconds(self) -> float:
-        """For all snapshots, with nothing else running: the longest of what goes on side by side.
+        """For all snapshots, training not counted: the longest of what goes on side by side.
 
         Loading the probe, the statistics and the commits are not in it, so that it is rather too low: 64 photographs
         through a ResNet-18, ten layers at full resolution, on 2 cores that others kept busy too, took 0.83 (0.67 to

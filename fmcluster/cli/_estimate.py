@@ -72,6 +72,6 @@ def estimate(
             averaged.add_row(str(row["max_size"]), *amounts, row["bound"])
         console.print(averaged)
     say(
-        "Measured with nothing else running, on noise and random weights: feature maps of a trained network compress "
-        "differently (Recorder.estimate measures your own)."
+        "Measured once, with this machine as busy as it is now, on noise and random weights: feature maps of a trained "
+        "network compress differently (Recorder.estimate measures your own)."
     )
