@@ -31,6 +31,7 @@ gpu: $(if $(filter $(BIN)/python,$(GPU_PYTHON)),.venv/installed-test)
 	$(GPU_PYTHON) benchmarks/kernel.py --output $(GPU_RESULTS)
 	$(GPU_CAPTURE) --images 96 --batch-size 96
 	$(GPU_CAPTURE) --max-size 14
+	$(GPU_PYTHON) benchmarks/training.py --rounds 3 --output $(GPU_RESULTS)
 
 # every model of torchvision that fits in memory, and the table of docs/models.md
 zoo: .venv/installed-test

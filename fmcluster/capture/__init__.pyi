@@ -11,4 +11,5 @@ from ._plain_model import plain_model as plain_model
 from ._probe_set import Probe as Probe
 from ._ranks import is_in_job as is_in_job
 from ._recorder import Recorder as Recorder
+from ._recording_seconds import RecordingSeconds as RecordingSeconds
 from ._replay import replay as replay

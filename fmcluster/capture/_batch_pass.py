@@ -1,6 +1,7 @@
 """Batch pass: one training batch on its way through the model, in however many forward passes."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
@@ -172,9 +173,10 @@ class BatchPass:
 
     def release_held(self) -> None:
         """Give back the memory of what will not be handed over."""
-        for piece in self._held:
-            piece.copy.release()
-        self._held.clear()
+        held, self._held = self._held, []
+        with ExitStack() as all_of_it:  # also where a device says only then that it has failed
+            for piece in held:
+                all_of_it.callback(piece.copy.release)
 
     def remove_hooks(self) -> None:
         """Remove the hooks from tensors that may outlive the batch."""

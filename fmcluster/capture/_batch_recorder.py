@@ -281,7 +281,7 @@ class BatchRecorder(LiveRecording):
                     on_error=partial(self._lose, epoch) if self._warns else None,
                 ),
                 epoch.normalized.watched(on_error=partial(self._lose, epoch) if self._warns else None),
-                eagerly(),
+                eagerly(self._model),
             ):
                 yield
             if not (self._warns and epoch.snapshot.failed):

@@ -4,7 +4,8 @@ Each name here stands for one of them; ``tests/capture/test_compat.py`` says whi
 """
 
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -14,12 +15,28 @@ from torch import nn
 BATCH_NORM = nn.modules.batchnorm._BatchNorm  # what BatchNorms of all kinds are, SyncBatchNorm's too
 
 
-def eagerly() -> AbstractContextManager[object]:
-    """Return a context in which what was compiled runs as it was written; hooks that were added since then fire.
+@contextmanager
+def eagerly(model: nn.Module) -> Iterator[None]:
+    """Run what was compiled, or made a CUDA graph, as it was written; hooks that were added since then fire.
 
-    What `torch.compile` needs takes seconds to import; where nobody has, nothing is compiled.
+    What `torch.compile` needs takes seconds to import; where nobody has, nothing is compiled. A forward method that
+    `torch.cuda.make_graphed_callables` put into a module gives way to the one that it encloses.
     """
-    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+    graphed = [(module, vars(module)["forward"]) for module in model.modules() if is_graph(vars(module).get("forward"))]
+    compiled = "torch._dynamo" in sys.modules
+    with ExitStack() as restored:
+        for module, forward in graphed:
+            enclosed = dict(zip(forward.__code__.co_freevars, forward.__closure__ or (), strict=True))
+            restored.callback(setattr, module, "forward", forward)
+            module.forward = enclosed["orig_fwd"].cell_contents
+        restored.enter_context(torch.compiler.set_stance("force_eager") if compiled else nullcontext())
+        yield
+
+
+def is_graph(forward: Any) -> bool:
+    """Whether a forward method is the one that `torch.cuda.make_graphed_callables` puts into a module."""
+    code = getattr(forward, "__code__", None)
+    return getattr(forward, "__module__", "") == "torch.cuda.graphs" and "orig_fwd" in getattr(code, "co_freevars", ())
 
 
 def in_backward() -> bool:

@@ -22,7 +22,7 @@ _MOST_ENTRIES, _MOST_OBJECTS = 10_000, 100_000  # a longer list is of items; a s
 
 @contextmanager
 def isolated(model: nn.Module, *, gradients: bool = False, reads: Sequence[object] = ()) -> Iterator[None]:
-    """Within the block the model is in evaluation mode, without autocast or compilation.
+    """Within the block the model is in evaluation mode, without autocast, compilation or CUDA graphs.
 
     And without gradients, unless they are asked for; then whoever asks sees to it that they reach no parameter.
     Afterwards every module's training flag, every buffer, and the global random generators of Python, NumPy and torch
@@ -52,7 +52,7 @@ def isolated(model: nn.Module, *, gradients: bool = False, reads: Sequence[objec
             module.training = False
         with ExitStack() as stack:
             stack.enter_context(torch.set_grad_enabled(gradients))
-            stack.enter_context(eagerly())
+            stack.enter_context(eagerly(model))
             for device in sorted(devices):
                 stack.enter_context(torch.autocast(device, enabled=False))
             yield

@@ -249,6 +249,7 @@ class Recorder(Recording):
             n_samples=self._n_samples,
             n_snapshots=n_snapshots,
             max_bytes=max_bytes,
+            path=self._path,
         )
 
     def _leaves_it_to_another(self) -> bool:

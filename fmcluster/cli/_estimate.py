@@ -1,5 +1,6 @@
 """The `estimate` command: bytes and seconds of a run, before it is recorded."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -7,7 +8,7 @@ from rich.filesize import decimal as size
 from rich.table import Table
 
 from ._app import console, say
-from ._options import CapturedLayers, MaxBytes, MaxSize, captured_layers
+from ._options import CapturedLayers, MaxBytes, MaxSize, captured_layers, local_output
 
 
 def estimate(
@@ -21,10 +22,14 @@ def estimate(
     max_bytes: MaxBytes = None,
     with_weights: Annotated[bool, typer.Option("--with-weights", help="Count the model's weights, too.")] = False,
     batch_size: Annotated[int, typer.Option(help="Images in the batch that is measured.")] = 8,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Where the run will lie; the speed of that disk is measured.")
+    ] = Path("run.zarr"),
 ) -> None:
     """Say how many bytes and seconds a run will take, from one batch of random images through random weights."""
     if min(samples, epochs, snapshots_per_epoch, pixels, batch_size) < 1:
         raise ValueError("--samples, --epochs, --snapshots-per-epoch, --pixels and --batch-size are at least 1")
+    local_output(output)
     with console.status("measuring one batch"):
         import torch
 
@@ -40,6 +45,7 @@ def estimate(
             record=("activation", "weight") if with_weights else ("activation",),
             max_size=max_size,
             max_bytes=max_bytes,
+            path=output,
         )
     table = Table(
         title=f"{model}, {estimated.n_samples} samples, {estimated.n_snapshots} snapshots", title_justify="left"
@@ -55,7 +61,17 @@ def estimate(
         say(f"Weights take {size(estimated.nbytes_weights)} of the total; they hardly compress.")
     say(
         f"In total {size(estimated.nbytes)}, on disk about {size(estimated.nbytes_stored)}; "
-        f"the forward passes over the probe take about "
-        f"{estimated.seconds:.0f} s, without training. Measured on noise and random weights: feature maps of a trained "
-        f"network compress differently (Recorder.estimate measures your own)."
+        f"recording the probe takes about {estimated.seconds:.3g} s, without training. {estimated.parts}"
+    )
+    if len(estimated.averaged):
+        averaged = Table(title="Averaged down with --max-size", title_justify="left")
+        for name in ("size", "activations", "compressed", "seconds", "bound by"):
+            averaged.add_column(name, justify="left" if name == "bound by" else "right", no_wrap=True)
+        for row in estimated.averaged.to_dict("records"):
+            amounts = size(row["bytes"]), size(row["bytes_stored"]), f"{row['seconds']:.3g}"
+            averaged.add_row(str(row["max_size"]), *amounts, row["bound"])
+        console.print(averaged)
+    say(
+        "Measured once, with this machine as busy as it is now, on noise and random weights: feature maps of a trained "
+        "network compress differently (Recorder.estimate measures your own)."
     )

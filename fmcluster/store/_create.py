@@ -165,7 +165,7 @@ def create_layer(group: zarr.Group, spec: LayerSpec, *, n_samples: int, shard_sa
             dimensions=("snapshot", *spec.dimensions),
             shape=(0, n_samples, *spec.shape),
             dtype=spec.dtype_of(quantity),
-            chunks=(1, *_chunk_shape(spec, quantity, shard_samples)),
+            chunks=(1, *chunk_shape(spec, quantity, shard_samples=shard_samples)),
             shards=(1, shard_samples, *spec.shape),
         )
         create_array(
@@ -223,7 +223,8 @@ def create_weights(root: zarr.Group, specs: Sequence[WeightSpec], *, normalizati
     return [*paths, "normalizations"] if normalizations else paths
 
 
-def _chunk_shape(spec: LayerSpec, quantity: Quantity, shard_samples: int) -> tuple[int, ...]:
+def chunk_shape(spec: LayerSpec, quantity: Quantity, *, shard_samples: int) -> tuple[int, ...]:
+    """Return the shape of a chunk, without the axis of snapshots: about 1 MiB, and a part of each shard."""
     shape, sample_bytes = list(spec.shape), spec.bytes_of(quantity)
     if sample_bytes > CHUNK_BYTES:
         axis = spec.dimensions.index("channel") - 1

@@ -154,6 +154,12 @@ def write_shard(
     return "".join(checksums)
 
 
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file as a shard is written, past the page cache where the system can; it is not flushed."""
+    with _File(path, flushed=False) as file:
+        file.append(data)
+
+
 def read_shard(
     source: Path | bytes | Readable,
     out: npt.NDArray[Any],

@@ -1,7 +1,8 @@
 """Private interfaces of torch and Ignite: each test says what a new version has changed, and what depends on it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from types import CodeType
 from typing import Any
 
 import pytest
@@ -129,3 +130,22 @@ def test_what_has_changed_is_said(needs: Callable[..., Any], monkeypatch: pytest
     sentence = r"_current_graph_task_id is not what it was \(AttributeError.*recomputes needs it: adapt in_backward in "
     with pytest.raises(pytest.fail.Exception, match=sentence):
         test_a_backward_pass_is_noticed(needs)
+
+
+def test_the_forward_method_of_a_cuda_graph_encloses_the_one_that_was_written() -> None:
+    """As torch's own code has it; it is made on a CUDA device alone."""
+
+    def within(code: CodeType) -> Iterator[CodeType]:
+        yield code
+        for constant in code.co_consts:
+            if isinstance(constant, CodeType):
+                yield from within(constant)
+
+    found = [code for code in within(torch.cuda.make_graphed_callables.__code__) if "orig_fwd" in code.co_freevars]
+    assert [code.co_name for code in found] == ["new_fwd"], (
+        "torch.cuda.make_graphed_callables no longer keeps a module's own forward method as orig_fwd; modules inside a "
+        "graph would not be recorded: adapt eagerly and is_graph in fmcluster/capture/_compat.py"
+    )
+    assert torch.cuda.make_graphed_callables.__module__ == "torch.cuda.graphs"
+    assert not compat.is_graph(nn.ReLU().forward)
+    assert not compat.is_graph(None)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import fmcluster as fm
+from fmcluster.capture import _timed_batch as timed_batch
 from fmcluster.capture import estimate
 from fmcluster.capture._axes import ChannelAxis
 from fmcluster.capture._estimate import check_size
@@ -62,6 +63,17 @@ def test_bytes_are_those_of_the_run(options: dict, net: nn.Module, data: list, t
     assert told.seconds > 0
 
 
+def test_bytes_of_each_size_are_those_of_a_run_of_that_size(net: nn.Module, take: Callable) -> None:
+    data = [(torch.rand(3, 40, 40, generator=torch.Generator().manual_seed(n)), 0) for n in range(4)]
+    options: dict[str, Any] = {"layers": ["conv1", "fc"], "record": ("activation", "weight")}
+    told = estimate(net, batch_of(data), n_samples=4, n_snapshots=2, **options)
+    assert told.averaged["max_size"].tolist() == [14, 7]  # of 20 x 20
+    for row in told.averaged.to_dict("records"):
+        run = take(net, data, name=f"{row['max_size']}.zarr", snapshots=2, **options, max_size=row["max_size"])
+        assert row["bytes"] - told.nbytes_weights == run.nbytes
+        assert row["bytes_stored"] - told.nbytes_weights == sum(stored_bytes(run).values())
+
+
 def test_it_extrapolates(net: nn.Module, data: list) -> None:
     one = estimate(net, batch_of(data), n_samples=10, n_snapshots=1, dtype="float32")
     many = estimate(net, batch_of(data), n_samples=244, n_snapshots=25, dtype="float32")
@@ -85,6 +97,30 @@ def test_model_disk_and_threads_are_left_alone(
     assert torch.equal(torch.get_rng_state(), state)
     assert list(tmp_path.iterdir()) == []
     assert [t.name for t in threading.enumerate() if t.name.startswith("fmcluster")] == []
+
+
+def test_the_disk_is_that_of_the_run_and_is_left_as_it_was(
+    net: nn.Module, data: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    near, really = [], timed_batch.disk_rate
+    monkeypatch.setattr(timed_batch, "disk_rate", lambda folder, **more: near.append(folder) or really(folder, **more))
+    (tmp_path / "runs").mkdir()
+    fm.Recorder(net, tmp_path / "runs" / "not" / "yet" / "run.zarr", probe=data).estimate()
+    fm.Recorder(net, tmp_path / "runs", probe=data, mode="w").estimate()  # beside a run, not in it
+    estimate(net, batch_of(data), n_samples=1, n_snapshots=1)
+    assert near == [(tmp_path / "runs").resolve(), tmp_path.resolve(), Path(tempfile.gettempdir()).resolve()]
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_a_disk_that_takes_nothing_is_one_sentence(
+    net: nn.Module, data: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_folder: Path, **_: object) -> float:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(timed_batch, "disk_rate", refuse)
+    with pytest.raises(fm.StoreError, match=r"nothing can be written to .*Permission denied.* name another path"):
+        fm.Recorder(net, tmp_path / "run.zarr", probe=data).estimate()
 
 
 class WithUnused(nn.Module):

@@ -14,6 +14,8 @@ from torch import nn
 
 import fmcluster as fm
 from fmcluster import open_run
+from fmcluster.capture import RecordingSeconds
+from fmcluster.capture._timed_batch import TimedBatch
 from fmcluster.cli import main
 from fmcluster.store import LayerSpec, RunWriter
 from tests.cli.small_cli_run import write_run
@@ -226,6 +228,35 @@ def test_estimate_tells_bytes_before_the_run(capsys, monkeypatch):
     assert "resnet18, 10 samples, 3 snapshots" in out
     per_sample = 3 * 64 * 16**2 + 2 * 64 * 8**2 + 128 * 4**2 + 256 * 2**2 + 2 * 512 + 1000
     assert f"In total {30 * 2 * per_sample / 1e6:.1f} MB" in out
+
+
+def test_estimate_tells_what_bounds_the_run_and_what_max_size_would_change(tmp_path, capsys, monkeypatch):
+    parts = RecordingSeconds(2.0, 0.5, 0.25, 1.5, ("forward", "copy", "encode"))
+    measured = iter([parts, RecordingSeconds(2.0, 0.25, 0.0, 0.5, parts.in_turn)])
+    times = lambda _model, _modules, plans, **_: {  # noqa: E731
+        size: TimedBatch(next(measured), {layer.spec.name: 100 for layer in plan.values()})
+        for size, plan in plans.items()
+    }
+    monkeypatch.setattr("fmcluster.capture._estimate.time_batch", times)
+    arguments = (
+        "estimate",
+        "--layer",
+        "layer3",
+        "--pixels",
+        "224",
+        "--samples",
+        "2",
+        "--batch-size",
+        "1",
+        "--epochs",
+        "1",
+    )
+    assert call(*arguments, "-o", tmp_path / "run.zarr", monkeypatch=monkeypatch) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "takes about 11 s, without training. The forward pass bounds the run. What takes turns" in out
+    assert "(the forward pass 8 s, the copy 2 s, the encoder 1 s) adds up to 11 s; beside it: the disk 6 s." in out
+    assert f"│ 7 │ {4 * 256 * 49 * 2 / 1e3:.1f} kB │ 400 bytes │ 9 │ forward │" in out
+    assert call(*arguments, "-o", "s3://bucket/run.zarr", monkeypatch=monkeypatch) == 2
 
 
 def test_the_version(capsys, monkeypatch):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Protocol
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ...errors import CaptureError
 from ...store import LayerSpec
 from .._options import Reduction
 from ._memory import Bytes, HostMemory, PinnedRing
@@ -95,6 +97,11 @@ class Copier:
         output = output.detach()
         with torch.no_grad(), torch.autocast(output.device.type, enabled=False):
             if output.device.type == "cuda":
+                if torch.cuda.is_current_stream_capturing():  # what waits for a copy cannot be a part of a graph
+                    raise CaptureError(
+                        "a forward pass that is captured into a CUDA graph was to be recorded; expected one that runs: "
+                        "leave the recorder's block while the graph is made"
+                    )
                 return self._copy_aside(output, reduction, waits)
             return self._copy_now(output, reduction, waits)
 
@@ -142,14 +149,20 @@ class Copier:
         if output.device not in self._streams:
             self._streams[output.device] = torch.cuda.Stream(output.device)  # type: ignore[no-untyped-call]
         aside = self._streams[output.device]
-        aside.wait_stream(compute)
-        with torch.cuda.stream(aside):
-            host_values.copy_(values, non_blocking=True)
-            host_sums.copy_(sums, non_blocking=True)
-            for tensor in (values, sums):  # their memory is not to be used again before the copy has been made
-                tensor.record_stream(aside)
-            arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
-            arrived.record(aside)
+        try:
+            aside.wait_stream(compute)
+            with torch.cuda.stream(aside):
+                host_values.copy_(values, non_blocking=True)
+                host_sums.copy_(sums, non_blocking=True)
+                for tensor in (values, sums):  # their memory is not to be used again before the copy has been made
+                    tensor.record_stream(aside)
+                arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+                arrived.record(aside)
+        except BaseException:  # such as an interrupt: whoever continues must not wait for this piece for ever
+            with suppress(Exception):
+                aside.synchronize()  # one of the copies may be on its way
+            self._pinned.release(piece)
+            raise
         return _CopyFromCuda(host_values, host_sums, arrived, self._pinned, piece)
 
 
@@ -191,5 +204,7 @@ class _CopyFromCuda:
         return self.values.numpy(), moments_of(self.sums.numpy())
 
     def release(self) -> None:
-        self.arrived.synchronize()  # also where nobody asked for the result
-        self.ring.release(self.piece)
+        try:
+            self.arrived.synchronize()  # also where nobody asked for the result
+        finally:
+            self.ring.release(self.piece)  # also of a device that failed: others wait for room

@@ -8,13 +8,18 @@ from threading import Condition, Thread
 Work = Callable[[], None]
 
 
+def n_writer_threads() -> int:
+    """Return how many threads write: half of the processors, two at least and four at most."""
+    return min(4, max(2, (os.cpu_count() or 2) // 2))
+
+
 class WriteQueue:
     """Runs what it is given on a few threads, and some of it alone.
 
     Parameters
     ----------
     n_threads : int, optional
-        By default half of the processors, two at least and four at most: one encodes while another waits for the disk.
+        By default `n_writer_threads`: one encodes while another waits for the disk.
     """
 
     def __init__(self, *, n_threads: int | None = None) -> None:
@@ -23,7 +28,7 @@ class WriteQueue:
         self._alone = False
         self._closed = False
         self._changed = Condition()
-        count = n_threads or min(4, max(2, (os.cpu_count() or 2) // 2))
+        count = n_threads or n_writer_threads()
         self._threads = [Thread(target=self._run, name=f"fmcluster-writer-{k}", daemon=True) for k in range(count)]
         for thread in self._threads:
             thread.start()

@@ -164,7 +164,7 @@ class Session:
                 self._attempt(rows.snapshot, rows.what, rows.add_moments)
             self._attempt(rows.snapshot, rows.what, rows.run)
         finally:
-            rows.release()
+            self._release(rows.snapshot, rows.what, rows.release)
 
     def _write_weight(
         self, snapshot: PendingSnapshot, work: Callable[[], None], name: str, release: Callable[[], None]
@@ -172,7 +172,14 @@ class Session:
         try:
             self._attempt(snapshot, f"the weight {name!r}", work)
         finally:
+            self._release(snapshot, f"the weight {name!r}", release)
+
+    def _release(self, snapshot: PendingSnapshot, what: str, release: Callable[[], None]) -> None:
+        """Give memory back; a device may say only then that it has failed, and the writer's thread must go on."""
+        try:
             release()
+        except Exception as error:
+            self._fail(snapshot, what, error)
 
     def _attempt(self, snapshot: PendingSnapshot, what: str, work: Callable[[], None]) -> None:
         if snapshot.failed or self._failure is not None:

@@ -111,7 +111,14 @@ def test_one_epoch_is_no_basis_of_a_sketch(vectors_of):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize(
-    ("view", "max_bytes"), [("channel", 1 << 30), ("feature_map", 1 << 30), ("feature_map", 700_000)]
+    ("view", "max_bytes"),
+    [
+        ("channel", 1 << 30),
+        ("feature_map", 1 << 30),
+        ("feature_map", 700_000),
+        ("sample", 1 << 30),
+        ("position", 1 << 30),
+    ],
 )
 def test_products_on_a_gpu(view, max_bytes, vectors_of):
     vectors = vectors_of(maps_of(7, (1, 14, 30, 20, 20)), view)
