@@ -48,7 +48,7 @@ def with_index(dataset: Dataset[Any]) -> Indexed:
     -------
     Dataset
         Its items are (index, image, label) where those of `dataset` are (image, label); a mapping gets the key
-        ``index``.
+        ``index``. A data set that `with_index` made is returned as it is.
 
     Raises
     ------
@@ -61,11 +61,21 @@ def with_index(dataset: Dataset[Any]) -> Indexed:
     (1, 'bee', 1)
     """
     check_numbered(dataset, what="the data set")
-    return Indexed(dataset)
+    return dataset if isinstance(dataset, Indexed) else Indexed(dataset)
 
 
 def check_numbered(dataset: object, *, what: str) -> None:
     """Raise `TypeError` where a data set has no length or no numbered items."""
+    if isinstance(dataset, str | bytes):
+        raise TypeError(
+            f"{what} is the text {dataset!r}; expected a data set, such as torchvision's ImageFolder(path, transform) "
+            f"makes of a folder"
+        )
+    if isinstance(dataset, Mapping) and dataset and 0 not in dataset:
+        raise TypeError(
+            f"{what} is a {type(dataset).__name__} with the keys {', '.join(map(str, list(dataset)[:5]))}; expected a "
+            f"data set with numbered items, such as one of its values"
+        )
     if isinstance(dataset, IterableDataset) or not isinstance(dataset, Sized) or not hasattr(dataset, "__getitem__"):
         raise TypeError(
             f"{what} is a {type(dataset).__name__} without a length and numbered items; expected a map-style data set, "
@@ -82,6 +92,15 @@ def base(dataset: Any) -> tuple[Any, list[int] | None]:
             positions = indices if positions is None else [indices[i] for i in positions]
         dataset = dataset.dataset
     return dataset, positions
+
+
+def n_indices(dataset: Any) -> int:
+    """Return how many indices a data set's items begin with, also under `Subset`s."""
+    count = 0
+    while isinstance(dataset, Subset | Indexed | ConcatDataset):
+        count += isinstance(dataset, Indexed)
+        dataset = dataset.datasets[0] if isinstance(dataset, ConcatDataset) else dataset.dataset
+    return count
 
 
 def classes(dataset: Any) -> tuple[str, ...]:

@@ -17,9 +17,9 @@ from ..store import LayerSpec, RunWriter, open_run
 from ._hooks import Firing, hooked
 from ._inputs import ModelInputs
 from ._isolation import isolated
-from ._layers import PlannedLayer, discover, select_modules
+from ._layers import PlannedLayer, discover
 from ._options import Channels, Crop, Keep, PerLayer, Recorded, Size
-from ._patterns import Layers
+from ._patterns import Layers, select_modules
 from ._plain_model import device_of, plain_model
 from ._weights import weight_specs
 from .transfer import Copier, Copy
