@@ -166,7 +166,12 @@ class AxisTracker:
         """Return which axis of what a module has just returned holds the samples; None where that is not known."""
         return self._flow.axis_of(output, "batch")
 
+    def is_constant(self, output: torch.Tensor) -> bool:
+        """Whether what a module has just returned is the same whatever the model is shown, as a table of positions."""
+        return self._flow.is_constant(output)
+
     def _begin(self, _model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._flow.note_given((args, kwargs))
         for tensor in (*args, *kwargs.values()):
             if isinstance(tensor, torch.Tensor) and tensor.ndim > 1:
                 self._flow.label(tensor, 0, label="batch")

@@ -40,6 +40,18 @@ def is_fake(tensor: torch.Tensor) -> bool:
     return any(each.__name__ == "FakeTensor" for each in type(tensor).__mro__)
 
 
+def is_exported(model: nn.Module) -> bool:
+    """Whether a module is what `torch.export` returns as ``program.module()``: a graph without calls of modules.
+
+    Newer versions call `_guards_fn` in it, which checks the inputs alone.
+    """
+    graph = getattr(model, "graph", None)
+    if not isinstance(model, torch.fx.GraphModule) or graph is None:
+        return False
+    called = {node.target for node in graph.nodes if node.op == "call_module"} - {"_guards_fn"}
+    return not called and any(name != "_guards_fn" for name, _ in model.named_children())
+
+
 def is_view(tensor: torch.Tensor) -> bool:
     """Whether a tensor shares its memory with one that it was made from."""
     return tensor._is_view()

@@ -154,6 +154,7 @@ def discover(
             module=module,
             rows=n_rows,
             samples_axis=samples_axis,
+            is_constant=n_rows == 1 and tracker.is_constant(output),
             optional=optional,
             left_out=left_out,
         ):
@@ -220,10 +221,13 @@ def is_kept(
     module: nn.Module,
     rows: int,
     samples_axis: int | None = None,
+    is_constant: bool = False,
     optional: bool = False,
     left_out: dict[str, str] | None = None,
 ) -> bool:
     """Whether an output is recorded; one of several tensors that is no batch is not, nor an optional one.
+
+    What is constant is a table, with a row for each position, and no batch, even where it has as many rows.
 
     Why it is not is put into `left_out`.
 
@@ -232,12 +236,15 @@ def is_kept(
     CaptureError
         Where a module's only tensor is no batch of `rows`.
     """
-    if is_batch(output) and output.shape[0] == rows and not samples_axis:
+    is_table = is_constant and (optional or bool(firing.part))  # of what was asked for by name, nobody can tell
+    if is_batch(output) and output.shape[0] == rows and not samples_axis and not is_table:
         return True
     returned = f"{str(output.dtype).removeprefix('torch.')} of shape {tuple(output.shape)}"
     several = f"a batch of {'one' if rows == 1 else rows}"
     if samples_axis:
         returned += f" (with the samples along axis {samples_axis})"
+    if is_table and is_batch(output):
+        returned += ", the same whatever the model is shown,"
     if firing.part or optional:
         if left_out is not None:
             left_out[names_of(firing)[1]] = f"it returned {returned} for {several}"
