@@ -64,7 +64,7 @@ class AxisFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def is_constant(self, tensor: torch.Tensor) -> bool:
         """Whether a tensor was made of parameters, constants and positions alone, whatever the model is shown."""
-        return isinstance(tensor, torch.nn.Parameter) or self._constant.get(_key(tensor), False)
+        return self._constant.get(_key(tensor), isinstance(tensor, torch.nn.Parameter))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call an operation, and follow the axes through it."""

@@ -12,6 +12,7 @@ from ._axes import Arrangement, AxisTracker, ChannelAxis, Fold
 from ._folded_rows import at_fewer_samples, fold_of, rows_per_sample, summaries
 from ._hooks import Firing, hooked, is_batch
 from ._inputs import ModelInputs
+from ._items import describe
 from ._links import Links, kernel_geometry
 from ._options import Keep, Reduction
 from ._repeats import as_at_first, differing, glimpse, shown_again
@@ -239,7 +240,7 @@ def is_kept(
     is_table = is_constant and (optional or bool(firing.part))  # of what was asked for by name, nobody can tell
     if is_batch(output) and output.shape[0] == rows and not samples_axis and not is_table:
         return True
-    returned = f"{str(output.dtype).removeprefix('torch.')} of shape {tuple(output.shape)}"
+    returned = describe(output)
     several = f"a batch of {'one' if rows == 1 else rows}"
     if samples_axis:
         returned += f" (with the samples along axis {samples_axis})"

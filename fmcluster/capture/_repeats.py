@@ -22,7 +22,8 @@ def as_at_first(model: nn.Module) -> Iterator[None]:
 
 def glimpse(output: torch.Tensor) -> torch.Tensor:
     """Return some values of a batch, evenly spread over each row: Tensor of shape (n_rows, at most 256), a copy."""
-    rows = (output.dequantize() if output.is_quantized else output).detach().flatten(1)
+    plain = output.dequantize() if output.is_quantized else output
+    rows = plain.detach().as_subclass(torch.Tensor).flatten(1)
     n = rows.shape[1]
     return rows[:, torch.linspace(0, n - 1, min(n, _MOST_VALUES), device=rows.device).long()]
 
