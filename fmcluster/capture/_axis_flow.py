@@ -62,6 +62,10 @@ class AxisFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Say what the model is shown, which is no constant, however it was made."""
         self._constant.update({_key(each): False for each in _tensors_in(inputs)})
 
+    def are_constant(self, values: Any) -> bool:
+        """Whether all tensors among values are constant."""
+        return all(map(self.is_constant, _tensors_in(values)))
+
     def is_constant(self, tensor: torch.Tensor) -> bool:
         """Whether a tensor was made of parameters, constants and positions alone, whatever the model is shown."""
         return self._constant.get(_key(tensor), isinstance(tensor, torch.nn.Parameter))

@@ -3,6 +3,7 @@
 Each name here stands for one of them; ``tests/capture/test_compat.py`` says which one a new version has changed.
 """
 
+import copy
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.utils.data import DataLoader
 
 BATCH_NORM = nn.modules.batchnorm._BatchNorm  # what BatchNorms of all kinds are, SyncBatchNorm's too
 
@@ -60,6 +62,15 @@ def is_view(tensor: torch.Tensor) -> bool:
 def version_of(tensor: torch.Tensor) -> int:
     """Return how often a tensor's memory was changed in place."""
     return tensor._version
+
+
+def with_own_workers(loader: DataLoader[Any]) -> DataLoader[Any]:
+    """Return a loader of the same that does not share its persistent workers, whose one iterator others may be at."""
+    if not loader.persistent_workers:
+        return loader
+    own = copy.copy(loader)
+    own._iterator = None
+    return own
 
 
 def buffers_of(module: nn.Module) -> dict[str, torch.Tensor | None]:

@@ -12,6 +12,7 @@ from torch.nn import functional
 from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSampler
 
 from ..errors import CaptureError
+from ._compat import with_own_workers
 from ._datasets import INPUTS, LABELS, as_labels, check_numbered, n_indices, normalizations, paths
 from ._inputs import ModelInputs, ToInputs, as_inputs
 from ._items import describe, why_no_batch
@@ -86,7 +87,7 @@ class Probe:
         self._to_inputs = to_inputs
         self._accepts = accepts
         if isinstance(data, DataLoader):
-            self._loader = _checked_loader(data)
+            self._loader = with_own_workers(_checked_loader(data))
             assert data.batch_size is not None
             batch_size = data.batch_size
         else:

@@ -199,6 +199,24 @@ class TestRandomNumbers:
 
         assert orders(recorded=True) == orders(recorded=False)
 
+    @pytest.mark.parametrize("workers", [0, 1])
+    def test_a_snapshot_inside_an_epoch_of_the_same_loader_does_not_end_it(self, workers: int, tmp_path: Path) -> None:
+        loader = DataLoader(
+            TensorDataset(pictures(), torch.arange(6)),
+            batch_size=2,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+        )
+        seen = []
+        with fm.Recorder(Net(), tmp_path / "run.zarr", probe=loader) as recorder:
+            for epoch in range(2):
+                for number, (_, labels) in enumerate(loader):
+                    seen.append(labels.tolist())
+                    if number == 0:
+                        recorder.snapshot(epoch=epoch)
+        assert seen == 2 * [[0, 1], [2, 3], [4, 5]]
+        assert fm.open_run(tmp_path / "run.zarr").samples["label"].tolist() == list(range(6))
+
     def test_generators_of_data_sets_and_modules_are_put_back(self, record: Any) -> None:
         class Noisy(Items):
             def __init__(self) -> None:
