@@ -2,6 +2,9 @@ from ._batch_recorder import BatchRecorder as BatchRecorder
 from ._datasets import with_index as with_index
 from ._estimate import Estimate as Estimate
 from ._estimate import estimate as estimate
+from ._find_weights import FoundWeights as FoundWeights
+from ._find_weights import choose_weights as choose_weights
+from ._find_weights import find_weights as find_weights
 from ._inputs import ModelInputs as ModelInputs
 from ._inputs import ToInputs as ToInputs
 from ._isolation import isolated as isolated

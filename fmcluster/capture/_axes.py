@@ -135,6 +135,7 @@ class AxisTracker:
     def __init__(self) -> None:
         self._flow = AxisFlow()
         self._last: tuple[tuple[int, ...], int] | None = None
+        self._given_constants = False  # of the module that has just returned
 
     @contextmanager
     def watch(self, model: nn.Module) -> Iterator[None]:
@@ -166,12 +167,21 @@ class AxisTracker:
         """Return which axis of what a module has just returned holds the samples; None where that is not known."""
         return self._flow.axis_of(output, "batch")
 
+    def is_constant(self, output: torch.Tensor) -> bool:
+        """Whether what a module has just returned is the same whatever the model is shown, as a table of positions.
+
+        A module that is given what depends on that may return a row for each sample all the same.
+        """
+        return self._given_constants and self._flow.is_constant(output)
+
     def _begin(self, _model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._flow.note_given((args, kwargs))
         for tensor in (*args, *kwargs.values()):
             if isinstance(tensor, torch.Tensor) and tensor.ndim > 1:
                 self._flow.label(tensor, 0, label="batch")
 
-    def _note(self, module: nn.Module, _inputs: Any, output: Any) -> None:
+    def _note(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        self._given_constants = self._flow.are_constant(inputs)
         for number, tensor in enumerate(output if isinstance(output, (tuple, list)) else (output,)):
             parts = tensor if isinstance(tensor, tuple) and isinstance(module, nn.RNNBase) else (tensor,)
             for part in parts:

@@ -40,6 +40,7 @@ class AxisFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._known: dict[Any, Axes] = {}
+        self._constant: dict[Any, bool] = {}
 
     def label(self, tensor: torch.Tensor, axis: int, *, label: Label) -> None:
         """Say which axis of a tensor holds the samples, or the channels; what other axis was said to, does not."""
@@ -57,13 +58,29 @@ class AxisFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return holding[0]
         return None
 
+    def note_given(self, inputs: Any) -> None:
+        """Say what the model is shown, which is no constant, however it was made."""
+        self._constant.update({_key(each): False for each in _tensors_in(inputs)})
+
+    def are_constant(self, values: Any) -> bool:
+        """Whether all tensors among values are constant."""
+        return all(map(self.is_constant, _tensors_in(values)))
+
+    def is_constant(self, tensor: torch.Tensor) -> bool:
+        """Whether a tensor was made of parameters, constants and positions alone, whatever the model is shown."""
+        return self._constant.get(_key(tensor), isinstance(tensor, torch.nn.Parameter))
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call an operation, and follow the axes through it."""
         if in_backward() or not isinstance(func, torch._ops.OpOverload):
             return func(*args, **(kwargs or {}))
         given = [(each, self._axes_of(each)) for each in _tensors_in((args, kwargs or {}))]
+        constant = torch.Tag.nondeterministic_seeded not in func.tags and all(
+            self.is_constant(each) for each, _ in given
+        )
         out = func(*args, **(kwargs or {}))
         for each in _tensors_in(out):
+            self._constant[_key(each)] = constant and _has_memory(each)
             axes = _after(func, args, kwargs or {}, given=given, shape=tuple(each.shape))
             if axes is None:
                 self._known.pop(_key(each), None)

@@ -187,9 +187,13 @@ class BatchPass:
         return {(firing.name, firing.call) for firing, count in self._rows.items() if count == self.length}
 
     def _leave_out_what_is_no_batch(self) -> None:
-        """Forget such tensors beside one that is: what they have for rows is not samples."""
+        """Forget such tensors beside one that is, and such optional layers: what they have for rows is not samples."""
         whole = self._whole()
-        odd = {f for f, count in self._rows.items() if count != self.length and f.part and (f.name, f.call) in whole}
+        odd = {
+            f
+            for f, count in self._rows.items()
+            if count != self.length and ((f.part and (f.name, f.call) in whole) or (self._optional and whole))
+        }
         for firing in odd:
             self.left_out[names_of(firing)[1]] = f"its rows are not the {self.length} samples of the batch"
             del self.seen[firing], self._rows[firing]
@@ -220,6 +224,7 @@ class BatchPass:
                 module=module,
                 rows=max(1, min(count, self.length)),
                 samples_axis=self._tracker.samples_axis(output),
+                is_constant=self._tracker.is_constant(output),
                 optional=self._optional,
                 left_out=self.left_out,
             ):

@@ -3,6 +3,7 @@
 Each name here stands for one of them; ``tests/capture/test_compat.py`` says which one a new version has changed.
 """
 
+import copy
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.utils.data import DataLoader
 
 BATCH_NORM = nn.modules.batchnorm._BatchNorm  # what BatchNorms of all kinds are, SyncBatchNorm's too
 
@@ -57,6 +59,18 @@ def is_fake(tensor: torch.Tensor) -> bool:
     return any(each.__name__ == "FakeTensor" for each in type(tensor).__mro__)
 
 
+def is_exported(model: nn.Module) -> bool:
+    """Whether a module is what `torch.export` returns as ``program.module()``: a graph without calls of modules.
+
+    Newer versions call `_guards_fn` in it, which checks the inputs alone.
+    """
+    graph = getattr(model, "graph", None)
+    if not isinstance(model, torch.fx.GraphModule) or graph is None:
+        return False
+    called = {node.target for node in graph.nodes if node.op == "call_module"} - {"_guards_fn"}
+    return not called and any(name != "_guards_fn" for name, _ in model.named_children())
+
+
 def is_view(tensor: torch.Tensor) -> bool:
     """Whether a tensor shares its memory with one that it was made from."""
     return tensor._is_view()
@@ -65,6 +79,15 @@ def is_view(tensor: torch.Tensor) -> bool:
 def version_of(tensor: torch.Tensor) -> int:
     """Return how often a tensor's memory was changed in place."""
     return tensor._version
+
+
+def with_own_workers(loader: DataLoader[Any]) -> DataLoader[Any]:
+    """Return a loader of the same that does not share its persistent workers, whose one iterator others may be at."""
+    if not loader.persistent_workers:
+        return loader
+    own = copy.copy(loader)
+    own._iterator = None
+    return own
 
 
 def buffers_of(module: nn.Module) -> dict[str, torch.Tensor | None]:

@@ -1,6 +1,6 @@
 """Data sets: classes, labels and paths of their items, and a data set whose items begin with their index."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set, Sized
+from collections.abc import Iterable, Iterator, Mapping, Set, Sized
 from operator import index
 from typing import Any
 
@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
-from torch.utils.data import ConcatDataset, Dataset, IterableDataset, Subset
+from torch.utils.data import ConcatDataset, Dataset, IterableDataset, StackDataset, Subset
 
 INPUTS = ("pixel_values", "image", "images", "input", "inputs", "x")  # keys of an item that is a mapping
 _MOST_CLASSES = 1_000_000  # labels beyond are numbers of something else
@@ -48,7 +48,7 @@ def with_index(dataset: Dataset[Any]) -> Indexed:
     -------
     Dataset
         Its items are (index, image, label) where those of `dataset` are (image, label); a mapping gets the key
-        ``index``.
+        ``index``. A data set that `with_index` made is returned as it is.
 
     Raises
     ------
@@ -61,11 +61,21 @@ def with_index(dataset: Dataset[Any]) -> Indexed:
     (1, 'bee', 1)
     """
     check_numbered(dataset, what="the data set")
-    return Indexed(dataset)
+    return dataset if isinstance(dataset, Indexed) else Indexed(dataset)
 
 
 def check_numbered(dataset: object, *, what: str) -> None:
     """Raise `TypeError` where a data set has no length or no numbered items."""
+    if isinstance(dataset, str | bytes):
+        raise TypeError(
+            f"{what} is the text {dataset!r}; expected a data set, such as torchvision's ImageFolder(path, transform) "
+            f"makes of a folder"
+        )
+    if isinstance(dataset, Mapping) and dataset and 0 not in dataset:
+        raise TypeError(
+            f"{what} is a {type(dataset).__name__} with the keys {', '.join(map(str, list(dataset)[:5]))}; expected a "
+            f"data set with numbered items, such as one of its values"
+        )
     if isinstance(dataset, IterableDataset) or not isinstance(dataset, Sized) or not hasattr(dataset, "__getitem__"):
         raise TypeError(
             f"{what} is a {type(dataset).__name__} without a length and numbered items; expected a map-style data set, "
@@ -84,6 +94,15 @@ def base(dataset: Any) -> tuple[Any, list[int] | None]:
     return dataset, positions
 
 
+def n_indices(dataset: Any) -> int:
+    """Return how many indices a data set's items begin with, also under `Subset`s."""
+    count = 0
+    while isinstance(dataset, Subset | Indexed | ConcatDataset):
+        count += isinstance(dataset, Indexed)
+        dataset = dataset.datasets[0] if isinstance(dataset, ConcatDataset) else dataset.dataset
+    return count
+
+
 def classes(dataset: Any) -> tuple[str, ...]:
     """Return class names by label, where a data set has them.
 
@@ -95,16 +114,16 @@ def classes(dataset: Any) -> tuple[str, ...]:
     if isinstance(whole, ConcatDataset):
         named = {classes(part) for part in whole.datasets}
         return named.pop() if len(named) == 1 else ()
-    if getattr(whole, "target_transform", None) is not None:
+    if _attribute(whole, "target_transform") is not None:
         return ("",)
-    listed = getattr(whole, "classes", None)
-    numbered = getattr(whole, "class_to_idx", None)
+    listed = _attribute(whole, "classes")
+    numbered = _attribute(whole, "class_to_idx")
     if isinstance(numbered, Mapping):
         return _by_label((label, name) for name, label in numbered.items())
     if isinstance(listed, Mapping):  # of names to labels, or of labels to names
         by_label = all(_as_label(key) is not None for key in listed)
         return _by_label(listed.items() if by_label else ((label, name) for name, label in listed.items()))
-    features = getattr(whole, "features", None)  # of a Hugging Face data set
+    features = _attribute(whole, "features")  # of a Hugging Face data set
     if listed is None and isinstance(features, Mapping):
         listed = next((features[key].names for key in LABELS if hasattr(features.get(key), "names")), None)
     if isinstance(listed, str | Set) or not isinstance(listed, Iterable):  # a set has no order
@@ -133,7 +152,15 @@ def _class_name(name: Any) -> str:
     """Return a class's name; of several synonyms, as ImageNet has them, all."""
     if name is None:
         return ""
-    return ", ".join(map(str, name)) if isinstance(name, tuple | list) else str(name)
+    return _readable(", ".join(map(str, name)) if isinstance(name, tuple | list) else str(name))
+
+
+def _attribute(dataset: Any, name: str) -> Any:
+    """Return an attribute; None where there is none, or where it is a property that has nothing to say yet."""
+    try:
+        return getattr(dataset, name, None)
+    except Exception:  # a property of somebody else's raises whatever it likes, such as before a download
+        return None
 
 
 def paths(dataset: Any) -> list[str] | None:
@@ -148,7 +175,7 @@ def paths(dataset: Any) -> list[str] | None:
             return None
         files = [file for part in parts if part is not None for file in part]
         return files if positions is None else [files[i] for i in positions]
-    samples = getattr(whole, "samples", None)
+    samples = _attribute(whole, "samples")
     if not isinstance(samples, list) or len(samples) != len(whole):
         return None
     if not all(isinstance(s, tuple) and s and isinstance(s[0], str) for s in samples):
@@ -214,15 +241,17 @@ def _readable(path: str) -> str:
 
 
 def _listed(whole: Any) -> Iterator[Any]:
-    change = getattr(whole, "target_transform", None)
+    change = _attribute(whole, "target_transform")
     for name in ("targets", "labels"):
-        listed = getattr(whole, name, None)
+        listed = _attribute(whole, name)
         if listed is not None and not callable(listed):
             yield listed if change is None else [change(label) for label in listed]
-    tensors: Sequence[Any] = getattr(whole, "tensors", ())
-    if len(tensors) > 1:
-        yield tensors[1]
-    columns = getattr(whole, "column_names", None)  # of a Hugging Face data set
+    parts = whole.datasets if isinstance(whole, StackDataset) else _attribute(whole, "tensors")
+    if isinstance(parts, Mapping):
+        yield from (parts[key] for key in LABELS if key in parts)
+    elif isinstance(parts, tuple | list) and len(parts) > 1:
+        yield parts[1]
+    columns = _attribute(whole, "column_names")  # of a Hugging Face data set
     if isinstance(columns, list):
         yield from (whole[key] for key in LABELS if key in columns)
     if isinstance(whole, list) and all(isinstance(item, tuple | list) and len(item) > 1 for item in whole):
@@ -235,11 +264,15 @@ def normalizations(dataset: Any) -> list[tuple[Any, Any]]:
     while isinstance(whole, ConcatDataset):
         whole, _ = base(whole.datasets[0])
     found = []
-    stages: list[Any] = [getattr(whole, "transform", None)]
+    stages: list[Any] = [_attribute(whole, "transform")]
+    seen: list[Any] = []  # one may hold itself
     while stages:
         stage = stages.pop()
+        if any(stage is each for each in seen):
+            continue
+        seen.append(stage)
         if type(stage).__name__ == "Normalize" and hasattr(stage, "mean") and hasattr(stage, "std"):
             found.append((stage.mean, stage.std))
-        inner = stage if isinstance(stage, nn.Sequential) else getattr(stage, "transforms", None) or ()
-        stages.extend(inner)
+        inner = stage if isinstance(stage, nn.Sequential | list | tuple) else _attribute(stage, "transforms")
+        stages.extend(inner if isinstance(inner, Iterable) and not isinstance(inner, str) else ())
     return found

@@ -16,9 +16,9 @@ from ..store import LayerSpec, local_path
 from ._hooks import Firing
 from ._inputs import ModelInputs
 from ._isolation import isolated
-from ._layers import PlannedLayer, discover, select_modules
+from ._layers import PlannedLayer, discover
 from ._options import Channels, Crop, Keep, PerLayer, Recorded, Size
-from ._patterns import Layers
+from ._patterns import Layers, select_modules
 from ._plain_model import device_of, plain_model
 from ._recording_seconds import PARTS, RecordingSeconds
 from ._timed_batch import time_batch

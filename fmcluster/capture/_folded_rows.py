@@ -8,6 +8,7 @@ from torch import nn
 from ._axes import Fold
 from ._hooks import Firing, hooked, is_batch
 from ._inputs import ModelInputs
+from ._repeats import as_at_first, glimpse
 
 
 def rows_per_sample(output: torch.Tensor, n_rows: int) -> int:
@@ -26,29 +27,38 @@ def summaries(output: torch.Tensor) -> torch.Tensor:
 
 
 def at_fewer_samples(
-    model: nn.Module, modules: Mapping[str, nn.Module], *, inputs: ModelInputs, folded: Collection[Firing]
-) -> tuple[dict[Firing, int], dict[Firing, torch.Tensor]]:
+    model: nn.Module,
+    modules: Mapping[str, nn.Module],
+    *,
+    inputs: ModelInputs,
+    folded: Collection[Firing],
+    seen: Collection[Firing],
+) -> tuple[dict[Firing, int], dict[Firing, torch.Tensor], dict[Firing, torch.Tensor]]:
     """Show the model a batch of another size, which tells a batch from what is as long by chance.
 
     Returns
     -------
-    tuple of (dict of Firing to int, dict of Firing to Tensor)
-        How many rows each output has, and what tells the rows of those of `folded` from one another.
+    tuple of (dict of Firing to int, dict of Firing to Tensor, dict of Firing to Tensor)
+        How many rows each output has; what tells the rows of those of `folded` from one another; and glimpses of those
+        of `seen`.
     """
     rows: dict[Firing, int] = {}
     again: dict[Firing, torch.Tensor] = {}
+    glimpses: dict[Firing, torch.Tensor] = {}
 
     def count(firing: Firing, output: torch.Tensor, *, module: nn.Module) -> None:
         rows[firing] = output.shape[0] if output.ndim else 0
         if firing in folded:
             again[firing] = summaries(output)
+        if firing in seen and is_batch(output):
+            glimpses[firing] = glimpse(output)
 
-    with hooked(modules, count, optional=True):
+    with as_at_first(model), hooked(modules, count, optional=True):
         try:
             inputs.show(model)
         except Exception:  # a model that takes batches of one size only may raise what it likes: nothing is known then
-            return {}, {}
-    return rows, again
+            return {}, {}, {}
+    return rows, again, glimpses
 
 
 def fold_of(all_rows: torch.Tensor, without_first: torch.Tensor | None, *, n_samples: int) -> Fold | None:

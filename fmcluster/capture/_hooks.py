@@ -195,7 +195,8 @@ def is_batch(tensor: torch.Tensor) -> bool:
     """Whether a tensor may be a dense batch of vectors, tokens or feature maps, of floats or quantized numbers."""
     if tensor.is_nested or tensor.layout != torch.strided:
         return False
-    return tensor.ndim in (2, 3, 4, 5) and tensor.numel() > 0 and (tensor.is_floating_point() or tensor.is_quantized)
+    is_float = tensor.is_floating_point() and tensor.dtype.itemsize > 1  # of 8 bits nothing can be computed
+    return tensor.ndim in (2, 3, 4, 5) and tensor.numel() > 0 and (is_float or tensor.is_quantized)
 
 
 def _tensors(output: Any, part: str = "") -> Iterator[tuple[str, torch.Tensor]]:

@@ -7,6 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..errors import CaptureError, StoreError
+from ._items import describe
+
 ToInputs = Callable[[Any], tuple[tuple[Any, ...], Mapping[str, Any]]]
 
 
@@ -60,8 +63,24 @@ class ModelInputs:
         return self._changed(lambda tensor: copy if tensor is source else tensor), leaf
 
     def show(self, model: nn.Module) -> Any:
-        """Call the model with them."""
-        return model(*self.args, **self.kwargs)
+        """Call the model with them; what it raises is given a note that says with what it was called."""
+        try:
+            return model(*self.args, **self.kwargs)
+        except (CaptureError, StoreError, MemoryError):
+            raise
+        except Exception as error:
+            error.add_note(self._note(model))
+            raise
+
+    def _note(self, model: nn.Module) -> str:
+        called = [*map(describe, self.args), *(f"{name}={describe(each)}" for name, each in self.kwargs.items())]
+        own = next((each.dtype for each in model.parameters() if each.is_floating_point()), self.first.dtype)
+        weights = f", whose weights are {str(own).removeprefix('torch.')}," if own != self.first.dtype else ""
+        return (
+            f"{type(model).__name__}{weights} was called with a batch of {len(self)}: {', '.join(called)}. Where it "
+            f"takes something else, change the data set's transform, or pass to_inputs, a function from a batch to "
+            f"(args, kwargs)."
+        )
 
     def _changed(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "ModelInputs":
         return ModelInputs(_map(self.args, change), _map(dict(self.kwargs), change))

@@ -1,94 +1,21 @@
-"""Recorded layers: which modules are chosen, what each returns, and how it is stored."""
+"""Recorded layers: what each of the chosen modules returns, and how it is stored."""
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 
 import torch
 from torch import nn
 
 from ..errors import CaptureError
-from ..store import KernelGeometry, LayerInput, LayerSpec, Quantity, layer_expression
+from ..store import KernelGeometry, LayerInput, LayerSpec, Quantity
 from ._axes import Arrangement, AxisTracker, ChannelAxis, Fold
 from ._folded_rows import at_fewer_samples, fold_of, rows_per_sample, summaries
 from ._hooks import Firing, hooked, is_batch
 from ._inputs import ModelInputs
+from ._items import describe
 from ._links import Links, kernel_geometry
 from ._options import Keep, Reduction
-from ._patterns import Layers, known_names
-
-
-def select_modules(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
-    """Choose modules of a model.
-
-    Parameters
-    ----------
-    model : Module
-        The model.
-    layers : {"children", "leaves"}, str, re.Pattern, module class, iterable of these, or callable
-        The model's direct children; all modules without children; names and patterns, in which ``*`` and ``?`` stop
-        at dots, as a shell's stop at slashes, and a leading ``!`` leaves out; regular expressions that match a whole
-        name; all modules of a class; or a function of a name and a module that says whether to take it.
-
-    Returns
-    -------
-    dict of str to Module
-        By name, in the order in which the model holds them.
-
-    Raises
-    ------
-    ValueError
-        Where a name, pattern or class matches nothing, or nothing is chosen.
-    TypeError
-        Where `layers` holds anything else.
-    """
-    modules = {name: module for name, module in model.named_modules() if name}
-    if layers == "children":
-        chosen = dict(model.named_children())
-    elif layers == "leaves":
-        chosen = {name: module for name, module in modules.items() if _is_leaf(name, module)}
-    elif callable(layers) and not isinstance(layers, type):
-        chosen = {name: module for name, module in modules.items() if layers(name, module)}
-    else:
-        if not isinstance(layers, str | re.Pattern | type | Iterable):
-            raise TypeError(
-                f"layers is {layers!r}; expected 'children', 'leaves', a name or pattern, a class, or several of these"
-            )
-        choices = [layers] if isinstance(layers, str | re.Pattern | type) else list(layers)
-        without = [choice[1:] for choice in choices if isinstance(choice, str) and choice.startswith("!")]
-        choices = [choice for choice in choices if not (isinstance(choice, str) and choice.startswith("!"))]
-        wanted = {name for choice in choices or (["*"] if without else []) for name in _matches(choice, modules)}
-        wanted -= {name for choice in without for name in _matches(choice, modules)}
-        chosen = {name: module for name, module in modules.items() if name in wanted}
-    if not chosen:
-        raise ValueError(f"layers={layers!r} chooses no module of {type(model).__name__}; {known_names(modules)}")
-    return chosen
-
-
-def _is_leaf(name: str, module: nn.Module) -> bool:
-    """Whether a module has no children but the parametrizations of its weights, and is none of these itself."""
-    children = [child for child, _ in module.named_children()]
-    return set(children) <= {"parametrizations"} and "parametrizations" not in name.split(".")
-
-
-def _matches(choice: object, modules: Mapping[str, nn.Module]) -> list[str]:
-    if isinstance(choice, type) and issubclass(choice, nn.Module):
-        found = [name for name, module in modules.items() if isinstance(module, choice)]
-        wanted = f"module of class {choice.__name__}"
-    elif isinstance(choice, str | re.Pattern):
-        pattern = choice if isinstance(choice, re.Pattern) else layer_expression(choice)
-        found = [name for name in modules if pattern.fullmatch(name)]
-        wanted = f"layer {choice!r}" if isinstance(choice, str) else f"layer that matches {choice.pattern!r} as a whole"
-    else:
-        raise TypeError(
-            f"layers holds {choice!r}; expected names, patterns, regular expressions (re.compile) or module classes"
-        )
-    if not found:
-        near = get_close_matches(choice, modules, n=3, cutoff=0.5) if isinstance(choice, str) else []
-        hint = f"did you mean {', '.join(near)}?" if near else known_names(modules)
-        raise ValueError(f"the model has no {wanted}; {hint}")
-    return found
+from ._repeats import as_at_first, differing, glimpse, shown_again
 
 
 @dataclass(frozen=True)
@@ -163,10 +90,13 @@ class Discovery:
         In forward order.
     left_out : dict of str to str
         Why what was asked for, by "children" or "leaves" or as a part of an output, is not recorded.
+    varying : tuple of str
+        Names of the layers that gave other values when the model was shown the same batch again, in forward order.
     """
 
     layers: dict[Firing, PlannedLayer]
     left_out: dict[str, str]
+    varying: tuple[str, ...] = ()
 
 
 def discover(
@@ -197,7 +127,8 @@ def discover(
     Discovery
         A module that fires several times is a layer per call (``name.call0``, ``name.call1``, ...), one that returns
         several tensors is a layer per tensor (``name[0]``, ``name[key]``); what else is in such an output is left out.
-        Where a module returns several rows for each sample, a second look, at fewer samples, tells whose they are.
+        A second look, at fewer samples, tells whose the rows are where a module returns several for each sample; and
+        where other samples' rows are not what they were, a third look tells whether they are so at the same batch, too.
 
     Raises
     ------
@@ -208,6 +139,7 @@ def discover(
     found: dict[Firing, FirstOutput] = {}
     left_out: dict[str, str] = {}
     folded: dict[Firing, torch.Tensor] = {}
+    seen: dict[Firing, torch.Tensor] = {}
     tracker = AxisTracker()
     links = Links()
 
@@ -223,15 +155,24 @@ def discover(
             module=module,
             rows=n_rows,
             samples_axis=samples_axis,
+            is_constant=n_rows == 1 and tracker.is_constant(output),
             optional=optional,
             left_out=left_out,
         ):
             found[firing] = first_output(output, module=module, tracker=tracker)
+            seen[firing] = glimpse(output)
 
-    with tracker.watch(model), links.watch(modules), hooked(modules, note, optional=optional):
+    with (
+        as_at_first(model),
+        tracker.watch(model),
+        links.watch(modules),
+        hooked(modules, note, optional=optional),
+    ):
         inputs.show(model)
+    fewer: dict[Firing, torch.Tensor] = {}
     if n_rows > 1:
-        rows, again = at_fewer_samples(model, modules, inputs=inputs.rows(slice(1, None)), folded=folded.keys())
+        less = inputs.rows(slice(1, None))
+        rows, again, fewer = at_fewer_samples(model, modules, inputs=less, folded=folded.keys(), seen=seen.keys())
         for firing in [f for f in found if f not in folded and f in rows and rows[f] != n_rows - 1]:
             what = found.pop(firing)
             why = f"its {n_rows} rows are not samples: of {n_rows - 1} samples it returned {rows[firing]}"
@@ -265,7 +206,13 @@ def discover(
         for firing in inside if len(inside) > 1 else ():
             spec = replace(layers[firing].spec, stream=layers[inside[0]].spec.name)
             layers[firing] = replace(layers[firing], spec=spec)
-    return Discovery(layers, left_out)
+    before = {firing: values for firing, values in seen.items() if firing in layers}
+    varying: tuple[str, ...] = ()
+    without_first = {firing: values[1:] for firing, values in before.items()}
+    if differing(without_first, {firing: fewer[firing] for firing in before if firing in fewer}):
+        different = differing(before, shown_again(model, modules, inputs=inputs, layers=before.keys()))
+        varying = tuple(planned.spec.name for firing, planned in layers.items() if firing in different)
+    return Discovery(layers, left_out, varying)
 
 
 def is_kept(
@@ -275,10 +222,13 @@ def is_kept(
     module: nn.Module,
     rows: int,
     samples_axis: int | None = None,
+    is_constant: bool = False,
     optional: bool = False,
     left_out: dict[str, str] | None = None,
 ) -> bool:
     """Whether an output is recorded; one of several tensors that is no batch is not, nor an optional one.
+
+    What is constant is a table, with a row for each position, and no batch, even where it has as many rows.
 
     Why it is not is put into `left_out`.
 
@@ -287,12 +237,15 @@ def is_kept(
     CaptureError
         Where a module's only tensor is no batch of `rows`.
     """
-    if is_batch(output) and output.shape[0] == rows and not samples_axis:
+    is_table = is_constant and (optional or bool(firing.part))  # of what was asked for by name, nobody can tell
+    if is_batch(output) and output.shape[0] == rows and not samples_axis and not is_table:
         return True
-    returned = f"{str(output.dtype).removeprefix('torch.')} of shape {tuple(output.shape)}"
+    returned = describe(output)
     several = f"a batch of {'one' if rows == 1 else rows}"
     if samples_axis:
         returned += f" (with the samples along axis {samples_axis})"
+    if is_table and is_batch(output):
+        returned += ", the same whatever the model is shown,"
     if firing.part or optional:
         if left_out is not None:
             left_out[names_of(firing)[1]] = f"it returned {returned} for {several}"

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from ._compat import is_fake, uncompiled
+from ._compat import is_exported, is_fake, uncompiled
 
 
 def plain_model(model: nn.Module) -> nn.Module:
@@ -16,6 +16,11 @@ def plain_model(model: nn.Module) -> nn.Module:
     ValueError
         For `nn.DataParallel`, whose replicas each see a part of a batch, and for weights without values.
     """
+    if type(model).__name__ == "ExportedProgram":
+        raise TypeError(
+            "model is an ExportedProgram of torch.export; pass the module that it was exported from, or "
+            "torch.export.unflatten(program)"
+        )
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is a {type(model).__name__}; expected a torch.nn.Module")
     if isinstance(model, nn.DataParallel):
@@ -25,6 +30,11 @@ def plain_model(model: nn.Module) -> nn.Module:
         raise TypeError(
             f"the model is, or holds, a TorchScript {type(scripted).__name__}, whose modules cannot be hooked; pass "
             f"the module that it was scripted from"
+        )
+    if is_exported(model):
+        raise TypeError(
+            "the model is the graph of a torch.export program, which calls operations and none of its modules, so that "
+            "hooks do not fire; pass the module that it was exported from, or torch.export.unflatten(program)"
         )
     tensors = [*model.parameters(), *model.buffers()]
     devices = {tensor.device.type for tensor in tensors}

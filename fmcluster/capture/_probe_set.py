@@ -12,8 +12,10 @@ from torch.nn import functional
 from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSampler
 
 from ..errors import CaptureError
-from ._datasets import INPUTS, LABELS, Indexed, as_labels, check_numbered, normalizations, paths
+from ._compat import with_own_workers
+from ._datasets import INPUTS, LABELS, as_labels, check_numbered, n_indices, normalizations, paths
 from ._inputs import ModelInputs, ToInputs, as_inputs
+from ._items import describe, why_no_batch
 
 DISPLAY_PIXELS = 224
 
@@ -85,14 +87,14 @@ class Probe:
         self._to_inputs = to_inputs
         self._accepts = accepts
         if isinstance(data, DataLoader):
-            self._loader = _checked_loader(data)
+            self._loader = with_own_workers(_checked_loader(data))
             assert data.batch_size is not None
             batch_size = data.batch_size
         else:
             check_numbered(data, what="the probe")
             self._loader = DataLoader(data, batch_size=batch_size, shuffle=False)
         self.dataset: Dataset[Any] = self._loader.dataset
-        self._indexed = isinstance(self.dataset, Indexed)
+        self._n_indices = n_indices(self.dataset)
         self.batch_size = batch_size
         self.n_samples = len(self.dataset)  # type: ignore[arg-type]
         if self.n_samples == 0:
@@ -102,9 +104,10 @@ class Probe:
         offset = 0
         for item in self._items():
             if self._to_inputs is None:
-                inputs, targets = _split(item, indexed=self._indexed, accepts=self._accepts)
+                inputs, targets = _split(item, n_indices=self._n_indices, accepts=self._accepts)
+                _check_together(item, inputs, due=min(self.batch_size, self.n_samples - offset))
             else:
-                batch = _without_index(item) if self._indexed else item
+                batch = _without_indices(item, self._n_indices) if self._n_indices else item
                 inputs, targets = as_inputs(self._to_inputs(batch)), _targets(batch)
             yield ProbeBatch(offset, inputs, _labels(targets, len(inputs)), targets, _digests(inputs))
             offset += len(inputs)
@@ -113,23 +116,9 @@ class Probe:
         """Go through the loader; what cannot be put together to a batch is said in plain words."""
         try:
             yield from self._loader
-        except (TypeError, RuntimeError) as error:
-            text = str(error)
-            if "default_collate" in text and "PIL" in text:
-                raise ValueError(
-                    "the probe's items are PIL images; expected tensors: give the data set a transform that ends with "
-                    "ToTensor()"
-                ) from error
-            if "default_collate" in text and "NoneType" in text:
-                raise ValueError(
-                    "the probe's items hold None, of which no batch can be made; leave it out of the items, or pass a "
-                    "DataLoader with a collate_fn"
-                ) from error
-            if "stack expects each tensor to be equal size" in text:
-                raise ValueError(
-                    f"the probe's items have different shapes, so that they make no batch ({text.splitlines()[0]}); "
-                    f"resize or crop them to one size, or pass a DataLoader with a collate_fn"
-                ) from error
+        except (TypeError, RuntimeError, KeyError, ValueError) as error:
+            if why := why_no_batch(error, self.dataset):
+                raise ValueError(f"the probe's items {why}") from error
             raise
 
     def batch(self) -> ModelInputs:
@@ -267,7 +256,16 @@ def _checked_loader(loader: DataLoader[Any]) -> DataLoader[Any]:
     return loader
 
 
-def _split(item: Any, *, indexed: bool, accepts: Collection[str]) -> tuple[ModelInputs, Any]:
+def _check_together(item: Any, inputs: ModelInputs, *, due: int) -> None:
+    """Raise `ValueError` where a batch is a list of its items, as detectors' ``collate_fn`` make one."""
+    if isinstance(item, list) and len(item) == due != len(inputs):
+        raise ValueError(
+            f"the probe's batches are lists of {due} items, the first {describe(item[0])}; expected tensors with a row "
+            f"for each sample. Pass to_inputs, a function from such a list to (args, kwargs)"
+        )
+
+
+def _split(item: Any, *, n_indices: int, accepts: Collection[str]) -> tuple[ModelInputs, Any]:
     """Return what the model is called with, and what comes with it: labels, where there are any.
 
     Of a mapping, what the model takes by name goes to it by name.
@@ -289,11 +287,10 @@ def _split(item: Any, *, indexed: bool, accepts: Collection[str]) -> tuple[Model
             )
         return inputs, _targets(item)
     parts = tuple(item) if isinstance(item, (tuple, list)) else (item,)
-    if indexed:
-        parts = parts[1:]
+    parts = parts[n_indices:]
     if not parts or not isinstance(parts[0], torch.Tensor):
         raise ValueError(
-            f"the probe's items start with {type(parts[0]).__name__ if parts else 'nothing'}; expected an image "
+            f"the probe's items start with {_kind_of(parts[0]) if parts else 'nothing'}; expected an image "
             f"tensor, or a tuple that starts with one (does the data set lack its ToTensor transform?). Of anything "
             f"else, to_inputs, a function from a batch to (args, kwargs), makes what the model is called with"
         )
@@ -307,11 +304,17 @@ def _targets(batch: Any) -> Any:
     return batch[-1] if isinstance(batch, tuple | list) and len(batch) > 1 else None
 
 
-def _without_index(item: Any) -> Any:
-    """Return a batch of an indexed data set without the index."""
+def _kind_of(value: Any) -> str:
+    """Say what a batch starts with; of texts and such, a list that the loader made of them."""
+    texts = isinstance(value, tuple | list) and value and not isinstance(value[0], torch.Tensor)
+    return type(value[0] if texts else value).__name__
+
+
+def _without_indices(item: Any, n_indices: int) -> Any:
+    """Return a batch of an indexed data set without the index, or indices."""
     if isinstance(item, Mapping):
         return {key: value for key, value in item.items() if key != "index"}
-    rest = tuple(item)[1:]
+    rest = tuple(item)[n_indices:]
     return rest[0] if len(rest) == 1 else rest
 
 

@@ -1,6 +1,7 @@
 """Recorder: what the layers of a model return for a fixed probe set, snapshot by snapshot, to a run on disk."""
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
 from inspect import signature
@@ -25,6 +26,7 @@ from ._probe_pass import Loss, ProbePass
 from ._probe_set import Identity, Probe, ProbeBatch
 from ._ranks import is_beside_first
 from ._recording import Recording
+from ._repeats import why_varying
 from .writing import PendingSnapshot, as_numbers, check_order, stored_digests
 
 
@@ -152,6 +154,7 @@ class Recorder(Recording):
         self._probe = Probe(probe, batch_size=batch_size, to_inputs=to_inputs, accepts=accepts)
         super().__init__(model, path, n_samples=self._probe.n_samples, options=options)
         self._left_out: dict[str, str] = {}
+        self._varying: tuple[str, ...] = ()
         self._recorded: dict[str, nn.Module] = {}
 
     def snapshot(
@@ -259,10 +262,12 @@ class Recorder(Recording):
         with isolated(self._model, reads=self._probe.generators()):
             inputs = self._probe.batch().to(device_of(self._model))
             found = discover(self._model, self._modules, inputs=inputs, keep=self._keep, optional=self._optional)
-        self._layers, self._left_out = found.layers, found.left_out
+        self._layers, self._left_out, self._varying = found.layers, found.left_out, found.varying
         recorded = {firing.name for firing in found.layers}
         self._recorded = {name: module for name, module in self._modules.items() if name in recorded}
         self._check_size([layer.spec for layer in self._layers.values()], n_snapshots=1)
+        if found.varying:
+            warnings.warn(f"{why_varying(found.varying)}.", stacklevel=3)
 
     def _begin(self) -> None:
         self._session.create_or_resume(
@@ -272,6 +277,7 @@ class Recorder(Recording):
             shard_samples=self._probe.batch_size,
             classes=classes(self._probe.dataset),
             left_out=self._left_out,
+            varying=self._varying,
             weights=self._weights.specs,
             normalizations=self._weights.normalizations,
         )

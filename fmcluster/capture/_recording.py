@@ -16,8 +16,9 @@ from ..store import LayerSpec, RunWriter, local_path, open_run
 from ._context import SnapshotContext
 from ._estimate import check_size
 from ._hooks import Firing
-from ._layers import PlannedLayer, select_modules
+from ._layers import PlannedLayer
 from ._options import RecorderOptions
+from ._patterns import select_modules
 from ._plain_model import device_of, plain_model
 from ._provenance import provenance
 from ._step_counter import StepCounter

@@ -2,7 +2,8 @@
 
 import copy
 import os
-from collections.abc import Iterator, Mapping, Sequence, Set
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from ..store import Mode, open_run
+from ._find_weights import choose_weights
 from ._inputs import ToInputs
 from ._options import Channels, Crop, Overflow, PerLayer, Recorded, Size
 from ._patterns import Layers
@@ -19,7 +21,6 @@ from ._probe_pass import Loss
 from ._recorder import Recorder
 
 Checkpoint = str | os.PathLike[str] | Mapping[str, Any]
-_WRAPPINGS = ("state_dict", "model_state_dict", "model")
 
 
 def replay(
@@ -59,9 +60,11 @@ def replay(
         Where the run goes.
     checkpoints : mapping of int, or of (int, int), to path or state dict
         By epoch, or by epoch and optimizer step. A file is read without running code from it (``weights_only=True``);
-        it holds a state dict, or a dict with one under ``state_dict``, ``model_state_dict`` or ``model``. Names may
-        start with ``module.`` or ``_orig_mod.``, as DistributedDataParallel, AveragedModel and torch.compile write
-        them, or with one other prefix under which all of the model's names are, as Lightning's modules write them.
+        it holds a state dict, or mappings with one, up to three keys deep (``state_dict``, ``model_ema``, ``net`` ...).
+        Names may begin with ``module.``, ``_orig_mod.``, ``model.``, ``encoder_q.`` or whatever else all of the model's
+        names are behind. Of several that fit and differ, those at the top or under ``state_dict``,
+        ``model_state_dict`` or ``model`` are taken, with a warning; where that does not tell, such as of a student and
+        its teacher, it is an error that names them.
     metrics : mapping, optional
         By the same keys, numbers to keep beside a snapshot.
     loss : callable, optional
@@ -108,9 +111,13 @@ def replay(
     )
     if max_bytes is not None:  # refuse before anything is recorded, rather than at the last checkpoint
         recorder.estimate(n_snapshots=len(ordered), max_bytes=max_bytes)
+    warned = False
     with _own_weights(plain), recorder:
         for (epoch, step), key in _after(recorder.last, ordered, path=os.fspath(path)):
-            _load(plain, checkpoints[key], what=f"the checkpoint of epoch {epoch}")
+            others = _load(plain, checkpoints[key], what=f"the checkpoint of epoch {epoch}")
+            if others and not warned:
+                warned = True
+                warnings.warn(f"{others}. To replay those, load the checkpoints and pass that part.", stacklevel=2)
             recorder.snapshot(epoch=epoch, step=step, metrics=(metrics or {}).get(key), loss=loss)
 
 
@@ -146,37 +153,8 @@ def _own_weights(model: nn.Module) -> Iterator[None]:
         model.load_state_dict(before)
 
 
-def _fitting(state: Mapping[Any, Any], model: nn.Module) -> dict[str, Any]:
-    """Return a state dict under the model's own names: prefixes of wrappers go where names then match, only there."""
-    own = set(model.state_dict())
-    names = {str(name): value for name, value in state.items()}
-    for prefix in ("", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."):
-        cut = {name.removeprefix(prefix): value for name, value in names.items() if name.startswith(prefix)}
-        if own <= cut.keys():
-            averaged = prefix.startswith("module.") and "n_averaged" in names  # of AveragedModel, beside its module
-            return {name: cut[name] for name in cut if name in own} if averaged else cut
-    if (inner := _one_inner_model(names, own)) is not None:
-        return inner
-    return {name.removeprefix("module."): value for name, value in names.items()}
-
-
-def _one_inner_model(names: Mapping[str, Any], own: Set[str]) -> dict[str, Any] | None:
-    """Return what is under the one prefix beneath which all names of the model are, as Lightning's modules write them.
-
-    None where there is none, or several, such as a student and its teacher.
-    """
-    names = {name.replace("_orig_mod.", ""): value for name, value in names.items()}
-    if own == names.keys():  # of a model of which a part is compiled
-        return names
-    one = min(own, key=len, default="")
-    prefixes = [name.removesuffix(one) for name in names if name.endswith(f".{one}")]
-    fitting = [prefix for prefix in prefixes if all(prefix + name in names for name in own)]
-    if len(fitting) != 1 or not own:
-        return None
-    return {name: names[fitting[0] + name] for name in own}
-
-
-def _load(model: nn.Module, checkpoint: Checkpoint, *, what: str) -> None:
+def _load(model: nn.Module, checkpoint: Checkpoint, *, what: str) -> str:
+    """Load a checkpoint; return, where it holds other weights that fit as well, which were taken and which were not."""
     if isinstance(checkpoint, Mapping):
         state: Any = checkpoint
     else:
@@ -184,15 +162,17 @@ def _load(model: nn.Module, checkpoint: Checkpoint, *, what: str) -> None:
         try:
             state = torch.load(checkpoint, map_location="cpu", weights_only=True)
         except Exception as error:  # unpickling raises whatever it likes
-            raise ValueError(f"{what} cannot be read as weights: {str(error).splitlines()[0]}") from error
-    for key in _WRAPPINGS:
-        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
-            state = state[key]
-    if not isinstance(state, Mapping):
-        raise ValueError(f"{what} holds a {type(state).__name__}; expected a state dict")
-    names = _fitting(state, model)
+            raise ValueError(
+                f"{what} cannot be read as weights: {str(error).splitlines()[0]} Of a file that you trust, load it and "
+                f"pass its state dict instead of its path"
+            ) from error
     try:
-        model.load_state_dict(names)
+        found, others = choose_weights(state, like=model.state_dict())
+    except ValueError as error:
+        raise ValueError(f"{what} {error}") from None
+    try:
+        model.load_state_dict(found.weights)
     except (RuntimeError, TypeError) as error:
         lines = [line.strip() for line in str(error).splitlines()[1:4]] or [str(error)]
         raise ValueError(f"{what} does not hold this model's weights: {' '.join(lines)}") from error
+    return f"{what} holds {found.where}, which were taken, and {'; '.join(others)}" if others else ""

@@ -74,15 +74,18 @@ def is_expected(error: Exception) -> bool:
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     raised_here = trace is not None and str(trace.tb_frame.f_globals.get("__name__", "")).startswith("fmcluster.")
+    if any("was called with a batch" in note for note in getattr(error, "__notes__", [])):  # and says what to do
+        return True
     return raised_here and isinstance(error, ValueError | TypeError | KeyError | ImportError)
 
 
 def one_line(error: Exception) -> str:
-    """Return an error's message without line breaks (and without the quotes that KeyError puts around it)."""
+    """Return an error's message and notes without line breaks, and without the quotes that KeyError puts around it."""
     message = error.args[0] if isinstance(error, KeyError) and error.args else error
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         message = f"{error.filename}: {error.strerror.lower()}"
-    return " ".join(str(message).split()) or type(error).__name__
+    said = [str(message) or type(error).__name__, *getattr(error, "__notes__", [])]
+    return " ".join(" ".join(said).split())
 
 
 __all__ = ["app", "console", "main"]

@@ -21,7 +21,7 @@ def info(
 ) -> None:
     """Say what is in a run: layers, shapes, snapshots, samples, bytes, and what is missing."""
     from ..plot.drawing import list_classes
-    from ..store import layers_left_out, missing_files, missing_snapshots, open_run
+    from ..store import layers_left_out, missing_files, missing_snapshots, open_run, varying_layers
 
     opened = open_run(run)
     missing = missing_files(opened)
@@ -48,6 +48,11 @@ def info(
         say(f"not recorded: epoch {each['epoch']}, step {each['step']}: {each['reason']}", style="red")
     for name, why in layers_left_out(opened).items():
         say(f"left out: layer {name}: {why}")
+    if varying := varying_layers(opened):
+        say(
+            f"not repeatable: {', '.join(varying)}: the same batch gave other values when it was shown again",
+            style="red",
+        )
     for line in missing[:10]:
         say(f"missing: {line}", style="red")
     say(f"{len(missing)} files are missing." if missing else "Nothing is missing.")

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torchvision import models
 
+from ..capture import choose_weights, find_weights
+
 _FAMILIES = ("resnet", "resnext", "wide_resnet")
 _WRAPPERS = ("state_dict", "model")
 _NAMED = 3
@@ -23,9 +25,8 @@ def load_resnet(model: str, *, weights: str, n_classes: int) -> nn.Module:
         A torchvision ResNet, such as ``"resnet18"``, ``"resnext50_32x4d"`` or ``"wide_resnet50_2"``.
     weights : str
         ``"DEFAULT"``: torchvision's own, downloaded once, with a fresh head. ``"none"``: random. Anything
-        else is the path of a state dict, bare or under the key ``"state_dict"`` or ``"model"``, with or
-        without the prefix ``module.`` on its keys; its head is kept if it has `n_classes` outputs and left
-        fresh otherwise.
+        else is the path of a state dict, bare or in a checkpoint, as `fmcluster.capture.find_weights` finds it; its
+        head is kept if it has `n_classes` outputs and left fresh otherwise.
     n_classes : int
         Outputs of the head.
 
@@ -37,7 +38,7 @@ def load_resnet(model: str, *, weights: str, n_classes: int) -> nn.Module:
     Raises
     ------
     ValueError
-        Unknown model, or a file that is no state dict of that model.
+        Unknown model, a file that is no state dict of that model, or one that holds several.
     FileNotFoundError
         `weights` is neither ``"DEFAULT"`` nor ``"none"`` nor a file.
     ConnectionError
@@ -53,7 +54,8 @@ def load_resnet(model: str, *, weights: str, n_classes: int) -> nn.Module:
         return _replace_head(_download(model), n_classes=n_classes)
     network: nn.Module = models.get_model(model, weights=None, num_classes=n_classes)
     if weights.lower() != "none":
-        _load_weights(network, _read_state_dict(weights), source=f"{weights} for {model}")
+        given = _read_state_dict(weights, like=network.state_dict())
+        _load_weights(network, given, source=f"{weights} for {model}")
     return network
 
 
@@ -104,7 +106,7 @@ def _replace_head(network: nn.Module, *, n_classes: int) -> nn.Module:
     return network
 
 
-def _read_state_dict(weights: str) -> dict[str, torch.Tensor]:
+def _read_state_dict(weights: str, *, like: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     path = Path(weights).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"no weights file at {weights!r}: expected DEFAULT, none, or the path of a state dict")
@@ -118,6 +120,11 @@ def _read_state_dict(weights: str) -> dict[str, torch.Tensor]:
         raise ValueError(
             f"{weights} cannot be read as a state dict ({reason}): save one with torch.save(model.state_dict(), PATH)"
         ) from error
+    if find_weights(content, like=like):
+        try:
+            return choose_weights(content, like=like)[0].weights
+        except ValueError as error:
+            raise ValueError(f"{weights} {error}") from None
     if isinstance(content, Mapping):
         content = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), content)
     if not isinstance(content, Mapping) or not all(

@@ -1,4 +1,4 @@
-"""What a run lacks: snapshots that could not be recorded, and layers that default layers leave out."""
+"""What a run lacks: snapshots that could not be recorded, layers left out, and layers that cannot be relied on."""
 
 from typing import Any
 
@@ -13,3 +13,9 @@ def missing_snapshots(run: Run) -> list[dict[str, Any]]:
 def layers_left_out(run: Run) -> dict[str, str]:
     """Return of each layer that the last session left out the reason, by its name."""
     return dict(run.provenance[-1].get("left_out", {})) if run.provenance else {}
+
+
+def varying_layers(run: Run) -> list[str]:
+    """Return the layers that gave other values when the model was shown the same batch again, in any session."""
+    named = [name for session in run.provenance for name in session.get("varying", [])]
+    return [name for name in run.layers if name in named]

@@ -132,8 +132,9 @@ class RecordedWeights(ABC):
         Parameters
         ----------
         model : Module
-            With parameters and buffers of the same names and shapes, as they are or under ``torch.compile`` or
-            DistributedDataParallel.
+            With parameters and buffers of the same names and shapes, as they are, under ``torch.compile``,
+            DistributedDataParallel or AveragedModel, or as the only such part of a larger model (``model.`` in a
+            module of Lightning), of which the rest stays as it is.
         epoch, snapshot : int
             Which snapshot: the last of an epoch, or one by its number.
 

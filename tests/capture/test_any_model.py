@@ -199,6 +199,24 @@ class TestRandomNumbers:
 
         assert orders(recorded=True) == orders(recorded=False)
 
+    @pytest.mark.parametrize("workers", [0, 1])
+    def test_a_snapshot_inside_an_epoch_of_the_same_loader_does_not_end_it(self, workers: int, tmp_path: Path) -> None:
+        loader = DataLoader(
+            TensorDataset(pictures(), torch.arange(6)),
+            batch_size=2,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+        )
+        seen = []
+        with fm.Recorder(Net(), tmp_path / "run.zarr", probe=loader) as recorder:
+            for epoch in range(2):
+                for number, (_, labels) in enumerate(loader):
+                    seen.append(labels.tolist())
+                    if number == 0:
+                        recorder.snapshot(epoch=epoch)
+        assert seen == 2 * [[0, 1], [2, 3], [4, 5]]
+        assert fm.open_run(tmp_path / "run.zarr").samples["label"].tolist() == list(range(6))
+
     def test_generators_of_data_sets_and_modules_are_put_back(self, record: Any) -> None:
         class Noisy(Items):
             def __init__(self) -> None:
@@ -335,6 +353,56 @@ class TestCheckpoints:
     def test_another_models_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="does not hold this model's weights"):
             fm.replay(Net(), tmp_path / "run.zarr", checkpoints={0: nn.Linear(2, 2).state_dict()}, probe=Items())
+
+
+class Positions(nn.Module):
+    """A table of positions, made by a layer of its own, beside a layer that sees images."""
+
+    def __init__(self, n: int, *, through_linear: bool) -> None:
+        super().__init__()
+        self.fc, self.pos, self.n = nn.Linear(432, 8), nn.Linear(8, 8) if through_linear else nn.Embedding(n, 8), n
+        self.head = nn.Linear(8, 2)
+        self.table = nn.Parameter(torch.rand(n, 8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        table = self.pos(self.table if isinstance(self.pos, nn.Linear) else torch.arange(self.n))
+        return self.head(self.fc(x.flatten(1)) + table.mean(0))
+
+
+@pytest.mark.parametrize("n", [5, 6])
+@pytest.mark.parametrize("through_linear", [False, True])
+def test_a_table_of_positions_is_no_batch_however_long_it_is(n: int, through_linear: bool, tmp_path: Path) -> None:
+    model = Positions(n, through_linear=through_linear)
+    with fm.BatchRecorder(model, tmp_path / "live.zarr", n_samples=10) as recorder, recorder.epoch(0):
+        for size in (6, 4):
+            with recorder.batch(range(size)):
+                model(torch.zeros(size, 3, 12, 12))  # made inside, and shown to the model all the same
+    run = fm.open_run(tmp_path / "live.zarr")
+    assert run.layers == ["fc", "head"]
+    assert "the same whatever the model is shown" in run.provenance[-1]["left_out"]["pos"]
+    with fm.Recorder(Positions(1, through_linear=through_linear), tmp_path / "one.zarr", probe=Items(1)) as recorder:
+        recorder.snapshot(epoch=0)
+    assert fm.open_run(tmp_path / "one.zarr").layers == ["fc", "head"]
+
+
+def test_of_default_layers_what_returns_other_rows_live_is_left_out(tmp_path: Path) -> None:
+    class Pairs(Net):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(6, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.conv(x).mean((2, 3))
+            self.inner(x[::2])
+            return self.fc(x)
+
+    model = Pairs()
+    recorder = fm.BatchRecorder(model, tmp_path / "live.zarr", n_samples=6)
+    with recorder, recorder.epoch(0), recorder.batch(range(6)):
+        model(pictures())
+    run = fm.open_run(tmp_path / "live.zarr")
+    assert run.layers == ["conv", "fc"]
+    assert run.provenance[-1]["left_out"]["inner"] == "its rows are not the 6 samples of the batch"
 
 
 @pytest.mark.parametrize("make", [fm.Recorder, fm.BatchRecorder])

@@ -1,5 +1,6 @@
 """Outputs of every kind: videos, signals, quantized numbers, several rows for each sample, dataclasses."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,3 +186,55 @@ def test_what_never_fires_is_noted(tmp_path: Path) -> None:
     with live as recorder, recorder.epoch(0), recorder.batch(range(6)):
         model(IMAGES)
     assert "aside" in fm.open_run(tmp_path / "live.zarr").provenance[-1]["left_out"]
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (torch.fft.fft2, "complex64 of shape (6, 5, 6, 6)"),
+        (lambda x: x.flatten(1).to_sparse(), "sparse_coo float32 of shape (6, 180)"),
+        (lambda x: x > 0, "bool of shape (6, 5, 6, 6)"),
+        (lambda x: x.to(torch.float8_e4m3fn), "float8_e4m3fn of shape (6, 5, 6, 6)"),
+        (lambda x: torch.zeros(0, 4), "float32 of shape (0, 4)"),
+        (lambda x: x[:, :0], "float32 of shape (6, 0, 6, 6)"),
+        (lambda x: x.mean(), "float32 of shape ()"),
+        (lambda x: x[..., None, None], "float32 of shape (6, 5, 6, 6, 1, 1)"),
+    ],
+    ids=["complex", "sparse", "bool", "float8", "no rows", "no channels", "scalar", "six axes"],
+)
+def test_what_is_no_batch_of_numbers_is_left_out_or_refused_by_what_it_is(make: Any, told: str, tmp_path: Path) -> None:
+    model = Side(Makes(make))
+    assert (
+        record(model, tmp_path / "run.zarr", batch_size=6)
+        .provenance[-1]["left_out"]["inner"]
+        .startswith(f"it returned {told} for a batch of 6")
+    )
+    with pytest.raises(fm.CaptureError, match=re.escape(f"layer 'inner' (Makes) returned {told} for a batch of 6")):
+        record(model, tmp_path / "named.zarr", batch_size=6, layers="inner")
+    assert not (tmp_path / "named.zarr").exists()
+
+
+class Side(Around):
+    """The same, which goes on with what the convolution returned."""
+
+    def forward(self, x: torch.Tensor) -> Any:
+        self.inner(x := self.conv(x))
+        return x
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_tensors_of_other_classes_are_recorded_as_their_values(live: bool, tmp_path: Path) -> None:
+    def subclass(x: torch.Tensor) -> torch.Tensor:
+        return x.as_subclass(type("Named", (torch.Tensor,), {}))
+
+    for name, make in {"subclass": subclass, "parameter": nn.Parameter}.items():
+        model, path = Side(Makes(make)), tmp_path / f"{name}.zarr"
+        expected = model.conv(IMAGES).detach().numpy()
+        if live:
+            recorder = fm.BatchRecorder(model, path, n_samples=6, dtype="float32")
+            with recorder, recorder.epoch(0), recorder.batch(range(6)):
+                model(IMAGES)
+            run = fm.open_run(path)
+        else:
+            run = record(model, path, batch_size=6)
+        np.testing.assert_array_equal(run["inner"].read(epoch=0), expected)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, StackDataset, Subset, TensorDataset
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
@@ -229,3 +229,47 @@ class Named:
 )
 def test_names_go_to_the_labels_that_the_data_set_gives_them(attributes: Any, expected: tuple[str, ...]) -> None:
     assert classes(Named(**attributes)) == expected
+
+
+class Odd(Dataset):
+    """Its properties raise, as before a download; its transform holds itself, and what is no transform."""
+
+    def __init__(self) -> None:
+        self.transform = type("Stage", (), {})()
+        self.transform.transforms = [
+            self.transform,
+            [transforms.Normalize([0.5], [0.25])],
+            type("S", (), {"transforms": 3})(),
+        ]
+
+    @property
+    def classes(self) -> list[str]:
+        raise KeyError("not downloaded")
+
+    targets = class_to_idx = samples = features = target_transform = classes
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return torch.ones(3, 8, 8) * index, index
+
+
+def test_what_a_data_set_cannot_say_is_not_known_and_no_error() -> None:
+    data = Odd()
+    assert classes(data) == ()
+    assert paths(data) is None
+    assert labels(data).tolist() == [-1, -1]
+    assert normalizations(data) == [([0.5], [0.25])]
+
+
+def test_labels_of_stacked_data_sets() -> None:
+    images, numbers = torch.zeros(3, 1, 2, 2), [2, 0, 1]
+    assert labels(StackDataset(images, numbers)).tolist() == numbers
+    assert labels(Subset(StackDataset(image=images, label=numbers), [2, 0])).tolist() == [1, 2]
+
+
+def test_names_of_classes_that_are_not_utf8_can_be_printed() -> None:
+    named = Unloadable()
+    named.classes = ("caf\udce9", "bee")
+    assert classes(named) == ("caf\\xe9", "bee")

@@ -317,3 +317,22 @@ def test_models_whose_modules_cannot_be_hooked_or_have_no_values_are_refused() -
         fake = nn.Linear(3, 2)
     with pytest.raises(ValueError, match="fake tensors, without values; make it outside of FakeTensorMode"):
         plain_model(fake)
+
+
+@pytest.mark.slow
+def test_what_torch_export_makes_is_refused_and_its_unflattened_form_recorded(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
+    rows = torch.rand(5, 3)
+    program = torch.export.export(net, (rows,), dynamic_shapes=({0: torch.export.Dim("n", min=2)},))
+    with pytest.raises(TypeError, match=r"is an ExportedProgram of torch.export; pass the module"):
+        plain_model(program)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"the graph of a torch.export program, which calls operations"):
+        plain_model(program.module())
+    assert plain_model(traced := torch.fx.symbolic_trace(net)) is traced
+    with fm.Recorder(
+        torch.export.unflatten(program), tmp_path / "run.zarr", probe=[(row, 0) for row in rows]
+    ) as recorder:
+        recorder.snapshot(epoch=0)
+    with torch.no_grad():
+        expected = net(rows).half().numpy()
+    np.testing.assert_array_equal(fm.open_run(tmp_path / "run.zarr")["2"].read(epoch=0), expected)

@@ -67,6 +67,17 @@ def test_wrappers_and_the_prefix_of_data_parallel_are_taken_off(
     assert equal(state, network.state_dict())
 
 
+@pytest.mark.parametrize("path", [("model_ema",), ("run", "net"), ("state_dict",)])
+def test_weights_of_other_trainers_are_found(path: tuple, state: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    content: dict = {f"model.{key}": value for key, value in state.items()}
+    for key in reversed(path):
+        content = {key: content, "epoch": 3}
+    assert equal(state, load_resnet("resnet18", weights=save(content, tmp_path), n_classes=7).state_dict())
+    two = {"student": state, "teacher": {key: value + 1 for key, value in state.items()}}
+    with pytest.raises(ValueError, match=r"weights\.pt holds several that fit this model: 'student'; 'teacher'"):
+        load_resnet("resnet18", weights=save(two, tmp_path), n_classes=7)
+
+
 def test_files_without_batch_counters_are_accepted(state: dict[str, torch.Tensor], tmp_path: Path) -> None:
     old = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
     network = load_resnet("resnet18", weights=save(old, tmp_path), n_classes=7)

@@ -127,6 +127,21 @@ def test_wrapped_models_are_looked_through() -> None:
         assert bits(inner) == bits(source)
 
 
+def test_the_only_such_part_of_a_larger_model_is_filled_and_of_two_none() -> None:
+    values = {name: value.numpy().copy() + 1 for name, value in nn.Linear(3, 2).state_dict().items()}
+    dtypes = dict.fromkeys(values, "float32")
+    larger = nn.ModuleDict({"model": nn.Linear(3, 2), "criterion": nn.PReLU()})
+    averaged = torch.optim.swa_utils.AveragedModel(nn.Linear(3, 2))
+    for model, part in ((larger, larger["model"]), (averaged, averaged.module)):
+        put_into(model, values, dtypes=dtypes, run="run.zarr")
+        for name, value in part.state_dict().items():
+            np.testing.assert_array_equal(value.numpy(), values[name])
+    assert larger["criterion"].weight.item() == 0.25
+    twins = nn.ModuleDict({"student": nn.Linear(3, 2), "teacher": nn.Linear(3, 2)})
+    with pytest.raises(ValueError, match="the model has no 'weight'"):
+        put_into(twins, values, dtypes=dtypes, run="run.zarr")
+
+
 def test_a_tied_tensor_has_one_value() -> None:
     model = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False))
     model[1].weight = model[0].weight

@@ -57,10 +57,13 @@ class Session:
         shard_samples: int,
         classes: Sequence[str],
         left_out: Mapping[str, str],
+        varying: Sequence[str] = (),
         weights: Sequence[WeightSpec] = (),
         normalizations: Mapping[str, int] | None = None,
     ) -> None:
         """Create the run; or check that this is what it holds. `left_out` says what is not recorded, and why.
+
+        `varying` names the layers that give other values for the same batch.
 
         Raises
         ------
@@ -82,7 +85,10 @@ class Session:
             self.writer.tidy()
         if not self.writer.n_snapshots:
             self.writer.attributes["classes"] = list(classes)
-        self.writer.describe_session({**self._provenance, "batch_size": shard_samples, "left_out": dict(left_out)})
+        said = {"batch_size": shard_samples, "left_out": dict(left_out)} | (
+            {"varying": list(varying)} if varying else {}
+        )
+        self.writer.describe_session({**self._provenance, **said})
         self.specs = list(specs)
 
     def join(self, specs: Sequence[LayerSpec], *, digest: str) -> None:

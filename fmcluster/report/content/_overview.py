@@ -8,7 +8,7 @@ from PIL import Image
 from ...analysis import Findings, ResultCache, Similarity, diagnose, similarity
 from ...analysis.diagnosis import leave_one_out_accuracy
 from ...plot.drawing import snapshot_titles
-from ...store import Run, layers_left_out, missing_snapshots
+from ...store import Run, layers_left_out, missing_snapshots, varying_layers
 from ._layer_content import Announce, Settings
 
 OVERALL_STAGES = 2
@@ -16,9 +16,13 @@ MOST_IMAGES = 2000
 
 
 def missing_lines(run: Run) -> list[str]:
-    """Say of each snapshot that could not be recorded when it was due and why, and of each layer left out why."""
+    """Say which snapshots could not be recorded, which layers were left out, and which cannot be repeated, and why."""
     lost = [f"epoch {each['epoch']}, step {each['step']}: {each['reason']}" for each in missing_snapshots(run)]
-    return lost + [f"layer {name}: {why}" for name, why in layers_left_out(run).items()]
+    lost += [f"layer {name}: {why}" for name, why in layers_left_out(run).items()]
+    return lost + [
+        f"layer {name}: the same batch gave other values when it was shown again, so that not only training changes it"
+        for name in varying_layers(run)
+    ]
 
 
 def diverged_lines(run: Run) -> list[str]:
