@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ._analyze import analyze
-from ._app import app, console, errors
+from ._app import app, console, errors, say
 from ._compare import compare
 from ._copy import copy
 from ._demo import demo
@@ -60,7 +60,7 @@ def main() -> None:
     except Exception as error:
         if not is_expected(error):
             raise
-        errors.print(f"error: {one_line(error)}", style="red", markup=False, highlight=False, soft_wrap=True)
+        say(f"error: {one_line(error)}", style="red", to=errors)
         sys.exit(2)
 
 

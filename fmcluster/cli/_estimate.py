@@ -6,7 +6,7 @@ import typer
 from rich.filesize import decimal as size
 from rich.table import Table
 
-from ._app import console, say
+from ._app import add_row, console, say, status
 from ._options import CapturedLayers, MaxBytes, MaxSize, captured_layers
 
 
@@ -25,7 +25,7 @@ def estimate(
     """Say how many bytes and seconds a run will take, from one batch of random images through random weights."""
     if min(samples, epochs, snapshots_per_epoch, pixels, batch_size) < 1:
         raise ValueError("--samples, --epochs, --snapshots-per-epoch, --pixels and --batch-size are at least 1")
-    with console.status("measuring one batch"):
+    with status("measuring one batch"):
         import torch
 
         from ..capture import estimate as measure
@@ -49,7 +49,7 @@ def estimate(
     for name in ("activations", "compressed"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in estimated.layers.to_dict("records"):
-        table.add_row(row["layer"], str(row["shape"]), size(row["bytes"]), size(row["bytes_stored"]))
+        add_row(table, row["layer"], str(row["shape"]), size(row["bytes"]), size(row["bytes_stored"]))
     console.print(table)
     if with_weights:
         say(f"Weights take {size(estimated.nbytes_weights)} of the total; they hardly compress.")

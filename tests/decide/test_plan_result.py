@@ -75,7 +75,7 @@ def test_a_file_gives_the_same_network(plan: Plan, residual, probe: TensorDatase
         (lambda c: c.update(format="another"), "is no plan: expected a file that begins with 'format: fmcluster plan"),
         (lambda c: c.update(of="watts"), "of is 'watts'; expected one of compute"),
         (lambda c: c.update(more=1), "has a field 'more' that no plan has"),
-        (lambda c: c.update(budget="half"), "budget is 'half'; expected a number"),
+        (lambda c: c.update(budget="half"), "budget is 'half'; expected a finite number"),
         (
             lambda c: c.update(before={"forward": 1}),
             "before: expected a mapping of forward, backward, parameters, kept",
