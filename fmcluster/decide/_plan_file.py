@@ -13,6 +13,7 @@ from ._costs import Costs
 FORMAT = "fmcluster plan, version 1"
 LARGEST = 16 << 20  # bytes
 MOST = 1 << 53  # of a whole number
+MOST_PARTS = 1_000_000
 _WORDS = ("what", "how", "consumer")
 
 
@@ -46,14 +47,26 @@ def read_yaml(path: str | Path) -> Mapping[str, Any]:
             text = file.read(LARGEST + 1)
         if len(text) > LARGEST:
             raise ValueError(f"it is larger than {LARGEST >> 20} MiB")
-        if any(isinstance(each, yaml.AliasEvent) for each in yaml.parse(text, yaml.SafeLoader)):
-            raise ValueError("it has an alias, by which a small file can stand for a huge one")
+        if any(getattr(each, "value", "") == "<<" for each in yaml.parse(text, yaml.SafeLoader)):
+            raise ValueError("it merges mappings by <<, which no plan does")
         content = yaml.safe_load(text)
+        _check_extent(content)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # also of dates that there are not
         raise ValueError(f"{path} cannot be read as YAML of plain data ({_first_line(error)})") from error
     if not isinstance(content, Mapping) or content.get("format") != FORMAT:
         raise ValueError(f"{path} is no plan: expected a file that begins with 'format: {FORMAT}'")
     return content
+
+
+def _check_extent(content: Any) -> None:
+    """Raise `ValueError` where a small file stands for a huge one, by aliases of aliases."""
+    waiting, count = [content], 0
+    while waiting:
+        each = waiting.pop()
+        waiting += each.values() if isinstance(each, Mapping) else each if isinstance(each, list) else ()
+        count += 1
+        if count + len(waiting) > MOST_PARTS:
+            raise ValueError(f"it stands for more than {MOST_PARTS:,} values, by aliases of aliases")
 
 
 def action_to_data(action: Action) -> dict[str, Any]:
