@@ -1,15 +1,42 @@
-"""The command `fmcluster`, which ends with exit code 130 also where it is interrupted while it loads."""
+"""The command `fmcluster`, which ends with exit code 130 wherever it is interrupted, also while it loads."""
 
+import atexit
+import os
+import signal
 import sys
+from contextlib import suppress
+from typing import NoReturn
+
+INTERRUPTED = 130
 
 
 def main() -> None:
     """Load the command line, and run it."""
     try:
         from .cli import main as run
+
+        run()
     except KeyboardInterrupt:
-        sys.exit(130)
-    run()
+        _leave()
+    except SystemExit as ended:
+        if ended.code != INTERRUPTED:
+            raise
+        _leave()
+
+
+def _leave() -> NoReturn:
+    """End here, after what is to be done at the end of every process.
+
+    Python itself ends by the signal, and not with the exit code, where Ctrl-C came while it ran the text of a class, as
+    that of every dataclass; and taking apart all modules would take a second or two.
+    """
+    with suppress(ValueError):  # of a thread that is not the main one
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # closed, or nobody reads it
+            stream.flush()
+    os._exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Saved result: a file of arrays and JSON, of which nothing is believed but what fits the class that it is read as."""
 
 import json
-import os
 import re
 import zipfile
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ..store import write_beside
 from ._results import MAX_BYTES
 
 Result = TypeVar("Result")
@@ -40,13 +40,8 @@ def write_result(path: Path, result: object, *, key: Mapping[str, Any]) -> None:
     if (size := sum(values.nbytes for values in arrays.values())) > MAX_BYTES:
         raise ValueError(f"it takes {size >> 20:,} MiB, and at most {MAX_BYTES >> 20:,} are read back")
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with beside.open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, about=np.array(json.dumps(about)), **arrays)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with write_beside(path) as beside, beside.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, about=np.array(json.dumps(about)), **arrays)
 
 
 def read_result(path: Path, kind: type[Result], *, key: Mapping[str, Any]) -> Result | None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ._analyze import analyze
-from ._app import app, console, errors
+from ._app import app, console, errors, say
 from ._compare import compare
 from ._copy import copy
 from ._demo import demo
@@ -50,18 +50,33 @@ def _options(
         raise typer.Exit
 
 
+INTERRUPTED = "interrupted; whole snapshots and earlier files are kept"
+
+
 def main() -> None:
     """Run the command line; a mistake of the caller's is one line on standard error, and exit code 2."""
     try:
         app()
     except KeyboardInterrupt:
-        errors.print("interrupted; whole snapshots are kept", style="red")
+        errors.print(INTERRUPTED, style="red")
         sys.exit(130)
+    except SystemExit as ended:
+        if _was_interrupted(ended):  # typer makes an exit code of it, and says nothing
+            errors.print(INTERRUPTED, style="red")
+        raise
     except Exception as error:
         if not is_expected(error):
             raise
-        errors.print(f"error: {one_line(error)}", style="red", markup=False, highlight=False, soft_wrap=True)
+        say(f"error: {one_line(error)}", style="red", to=errors)
         sys.exit(2)
+
+
+def _was_interrupted(ended: SystemExit) -> bool:
+    """Whether Ctrl-C is what ended the command."""
+    cause: BaseException | None = ended
+    while cause is not None and not isinstance(cause, KeyboardInterrupt):
+        cause = cause.__cause__ or cause.__context__
+    return cause is not None and ended.code == 130
 
 
 def is_expected(error: Exception) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ._app import console, frame_table, say
+from ._app import console, frame_table, say, status
 from ._options import Layers, NumberOfClusters, RandomState, Rows, RunPath, View, local_output, wanted_layers
 from ._scheduler import Scheduler, seen_by_workers, workers_of
 from ._write_tables import write_tables
@@ -121,7 +121,7 @@ def analyze_layer(
     vectors = run[layer].vectors(view, snapshots=snapshots, n_rows=rows, random_state=random_state)
     if clusters < 1:
         raise ValueError(f"--clusters is {clusters}; expected at least 1")
-    with console.status("loading the analysis") as status:
+    with status("loading the analysis") as shown:
         from ..analysis import ResultCache, analyze
 
         return analyze(
@@ -131,7 +131,7 @@ def analyze_layer(
             random_state=random_state,
             cache=ResultCache.beside(run),
             executor=executor,
-            announce=lambda what: status.update(f"{what} of {vectors.shape[0]:,} rows"),
+            announce=lambda what: shown.update(f"{what} of {vectors.shape[0]:,} rows"),
         )
 
 

@@ -1,6 +1,7 @@
 """The application and its console: progress bars, tables, and words that all commands use."""
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -8,7 +9,9 @@ from typing import TYPE_CHECKING
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.status import Status
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,25 +27,60 @@ app = typer.Typer(
 
 
 def _console(*, stderr: bool) -> Console:
-    console = Console(stderr=stderr)
+    console = Console(stderr=stderr, markup=False)  # brackets in names are no styles
     if not console.is_terminal:
         console.width = 120  # a pipe has no width; tables should not be cut to fit one
     return console
 
 
+_STEERING, _KEPT = ("Cc", "Cf", "Cs", "Zl", "Zp"), "\n\t\u200c\u200d"  # Persian and emoji need the joiners
+
 console = _console(stderr=False)
 errors = _console(stderr=True)
 
 
-def say(text: str, *, style: str | None = None) -> None:
-    """Print prose: as it is, broken by the terminal alone."""
-    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+def printable(text: str) -> str:
+    r"""Return text in which no name of a run's can steer the terminal, or turn around what is read.
+
+    Control characters, those that set the direction of writing, and halves of characters are shown as escapes.
+
+    Examples
+    --------
+    >>> printable("conv\x1b[31m")
+    'conv\\x1b[31m'
+    """
+    return "".join(
+        each.encode("unicode_escape").decode()
+        if unicodedata.category(each) in _STEERING and each not in _KEPT
+        else each
+        for each in text
+    )
+
+
+def say(text: str, *, style: str | None = None, to: Console | None = None) -> None:
+    """Print prose, broken by the terminal alone."""
+    (to or console).print(printable(text), style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def say_line(text: str, *, style: str | None = None) -> None:
+    """Print one line of prose: a name of a run's with a line break in it makes no second one."""
+    say(text.replace("\n", "\\n"), style=style)
+
+
+def status(text: str) -> Status:
+    """Show what is being done, for the length of a block."""
+    return console.status(Text(printable(text)))
+
+
+def add_row(table: Table, *cells: str) -> None:
+    """Add a row of plain text to a table: names of a run's are no markup."""
+    table.add_row(*(Text(printable(each.replace("\n", "\\n"))) for each in cells))
 
 
 @contextmanager
 def bars() -> Iterator[Progress]:
     """Progress bars, for the length of a block."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         yield progress
 
@@ -78,14 +116,14 @@ def report_progress() -> Iterator[Callable[[str, int, int], None]]:
     """Draw how far a report has come."""
     with bars() as progress:
         task = progress.add_task("report")
-        yield lambda what, done, total: progress.update(task, description=what, completed=done, total=total)
+        yield lambda what, done, total: progress.update(task, description=printable(what), completed=done, total=total)
 
 
 def frame_table(title: str, frame: "pd.DataFrame") -> Table:
     """Return a table of text with the rows and columns of a data frame."""
     table = Table(title=title, title_justify="left")
     for name in frame.columns:
-        table.add_column(str(name), justify="right", no_wrap=True)
+        table.add_column(Text(printable(str(name))), justify="right", no_wrap=True)
     for row in frame.itertuples(index=False):
-        table.add_row(*map(cell, row))
+        add_row(table, *map(cell, row))
     return table

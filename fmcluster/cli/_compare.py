@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ._app import console, say
+from ._app import say, status
 from ._options import AllLayers, RandomState, RunPath, local_output, matching_layers
 from ._scheduler import Scheduler, seen_by_workers, workers_of
 
@@ -27,7 +27,7 @@ def compare(
 ) -> None:
     """Compare runs on one probe set: how similar each layer is, which channels match, and the metrics."""
     from .. import analysis
-    from ..store import open_run
+    from ..store import open_run, write_beside
 
     suffix = output.suffix.lower()
     if suffix not in (".html", *PICTURES):
@@ -35,7 +35,7 @@ def compare(
     if not output.parent.is_dir():
         raise FileNotFoundError(f"cannot write {output}: there is no folder {output.parent}")
     opened = [open_run(seen_by_workers(path, scheduler=scheduler)) for path in (run, *others)]
-    with workers_of(scheduler) as executor, console.status(f"comparing {len(opened)} runs"):
+    with workers_of(scheduler) as executor, status(f"comparing {len(opened)} runs"):
         found = analysis.compare(
             opened[0],
             opened[1:],
@@ -50,5 +50,6 @@ def compare(
         else:
             from .. import plot
 
-            plot.compare(found).savefig(output, dpi=150)
+            with write_beside(output) as beside:
+                plot.compare(found).savefig(beside, dpi=150)
     say(f"The comparison of {len(opened)} runs is in {output.resolve()}")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ._app import console, report_progress, say
+from ._app import report_progress, say, status
 from ._options import local_output
 from ._train import training_progress
 
@@ -21,7 +21,7 @@ def demo(
     """Fine-tune a ResNet-18 on real digits, capture it, analyze it, and write a report: the whole path, offline."""
     if output.exists() and not output.is_dir():
         raise FileExistsError(f"{output} is a file; the demo writes into a folder")
-    with console.status("loading torch"):
+    with status("loading torch"):
         from ..recipes import run_demo
         from ..report import write_report
         from ..store import open_run

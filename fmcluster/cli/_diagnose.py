@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ._app import console, frame_table, say
+from ._app import console, frame_table, say, status
 from ._options import AllLayers, RandomState, RunPath, local_output, matching_layers
 from ._scheduler import Scheduler, seen_by_workers, workers_of
 from ._write_tables import write_tables
@@ -37,7 +37,7 @@ def diagnose(
     rest = None if at_rest is None else open_run(at_rest)
     names = matching_layers(opened, layers)
     reading = f"reading {len(opened)} snapshots of {len(names or opened.layers)} layers"
-    with workers_of(scheduler) as executor, console.status(reading):
+    with workers_of(scheduler) as executor, status(reading):
         from ..analysis import diagnose as make_diagnosis
 
         findings = make_diagnosis(

@@ -7,7 +7,7 @@ import typer
 from rich.filesize import decimal as size
 from rich.table import Table
 
-from ._app import console, say
+from ._app import add_row, console, say, status
 from ._options import CapturedLayers, MaxBytes, MaxSize, captured_layers, local_output
 
 
@@ -30,7 +30,7 @@ def estimate(
     if min(samples, epochs, snapshots_per_epoch, pixels, batch_size) < 1:
         raise ValueError("--samples, --epochs, --snapshots-per-epoch, --pixels and --batch-size are at least 1")
     local_output(output)
-    with console.status("measuring one batch"):
+    with status("measuring one batch"):
         import torch
 
         from ..capture import estimate as measure
@@ -55,7 +55,7 @@ def estimate(
     for name in ("activations", "compressed"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in estimated.layers.to_dict("records"):
-        table.add_row(row["layer"], str(row["shape"]), size(row["bytes"]), size(row["bytes_stored"]))
+        add_row(table, row["layer"], str(row["shape"]), size(row["bytes"]), size(row["bytes_stored"]))
     console.print(table)
     if with_weights:
         say(f"Weights take {size(estimated.nbytes_weights)} of the total; they hardly compress.")
@@ -69,7 +69,7 @@ def estimate(
             averaged.add_column(name, justify="left" if name == "bound by" else "right", no_wrap=True)
         for row in estimated.averaged.to_dict("records"):
             amounts = size(row["bytes"]), size(row["bytes_stored"]), f"{row['seconds']:.3g}"
-            averaged.add_row(str(row["max_size"]), *amounts, row["bound"])
+            add_row(averaged, str(row["max_size"]), *amounts, row["bound"])
         console.print(averaged)
     say(
         "Measured once, with this machine as busy as it is now, on noise and random weights: feature maps of a trained "

@@ -1,14 +1,14 @@
 """The `info` command: what is in a run, and what is missing."""
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.filesize import decimal as size
 from rich.table import Table
+from rich.text import Text
 
-from ._app import cell, console, say
+from ._app import add_row, cell, console, printable, say_line
 from ._options import RunPath
 
 if TYPE_CHECKING:
@@ -30,41 +30,45 @@ def info(
         return
     classes = f" of {len(opened.classes)} classes ({list_classes(opened.classes)})" if opened.classes else ""
     held = "the same" if opened.kind == "probe" else "up to"
-    say(f"{opened.path}: {opened.kind} run, {held} {opened.n_samples} samples{classes} in every snapshot")
+    say_line(f"{opened.path}: {opened.kind} run, {held} {opened.n_samples} samples{classes} in every snapshot")
     console.print(_layer_table(opened))
     if reduced := [layer for layer in map(opened.__getitem__, opened.layers) if _kept(layer)]:
         console.print(_kept_table(reduced))
     if len(opened):
         console.print(_snapshot_table(opened))
     else:
-        say("No whole snapshot yet" + ("; its recording goes on." if opened.is_being_written else "."))
+        say_line("No whole snapshot yet" + ("; its recording goes on." if opened.is_being_written else "."))
     stored = size(opened.nbytes_stored) if opened.is_local else "unknown, as it is remote"
-    say(f"{size(opened.nbytes)} of feature maps; on disk {stored}{_why(opened)}.")
+    say_line(f"{size(opened.nbytes)} of feature maps; on disk {stored}{_why(opened)}.")
     if opened.weight_names:
-        say(f"{size(opened.nbytes_weights)} of weights: {len(opened.weight_names)} parameters and buffers a snapshot.")
+        say_line(
+            f"{size(opened.nbytes_weights)} of weights: {len(opened.weight_names)} parameters and buffers a snapshot."
+        )
     if guessed := [n for n in opened if opened[n].channel_axis_source == "shape" and len(opened[n].shape) > 3]:
-        say(f"Which axis holds the channels is not known of {', '.join(guessed)}; record with channel_axis= to say it.")
+        say_line(
+            f"Which axis holds the channels is not known of {', '.join(guessed)}; record with channel_axis= to say it."
+        )
     for each in missing_snapshots(opened):
-        say(f"not recorded: epoch {each['epoch']}, step {each['step']}: {each['reason']}", style="red")
+        say_line(f"not recorded: epoch {each['epoch']}, step {each['step']}: {each['reason']}", style="red")
     for name, why in layers_left_out(opened).items():
-        say(f"left out: layer {name}: {why}")
+        say_line(f"left out: layer {name}: {why}")
     if varying := varying_layers(opened):
-        say(
+        say_line(
             f"not repeatable: {', '.join(varying)}: the same batch gave other values when it was shown again",
             style="red",
         )
     for line in missing[:10]:
-        say(f"missing: {line}", style="red")
-    say(f"{len(missing)} files are missing." if missing else "Nothing is missing.")
+        say_line(f"missing: {line}", style="red")
+    say_line(f"{len(missing)} files are missing." if missing else "Nothing is missing.")
 
 
 def _why(run: "Run") -> str:
     """Say why the bytes of values and those on the disk differ, with what is known of it."""
     if not run.is_local or not len(run):
         return ""
-    root, rest, parts = Path(run.path), run.nbytes_stored, []
+    rest, parts = run.nbytes_stored, []
     for name, what in (("layers", "feature maps and their statistics"), ("weights", "weights"), ("inputs", "images")):
-        held = sum(file.stat().st_size for file in (root / name).rglob("*") if file.is_file())
+        held = run.bytes_below(f"{name}/")
         rest -= held
         if held:
             parts.append(f"{size(held)} {what}, compressed" if name != "inputs" else f"{size(held)} {what}")
@@ -82,7 +86,7 @@ def _layer_table(run: "Run") -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for layer in layers:
         sizes = [size(layer.nbytes), *([size(layer.gradient.nbytes)] if "gradient" in layer.quantities else [])]
-        table.add_row(layer.name, layer.module, str(layer.shape[2:]), str(layer.dtype), *sizes)
+        add_row(table, layer.name, layer.module, str(layer.shape[2:]), str(layer.dtype), *sizes)
     return table
 
 
@@ -91,7 +95,7 @@ def _kept_table(layers: "list[Layer]") -> Table:
     for name in ("layer", "output", "kept"):
         table.add_column(name, no_wrap=name != "kept")
     for layer in layers:
-        table.add_row(layer.name, str(layer.output_shape), _kept(layer))
+        add_row(table, layer.name, str(layer.output_shape), _kept(layer))
     return table
 
 
@@ -112,9 +116,9 @@ def _kept(layer: "Layer") -> str:
 def _snapshot_table(run: "Run") -> Table:
     table = Table(title="Snapshots", title_justify="left")
     for name in run.metrics.columns:
-        table.add_column(str(name), justify="right", no_wrap=True)
+        table.add_column(Text(printable(str(name).replace("\n", "\\n"))), justify="right", no_wrap=True)
     for row in run.metrics.itertuples(index=False):
-        table.add_row(*map(cell, row))
+        add_row(table, *map(cell, row))
     return table
 
 

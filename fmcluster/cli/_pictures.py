@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Literal, cast
 
 from ._analyze import analyze_layer
-from ._app import console
+from ._app import status
 
 if TYPE_CHECKING:
     from matplotlib.animation import FuncAnimation
@@ -123,7 +123,7 @@ class Asked:
         from .. import analysis
 
         layers = list(self.run.layers) if self.picture in OF_THE_RUN else [self.name]
-        with console.status(f"reading {len(self.run)} snapshots of {', '.join(layers)}"):
+        with status(f"reading {len(self.run)} snapshots of {', '.join(layers)}"):
             thresholds = analysis.Thresholds() if drift is None else analysis.Thresholds(drift=drift)
             return analysis.diagnose(self.run, layers=layers, thresholds=thresholds, random_state=self.random_state)
 
@@ -152,7 +152,7 @@ def draw_animation(asked: Asked) -> "FuncAnimation":
         return pictures.animate_embedding(found.embedding, found.clusters)
     if asked.order == "cluster":
         raise ValueError("received --order cluster for an animation; channels keep their order: pass index or activity")
-    with console.status(f"reading {len(asked.run)} snapshots of {asked.name}"):
+    with status(f"reading {len(asked.run)} snapshots of {asked.name}"):
         order = cast(Literal["index", "activity"], asked.order)
         return pictures.animate_grid(asked.pictured, sample=asked.sample, channels=asked.channels, order=order)
 
@@ -162,7 +162,7 @@ def _draw_run(asked: Asked) -> "Axes":
     from .. import plot as pictures
 
     if asked.picture is Picture.similarity:
-        with console.status(f"reading {len(asked.run.layers)} layers"):
+        with status(f"reading {len(asked.run.layers)} layers"):
             from .. import analysis
 
             found = analysis.similarity(asked.run, layers=None if asked.layer is None else [asked.layer])
@@ -183,7 +183,7 @@ def _draw_channels(asked: Asked) -> "Figure":
     if asked.picture is Picture.channel_evolution:
         return pictures.channel_evolution(asked.pictured, sample=asked.sample, channels=asked.channels)
     if asked.picture is Picture.top_images:
-        with console.status(f"searching the images that drive {asked.name}"):
+        with status(f"searching the images that drive {asked.name}"):
             from .. import analysis
 
             seen = analysis.top_images(asked.pictured, channels=asked.channels, by=asked.by)
@@ -211,7 +211,7 @@ def _draw_layer(asked: Asked) -> "Figure":
     if asked.picture is Picture.drift:
         return _figure_of(pictures.drift(asked.diagnose(), asked.name))
     view = "position" if asked.picture is Picture.position_clusters else asked.view
-    with console.status(f"principal components of {asked.name}"):
+    with status(f"principal components of {asked.name}"):
         from .. import analysis
 
         rows = None if asked.picture is Picture.position_clusters else asked.rows
@@ -252,7 +252,7 @@ def _draw_churn(asked: Asked, found: "Analysis") -> "Axes":
     count = found.clusters.n_asked
     if count is None or not {"n", "c"} & set(found.vectors.feature_axes):
         return pictures.churn(found.history)
-    with console.status("clustering halves of the data, for the noise floor"):
+    with status("clustering halves of the data, for the noise floor"):
         from sklearn.cluster import KMeans
 
         clusterer = KMeans(count, random_state=asked.random_state, n_init=4)
@@ -265,7 +265,7 @@ def _draw_quality(asked: Asked, found: "Analysis") -> "Axes":
     from .. import plot as pictures
 
     known = "label" in asked.run.samples and found.clusters.identity == ["sample"]
-    with console.status("measuring the clusters"):
+    with status("measuring the clusters"):
         measured = analysis.quality(
             found.clusters,
             found.scores,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ._app import bars, console, say
+from ._app import bars, printable, say, status
 from ._options import LAYERS_HELP, RandomState, RunPath
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def plan(
         raise ValueError(f"--tolerance is {tolerance}; expected nats of loss, at least 0")
     opened = open_run(run)
     opened.resolve(snapshot=0)
-    with console.status("loading the network and the images"):
+    with status("loading the network and the images"):
         network, probe = _network(opened, model, weights), _probe(opened, data, images, random_state)
     with bars() as progress:
         task = progress.add_task("changes measured", total=None)
@@ -69,9 +69,9 @@ def plan(
             interventions=_interventions(opened, asked),
             layers=_modules(network, layers),
             random_state=random_state,
-            progress=lambda what, done: progress.update(task, description=what, completed=done),
+            progress=lambda what, done: progress.update(task, description=printable(what), completed=done),
         )
-    with console.status("planning"):
+    with status("planning"):
         findings = diagnose(opened, damage=damage, random_state=random_state)
         goal: dict[str, Any] = {"budget": budget, "of": of, "tolerance": tolerance}
         try:

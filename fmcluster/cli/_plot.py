@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ._app import bars, console, say
+from ._app import bars, say, status
 from ._options import NumberOfClusters, OneLayer, RandomState, Rows, RunPath, View, local_output, one_layer
 from ._pictures import OF_THE_RUN, Asked, Picture, draw_animation, draw_still
 
@@ -141,16 +141,20 @@ def _check_output(output: Path, picture: Picture) -> None:
 
 
 def _save_still(figure: "Figure", output: Path, *, dpi: int) -> None:
-    with console.status(f"writing {output.name}"):
-        figure.savefig(output, dpi=dpi, bbox_inches="tight")
+    from ..store import write_beside
+
+    with status(f"writing {output.name}"), write_beside(output) as beside:
+        figure.savefig(beside, dpi=dpi, bbox_inches="tight")
 
 
 def _save_animation(animation: "FuncAnimation", output: Path, *, dpi: int) -> None:
+    from ..store import write_beside
+
     writer = "ffmpeg" if output.suffix.lower() == ".mp4" else "pillow"
-    with bars() as progress:
+    with bars() as progress, write_beside(output) as beside:
         task = progress.add_task(f"writing {output.name}", total=None)
         animation.save(
-            output,
+            beside,
             writer=writer,
             dpi=dpi,
             progress_callback=lambda done, total: progress.update(task, completed=done + 1, total=total),

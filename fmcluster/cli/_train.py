@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ._app import bars, console, say, when
+from ._app import bars, say, status, when
 from ._options import CapturedLayers, MaxBytes, MaxSize, captured_layers, local_output
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def train(
         raise FileExistsError(
             f"{output} exists already; pass --overwrite to replace a run, or choose another path with -o"
         )
-    with console.status("loading torch"):
+    with status("loading torch"):
         from ..recipes import finetune
     with training_progress() as on_event:
         finetune(

@@ -2,13 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from ..store import write_beside
 from ._action import KINDS, Action, MeasuredDamage, check_together
 from ._costs import Costs
 
 FORMAT = "fmcluster plan, version 1"
+LARGEST = 16 << 20  # bytes
+MOST = 1 << 53  # of a whole number
+MOST_PARTS = 1_000_000
 _WORDS = ("what", "how", "consumer")
 
 
@@ -19,10 +24,13 @@ def write_yaml(content: Mapping[Any, Any], path: str | Path) -> Path:
     ------
     ImportError
         Without PyYAML.
+    OSError
+        Where it cannot be written; a file that was there is then as it was.
     """
-    written = Path(path)
-    written.write_text(_yaml().safe_dump(dict(content), sort_keys=False, allow_unicode=True, width=120), "utf-8")
-    return written
+    text = _yaml().safe_dump(dict(content), sort_keys=False, allow_unicode=True, width=120)
+    with write_beside(path) as beside:
+        beside.write_text(text, "utf-8")
+    return Path(path)
 
 
 def read_yaml(path: str | Path) -> Mapping[str, Any]:
@@ -35,12 +43,30 @@ def read_yaml(path: str | Path) -> Mapping[str, Any]:
     """
     yaml = _yaml()
     try:
-        content = yaml.safe_load(Path(path).read_text("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        with Path(path).open("rb") as file:
+            text = file.read(LARGEST + 1)
+        if len(text) > LARGEST:
+            raise ValueError(f"it is larger than {LARGEST >> 20} MiB")
+        if any(getattr(each, "value", "") == "<<" for each in yaml.parse(text, yaml.SafeLoader)):
+            raise ValueError("it merges mappings by <<, which no plan does")
+        content = yaml.safe_load(text)
+        _check_extent(content)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # also of dates that there are not
         raise ValueError(f"{path} cannot be read as YAML of plain data ({_first_line(error)})") from error
     if not isinstance(content, Mapping) or content.get("format") != FORMAT:
         raise ValueError(f"{path} is no plan: expected a file that begins with 'format: {FORMAT}'")
     return content
+
+
+def _check_extent(content: Any) -> None:
+    """Raise `ValueError` where a small file stands for a huge one, by aliases of aliases."""
+    waiting, count = [content], 0
+    while waiting:
+        each = waiting.pop()
+        waiting += each.values() if isinstance(each, Mapping) else each if isinstance(each, list) else ()
+        count += 1
+        if count + len(waiting) > MOST_PARTS:
+            raise ValueError(f"it stands for more than {MOST_PARTS:,} values, by aliases of aliases")
 
 
 def action_to_data(action: Action) -> dict[str, Any]:
@@ -82,17 +108,20 @@ def costs_from_data(given: Any, source: str | Path) -> Costs:
     return Costs(*values)
 
 
-def number_from_data(given: Any, source: str) -> float:
-    """Return a number.
+def number_from_data(given: Any, source: str, *, finite: bool = True) -> float:
+    """Return a number, which has to be finite unless `finite` is False.
 
     Raises
     ------
     ValueError
         For anything else.
     """
-    if isinstance(given, bool) or not isinstance(given, int | float):
-        raise ValueError(f"{source} is {given!r:.80}; expected a number")
-    return float(given)
+    number = given if isinstance(given, float) else None
+    if isinstance(given, int) and not isinstance(given, bool) and abs(given) <= MOST:
+        number = float(given)
+    if number is None or (finite and not isfinite(number)):
+        raise ValueError(f"{source} is {given!r:.80}; expected a {'finite ' if finite else ''}number")
+    return number
 
 
 def damage_from_data(given: Any, source: str) -> MeasuredDamage:
@@ -106,7 +135,8 @@ def damage_from_data(given: Any, source: str) -> MeasuredDamage:
     names = [each.name for each in fields(MeasuredDamage)]
     if not isinstance(given, Mapping) or set(given) != set(names):
         raise ValueError(f"{source}: damage is {given!r:.80}; expected {', '.join(names)}")
-    return MeasuredDamage(*(number_from_data(given[name], f"{source}: damage {name}") for name in names))
+    numbers = (number_from_data(given[name], f"{source}: damage {name}", finite=False) for name in names)
+    return MeasuredDamage(*numbers)
 
 
 def _action(given: Any, source: str) -> Action:
@@ -149,7 +179,7 @@ def _action(given: Any, source: str) -> Action:
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST
 
 
 def _first_line(error: Exception) -> str:

@@ -3,14 +3,16 @@
 import errno
 import os
 import socket
+import sys
 import threading
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from dash import Dash
 from flask import Flask, Response, abort, request
+from werkzeug.exceptions import HTTPException
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from ..report.content import term_source
@@ -21,6 +23,7 @@ from ._questions import ReportOf
 from ._worker import Worker
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")  # names of this machine that lead nowhere else
+LARGEST = 16 << 20  # bytes of a request; the page's own have some kB
 
 
 def build_app(run: Run) -> Dash:
@@ -55,8 +58,9 @@ def build_app(run: Run) -> Dash:
         update_title="",
         serve_locally=True,
         compress=False,
-        on_error=None,
+        on_error=_unanswered,
     )
+    app.server.register_error_handler(Exception, _refused)
     style, script = (term_source(suffix) for suffix in ("css", "js"))
     app.index_string = (
         app.index_string.replace("<html>", '<html lang="en">')
@@ -79,16 +83,53 @@ def build_app(run: Run) -> Dash:
     return app
 
 
-def refuse_others(server: Flask) -> None:
-    """Refuse what a page of somebody else asks for: one whose name leads here, and one that is open beside this one."""
+def _unanswered(error: Exception) -> None:
+    """Say in one line why a chart was not drawn; what stands on the page stays."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    sys.stderr.write(f"fmcluster explore could not answer: {text.encode('ascii', 'backslashreplace').decode()}\n")
+
+
+def _refused(error: Exception) -> Response | HTTPException:
+    """Answer a request that is none of the page's."""
+    if isinstance(error, HTTPException):
+        return error
+    return Response("This is no request that the explorer knows.", 400, mimetype="text/plain")
+
+
+def refuse_others(server: Flask, *, hosts: Collection[str] | None = LOOPBACK) -> None:
+    """Refuse what a page of somebody else asks for: one whose name leads here, and one that is open beside this one.
+
+    Parameters
+    ----------
+    server : Flask
+        Serves the explorer.
+    hosts : collection of str, optional
+        The names under which it may be asked; None: all.
+    """
+    server.config["MAX_CONTENT_LENGTH"] = LARGEST
 
     @server.before_request
     def refuse() -> None:
-        own = urlsplit(f"//{request.headers.get('Host', '')}")
-        origin = request.headers.get("Origin")
-        asks = own if origin is None else urlsplit(origin)
-        if own.hostname not in LOOPBACK or (asks.hostname, asks.port) != (own.hostname, own.port):
-            abort(403)
+        try:
+            own = urlsplit(f"//{request.headers.get('Host', '')}")
+            origin = request.headers.get("Origin")
+            asks = own if origin is None else urlsplit(origin)
+            fits = hosts is None or own.hostname in hosts
+            fits = fits and (asks.hostname, asks.port) == (own.hostname, own.port)
+        except ValueError:  # of what is no address
+            fits = False
+        if not fits or (request.headers.get("Sec-Fetch-Site") == "cross-site" and request.path != "/"):
+            abort(403)  # a link of another page may lead to this one, and to nothing else
+
+
+def refuse_frames(server: Flask) -> None:
+    """Let no page of somebody else show this one in a frame, where clicks could be led astray."""
+
+    @server.after_request
+    def refuse(answer: Response) -> Response:
+        answer.headers["Content-Security-Policy"] = "frame-ancestors 'none'"
+        answer.headers["X-Content-Type-Options"] = "nosniff"
+        return answer
 
 
 def _check_free(host: str, port: int) -> None:
@@ -147,8 +188,8 @@ def serve(
     if not 0 <= port <= 65535:
         raise ValueError(f"port is {port}; expected a number from 0 to 65535")
     app = build_app(run if isinstance(run, Run) else open_run(run))
-    if host in LOOPBACK:
-        refuse_others(app.server)
+    refuse_others(app.server, hosts=LOOPBACK if host in LOOPBACK else None)
+    refuse_frames(app.server)
     _check_free(host, port)
     server = make_server(host, port, app.server, threaded=True, request_handler=Quiet)
     address = f"http://{f'[{host}]' if ':' in host else host}:{server.server_port}/"

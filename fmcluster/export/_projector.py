@@ -121,7 +121,7 @@ def to_projector(
             target = folder / FOLDER / escape(title)
             target.parent.mkdir(exist_ok=True)
             if target.exists():
-                shutil.rmtree(target)
+                target.rename(stage / f"{escape(title)}.old")  # removed with the stage, once the new one is there
             (stage / escape(title)).rename(target)
         (stage / CONFIG).replace(folder / CONFIG)
     finally:

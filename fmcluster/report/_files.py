@@ -2,10 +2,12 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from ..store import write_beside
 
 
 def environment() -> Environment:
@@ -25,8 +27,8 @@ def checked_target(target: Path) -> Path:
         raise FileNotFoundError(f"the page cannot be written to {target}: there is no folder {target.parent}")
     if target.is_dir():
         raise IsADirectoryError(f"the page cannot be written to {target}: it is a folder; pass the path of a file")
-    beside = _beside(target)
     with _in_words(target):
+        beside = target.with_name(f".fmcluster.{os.getpid()}.part")
         beside.touch()
         beside.unlink()
     return target
@@ -34,18 +36,10 @@ def checked_target(target: Path) -> Path:
 
 def replace(target: Path, page: str) -> None:
     """Write the page beside its target, then put it there: a reader sees the old file or the new one."""
-    beside = _beside(target)
-    try:
-        with _in_words(target):
-            beside.write_text(page, encoding="utf-8")
-            beside.replace(target)
-    finally:
-        with suppress(OSError):  # where it could not be made, it need not be removed
-            beside.unlink(missing_ok=True)
-
-
-def _beside(target: Path) -> Path:
-    return target.with_name(f".{target.name}.{os.getpid()}.part")
+    with _in_words(target), write_beside(target) as beside:
+        beside.write_text(
+            page, encoding="utf-8", errors="backslashreplace"
+        )  # names of files may hold halves of letters
 
 
 @contextmanager

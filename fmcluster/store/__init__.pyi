@@ -29,4 +29,5 @@ from ._verify import verify as verify
 from ._weight_spec import WEIGHT_DTYPES as WEIGHT_DTYPES
 from ._weight_spec import Part as Part
 from ._weight_spec import WeightSpec as WeightSpec
+from ._write_beside import write_beside as write_beside
 from ._writer import RunWriter as RunWriter

@@ -1,6 +1,7 @@
 """Check of a run's root: what its `zarr.json` says is of format v1, and leads nowhere but into the run."""
 
 import json
+import os
 import re
 import stat
 from collections.abc import Collection, Mapping, Sequence
@@ -9,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import NoSnapshotYet, StoreError
+from ._check_shapes import check_commits, check_layers, check_node_shape, check_samples
 from ._compat import open_store, read_bytes
-from ._disk import walk
+from ._disk import kind_of_file, walk
 from ._format import (
     AXES,
     CHECKSUMS,
@@ -31,7 +33,7 @@ from ._weight_spec import are_weight_axes
 LARGEST = 64 << 20  # bytes of JSON; a thousand layers with gradients take 7 MB
 MOST_VALUES = 1 << 53  # in an array
 
-_SEGMENT = r"(?!\.|__|c\.|c/|zarr\.json(?:/|$))[a-z0-9_.~-]+"
+_SEGMENT = r"(?!\.|__|c\.|c/|zarr\.json(?:/|$))[a-z0-9_.~-]{1,240}"
 _PATH = re.compile(
     r"epoch|step|index|loss_scale|checksums|statistic|samples(/(sample|label|path|digest))?|inputs(/display)?"
     rf"|metrics(/{_SEGMENT})?|layers(/{_SEGMENT}(/(activation|gradient|statistics|gradient_statistics|channel))?)?"
@@ -55,7 +57,10 @@ def load_root(path: Path) -> dict[str, Any]:
     file = path / "zarr.json"
     about = file.lstat()
     if not stat.S_ISREG(about.st_mode):
-        raise StoreError(f"{file} is not a file but a link or a device, which a run has none of; nothing was read")
+        raise StoreError(
+            f"{file} is a {kind_of_file(about.st_mode)}, not a file: nothing was read. Pass the folder that Recorder "
+            f"wrote."
+        )
     return _parse_root(str(path), file.read_bytes() if about.st_size <= LARGEST else None)
 
 
@@ -116,7 +121,7 @@ def _stored_root(path: str) -> dict[str, Any]:
             return _parse_root(path, content)
     elif not Path(path).is_dir():
         raise FileNotFoundError(f"there is no run at {path}. Pass the folder that Recorder wrote.")
-    elif (Path(path) / "zarr.json").exists():
+    elif os.path.lexists(f"{path}/zarr.json"):
         root = load_root(Path(path))
         if root.get("node_type") == "array":
             raise StoreError(f"{path} is a Zarr array by itself, not a run. Pass the folder that Recorder wrote.")
@@ -146,8 +151,11 @@ def check_root(path: str, root: Mapping[str, Any]) -> None:
         for name, node in nodes.items():
             _require(_PATH.fullmatch(name) is not None, f"{name!r} is no path of a run's")
             _check_node(name, node, n_snapshots=len(attributes["commits"]))
+        check_commits(attributes["commits"])
+        check_layers(attributes["layers"], nodes)
+        check_samples({name: node for name, node in nodes.items() if node["node_type"] == "array"})
         _check_weights(attributes.get("weights", []), nodes)
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else error
         raise StoreError(
             f"{path} is damaged: its zarr.json is not of format v1 ({what}). Nothing was changed; restore it from a "
@@ -156,7 +164,7 @@ def check_root(path: str, root: Mapping[str, Any]) -> None:
 
 
 def check_no_links(path: Path, *, nodes: Mapping[str, Any] | None = None) -> None:
-    """See that nothing in a run is a link.
+    """See that in a run there is nothing but folders and files: no link, FIFO, socket or device.
 
     Parameters
     ----------
@@ -171,25 +179,32 @@ def check_no_links(path: Path, *, nodes: Mapping[str, Any] | None = None) -> Non
         Where something is.
     """
     if nodes is not None:
-        found = [path / name for name in nodes if (path / name).is_symlink()]
+        found = {path / name: (path / name).lstat().st_mode for name in nodes if os.path.lexists(path / name)}
+        wrong = {file: mode for file, mode in found.items() if not stat.S_ISDIR(mode)}
     else:
-        found = [Path(entry.path) for entry in walk(path) if entry.is_symlink()]
-    if found:
-        raise StoreError(
-            f"{found[0]} is a link, and a run has none: nothing was read or changed. Copy the run instead."
-        )
+        entries = {Path(entry.path): entry.stat(follow_symlinks=False).st_mode for entry in walk(path)}
+        wrong = {file: mode for file, mode in entries.items() if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode))}
+    for file, mode in wrong.items():
+        what = kind_of_file(mode)
+        expected = f"is a {what}, and a run has none" if what != "file" else "is a file, and a run has a folder there"
+        raise StoreError(f"{file} {expected}: nothing was read or changed. Copy the run instead.")
 
 
 def _check_attributes(attributes: Mapping[str, Any]) -> None:
     for name in ("layers", "classes", "weights", "normalizations"):
         names = attributes.get(name, [])
-        _require(isinstance(names, list) and all(isinstance(each, str) for each in names), f"{name} are no names")
+        fits = isinstance(names, list) and all(isinstance(each, str) for each in names)
+        _require(fits and (name == "classes" or len(set(names)) == len(names)), f"{name} are no names")
     _require(attributes.get("kind", "probe") in ("probe", "live"), f"kind is {attributes.get('kind')!r}")
     for each in attributes["sessions"]:
-        _require(isinstance(each, dict) and isinstance(each["first_snapshot"], int), "a session is not described")
+        _require(isinstance(each, dict) and type(each["first_snapshot"]) is int, "a session is not described")
+        lost, left_out = each.get("missing", []), each.get("left_out", {})
+        fits = all(type(k["epoch"]) is type(k["step"]) is int and isinstance(k["reason"], str) for k in lost)
+        fits = fits and all(isinstance(why, str) for why in left_out.values())
+        _require(fits and isinstance(lost, list), "a session does not say what it left out")
     for each in attributes["commits"]:
         fits = type(each["epoch"]) is type(each["step"]) is int and isinstance(each["checksums"], str)
-        _require(fits, "a commit does not say what it is of")
+        _require(fits and len(each["checksums"]) == 64, "a commit does not say what it is of")
     files = attributes["constant"].values()
     fits = all(isinstance(checksums, str) for keys in files for checksums in keys.values())
     _require(fits, "the files of arrays that do not change have no checksums")
@@ -203,6 +218,10 @@ def _check_node(name: str, node: Mapping[str, Any], *, n_snapshots: int) -> None
     if node["node_type"] == "group":
         return
     _require(node["node_type"] == "array", f"{name} is a {node['node_type']!r}")
+    _require(
+        set(node["attributes"]) <= ({"name"} if parent == "metrics" else set()),
+        f"{name} has attributes by which xarray might read other numbers",
+    )
     shape, chunks = node["shape"], node["chunk_grid"]["configuration"]["chunk_shape"]
     _require(node["chunk_grid"]["name"] == "regular", f"{name} has a grid of chunks that is not regular")
     _require(_are_lengths(shape, least=0), f"{name} has the shape {shape}")
@@ -219,6 +238,7 @@ def _check_node(name: str, node: Mapping[str, Any], *, n_snapshots: int) -> None
     fits = are_weight_axes(dimensions) if holds_weights(name) else tuple(dimensions) in _axes(name)
     _require(fits, f"{name} has the axes {dimensions}")
     _check_codecs(name, node)
+    check_node_shape(name, node)
     if dimensions[0] == "snapshot":
         what = f"{name} has {shape[0]} snapshots, and {n_snapshots} were committed"
         _require(shape[0] == n_snapshots and chunks[0] == 1, what)

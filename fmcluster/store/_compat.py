@@ -9,7 +9,7 @@ reads whole files. Parts of shards are read by `read_shard`; zarr's own pipeline
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,7 +25,7 @@ from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, StorePath
 
 from ..errors import StoreError
-from ._disk import walk
+from ._disk import kind_of_file, walk
 from ._object_store import BucketStore, is_bucket
 
 # zarr's settings are global: two threads that change and restore them at once would leave them changed
@@ -105,7 +105,7 @@ def open_group(path: str, root: dict[str, Any]) -> zarr.Group:
     """
     try:
         return group_from_metadata(open_store(path), root)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise StoreError(f"{path} cannot be opened, its zarr.json is damaged: {error}") from error
 
 
@@ -161,9 +161,12 @@ def require_folder(store: Store) -> None:
 def list_files(store: Store) -> dict[str, int]:
     """Return the names and sizes of all files of a store, in one listing; links are none."""
     if isinstance(store, LocalStore):
-        found = (entry for entry in walk(store.root) if entry.is_file(follow_symlinks=False))
-        start = len(str(store.root)) + 1
-        return {entry.path[start:].replace(os.sep, "/"): entry.stat(follow_symlinks=False).st_size for entry in found}
+        sizes, start = {}, len(str(store.root)) + 1
+        for entry in walk(store.root):
+            with suppress(FileNotFoundError):  # replaced by its writer meanwhile
+                if entry.is_file(follow_symlinks=False):
+                    sizes[entry.path[start:].replace(os.sep, "/")] = entry.stat(follow_symlinks=False).st_size
+        return sizes
     if isinstance(store, BucketStore):
         return store.sizes()
     assert isinstance(store, FsspecStore)
@@ -176,8 +179,10 @@ def _size(file: Path) -> int:
     """Return the size of a file; 0 where there is none."""
     try:
         about = file.lstat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return 0
     if not stat.S_ISREG(about.st_mode):
-        raise StoreError(f"{file} is a link, and a run has none: it was not read")
+        raise StoreError(
+            f"{file} is a {kind_of_file(about.st_mode)}, not a file: it was not read. Copy the run instead."
+        )
     return about.st_size

@@ -10,6 +10,8 @@ from ._snapshots import Snapshots
 
 Parsed = TypeVar("Parsed")
 
+_MOST = 1 << 53  # of a number that is stored, as JSON has it
+
 
 class LayerDescription:
     """What the attributes of a layer's group say.
@@ -28,12 +30,12 @@ class LayerDescription:
     @property
     def module(self) -> str:
         """Class of the module."""
-        return str(self._attributes["module"])
+        return self._parsed("module", _words) or "unknown"
 
     @property
     def channel_axis(self) -> int | None:
         """Which axis of a batch of what the module returned holds the channels; None where it was not stored."""
-        return self._attributes.get("channel_axis", {}).get("axis")  # type: ignore[no-any-return]
+        return self._parsed("channel_axis", lambda found: _integer(found["axis"]))
 
     @property
     def channel_axis_source(self) -> str:
@@ -42,24 +44,22 @@ class LayerDescription:
         ``"module"``, from a module's class; ``"option"``; or ``"shape"``, from the number of axes alone, which may be
         wrong.
         """
-        return str(self._attributes.get("channel_axis", {}).get("source", "shape"))
+        return self._parsed("channel_axis", lambda found: _words(found["source"])) or "shape"
 
     @property
     def quantization(self) -> tuple[float, int] | None:
         """Scale and zero point of a quantized module's output, which is stored dequantized; None of any other."""
-        found = self._attributes.get("quantization")
-        return None if found is None else (float(found["scale"]), int(found["zero_point"]))
+        return self._parsed("quantization", lambda found: (float(found["scale"]), _integer(found["zero_point"])))
 
     @property
     def rows_folded(self) -> int:
         """How many rows the module returned for each sample: they are stored beside one another."""
-        return int(self._attributes.get("rows_folded", 1))
+        return self._parsed("rows_folded", lambda found: _integer(found, least=1)) or 1
 
     @property
     def crop(self) -> tuple[Pair, Pair] | None:
         """Rows and columns of the output that were kept, ((top, bottom), (left, right)); None: all."""
-        found = self._attributes.get("crop")
-        return None if found is None else tuple((start, stop) for start, stop in found)  # type: ignore[return-value]
+        return self._parsed("crop", _sides)
 
     @property
     def average_pooled(self) -> bool:
@@ -79,7 +79,7 @@ class LayerDescription:
         StoreError
             Where what is stored is no such layer.
         """
-        return self._parsed("input", lambda found: LayerInput(str(found["layer"]), bool(found["relu"])))
+        return self._parsed("input", lambda found: LayerInput(_words(found["layer"]), bool(found["relu"])))
 
     @cached_property
     def kernel(self) -> KernelGeometry | None:
@@ -99,8 +99,7 @@ class LayerDescription:
         Layers of one stream are added to one another, channel by channel, or return such a sum. None where there are no
         others, in live runs, and where it was not stored.
         """
-        found = self._attributes.get("stream")
-        return None if found is None else str(found)
+        return self._parsed("stream", _words)
 
     def _parsed(self, name: str, parse: Callable[[Any], Parsed]) -> Parsed | None:
         """Return what an attribute stands for; None where there is none."""
@@ -109,11 +108,42 @@ class LayerDescription:
             return None
         try:
             return parse(found)
-        except (KeyError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError, OverflowError) as error:
             raise StoreError(
                 f"{self._run.path} is damaged: the {name} of layer {self.name!r} is {str(found)[:100]}"
             ) from error
 
+    def _parsed_output(self, n_axes: int) -> tuple[int, ...] | None:
+        """Return the shape of one sample's output, of so many axes; None where it was not stored."""
+
+        def parse(found: Any) -> tuple[int, ...]:
+            shape = tuple(_integer(n, least=1) for n in found)
+            if len(shape) != n_axes or isinstance(found, str):
+                raise ValueError(f"{len(shape)} axes, not {n_axes}")
+            return shape
+
+        return self._parsed("output", parse)
+
     @cached_property
     def _attributes(self) -> dict[str, Any]:
         return self._run.group_attributes(self._path)
+
+
+def _words(found: Any) -> str:
+    if not isinstance(found, str):
+        raise TypeError(f"a {type(found).__name__}, not words")
+    return found
+
+
+def _integer(found: Any, *, least: int = -_MOST) -> int:
+    if type(found) is not int or not least <= found <= _MOST:
+        raise ValueError(f"not an integer from {least} to {_MOST}")
+    return found
+
+
+def _sides(found: Any) -> tuple[Pair, Pair]:
+    (top, bottom), (left, right) = found
+    for start, stop in ((top, bottom), (left, right)):
+        if _integer(start, least=0) >= _integer(stop):
+            raise ValueError("a part of nothing")
+    return (top, bottom), (left, right)

@@ -3,23 +3,27 @@
 import ctypes
 import os
 import re
+import stat
 import sys
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
+
+from ..errors import StoreError
 
 # Local file systems, by their number (statfs(2)), that write all they hold when asked to once. Of others, such as NFS
 # and those in user space, files are flushed one by one: their servers promise something for a file alone.
 _KNOWN = {0xEF53, 0x58465342, 0x9123683E, 0x794C7630, 0x01021994, 0xF2F52010, 0x2FC12FC1}
 # ext4 (unless it is mounted with noauto_da_alloc), btrfs, tmpfs, ZFS
 _ORDERED = {0xEF53, 0x9123683E, 0x01021994, 0x2FC12FC1}
+_DEEPEST = 16  # folders in one another; a run has three
 _REPORTS_ERRORS = (5, 8)  # the kernel since which syncfs says that writing failed
 
 
 def replace_file(path: Path, content: bytes) -> None:
     """Put `content` at `path` so that a reader, or a machine that loses power, sees the old file or the new one."""
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("wb") as file:
+    partial = _removed(path.with_name(f"{path.name}.partial"))
+    with partial.open("xb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
@@ -32,20 +36,63 @@ def replace_unawaited(path: Path, content: bytes) -> None:
 
     For what may be the old one after a loss of power.
     """
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_bytes(content)
+    partial = _removed(path.with_name(f"{path.name}.partial"))
+    with partial.open("xb") as file:
+        file.write(content)
     if not orders_renames(path.parent):
         flush([partial])
     partial.replace(path)
 
 
+def _removed(partial: Path) -> Path:
+    """Return a path at which nothing lies any more: what lay there may be a link to what is not to be written."""
+    partial.unlink(missing_ok=True)
+    return partial
+
+
+def kind_of_file(mode: int) -> str:
+    """Return what a path leads to, by its `st_mode`.
+
+    Examples
+    --------
+    >>> kind_of_file(0o100644), kind_of_file(0o010644)
+    ('file', 'FIFO')
+    """
+    kinds = {
+        stat.S_IFREG: "file",
+        stat.S_IFDIR: "folder",
+        stat.S_IFLNK: "link",
+        stat.S_IFIFO: "FIFO",
+        stat.S_IFSOCK: "socket",
+    }
+    return kinds.get(stat.S_IFMT(mode), "device")
+
+
 def walk(folder: str | os.PathLike[str]) -> Iterator[os.DirEntry[str]]:
-    """Yield what lies in a folder and those below, each listed once; links are yielded, and not followed."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            yield entry
-            if entry.is_dir(follow_symlinks=False):
-                yield from walk(entry.path)
+    """Yield what lies in a folder and those below, each listed once; links are yielded, and not followed.
+
+    Raises
+    ------
+    StoreError
+        Where folders lie deeper in one another than any of a run's do.
+    """
+    waiting = [(os.fspath(folder), 0)]
+    while waiting:
+        here, depth = waiting.pop()
+        if depth > _DEEPEST:
+            raise StoreError(
+                f"{folder} holds folders {depth} deep in one another, and a run's are three: nothing was read or "
+                f"changed. Copy the run instead."
+            )
+        try:
+            with os.scandir(here) as entries:
+                for entry in entries:
+                    yield entry
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append((entry.path, depth + 1))
+        except FileNotFoundError:  # removed by its writer meanwhile
+            if not depth:
+                raise
 
 
 def flush_below(folder: Path, paths: Iterable[Path]) -> None:

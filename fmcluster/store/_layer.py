@@ -96,7 +96,7 @@ class Layer(LayerDescription):
     @property
     def output_shape(self) -> tuple[int, ...]:
         """Shape of one sample's output as the module returned it."""
-        return tuple(self._attributes.get("output", self.shape[2:]))
+        return self._parsed_output(len(self.shape) - 2) or self.shape[2:]
 
     @property
     def feature_map_shape(self) -> tuple[int, int, int]:

@@ -1,9 +1,13 @@
 """Lock of a run: a file beside its folder, which its one writer holds."""
 
 import os
+import stat
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+
+from ..errors import StoreError
+from ._disk import kind_of_file
 
 _PATIENCE = 0.2  # seconds; whoever asks for a writer holds the lock for less than a thousandth
 
@@ -15,7 +19,14 @@ def take_lock(path: Path) -> FileLock | None:
     ------
     OSError
         Where there can be no lock.
+    StoreError
+        Where something else than a file stands in its place.
     """
+    if (mode := _mode_of(f"{path}.lock")) is not None and not stat.S_ISREG(mode):
+        raise StoreError(
+            f"{path}.lock is a {kind_of_file(mode)}, and the run's lock has to be a file: nothing was changed. Remove "
+            f"it, or record into another path."
+        )
     lock = FileLock(f"{path}.lock", thread_local=False)
     try:
         lock.acquire(timeout=_PATIENCE, poll_interval=_PATIENCE / 20)
@@ -28,7 +39,7 @@ def take_lock(path: Path) -> FileLock | None:
 def has_writer(path: str) -> bool:
     """Whether a run is being written at this moment, as far as this machine can tell: not of one at a URL."""
     file = Path(f"{path}.lock")
-    if "://" in path or not file.is_file() or not os.access(file, os.W_OK):
+    if "://" in path or not stat.S_ISREG(_mode_of(str(file)) or 0) or not os.access(file, os.W_OK):
         return False
     lock = FileLock(file, thread_local=False)
     try:
@@ -39,3 +50,11 @@ def has_writer(path: str) -> bool:
         return False
     lock.release()
     return False
+
+
+def _mode_of(path: str) -> int | None:
+    """Return what lies at a path, and not where a link leads to; None where nothing does."""
+    try:
+        return os.lstat(path).st_mode
+    except OSError:
+        return None

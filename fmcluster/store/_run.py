@@ -19,7 +19,7 @@ from ._check_root import check_no_links, no_snapshot_yet
 from ._checksums import Files
 from ._commits import Commits
 from ._committed_root import committed_root
-from ._compat import careful_pipeline, open_group
+from ._compat import careful_pipeline, list_files, open_group
 from ._diverged import find_diverged, finite_snapshots
 from ._format import KEY, LOSS_SCALE, STATISTICS, RunKind, array_path, layer_path, statistics_path
 from ._identity import identify
@@ -184,7 +184,11 @@ class Run(RecordedWeights):
     @property
     def nbytes_stored(self) -> int:
         """Bytes of the run's files (a local run only)."""
-        return sum(file.stat().st_size for file in Path(self.path).rglob("*") if file.is_file())
+        return self.bytes_below("")
+
+    def bytes_below(self, folder: str) -> int:
+        """Return the bytes of the files in one of a local run's folders, such as ``layers/``; with "", of all."""
+        return sum(size for name, size in list_files(self._group.store).items() if name.startswith(folder))
 
     def __iter__(self) -> Iterator[str]:
         """Go through the names of the layers."""

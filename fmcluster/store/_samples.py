@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from ..errors import StoreError
+
 if TYPE_CHECKING:
     from ._run import Run
 
@@ -21,7 +23,15 @@ def sample_table(run: "Run") -> pd.DataFrame:
         columns = {"sample": seen, "label": np.full(len(seen), -1)}
     if "digest" in columns:
         columns["digest"] = [bytes(row).hex() for row in columns["digest"]]
+    if "sample" not in columns:
+        raise StoreError(f"{run.path} is damaged: it says something of samples, and not which they are.")
     frame = pd.DataFrame(columns).set_index("sample")
+    if not frame.index.is_unique or (frame.index < 0).any():
+        wrong = frame.index[frame.index.duplicated() | (frame.index < 0)][0]
+        raise StoreError(
+            f"{run.path} is damaged: it describes the sample {wrong}, which is negative or there twice. Restore it "
+            f"from a copy."
+        )
     if run.classes and "label" in frame:
         names = [run.classes[k] if 0 <= k < len(run.classes) else "" for k in frame["label"]]
         frame.insert(1, "class_name", names)

@@ -91,7 +91,7 @@ def shard_layout(metadata: Mapping[str, Any], *, path: str) -> ShardLayout:
         "index_codecs": [number, checksum],
         "index_location": "end",
     }
-    if metadata["codecs"] != [{"name": "sharding_indexed", "configuration": configuration}]:
+    if type(level) is not int or metadata["codecs"] != [{"name": "sharding_indexed", "configuration": configuration}]:
         raise ValueError(f"{path} has other codecs than this package writes")
     shard = metadata["chunk_grid"]["configuration"]["chunk_shape"]
     shape, dtype = metadata["shape"], metadata["data_type"]

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import product
-from pathlib import Path
 
 from ..errors import StoreError
 from ._arrays import StoredArray, chunk_key, shard_shape
+from ._check_root import LARGEST
 from ._checksums import Files
-from ._compat import list_files
+from ._compat import list_files, read_bytes
 from ._format import CHECKSUMS
 from ._run import Run
 
@@ -30,7 +31,7 @@ def verify(run: Run, *, progress: Callable[[int, int], None] | None = None) -> l
     """
     arrays = [run.stored(path) for path in run.array_paths]
     boxes = [(array, box) for array in arrays for box in _boxes(array)]
-    damage = _misleading(run) if run.is_local else []
+    damage = [*_other_stamps(run), *(_misleading(run) if run.is_local else [])]
     for done, (array, box) in enumerate(boxes, start=1):
         try:
             array.read(*box)
@@ -41,16 +42,25 @@ def verify(run: Run, *, progress: Callable[[int, int], None] | None = None) -> l
     return list(dict.fromkeys(damage))  # a snapshot without its checksums is one line, not one for each of its files
 
 
+def _other_stamps(run: Run) -> list[str]:
+    """Return a line where what other programs read as epochs and steps is not what was committed."""
+    damage = []
+    for name in ("epoch", "step"):
+        with suppress(StoreError):  # of a file that cannot be read there is a line already
+            if run.stored(name).read().tolist() != run.snapshots[name].tolist():
+                damage.append(f"{run.path} is damaged: the array {name} is not what the commits say.")
+    return damage
+
+
 def _misleading(run: Run) -> list[str]:
     """Return a line for each node whose own metadata, which other programs may read, is not what was committed."""
-    damage = []
+    damage, store = [], run.stored("epoch").array.store
     for path, node in run.nodes.items():
-        file = Path(run.path) / path / "zarr.json"
         try:
-            found = json.loads(file.read_bytes())
+            found = json.loads(read_bytes(store, f"{path}/zarr.json", at_most=LARGEST) or b"")
             if node.get("dimension_names", [""])[0] == "snapshot" and found["shape"][0] <= node["shape"][0]:
                 found["shape"][0] = node["shape"][0]  # a writer that was interrupted left it behind
-        except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        except (StoreError, OSError, ValueError, LookupError, TypeError, RecursionError):
             found = None
         if found != node:
             damage.append(f"{run.path} is damaged: {path}/zarr.json is not what was committed.")

@@ -2,7 +2,9 @@
 
 import copy
 import importlib.util
+import re
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -75,7 +77,7 @@ def test_a_file_gives_the_same_network(plan: Plan, residual, probe: TensorDatase
         (lambda c: c.update(format="another"), "is no plan: expected a file that begins with 'format: fmcluster plan"),
         (lambda c: c.update(of="watts"), "of is 'watts'; expected one of compute"),
         (lambda c: c.update(more=1), "has a field 'more' that no plan has"),
-        (lambda c: c.update(budget="half"), "budget is 'half'; expected a number"),
+        (lambda c: c.update(budget="half"), "budget is 'half'; expected a finite number"),
         (
             lambda c: c.update(before={"forward": 1}),
             "before: expected a mapping of forward, backward, parameters, kept",
@@ -102,6 +104,53 @@ def test_a_file_is_checked_field_by_field(change, text: str, plan: Plan, tmp_pat
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     with pytest.raises(ValueError, match=text):
         Plan.from_yaml(path)
+
+
+BOMB = "\n".join(
+    ["a: &a [x, x, x]", *(f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]" for old, new in pairwise("abcdefghi"))]
+)
+MERGED = "\n".join(
+    ["a: &a {x: 1}", *(f"{new}: &{new} {{<<: [{', '.join([f'*{old}'] * 9)}]}}" for old, new in pairwise("abcdefghi"))]
+)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [BOMB, MERGED, "a: &a [*a]", f"a: {'1' * 5000}", "a: 2026-13-45", "[" * 5000, "? {a: 1}\n: 2"],
+    ids=["aliases", "merges", "itself", "digits", "date", "depth", "key"],
+)
+def test_a_small_file_that_stands_for_much_or_for_nothing_is_refused_at_once(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "plan.yaml"
+    path.write_text(content)
+    with pytest.raises(ValueError, match="cannot be read as YAML of plain data"):
+        Plan.from_yaml(path)
+
+
+@pytest.mark.parametrize("number", [".inf", ".nan", "-.inf", f"{10**400}", "true"])
+def test_a_number_that_is_none_is_refused(number: str, plan: Plan, tmp_path: Path) -> None:
+    path = plan.to_yaml(tmp_path / "plan.yaml")
+    text = path.read_text()
+    path.write_text(re.sub(r"(?m)^budget: .*$", f"budget: {number}", text))
+    assert path.read_text() != text
+    with pytest.raises(ValueError, match=r"budget is .*; expected a finite number"):
+        Plan.from_yaml(path)
+
+
+def test_a_plan_that_cannot_be_written_leaves_the_old_one_whole(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = plan.to_yaml(tmp_path / "plan.yaml")
+    before = path.read_bytes()
+
+    def full(self: Path, text: str, *_: object) -> int:
+        self.write_bytes(text.encode()[:50])
+        raise OSError(28, "No space left on device", str(self))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space left"):
+        plan.to_yaml(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("content", ["!!python/object/apply:os.system ['touch run']", "a: [", "\x00", "- 1", ""])

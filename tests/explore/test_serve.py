@@ -67,6 +67,87 @@ def test_only_its_own_page_is_answered(host: str, run: Run) -> None:
         assert status(Host=other) == 403
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "[::1"},
+        {"Host": "127.0.0.1:99999"},
+        {"Host": "127.0.0.1:eighty"},
+        {"Origin": "http://127.0.0.1:99999"},
+        {"Origin": "http://[::1"},
+        {"Sec-Fetch-Site": "cross-site"},
+    ],
+    ids=str,
+)
+def test_what_is_no_address_and_what_another_site_embeds_is_refused(headers: dict[str, str], run: Run) -> None:
+    app = build_app(run)
+    refuse_others(app.server)
+    asked = {"Host": "127.0.0.1:8050"} | headers
+    assert app.server.test_client().get("/report.html", headers=asked).status_code == 403
+
+
+def test_a_link_of_another_site_may_lead_to_the_page(run: Run) -> None:
+    app = build_app(run)
+    refuse_others(app.server)
+    headers = {"Host": "127.0.0.1:8050", "Sec-Fetch-Site": "cross-site"}
+    assert app.server.test_client().get("/", headers=headers).status_code == 200
+
+
+def test_served_to_all_it_still_answers_no_page_of_another_site(run: Run) -> None:
+    app = build_app(run)
+    refuse_others(app.server, hosts=None)
+    client = app.server.test_client()
+    assert client.get("/", headers={"Host": "lab.example:8050"}).status_code == 200
+    for origin in ("http://elsewhere.example", "null"):
+        headers = {"Host": "lab.example:8050", "Origin": origin}
+        assert client.post("/_dash-update-component", headers=headers, json={}).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/_dash-update-component", b"{]", 400),
+        ("/_dash-update-component", b"{}", 400),
+        ("/_dash-update-component", b"[1]", 400),
+        ("/_dash-update-component", b"[" * 100_000, 400),
+        ("/_dash-update-component", b"[" * (17 << 20), 413),
+        ("/report.html", b"{}", 405),
+    ],
+    ids=["no JSON", "nothing", "a list", "depth", "17 MiB", "a method"],
+)
+def test_what_the_page_never_asks_is_answered_without_a_traceback(
+    path: str, body: bytes, status: int, run: Run, capfd: pytest.CaptureFixture
+) -> None:
+    app = build_app(run)
+    refuse_others(app.server)
+    headers = {"Host": "127.0.0.1:8050", "Content-Type": "application/json"}
+    assert app.server.test_client().post(path, headers=headers, data=body).status_code == status
+    assert "Traceback" not in "".join(capfd.readouterr())
+
+
+def test_settings_that_cannot_be_leave_the_page_as_it_is(run: Run, capfd: pytest.CaptureFixture) -> None:
+    """Also of a callback that the page's own message does not come from."""
+    app = build_app(run)
+    name = next(key for key in app.callback_map if key == "closely.children")
+    known = app.callback_map[name]
+    values = {"n_clusters": 0, "layer": ["conv1"], "row": 0}
+
+    def given(parts: list[dict[str, str]]) -> list[dict[str, object]]:
+        return [{**part, "value": values.get(part["id"])} for part in parts]
+
+    asked = {
+        "output": name,
+        "outputs": {"id": "closely", "property": "children"},
+        "inputs": given(known["inputs"]),
+        "state": given(known["state"]),
+        "changedPropIds": ["row.value"],
+    }
+    answer = app.server.test_client().post("/_dash-update-component", json=asked)
+    assert answer.get_json() == {"multi": True, "response": {}}
+    said = capfd.readouterr().err
+    assert said == "fmcluster explore could not answer: ValueError: n_clusters is 0; expected an integer from 1\n"
+
+
 def test_something_else_than_a_run_is_refused() -> None:
     with pytest.raises(TypeError, match=r"received a str; expected a Run, made by open_run\(path\)"):
         build_app("run.zarr")
