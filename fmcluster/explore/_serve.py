@@ -84,7 +84,7 @@ def build_app(run: Run) -> Dash:
 
 
 def _unanswered(error: Exception) -> None:
-    """Say in one line why a chart was not drawn; what stands on the page stays."""
+    """Say in one line why a request was not answered; what stands on the page stays."""
     text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
     sys.stderr.write(f"fmcluster explore could not answer: {text.encode('ascii', 'backslashreplace').decode()}\n")
 
@@ -93,6 +93,7 @@ def _refused(error: Exception) -> Response | HTTPException:
     """Answer a request that is none of the page's."""
     if isinstance(error, HTTPException):
         return error
+    _unanswered(error)
     return Response("This is no request that the explorer knows.", 400, mimetype="text/plain")
 
 
