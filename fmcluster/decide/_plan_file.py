@@ -1,6 +1,6 @@
 """Plans as files: YAML that holds data alone, checked field by field before any of it is used."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
 from math import isfinite
 from pathlib import Path
@@ -14,6 +14,7 @@ FORMAT = "fmcluster plan, version 1"
 LARGEST = 16 << 20  # bytes
 MOST = 1 << 53  # of a whole number
 MOST_PARTS = 1_000_000
+DEEPEST = 100
 _WORDS = ("what", "how", "consumer")
 
 
@@ -47,8 +48,7 @@ def read_yaml(path: str | Path) -> Mapping[str, Any]:
             text = file.read(LARGEST + 1)
         if len(text) > LARGEST:
             raise ValueError(f"it is larger than {LARGEST >> 20} MiB")
-        if any(getattr(each, "value", "") == "<<" for each in yaml.parse(text, yaml.SafeLoader)):
-            raise ValueError("it merges mappings by <<, which no plan does")
+        _check_events(yaml.parse(text, yaml.SafeLoader))
         content = yaml.safe_load(text)
         _check_extent(content)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # also of dates that there are not
@@ -56,6 +56,18 @@ def read_yaml(path: str | Path) -> Mapping[str, Any]:
     if not isinstance(content, Mapping) or content.get("format") != FORMAT:
         raise ValueError(f"{path} is no plan: expected a file that begins with 'format: {FORMAT}'")
     return content
+
+
+def _check_events(events: Iterable[Any]) -> None:
+    """Raise `ValueError` where mappings are merged, or nested far deeper than a plan's are."""
+    depth = 0
+    for each in events:
+        if getattr(each, "value", "") == "<<":
+            raise ValueError("it merges mappings by <<, which no plan does")
+        kind = type(each).__name__
+        depth += kind.endswith("StartEvent") - kind.endswith("EndEvent")
+        if depth > DEEPEST:
+            raise ValueError(f"it is nested more than {DEEPEST} deep")
 
 
 def _check_extent(content: Any) -> None:

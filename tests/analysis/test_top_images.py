@@ -190,6 +190,7 @@ def stored(tmp_path_factory) -> Callable[[str], Layer]:
     return layers.__getitem__
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["max", "mean"])
 @pytest.mark.parametrize("name", ["maps", "tokens", "flat"])
 def test_blocks_change_not_a_bit(name: str, by: str, stored, monkeypatch):

@@ -138,6 +138,7 @@ def test_without_labels_only_divergences_are_known(plain: nn.Module, probe: Tens
     assert "only divergences are known" in str(damage)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_table(residual: nn.Module, probe: TensorDataset) -> None:
     asked = [Resolution(), Width(fold=False), Width(), KernelSize()]
     one, same, other = (fm.ablate(residual, probe, interventions=asked, random_state=seed).frame for seed in (0, 0, 1))

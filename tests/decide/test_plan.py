@@ -200,6 +200,7 @@ def test_layers_that_findings_advise_to_freeze_are_frozen(residual, probe: Tenso
     assert residual.stem.weight.requires_grad
 
 
+@pytest.mark.slow
 def test_the_price_is_what_autograd_does(residual, probe: TensorDataset) -> None:
     """Bytes kept: the tensors that autograd saves, of convolutions, linear layers and normalizations, by hand."""
     plan = fm.plan(findings(), fm.ablate(residual, probe), tolerance=0.0, model=residual, probe=probe, rounds=0)

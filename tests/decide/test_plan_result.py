@@ -55,6 +55,7 @@ def test_a_plan_is_the_same_after_a_file(plan: Plan, tmp_path: Path) -> None:
     assert path.read_text().startswith("format: fmcluster plan, version 1\n")
 
 
+@pytest.mark.slow
 def test_a_file_gives_the_same_network(plan: Plan, residual, probe: TensorDataset, tmp_path: Path) -> None:
     again = Plan.from_yaml(plan.to_yaml(tmp_path / "plan.yaml"))
     built, other = (each.apply(residual, probe=probe) for each in (plan, again))

@@ -181,6 +181,7 @@ def test_agreement_is_that_of_ranks(run: Run, residual: nn.Module, probe: Tensor
     assert agreement.loc["width", "rank_correlation"] > 0.5
 
 
+@pytest.mark.slow
 def test_only_what_is_promising_is_measured(run: Run, residual: nn.Module, probe: TensorDataset) -> None:
     predicted = predict_damage(run)
     frame = predicted.frame[predicted.frame["intervention"] != "groups"]  # of which nothing is known then

@@ -88,6 +88,7 @@ def test_one_snapshot_has_no_steps():
     assert history.rows["converged"].tolist() == [0, 0, 0]
 
 
+@pytest.mark.slow
 @quickly
 @given(
     labels=st.tuples(st.integers(1, 5), st.integers(1, 8)).flatmap(
