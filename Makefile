@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow test-all gpu zoo soak lint docs pictures clean
+.PHONY: demo test test-slow test-all gpu bench zoo soak lint docs pictures clean
 
 demo: .venv/installed
 	$(BIN)/fmcluster demo
@@ -32,6 +32,10 @@ gpu: $(if $(filter $(BIN)/python,$(GPU_PYTHON)),.venv/installed-test)
 	$(GPU_CAPTURE) --images 96 --batch-size 96
 	$(GPU_CAPTURE) --max-size 14
 	$(GPU_PYTHON) benchmarks/training.py --rounds 3 --output $(GPU_RESULTS)
+
+# the benchmarks one after the other, and the page of their results; ARGS=--quick to try them out
+bench: .venv/installed-test demo/run.zarr
+	$(BIN)/python benchmarks/bench.py $(ARGS)
 
 # every model of torchvision that fits in memory, and the table of docs/models.md
 zoo: .venv/installed-test

@@ -18,7 +18,7 @@ from time import perf_counter, process_time
 import numpy as np
 import zarr
 import zarrs  # noqa: F401  registers the pipeline
-from results import machine, write
+from results import FOLDER, machine, write
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 from fmcluster import open_run
@@ -88,6 +88,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run")
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--output", type=Path, default=FOLDER)
     arguments = parser.parse_args()
     run = open_run(arguments.run)
     last = len(run) - 1
@@ -120,7 +121,7 @@ def main() -> None:
             f"{row['write_processor_s_per_gb']:.2f} processor seconds a GB"
             + (f"  read {row['read_gb_s']:.2f} GB/s" if row["read_gb_s"] else "")
         )
-    write("codecs", {"machine": machine(), "bytes": total, "rows": rows})
+    write("codecs", {"machine": machine(), "bytes": total, "rows": rows}, folder=arguments.output)
 
 
 if __name__ == "__main__":

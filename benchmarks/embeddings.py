@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from results import machine, write
+from results import FOLDER, machine, write
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from torch import nn
@@ -120,7 +120,7 @@ def measure(name: str, scores: Scores, *, view: str, seeds: int) -> dict[str, An
         embedding = METHODS[name](scores, seed)
         drawn = perf_counter()
         measure_faithfulness(vectors, embedding.by_snapshot(embedding.values))
-        seconds.append(2 * drawn - start - perf_counter())  # embed has measured it, too
+        seconds.append(max(0.0, 2 * drawn - start - perf_counter()))  # embed has measured it, too
         told.append(embedding.faithfulness)
     print(
         f"{name:20s} {view:16s} neighbor recall {median(t.neighbor_recall for t in told):5.2f} (chance "
@@ -167,10 +167,11 @@ def main() -> None:
     parser.add_argument("--train-seed", type=int, default=0, help="of the run that is trained")
     parser.add_argument("--name", default="cifar")
     parser.add_argument("--scaling", action="store_true")
+    parser.add_argument("--output", type=Path, default=FOLDER)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")  # UMAP's, of rows that hardly move
     if arguments.scaling:
-        write("embeddings-scaling", {"machine": machine(), "rows": scale()})
+        write("embeddings-scaling", {"machine": machine(), "rows": scale()}, folder=arguments.output)
         return
     if arguments.run is None and "FMCLUSTER_DATA" not in os.environ:
         parser.error("without FMCLUSTER_DATA, the folder of the images to train on, pass a run with --run")
@@ -186,7 +187,7 @@ def main() -> None:
         for name in arguments.methods:
             METHODS[name](smallest, 0)
             table += [measure(name, scores[view], view=view, seeds=arguments.seeds) for view in arguments.views]
-    write(f"embeddings-{arguments.name}", {"machine": machine(), "rows": table})
+    write(f"embeddings-{arguments.name}", {"machine": machine(), "rows": table}, folder=arguments.output)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,12 @@ Rows are multiples of one another, so that everything beyond the first singular 
 writes results/products.json.
 """
 
+import argparse
+from pathlib import Path
 from time import perf_counter
 
 import numpy as np
-from results import machine, write
+from results import FOLDER, machine, write
 
 from fmcluster.analysis.components._gram import slices
 
@@ -24,6 +26,9 @@ def gram(rows: np.ndarray, dtype: type) -> np.ndarray:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=FOLDER)
+    arguments = parser.parse_args()
     rng = np.random.default_rng(0)
     table = []
     for n_rows in (10, 64, 512):
@@ -46,7 +51,7 @@ def main() -> None:
                     for name in ("float32", "float64")
                 )
             )
-    write("products", {"machine": machine(), "rows": table})
+    write("products", {"machine": machine(), "rows": table}, folder=arguments.output)
 
 
 if __name__ == "__main__":

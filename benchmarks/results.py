@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ def machine() -> dict[str, Any]:
 
 
 def write(name: str, measured: dict[str, Any], *, folder: Path = FOLDER) -> None:
-    """Write a benchmark's numbers as JSON."""
+    """Write a benchmark's numbers as JSON, with the date."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
-    path.write_text(json.dumps(measured, indent=1) + "\n")
+    path.write_text(json.dumps({"date": date.today().isoformat(), **measured}, indent=1) + "\n")
     print(f"written to {path}")

@@ -19,7 +19,7 @@ from types import SimpleNamespace
 from unittest.mock import Mock
 
 import numpy as np
-from results import machine, write
+from results import FOLDER, machine, write
 
 import fmcluster as fm
 from fmcluster.capture._rank_parts import put_together
@@ -214,6 +214,7 @@ def simulated() -> dict[str, dict]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="three sizes instead of four")
+    parser.add_argument("--output", type=Path, default=FOLDER)
     parser.add_argument("--paper", action="store_true", help="what is computed and simulated alone")
     arguments = parser.parse_args()
     found: dict[str, dict] = {"paper": paper(), "simulated": simulated()}
@@ -226,7 +227,7 @@ def main() -> None:
             cells = (f"{key} {value:.3g}" for key, value in row.items() if isinstance(value, int | float))
             print(f"  {name:32}", ", ".join(cells))
     found["load"] = {"of one minute": os.getloadavg()[0]}
-    write("scale", {"machine": machine(), **found})
+    write("scale", {"machine": machine(), **found}, folder=arguments.output)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,138 @@
+"""Numbers in the docs are those of the benchmarks' results, and so is the page that lists them."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+@pytest.fixture(scope="module")
+def claims() -> Any:
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        import claims
+    finally:
+        sys.path.pop(0)
+    return claims
+
+
+def results(name: str) -> Any:
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def words(page: str) -> str:
+    """The text of a page of the docs, without its line breaks."""
+    return " ".join((ROOT / "docs" / page).read_text().split())
+
+
+def test_the_page_of_benchmarks_is_made_of_the_results(claims):
+    assert (ROOT / "benchmarks" / "README.md").read_text() == claims.rendered(RESULTS)
+
+
+def test_every_result_is_on_the_page_and_every_script_exists(claims):
+    listed = {file.name for claim in claims.CLAIMS for file in RESULTS.glob(claim.results)}
+    assert listed == {file.name for file in RESULTS.glob("*.json")}
+    assert all((ROOT / "benchmarks" / claim.command[0]).is_file() for claim in claims.CLAIMS)
+
+
+def test_scripts_take_the_options_that_they_are_given(claims):
+    for claim in claims.CLAIMS:
+        text = (ROOT / "benchmarks" / claim.command[0]).read_text()
+        text += (ROOT / "benchmarks" / "setting.py").read_text()
+        options = [part for part in (*claim.command, *(claim.quick or ()), "--output") if part.startswith("--")]
+        assert [option for option in options if f'"{option}"' not in text] == [], claim.title
+
+
+def test_what_recording_costs_is_what_was_measured(claims):
+    text = words("architecture.md")
+    rows = {row["contender"]: row for row in results("capture-cpu")["rows"]}
+    for name, begin in {"fmcluster": "on the disk takes", "clones + np.save": "float16 clones takes"}.items():
+        assert f"{begin} {claims.spread(rows[name]['ratio'])}" in text, name
+    assert f"`torch.save` {median(rows['torch.save']['ratio']):.2f}" in text
+    for name, word in {"Captum AV": "activation vectors", "h5py": "h5py", "TorchLens + np.save": "TorchLens"}.items():
+        assert f"{word} {median(rows[name]['ratio']):.1f}" in text, name
+    large, small = (row["above_bare"] for row in results("capture-memory-cpu")["rows"])
+    for above in (large, small):
+        low, high = (each(above) / (1 << 20) for each in (min, max))
+        assert f"{low:.0f} to {high:.0f} MiB" in text
+
+
+def test_what_analysis_costs_is_what_was_measured(claims):
+    text, measured = words("architecture.md"), results("analysis")
+    beside = measured["beside"]
+    assert f"take {claims.spread(beside['seconds']['pca'])} s and {beside['peak']['pca'] / (1 << 20):.0f} MiB" in text
+    assert f"takes {median(beside['seconds']['read']):.2f} s by as many threads" in text
+    assert f"alone {median(beside['seconds']['products']):.2f} s: {claims.spread(beside['over'])} times" in text
+    assert f"take {claims.spread(beside['script_over_pca'], 1)} times as long" in text
+    assert f"and {beside['script_over_pca_memory']:.1f} times the memory" in text
+
+
+def test_the_table_of_embeddings_is_what_was_measured():
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    rows = {(row["method"], row["view"].split(":")[1]): row for row in results("embeddings-cifar")["rows"]}
+    names = {"a UMAP for each snapshot, turned to fit": "separate UMAPs"}
+    found = re.findall(
+        r"^\| \**`?([^|`*]+)`?\**(?:, the default)? \| ([\d.]+) / ([\d.]+) / ([\d.]+) \| (.+) \|$", text, re.M
+    )
+    assert len(found) == 11
+    for name, *channels, samples in found:
+        method = names.get(name, name)
+        parameters = re.fullmatch(r"FusedEmbedding\((?:loss=\"(\w+)\"|(motion)=([\d.]+))?\)", name)
+        if parameters:
+            word = parameters[1] or (f"motion {parameters[3]}" if parameters[2] else "(default)")
+            method = f"FusedEmbedding {word}"
+        for view, shown in (("channel", channels), ("sample", samples.split(" / "))):
+            row = rows[method, view]
+            assert shown == [
+                f"{median(row[key]):.{digits}f}" for key, digits in (("kept", 2), ("motion", 2), ("seconds", 1))
+            ]
+
+
+def test_how_large_and_fast_a_report_is_is_what_was_measured(claims):
+    text, measured = words("report.md"), results("report")
+    assert f"the file has {measured['bytes'] / 1e6:.1f} MB" in text
+    assert f"loaded after {claims.spread(measured['opened']['loaded'])} s" in text
+    assert f"its last chart stands after {claims.spread(measured['opened']['everything'])} s" in text
+    assert f"Writing it takes {measured['written']['first']:.0f} s" in text
+    assert f"from saved results, {measured['written']['again']:.0f} s" in text
+    assert f"has {measured['bytes'] / 1e6:.1f} MB" in words("analysis.md")
+
+
+def test_rates_of_compression_are_what_was_measured():
+    rows = {row["codec"]: row for row in results("codecs")["rows"]}
+    own, level_1, zarrs = (rows[name] for name in ("own, zstd -7", "own, zstd 1", "zarrs, zstd -7"))
+    seconds = [f"{row['write_processor_s_per_gb']:.2g}" for row in (own, level_1, zarrs)]
+    text = words("architecture.md")
+    assert f"{own['size_ratio']:.2f} of the size of the demo's maps at {seconds[0]} processor seconds a GB" in text
+    assert f"level 1 {level_1['size_ratio']:.2f} at {float(seconds[1]):.1f}" in text
+    assert f"takes {float(seconds[2]):.1f} processor seconds a GB of the demo's maps, ours {seconds[0]}" in text
+    assert f"{own['size_ratio']:.2f} of the bytes after compression, and {seconds[0]} processor seconds" in words(
+        "scaling.md"
+    )
+
+
+def test_a_spread_is_the_median_and_a_range_where_there_is_one(claims):
+    assert claims.spread([3, 1, 2]) == "2.00 (1.00 to 3.00)"
+    assert claims.spread([0.501, 0.499], 1) == "0.5"
+
+
+@pytest.mark.slow
+def test_one_command_runs_the_scripts_and_keeps_nothing_of_a_trial():
+    command = [sys.executable, str(ROOT / "benchmarks" / "bench.py"), "--quick", "--only"]
+    before = {file: file.read_bytes() for file in (*RESULTS.glob("*.json"), ROOT / "benchmarks" / "README.md")}
+    done = subprocess.run([*command, "products.py"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^== Precision of a Gram matrix: \d+ s$", done.stdout, re.MULTILINE)
+    assert {file: file.read_bytes() for file in before} == before
+    refused = subprocess.run([*command, "nothing.py"], capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert "--only names none of advice" not in refused.stderr
+    assert "--only names none of analysis.py, capture.py" in refused.stderr
