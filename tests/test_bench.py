@@ -136,3 +136,19 @@ def test_one_command_runs_the_scripts_and_keeps_nothing_of_a_trial():
     assert refused.returncode == 2
     assert "--only names none of advice" not in refused.stderr
     assert "--only names none of analysis.py, capture.py" in refused.stderr
+
+
+@pytest.mark.slow
+def test_every_way_to_compare_all_pairs_finds_the_same(tmp_path):
+    command = [sys.executable, str(ROOT / "benchmarks" / "similarity.py"), "--quick", "--output", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    measured = json.loads((tmp_path / "similarity.json").read_text())
+    assert (measured["representations"], measured["pairs"]) == (20, 210)
+    assert [row["way"] for row in measured["rows"]] == [
+        "fm.similarity",
+        "loop",
+        "loop, NumPy",
+        "loop, Gram matrices once",
+    ]
+    assert all(row["difference"] < 1e-6 and min(row["seconds"]) > 0 for row in measured["rows"])

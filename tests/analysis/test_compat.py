@@ -86,6 +86,7 @@ def test_umaps_graph_weighs_the_nearest_with_one() -> None:
     assert (scale > 0).all(), said
 
 
+@pytest.mark.slow
 def test_one_step_of_umap_draws_the_ends_of_an_edge_together_in_place() -> None:
     said = changed("umap.layouts.optimize_layout_euclidean", "FusedEmbedding(method='umap')", "umap_step")
     positions = np.array([[0, 0], [4, 0], [0, 9]], dtype=np.float32)

@@ -74,7 +74,8 @@ def test_a_place_means_the_same_in_every_snapshot():
     assert np.linalg.norm(middles - middles[0], axis=2).max() < apart / 2
 
 
-@pytest.mark.parametrize("lay_out", [lay_out_tsne, pytest.param(lay_out_umap, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("lay_out", [lay_out_tsne, lay_out_umap])
 def test_more_weight_on_paths_makes_movements_truer(lay_out):
     gained = []
     for seed in range(3):

@@ -32,6 +32,7 @@ def test_numbers_are_those_in_memory_and_nothing_is_left(metric, tmp_path: Path,
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".lock", ".lock", ".results", ".zarr", ".zarr"]
 
 
+@pytest.mark.slow
 def test_what_is_constant_stays_without_a_number(tmp_path: Path) -> None:
     run = record(tmp_path / "run.zarr", dead=2)
     found = similarity(run, max_bytes=TOO_SMALL)
