@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from zarr.abc.codec import BytesBytesCodec
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from ._check_root import load_root
+from ._check_shapes import MOST_BYTES, MOST_FILES
 from ._disk import replace_file
 from ._format import (
     AXES,
@@ -88,6 +90,34 @@ def _remove(path: Path) -> None:
         if child.is_dir() and not child.is_symlink():
             shutil.rmtree(child)
     shutil.rmtree(path)
+
+
+def check_layout(specs: Sequence[LayerSpec], *, n_samples: int, shard_samples: int) -> None:
+    """See that layers can be laid out so that every reader takes them.
+
+    Raises
+    ------
+    ValueError
+        Where a layer would have more files, or larger chunks, than a run may have.
+    """
+    per_shard = min(n_samples, shard_samples)
+    n_files = -(-n_samples // per_shard)
+    if n_files > MOST_FILES:
+        raise ValueError(
+            f"{n_samples:,} samples, {per_shard:,} in a file, would be {n_files:,} files for each layer and snapshot; "
+            f"a run has at most {MOST_FILES:,}. Put at least {-(-n_samples // MOST_FILES)} samples into a file: "
+            f"batch_size of Recorder, samples_per_shard of BatchRecorder."
+        )
+    for spec in specs:
+        nbytes = 8 * len(STATISTICS) * spec.n_channels
+        for quantity in spec.quantities:
+            dtype = np.dtype(spec.dtype_of(quantity))
+            nbytes = max(nbytes, prod(chunk_shape(spec, quantity, shard_samples=per_shard)) * dtype.itemsize)
+        if nbytes > MOST_BYTES:
+            raise ValueError(
+                f"layer {spec.name!r} is {spec.shape} for each sample, which would be chunks of {nbytes >> 20:,} MiB; "
+                f"a run's have at most {MOST_BYTES >> 20:,}. Keep some of its channels (channels=), or leave it out."
+            )
 
 
 def create_arrays(root: zarr.Group, specs: Sequence[LayerSpec], *, n_samples: int, shard_samples: int) -> list[str]:

@@ -17,7 +17,7 @@ from ._arrays import chunk_key, chunk_keys
 from ._check_root import check_no_links
 from ._checksums import checksum_of, encode_files, record_digest
 from ._committed_root import committed_root
-from ._create import Mode, create_array, create_arrays, create_weights, prepare_folder
+from ._create import Mode, check_layout, create_array, create_arrays, create_weights, prepare_folder
 from ._disk import flush_below, replace_file, walk
 from ._format import (
     CHECKSUMS,
@@ -148,6 +148,7 @@ class RunWriter:
             raise ValueError(f"kind is {kind!r}; expected 'probe' or 'live'")
         if n_samples < 1 or shard_samples < 1:
             raise ValueError(f"n_samples={n_samples} and shard_samples={shard_samples} have to be positive")
+        check_layout(specs, n_samples=n_samples, shard_samples=shard_samples)
         self.path.mkdir(parents=True, exist_ok=True)
         replace_file(self.path / "zarr.json", UNFINISHED)
         paths = create_arrays(self._root(), specs, n_samples=n_samples, shard_samples=shard_samples)

@@ -179,3 +179,31 @@ def test_the_store_needs_no_torch(reference: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("spec", "n_samples", "message"),
+    [
+        (LayerSpec("fc", (4,), "float16", "Linear"), (1 << 20) + 1, "Put at least 2 samples into a file"),
+        (LayerSpec("fc", (30_000_000,), "float16", "Linear"), 2, "Keep some of its channels"),
+    ],
+)
+def test_what_no_reader_would_take_is_refused_before_anything_is_written(spec, n_samples, message, tmp_path):
+    path = tmp_path / "run.zarr"
+    with RunWriter(path) as writer, pytest.raises(ValueError, match=message):
+        writer.create([spec], n_samples=n_samples, shard_samples=1, kind="live")
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("spec", "n_samples"),
+    [
+        (LayerSpec("fc", (4,), "float16", "Linear"), 1 << 20),
+        (LayerSpec("fc", (20_000_000,), "float16", "Linear"), 2),
+        (LayerSpec("conv", (2, 9000, 9000), "float32", "Conv2d"), 2),
+    ],
+)
+def test_what_is_laid_out_is_read(spec, n_samples, tmp_path):
+    with RunWriter(tmp_path / "run.zarr") as writer:
+        writer.create([spec], n_samples=n_samples, shard_samples=1, kind="live")
+    assert open_run(tmp_path / "run.zarr").layers == [spec.name]
