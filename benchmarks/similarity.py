@@ -78,10 +78,10 @@ def contenders(path: Path, maps: list[npt.NDArray[Any]]) -> dict[str, Callable[[
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--samples", type=int, default=100)
-    parser.add_argument("--snapshots", type=int, default=5)
+    parser.add_argument("--samples", type=int, default=60)
+    parser.add_argument("--snapshots", type=int, default=4)
     parser.add_argument("--size", type=int, default=64, help="height and width of a photograph")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="12 samples, 2 snapshots, 1 round: to try it out")
     parser.add_argument("--output", type=Path, default=FOLDER)
     arguments = parser.parse_args()
