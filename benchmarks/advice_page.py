@@ -30,8 +30,8 @@ what it names beside it as false, unless that was so before, or follows from ano
 Ten steps between two snapshots. At learning rate 0 a network's normalization statistics move, and nothing is learned.
 `converged by cka` is the number of layers whose CKA to the last snapshot stays high: it says nothing of what may be
 frozen, and `fm.diagnose` advises nothing from it. With rewinds: all layers put back to the first snapshot by
-`fm.ablate`, one at a time and together, and that given to `fm.diagnose`. Of a network that training has destroyed it
-says that layers could be put back, which is true, and no reason to train it so.
+`fm.ablate`, one at a time and together, and that given to `fm.diagnose`. Of a network that is not clearly better than
+the most frequent class, such as one that training has destroyed, it advises to freeze nothing.
 
 {control}""",
     "rates": """## What may be frozen, by the rate of change
@@ -116,6 +116,9 @@ def page(measured: dict[str, Any]) -> str:
         rates = pd.DataFrame(measured["rates"])
         by_task = rates.drop(columns="seed").groupby("task", sort=False).sum().reset_index()
         values |= {"rates": as_table(by_task), "rates_in_words": rates_in_words(rates)}
+    if "predicted" in measured:  # what was not asked of `fm.ablate` has nothing to agree with
+        predicted = pd.DataFrame(measured["predicted"])
+        values["predicted"] = as_table(predicted[predicted["n"] > 0])
     sections = [text for name, text in SECTIONS.items() if name in measured]
     return "\n\n".join([INTRODUCTION, *sections, END]).format(**values)
 
