@@ -3,8 +3,10 @@
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -46,6 +48,21 @@ def whole_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if not (shared / "demo").exists():
             run_demo(shared / "training").run.parent.rename(shared / "demo")
     return shared / "demo"
+
+
+@pytest.fixture(scope="session")
+def import_benchmark() -> Callable[[str], ModuleType]:
+    """A function that imports a script of the benchmarks, which import one another by name."""
+    folder = Path(__file__).parent.parent / "benchmarks"
+
+    def find(name: str) -> ModuleType:
+        sys.path.insert(0, str(folder))
+        try:
+            return import_module(name)
+        finally:
+            sys.path.remove(str(folder))
+
+    return find
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -15,13 +16,8 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 
 @pytest.fixture(scope="module")
-def claims() -> Any:
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        import claims
-    finally:
-        sys.path.pop(0)
-    return claims
+def claims(import_benchmark: Callable[[str], Any]) -> Any:
+    return import_benchmark("claims")
 
 
 def results(name: str) -> Any:

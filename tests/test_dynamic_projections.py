@@ -2,7 +2,7 @@
 
 import json
 import os
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,8 @@ BEGIN, END = "<!-- rendered by benchmarks/dynamic_projections.py --table: begin 
 
 
 @pytest.fixture(scope="module")
-def script() -> Any:
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        import dynamic_projections
-    finally:
-        sys.path.pop(0)
-    return dynamic_projections
+def script(import_benchmark: Callable[[str], Any]) -> Any:
+    return import_benchmark("dynamic_projections")
 
 
 def test_the_page_shows_what_the_script_renders_from_the_numbers(script):

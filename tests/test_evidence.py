@@ -1,7 +1,7 @@
 """What docs/evidence.md says is what was measured, and its sentences are reckoned as they should be."""
 
 import json
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,8 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
-def page() -> Any:
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        import advice_page
-    finally:
-        sys.path.pop(0)
-    return advice_page
+def page(import_benchmark: Callable[[str], Any]) -> Any:
+    return import_benchmark("advice_page")
 
 
 def test_the_page_is_what_the_script_writes_of_the_numbers(page):

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,8 @@ BEGIN, END = "<!-- rendered by benchmarks/decide.py --table: begin -->\n", "<!--
 
 
 @pytest.fixture(scope="module")
-def table() -> Any:
-    sys.path.insert(0, str(SCRIPT.parent))
-    try:
-        import proof_table
-    finally:
-        sys.path.pop(0)
-    return proof_table
+def table(import_benchmark: Callable[[str], Any]) -> Any:
+    return import_benchmark("proof_table")
 
 
 def rows(task: str, accuracies: dict[str, list[float]]) -> list[dict[str, Any]]:
