@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 import dynamic_projections
+from results import spread
 
 Measured = dict[str, Any]
 MIB, MB = 1 << 20, 1e6
@@ -40,13 +41,6 @@ class Claim:
     results: str
     table: Callable[[Measured], list[str]]
     here: bool = True
-
-
-def spread(values: Iterable[float], digits: int = 2) -> str:
-    """Return the median, and the range where it is one."""
-    ordered = sorted(values)
-    low, middle, high = (f"{value:.{digits}f}" for value in (ordered[0], median(ordered), ordered[-1]))
-    return middle if low == high else f"{middle} ({low} to {high})"
 
 
 def rows_of(columns: list[str], rows: Iterable[Iterable[Any]]) -> list[str]:

@@ -34,7 +34,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from results import FOLDER, machine, write
+from results import FOLDER, machine, spread, write
 from scipy.stats import entropy, kendalltau, pearsonr, spearmanr
 from sklearn.decomposition import PCA
 from sklearn.manifold import trustworthiness
@@ -160,14 +160,12 @@ def measure(name: str, values: Array, *, seeds: int) -> dict[str, Any]:
         begin = process_time()
         positions = METHODS[name](values, seed)
         rows.append({**score(values, positions), "processor_seconds": process_time() - begin})
-    print(f"{name:45s} neighbors {spread(rows, 'neighbors')}, movement {spread(rows, 'movement')}", flush=True)
+    print(f"{name:45s} neighbors {told(rows, 'neighbors')}, movement {told(rows, 'movement')}", flush=True)
     return {"method": name, "seeds": rows}
 
 
-def spread(rows: list[dict[str, float]], column: str) -> str:
-    values = sorted(row[column] for row in rows)
-    text = f"{median(values):.3f}"
-    return text if f"{values[0]:.3f}" == f"{values[-1]:.3f}" else f"{text} ({values[0]:.3f} to {values[-1]:.3f})"
+def told(rows: list[dict[str, float]], column: str) -> str:
+    return spread((row[column] for row in rows), 3)
 
 
 def ahead(row: dict[str, float], others: dict[str, dict[str, float]]) -> list[str]:
@@ -189,7 +187,7 @@ def rendered(measured: dict[str, Any]) -> str:
         for row in found["rows"]:
             middle = {column: median(each[column] for each in row["seeds"]) for column in ("neighbors", "movement")}
             better = ", ".join(ahead(middle, found["published"])) or "none"
-            columns = " | ".join(spread(row["seeds"], column) for column in middle)
+            columns = " | ".join(told(row["seeds"], column) for column in middle)
             lines.append(f"| {data} | {row['method']} | {columns} | {better} |")
         for method, scores in found["published"].items():
             if not ahead(scores, found["published"]):

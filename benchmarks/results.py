@@ -1,10 +1,12 @@
-"""Where benchmarks put what they measured, and on what machine."""
+"""Where benchmarks put what they measured, on what machine, and how it is told."""
 
 import json
 import os
 import platform
+from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 FOLDER = Path(__file__).parent / "results"
@@ -21,6 +23,13 @@ def machine() -> dict[str, Any]:
         cpu = names[0] if names else cpu
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {"cpu": cpu, "cores": os.cpu_count(), "memory_gib": round(memory), "python": platform.python_version()}
+
+
+def spread(values: Iterable[float], digits: int = 2) -> str:
+    """Return the median, and the range where it is one."""
+    ordered = sorted(values)
+    low, middle, high = (f"{value:.{digits}f}" for value in (ordered[0], median(ordered), ordered[-1]))
+    return middle if low == high else f"{middle} ({low} to {high})"
 
 
 def write(name: str, measured: dict[str, Any], *, folder: Path = FOLDER) -> None:

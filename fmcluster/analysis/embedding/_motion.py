@@ -36,6 +36,7 @@ class Paths:
         lags = [lag for lag in LAGS if lag < len(values)]
         self.lengths = [(lag, np.linalg.norm(values[lag:] - values[:-lag], axis=2)) for lag in lags]
         self.one_scale = lengths == "run"
+        self._totals = [true.sum(axis=1) for _, true in self.lengths]
 
     def pull(self, positions: Array) -> Array:
         """Return the gradient of the stress: half the squared error of all distances, mean over the pairs of lags.
@@ -53,11 +54,15 @@ class Paths:
         gradient = np.zeros_like(positions)
         steps = [positions[lag:] - positions[:-lag] for lag, _ in self.lengths]
         drawn = [np.maximum(np.linalg.norm(step, axis=2), _NOWHERE) for step in steps]
-        total = sum(true.sum() for _, true in self.lengths)
-        common = sum(length.sum() for length in drawn) / total if total > 0 else 0.0
-        for (lag, true), step, length in zip(self.lengths, steps, drawn, strict=True):
-            scale = common if self.one_scale else _ratio(length.sum(axis=1), true.sum(axis=1))[:, None]
-            pull = (1 - scale * true / length)[:, :, None] * step / len(self.lengths)
+        sums = [length.sum(axis=1) for length in drawn]
+        if self.one_scale:
+            total = sum(each.sum() for each in self._totals)
+            common = sum(each.sum() for each in sums) / total if total > 0 else 0.0
+            scales = [np.full_like(each, common) for each in sums]
+        else:
+            scales = [_ratio(each, total) for each, total in zip(sums, self._totals, strict=True)]
+        for (lag, true), step, length, scale in zip(self.lengths, steps, drawn, scales, strict=True):
+            pull = (1 - scale[:, None] * true / length)[:, :, None] * step / len(self.lengths)
             gradient[lag:] += pull
             gradient[:-lag] -= pull
         return gradient
