@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 
+from ..store import prefixes_before, without_wrapped_parts
+
 _USUAL = ("state_dict", "model_state_dict", "model")
 _DEEPEST = 3
-_INSIDE = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")  # of a part that is wrapped
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +109,7 @@ def _in_mapping(
     wanted = [name for name in like if not name.endswith("num_batches_tracked")] or list(like)
     prefixes = _prefixes(names, wanted)
     if not prefixes:
-        plain = {_without_wrapped_parts(name): value for name, value in names.items()}
+        plain = {without_wrapped_parts(name): value for name, value in names.items()}
         names, prefixes = plain, _prefixes(plain, wanted)
     keys = ", ".join(map(repr, path))
     found = []
@@ -125,16 +126,8 @@ def _prefixes(names: Mapping[str, Any], wanted: list[str]) -> list[str]:
     """Return beneath what all of the wanted names are; nothing alone, where they are there as they are."""
     if not wanted:
         return []
-    one = min(wanted, key=len)
-    starts = [name.removesuffix(one) for name in names if name == one or name.endswith(f".{one}")]
-    fitting = [start for start in starts if all(start + name in names for name in wanted)]
+    fitting = [start for start in prefixes_before(names, wanted) if all(start + name in names for name in wanted)]
     return [""] if "" in fitting else fitting
-
-
-def _without_wrapped_parts(name: str) -> str:
-    for part in _INSIDE:
-        name = name.replace(part, "")
-    return name
 
 
 def _has_shapes(weights: Mapping[str, Any], like: Mapping[str, torch.Tensor]) -> bool:
@@ -156,7 +149,7 @@ def _what_there_is(content: object, like: Mapping[str, torch.Tensor]) -> str:
     said = f"its {len(keys)} keys are {', '.join(keys[:8])}{', ...' if len(keys) > 8 else ''}"
     best: tuple[int, str, list[str]] = (0, "", list(like))
     for path, names in _mappings(content, ()):
-        plain = {_without_wrapped_parts(name) for name in names}
+        plain = {without_wrapped_parts(name) for name in names}
         for prefix in {name[: -len(own)] for own in like for name in plain if name == own or name.endswith(f".{own}")}:
             missing = [name for name in like if prefix + name not in plain]
             there = ", ".join(map(repr, path)) or "there"

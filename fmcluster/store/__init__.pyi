@@ -26,6 +26,8 @@ from ._trial import disk_rate as disk_rate
 from ._trial import write_trial as write_trial
 from ._verify import missing_files as missing_files
 from ._verify import verify as verify
+from ._weight_names import prefixes_before as prefixes_before
+from ._weight_names import without_wrapped_parts as without_wrapped_parts
 from ._weight_spec import WEIGHT_DTYPES as WEIGHT_DTYPES
 from ._weight_spec import Part as Part
 from ._weight_spec import WeightSpec as WeightSpec

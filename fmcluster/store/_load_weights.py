@@ -6,10 +6,11 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from ._weight_names import prefixes_before, without_wrapped_parts
+
 Array = npt.NDArray[Any]
 
 _PREFIXES = ("", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.")
-_INSIDE = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")  # of a part that is wrapped
 
 
 class HasWeights(Protocol):
@@ -49,28 +50,16 @@ def _tensors(model: HasWeights, values: Mapping[str, Array]) -> dict[str, Any]:
     if not hasattr(model, "named_parameters") or not hasattr(model, "named_buffers"):
         raise TypeError(f"model is a {type(model).__name__}; expected a torch.nn.Module")
     own = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
-    for plain in (own, {_without_wrapped_parts(name): tensor for name, tensor in own.items()}):
+    for plain in (own, {without_wrapped_parts(name): tensor for name, tensor in own.items()}):
         beneath = [
             {name.removeprefix(prefix): tensor for name, tensor in plain.items() if name.startswith(prefix)}
-            for prefix in _prefixes(plain, values)
+            for prefix in prefixes_before(plain, values)
         ]
         fitting = [cut for cut in beneath if cut.keys() == values.keys()]
         if len(fitting) == 1:
             return {name: fitting[0][name] for name in values}
     shared = [prefix for prefix in _PREFIXES if all(name.startswith(prefix) for name in own)]
     return {name.removeprefix(shared[-1]): tensor for name, tensor in own.items()}
-
-
-def _prefixes(own: Iterable[str], wanted: Iterable[str]) -> list[str]:
-    """Return what the shortest of the wanted names is behind, such as ``model.`` in a module of Lightning."""
-    one = min(wanted, key=len, default="")
-    return [name.removesuffix(one) for name in own if name == one or name.endswith(f".{one}")]
-
-
-def _without_wrapped_parts(name: str) -> str:
-    for part in _INSIDE:
-        name = name.replace(part, "")
-    return name
 
 
 def _check(tensors: Mapping[str, Any], values: Mapping[str, Array], *, run: str) -> None:
