@@ -4,6 +4,8 @@ from dataclasses import dataclass, field, fields
 
 import pandas as pd
 
+from ..representation import Similarity
+
 LEFT_OUT = ["snapshot", "epoch", "step", "layers", "first"]
 
 
@@ -139,6 +141,9 @@ class Findings:
         What it was judged by.
     left_out : DataFrame
         The snapshots that were left out, as some layer gave NaN or infinite values there: see `Run.diverged`.
+    similarity : Similarity or None
+        Debiased linear CKA of all layers and snapshots, over the images that were compared: what `similarity` returns,
+        but of 2,000 images at most.
     """
 
     frame: pd.DataFrame
@@ -147,6 +152,7 @@ class Findings:
     advice: tuple[Advice, ...]
     thresholds: Thresholds
     left_out: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=LEFT_OUT))
+    similarity: Similarity | None = None
 
     def __str__(self) -> str:
         return (
