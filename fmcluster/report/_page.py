@@ -139,7 +139,7 @@ def layer_section(
     charts = {"embedding": embedding_chart(content)}
     if content.scores.n_snapshots > 1:
         charts |= {"trajectories": trajectories_chart(content), "flow": flow_chart(content)}
-    fewer = f"{found} clusters rather than {settings.n_clusters}: there are not enough different rows for more."
+    fewer = f"{found} clusters rather than {settings.n_clusters:,}: there are not enough different rows for more."
     return LayerSection(
         anchor=f"layer-{number}",
         name=layer.name,
