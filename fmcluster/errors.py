@@ -1,4 +1,4 @@
-"""The error types a caller would want to catch; every other mistake raises a built-in type."""
+"""Error types: those that a caller would want to catch; every other mistake raises a built-in type."""
 
 
 class StoreError(Exception):

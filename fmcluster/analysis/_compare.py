@@ -1,4 +1,4 @@
-"""Several runs on one probe set: a shared basis, how similar their layers are, and which channels do the same work."""
+"""Comparison of runs on one probe set: a shared basis, similarity of layers, and channels that do the same work."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor

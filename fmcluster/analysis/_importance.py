@@ -1,4 +1,4 @@
-"""Importance of channels: what the loss would change without each, to first order, from stored maps and gradients."""
+"""Importance of channels: the loss without each, to first order, from stored feature maps and gradients."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

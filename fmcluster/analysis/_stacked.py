@@ -1,4 +1,4 @@
-"""One layer of several runs, as if it were one layer of one run with all their snapshots."""
+"""Stacked runs: one layer of several runs as one layer with all their snapshots."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

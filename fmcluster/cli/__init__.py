@@ -1,4 +1,4 @@
-"""The command line: `fmcluster COMMAND --help` says what each command takes."""
+"""Command line: `fmcluster COMMAND --help` says what each command takes."""
 
 import sys
 from importlib.metadata import version as installed_version

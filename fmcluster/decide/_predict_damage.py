@@ -1,4 +1,4 @@
-"""Predicted damage: what changes of a network would cost, from stored maps and gradients, without the network."""
+"""Predicted damage: what changes of a network would cost, from stored feature maps and gradients alone."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

@@ -1,4 +1,4 @@
-"""Predicted changes: what interventions make of a layer's stored maps, fitted on the maps themselves."""
+"""Predicted changes: what interventions make of a layer's stored feature maps, fitted on these themselves."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

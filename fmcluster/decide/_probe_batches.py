@@ -1,4 +1,4 @@
-"""A probe as ablation and plans are shown it: batches on the model's device, and the labels beside them."""
+"""Probe batches: a probe as ablation and plans are shown it, on the model's device, and the labels beside them."""
 
 from inspect import signature
 from typing import Any

@@ -1,4 +1,4 @@
-"""What stands on the explorer's page."""
+"""Page of the explorer: its controls, charts and panels."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What can be asked of a run, and how it is answered."""
+"""Questions of the explorer: what can be asked of a run, and how it is answered."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

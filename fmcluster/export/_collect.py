@@ -1,4 +1,4 @@
-"""What is logged of a run: collected once, in words that every target understands."""
+"""Collected entries: what is logged of a run, in the same words for every target."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

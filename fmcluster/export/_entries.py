@@ -1,4 +1,4 @@
-"""What is logged, whatever it is logged to: values that have a name and a moment."""
+"""Entries: named values, each of a snapshot, whatever they are logged to."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Writing a run for TensorBoard."""
+"""TensorBoard: a run written as its logs."""
 
 import html
 import os

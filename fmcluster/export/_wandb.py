@@ -1,4 +1,4 @@
-"""Writing a run for Weights & Biases."""
+"""Weights & Biases: a run written as one of its runs."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""The alluvial picture: how members of clusters flow from snapshot to snapshot."""
+"""Flow: how members of clusters move from snapshot to snapshot, as an alluvial picture."""
 
 from typing import TYPE_CHECKING, Any
 

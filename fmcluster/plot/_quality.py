@@ -1,4 +1,4 @@
-"""How good clusters are, over snapshots."""
+"""Quality: how good clusters are, over the snapshots."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any

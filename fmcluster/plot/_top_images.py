@@ -1,4 +1,4 @@
-"""The images that drive a channel most, then and now."""
+"""Top images: what drives a channel most, at an early snapshot and at a late one."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""The way each row of a view takes through the embedding, from the first snapshot to the last."""
+"""Trajectories: the path of each row of a view through the embedding, from the first snapshot to the last."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal

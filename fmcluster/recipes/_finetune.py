@@ -1,4 +1,4 @@
-"""PyTorch's transfer-learning tutorial on a folder of images, with capture."""
+"""Fine-tuning: PyTorch's transfer-learning tutorial on a folder of images, with capture."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

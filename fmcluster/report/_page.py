@@ -1,4 +1,4 @@
-"""The page: everything put into the template."""
+"""Page of a report: all its parts, put into the template."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any

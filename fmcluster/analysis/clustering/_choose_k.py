@@ -1,4 +1,4 @@
-"""How many clusters."""
+"""Number of clusters: criteria by which each is judged, and the best of them."""
 
 from collections.abc import Iterable
 from concurrent.futures import Executor

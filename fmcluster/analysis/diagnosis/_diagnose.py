@@ -1,4 +1,4 @@
-"""What a run says of each layer: dead, duplicate, drifting, converged; and what follows."""
+"""Diagnosis of a run: dead, duplicate, drifting, converged, layer by layer; and the advice that follows."""
 
 import os
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What is measured of a layer by itself, before anything is judged."""
+"""Measures of a layer: what is measured of it by itself, before anything is judged."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

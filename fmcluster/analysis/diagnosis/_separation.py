@@ -1,4 +1,4 @@
-"""How far a layer's images lie with their own class, and how similar two halves of the layer see them."""
+"""Separation of classes: how near images lie to their own class, and how similar two halves of a layer see them."""
 
 from itertools import combinations
 

@@ -1,4 +1,4 @@
-"""Channels of two layers compared over positions: canonical correlations from one pass over the samples."""
+"""Canonical correlations of channels: two layers compared over positions, from reading their samples once."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""How similar layers are, to one another and over snapshots."""
+"""Similarity of layers: to one another, and over snapshots."""
 
 import os
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""How much clusters differ where nothing has changed."""
+"""Noise floor: how much clusters differ where nothing has changed."""
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor

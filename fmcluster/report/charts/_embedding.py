@@ -1,4 +1,4 @@
-"""The embedding of a layer's rows: as it changes, and as paths."""
+"""Embedding charts: a layer's rows as they move, and their paths."""
 
 import numpy as np
 import numpy.typing as npt

@@ -1,4 +1,4 @@
-"""The flow of rows between clusters."""
+"""Flow chart: rows between clusters."""
 
 import numpy as np
 import numpy.typing as npt

@@ -1,4 +1,4 @@
-"""What changed most, and when: each layer's change of representation against its noise floor, and its clusters'."""
+"""Change: how much each layer's representation and clusters changed, and when, against its noise floor."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

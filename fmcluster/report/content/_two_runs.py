@@ -1,4 +1,4 @@
-"""What two runs have in common and what only one of them learned: matched channels, and images only one gets right."""
+"""Two runs: channels that match, and images that only one of the two gets right."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
