@@ -22,7 +22,7 @@ LEARNING_RATE = 0.01
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo wrote and what the network learnt.
+    """What the demo wrote and what the network learned.
 
     Attributes
     ----------

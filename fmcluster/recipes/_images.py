@@ -198,10 +198,10 @@ def _each_once(part: ImageFolder) -> ImageFolder:
     for path, label in part.samples:
         folder, _, name = path.rpartition(os.sep)
         if folder not in shown:
-            place = (label, Path(folder).resolve())
+            known = (label, Path(folder).resolve())
             hidden = any(each.startswith(".") for each in Path(folder).relative_to(part.root).parts)
-            shown[folder] = place not in real and not hidden
-            real.add(place)
+            shown[folder] = known not in real and not hidden
+            real.add(known)
         if shown[folder] and not name.startswith("."):
             samples.append((path, label))
     part.samples = part.imgs = samples

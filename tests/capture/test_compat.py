@@ -81,8 +81,8 @@ def test_the_operations_of_a_forward_pass_are_seen() -> None:
         nn.functional.relu(torch.ones(2))
     assert seen, "no operation was seen"
     assert all(seen), (
-        "torch.utils._python_dispatch.TorchDispatchMode or torch._ops.OpOverload is not what it was; the axes of what a "
-        "model returns are followed by it: adapt is_operation in fmcluster/capture/_compat.py"
+        "torch.utils._python_dispatch.TorchDispatchMode or torch._ops.OpOverload is not what it was; the axes of what "
+        "a model returns are followed by it: adapt is_operation in fmcluster/capture/_compat.py"
     )
     assert not compat.is_operation(torch.relu)
 

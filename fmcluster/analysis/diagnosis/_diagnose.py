@@ -10,7 +10,7 @@ import numpy as np
 from ...store import Run
 from .._damage import Damage
 from .._parallel import own_threads, run_each
-from .._results import Array
+from .._results import MAX_BYTES, Array
 from .._validation import require
 from ..representation import all_pairs
 from ._advice import advise
@@ -21,8 +21,6 @@ from ._judge import Judged, channel_table, judge, layer_table, measure_table
 from ._measures import draw_samples, examine_layer
 from ._modules import activated_by, next_layers
 from ._rate_of_change import Change, change_to_end, changes_at_rest, check_steps
-
-MAX_BYTES = 1 << 30
 
 _BYTES_OF_A_WORKER = 1 << 29  # with less, products of wide layers are taken in more passes
 
