@@ -9,5 +9,9 @@ class NoSnapshotYet(StoreError):
     """A run's recording has begun and goes on, and none of its snapshots is whole yet: try again later."""
 
 
+CALLED_WITH = "was called with a batch of"
+"""In the note on what a model raised; it says what to do, so that the command line shows the error in a line."""
+
+
 class CaptureError(Exception):
     """Feature maps could not be captured: a layer did not fire, changed shape, or overflowed its dtype."""

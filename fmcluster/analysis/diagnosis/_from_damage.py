@@ -7,7 +7,8 @@ import pandas as pd
 
 from ...store import ranges
 from .._damage import SIGMAS, Damage
-from ._findings import Advice, Thresholds
+from ._findings import Advice
+from ._thresholds import Thresholds
 
 REWIND = "rewind"
 # of each intervention, what is advised

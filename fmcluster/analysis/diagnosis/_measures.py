@@ -13,9 +13,9 @@ from .._cka import flatten_kernel
 from .._results import Array, Labels
 from ..components import accumulate_gram
 from ._channels import ChannelEvidence, examine_channels
-from ._findings import Thresholds
 from ._rate_of_change import Change, Movement
 from ._separation import half_grams, halves, leave_one_out_accuracy
+from ._thresholds import Thresholds
 
 MOST_SAMPLES = 2000
 
