@@ -219,7 +219,7 @@ def test_what_cannot_be_compared_is_refused(pair, written):
         compare("a.zarr", run)
     with pytest.raises(TypeError, match=r"others is 'b.zarr'; expected a Run, or a sequence"):
         compare(run, "b.zarr")
-    with pytest.raises(TypeError, match="to compare with"):
+    with pytest.raises(TypeError, match=r"others is \[\]; expected a Run, or a sequence"):
         compare(run, [])
     with pytest.raises(TypeError, match="received a int; expected Run"):
         compare(run, [run, 3])
