@@ -198,10 +198,10 @@ def _each_once(part: ImageFolder) -> ImageFolder:
     for path, label in part.samples:
         folder, _, name = path.rpartition(os.sep)
         if folder not in shown:
-            known = (label, Path(folder).resolve())
-            hidden = _is_hidden(Path(folder), Path(part.root))
-            shown[folder] = known not in real and not hidden
-            real.add(known)
+            place = (label, Path(folder).resolve())
+            hidden = any(each.startswith(".") for each in Path(folder).relative_to(part.root).parts)
+            shown[folder] = place not in real and not hidden
+            real.add(place)
         if shown[folder] and not name.startswith("."):
             samples.append((path, label))
     part.samples = part.imgs = samples
@@ -282,12 +282,10 @@ def _leave_out_broken(part: ImageFolder) -> list[str]:
 
 def _has_image(folder: Path) -> bool:
     entries = (entry for entry in folder.rglob("*") if entry.suffix.lower() in IMG_EXTENSIONS)
-    return any(entry.is_file() and not _is_hidden(entry, folder) for entry in entries)
-
-
-def _is_hidden(path: Path, root: Path) -> bool:
-    """Whether a file or folder, or a folder of the root's above it, has a name that begins with a dot."""
-    return any(part.startswith(".") for part in path.relative_to(root).parts)
+    return any(
+        entry.is_file() and not any(part.startswith(".") for part in entry.relative_to(folder).parts)
+        for entry in entries
+    )
 
 
 def _hint(folder: Path) -> str:
