@@ -189,7 +189,7 @@ def write_report(
             )
         )
         contents.append(content)
-    overview = make_overview(run, settings, announce=announce, cache=saved) if diagnosis else Overview(None, None)
+    overview = make_overview(run, settings, announce=announce, cache=saved) if diagnosis else Overview(None)
     announce("page")
     change = _find_change(run, overview, contents, noun=row_noun(view)) if len(snapshots) > 1 else None
     page = render_page(

@@ -6,13 +6,14 @@ from concurrent.futures import Executor
 from functools import partial
 
 import numpy as np
+import pandas as pd
 
 from ...store import Run
 from .._damage import Damage
 from .._parallel import own_threads, run_each
 from .._results import MAX_BYTES, Array
 from .._validation import require
-from ..representation import all_pairs
+from ..representation import COMPARED, Similarity, all_pairs
 from ._advice import advise
 from ._findings import Findings
 from ._from_damage import advise_from_damage, has_rewinds
@@ -143,9 +144,11 @@ def diagnose(
     with own_threads(executor, most=n_workers) as workers:
         evidence = list(run_each(examine, [run[name] for name in names], executor=workers))
     kernels = [kernel for each in evidence for kernel in each.kernels]
-    cka = all_pairs(kernels, kernels).reshape(len(names), len(numbers), len(names), len(numbers))
+    pairs = all_pairs(kernels, kernels)
+    cka = pairs.reshape(len(names), len(numbers), len(names), len(numbers))
     following = next_layers(run, names)
     time = run.snapshots.set_index("snapshot").loc[numbers].reset_index()
+    compared = pd.concat([time.assign(layer=name) for name in names], ignore_index=True)[list(COMPARED)]
     steps = time["step"].to_numpy(np.float64)
     rest: dict[str, Change] = {}
     rest_steps: Array | None = None
@@ -195,6 +198,15 @@ def diagnose(
         ),
         thresholds=thresholds,
         left_out=left_out,
+        similarity=Similarity(
+            values=pairs,
+            rows=compared,
+            columns=compared,
+            metric="cka",
+            debiased=True,
+            n_samples=len(drawn),
+            left_out=first.left_out,
+        ),
     )
 
 

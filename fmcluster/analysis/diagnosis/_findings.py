@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from ..representation import Similarity
 from ._thresholds import Thresholds
 
 LEFT_OUT = ["snapshot", "epoch", "step", "layers", "first"]
@@ -81,6 +82,9 @@ class Findings:
         What it was judged by.
     left_out : DataFrame
         The snapshots that were left out, as some layer gave NaN or infinite values there: see `Run.diverged`.
+    similarity : Similarity or None
+        Debiased linear CKA of all layers and snapshots, over the images that were compared: what `similarity` returns,
+        but of 2,000 images at most.
     """
 
     frame: pd.DataFrame
@@ -89,6 +93,7 @@ class Findings:
     advice: tuple[Advice, ...]
     thresholds: Thresholds
     left_out: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=LEFT_OUT))
+    similarity: Similarity | None = None
 
     def __str__(self) -> str:
         return (

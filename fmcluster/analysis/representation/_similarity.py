@@ -22,6 +22,7 @@ from ._channel_cca import compare_positions
 from ._on_disk import Kept, on_disk
 
 Metric = Literal["cka", "rbf_cka", "procrustes", "svcca", "pwcca"]
+COMPARED = ("layer", "snapshot", "epoch", "step")  # what names a row, and a column
 METRICS: tuple[Metric, ...] = ("cka", "rbf_cka", "procrustes", "svcca", "pwcca")
 
 
@@ -261,9 +262,7 @@ def _labels(side: Sequence[Vectors]) -> pd.DataFrame:
     tables = [
         vectors.source.snapshots.set_index("snapshot", drop=False).loc[list(vectors.snapshots)] for vectors in side
     ]
-    return pd.concat(tables, ignore_index=True).assign(layer=[vectors.layer for vectors in side])[
-        ["layer", "snapshot", "epoch", "step"]
-    ]
+    return pd.concat(tables, ignore_index=True).assign(layer=[vectors.layer for vectors in side])[list(COMPARED)]
 
 
 def _pair(kept: Sequence[Kept], n_rows: int, *, alone: bool) -> Array:
