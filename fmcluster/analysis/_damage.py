@@ -80,6 +80,11 @@ class Damage:
             raise ValueError(f"there is no intervention {intervention!r}; expected one of {', '.join(known)}")
         return self.frame[self.frame["intervention"] == intervention].nsmallest(n, "kl")
 
+    def is_clear(self) -> "pd.Series[bool]":
+        """Return whether each change does clearly (95 %) less than a random one of its size, or nothing at all."""
+        frame = self.frame
+        return (frame["below_null"] > SIGMAS * frame["below_null_se"]) | (frame["kl"] == 0)
+
     def knows_its_task(self) -> bool:
         """Whether the network is clearly (95 %) more often right than the most frequent class alone would be.
 

@@ -218,7 +218,7 @@ def _check(findings: object, damage: object, model: object, probe: object) -> No
         if not isinstance(value, kind):
             raise TypeError(f"expected the {kind.__name__} that {maker} returned, got a {type(value).__name__}")
     if (model is None) != (probe is None):
-        raise ValueError("pass the model and the probe, or neither: the plan is built and shown the probe")
+        raise ValueError("pass both model= and probe=, or neither: to measure a plan, it is built and shown the probe")
     if isinstance(model, nn.Module) and isinstance(damage, Damage):
         count = sum(each.numel() for each in model.parameters())
         if count != damage.costs["parameters"]:

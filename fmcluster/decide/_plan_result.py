@@ -1,4 +1,4 @@
-"""A plan: what to do to a network, on what evidence, and at what price; and the networks that it makes."""
+"""Plan: what to do to a network, on what evidence, and at what price; and the networks that it makes."""
 
 import hashlib
 from collections.abc import Mapping
@@ -286,7 +286,8 @@ def network_of(model: nn.Module, shown: Shown) -> Network:
 
 def _check_model(model: nn.Module) -> None:
     if plain_model(model) is not model:
-        kind = "compiled" if hasattr(model, "_orig_mod") else f"wrapped in {type(model).__name__}"
+        wrapper = type(model).__name__
+        kind = "compiled" if wrapper == "OptimizedModule" else f"wrapped in {wrapper}"
         raise ValueError(f"the model is {kind}; apply the plan to the module under it, and wrap what comes of it")
     if isinstance(model, torch.jit.ScriptModule):
         raise ValueError("the model is a TorchScript module, which cannot be rebuilt; pass what it was scripted from")

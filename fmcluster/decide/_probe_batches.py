@@ -1,4 +1,4 @@
-"""A probe as ablation and plans are shown it: batches on the model's device, and the labels beside them."""
+"""Probe batches: a probe as ablation and plans are shown it, on the model's device, and the labels beside them."""
 
 from inspect import signature
 from typing import Any
@@ -27,7 +27,7 @@ def probe_batches(
     accepts = tuple(signature(model.forward).parameters)
     shown = Probe(probe, batch_size=batch_size, to_inputs=to_inputs, accepts=accepts)
     if shown.n_samples < 2:
-        raise ValueError("the probe has one sample; expected several, of which there are means and standard errors")
+        raise ValueError("the probe has one sample; expected at least two, for means and standard errors")
     device = device_of(model)
     batches, targets = [], []
     with isolated(model, reads=shown.generators()):

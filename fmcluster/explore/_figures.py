@@ -1,4 +1,4 @@
-"""The explorer's charts and pictures: those of the report where it has them, of one snapshot at a time."""
+"""Figures of the explorer: the report's charts where it has them, of one snapshot at a time."""
 
 import base64
 import io

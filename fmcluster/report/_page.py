@@ -1,4 +1,4 @@
-"""The page: everything put into the template."""
+"""Page of a report: all its parts, put into the template."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -291,7 +291,7 @@ def _most_changed(change: Change | None) -> float:
 
 def _shape(layer: Layer) -> str:
     channels, height, width = layer.feature_map_shape
-    maps = f", maps of {height} × {width}" if height * width > 1 else ""
+    maps = f", feature maps of {height} × {width}" if height * width > 1 else ""
     whole = layer.n_output_channels
     return f"{channels} channels{f' of {whole}' if channels < whole else ''}{maps}"
 

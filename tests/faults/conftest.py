@@ -24,7 +24,7 @@ rounds and writes this page; a few rounds of each are part of the tests. Every r
   reading function is then called; each returns what was recorded, or raises `StoreError`. None returned a wrong number.
 - *Harmless* means: what was changed says nothing (the spelling of JSON, two files with the same content), and all that
   can be read is what was recorded.
-- *Survived* means: all snapshots that were whole are read as they were recorded, and the run that was gone on with is
+- *Survived* means: all snapshots that were whole are read as they were recorded, and the run that was resumed is
   equal, file by file, to one that nothing happened to.
 
 Written by the tests on {day} ({machine}, Python {python}, torch {torch}).

@@ -1,4 +1,4 @@
-"""Principal components of vectors that may exceed memory."""
+"""Principal components: those of vectors that may exceed memory."""
 
 from collections.abc import Callable
 from concurrent.futures import Executor

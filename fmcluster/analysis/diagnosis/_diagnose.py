@@ -1,4 +1,4 @@
-"""What a run says of each layer: dead, duplicate, drifting, converged; and what follows."""
+"""Diagnosis of a run: dead, duplicate, drifting, converged, layer by layer; and the advice that follows."""
 
 import os
 from collections.abc import Sequence
@@ -11,19 +11,18 @@ import pandas as pd
 from ...store import Run
 from .._damage import Damage
 from .._parallel import own_threads, run_each
-from .._results import Array
+from .._results import MAX_BYTES, Array
 from .._validation import require
 from ..representation import COMPARED, Similarity, all_pairs
 from ._advice import advise
-from ._findings import Findings, Thresholds
+from ._findings import Findings
 from ._from_damage import advise_from_damage, has_rewinds
 from ._from_rates import advise_freezing
 from ._judge import Judged, channel_table, judge, layer_table, measure_table
 from ._measures import draw_samples, examine_layer
 from ._modules import activated_by, next_layers
 from ._rate_of_change import Change, change_to_end, changes_at_rest, check_steps
-
-MAX_BYTES = 1 << 30
+from ._thresholds import Thresholds
 
 _BYTES_OF_A_WORKER = 1 << 29  # with less, products of wide layers are taken in more passes
 

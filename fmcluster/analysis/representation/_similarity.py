@@ -1,4 +1,4 @@
-"""How similar layers are, to one another and over snapshots."""
+"""Similarity of layers: to one another, and over snapshots."""
 
 import os
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from ...store import Run
 from ...vectors import Vectors
 from .._cka import FEWEST_SAMPLES, flatten_kernel, rbf_kernel, warn_of_bias
 from .._parallel import own_threads, run_each
-from .._results import Array
+from .._results import MAX_BYTES, Array
 from .._validation import require
 from ..components import BLOCK_BYTES, accumulate_gram
 from ._channel_cca import compare_positions
@@ -102,7 +102,7 @@ def similarity(
     debiased: bool = True,
     bandwidth: float = 0.5,
     n_directions: int | None = None,
-    max_bytes: int = 1 << 30,
+    max_bytes: int = MAX_BYTES,
     executor: Executor | None = None,
 ) -> Similarity:
     """Compare every layer at every snapshot with every other, or with those of another run.

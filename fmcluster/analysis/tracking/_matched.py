@@ -1,4 +1,4 @@
-"""Both halves of a probe assigned to the same centroids."""
+"""Matched halves: both halves of a probe assigned to the same centroids."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor

@@ -1,4 +1,4 @@
-"""What a report says of the whole run: what `diagnose` finds, and how similar its layers are."""
+"""Overview: what a report says of the whole run, by `diagnose` and by the similarity of its layers."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Sheets of small feature maps, from which the page shows any channel, or map, at every snapshot."""
+"""Sprites: sheets of small feature maps, from which the page shows any channel at every snapshot."""
 
 import base64
 import io
