@@ -121,7 +121,7 @@ def test_the_face_of_the_design(loop):
     damage = fm.ablate(model, probe_set, loss=loop["criterion"])
     assert set(fm.diagnose(run, damage=damage).layers["layer"]) == set(run.layers)
     plan = fm.plan(findings, damage, budget=0.95)
-    smaller = plan.apply(model, probe=probe_set)
+    smaller = plan.apply(model)
     assert sum(map(torch.numel, smaller.parameters())) <= sum(map(torch.numel, model.parameters()))
 
     assert isinstance(plot.channel_grid(layer, epoch=5, sample=0), Figure)

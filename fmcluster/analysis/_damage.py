@@ -1,7 +1,7 @@
 """Damage: what changes of a network do to its answers, beside what they would save."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -42,6 +42,8 @@ class Damage:
     majority : float
         Share of the samples that have the most frequent class: the accuracy of a network that always names it. NaN
         where there are no classes.
+    shown : object, optional
+        The probe, and how it was shown: what a plan's weights are fitted on.
     """
 
     frame: pd.DataFrame
@@ -51,6 +53,7 @@ class Damage:
     n_samples: int
     costs: Mapping[str, float]
     majority: float = float("nan")
+    shown: object | None = field(default=None, repr=False)
 
     COLUMNS: ClassVar[list[str]] = [
         *["intervention", "layer", "what", "how", "epoch", "amount", "channels", "setting", "consumer"],

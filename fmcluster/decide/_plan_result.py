@@ -27,29 +27,10 @@ from ._plan_file import (
 )
 from ._plan_table import plan_table
 from ._price import Seconds, measure_seconds
-from ._probe_batches import probe_batches
+from ._probe_batches import Shown, probe_batches
 from .building import build, freeze
 
 _MARK = "_fmcluster_plan"
-
-
-@dataclass(frozen=True, eq=False)
-class Shown:
-    """A probe, and how it is shown.
-
-    Attributes
-    ----------
-    probe : Dataset or DataLoader
-        The images.
-    batch_size : int
-        Of the forward passes, where `probe` is a data set.
-    to_inputs : callable, optional
-        As in `ablate`.
-    """
-
-    probe: Dataset[Any] | DataLoader[Any]
-    batch_size: int = 100
-    to_inputs: ToInputs | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +61,7 @@ class Plan:
     batch : int
         Of how many samples this step was.
     shown : Shown, optional
-        The probe that the plan was made with; it is no part of a file.
+        The probe that the plan was made with, or the damage was measured on; it is no part of a file.
     """
 
     actions: tuple[Action, ...]
@@ -117,8 +98,8 @@ class Plan:
         model : Module
             It is not changed.
         probe : Dataset or DataLoader, optional
-            What new weights are fitted on; by default what the plan was made with. A plan from a file needs it, but for
-            freezing.
+            What new weights are fitted on; by default what the plan was made with, or its damage was measured on. A
+            plan from a file needs it, but for freezing.
         epoch : int
             At which epoch of the fine-tuning this model is; `freeze` freezes what may be frozen later only.
         batch_size, to_inputs

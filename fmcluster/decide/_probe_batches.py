@@ -1,5 +1,6 @@
 """Probe batches: a probe as ablation and plans are shown it, on the model's device, and the labels beside them."""
 
+from dataclasses import dataclass
 from inspect import signature
 from typing import Any
 
@@ -8,6 +9,25 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from ..capture import ModelInputs, Probe, ToInputs, device_of, isolated
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """A probe, and how it is shown.
+
+    Attributes
+    ----------
+    probe : Dataset or DataLoader
+        The images.
+    batch_size : int
+        Of the forward passes, where `probe` is a data set.
+    to_inputs : callable, optional
+        As in `ablate`.
+    """
+
+    probe: Dataset[Any] | DataLoader[Any]
+    batch_size: int = 100
+    to_inputs: ToInputs | None = None
 
 
 def probe_batches(
