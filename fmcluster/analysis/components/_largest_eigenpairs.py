@@ -1,4 +1,4 @@
-"""Largest eigenvalues of a symmetric matrix that is held, and their vectors."""
+"""Largest eigenpairs: the largest eigenvalues of a symmetric matrix that is held, and their vectors."""
 
 from collections.abc import Callable
 from inspect import signature
