@@ -1,21 +1,26 @@
 """How large is a report, how long does it take to write, and how soon can it be read?
 
     python benchmarks/report.py --folder /a/folder/with/6/GB
+    python benchmarks/report.py --folder /a/folder/with/6/GB --long
 
 Makes a run of 20 snapshots (a ResNet-18 at 224 px, ten children, 40 photographs, a training step apart) and keeps it
 in the folder. The report is written twice: the second time from saved results. Then it is opened in headless Chromium,
 each time in a new page: until it has loaded (findings, pictures and tables can be read), until the first chart stands,
 and until all do. Best with nothing else running.
 
-Prints a table and writes results/report.json.
+`--long` does it with runs of 200 and 1,000 snapshots, a training step apart, of convolutions on the digits of
+scikit-learn (two layers of 64 and 256 channels, and five of 512), 40 images: of these the page shows 40 snapshots.
+
+Prints a table and writes results/report.json, or results/report-long.json.
 """
 
 import argparse
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -27,6 +32,11 @@ from analysis import make_run
 from results import FOLDER, machine, write
 
 N_SNAPSHOTS, N_SAMPLES = 20, 40
+LONG = {  # channels of the layers, side of their maps, snapshots
+    "200 snapshots, 64 and 256 channels": ((64, 256), 14, 200),
+    "1,000 snapshots, 64 and 256 channels": ((64, 256), 14, 1000),
+    "200 snapshots, five layers of 512 channels": ((512,) * 5, 4, 200),
+}
 
 
 def written(path: Path, page: Path) -> float:
@@ -96,32 +106,75 @@ def _asked(address: str, *, method: str = "GET") -> Any:
         return json.load(answer)
 
 
+def make_long_run(path: Path, *, widths: Sequence[int], side: int, n_snapshots: int) -> None:
+    """Train convolutions on digits, and record them after each step."""
+    import torch
+    from sklearn.datasets import load_digits
+    from torch import nn
+
+    import fmcluster as fm
+
+    torch.manual_seed(0)
+    pixels, labels = (torch.from_numpy(each) for each in load_digits(return_X_y=True))
+    images = nn.functional.interpolate(pixels.float().view(-1, 1, 8, 8) / 16, size=(side, side), mode="bilinear")
+    blocks: list[nn.Module] = []
+    for before, after in zip((1, *widths[:-1]), widths, strict=True):
+        blocks.append(nn.Sequential(nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU()))
+    model = nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], 10))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    probe = list(zip(images[:N_SAMPLES], labels[:N_SAMPLES].tolist(), strict=True))
+    layers = [str(number) for number in range(len(widths))]
+    with fm.Recorder(model, path, layers=layers, probe=probe, mode="w") as recorder:
+        for step in range(n_snapshots):
+            chosen = torch.arange(64 * step, 64 * step + 64) % len(images)
+            loss = nn.functional.cross_entropy(model(images[chosen]), labels[chosen])
+            recorder.snapshot(epoch=step, metrics={"train_loss": float(loss.detach())})
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+
+def made(path: Path, make: Callable[[Path], None]) -> Path:
+    """Return a run that is made once, and kept."""
+    if not path.exists():
+        unfinished = path.with_name(f"unfinished-{path.name}")
+        make(unfinished)
+        unfinished.rename(path)
+    shutil.rmtree(f"{path}.results", ignore_errors=True)
+    return path
+
+
+def measured_page(path: Path, page: Path, *, rounds: int) -> dict[str, Any]:
+    seconds = {"first": written(path, page), "again": written(path, page)}
+    found = opened(page, rounds)
+    print(f"{page.stat().st_size / 1e6:.1f} MB; written in {seconds['first']:.0f} s, again in {seconds['again']:.0f} s")
+    for name, values in found.items():
+        print(f"  {name:12s} {median(values):.2f} ({min(values):.2f} to {max(values):.2f}) s")
+    return {"bytes": page.stat().st_size, "written": seconds, "opened": found}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="where the run is made, and found again")
+    parser.add_argument("--long", action="store_true", help="runs of 200 and 1,000 snapshots")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--output", type=Path, default=FOLDER)
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    path, page = arguments.folder / "report.zarr", arguments.folder / "report.html"
-    if not path.exists():
-        unfinished = path.with_name("unfinished-report.zarr")
-        make_run(unfinished, n_samples=N_SAMPLES, size=224, n_snapshots=N_SNAPSHOTS)
-        unfinished.rename(path)
-    shutil.rmtree(f"{path}.results", ignore_errors=True)
-    seconds = {"first": written(path, page), "again": written(path, page)}
-    found = opened(page, arguments.rounds)
-    print(f"{page.stat().st_size / 1e6:.1f} MB; written in {seconds['first']:.0f} s, again in {seconds['again']:.0f} s")
-    for name, values in found.items():
-        print(f"  {name:12s} {median(values):.2f} ({min(values):.2f} to {max(values):.2f}) s")
-    measured = {
-        "machine": machine(),
-        "snapshots": N_SNAPSHOTS,
-        "samples": N_SAMPLES,
-        "bytes": page.stat().st_size,
-        "written": seconds,
-        "opened": found,
-    }
+    page = arguments.folder / "report.html"
+    if arguments.long:
+        found = {}
+        for name, (widths, side, n_snapshots) in LONG.items():
+            make = partial(make_long_run, widths=widths, side=side, n_snapshots=n_snapshots)
+            path = made(arguments.folder / f"long-{len(widths)}-{n_snapshots}.zarr", make)
+            print(name, flush=True)
+            found[name] = measured_page(path, page, rounds=arguments.rounds)
+        measured = {"machine": machine(), "samples": N_SAMPLES, "pages": found}
+        write("report-long", measured, folder=arguments.output)
+        return
+    make = partial(make_run, n_samples=N_SAMPLES, size=224, n_snapshots=N_SNAPSHOTS)
+    found = measured_page(made(arguments.folder / "report.zarr", make), page, rounds=arguments.rounds)
+    measured = {"machine": machine(), "snapshots": N_SNAPSHOTS, "samples": N_SAMPLES, **found}
     write("report", measured, folder=arguments.output)
 
 

@@ -6,7 +6,7 @@ from dash import ALL, Dash, Input, Output, State, ctx, html, no_update
 
 from ..plot.drawing import cluster_name, snapshot_titles
 from ..report.charts import flow_chart, similarity_charts
-from ..report.content import LayerContent, advice_lines, faithfulness_line
+from ..report.content import NOTHING_FOUND, LayerContent, advice_lines, faithfulness_line
 from ._figures import (
     class_of_rows,
     embedding_figure,
@@ -230,7 +230,7 @@ def _connect_overview(app: Dash, worker: Worker) -> None:
             return html.P(f"The layers were not compared: {overview.refused}")
         lines = advice_lines(overview.findings)
         if not lines:
-            return html.P("No channel is dead, noise or what another is, and every layer changed.")
+            return html.P(f"{NOTHING_FOUND[0].upper()}{NOTHING_FOUND[1:]}.")
         return html.Ul([html.Li([html.Strong(each.action), f" {each.text}."]) for each in lines], className="advice")
 
     @app.callback(

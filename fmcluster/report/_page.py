@@ -8,11 +8,12 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from ..plot.drawing import list_classes, metric_title, metrics_to_draw, recorded_metrics, snapshot_titles
-from ..store import Layer, Run
+from ..store import Layer, Run, layer_title
 from ._files import environment
 from .charts import STRONG, embedding_chart, flow_chart, metric_chart, similarity_charts, trajectories_chart
 from .content import (
     GLOSSARY,
+    NOTHING_FOUND,
     Caption,
     Change,
     ClusterRow,
@@ -214,6 +215,7 @@ def render_page(
         "change": change_text,
         "class_list": list_classes,
         "gradient": gradient,
+        "layer": layer_title,
         "metric": _metric,
         "share": _share,
         "terms": mark_terms,
@@ -236,6 +238,7 @@ def render_page(
         drawn_metrics=[metric_title(name)[0] for name in drawn],
         story=story_line(run),
         pixels=overview.pixels,
+        nothing_found=NOTHING_FOUND,
         plan=None if plan is None else plan_text(plan),
         priced=overview.findings is not None
         and any("measure" not in each.evidence for each in overview.findings.advice),

@@ -12,6 +12,7 @@ from ._format import RunKind as RunKind
 from ._format import normalization_path as normalization_path
 from ._format import norms_path as norms_path
 from ._layer import Layer as Layer
+from ._layer_title import layer_title as layer_title
 from ._left_out import layers_left_out as layers_left_out
 from ._left_out import missing_snapshots as missing_snapshots
 from ._left_out import varying_layers as varying_layers

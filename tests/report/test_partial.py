@@ -41,7 +41,7 @@ def test_channels_and_samples_are_those_of_the_module_and_the_data_set(view: str
     named = {int(number) for number in re.findall(r"\bchannel (\d+)", parsed.text)}
     assert named
     assert named <= set(CHANNELS)
-    assert "6 channels of 96, maps of 4 × 4" in parsed.text
+    assert "6 channels of 96, feature maps of 4 × 4" in parsed.text
     assert "what the network saw: sample 3" in parsed.text
     assert "images in a snapshot 4" in parsed.text
     assert "the images that every snapshot holds" in parsed.text

@@ -6,7 +6,7 @@ from textwrap import shorten
 import numpy as np
 import pandas as pd
 
-from ...store import Run
+from ...store import Run, layer_title
 from ._channels import NONE, Mask
 from ._findings import Advice
 from ._judge import Judged, groups_listed, listed, when
@@ -111,8 +111,8 @@ def _unchanged(judged: Judged, time: pd.DataFrame) -> Iterator[Found]:
     if judged.unchanged:
         drift = judged.evidence.channels.drift.max()
         text = (
-            f"{judged.name} did not change (largest drift of a channel {drift:.4f}, over {len(time)} snapshots): "
-            f"frozen, or learning rate 0"
+            f"{layer_title(judged.name)} did not change (largest drift of a channel {drift:.4f}, over {len(time)} "
+            f"snapshots): frozen, or learning rate 0"
         )
         yield "unchanged", text, ("cka_to_last", "drift")
 
@@ -135,7 +135,9 @@ def _permuted_steps(judged: Judged) -> Mask:
 
 
 def _share(judged: Judged, chosen: Mask) -> str:
-    return f"{judged.name}: {chosen.sum()} of {len(chosen)} channels {'is' if chosen.sum() == 1 else 'are'}"
+    return (
+        f"{layer_title(judged.name)}: {chosen.sum()} of {len(chosen)} channels {'is' if chosen.sum() == 1 else 'are'}"
+    )
 
 
 def _some(judged: Judged, chosen: Mask) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
+from ...store import layer_title
 from ._findings import Advice
 from ._from_damage import saves_no_backward
 from ._judge import Judged, when
@@ -49,10 +50,10 @@ def advise_freezing(
         at, to_end = since[each.name], each.to_end
         below = [other.name for other in counting[:position] if other.name not in since or since[other.name] > at]
         text = (
-            f"{each.name}: from {when(time, at)} on it would move {to_end.excess[at]:.3f} ({to_end.lower[at]:.3f} to "
-            f"{to_end.upper[at]:.3f}) to the end at the rate of the steps just before, beyond what it does at learning "
-            f"rate 0 (1 - CKA, on these {n_samples} images; tolerated: {tolerance:.2f}): a candidate to freeze from "
-            f"then on{saves_no_backward(below)}"
+            f"{layer_title(each.name)}: from {when(time, at)} on it would move {to_end.excess[at]:.3f} "
+            f"({to_end.lower[at]:.3f} to {to_end.upper[at]:.3f}) to the end at the rate of the steps just "
+            f"before, beyond what it does at learning rate 0 (1 - CKA, on these {n_samples} images; tolerated: "
+            f"{tolerance:.2f}): a candidate to freeze from then on{saves_no_backward(below)}"
         )
         chosen = (frame["layer"] == each.name) & (frame["measure"] == "change_to_end")
         epoch = int(time["epoch"].iloc[at])

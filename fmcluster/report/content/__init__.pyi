@@ -4,6 +4,7 @@ from ._change import Change as Change
 from ._change import find_change as find_change
 from ._choose_layers import choose_layers as choose_layers
 from ._choose_snapshots import choose_snapshots as choose_snapshots
+from ._diagnosis import NOTHING_FOUND as NOTHING_FOUND
 from ._diagnosis import advice_lines as advice_lines
 from ._diagnosis import layer_evidence as layer_evidence
 from ._feature_maps import Grid as Grid

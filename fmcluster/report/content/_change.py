@@ -8,7 +8,7 @@ import numpy as np
 
 from ...analysis import Findings, Similarity
 from ...plot.drawing import brief, snapshot_titles
-from ...store import Run
+from ...store import Run, layer_title
 from ._numbers import change_text
 from ._tables import Moved
 
@@ -131,22 +131,24 @@ def _representation(layers: Sequence[LayerChange], titles: Sequence[str]) -> lis
         most = max(layers, key=lambda each: each.total)
         return [
             f"No layer changed by more than its noise floor from the first snapshot to the last: the most is "
-            f"{most.name}, {_against(most, most.total)}."
+            f"{layer_title(most.name)}, {_against(most, most.total)}."
         ]
     most = over[0]
     step = int(np.argmax(most.steps))
     when = ""
     if len(most.steps) > 1 and most.is_over(most.steps[step]):
         when = f", most of all on the way from {titles[step]} to {titles[step + 1]} ({change_text(most.steps[step])})"
-    lines = [f"{most.name} changed most, by {_against(most, most.total)}{when}."]
+    lines = [f"{layer_title(most.name)} changed most, by {_against(most, most.total)}{when}."]
     if len(over) > 1:
         least = over[-1]
         lines.append(
-            f"{len(over)} of {len(layers)} layers changed by more than their noise floors; of these, {least.name} "
-            f"least, by {_against(least, least.total)}."
+            f"{len(over)} of {len(layers)} layers changed by more than their noise floors; of these, "
+            f"{layer_title(least.name)} least, by {_against(least, least.total)}."
         )
     if under:
-        named = ", ".join(each.name for each in under[:4]) + (f" and {len(under) - 4} more" if len(under) > 4 else "")
+        named = ", ".join(layer_title(each.name) for each in under[:4]) + (
+            f" and {len(under) - 4} more" if len(under) > 4 else ""
+        )
         lines.append(f"Not over the noise floor: {named}.")
     return lines
 
@@ -158,7 +160,7 @@ def _clusters(layers: Sequence[LayerChange], moved: Sequence[tuple[str, Moved]],
         return []
     name, most = max(over, key=lambda pair: pair[1].share)
     share = f"{most.share:.0%} of its {noun}"
-    lines = [f"By clusters, {name} changed most: {share} end in another one ({most.noise_floor_text})."]
+    lines = [f"By clusters, {layer_title(name)} changed most: {share} end in another one ({most.noise_floor_text})."]
     by_name = {each.name: each for each in layers}
     denied = [
         (by_name[name], each)
@@ -174,7 +176,7 @@ def _clusters(layers: Sequence[LayerChange], moved: Sequence[tuple[str, Moved]],
                 f"are move with their scale, CKA does not: --scaling unit clusters without it"
             )
         lines.append(
-            f"The two disagree about {layer.name}: {each.share:.0%} of its {noun} are in another cluster "
+            f"The two disagree about {layer_title(layer.name)}: {each.share:.0%} of its {noun} are in another cluster "
             f"({each.noise_floor_text}), but its CKA changed by no more than its noise floor{why}."
         )
     return lines

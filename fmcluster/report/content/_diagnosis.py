@@ -10,6 +10,11 @@ import pandas as pd
 from ...analysis import Findings
 from ._numbers import digits_that_tell
 
+NOTHING_FOUND = (
+    "no channel is dead, noise, in another's position or what another is, and no layer stood still from the first "
+    "snapshot to the last"
+)
+
 # Actions in the order in which they are said: what one would do, then what one should know.
 _ACTIONS = {
     **{name: name for name in ("freeze", "shorten", "narrow", "kernel", "separable", "groups", "resolution")},

@@ -9,7 +9,7 @@ import pandas as pd
 
 from ...analysis import TopImages
 from ...plot.drawing import class_title
-from ...store import Run
+from ...store import Run, layer_title
 from ._feature_maps import Picture
 from ._image_strips import image_strip
 
@@ -75,7 +75,7 @@ def find_responses(run: Run, found: TopImages, *, titles: tuple[str, str]) -> Re
     chance = k * k / found.n_samples
     numbers = found.channels["channel"].to_numpy()[: len(kept)]
     lines = [
-        f"Of their {k} top images, the {full.sum()} channels of {found.layer} that respond at both kept "
+        f"Of their {k} top images, the {full.sum()} channels of {layer_title(found.layer)} that respond at both kept "
         f"{kept[full].mean():.1f} (by chance {chance:.1f})"
     ]
     labels = _labels(run, found)
