@@ -13,6 +13,7 @@ from ._plain_model import device_of as device_of
 from ._plain_model import plain_model as plain_model
 from ._probe_set import Probe as Probe
 from ._ranks import is_in_job as is_in_job
+from ._read_checkpoint import read_checkpoint as read_checkpoint
 from ._recorder import Recorder as Recorder
 from ._recording_seconds import RecordingSeconds as RecordingSeconds
 from ._replay import replay as replay
