@@ -5,6 +5,7 @@ from ._estimate import estimate as estimate
 from ._find_weights import FoundWeights as FoundWeights
 from ._find_weights import choose_weights as choose_weights
 from ._find_weights import find_weights as find_weights
+from ._forward_arguments import forward_arguments as forward_arguments
 from ._inputs import ModelInputs as ModelInputs
 from ._inputs import ToInputs as ToInputs
 from ._isolation import isolated as isolated
