@@ -93,7 +93,8 @@ def without_indices(batch: Any, n_indices: int) -> Any:
 
 def _of_mapping(batch: Mapping[Any, Any], *, takes: ForwardArguments) -> ModelInputs:
     named = {key: value for key, value in batch.items() if isinstance(value, torch.Tensor) and key not in LABELS}
-    first = next((key for key in INPUTS if key in named), None)
+    only = [key for key, value in named.items() if value.ndim > 2]
+    first = next((key for key in INPUTS if key in named), only[0] if len(only) == 1 else None)
     more = {key: value for key, value in named.items() if key != first and key in takes.names}
     if first is not None:
         images = named[first]

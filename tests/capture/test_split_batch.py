@@ -172,3 +172,17 @@ def test_two_views_in_a_list_are_batches(tmp_path: Path) -> None:
     )
     with torch.no_grad():
         np.testing.assert_array_equal(run["conv"].read(epoch=0), model.conv(LEFT[:2] + RIGHT[:2]).numpy())
+
+
+@pytest.mark.parametrize("key", ["img", "scan"])
+def test_the_one_image_of_a_mapping_is_shown_whatever_its_name(key: str, tmp_path: Path) -> None:
+    items = [
+        {key: image, "fine_label": label, "age": torch.tensor(3.0)}
+        for image, label in zip(LEFT, [2, 0, 1, 1, 0], strict=True)
+    ]
+    model = nn.Sequential()
+    model.conv = nn.Conv2d(3, 4, 3)
+    run = record(model, tmp_path / "run.zarr", probe=items)
+    with torch.no_grad():
+        np.testing.assert_array_equal(run["conv"].read(epoch=0), model(LEFT).numpy())
+    assert run.samples["label"].tolist() == LABELS.tolist()
