@@ -34,7 +34,8 @@ class ForwardArguments:
 
 def forward_arguments(model: nn.Module) -> ForwardArguments:
     """Read what a model takes from its ``forward``, under its wrappers."""
-    parameters = signature(plain_model(model).forward).parameters
+    plain = plain_model(model)
+    parameters = signature(plain.forward).parameters
     kinds = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD, Parameter.VAR_POSITIONAL)
     placed = [each for each in parameters.values() if each.kind in kinds]
     needed = [each for each in placed if each.default is Parameter.empty and each.kind != Parameter.VAR_POSITIONAL]
@@ -44,7 +45,7 @@ def forward_arguments(model: nn.Module) -> ForwardArguments:
         names=tuple(parameters),
         n_needed=len(needed),
         by_name=() if placed else tuple(by_name),
-        takes_list=bool(placed) and _is_list_of_tensors(placed[0].annotation),
+        takes_list=bool(placed) and (_is_list_of_tensors(placed[0].annotation) or _pads_images(plain)),
     )
 
 
@@ -52,3 +53,8 @@ def _is_list_of_tensors(annotation: Any) -> bool:
     if isinstance(annotation, str):
         return annotation.replace("torch.", "").lower() in ("list[tensor]", "typing.list[tensor]")
     return get_origin(annotation) is list and get_args(annotation) == (torch.Tensor,)
+
+
+def _pads_images(model: nn.Module) -> bool:
+    """Whether a model begins as torchvision's detectors do, of which some have no annotations."""
+    return any(type(child).__name__ == "GeneralizedRCNNTransform" for child in model.children())
