@@ -5,6 +5,7 @@ from ._estimate import estimate as estimate
 from ._find_weights import FoundWeights as FoundWeights
 from ._find_weights import choose_weights as choose_weights
 from ._find_weights import find_weights as find_weights
+from ._forward_arguments import forward_arguments as forward_arguments
 from ._inputs import ModelInputs as ModelInputs
 from ._inputs import ToInputs as ToInputs
 from ._isolation import isolated as isolated
@@ -13,6 +14,7 @@ from ._plain_model import device_of as device_of
 from ._plain_model import plain_model as plain_model
 from ._probe_set import Probe as Probe
 from ._ranks import is_in_job as is_in_job
+from ._read_checkpoint import read_checkpoint as read_checkpoint
 from ._recorder import Recorder as Recorder
 from ._recording_seconds import RecordingSeconds as RecordingSeconds
 from ._replay import replay as replay

@@ -15,7 +15,7 @@ Axes = tuple[Axis, ...]
 _ROW_MAJOR = frozenset({"view", "_unsafe_view", "reshape", "_reshape_alias", "squeeze", "unsqueeze", "flatten"})
 _REMOVING = frozenset({"select", "unbind", "mean", "sum", "amax", "amin", "var", "std", "logsumexp", "max", "min"})
 _BY_AXIS = ("slice", "cat", "index", "pad", "pool", "upsample", "split", "chunk", "narrow", "expand", "grid_sampler")
-_IN_SECOND = ("conv", "batch_norm", "group_norm", "im2col")
+_IN_SECOND = ("conv", "batch_norm", "group_norm", "im2col", "col2im", "pixel_shuffle", "pixel_unshuffle", "roi_")
 
 
 class AxisFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -133,7 +133,7 @@ def _after(
     first = given[0][1] if given else None
     if any(part in name for part in _IN_SECOND) and len(shape) > 2:
         samples = _unlabeled(shape[:1]) if first is None or _length(first[0]) != shape[0] else first[:1]
-        return (*samples, _whole(shape[1], "channel"), *_unlabeled(shape[2:]))
+        return (*samples, _second(first, shape[1]), *_unlabeled(shape[2:]))
     if name in ("mm", "addmm"):
         rows = given[0 if name == "mm" else 1][1]
         return (_relabeled(rows[0], "channel", "mixed") if rows else _whole(shape[0], ""), _whole(shape[1], "channel"))
@@ -157,6 +157,14 @@ def _after(
             gone = [each % len(first) for each in ([gone] if isinstance(gone, int) else gone)]
             return tuple(axis for i, axis in enumerate(first) if i not in gone)
     return _as_given(func, name, given=given, shape=shape)
+
+
+def _second(given: Axes | None, length: int) -> Axis:
+    """Return the second axis, of channels; where samples lie in it too, as InstanceNorm has them, these come first."""
+    n, what = given[1][0] if given is not None and len(given) > 1 and given[1] else (1, "")
+    if what == "batch" and length % n == 0:
+        return ((n, "batch"), *_whole(length // n, "channel"))
+    return _whole(length, "channel")
 
 
 def _as_given(

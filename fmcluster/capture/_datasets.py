@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch.utils.data import ConcatDataset, Dataset, IterableDataset, StackDataset, Subset
 
-INPUTS = ("pixel_values", "image", "images", "input", "inputs", "x")  # keys of an item that is a mapping
+INPUTS = ("pixel_values", "image", "images", "img", "input", "inputs", "x")  # keys of an item that is a mapping
 _MOST_CLASSES = 1_000_000  # labels beyond are numbers of something else
-LABELS = ("label", "labels", "target", "targets", "y")
+LABELS = ("label", "labels", "fine_label", "target", "targets", "y")
 
 
 class Indexed(Dataset[Any]):

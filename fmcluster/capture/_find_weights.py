@@ -37,7 +37,8 @@ def find_weights(content: object, *, like: Mapping[str, torch.Tensor]) -> list[F
 
     Searched are the checkpoint and its mappings, down to three keys deep; in each, prefixes beneath which all of the
     model's names are (``module.``, ``_orig_mod.``, ``model.``, ``encoder_q.`` ...). Only what makes names match is
-    taken off. Counters of batches, which files from before torch 0.4.1 lack, may be missing.
+    taken off. Counters of batches, which files from before torch 0.4.1 lack, may be missing, and so may all but one of
+    the names of a tensor that the model holds under several, as in files of safetensors.
 
     Parameters
     ----------
@@ -106,11 +107,10 @@ def _mappings(value: object, path: tuple[str, ...]) -> Iterator[tuple[tuple[str,
 def _in_mapping(
     names: Mapping[str, Any], path: tuple[str, ...], like: Mapping[str, torch.Tensor]
 ) -> list[FoundWeights]:
-    wanted = [name for name in like if not name.endswith("num_batches_tracked")] or list(like)
-    prefixes = _prefixes(names, wanted)
-    if not prefixes:
+    tied = _tied(like)
+    if not (prefixes := _prefixes(names, tied)):
         plain = {without_wrapped_parts(name): value for name, value in names.items()}
-        names, prefixes = plain, _prefixes(plain, wanted)
+        names, prefixes = plain, _prefixes(plain, tied)
     keys = ", ".join(map(repr, path))
     found = []
     for prefix in prefixes:
@@ -118,16 +118,29 @@ def _in_mapping(
         is_usual = len(prefixes) == 1 and all(key in _USUAL for key in path)
         whole = {name.removeprefix(prefix): value for name, value in names.items() if name.startswith(prefix)}
         weights = {name: whole[name] for name in whole if name in like} if prefix else whole
+        for several in tied:  # of which some files hold one
+            weights |= dict.fromkeys(several, next(whole[name] for name in several if name in whole)) | weights
         found.append(FoundWeights(weights, ", ".join(filter(None, (keys, begin))) or "the names at its top", is_usual))
     return found
 
 
-def _prefixes(names: Mapping[str, Any], wanted: list[str]) -> list[str]:
+def _prefixes(names: Mapping[str, Any], tied: list[list[str]]) -> list[str]:
     """Return beneath what all of the wanted names are; nothing alone, where they are there as they are."""
-    if not wanted:
-        return []
-    fitting = [start for start in prefixes_before(names, wanted) if all(start + name in names for name in wanted)]
+    shortest = min(tied, default=[], key=lambda several: min(map(len, several)))
+    starts = dict.fromkeys(start for name in shortest for start in prefixes_before(names, [name]))
+    fitting = [start for start in starts if all(any(start + name in names for name in several) for several in tied)]
     return [""] if "" in fitting else fitting
+
+
+def _tied(like: Mapping[str, torch.Tensor]) -> list[list[str]]:
+    """Group a model's names by the tensors that they share; counters of batches may be missing."""
+    groups: dict[Any, list[str]] = {}
+    for name in [name for name in like if not name.endswith("num_batches_tracked")] or list(like):
+        tensor = like[name]
+        has_memory = tensor.layout == torch.strided and tensor.numel() and tensor.device.type != "meta"
+        key = (tensor.data_ptr(), tensor.shape, tensor.stride()) if has_memory else name
+        groups.setdefault(key, []).append(name)
+    return list(groups.values())
 
 
 def _has_shapes(weights: Mapping[str, Any], like: Mapping[str, torch.Tensor]) -> bool:

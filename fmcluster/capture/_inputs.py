@@ -1,6 +1,6 @@
 """Model inputs: what a model is called with, as positional and keyword arguments that hold a batch."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,14 +23,32 @@ class ModelInputs:
         Positional arguments: tensors, or tuples, lists and mappings of them; what else there is, is handed on.
     kwargs : mapping of str to Any
         Keyword arguments.
+    is_list : bool
+        Whether the first argument is a list with a tensor of each sample; else samples are rows.
     """
 
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any] = field(default_factory=dict)
+    is_list: bool = False
 
     def __len__(self) -> int:
-        """Return the number of samples: rows of the first tensor."""
-        return len(self.first)
+        """Return the number of samples: rows of the first tensor, or entries of the list."""
+        return len(self.images)
+
+    @property
+    def images(self) -> torch.Tensor | Sequence[torch.Tensor]:
+        """What holds the samples: the first tensor, or the list."""
+        if not self.is_list:
+            return self.first
+        of_all: Sequence[torch.Tensor] = next(iter((*self.args, *self.kwargs.values())))
+        return of_all
+
+    def by_sample(self) -> Iterator[torch.Tensor | Sequence[torch.Tensor]]:
+        """Yield what is indexed by the sample."""
+        if self.is_list:
+            yield self.images
+        else:
+            yield from self.tensors()
 
     @property
     def first(self) -> torch.Tensor:
@@ -46,8 +64,20 @@ class ModelInputs:
         return self._changed(lambda tensor: tensor.to(device))
 
     def rows(self, part: slice | torch.Tensor) -> "ModelInputs":
-        """Return some of the samples: those rows of every tensor that has as many as there are samples."""
+        """Return some of the samples: those rows of every tensor that has as many as there are samples.
+
+        Of samples in a list, those entries of every list that has as many.
+        """
         count = len(self)
+        if self.is_list:
+            chosen = torch.arange(count)[part.cpu() if isinstance(part, torch.Tensor) else part].tolist()
+
+            def cut(value: Any) -> Any:
+                return [value[i] for i in chosen] if isinstance(value, list | tuple) and len(value) == count else value
+
+            return ModelInputs(
+                tuple(map(cut, self.args)), {name: cut(value) for name, value in self.kwargs.items()}, is_list=True
+            )
         return self._changed(lambda t: t[part] if t.ndim and t.shape[0] == count else t)
 
     def with_leaf(self) -> "tuple[ModelInputs, torch.Tensor]":
@@ -83,11 +113,13 @@ class ModelInputs:
         )
 
     def _changed(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "ModelInputs":
-        return ModelInputs(_map(self.args, change), _map(dict(self.kwargs), change))
+        return ModelInputs(_map(self.args, change), _map(dict(self.kwargs), change), is_list=self.is_list)
 
 
-def as_inputs(made: object) -> ModelInputs:
-    """Return what a caller's `to_inputs` made as inputs.
+def as_inputs(made: object, *, due: int = 0) -> ModelInputs:
+    """Return what a caller's `to_inputs` made as inputs: of so many samples, where that is known.
+
+    Where the first argument is a list of as many tensors, these are the samples, unless they are batches themselves.
 
     Raises
     ------
@@ -103,9 +135,18 @@ def as_inputs(made: object) -> ModelInputs:
             f"with by position, and a dict of what it is called with by name"
         )
     inputs = ModelInputs(tuple(args), dict(kwargs))
+    first: Any = next(iter((*args, *kwargs.values())), None)
+    if is_list_of_images(first) and len(first) == due:
+        return ModelInputs(tuple(args), dict(kwargs), is_list=True)
     if next(inputs.tensors(), None) is None:
         raise TypeError("to_inputs returned (args, kwargs) without a tensor among them; expected a batch")
     return inputs
+
+
+def is_list_of_images(value: Any) -> bool:
+    """Whether a value is a list, or plain tuple, of tensors of three axes: one image of each sample."""
+    images = isinstance(value, tuple | list) and not hasattr(value, "_fields") and len(value) > 0
+    return images and all(isinstance(each, torch.Tensor) and each.ndim == 3 for each in value)
 
 
 def _tensors(value: Any) -> Iterator[torch.Tensor]:

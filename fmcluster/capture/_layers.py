@@ -278,10 +278,11 @@ def plan(
     fired = {firing.name for firing in seen}
     silent = [name for name in modules if name not in fired]
     if silent and not (optional and fired):
+        advice = "Pass layers='leaves', or names." if optional else "Leave it out of `layers`."
         more = f" (nor did {', '.join(silent[1:4])}{' and others' if len(silent) > 4 else ''})" if silent[1:] else ""
         raise CaptureError(
             f"layer {silent[0]!r} did not fire when the model was shown {shown}{more}: the forward pass does not "
-            f"go through the module's own call. Leave it out of `layers`."
+            f"go through the module's own call. {advice}"
         )
     if left_out is not None:
         left_out |= {name: "it was not called, or returned no tensor" for name in silent if name not in left_out}

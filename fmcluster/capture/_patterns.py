@@ -19,6 +19,10 @@ def known_names(modules: Iterable[str]) -> str:
     return f"it has: {', '.join(names[:12])}{more}" if names else "it has no submodules"
 
 
+# children that hold a module's weights and compute none of its outputs: parametrized, and quantized
+_HOLDERS = frozenset({"parametrizations", "_packed_params", "_all_weight_values"})
+
+
 def select_modules(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
     """Choose modules of a model.
 
@@ -67,9 +71,9 @@ def select_modules(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
 
 
 def _is_leaf(name: str, module: nn.Module) -> bool:
-    """Whether a module has no children but the parametrizations of its weights, and is none of these itself."""
-    children = [child for child, _ in module.named_children()]
-    return set(children) <= {"parametrizations"} and "parametrizations" not in name.split(".")
+    """Whether a module has no children but what holds its weights, and is nothing of that kind itself."""
+    children = {child for child, _ in module.named_children()}
+    return children <= _HOLDERS and not _HOLDERS & set(name.split("."))
 
 
 def _matches(choice: object, modules: Mapping[str, nn.Module]) -> list[str]:

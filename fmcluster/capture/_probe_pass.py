@@ -109,7 +109,7 @@ class ProbePass:
             raise CaptureError(
                 f"layer {firing.name + firing.part!r} changed in epoch {self._context.snapshot.epoch}: "
                 f"call {firing.call + 1} returned {tuple(output.shape)}, expected "
-                f"{expected or 'no such call'}, as for the first sample"
+                f"{expected or 'no such call'}, as for the first batch{_why(planned, tuple(output.shape), expected)}"
             )
         self._copy(firing, planned, "activation", output)
         if follows_gradient and output.requires_grad:
@@ -126,3 +126,17 @@ class ProbePass:
     def _put(self, planned: PlannedLayer, quantity: Quantity, copy: Copy | None) -> None:
         slot, count = self._batch.offset, len(self._batch)
         self._context.put(planned, quantity, copy=copy, slot=slot, count=count, batch=self._number)
+
+
+def _why(planned: PlannedLayer | None, shape: tuple[int, ...], expected: tuple[int, ...] | None) -> str:
+    """Say why an output may have another shape than in the first batch, and what to do."""
+    if planned is None or expected is None or len(shape) != len(expected):
+        return ""
+    leave_out = f"leave it out, such as with layers=[..., {'!' + planned.spec.name!r}]"
+    if shape[1:] == expected[1:] and planned.spec.rows_folded > 1:
+        n = planned.spec.rows_folded
+        return f" with {n} rows for each sample; how many there are depends on the images, so {leave_out}"
+    if shape[:1] == expected[:1]:
+        sizes = "resize them to one size, show them all in one batch"
+        return f". Where that follows from the images' sizes, {sizes}, or {leave_out}"
+    return ""

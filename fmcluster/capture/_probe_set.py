@@ -1,6 +1,6 @@
 """Probe set: the same samples for every snapshot, their digests, and the pictures of them that a run keeps."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
@@ -13,9 +13,11 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSample
 
 from ..errors import CaptureError
 from ._compat import with_own_workers
-from ._datasets import INPUTS, LABELS, as_labels, check_numbered, n_indices, normalizations, paths
+from ._datasets import as_labels, check_numbered, n_indices, normalizations, paths
+from ._forward_arguments import ForwardArguments
 from ._inputs import ModelInputs, ToInputs, as_inputs
-from ._items import describe, why_no_batch
+from ._items import why_no_batch
+from ._split_batch import as_lists, split_batch, targets_of, without_indices
 
 DISPLAY_PIXELS = 224
 
@@ -65,8 +67,8 @@ class Probe:
         For a data set; a loader has its own.
     to_inputs : callable, optional
         Makes of a batch, as the loader puts it together, what the model is called with: ``(args, kwargs)``.
-    accepts : collection of str
-        Names of the arguments that the model's ``forward`` takes.
+    takes : ForwardArguments, optional
+        What the model's ``forward`` takes; a tensor, by default.
 
     Raises
     ------
@@ -80,19 +82,20 @@ class Probe:
         *,
         batch_size: int,
         to_inputs: ToInputs | None = None,
-        accepts: Collection[str] = (),
+        takes: ForwardArguments | None = None,
     ) -> None:
         if to_inputs is not None and not callable(to_inputs):
             raise TypeError(f"to_inputs is a {type(to_inputs).__name__}; expected a function of a batch")
         self._to_inputs = to_inputs
-        self._accepts = accepts
+        self._takes = takes or ForwardArguments()
         if isinstance(data, DataLoader):
             self._loader = with_own_workers(_checked_loader(data))
             assert data.batch_size is not None
             batch_size = data.batch_size
         else:
             check_numbered(data, what="the probe")
-            self._loader = DataLoader(data, batch_size=batch_size, shuffle=False)
+            together = as_lists if self._takes.takes_list and to_inputs is None else None
+            self._loader = DataLoader(data, batch_size=batch_size, shuffle=False, collate_fn=together)
         self.dataset: Dataset[Any] = self._loader.dataset
         self._n_indices = n_indices(self.dataset)
         self.batch_size = batch_size
@@ -103,12 +106,12 @@ class Probe:
     def __iter__(self) -> Iterator[ProbeBatch]:
         offset = 0
         for item in self._items():
+            due = min(self.batch_size, self.n_samples - offset)
             if self._to_inputs is None:
-                inputs, targets = _split(item, n_indices=self._n_indices, accepts=self._accepts)
-                _check_together(item, inputs, due=min(self.batch_size, self.n_samples - offset))
+                inputs, targets = split_batch(item, n_indices=self._n_indices, takes=self._takes, due=due)
             else:
-                batch = _without_indices(item, self._n_indices) if self._n_indices else item
-                inputs, targets = as_inputs(self._to_inputs(batch)), _targets(batch)
+                batch = without_indices(item, self._n_indices) if self._n_indices else item
+                inputs, targets = as_inputs(self._to_inputs(batch), due=due), targets_of(batch)
             yield ProbeBatch(offset, inputs, _labels(targets, len(inputs)), targets, _digests(inputs))
             offset += len(inputs)
 
@@ -129,17 +132,21 @@ class Probe:
         """Return what may draw random numbers when the probe is read: loader, samplers and data set."""
         return (self._loader, self._loader.sampler, self._loader.batch_sampler, self.dataset)
 
-    def display(self, images: torch.Tensor) -> npt.NDArray[np.uint8] | None:
+    def display(self, images: torch.Tensor | Sequence[torch.Tensor]) -> npt.NDArray[np.uint8] | None:
         """Make pictures of inputs.
 
         The data set's ``Normalize`` is undone where it has one; otherwise images outside 0 to 1 are stretched, each
-        by its own extremes.
+        by its own extremes. Images in a list, which may be of any size, are scaled to squares of 224 pixels, black
+        below or on the right.
 
         Returns
         -------
         ndarray of shape (n, height, width, 3), uint8, or None
             At most 224 pixels a side. None where the inputs are not images of one or three channels.
         """
+        if not isinstance(images, torch.Tensor):
+            of_each = [each for each in (self.display(image[None]) for image in images) if each is not None]
+            return np.concatenate([_square(each) for each in of_each]) if len(of_each) == len(images) else None
         if images.ndim != 4 or images.shape[1] not in (1, 3):
             return None
         pictures = images.detach().cpu().float()
@@ -159,6 +166,17 @@ class Probe:
         pictures = pictures.expand(-1, 3, -1, -1).clamp(0, 1).mul(255).round().to(torch.uint8)
         out: npt.NDArray[np.uint8] = pictures.permute(0, 2, 3, 1).contiguous().numpy()
         return out
+
+
+def _square(pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Scale pictures until they fill a square, and pad them as detectors do: below, or on the right."""
+    scaled = torch.from_numpy(pictures).permute(0, 3, 1, 2).float()
+    scale = DISPLAY_PIXELS / max(scaled.shape[2:])
+    size = [max(1, round(side * scale)) for side in scaled.shape[2:]]
+    scaled = functional.interpolate(scaled, size=size, mode="bilinear", antialias=True)
+    square = functional.pad(scaled, (0, DISPLAY_PIXELS - size[1], 0, DISPLAY_PIXELS - size[0]))
+    out: npt.NDArray[np.uint8] = square.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+    return out
 
 
 def _without_normalization(pictures: torch.Tensor, dataset: Any) -> torch.Tensor | None:
@@ -256,68 +274,6 @@ def _checked_loader(loader: DataLoader[Any]) -> DataLoader[Any]:
     return loader
 
 
-def _check_together(item: Any, inputs: ModelInputs, *, due: int) -> None:
-    """Raise `ValueError` where a batch is a list of its items, as detectors' ``collate_fn`` make one."""
-    if isinstance(item, list) and len(item) == due != len(inputs):
-        raise ValueError(
-            f"the probe's batches are lists of {due} items, the first {describe(item[0])}; expected tensors with a row "
-            f"for each sample. Pass to_inputs, a function from such a list to (args, kwargs)"
-        )
-
-
-def _split(item: Any, *, n_indices: int, accepts: Collection[str]) -> tuple[ModelInputs, Any]:
-    """Return what the model is called with, and what comes with it: labels, where there are any.
-
-    Of a mapping, what the model takes by name goes to it by name.
-    """
-    if isinstance(item, Mapping):
-        named = {key: value for key, value in item.items() if isinstance(value, torch.Tensor) and key not in LABELS}
-        first = next((key for key in INPUTS if key in named), None)
-        more = {key: value for key, value in named.items() if key != first and key in accepts}
-        if first is not None:
-            images = named[first]
-            inputs = ModelInputs((), {first: images} | more) if first in accepts else ModelInputs((images,), more)
-        elif more:
-            inputs = ModelInputs((), more)
-        else:
-            raise ValueError(
-                f"the probe's items are mappings with the keys {', '.join(map(str, item))}; expected a tensor under "
-                f"one of {', '.join(INPUTS)}, or under a name that the model's forward takes. Or pass to_inputs, a "
-                f"function from a batch to (args, kwargs)"
-            )
-        return inputs, _targets(item)
-    parts = tuple(item) if isinstance(item, (tuple, list)) else (item,)
-    parts = parts[n_indices:]
-    if not parts or not isinstance(parts[0], torch.Tensor):
-        raise ValueError(
-            f"the probe's items start with {_kind_of(parts[0]) if parts else 'nothing'}; expected an image "
-            f"tensor, or a tuple that starts with one (does the data set lack its ToTensor transform?). Of anything "
-            f"else, to_inputs, a function from a batch to (args, kwargs), makes what the model is called with"
-        )
-    return ModelInputs((parts[0],)), parts[1] if len(parts) > 1 else None
-
-
-def _targets(batch: Any) -> Any:
-    """Return a batch's labels: under one of their keys, or last in a tuple; None where there are none."""
-    if isinstance(batch, Mapping):
-        return next((batch[key] for key in LABELS if key in batch), None)
-    return batch[-1] if isinstance(batch, tuple | list) and len(batch) > 1 else None
-
-
-def _kind_of(value: Any) -> str:
-    """Say what a batch starts with; of texts and such, a list that the loader made of them."""
-    texts = isinstance(value, tuple | list) and value and not isinstance(value[0], torch.Tensor)
-    return type(value[0] if texts else value).__name__
-
-
-def _without_indices(item: Any, n_indices: int) -> Any:
-    """Return a batch of an indexed data set without the index, or indices."""
-    if isinstance(item, Mapping):
-        return {key: value for key, value in item.items() if key != "index"}
-    rest = tuple(item)[n_indices:]
-    return rest[0] if len(rest) == 1 else rest
-
-
 def _labels(targets: Any, count: int) -> npt.NDArray[np.int64]:
     found = None if targets is None else as_labels(targets, count=count)
     return np.full(count, -1, np.int64) if found is None else found
@@ -325,7 +281,7 @@ def _labels(targets: Any, count: int) -> npt.NDArray[np.int64]:
 
 def _digests(inputs: ModelInputs) -> npt.NDArray[np.uint8]:
     count = len(inputs)
-    by_tensor = [[_digest(row) for row in tensor] for tensor in inputs.tensors() if tensor.shape[:1] == (count,)]
+    by_tensor = [[_digest(row) for row in rows] for rows in inputs.by_sample() if len(rows) == count]
     of_all = [each[0] if len(each) == 1 else sha256(b"".join(each)).digest() for each in zip(*by_tensor, strict=True)]
     return np.frombuffer(b"".join(of_all), np.uint8).reshape(count, 32)
 

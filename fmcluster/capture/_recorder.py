@@ -4,7 +4,6 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
-from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -16,12 +15,13 @@ from ..errors import CaptureError
 from ..store import Mode, open_run
 from ._datasets import classes
 from ._estimate import Estimate, estimate_kept
+from ._forward_arguments import forward_arguments
 from ._inputs import ToInputs
 from ._isolation import isolated
 from ._layers import discover
 from ._options import Channels, Crop, OnError, Overflow, PerLayer, Recorded, RecorderOptions, Size
 from ._patterns import Layers
-from ._plain_model import device_of, plain_model
+from ._plain_model import device_of
 from ._probe_pass import Loss, ProbePass
 from ._probe_set import Identity, Probe, ProbeBatch
 from ._ranks import is_beside_first
@@ -46,7 +46,9 @@ class Recorder(Recording):
         Where the run goes.
     probe : Dataset or DataLoader
         The probe set, seen with evaluation transforms; items are (image, label), an image, or a mapping, of which the
-        model is given what its ``forward`` takes by name, or what is under ``pixel_values`` or ``image``.
+        model is given what its ``forward`` takes by name, or what is under ``pixel_values`` or ``image``. A model that
+        needs several arguments is given as many of a tuple's first tensors; a detector, whose ``forward`` takes a list
+        of tensors, a list of images, whose sizes may differ.
     to_inputs : callable, optional
         Makes of a batch of the probe (without its index) what the model is called with: a function that returns
         ``(args, kwargs)``, a tuple and a dict. For models of several inputs, or items of another kind.
@@ -150,8 +152,8 @@ class Recorder(Recording):
             notes=notes,
             on_error=on_error,
         )
-        accepts = tuple(signature(plain_model(model).forward).parameters)
-        self._probe = Probe(probe, batch_size=batch_size, to_inputs=to_inputs, accepts=accepts)
+        takes = forward_arguments(model)
+        self._probe = Probe(probe, batch_size=batch_size, to_inputs=to_inputs, takes=takes)
         super().__init__(model, path, n_samples=self._probe.n_samples, options=options)
         self._left_out: dict[str, str] = {}
         self._varying: tuple[str, ...] = ()
@@ -330,7 +332,7 @@ class Recorder(Recording):
             )
 
     def _put_pictures(self, snapshot: PendingSnapshot, batch: ProbeBatch) -> None:
-        pictures = self._probe.display(batch.inputs.first)
+        pictures = self._probe.display(batch.inputs.images)
         if pictures is not None:
             work = partial(
                 self._session.writer.add_static,

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -18,6 +17,7 @@ from ._options import Channels, Crop, Overflow, PerLayer, Recorded, Size
 from ._patterns import Layers
 from ._plain_model import plain_model
 from ._probe_pass import Loss
+from ._read_checkpoint import read_checkpoint
 from ._recorder import Recorder
 
 Checkpoint = str | os.PathLike[str] | Mapping[str, Any]
@@ -59,8 +59,9 @@ def replay(
     path : path-like
         Where the run goes.
     checkpoints : mapping of int, or of (int, int), to path or state dict
-        By epoch, or by epoch and optimizer step. A file is read without running code from it (``weights_only=True``);
-        it holds a state dict, or mappings with one, up to three keys deep (``state_dict``, ``model_ema``, ``net`` ...).
+        By epoch, or by epoch and optimizer step. A file, of ``torch.save`` or safetensors, is read without running code
+        from it; it holds a state dict, or mappings with one, up to three keys deep (``state_dict``, ``model_ema``,
+        ``net`` ...).
         Names may begin with ``module.``, ``_orig_mod.``, ``model.``, ``encoder_q.`` or whatever else all of the model's
         names are behind. Of several that fit and differ, those at the top or under ``state_dict``,
         ``model_state_dict`` or ``model`` are taken, with a warning; where that does not tell, such as of a student and
@@ -87,7 +88,8 @@ def replay(
         raise ValueError("checkpoints is empty; pass at least one, by epoch")
     for checkpoint in checkpoints.values():
         if not isinstance(checkpoint, Mapping) and not os.path.isfile(checkpoint):  # noqa: PTH113
-            raise FileNotFoundError(f"there is no checkpoint at {os.fspath(checkpoint)}; nothing was recorded")
+            folder = " file, but a folder: pass one in it," if os.path.isdir(checkpoint) else ""  # noqa: PTH112
+            raise FileNotFoundError(f"there is no checkpoint{folder} at {os.fspath(checkpoint)}; nothing was recorded")
     ordered = sorted((_coordinates(key), key) for key in checkpoints)
     plain = plain_model(model)
     recorder = Recorder(
@@ -160,12 +162,9 @@ def _load(model: nn.Module, checkpoint: Checkpoint, *, what: str) -> str:
     else:
         what = f"{what} ({os.fspath(checkpoint)})"
         try:
-            state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        except Exception as error:  # unpickling raises whatever it likes
-            raise ValueError(
-                f"{what} cannot be read as weights: {str(error).splitlines()[0]} Of a file that you trust, load it and "
-                f"pass its state dict instead of its path"
-            ) from error
+            state = read_checkpoint(checkpoint)
+        except ValueError as error:
+            raise ValueError(f"{what} {error}") from error
     try:
         found, others = choose_weights(state, like=model.state_dict())
     except ValueError as error:

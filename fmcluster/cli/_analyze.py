@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ._app import console, frame_table, say, status
+from ._app import console, frame_table, say, say_left_out, status
 from ._options import Layers, NumberOfClusters, RandomState, Rows, RunPath, View, local_output, wanted_layers
 from ._scheduler import Scheduler, seen_by_workers, workers_of
 from ._write_tables import write_tables
@@ -116,8 +116,7 @@ def analyze_layer(
 ) -> "Analysis":
     """Reduce, embed, cluster and track the vectors of a layer, or reuse saved results, and show progress."""
     snapshots = run.finite_snapshots(layers=[layer])
-    if len(snapshots) < len(run):
-        say(f"Left out: {len(run) - len(snapshots)} of {len(run)} snapshots, where it gave NaN or infinite values.")
+    say_left_out(run.diverged(layers=[layer]), n_layers=1)
     vectors = run[layer].vectors(view, snapshots=snapshots, n_rows=rows, random_state=random_state)
     if clusters < 1:
         raise ValueError(f"--clusters is {clusters}; expected at least 1")

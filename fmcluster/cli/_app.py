@@ -67,6 +67,14 @@ def say_line(text: str, *, style: str | None = None) -> None:
     say(text.replace("\n", "\\n"), style=style)
 
 
+def say_left_out(diverged: "pd.DataFrame", *, n_layers: int) -> None:
+    """Say which snapshots are left out, as layers gave values there that are not finite: see `Run.diverged`."""
+    from ..store import describe_diverged
+
+    for line in describe_diverged(diverged, n_layers=n_layers):
+        say_line(line)
+
+
 def status(text: str) -> Status:
     """Show what is being done, for the length of a block."""
     return console.status(Text(printable(text)))

@@ -59,11 +59,6 @@ def diagnose(
     table = table[[name for name in wanted if name in table]].round(2)
     table.columns = [name.removeprefix("effective_").removesuffix("_epoch") for name in table.columns]
     console.print(frame_table("Each layer at the last snapshot; converged and separated are epochs", table))
-    for row in findings.left_out.itertuples(index=False):
-        say(
-            f"Left out: epoch {row.epoch} (snapshot {row.snapshot}), where {row.layers} of {len(opened.layers)} layers "
-            f"gave NaN or infinite values, {row.first} first."
-        )
     say(str(findings))
     if output is not None:
         write_tables(output, {name: getattr(findings, name) for name in ("frame", "channels", "layers")})

@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Literal, cast
 
 from ._analyze import analyze_layer
-from ._app import status
+from ._app import say_left_out, status
 
 if TYPE_CHECKING:
     from matplotlib.animation import FuncAnimation
@@ -125,7 +125,10 @@ class Asked:
         layers = list(self.run.layers) if self.picture in OF_THE_RUN else [self.name]
         with status(f"reading {len(self.run)} snapshots of {', '.join(layers)}"):
             thresholds = analysis.Thresholds() if drift is None else analysis.Thresholds(drift=drift)
-            return analysis.diagnose(self.run, layers=layers, thresholds=thresholds, random_state=self.random_state)
+            found = analysis.diagnose(self.run, layers=layers, thresholds=thresholds, random_state=self.random_state)
+        if self.picture is not Picture.trajectories:  # of which the analysis has said it
+            say_left_out(found.left_out, n_layers=len(layers))
+        return found
 
 
 def draw_still(asked: Asked) -> "Figure":
@@ -165,7 +168,9 @@ def _draw_run(asked: Asked) -> "Axes":
         with status(f"reading {len(asked.run.layers)} layers"):
             from .. import analysis
 
-            found = analysis.similarity(asked.run, layers=None if asked.layer is None else [asked.layer])
+            names = list(asked.run.layers) if asked.layer is None else [asked.layer]
+            found = analysis.similarity(asked.run, layers=names)
+        say_left_out(asked.run.diverged(layers=names), n_layers=len(names))
         at = None if asked.epoch is None else asked.run.resolve(epoch=asked.epoch)
         return pictures.similarity(found, layer=asked.layer, snapshot=at)
     findings = asked.diagnose()
@@ -211,11 +216,14 @@ def _draw_layer(asked: Asked) -> "Figure":
     if asked.picture is Picture.drift:
         return _figure_of(pictures.drift(asked.diagnose(), asked.name))
     view = "position" if asked.picture is Picture.position_clusters else asked.view
+    snapshots = asked.run.finite_snapshots(layers=[asked.name])
+    say_left_out(asked.run.diverged(layers=[asked.name]), n_layers=1)
     with status(f"principal components of {asked.name}"):
         from .. import analysis
 
         rows = None if asked.picture is Picture.position_clusters else asked.rows
-        scores = analysis.pca(asked.pictured.vectors(view, n_rows=rows, random_state=asked.random_state))
+        vectors = asked.pictured.vectors(view, snapshots=snapshots, n_rows=rows, random_state=asked.random_state)
+        scores = analysis.pca(vectors)
         if asked.picture is Picture.explained_variance:
             return _figure_of(pictures.explained_variance(scores))
         from sklearn.cluster import KMeans

@@ -1,14 +1,13 @@
 """Probe batches: a probe as ablation and plans are shown it, on the model's device, and the labels beside them."""
 
 from dataclasses import dataclass
-from inspect import signature
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from ..capture import ModelInputs, Probe, ToInputs, device_of, isolated
+from ..capture import ModelInputs, Probe, ToInputs, device_of, forward_arguments, isolated
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +43,7 @@ def probe_batches(
     ValueError
         For a probe of fewer than two samples.
     """
-    accepts = tuple(signature(model.forward).parameters)
-    shown = Probe(probe, batch_size=batch_size, to_inputs=to_inputs, accepts=accepts)
+    shown = Probe(probe, batch_size=batch_size, to_inputs=to_inputs, takes=forward_arguments(model))
     if shown.n_samples < 2:
         raise ValueError("the probe has one sample; expected at least two, for means and standard errors")
     device = device_of(model)

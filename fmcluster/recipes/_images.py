@@ -181,12 +181,17 @@ def draw_evenly(targets: list[int], *, size: int, random_state: int) -> list[int
     return sorted(int(index) for index in drawn)
 
 
+def _is_hidden(name: str) -> bool:
+    """Whether a file or folder is hidden, or is what archives of macOS and network storage put beside images."""
+    return name.startswith(".") or name in ("__MACOSX", "@eaDir")
+
+
 class _VisibleFolder(ImageFolder):  # type: ignore[misc]  # torchvision has no types
     """An `ImageFolder` in which hidden folders, such as ``.ipynb_checkpoints``, are no classes."""
 
     def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
         """Return the names of the classes, and their labels."""
-        names = sorted(e.name for e in Path(directory).iterdir() if e.is_dir() and not e.name.startswith("."))
+        names = sorted(e.name for e in Path(directory).iterdir() if e.is_dir() and not _is_hidden(e.name))
         return names, {name: label for label, name in enumerate(names)}
 
 
@@ -199,10 +204,10 @@ def _each_once(part: ImageFolder) -> ImageFolder:
         folder, _, name = path.rpartition(os.sep)
         if folder not in shown:
             place = (label, Path(folder).resolve())
-            hidden = any(each.startswith(".") for each in Path(folder).relative_to(part.root).parts)
+            hidden = any(_is_hidden(each) for each in Path(folder).relative_to(part.root).parts)
             shown[folder] = place not in real and not hidden
             real.add(place)
-        if shown[folder] and not name.startswith("."):
+        if shown[folder] and not _is_hidden(name):
             samples.append((path, label))
     part.samples = part.imgs = samples
     part.targets = [label for _, label in samples]
@@ -244,7 +249,7 @@ def _image_of_numbers(pixels: npt.NDArray[np.float32]) -> Image.Image:
 
 
 def _open_part(part: Path, transform: transforms.Compose) -> ImageFolder:
-    classes = sorted(entry for entry in part.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    classes = sorted(entry for entry in part.iterdir() if entry.is_dir() and not _is_hidden(entry.name))
     if not classes:
         raise FileNotFoundError(f"no class folders in {part}: put the images of each class in a folder of its own")
     empty = [entry.name for entry in classes if not _has_image(entry)]
@@ -283,8 +288,7 @@ def _leave_out_broken(part: ImageFolder) -> list[str]:
 def _has_image(folder: Path) -> bool:
     entries = (entry for entry in folder.rglob("*") if entry.suffix.lower() in IMG_EXTENSIONS)
     return any(
-        entry.is_file() and not any(part.startswith(".") for part in entry.relative_to(folder).parts)
-        for entry in entries
+        entry.is_file() and not any(_is_hidden(part) for part in entry.relative_to(folder).parts) for entry in entries
     )
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torchvision import models
 
-from ..capture import choose_weights, find_weights
+from ..capture import choose_weights, find_weights, read_checkpoint
 
 _FAMILIES = ("resnet", "resnext", "wide_resnet")
 _WRAPPERS = ("state_dict", "model")
@@ -25,8 +25,9 @@ def load_resnet(model: str, *, weights: str, n_classes: int) -> nn.Module:
         A torchvision ResNet, such as ``"resnet18"``, ``"resnext50_32x4d"`` or ``"wide_resnet50_2"``.
     weights : str
         ``"DEFAULT"``: torchvision's own, downloaded once, with a fresh head. ``"none"``: random. Anything
-        else is the path of a state dict, bare or in a checkpoint, as `fmcluster.capture.find_weights` finds it; its
-        head is kept if it has `n_classes` outputs and left fresh otherwise.
+        else is the path of a state dict (of ``torch.save`` or safetensors), bare or in a checkpoint, as
+        `fmcluster.capture.find_weights` finds it; its head is kept if it has `n_classes` outputs and left fresh
+        otherwise.
     n_classes : int
         Outputs of the head.
 
@@ -111,15 +112,9 @@ def _read_state_dict(weights: str, *, like: Mapping[str, torch.Tensor]) -> dict[
     if not path.is_file():
         raise FileNotFoundError(f"no weights file at {weights!r}: expected DEFAULT, none, or the path of a state dict")
     try:
-        content: object = torch.load(path, weights_only=True, map_location="cpu")
-    except OSError:
-        raise
-    # torch reads a foreign or damaged file as far as it can, so what it raises depends on the bytes.
-    except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(
-            f"{weights} cannot be read as a state dict ({reason}): save one with torch.save(model.state_dict(), PATH)"
-        ) from error
+        content = read_checkpoint(path)
+    except ValueError as error:
+        raise ValueError(f"{weights} {error}") from error
     if find_weights(content, like=like):
         try:
             return choose_weights(content, like=like)[0].weights

@@ -9,6 +9,8 @@ import pandas as pd
 if TYPE_CHECKING:
     from ._run import Run
 
+_MOST_SAID = 5
+
 
 def find_diverged(run: "Run", layers: Sequence[str]) -> pd.DataFrame:
     """Return a row for each snapshot at which one of the layers gave a value that is not finite.
@@ -47,3 +49,26 @@ def finite_snapshots(run: "Run", layers: Sequence[str]) -> list[int]:
             f"learning rate, or gradient clipping"
         )
     return found
+
+
+def describe_diverged(diverged: pd.DataFrame, *, n_layers: int) -> list[str]:
+    """Say which snapshots are left out, and why: a sentence each of the first five.
+
+    Parameters
+    ----------
+    diverged : DataFrame
+        As `find_diverged` returns it.
+    n_layers : int
+        Of how many layers.
+    """
+    said = []
+    for row in diverged.iloc[:_MOST_SAID].itertuples(index=False):
+        who = "it gave" if n_layers == 1 else f"{row.layers} of {n_layers} layers gave"
+        first = "" if n_layers == 1 else f", {row.first} first"
+        said.append(
+            f"Left out: epoch {row.epoch} (snapshot {row.snapshot}), where {who} NaN or infinite values{first}."
+        )
+    if more := len(diverged) - _MOST_SAID if len(diverged) > _MOST_SAID else 0:
+        last = diverged.iloc[-1]
+        said.append(f"Left out: {more} more such snapshots, to epoch {last['epoch']} (snapshot {last['snapshot']}).")
+    return said

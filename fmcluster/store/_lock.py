@@ -2,6 +2,8 @@
 
 import os
 import stat
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -34,6 +36,21 @@ def take_lock(path: Path) -> FileLock | None:
         os.close(os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT))  # an error, where it is not held but cannot be made
         return None
     return lock
+
+
+def free_lock(lock: FileLock, *, run: Path, made: Sequence[Path]) -> None:
+    """Release the lock of a run; where there is no run, its file goes, and so do the folders that were made for it.
+
+    Whoever has opened the file meanwhile finds that it was removed, and begins anew (filelock 3.21).
+    """
+    ended = lock.is_locked and not run.exists()
+    with suppress(OSError):  # of a system that removes no open files
+        if ended:
+            Path(lock.lock_file).unlink()
+    lock.release()
+    with suppress(OSError):  # something else lies there by now
+        for folder in made if ended else ():
+            folder.rmdir()
 
 
 def has_writer(path: str) -> bool:

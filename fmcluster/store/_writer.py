@@ -34,7 +34,7 @@ from ._format import (
     statistics_path,
 )
 from ._local_path import local_path
-from ._lock import take_lock
+from ._lock import free_lock, take_lock
 from ._loss_scale import check_loss_scale
 from ._metadata import UNFINISHED, root_metadata
 from ._nodes import Nodes
@@ -81,6 +81,7 @@ class RunWriter:
 
     def __init__(self, path: str | Path, *, mode: Mode = "x") -> None:
         self.path = local_path(path)
+        self._made = [folder for folder in self.path.parents if not folder.exists()]  # innermost first
         self.path.parent.mkdir(parents=True, exist_ok=True)
         lock = take_lock(self.path)
         if lock is None:
@@ -333,8 +334,8 @@ class RunWriter:
         self._nodes.remove_from(self.n_snapshots)
 
     def close(self) -> None:
-        """Release the lock, so that another writer may open the run."""
-        self._lock.release()
+        """Release the lock, so that another writer may open the run; where nothing was recorded, nothing is left."""
+        free_lock(self._lock, run=self.path, made=self._made)
 
     def __enter__(self) -> "RunWriter":
         return self

@@ -42,6 +42,11 @@ def heads(x: torch.Tensor) -> torch.Tensor:
         (lambda x: nn.functional.linear(x.permute(0, 2, 3, 1), torch.eye(6)), (0, 3)),
         # positions mixed, each channel by itself, and turned back: a mixer's block
         (lambda x: nn.functional.linear(x.flatten(2), torch.ones(36, 36)).transpose(1, 2), (0, 2)),
+        # what views samples and channels as one axis, and back
+        (lambda x: nn.functional.instance_norm(x).permute(0, 2, 3, 1).contiguous(), (0, 3)),
+        (lambda x: nn.functional.conv2d(x.view(1, 36, 6, 6), torch.ones(36, 6, 1, 1), groups=6).view(x.shape), (0, 1)),
+        (lambda x: nn.functional.unfold(x[:, :3, :3, :3], 2).transpose(1, 2).contiguous(), (0, 2)),
+        (lambda x: nn.functional.pixel_shuffle(torch.cat([x] * 4, 1), 2).permute(0, 2, 3, 1).contiguous(), (0, 3)),
         (lambda x: x.flatten(1), (0, None)),  # an axis of channels and positions is none of channels
         (lambda x: x.view(6, 2, 3, 6, 6), (0, None)),
     ],

@@ -108,3 +108,10 @@ def test_classes_and_mixtures(resnet: nn.Module) -> None:
     assert list(mixed) == ["conv1", "layer1", "layer2", "layer3", "layer4", "fc"]
     with pytest.raises(ValueError, match="no module of class LSTM"):
         select_modules(resnet, nn.LSTM)
+
+
+@pytest.mark.filterwarnings("ignore:torch")  # of its own deprecations of quantized tensors
+def test_quantized_modules_are_leaves_and_what_holds_their_weights_is_none() -> None:
+    quantized = pytest.importorskip("torch.ao.nn.quantized")
+    model = nn.Sequential(nn.Flatten(), quantized.dynamic.Linear(8, 4), nn.ReLU(), quantized.Linear(4, 2))
+    assert list(select_modules(model, "leaves")) == ["0", "1", "2", "3"]

@@ -22,8 +22,18 @@ FACTORS = {"large": 2.0**121, "small": 2.0**-80, "denormal": 2.0**-131}
 CONV, FC = LayerSpec("conv", (6, 5, 4), "float32", "Conv2d"), LayerSpec("fc", (3,), "float32", "Linear")
 
 
-def write(path: Path, specs: list[LayerSpec], *, factor: float = 1.0, classes: tuple[str, ...] = ("a", "b")) -> Run:
-    """Write a run of three snapshots, in each of which a part of the maps is what it was before."""
+def write(
+    path: Path,
+    specs: list[LayerSpec],
+    *,
+    factor: float = 1.0,
+    classes: tuple[str, ...] = ("a", "b"),
+    broken: int | None = None,
+) -> Run:
+    """Write a run of three snapshots, in each of which a part of the maps is what it was before.
+
+    At one of them, one map of the first layer may be broken.
+    """
     rng = np.random.default_rng(0)
     maps = {spec.name: rng.standard_normal((N_SAMPLES, *spec.shape)) for spec in specs}
     with RunWriter(path) as writer:
@@ -41,6 +51,7 @@ def write(path: Path, specs: list[LayerSpec], *, factor: float = 1.0, classes: t
             for spec in specs:
                 maps[spec.name] = 0.8 * maps[spec.name] + 0.6 * rng.standard_normal(maps[spec.name].shape)
                 values = (maps[spec.name] * factor).astype(np.float32)
+                values[3, 2] = np.nan if (epoch, spec) == (broken, specs[0]) else values[3, 2]
                 for offset in range(0, N_SAMPLES, 4):
                     writer.write(spec.name, offset=offset, values=values[offset : offset + 4])
                 statistics[spec.name, "activation"] = measured(values.astype(np.float64))
@@ -53,7 +64,7 @@ def write(path: Path, specs: list[LayerSpec], *, factor: float = 1.0, classes: t
 def measured(values: np.ndarray) -> np.ndarray:
     axes = (0, *range(2, values.ndim))
     of = [values.mean(axes), values.std(axes), values.min(axes), values.max(axes), (values == 0).mean(axes)]
-    return np.stack([*of, np.zeros(values.shape[1])])
+    return np.stack([*of, (~np.isfinite(values)).sum(axes)])
 
 
 @pytest.fixture
@@ -174,3 +185,31 @@ def test_the_commands_of_maps_of_any_size(size: str, tmp_path: Path, call: Calla
     assert "</html>" in page.read_text()
     for picture in ("channel_grid", "channel_evolution", "top_images", "statistics", "drift", "similarity"):
         assert call("plot", run.path, picture, "--layer", "conv", "-o", tmp_path / "p.png")[0] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("picture", "told"),
+    [
+        (("explained_variance", "--layer", "conv"), "where it gave NaN or infinite values."),
+        (("drift", "--layer", "conv"), "where it gave NaN or infinite values."),
+        (("similarity",), "where 1 of 2 layers gave NaN or infinite values, conv first."),
+        (("channels_per_layer",), "where 1 of 2 layers gave NaN or infinite values, conv first."),
+        (("position_clusters", "--layer", "conv"), "where it gave NaN or infinite values."),
+        (("explained_variance", "--layer", "fc"), ""),
+    ],
+    ids=lambda each: each[0] if isinstance(each, tuple) else "",
+)
+def test_pictures_of_a_run_that_diverged_say_what_is_left_out(
+    picture: tuple[str, ...], told: str, tmp_path: Path, call: Callable[..., tuple[int, str]]
+) -> None:
+    run = write(tmp_path / "run.zarr", [CONV, FC], broken=2)
+    code, said = call("plot", run.path, *picture, "-o", tmp_path / "p.png")
+    assert code == 0
+    assert said == (f"Left out: epoch 2 (snapshot 2), {told}\n" if told else "") + f"Drawn in {tmp_path / 'p.png'}\n"
+
+
+def test_a_diagnosis_says_which_snapshots_are_left_out(tmp_path: Path) -> None:
+    findings = str(fm.diagnose(write(tmp_path / "run.zarr", [CONV, FC], broken=1)))
+    assert findings.startswith("Left out: epoch 1 (snapshot 1), where 1 of 2 layers gave NaN or infinite values, conv")
+    assert findings.count("Left out") == 1

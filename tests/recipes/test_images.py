@@ -200,10 +200,11 @@ def test_a_link_to_a_folder_above_gives_no_image_twice(folder: Path) -> None:
 
 
 def test_hidden_files_inside_a_class_are_no_images(folder: Path) -> None:
-    (folder / "val" / "bees" / ".ipynb_checkpoints").mkdir()
-    for name in (".ipynb_checkpoints/0-checkpoint.png", "._0.png"):
+    for name in (".ipynb_checkpoints/0-checkpoint.png", "._0.png", "@eaDir/0.png", "../__MACOSX/0.png"):
+        (folder / "val" / "bees" / name).parent.mkdir(exist_ok=True)
         shutil.copy(folder / "val" / "bees" / "0.png", folder / "val" / "bees" / name)
-    assert len(load_image_folder(folder).val) == 4
+    data = load_image_folder(folder)
+    assert (len(data.val), len(data.classes)) == (4, 2)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")

@@ -134,12 +134,12 @@ def test_other_contents_are_refused(content: object, tmp_path: Path) -> None:
 def test_unreadable_files_are_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="cannot be read as a state dict"):
+    with pytest.raises(ValueError, match="cannot be read as weights"):
         load_resnet("resnet18", weights=str(path), n_classes=2)
 
 
 def test_a_pickled_model_is_refused_without_running_its_code(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="cannot be read as a state dict") as caught:
+    with pytest.raises(ValueError, match="cannot be read as weights") as caught:
         load_resnet("resnet18", weights=save(nn.Linear(1, 1), tmp_path), n_classes=2)
     assert "\n" not in str(caught.value)
 

@@ -1,8 +1,10 @@
 """Diverged snapshots: found by the statistics, by layer."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from fmcluster.store import describe_diverged
 from tests.analysis.planted_runs import N_SAMPLES, write_run
 
 
@@ -32,3 +34,12 @@ def test_where_there_is_none_it_is_said_what_to_look_at(tmp_path):
     broken = write_run(tmp_path / "run.zarr", {"a": ("Conv2d", maps)})
     with pytest.raises(ValueError, match=r"each of the 2 snapshots, .* 'a' before others\).*lower learning rate"):
         broken.finite_snapshots()
+
+
+def test_the_first_of_many_are_named_and_the_others_counted() -> None:
+    many = pd.DataFrame({"snapshot": range(8), "epoch": range(1, 9), "step": 0, "layers": 2, "first": "conv1"})
+    said = describe_diverged(many, n_layers=3)
+    assert said[0] == "Left out: epoch 1 (snapshot 0), where 2 of 3 layers gave NaN or infinite values, conv1 first."
+    assert (len(said), said[-1]) == (6, "Left out: 3 more such snapshots, to epoch 8 (snapshot 7).")
+    assert len(describe_diverged(many.iloc[:5], n_layers=3)) == 5
+    assert describe_diverged(many.iloc[:0], n_layers=3) == []

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread
 
@@ -108,6 +108,35 @@ def test_asking_leaves_no_file(tmp_path: Path) -> None:
     assert not has_writer(str(tmp_path / "run.zarr"))
     assert not has_writer("s3://bucket/run.zarr")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_writer_that_wrote_nothing_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "er" / "run.zarr"
+    with RunWriter(path):
+        assert has_writer(str(path))
+        (tmp_path / "deep" / "other").touch()
+    assert not (tmp_path / "deep" / "er").exists()
+    assert (tmp_path / "deep" / "other").exists()
+
+
+def test_one_writer_at_a_time_also_where_each_takes_the_lock_away(tmp_path: Path) -> None:
+    path, inside, most, entered = tmp_path / "run.zarr", [], [], []
+
+    def write() -> None:
+        for _ in range(50):
+            with suppress(StoreError), RunWriter(path):
+                inside.append(1)
+                most.append(len(inside))
+                entered.append(1)
+                inside.pop()
+
+    writers = [Thread(target=write) for _ in range(4)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert len(entered) > 50
+    assert max(most) == 1
 
 
 def test_a_run_that_ended_while_it_was_asked_for_is_read(

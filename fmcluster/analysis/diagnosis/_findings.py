@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from ...store import describe_diverged
 from ..representation import Similarity
 from ._thresholds import Thresholds
 
@@ -96,10 +97,9 @@ class Findings:
     similarity: Similarity | None = None
 
     def __str__(self) -> str:
-        return (
-            "\n".join(str(each) for each in self.advice)
-            or "There is nothing to say of single layers: no measure passes its threshold."
-        )
+        nothing = "There is nothing to say of single layers: no measure passes its threshold."
+        left_out = describe_diverged(self.left_out, n_layers=len(self.layers))
+        return "\n".join([*left_out, *(map(str, self.advice) if self.advice else (nothing,))])
 
     def rows(self, measure: str, *, layer: str | None = None) -> pd.DataFrame:
         """Return the rows of `frame` of one measure, of all layers or of one."""
