@@ -302,12 +302,10 @@ class TestOfBatches:
             ):
                 self.train(net, recorder, 0, images)
         with fm.BatchRecorder(net, tmp_path / "other.zarr", n_samples=10, on_error="warn") as recorder:
-            with (
-                monkeypatch.context() as patch,
-                pytest.warns(UserWarning, match=r"epoch 0: writing to .*Training goes on"),
-            ):
+            with monkeypatch.context() as patch:
                 patch.setattr(RunWriter, "create", full)
-                self.train(net, recorder, 0, images)
+                with pytest.warns(UserWarning, match=r"epoch 0: writing to .*Training goes on"):
+                    self.train(net, recorder, 0, images)
             self.train(net, recorder, 1, images)
         assert [epoch for epoch, _ in missing(tmp_path / "other.zarr")] == [0]
 
