@@ -19,7 +19,7 @@ from fmcluster.store._chunk_file import write_chunk
 
 from ..store.sealing import seal
 from ..store.test_check_root import bomb
-from .small_runs import parts_of
+from .small_runs import parts_of, record_probe
 
 CONV = "layers/conv/activation"
 Root = dict[str, Any]
@@ -184,6 +184,16 @@ def test_an_index_of_what_is_no_sample_is_refused(
     assert run["conv"].read(snapshot=0) is not None
     with pytest.raises(StoreError, match=said):
         run["conv"].read(snapshot=1)
+
+
+def test_a_probe_without_digests_is_read_and_not_gone_on_with(
+    originals: Callable[[str, int], Path], copy_of: Callable[[Path], Path]
+) -> None:
+    path = copy_of(originals("probe", 0))
+    change(path, drop("samples/digest"))
+    assert open_run(path)["conv"].read(snapshot=1).shape == (6, 4, 6, 6)
+    with pytest.raises(StoreError, match="cannot be resumed: it holds no digests of its samples"):
+        record_probe(path, seed=0, mode="a", epochs=range(3, 4))
 
 
 def test_epochs_that_other_programs_would_read_are_compared_with_the_commits(
