@@ -1,4 +1,4 @@
-"""The command `fmcluster`, which ends with exit code 130 wherever it is interrupted, also while it loads."""
+"""Command `fmcluster`: where it starts, with exit code 130 wherever it is interrupted, also while it loads."""
 
 import atexit
 import os

@@ -1,4 +1,4 @@
-"""The error types a caller would want to catch; every other mistake raises a built-in type."""
+"""Error types: those that a caller would want to catch; every other mistake raises a built-in type."""
 
 
 class StoreError(Exception):
@@ -7,6 +7,10 @@ class StoreError(Exception):
 
 class NoSnapshotYet(StoreError):
     """A run's recording has begun and goes on, and none of its snapshots is whole yet: try again later."""
+
+
+CALLED_WITH = "was called with a batch of"
+"""In the note on what a model raised; it says what to do, so that the command line shows the error in a line."""
 
 
 class CaptureError(Exception):

@@ -1,5 +1,6 @@
 """The documentation: the gallery's code runs, and the reference names everything that is public."""
 
+import ast
 import re
 from collections import OrderedDict
 from importlib import import_module
@@ -87,6 +88,36 @@ def test_every_page_is_in_the_navigation():
     pages |= {f"notebooks/{page.name}" for page in (ROOT / "notebooks").glob("*.ipynb")}
     shown = set(re.findall(r": ([\w/.-]+\.(?:md|ipynb))$", (ROOT / "mkdocs.yml").read_text(), flags=re.MULTILINE))
     assert shown == pages
+
+
+NO_GUIDES = {"index.md", "architecture.md", "store-format.md"}
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in sorted(DOCS.glob("*.md")) if page.name not in NO_GUIDES], ids=lambda page: page.name
+)
+def test_a_guide_begins_with_what_its_reader_can_do_after_it(page):
+    first = page.read_text(encoding="utf-8").split("\n\n")[1]
+    assert re.match(r"After reading this page you (can|know) ", first)
+
+
+def test_what_names_were_changed_to_is_there():
+    """Each name in the right column of the changelog's table is one of the package, and those in the left are gone."""
+    rows = re.findall(r"^\| (`.+) \| (`.+) \|$", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
+    assert len(rows) > 15
+    names, public = set(), set()
+    for path in (ROOT / "fmcluster").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names |= {getattr(node, field, None) for field in ("name", "arg", "attr", "id")}
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                names |= {node.value, *re.findall(r"[\w.]+", node.value)} if "," in node.value else {node.value}
+    for stub in (ROOT / "fmcluster").rglob("__init__.pyi"):
+        public |= set(NAMED.findall(stub.read_text()))
+    written = [(re.findall(r"`([^`]+)`", was), re.findall(r"`([^`]+)`", now)) for was, now in rows]
+    unknown = {word for _, now in written for code in now for word in re.findall(r"\b[a-zA-Z]\w+", code)} - names
+    assert unknown - {"recorder", "frame", "plot"} == set()
+    kept = {code for _, now in written for code in now}
+    assert {code for was, _ in written for code in was if code in public and code not in kept} == set()
 
 
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]

@@ -115,7 +115,14 @@ def test_the_face_of_the_design(loop):
     cka = fm.similarity(run, metric="cka")
     assert cka.values.shape == (7 * 6, 7 * 6)
     assert fm.top_images(layer, k=9).values.shape == (6, 16, 9)
-    assert set(fm.diagnose(run).layers["layer"]) == set(run.layers)
+    findings = fm.diagnose(run)
+    assert set(findings.layers["layer"]) == set(run.layers)
+
+    damage = fm.ablate(model, probe_set, loss=loop["criterion"])
+    assert set(fm.diagnose(run, damage=damage).layers["layer"]) == set(run.layers)
+    plan = fm.plan(findings, damage, budget=0.95)
+    smaller = plan.apply(model)
+    assert sum(map(torch.numel, smaller.parameters())) <= sum(map(torch.numel, model.parameters()))
 
     assert isinstance(plot.channel_grid(layer, epoch=5, sample=0), Figure)
     assert isinstance(plot.channel_evolution(layer, sample=0, channels=range(8)), Figure)

@@ -15,6 +15,8 @@ STUBS = sorted(PACKAGE.rglob("__init__.pyi"))
 PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"])
 # the recipes' `--seed` is the glossary's own exception
 SEEDS = {"train --seed", "demo --seed"}
+# a pass over data that are read, not of a model; and what modules do with what they are given
+IDIOMS = re.compile(r"in place|in one streaming pass|one pass over|only pass on")
 
 
 def glossary() -> dict[str, tuple[str, ...]]:
@@ -80,6 +82,32 @@ def test_names_that_a_caller_writes(module):
     assert {name: ruled_out(name) for name in parameters(module) if ruled_out(name)} == {}
 
 
+def choices(module: Path) -> list[str]:
+    """Return the words that a caller may choose among: those of every `Literal`."""
+    literals = [
+        node
+        for node in ast.walk(ast.parse(module.read_text()))
+        if isinstance(node, ast.Subscript) and ast.unparse(node.value).endswith("Literal")
+    ]
+    return [each.value for node in literals for each in ast.walk(node.slice) if isinstance(each, ast.Constant)]
+
+
+def test_words_that_a_caller_chooses_among():
+    found = {str(path): [str(each) for each in choices(path)] for path in PACKAGE.rglob("*.py")}
+    assert sum(map(len, found.values())) > 40
+    # of `fit`, where all snapshots together are meant
+    wrong = {path: [word for word in words if ruled_out(word) and word != "pooled"] for path, words in found.items()}
+    assert {path: words for path, words in wrong.items() if words} == {}
+
+
+@pytest.mark.parametrize(
+    "module", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)) + " begins"
+)
+def test_what_a_module_says_it_holds(module):
+    said = (ast.get_docstring(ast.parse(module.read_text())) or "").splitlines()[0]
+    assert ruled_out(IDIOMS.sub("", said)) == []
+
+
 @pytest.mark.parametrize("folder", ["fmcluster", "tests", "benchmarks", "docs", "notebooks"])
 def test_file_names(folder):
     files = [path for path in (ROOT / folder).rglob("*") if "__pycache__" not in path.parts]
@@ -94,6 +122,14 @@ def test_commands_and_their_options():
     ]
     assert len(options) > 40
     assert {option: ruled_out(option) for option in options if ruled_out(option) and option not in SEEDS} == {}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_names_in_the_text(page):
+    """What is written as code names something of the face, but in the glossary itself."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL).split("\n## Words")[0]
+    names = set(re.findall(r"`([a-z_]+)`", text))
+    assert {name for name in names if ruled_out(name)} == set()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -60,6 +60,15 @@ def test_examples_in_docstrings_are_right(path):
     assert doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE).failed == 0
 
 
+@pytest.mark.parametrize("path", MODULES[1:], ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_module_begins_with_what_it_holds(path):
+    """A noun phrase, a colon, and what is in it: no question, which a search would not find."""
+    said = (ast.get_docstring(ast.parse(path.read_text())) or "").splitlines()[0]
+    assert ": " in said or path.name == "_compat.py", said
+    assert said.split()[0] not in {"How", "What", "When", "Where", "Whether", "Which", "Who", "Whose", "Why"}, said
+    assert said.endswith(".") or path.name == "_compat.py", said
+
+
 def test_public_functions_take_two_positional_parameters_at_most():
     """Commands of the command line aside, as typer makes options of their parameters; and the trainers' own hooks."""
     too_many = []
@@ -105,6 +114,35 @@ def test_nobody_imports_from_inside_a_room(path):
             if rest.startswith("_") and not rest.startswith("__") and not here.startswith(f"{room}."):
                 reached.append(name)
     assert sorted(set(reached)) == []
+
+
+def private_uses(source):
+    """Return what a module uses that another package keeps to itself: attributes, modules and names with `_` before."""
+
+    def private(name):
+        return any(part.startswith("_") and not part.startswith("__") for part in name.split("."))
+
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute) and private(node.attr):
+            owner = ast.unparse(node.value)
+            if owner not in ("self", "cls", "super()", "other", "os", "atexit"):  # os._exit is documented
+                yield f"{owner}.{node.attr}"
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module != "__future__":
+            yield from (f"{node.module}.{a.name}" for a in node.names if private(f"{node.module}.{a.name}"))
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "hasattr", "setattr"):
+            name = node.args[1].value if isinstance(node.args[1], ast.Constant) else ""
+            if private(name) and name != "_fields":  # of a named tuple, documented
+                yield f"{ast.unparse(node.args[0])}.{name}"
+
+
+def test_private_interfaces_of_others_are_in_the_compat_module_of_their_tier():
+    uses = {path: sorted(set(private_uses(path.read_text()))) for path in MODULES}
+    assert {str(path): found for path, found in uses.items() if found and path.name != "_compat.py"} == {}
+    assert sum(bool(found) for path, found in uses.items() if path.name == "_compat.py") >= 3
+    tests = {path.parent.name for path in (ROOT / "tests").glob("*/test_compat.py")}
+    assert tests == {path.parent.name for path in MODULES if path.name == "_compat.py"}
+    source = "from torch._C import a\nfrom umap import _b\ntensor._version\ngetattr(model, '_orig_mod')\nself._own"
+    assert sorted(private_uses(source)) == ["model._orig_mod", "tensor._version", "torch._C.a", "umap._b"]
 
 
 @pytest.mark.parametrize("stub", sorted((ROOT / "fmcluster").rglob("__init__.pyi")), ids=lambda p: str(p.parent.name))

@@ -1,4 +1,4 @@
-"""From vectors to what they mean: reduce, embed, cluster, track."""
+"""Analysis of vectors: components, embeddings, clusters and their history, similarity, diagnosis."""
 
 import lazy_loader
 

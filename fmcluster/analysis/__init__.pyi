@@ -9,6 +9,7 @@ from ._importance import Importance as Importance
 from ._importance import importance as importance
 from ._normalization_shift import normalization_shift as normalization_shift
 from ._results import MAX_BYTES as MAX_BYTES
+from ._results import N_INIT as N_INIT
 from ._results import NOISE as NOISE
 from ._results import Clusters as Clusters
 from ._results import Embedding as Embedding

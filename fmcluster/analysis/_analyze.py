@@ -1,4 +1,4 @@
-"""The whole way from vectors to who moves: components, embedding, clusters, history."""
+"""Analysis of a layer: components, embedding, clusters and history of its vectors, in one call."""
 
 from collections.abc import Callable
 from concurrent.futures import Executor

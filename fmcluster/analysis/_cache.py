@@ -1,4 +1,4 @@
-"""Results beside a run, used again where what made them is the same."""
+"""Result cache: results saved beside a run, used again where what made them is the same."""
 
 import json
 import warnings

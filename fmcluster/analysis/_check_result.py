@@ -121,13 +121,17 @@ def _check_noise_floor(result: "NoiseFloor", vectors: Sequence[Vectors]) -> None
 
 
 def _check_similarity(result: "Similarity", vectors: Sequence[Vectors]) -> None:
+    _check_pairs(result, vectors)
+    _require(result.n_samples == len(vectors[0].samples), f"it is of {result.n_samples} samples")
+
+
+def _check_pairs(result: "Similarity", vectors: Sequence[Vectors]) -> None:
     expected = pd.concat([_time(each).assign(layer=each.layer) for each in vectors], ignore_index=True)
     for side in (result.rows, result.columns):
         _columns(side, {"layer": _WORDS, **_TIME})
         _require(all(side[name].tolist() == expected[name].tolist() for name in side), "it is of other snapshots")
     _shaped("values", result.values, (len(expected), len(expected)))
     _require(not np.isinf(result.values).any() and not (result.values > _MOST_OF_CKA).any(), "a value is over 1")
-    _require(result.n_samples == len(vectors[0].samples), f"it is of {result.n_samples} samples")
     _require(np.array_equal(result.left_out, vectors[0].left_out), "it leaves out other samples")
 
 
@@ -181,6 +185,10 @@ def _check_findings(result: "Findings", vectors: Sequence[Vectors]) -> None:
         for column, known in ((name, time["snapshot"]), (f"{name}_epoch", time["epoch"])):
             _require(result.layers[column].dropna().isin(known).all(), f"{column} is not in the run")
     _columns(result.left_out, _LEFT_OUT)
+    if result.similarity is None:
+        raise ValueError("it lacks the similarity of layers")
+    _check_pairs(result.similarity, vectors)
+    _require(4 <= result.similarity.n_samples <= len(vectors[0].samples), "it compares more samples than there are")
     for each in result.advice:
         _require(each.layer in layers and each.action.isidentifier(), f"advice is on {each.layer}, {each.action}")
         _columns(each.evidence, _MEASURES)

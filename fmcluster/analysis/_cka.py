@@ -1,4 +1,4 @@
-"""Kernels of CKA: centered and flattened, so that products of them are alignments; for arrays and runs alike."""
+"""Kernels of CKA: centered and flattened, so that products of them are alignments; for arrays and for runs."""
 
 import warnings
 from math import sqrt

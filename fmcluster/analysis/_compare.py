@@ -1,4 +1,4 @@
-"""Several runs on one probe set: a shared basis, how similar their layers are, and which channels do the same work."""
+"""Comparison of runs on one probe set: a shared basis, similarity of layers, and channels that do the same work."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
@@ -10,14 +10,12 @@ import pandas as pd
 
 from ..store import Layer, Run
 from ._parallel import run_each
-from ._results import Labels, Scores
+from ._results import MAX_BYTES, Labels, Scores
 from ._stacked import StackedLayers
 from ._validation import require
 from .components import pca
 from .diagnosis import NONE, Thresholds, chosen_layers, correlate_channels, draw_samples, match_channels
 from .representation import similarity
-
-MAX_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,7 +202,7 @@ def compare(
 
 def _checked(others: object) -> list[Run]:
     if isinstance(others, str) or not isinstance(others, Sequence) or not others:
-        raise TypeError(f"compare received {others!r} to compare with; expected a Run, or a sequence of them")
+        raise TypeError(f"others is {others!r}; expected a Run, or a sequence of Runs")
     for each in others:
         require(each, Run, verb="compare", made_by="open_run(path)")
     return [*others]

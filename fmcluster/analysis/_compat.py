@@ -1,10 +1,11 @@
-"""Private interfaces of other libraries that analysis needs: of umap-learn (checked with 0.5.12), openTSNE (1.0.4).
+"""Private interfaces of other libraries: of umap-learn (checked with 0.5.12), openTSNE (1.0.4), distributed (2026.8.0).
 
 Each function here stands for one of them; ``tests/analysis/test_compat.py`` says which one a new version has changed.
 """
 
 import warnings
 from collections.abc import Callable
+from concurrent.futures import Executor, ProcessPoolExecutor
 from types import ModuleType
 from typing import Any
 
@@ -103,6 +104,17 @@ def umap_step(
         negative_sample_rate=repel,
         move_other=True,
     )
+
+
+def dask_client(executor: Executor) -> Any:
+    """Return the client whose `get_executor` made an executor; None of any other executor."""
+    return getattr(executor, "_client", None)
+
+
+def start_method(executor: Executor) -> str:
+    """Return how an executor starts its processes, such as ``"fork"``; ``""`` of one that starts none."""
+    context = getattr(executor, "_mp_context", None) if isinstance(executor, ProcessPoolExecutor) else None
+    return context.get_start_method() if context is not None else ""
 
 
 def _umap() -> ModuleType:

@@ -1,7 +1,7 @@
 """Damage: what changes of a network do to its answers, beside what they would save."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -42,6 +42,8 @@ class Damage:
     majority : float
         Share of the samples that have the most frequent class: the accuracy of a network that always names it. NaN
         where there are no classes.
+    shown : object, optional
+        The probe, and how it was shown: what a plan's weights are fitted on.
     """
 
     frame: pd.DataFrame
@@ -51,6 +53,7 @@ class Damage:
     n_samples: int
     costs: Mapping[str, float]
     majority: float = float("nan")
+    shown: object | None = field(default=None, repr=False)
 
     COLUMNS: ClassVar[list[str]] = [
         *["intervention", "layer", "what", "how", "epoch", "amount", "channels", "setting", "consumer"],
@@ -79,6 +82,11 @@ class Damage:
         if intervention not in known:
             raise ValueError(f"there is no intervention {intervention!r}; expected one of {', '.join(known)}")
         return self.frame[self.frame["intervention"] == intervention].nsmallest(n, "kl")
+
+    def is_clear(self) -> "pd.Series[bool]":
+        """Return whether each change does clearly (95 %) less than a random one of its size, or nothing at all."""
+        frame = self.frame
+        return (frame["below_null"] > SIGMAS * frame["below_null_se"]) | (frame["kl"] == 0)
 
     def knows_its_task(self) -> bool:
         """Whether the network is clearly (95 %) more often right than the most frequent class alone would be.

@@ -1,4 +1,4 @@
-"""Other people's estimators, handled with care."""
+"""Estimators of other libraries: copies of them, and their names."""
 
 from typing import TypeVar
 

@@ -1,4 +1,4 @@
-"""Importance of channels: what the loss would change without each, to first order, from stored maps and gradients."""
+"""Importance of channels: the loss without each, to first order, from stored feature maps and gradients."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from ..store import Layer
-from ._results import Array, Labels
+from ._results import MAX_BYTES, Array, Labels
 from ._validation import require
 
 _BLOCK_BYTES = 32 << 20
@@ -52,7 +52,7 @@ def importance(
     snapshots: Sequence[int] | None = None,
     samples: Sequence[int] | None = None,
     unscaled: bool = False,
-    max_bytes: int = 1 << 30,
+    max_bytes: int = MAX_BYTES,
 ) -> Importance:
     """Estimate how much each channel matters to the loss, at every snapshot.
 
@@ -95,7 +95,7 @@ def importance(
     vectors = layer.vectors("sample", snapshots=snapshots, samples=samples)
     chosen = vectors.samples
     if len(chosen) < 2:
-        raise ValueError("there is one image; expected several, of which there are means and standard errors")
+        raise ValueError("there is one image; expected at least two, for means and standard errors")
     one = _COPIES * 8 * int(np.prod(layer.shape[2:]))
     if one > max_bytes:
         raise MemoryError(

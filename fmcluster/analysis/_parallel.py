@@ -1,9 +1,9 @@
-"""Heavy work in parts: one after the other, or on any executor."""
+"""Parallel work: parts of it one after the other, or on any executor."""
 
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
+from ._compat import dask_client, start_method
 from ._results import Array
 
 Item = TypeVar("Item")
@@ -76,7 +77,7 @@ def sum_each(
     Sums are taken in the order of the items, so that they are the same on any executor. On a Dask cluster the workers
     add them up among themselves, and one matrix comes back.
     """
-    client = getattr(executor, "_client", None)
+    client = dask_client(executor)
     if client is None or not items:
         total = np.zeros(shape)
         for part in run_each(function, items, executor=executor):
@@ -101,7 +102,7 @@ def _add(total: Array, part: Array) -> Array:
 
 def _threads_of(executor: Executor) -> int:
     """Return how many items are under way at a time: as many as a Dask cluster has threads, and one that waits."""
-    client = getattr(executor, "_client", None)
+    client = dask_client(executor)
     return 2 * (os.cpu_count() or 1) if client is None else max(1, sum(client.nthreads().values())) + 1
 
 
@@ -137,8 +138,7 @@ def _alone(function: Callable[[Item], Part], item: Item) -> Part:
 
 
 def _refuse_forks(executor: Executor) -> None:
-    how = getattr(executor, "_mp_context", None) if isinstance(executor, ProcessPoolExecutor) else None
-    if how is not None and how.get_start_method() == "fork":
+    if start_method(executor) == "fork":
         raise ValueError(
             "the executor forks its processes, and a fork of a process with threads can hang; make it with "
             'ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn"))'

@@ -25,7 +25,7 @@ _TEXT = ("object", "str", "string")  # what pandas calls a column of words, by i
 
 
 def write_result(path: Path, result: object, *, key: Mapping[str, Any]) -> None:
-    """Write a dataclass of arrays, tables, numbers, words, and tuples of such dataclasses: all of it, or nothing.
+    """Write a dataclass of arrays, tables, numbers, words, and of such dataclasses or tuples of them, whole.
 
     Raises
     ------
@@ -110,7 +110,8 @@ def _take_apart(result: object) -> tuple[Arrays, dict[str, Any]]:
                 arrays |= {f"{field.name}/{number}/{name}": values for name, values in inside.items()}
                 about["several"][field.name].append(described)
         elif is_dataclass(value):
-            about["inner"][field.name] = {inner.name: getattr(value, inner.name) for inner in fields(value)}
+            inside, about["inner"][field.name] = _take_apart(value)
+            arrays |= {f"{field.name}/{name}": values for name, values in inside.items()}
         else:
             about["plain"][field.name] = value
     return arrays, about
@@ -135,8 +136,8 @@ def _put_together(kind: type[Result], arrays: Arrays, about: Mapping[str, Any], 
                 _put_together(get_args(hint)[0], arrays, described, within=f"{within}{name}/{number}/")
                 for number, described in enumerate(about["several"][name])
             )
-        elif name in about["inner"] and is_dataclass(hint):
-            values[name] = _inner(hint, about["inner"][name])
+        elif name in about["inner"] and (inner := _dataclass_in(hint)):
+            values[name] = _put_together(inner, arrays, about["inner"][name], within=f"{within}{name}/")
         elif name in about["plain"]:
             values[name] = about["plain"][name]
             _require(_is_a(values[name], hint), f"{within}{name} is {values[name]!r}")
@@ -146,14 +147,6 @@ def _put_together(kind: type[Result], arrays: Arrays, about: Mapping[str, Any], 
             dtype = np.dtype(get_args(get_args(expected)[1])[0])
             _require(values[name].dtype == dtype, f"{within}{name} is of {values[name].dtype}, not {dtype}")
     return kind(**values)
-
-
-def _inner(kind: Any, described: Mapping[str, Any]) -> Any:
-    hints = get_type_hints(kind)
-    _require(described.keys() == {field.name for field in fields(kind)}, f"{kind.__name__} has {sorted(described)}")
-    for name, value in described.items():
-        _require(_is_a(value, hints[name]), f"{name} is {value!r}")
-    return kind(**described)
 
 
 def _table(described: list[list[str]], arrays: Arrays, *, name: str) -> pd.DataFrame:
@@ -186,6 +179,11 @@ def _is_a(value: object, hint: Any) -> bool:
         elif type(value) is each or (each is float and type(value) is int):
             return True
     return False
+
+
+def _dataclass_in(hint: Any) -> type | None:
+    """Return the dataclass that a value of this type is, where it may be one."""
+    return next((each for each in _alternatives(hint) if isinstance(each, type) and is_dataclass(each)), None)
 
 
 def _alternatives(hint: Any) -> tuple[Any, ...]:

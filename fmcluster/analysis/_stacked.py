@@ -1,4 +1,4 @@
-"""One layer of several runs, as if it were one layer of one run with all their snapshots."""
+"""Stacked runs: one layer of several runs as one layer with all their snapshots."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -66,7 +66,9 @@ class StackedLayers:
             if snapshot < len(layer.snapshots):
                 return layer.read_feature_maps(snapshot=snapshot, samples=samples, channels=channels, rows=rows)
             snapshot -= len(layer.snapshots)
-        raise ValueError(f"the runs have {len(self.snapshots)} snapshots; there are {snapshot + 1} more asked for")
+        raise ValueError(
+            f"the runs have {len(self.snapshots)} snapshots in all; the number asked for is {snapshot + 1} too high"
+        )
 
     def vectors(self, view: str, *, snapshots: Sequence[int] | None = None, samples: Labels) -> Vectors:
         """Flatten the feature maps of all runs to vectors, as `Layer.vectors` does."""

@@ -13,7 +13,7 @@ import pandas as pd
 from ..store import Layer
 from ..vectors import Vectors, split_box
 from ._parallel import run_each
-from ._results import Array, Labels
+from ._results import MAX_BYTES, Array, Labels
 from ._validation import require
 
 By = Literal["max", "mean", "relevance"]
@@ -29,7 +29,7 @@ _MAP_BYTES = 30
 
 @dataclass(frozen=True, eq=False)
 class TopImages:
-    """The images that drive each channel of a layer most, strongest first.
+    """The images that drive each channel of a layer most, that which does so most first.
 
     Where a channel has fewer top images than `k`, the last ones are missing: NaN, and -1 for integers.
 
@@ -86,7 +86,7 @@ class TopImages:
     def frame(self) -> pd.DataFrame:
         """One row per top image.
 
-        Columns ``snapshot, epoch, step, channel, rank`` (0 for the strongest), ``sample, y, x, fraction_y, fraction_x,
+        Columns ``snapshot, epoch, step, channel, rank`` (0 for the first), ``sample, y, x, fraction_y, fraction_x,
         value``.
         """
         held = self.samples != NONE
@@ -146,7 +146,7 @@ def top_images(
     snapshots: Sequence[int] | None = None,
     samples: Sequence[int] | None = None,
     channels: Sequence[int] | None = None,
-    max_bytes: int = 1 << 30,
+    max_bytes: int = MAX_BYTES,
     executor: Executor | None = None,
 ) -> TopImages:
     """Find the images that drive each channel most, at every snapshot, and where in them it answers most.
@@ -164,7 +164,7 @@ def top_images(
     k : int
         How many top images of each channel and snapshot; fewer where there are fewer images.
     by : {"max", "mean", "relevance"}
-        Whether images are ranked by the highest activation in the map, by the mean of the map, or by minus the sum of
+        Whether images are ranked by the highest activation in the feature map, by its mean, or by minus the sum of
         gradient times activation over the map: what the loss would grow by to first order were the map zero. The
         position is that of the highest activation, or of the largest part of that sum.
     snapshots : sequence of int, optional
@@ -224,7 +224,7 @@ def top_images(
     search = partial(_search, layer, slopes, by, k + 1)
     for found in run_each(search, _cut(layer, vectors, ordered, limit=limit), executor=executor):
         at = found.at
-        best[:, *at] = _strongest(np.concatenate([best[:, *at], found.best], axis=2), k + 1)
+        best[:, *at] = _largest(np.concatenate([best[:, *at], found.best], axis=2), k + 1)
         low[at], high[at] = np.minimum(low[at], found.low), np.maximum(high[at], found.high)
         nonfinite[at] += found.nonfinite
     best, low, high, nonfinite = best[:, :, back], low[:, back], high[:, back], nonfinite[:, back]
@@ -312,8 +312,8 @@ def _search(layer: Layer, slopes: Layer | None, by: By, count: int, block: _Bloc
             flat = -(flat * _read(slopes, block))
     position = flat.argmax(axis=2)  # of a map with NaN, the NaN
     peak = np.take_along_axis(flat, position[..., None], axis=2)[..., 0].astype(np.float64)
-    floor = flat.min(axis=2).astype(np.float64)
-    finite = np.isfinite(peak) & np.isfinite(floor)
+    trough = flat.min(axis=2).astype(np.float64)
+    finite = np.isfinite(peak) & np.isfinite(trough)
     with np.errstate(invalid="ignore"):
         total = flat.sum(axis=2, dtype=np.float64)
     value = {"max": peak, "mean": total / flat.shape[2], "relevance": total}[by]
@@ -321,8 +321,8 @@ def _search(layer: Layer, slopes: Layer | None, by: By, count: int, block: _Bloc
     found = np.stack([np.where(finite, value, -np.inf), np.where(finite, peak, -np.inf), image, position])
     return _Found(
         at=block.at,
-        best=_strongest(found.transpose(0, 2, 1), count),
-        low=np.where(finite, floor, np.inf).min(axis=0),
+        best=_largest(found.transpose(0, 2, 1), count),
+        low=np.where(finite, trough, np.inf).min(axis=0),
         high=np.where(finite, peak, -np.inf).max(axis=0),
         nonfinite=(~finite).sum(axis=0),
     )
@@ -338,7 +338,7 @@ def _read(layer: Layer, block: _Block) -> npt.NDArray[np.float32]:
     return np.ascontiguousarray(maps, np.float32).reshape(*maps.shape[:2], -1)
 
 
-def _strongest(found: Array, count: int) -> Array:
+def _largest(found: Array, count: int) -> Array:
     """Return the `count` of greatest value, ndarray of shape (4, n_channels, count); of equal ones, the first."""
     order = np.argsort(-found[0], axis=1, kind="stable")[:, :count]
     return np.take_along_axis(found, order[None], axis=2)

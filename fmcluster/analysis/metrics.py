@@ -1,4 +1,4 @@
-"""Metrics of similarity between two representations of the same samples, given as arrays.
+"""Metrics of similarity: two representations of the same samples compared, given as arrays.
 
 Of an array of shape (n_samples, n_features), features may be in any order and on any basis: none of these metrics knows
 them. Two representations may have different numbers of features.

@@ -7,22 +7,19 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from torch.nn.modules import batchnorm, conv, instancenorm, pooling
 
 from ._axis_flow import AxisFlow
+from ._compat import BATCH_NORM, CONVOLUTION, INSTANCE_NORM, POOLING
 
 Source = Literal["module", "option", "shape"]
 
 _SECOND = (
-    conv._ConvNd,
-    batchnorm._BatchNorm,
-    instancenorm._InstanceNorm,
+    CONVOLUTION,
+    BATCH_NORM,
+    INSTANCE_NORM,
     nn.GroupNorm,
     nn.LocalResponseNorm,
-    pooling._MaxPoolNd,
-    pooling._AvgPoolNd,
-    pooling._AdaptiveMaxPoolNd,
-    pooling._AdaptiveAvgPoolNd,
+    *POOLING,
     nn.PixelShuffle,
     nn.PixelUnshuffle,
     nn.ChannelShuffle,

@@ -5,9 +5,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from ._compat import in_backward, is_transformed
+from ._compat import TorchDispatchMode, in_backward, is_operation, is_transformed
 
 Label = Literal["batch", "channel", "mixed", ""]  # mixed: channels, of which a Linear has mixed the positions
 Axis = tuple[tuple[int, Label], ...]  # factors of an axis's length, the slowest first, and what each counts
@@ -72,7 +71,7 @@ class AxisFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call an operation, and follow the axes through it."""
-        if in_backward() or not isinstance(func, torch._ops.OpOverload):
+        if in_backward() or not is_operation(func):
             return func(*args, **(kwargs or {}))
         given = [(each, self._axes_of(each)) for each in _tensors_in((args, kwargs or {}))]
         constant = torch.Tag.nondeterministic_seeded not in func.tags and all(

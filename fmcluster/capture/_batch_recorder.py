@@ -240,8 +240,8 @@ class BatchRecorder(LiveRecording):
             check_in(self._dataset, numbers)
         if epoch.count + len(numbers) > self._capacity:
             raise ValueError(
-                f"this batch of {len(numbers)} is more than the epoch has room for: {self._room}, and {epoch.count} "
-                f"have been recorded. Pass n_samples of at least what an epoch shows"
+                f"this batch of {len(numbers)} does not fit into the epoch, which has room for {self._room}, and "
+                f"{epoch.count} have been recorded. Pass n_samples=, at least as many as an epoch shows"
             )
         return self._record(epoch, numbers, scale=scale)
 

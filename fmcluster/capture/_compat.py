@@ -1,4 +1,4 @@
-"""Private interfaces of other libraries that capture needs: of torch (checked with 2.14.1), PyTorch-Ignite (0.5.5).
+"""Private interfaces of other libraries that capture needs: of torch (checked with 2.14.1), pytorch-ignite (0.5.5).
 
 Each name here stands for one of them; ``tests/capture/test_compat.py`` says which one a new version has changed.
 """
@@ -12,9 +12,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.nn.modules import conv, instancenorm, pooling
+from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
 from torch.utils.data import DataLoader
 
 BATCH_NORM = nn.modules.batchnorm._BatchNorm  # what BatchNorms of all kinds are, SyncBatchNorm's too
+CONVOLUTION = conv._ConvNd  # likewise, of any number of axes
+INSTANCE_NORM = instancenorm._InstanceNorm
+POOLING = (pooling._MaxPoolNd, pooling._AvgPoolNd, pooling._AdaptiveMaxPoolNd, pooling._AdaptiveAvgPoolNd)
 
 
 @contextmanager
@@ -47,6 +52,11 @@ def in_backward() -> bool:
     `torch._C._current_graph_task_id` is -1 outside one, as `torch.utils.module_tracker` asks it.
     """
     return bool(torch._C._current_graph_task_id() != -1)
+
+
+def is_operation(func: Any) -> bool:
+    """Whether what a `TorchDispatchMode` was handed is an operation of torch, as opposed to a higher-order one."""
+    return isinstance(func, torch._ops.OpOverload)
 
 
 def is_transformed(tensor: torch.Tensor) -> bool:

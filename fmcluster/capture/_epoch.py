@@ -1,4 +1,4 @@
-"""An epoch that is being recorded: its samples in the order of arrival, and how far it is."""
+"""Live epoch: the samples of an epoch that is being recorded, in order of arrival."""
 
 from dataclasses import dataclass
 

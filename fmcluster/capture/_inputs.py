@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import CaptureError, StoreError
+from ..errors import CALLED_WITH, CaptureError, StoreError
 from ._items import describe
 
 ToInputs = Callable[[Any], tuple[tuple[Any, ...], Mapping[str, Any]]]
@@ -77,7 +77,7 @@ class ModelInputs:
         own = next((each.dtype for each in model.parameters() if each.is_floating_point()), self.first.dtype)
         weights = f", whose weights are {str(own).removeprefix('torch.')}," if own != self.first.dtype else ""
         return (
-            f"{type(model).__name__}{weights} was called with a batch of {len(self)}: {', '.join(called)}. Where it "
+            f"{type(model).__name__}{weights} {CALLED_WITH} {len(self)}: {', '.join(called)}. Where it "
             f"takes something else, change the data set's transform, or pass to_inputs, a function from a batch to "
             f"(args, kwargs)."
         )

@@ -250,9 +250,9 @@ def _channel_numbers(channels: Channels | None, count: int, what: str) -> tuple[
         try:
             chosen = tuple(_number(c) for c in channels)
         except TypeError:
-            raise TypeError(f"{what} are to be {channels!r}; expected a slice, or numbers of channels") from None
+            raise TypeError(f"{what}: received {channels!r}; expected a slice, or numbers of channels") from None
     if not chosen or len(set(chosen)) < len(chosen) or min(chosen) < 0 or max(chosen) >= count:
-        raise ValueError(f"{what} are to be {channels!r}; expected some of 0 to {count - 1}, each once")
+        raise ValueError(f"{what}: received {channels!r}; expected numbers from 0 to {count - 1}, each once")
     return None if chosen == tuple(range(count)) else chosen
 
 

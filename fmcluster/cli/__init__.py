@@ -1,4 +1,4 @@
-"""The command line: `fmcluster COMMAND --help` says what each command takes."""
+"""Command line: `fmcluster COMMAND --help` says what each command takes."""
 
 import sys
 from importlib.metadata import version as installed_version
@@ -81,7 +81,7 @@ def _was_interrupted(ended: SystemExit) -> bool:
 
 def is_expected(error: Exception) -> bool:
     """Whether an error tells the caller of a mistake, rather than us of ours: the package's own modules raised it."""
-    from ..errors import CaptureError, StoreError
+    from ..errors import CALLED_WITH, CaptureError, StoreError
 
     if isinstance(error, CaptureError | StoreError | OSError | MemoryError | ImportError):
         return True
@@ -89,7 +89,7 @@ def is_expected(error: Exception) -> bool:
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     raised_here = trace is not None and str(trace.tb_frame.f_globals.get("__name__", "")).startswith("fmcluster.")
-    if any("was called with a batch" in note for note in getattr(error, "__notes__", [])):  # and says what to do
+    if any(CALLED_WITH in note for note in getattr(error, "__notes__", [])):
         return True
     return raised_here and isinstance(error, ValueError | TypeError | KeyError | ImportError)
 

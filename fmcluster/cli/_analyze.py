@@ -126,7 +126,7 @@ def analyze_layer(
     with status("loading the analysis") as shown:
         from ..analysis import ResultCache, analyze
 
-        return analyze(
+        found = analyze(
             vectors,
             n_clusters=clusters,
             n_components=components,
@@ -135,6 +135,9 @@ def analyze_layer(
             executor=executor,
             announce=lambda what: shown.update(f"{what} of {vectors.shape[0]:,} rows"),
         )
+    if (count := found.clusters.n_clusters) < clusters:
+        say(f"{layer}: {count} clusters rather than {clusters:,}; there are not enough different rows for more.")
+    return found
 
 
 def _results_folder(run: "Run", parameters: dict[str, Any]) -> Path:

@@ -1,4 +1,4 @@
-"""The application and its console: progress bars, tables, and words that all commands use."""
+"""Application and console: progress bars, tables, and texts that all commands use."""
 
 import re
 import unicodedata

@@ -15,7 +15,8 @@ def demo(
         Path, typer.Option("-o", "--output", callback=local_output, help="Folder for the run, the weights, the report.")
     ] = Path("demo"),
     random_state: Annotated[
-        int, typer.Option("--seed", min=0, max=2**32 - 1, help="Of the weights and the order of the images.")
+        int,
+        typer.Option("--seed", min=0, max=2**32 - 1, help="Random seed of the weights and of the order of the images."),
     ] = 0,
 ) -> None:
     """Fine-tune a ResNet-18 on real digits, capture it, analyze it, and write a report: the whole path, offline."""

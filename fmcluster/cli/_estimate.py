@@ -15,7 +15,7 @@ def estimate(
     model: Annotated[str, typer.Option(help="A torchvision ResNet.")] = "resnet18",
     samples: Annotated[int, typer.Option(help="Images in the probe.")] = 244,
     epochs: Annotated[int, typer.Option(help="Epochs; one more snapshot is taken before the first.")] = 5,
-    snapshots_per_epoch: Annotated[int, typer.Option(help="As for train.")] = 1,
+    snapshots_per_epoch: Annotated[int, typer.Option(help="Snapshots in each epoch, as for train.")] = 1,
     layers: CapturedLayers = None,
     pixels: Annotated[int, typer.Option(help="Height and width of an image.")] = 224,
     max_size: MaxSize = None,
@@ -26,7 +26,7 @@ def estimate(
         Path, typer.Option("--output", "-o", help="Where the run will lie; the speed of that disk is measured.")
     ] = Path("run.zarr"),
 ) -> None:
-    """Say how many bytes and seconds a run will take, from one batch of random images through random weights."""
+    """Estimate the bytes and seconds that a run will take, from one batch of random images and random weights."""
     if min(samples, epochs, snapshots_per_epoch, pixels, batch_size) < 1:
         raise ValueError("--samples, --epochs, --snapshots-per-epoch, --pixels and --batch-size are at least 1")
     local_output(output)

@@ -19,7 +19,7 @@ def info(
     run: RunPath,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")] = False,
 ) -> None:
-    """Say what is in a run: layers, shapes, snapshots, samples, bytes, and what is missing."""
+    """Show what is in a run: layers, shapes, snapshots, samples, bytes, and what is missing."""
     from ..plot.drawing import list_classes
     from ..store import layers_left_out, missing_files, missing_snapshots, open_run, varying_layers
 
@@ -73,7 +73,7 @@ def _why(run: "Run") -> str:
         if held:
             parts.append(f"{size(held)} {what}, compressed" if name != "inputs" else f"{size(held)} {what}")
     parts.append(f"{size(rest)} everything else (the index of samples, metrics, checksums)")
-    return f" ({', '.join(parts)}; maps without zeros hardly compress)"
+    return f" ({', '.join(parts)}; feature maps without zeros hardly compress)"
 
 
 def _layer_table(run: "Run") -> Table:

@@ -255,9 +255,9 @@ def _draw_churn(asked: Asked, found: "Analysis") -> "Axes":
     with status("clustering halves of the data, for the noise floor"):
         from sklearn.cluster import KMeans
 
-        clusterer = KMeans(count, random_state=asked.random_state, n_init=4)
-        floor = analysis.noise_floor(found.vectors, clusterer, n_splits=3, random_state=asked.random_state)
-        return pictures.churn(analysis.track(found.clusters, noise_floor=floor, random_state=asked.random_state))
+        clusterer = KMeans(count, random_state=asked.random_state, n_init=analysis.N_INIT)
+        noise_floor = analysis.noise_floor(found.vectors, clusterer, n_splits=3, random_state=asked.random_state)
+        return pictures.churn(analysis.track(found.clusters, noise_floor=noise_floor, random_state=asked.random_state))
 
 
 def _draw_quality(asked: Asked, found: "Analysis") -> "Axes":

@@ -22,12 +22,13 @@ def plan(
     run: RunPath,
     model: Annotated[str, typer.Option(help="The torchvision ResNet that was recorded.")] = "resnet18",
     weights: Annotated[
-        str | None, typer.Option(help="Path of its state dict; by default the run's last weights, where it has them.")
+        str | None,
+        typer.Option(help="Path of the model's state dict; by default the run's last weights, where it has them."),
     ] = None,
-    budget: Annotated[float | None, typer.Option(help="Which share of the costs may be left, such as 0.5.")] = None,
-    of: Annotated[str, typer.Option(help=f"Of which costs: {', '.join(COSTS)}.")] = "compute",
+    budget: Annotated[float | None, typer.Option(help="Which share of the costs may remain, such as 0.5.")] = None,
+    of: Annotated[str, typer.Option(help=f"Which costs the budget is a share of: {', '.join(COSTS)}.")] = "compute",
     tolerance: Annotated[
-        float | None, typer.Option(help="How much loss it may cost, in nats; 0.02 where there is no budget.")
+        float | None, typer.Option(help="By how much the loss may grow, in nats; 0.02 where there is no budget.")
     ] = None,
     questions: Annotated[
         list[str] | None,

@@ -63,10 +63,12 @@ def plot(
     layers: OneLayer = None,
     epoch: Annotated[int | None, typer.Option(help="Which epoch; the last by default.")] = None,
     sample: Annotated[int, typer.Option(help="Which sample, by its index in the data set.")] = 0,
-    channels: Annotated[str | None, typer.Option(help="Such as 0-15 or 3,7,9; all, or the most active.")] = None,
-    order: Annotated[Order, typer.Option(help="Of the channels in a grid.")] = Order.by_index,
+    channels: Annotated[
+        str | None, typer.Option(help="Which channels, such as 0-15 or 3,7,9; by default all, or the most active.")
+    ] = None,
+    order: Annotated[Order, typer.Option(help="Order of the channels in a grid.")] = Order.by_index,
     by: Annotated[
-        Ranking, typer.Option(help="Of the images in top_images; relevance needs recorded gradients.")
+        Ranking, typer.Option(help="What ranks the images in top_images; relevance needs recorded gradients.")
     ] = Ranking.by_max,
     min_drift: Annotated[
         float | None,
@@ -75,14 +77,15 @@ def plot(
         ),
     ] = None,
     metrics: Annotated[
-        list[str] | None, typer.Option("--metric", help="For metrics: a name; may be repeated. All by default.")
+        list[str] | None,
+        typer.Option("--metric", help="For metrics: the name of one; may be repeated. All by default."),
     ] = None,
     view: View = "channel",
     clusters: NumberOfClusters = 8,
     rows: Rows = None,
     random_state: RandomState = 0,
     dpi: Annotated[
-        int | None, typer.Option(min=10, max=2400, help="Dots per inch; 150, or 100 of an animation.")
+        int | None, typer.Option(min=10, max=2400, help="Dots per inch; by default 150, and 100 for an animation.")
     ] = None,
 ) -> None:
     """Draw one picture of a run, or animate it from snapshot to snapshot."""

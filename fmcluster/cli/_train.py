@@ -26,14 +26,22 @@ def train(
     weights: Annotated[str, typer.Option(help="DEFAULT (downloaded), none, or the path of a state dict.")] = "DEFAULT",
     epochs: Annotated[int, typer.Option(help="Number of epochs.")] = 5,
     freeze_backbone: Annotated[bool, typer.Option("--freeze-backbone", help="Train the head only.")] = False,
-    snapshots_per_epoch: Annotated[int, typer.Option(help="Evenly spaced; the last at the epoch's end.")] = 1,
+    snapshots_per_epoch: Annotated[
+        int, typer.Option(help="Snapshots in each epoch, evenly spaced; the last at its end.")
+    ] = 1,
     layers: CapturedLayers = None,
     max_size: MaxSize = None,
     max_bytes: MaxBytes = None,
-    batch_size: Annotated[int, typer.Option(help="Training images a step.")] = 4,
+    batch_size: Annotated[int, typer.Option(help="Training images in each step.")] = 4,
     probe_size: Annotated[int | None, typer.Option(help="Validation images to record; all by default.")] = None,
     random_state: Annotated[
-        int, typer.Option("--seed", min=0, max=2**32 - 1, help="Of the head, the order and the crops.")
+        int,
+        typer.Option(
+            "--seed",
+            min=0,
+            max=2**32 - 1,
+            help="Random seed of the head, of the order of the images and of their crops.",
+        ),
     ] = 0,
     workers: Annotated[int, typer.Option(min=0, help="Processes that load images.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; CUDA where there is one.")] = None,
@@ -44,7 +52,8 @@ def train(
         bool, typer.Option("--with-weights", help="Record the network's weights, too, for fmcluster plan.")
     ] = False,
     plan: Annotated[
-        Path | None, typer.Option(help="A plan, as fmcluster plan writes it: the network is built so first.")
+        Path | None,
+        typer.Option(help="A plan, as fmcluster plan writes it; the network is built by it before training."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")] = False,
 ) -> None:

@@ -7,7 +7,7 @@ from ._options import RunPath
 
 
 def verify(run: RunPath) -> None:
-    """Read every chunk of a run, its checksum included; exit code 1 where anything is damaged."""
+    """Check every chunk of a run against its checksum; the exit code is 1 where anything is damaged."""
     from ..store import open_run
     from ..store import verify as check
 

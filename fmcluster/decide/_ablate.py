@@ -17,7 +17,7 @@ from ._cross_fit import CrossFit
 from ._network import Network
 from ._outcomes import Loss, mean_and_error, sample_losses
 from ._predict_damage import PredictedDamage
-from ._probe_batches import probe_batches
+from ._probe_batches import Shown, probe_batches
 from .interventions import Change, Depth, Groups, Intervention, KernelSize, Resolution, Separable, Skipped, Width
 
 Progress = Callable[[str, int], None]
@@ -144,6 +144,7 @@ def ablate(
         n_samples=sum(map(len, batches)),
         costs=costs,
         majority=_majority(targets),
+        shown=Shown(probe, batch_size, to_inputs),
     )
 
 

@@ -26,11 +26,9 @@ def candidates(findings: Findings, damage: Damage) -> list[Action]:
         Of the network.
     """
     costs = Costs(**damage.costs)
-    rows = damage.frame.to_dict("records")
+    rows = damage.frame[damage.is_clear()].to_dict("records")
     built = [
-        action_of(row, costs=costs)
-        for row in rows
-        if row["intervention"] in ACTION_OF and ", " not in row["layer"] and _clear(row)
+        action_of(row, costs=costs) for row in rows if row["intervention"] in ACTION_OF and ", " not in row["layer"]
     ]
     return [*_frozen(findings, costs), *(each for each in built if _saves(each))]
 
@@ -98,11 +96,6 @@ def _saved(row: Mapping[Any, Any], costs: Costs) -> Costs:
         parameters=row["parameters_share"] * costs.parameters,
         kept=row["kept_share"] * costs.kept,
     )
-
-
-def _clear(row: Mapping[Any, Any]) -> bool:
-    """Whether a change does clearly less than a random one, or nothing."""
-    return bool(row["kl"] == 0 or row["below_null"] > SIGMAS * row["below_null_se"])
 
 
 def _saves(action: Action) -> bool:

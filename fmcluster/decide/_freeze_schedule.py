@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import nn
 
+from ..analysis import MAX_BYTES
 from ..analysis.components import accumulate_gram
 from ..analysis.diagnosis import (
     Change,
@@ -127,7 +128,7 @@ class FreezeSchedule:
         at_rest: Run,
         tolerance: float = 0.05,
         most: int | None = None,
-        max_bytes: int = 1 << 30,
+        max_bytes: int = MAX_BYTES,
         random_state: int = 0,
     ) -> None:
         if not isinstance(recorder, Recorder):

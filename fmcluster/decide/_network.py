@@ -1,4 +1,4 @@
-"""A network on a probe: what its modules are given and return, and what they cost; nothing of it is changed."""
+"""Network on a probe: what its modules are given and return, and what they cost; nothing of it is changed."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -10,13 +10,14 @@ import torch
 from torch import nn
 
 from ..capture import ModelInputs, isolated, kernel_geometry
+from ._compat import BATCH_NORM
 from ._costs import Costs
 from ._least_squares import kernel_patches
 from ._trace import Call, Key, Trace
 
 Hooks = Mapping[str, Callable[..., Any]]
 PARAMETRIC = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-NORMALIZATION = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
+NORMALIZATION = (BATCH_NORM, nn.LayerNorm, nn.GroupNorm)
 KEPT_BYTES = 256 << 20  # of patch moments, on each half: of a ResNet-18's convolutions, all but the last three
 
 

@@ -19,9 +19,9 @@ from ._costs import Costs
 from ._cross_fit import CrossFit
 from ._network import Network
 from ._outcomes import Loss, Outcomes, mean_and_error
-from ._plan_result import Plan, Shown
+from ._plan_result import Plan
 from ._price import Seconds, measure_seconds, price
-from ._probe_batches import probe_batches
+from ._probe_batches import Shown, probe_batches
 from .building import build
 
 _MOST_TRIES = 10
@@ -106,7 +106,8 @@ def plan(
         chosen = choose(found, goal, whole=before, conflict=overlap)
         after = _added_up(chosen, before)
         _check_budget(after, before, goal)
-        return Plan(tuple(chosen), of, budget, tolerance, before, after, n_samples=damage.n_samples)
+        measured_on = damage.shown if isinstance(damage.shown, Shown) else None
+        return Plan(tuple(chosen), of, budget, tolerance, before, after, n_samples=damage.n_samples, shown=measured_on)
     shown = Shown(probe, batch_size, to_inputs)
     trial = _Trial(model, shown, loss=loss, random_state=random_state)
     made = trial.choose(found, goal, whole=before)
@@ -218,7 +219,7 @@ def _check(findings: object, damage: object, model: object, probe: object) -> No
         if not isinstance(value, kind):
             raise TypeError(f"expected the {kind.__name__} that {maker} returned, got a {type(value).__name__}")
     if (model is None) != (probe is None):
-        raise ValueError("pass the model and the probe, or neither: the plan is built and shown the probe")
+        raise ValueError("pass both model= and probe=, or neither: to measure a plan, it is built and shown the probe")
     if isinstance(model, nn.Module) and isinstance(damage, Damage):
         count = sum(each.numel() for each in model.parameters())
         if count != damage.costs["parameters"]:

@@ -1,4 +1,4 @@
-"""A plan: what to do to a network, on what evidence, and at what price; and the networks that it makes."""
+"""Plan: what to do to a network, on what evidence, and at what price; and the networks that it makes."""
 
 import hashlib
 from collections.abc import Mapping
@@ -27,29 +27,10 @@ from ._plan_file import (
 )
 from ._plan_table import plan_table
 from ._price import Seconds, measure_seconds
-from ._probe_batches import probe_batches
+from ._probe_batches import Shown, probe_batches
 from .building import build, freeze
 
 _MARK = "_fmcluster_plan"
-
-
-@dataclass(frozen=True, eq=False)
-class Shown:
-    """A probe, and how it is shown.
-
-    Attributes
-    ----------
-    probe : Dataset or DataLoader
-        The images.
-    batch_size : int
-        Of the forward passes, where `probe` is a data set.
-    to_inputs : callable, optional
-        As in `ablate`.
-    """
-
-    probe: Dataset[Any] | DataLoader[Any]
-    batch_size: int = 100
-    to_inputs: ToInputs | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +61,7 @@ class Plan:
     batch : int
         Of how many samples this step was.
     shown : Shown, optional
-        The probe that the plan was made with; it is no part of a file.
+        The probe that the plan was made with, or the damage was measured on; it is no part of a file.
     """
 
     actions: tuple[Action, ...]
@@ -117,8 +98,8 @@ class Plan:
         model : Module
             It is not changed.
         probe : Dataset or DataLoader, optional
-            What new weights are fitted on; by default what the plan was made with. A plan from a file needs it, but for
-            freezing.
+            What new weights are fitted on; by default what the plan was made with, or its damage was measured on. A
+            plan from a file needs it, but for freezing.
         epoch : int
             At which epoch of the fine-tuning this model is; `freeze` freezes what may be frozen later only.
         batch_size, to_inputs
@@ -286,7 +267,8 @@ def network_of(model: nn.Module, shown: Shown) -> Network:
 
 def _check_model(model: nn.Module) -> None:
     if plain_model(model) is not model:
-        kind = "compiled" if hasattr(model, "_orig_mod") else f"wrapped in {type(model).__name__}"
+        wrapper = type(model).__name__
+        kind = "compiled" if wrapper == "OptimizedModule" else f"wrapped in {wrapper}"
         raise ValueError(f"the model is {kind}; apply the plan to the module under it, and wrap what comes of it")
     if isinstance(model, torch.jit.ScriptModule):
         raise ValueError("the model is a TorchScript module, which cannot be rebuilt; pass what it was scripted from")

@@ -1,4 +1,4 @@
-"""Plans as tables that a person can judge."""
+"""Plan tables: what a plan does, costs and saves, as a person reads it."""
 
 import math
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Predicted damage: what changes of a network would cost, from stored maps and gradients, without the network."""
+"""Predicted damage: what changes of a network would cost, from stored feature maps and gradients alone."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from scipy.stats import rankdata
 
-from ..analysis import SIGMAS, Damage
+from ..analysis import MAX_BYTES, SIGMAS, Damage
 from ..store import Layer, Run
 from ._outcomes import mean_and_error
 from ._predicted_changes import LayerReader, PredictedChange, predicted_changes
@@ -104,7 +104,9 @@ class PredictedDamage:
         return pd.DataFrame(rows, columns=["intervention", "n", "rank_correlation", "low", "high", "of_relative"])
 
     def __str__(self) -> str:
-        lines = [f"{self.n_samples} samples of epoch {self.epoch}; predicted from maps and gradients, not measured"]
+        lines = [
+            f"{self.n_samples} samples of epoch {self.epoch}; predicted from feature maps and gradients, not measured"
+        ]
         for intervention in self.frame["intervention"].unique():
             of = self.frame["intervention"] == intervention
             lines.append(f"{intervention}: {of.sum()} changes; those that would do least:")
@@ -127,7 +129,7 @@ def predict_damage(
     snapshot: int | None = None,
     layers: Sequence[str] | None = None,
     samples: Sequence[int] | None = None,
-    max_bytes: int = 1 << 30,
+    max_bytes: int = MAX_BYTES,
 ) -> PredictedDamage:
     """Predict what changes of a network would do to its loss, from the maps and gradients that a run holds.
 
@@ -151,8 +153,8 @@ def predict_damage(
     Parameters
     ----------
     run : Run
-        A run with gradients, recorded with whole maps: no crop, no averaging down, all channels. A loss that sums over
-        the samples gives units that do not depend on the size of the batches.
+        A run with gradients and whole feature maps: no crop, no averaging down, all channels. A loss that sums over the
+        samples gives units that do not depend on the size of the batches.
     epoch, snapshot : int, optional
         Which snapshot; by default the last.
     layers : sequence of str, optional
@@ -197,7 +199,7 @@ def predict_damage(
     skipped: list[Skipped] = []
     chosen = run[known[0]].vectors("sample", snapshots=[number], samples=samples).samples
     if len(chosen) < 2:
-        raise ValueError("there is one image; expected several, of which there are means and standard errors")
+        raise ValueError("there is one image; expected at least two, for means and standard errors")
     for name in known:
         size = _images_at_once(run, run[name], max_bytes)
         blocks = [chosen[start : start + size] for start in range(0, len(chosen), size)]

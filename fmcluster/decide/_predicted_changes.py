@@ -1,4 +1,4 @@
-"""Predicted changes: what interventions make of a layer's stored maps, fitted on the maps themselves."""
+"""Predicted changes: what interventions make of a layer's stored feature maps, fitted on these themselves."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -109,7 +109,7 @@ def predicted_changes(reader: LayerReader, name: str) -> Iterator[PredictedChang
     layer = reader.run[name]
     convolution = "Conv" in layer.module and layer.dimensions[2:] == ("channel", "height", "width")
     if not is_whole(layer):
-        yield Skipped("all", name, "a part of its maps was recorded, or their averages")
+        yield Skipped("all", name, "a part of its feature maps was recorded, or their averages")
         return
     given = reader.input_of(layer)
     if not passes_on(layer.module):

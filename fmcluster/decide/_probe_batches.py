@@ -1,5 +1,6 @@
-"""A probe as ablation and plans are shown it: batches on the model's device, and the labels beside them."""
+"""Probe batches: a probe as ablation and plans are shown it, on the model's device, and the labels beside them."""
 
+from dataclasses import dataclass
 from inspect import signature
 from typing import Any
 
@@ -8,6 +9,25 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from ..capture import ModelInputs, Probe, ToInputs, device_of, isolated
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """A probe, and how it is shown.
+
+    Attributes
+    ----------
+    probe : Dataset or DataLoader
+        The images.
+    batch_size : int
+        Of the forward passes, where `probe` is a data set.
+    to_inputs : callable, optional
+        As in `ablate`.
+    """
+
+    probe: Dataset[Any] | DataLoader[Any]
+    batch_size: int = 100
+    to_inputs: ToInputs | None = None
 
 
 def probe_batches(
@@ -27,7 +47,7 @@ def probe_batches(
     accepts = tuple(signature(model.forward).parameters)
     shown = Probe(probe, batch_size=batch_size, to_inputs=to_inputs, accepts=accepts)
     if shown.n_samples < 2:
-        raise ValueError("the probe has one sample; expected several, of which there are means and standard errors")
+        raise ValueError("the probe has one sample; expected at least two, for means and standard errors")
     device = device_of(model)
     batches, targets = [], []
     with isolated(model, reads=shown.generators()):

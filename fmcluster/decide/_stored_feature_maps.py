@@ -68,8 +68,9 @@ class StoredFeatureMaps(Dataset[tuple[torch.Tensor, int]]):
             raise TypeError(f"StoredFeatureMaps received a {type(run).__name__}; expected Run, made by open_run(path)")
         if run.kind != "probe":
             raise ValueError(
-                f"{run.path} is a live run: its maps are of training batches as they were augmented, while the network "
-                f"changed. Record the data set as a probe, with evaluation transforms: Recorder(model, ..., probe=...)"
+                f"{run.path} is a live run: its feature maps are of training batches as they were augmented, while the "
+                f"network changed. Record the data set as a probe, with evaluation transforms: "
+                f"Recorder(model, ..., probe=...)"
             )
         self._layer = run[layer]
         _check_whole(self._layer)
@@ -108,7 +109,7 @@ class StoredFeatureMaps(Dataset[tuple[torch.Tensor, int]]):
 def _check_whole(layer: Layer) -> None:
     described: dict[str, Any] = {
         "a part of its positions was kept": layer.crop is not None,
-        "its maps were averaged down": layer.average_pooled,
+        "its feature maps were averaged down": layer.average_pooled,
         "a part of its channels was kept": layer.n_channels != layer.n_output_channels,
         "it returned several rows for each sample": layer.rows_folded > 1,
     }

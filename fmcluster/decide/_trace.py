@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode, resolve_name
 
+from ._compat import version_of
+
 Key = tuple[int, int]  # a tensor, and how often it had been changed in place
 
 # functions after which channel c is still a function of channel c alone
@@ -101,7 +103,7 @@ class Trace(TorchFunctionMode):
 
 
 def _key(tensor: torch.Tensor) -> Key:
-    return id(tensor), int(tensor._version)
+    return id(tensor), version_of(tensor)
 
 
 def _flat(value: Any) -> list[Any]:

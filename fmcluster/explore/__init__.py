@@ -1,4 +1,4 @@
-"""Look at a whole run in the browser: any layer, snapshot, image, view and clusterer, computed when it is asked for."""
+"""Explorer: a whole run in the browser, any layer, snapshot, image, view and clusterer, computed on request."""
 
 from importlib.util import find_spec
 

@@ -1,4 +1,4 @@
-"""What follows when something on the page is changed."""
+"""Callbacks of the explorer: what is drawn anew when something on the page is changed."""
 
 from typing import Any
 

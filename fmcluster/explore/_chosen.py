@@ -1,4 +1,4 @@
-"""Several points of the embedding at once: which are chosen, what they have in common, and who is near whom."""
+"""Chosen points: which rows of the embedding are chosen, what they have in common, and their neighbors."""
 
 from collections import Counter
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The explorer's charts and pictures: those of the report where it has them, of one snapshot at a time."""
+"""Figures of the explorer: the report's charts where it has them, of one snapshot at a time."""
 
 import base64
 import io
@@ -254,7 +254,7 @@ def sample_names(run: Run) -> list[Json]:
 
 def heat_map(chart: Json, *, stage: int) -> Json:
     """Return one of the stages that a chart of `similarity_charts` has."""
-    mesh = chart["figure"]["data"][0] | {"z": chart["stages"][stage]}
+    mesh = chart["figure"]["data"][0] | {"z": chart["stages"][stage], "zmin": chart["starts"][stage]}
     return {"data": [mesh], "layout": chart["figure"]["layout"]}
 
 

@@ -1,4 +1,4 @@
-"""What stands on the explorer's page."""
+"""Page of the explorer: its controls, charts and panels."""
 
 from typing import Any
 
@@ -69,7 +69,7 @@ def _controls(run: Run) -> html.Div:
             _number("n_clusters", "how many", 8, least=1),
             _choice("fit", "clusters of", fits, "pooled"),
             _number("n_rows", "points, at most", 1000, least=4),
-            _number("random_state", "seed", 0, least=0),
+            _number("random_state", "random_state", 0, least=0),
             _choice("color", "color by", ["cluster", "drift", "class"], "cluster"),
             _choice("mark", "drawn as", ["dots", "pictures"], "dots"),
             _choice("sample", "image", samples, samples[0]["value"] if samples else None),

@@ -1,4 +1,4 @@
-"""What follows when points are pointed at, drawn around, searched for, or chosen by their cluster."""
+"""Points of the embedding: what is shown of those pointed at, drawn around, searched for, or chosen by cluster."""
 
 from collections.abc import Callable
 from typing import Any

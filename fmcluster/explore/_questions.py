@@ -1,4 +1,4 @@
-"""What can be asked of a run, and how it is answered."""
+"""Questions of the explorer: what can be asked of a run, and how it is answered."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from typing import Any, Literal
 from sklearn.cluster import HDBSCAN, AgglomerativeClustering, KMeans
 from sklearn.mixture import GaussianMixture
 
-from ..analysis import ResultCache, TopImages, analyze, cluster, top_images, track
+from ..analysis import MAX_BYTES, N_INIT, ResultCache, TopImages, analyze, cluster, top_images, track
 from ..report import write_report
 from ..report.content import LayerContent, Overview, Settings, make_overview
 from ..store import Layer, Run
@@ -18,7 +18,6 @@ from ..vectors import Scaling
 CLUSTERERS = ("KMeans", "AgglomerativeClustering", "GaussianMixture", "HDBSCAN")
 SCALINGS = ("none", "centered", "unit")
 QUANTITIES = ("activation", "gradient")
-MAX_BYTES = 1 << 30
 
 Announce = Callable[[str], None]
 
@@ -101,13 +100,13 @@ class ContentOf:
         fit = {"pooled": "all snapshots together", "each": "each snapshot"}.get(str(self.fit), f"epoch {self.fit}")
         scaled = "" if self.scaling == "none" else f", rows {self.scaling}"
         return (
-            f"{self.quantity} of {self.layer}, view {self.view}{scaled}; {self.clusterer}{count} of {fit}, seed "
-            f"{self.random_state}"
+            f"{self.quantity} of {self.layer}, view {self.view}{scaled}; {self.clusterer}{count} of {fit}, "
+            f"random_state {self.random_state}"
         )
 
     def _clusterer(self, count: int, *, fewest: int) -> Any:
         made = {
-            "KMeans": lambda: KMeans(count, random_state=self.random_state, n_init=4),
+            "KMeans": lambda: KMeans(count, random_state=self.random_state, n_init=N_INIT),
             "AgglomerativeClustering": lambda: AgglomerativeClustering(count),
             "GaussianMixture": lambda: GaussianMixture(count, random_state=self.random_state, reg_covar=1e-3),
             "HDBSCAN": lambda: HDBSCAN(min_cluster_size=fewest, copy=True),

@@ -1,4 +1,4 @@
-"""The page, served to this machine."""
+"""Server of the explorer: the page, for this machine."""
 
 import errno
 import os

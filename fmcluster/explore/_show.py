@@ -1,4 +1,4 @@
-"""The explorer in a cell of a notebook."""
+"""Explorer in a notebook: shown in a cell."""
 
 import threading
 from dataclasses import dataclass, field

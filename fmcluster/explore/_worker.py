@@ -1,4 +1,4 @@
-"""Where questions are answered: one at a time, in the background, and kept for a while."""
+"""Worker of the explorer: answers questions in the background, one at a time, and keeps the answers for a while."""
 
 from collections import OrderedDict
 from threading import Condition, Thread

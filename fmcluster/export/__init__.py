@@ -1,4 +1,4 @@
-"""Log figures and embeddings to other tools: TensorBoard, its projector, Weights & Biases."""
+"""Export of figures and embeddings to other tools: TensorBoard, its projector, Weights & Biases."""
 
 import lazy_loader
 

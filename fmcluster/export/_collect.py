@@ -1,4 +1,4 @@
-"""What is logged of a run: collected once, in words that every target understands."""
+"""Collected entries: what is logged of a run, in the same words for every target."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from ..report.content import (
     make_overview,
 )
 from ..store import Layer, Run
-from ._entries import Distribution, Entry, Moment, Picture, Scalar, Table, Text, moments, steps_are_known
+from ._entries import Distribution, Entry, Picture, Scalar, SnapshotStep, Table, Text, snapshot_steps, steps_are_known
 
 Progress = Callable[[str, int, int], None]
 
@@ -138,7 +138,7 @@ def collect(wanted: Wanted, *, progress: Progress | None = None) -> Iterator[Ent
     progress : callable, optional
         Called before each stage with what it is, how many stages are done, and how many there are.
     """
-    run, when = wanted.run, moments(wanted.run.snapshots)
+    run, when = wanted.run, snapshot_steps(wanted.run.snapshots)
     done, total = 0, 1 + STAGES * len(wanted.drawn) + OVERALL_STAGES * wanted.diagnosis
 
     def announce(stage: str) -> None:
@@ -154,7 +154,7 @@ def collect(wanted: Wanted, *, progress: Progress | None = None) -> Iterator[Ent
     if left_out := diverged_lines(run):
         yield Text("snapshot/diverged", when[-1], (DIVERGED, *left_out))
     if wanted.settings.snapshots is not None:
-        when = [moment for moment in when if moment.snapshot in wanted.settings.snapshots]
+        when = [step for step in when if step.snapshot in wanted.settings.snapshots]
     cache = wanted.cache
     for name in wanted.drawn:
         layer = run[name]
@@ -173,34 +173,34 @@ def collect(wanted: Wanted, *, progress: Progress | None = None) -> Iterator[Ent
             yield from _similarity(overview.similarity, when, layers=wanted.drawn)
 
 
-def _numbers(run: Run, when: list[Moment]) -> Iterator[Entry]:
+def _numbers(run: Run, when: list[SnapshotStep]) -> Iterator[Entry]:
     """Yield the metrics, and each snapshot's epoch."""
     names = run.metrics.columns[3:]
-    for moment, values in zip(when, run.metrics[names].to_numpy(dtype=np.float64), strict=True):
-        yield Scalar("snapshot/epoch", moment, float(moment.epoch))
+    for step, values in zip(when, run.metrics[names].to_numpy(dtype=np.float64), strict=True):
+        yield Scalar("snapshot/epoch", step, float(step.epoch))
         for name, value in zip(names, values, strict=True):
             if not np.isnan(value):  # not recorded beside this snapshot
-                yield Scalar(f"metrics/{name}", moment, float(value))
+                yield Scalar(f"metrics/{name}", step, float(value))
     if not steps_are_known(run.snapshots["step"].to_numpy()):
         said = "Optimizer steps do not tell the snapshots of this run apart, so the steps shown are snapshot numbers."
         yield Text("snapshot/steps", when[-1], (said,))
 
 
-def _statistics(layer: Layer, when: list[Moment]) -> Iterator[Entry]:
+def _statistics(layer: Layer, when: list[SnapshotStep]) -> Iterator[Entry]:
     """Yield of each statistic its mean over the channels, and how the channels spread around that."""
     frame = layer.statistics
-    for moment, (_, channels) in zip(when, frame.groupby("snapshot"), strict=True):
+    for step, (_, channels) in zip(when, frame.groupby("snapshot"), strict=True):
         for name in STATISTICS:
             values = channels[name].to_numpy(dtype=np.float64)
             values = values[np.isfinite(values)]
             if len(values):
-                yield Scalar(f"{layer.name}/{name}", moment, float(values.mean()))
-                yield Distribution(f"{layer.name}/{name} of channels", moment, values)
+                yield Scalar(f"{layer.name}/{name}", step, float(values.mean()))
+                yield Distribution(f"{layer.name}/{name} of channels", step, values)
         if broken := int(channels["nonfinite"].sum()):
-            yield Scalar(f"{layer.name}/nonfinite", moment, broken)
+            yield Scalar(f"{layer.name}/nonfinite", step, broken)
 
 
-def _feature_maps(layer: Layer, when: list[Moment], *, samples: Sequence[int]) -> Iterator[Entry]:
+def _feature_maps(layer: Layer, when: list[SnapshotStep], *, samples: Sequence[int]) -> Iterator[Entry]:
     """Yield the channel grid of each snapshot at its step, and the channels over all snapshots."""
     from .. import plot
     from ._rasterize import pixels_of
@@ -209,10 +209,10 @@ def _feature_maps(layer: Layer, when: list[Moment], *, samples: Sequence[int]) -
     which = "channels" if len(channels) == layer.n_channels else f"first {len(channels)} channels"
     for sample in samples:
         image = sample_name(layer, sample)
-        for moment in when:
-            figure = plot.channel_grid(layer, snapshot=moment.snapshot, sample=sample, channels=channels)
-            caption = f"{len(channels)} of {layer.n_channels} channels of {layer.name} on {image}, epoch {moment.epoch}"
-            yield Picture(f"{layer.name}/{which} on sample {sample}", moment, pixels_of(figure), caption)
+        for step in when:
+            figure = plot.channel_grid(layer, snapshot=step.snapshot, sample=sample, channels=channels)
+            caption = f"{len(channels)} of {layer.n_channels} channels of {layer.name} on {image}, epoch {step.epoch}"
+            yield Picture(f"{layer.name}/{which} on sample {sample}", step, pixels_of(figure), caption)
         figure = plot.channel_evolution(layer, sample=sample)
         caption = f"Channels of {layer.name} on {image}, over the snapshots"
         yield Picture(f"{layer.name}/evolution on sample {sample}", when[-1], pixels_of(figure), caption)
@@ -221,17 +221,17 @@ def _feature_maps(layer: Layer, when: list[Moment], *, samples: Sequence[int]) -
     yield Picture(f"{layer.name}/statistics", when[-1], pixels_of(figure), caption)
 
 
-def _layer_entries(content: LayerContent, when: list[Moment]) -> Iterator[Entry]:
+def _layer_entries(content: LayerContent, when: list[SnapshotStep]) -> Iterator[Entry]:
     """Yield the embedding at each snapshot, as a picture and as a table, and pictures of what moved."""
     from .. import plot
     from ._rasterize import pixels_of
 
     name, embedding, clusters = content.layer.name, content.embedding, content.clusters
     what = f"{content.n_rows} rows of the {clusters.view} view of {name}"
-    for moment in when:
-        axes = plot.embedding(embedding, clusters, snapshot=moment.snapshot)
-        caption = f"Embedding of {what}, epoch {moment.epoch}; {embedding.faithfulness}"
-        yield Picture(f"{name}/embedding", moment, pixels_of(axes), caption)
+    for step in when:
+        axes = plot.embedding(embedding, clusters, snapshot=step.snapshot)
+        caption = f"Embedding of {what}, epoch {step.epoch}; {embedding.faithfulness}"
+        yield Picture(f"{name}/embedding", step, pixels_of(axes), caption)
     last = when[-1]
     yield Table(f"{name}/rows", last, table_of(content))
     figure = plot.embedding_grid(embedding, clusters)
@@ -244,22 +244,22 @@ def _layer_entries(content: LayerContent, when: list[Moment]) -> Iterator[Entry]
     yield Picture(f"{name}/flow", last, pixels_of(axes), f"Flow of {what} between clusters")
     axes = plot.churn(content.history)
     yield Picture(f"{name}/churn of clusters", last, pixels_of(axes), f"Share of {what} that changed cluster")
-    for moment, churn in zip(when[1:], content.history.steps["churn"], strict=True):
+    for step, churn in zip(when[1:], content.history.steps["churn"], strict=True):
         if not np.isnan(churn):
-            yield Scalar(f"{name}/churn", moment, float(churn))
+            yield Scalar(f"{name}/churn", step, float(churn))
 
 
-def _judged(findings: Findings, when: list[Moment], *, layers: Sequence[str]) -> Iterator[Entry]:
+def _judged(findings: Findings, when: list[SnapshotStep], *, layers: Sequence[str]) -> Iterator[Entry]:
     """Yield what `diagnose` measured of some layers, what it says, and pictures of all layers."""
     from .. import plot
     from ._rasterize import pixels_of
 
     last = when[-1]
     frame = findings.frame[np.isfinite(findings.frame["value"]) & findings.frame["layer"].isin(layers)]
-    for moment in when:
-        here = frame[frame["snapshot"] == moment.snapshot]
+    for step in when:
+        here = frame[frame["snapshot"] == step.snapshot]
         for layer, measure, value in zip(here["layer"], here["measure"], here["value"], strict=True):
-            yield Scalar(f"{layer}/{measure}", moment, float(value))
+            yield Scalar(f"{layer}/{measure}", step, float(value))
     yield Text("diagnosis/findings", last, tuple(str(findings).splitlines()))
     advice = [{"layer": each.layer, "action": each.action, "text": each.text} for each in findings.advice]
     yield Table("diagnosis/advice", last, pd.DataFrame(advice, columns=["layer", "action", "text"]))
@@ -271,14 +271,14 @@ def _judged(findings: Findings, when: list[Moment], *, layers: Sequence[str]) ->
     yield Picture("diagnosis/channels", last, pixels_of(axes), "Dead and duplicate channels of each layer")
 
 
-def _similarity(found: Similarity, when: list[Moment], *, layers: Sequence[str]) -> Iterator[Entry]:
+def _similarity(found: Similarity, when: list[SnapshotStep], *, layers: Sequence[str]) -> Iterator[Entry]:
     """Yield how similar all layers are at each snapshot, and the snapshots of some layers."""
     from .. import plot
     from ._rasterize import pixels_of
 
-    for moment in when if found.rows["layer"].nunique() > 1 else ():
-        axes = plot.similarity(found, snapshot=moment.snapshot)
-        yield Picture("diagnosis/similarity of layers", moment, pixels_of(axes), f"CKA at epoch {moment.epoch}")
+    for step in when if found.rows["layer"].nunique() > 1 else ():
+        axes = plot.similarity(found, snapshot=step.snapshot)
+        yield Picture("diagnosis/similarity of layers", step, pixels_of(axes), f"CKA at epoch {step.epoch}")
     for layer in layers if len(when) > 1 else ():
         axes = plot.similarity(found, layer=layer)
         yield Picture(f"{layer}/similarity of snapshots", when[-1], pixels_of(axes), f"CKA of the snapshots of {layer}")

@@ -1,4 +1,4 @@
-"""What is logged, whatever it is logged to: values that have a name and a moment."""
+"""Entries: named values, each of a snapshot, whatever they are logged to."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import pandas as pd
 
 
 @dataclass(frozen=True)
-class Moment:
+class SnapshotStep:
     """When something was so.
 
     Attributes
@@ -34,12 +34,12 @@ class Entry:
     ----------
     name : str
         What it is, such as ``"layer4/zeros"``; what stands before the first slash is a group on the page.
-    moment : Moment
+    step : SnapshotStep
         When.
     """
 
     name: str
-    moment: Moment
+    step: SnapshotStep
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,8 +78,8 @@ class Text(Entry):
     lines: tuple[str, ...]
 
 
-def moments(snapshots: pd.DataFrame) -> list[Moment]:
-    """Return the moment of each snapshot.
+def snapshot_steps(snapshots: pd.DataFrame) -> list[SnapshotStep]:
+    """Return for each snapshot when it was taken.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def moments(snapshots: pd.DataFrame) -> list[Moment]:
 
     Returns
     -------
-    list of Moment
+    list of SnapshotStep
         Their position on the time axis is the optimizer step where steps rise from each snapshot to the next; in a run
         where two share a step (of checkpoints whose steps are not known, all do), the snapshot's number for all: a page
         would draw what is at the same point on top of each other.
@@ -96,7 +96,7 @@ def moments(snapshots: pd.DataFrame) -> list[Moment]:
     steps = snapshots["step"].to_numpy()
     at = steps if steps_are_known(steps) else snapshots["snapshot"].to_numpy()
     return [
-        Moment(int(snapshot), int(epoch), int(index))
+        SnapshotStep(int(snapshot), int(epoch), int(index))
         for snapshot, epoch, index in zip(snapshots["snapshot"], snapshots["epoch"], at, strict=True)
     ]
 

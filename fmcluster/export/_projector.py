@@ -1,4 +1,4 @@
-"""Writing rows for TensorBoard's Embedding Projector."""
+"""Projector: rows written for TensorBoard's Embedding Projector."""
 
 import os
 import re

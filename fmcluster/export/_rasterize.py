@@ -1,4 +1,4 @@
-"""A figure of matplotlib as pixels."""
+"""Rasterized figures: a figure of matplotlib as pixels."""
 
 import io
 

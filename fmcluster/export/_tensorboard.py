@@ -1,4 +1,4 @@
-"""Writing a run for TensorBoard."""
+"""TensorBoard: a run written as its logs."""
 
 import html
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal
 
-from ..analysis import Reducer, ResultCache
+from ..analysis import MAX_BYTES, Reducer, ResultCache
 from ..store import Run
 from ._collect import Progress, choose, collect
 from ._entries import Distribution, Entry, Picture, Scalar, Text
@@ -33,7 +33,7 @@ def to_tensorboard(
     reducer: Reducer | None = None,
     diagnosis: bool = True,
     random_state: int = 0,
-    max_bytes: int = 1 << 30,
+    max_bytes: int = MAX_BYTES,
     overwrite: bool = False,
     cache: ResultCache | Literal["beside"] | None = "beside",
     progress: Progress | None = None,
@@ -136,7 +136,7 @@ def to_tensorboard(
 def log(writer: "SummaryWriter", entries: Iterable[Entry]) -> None:
     """Give entries to TensorBoard's writer; it has no form for tables."""
     for entry in entries:
-        name, at = entry.name, entry.moment.at
+        name, at = entry.name, entry.step.at
         if isinstance(entry, Scalar):
             writer.add_scalar(name, entry.value, at)
         elif isinstance(entry, Distribution):

@@ -1,4 +1,4 @@
-"""A small picture for each row of a view, on one sheet."""
+"""Thumbnails: a small picture for each row of a view, on one sheet."""
 
 from math import isqrt
 

@@ -1,4 +1,4 @@
-"""Writing a run for Weights & Biases."""
+"""Weights & Biases: a run written as one of its runs."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from PIL import Image
 
-from ..analysis import Reducer, ResultCache
+from ..analysis import MAX_BYTES, Reducer, ResultCache
 from ..store import Run
 from ._collect import Progress, choose, collect
 from ._entries import Distribution, Entry, Picture, Scalar, Table, Text
@@ -39,7 +39,7 @@ def to_wandb(
     reducer: Reducer | None = None,
     diagnosis: bool = True,
     random_state: int = 0,
-    max_bytes: int = 1 << 30,
+    max_bytes: int = MAX_BYTES,
     cache: ResultCache | Literal["beside"] | None = "beside",
     progress: Progress | None = None,
 ) -> Path:
@@ -135,7 +135,7 @@ def to_wandb(
 
 
 def log(run: "wandb.Run", entries: Iterable[Entry]) -> None:
-    """Give entries to a run of wandb: those of one moment that come together are one step of it."""
+    """Give entries to a run of wandb: those of one snapshot that come together are one step of it."""
     run.define_metric(AXIS, hidden=True)
     defined = {AXIS}
     for row in _rows(run, entries):
@@ -149,15 +149,15 @@ def log(run: "wandb.Run", entries: Iterable[Entry]) -> None:
 def _rows(run: "wandb.Run", entries: Iterable[Entry]) -> Iterator[dict[str, Any]]:
     """Yield what is logged in one step of wandb, and put prose into the summary."""
     wandb = wandb_module()
-    for moment, together in groupby(entries, key=lambda entry: entry.moment):
-        row: dict[str, Any] = {AXIS: moment.at}
+    for step, together in groupby(entries, key=lambda entry: entry.step):
+        row: dict[str, Any] = {AXIS: step.at}
         for entry in together:
             if isinstance(entry, Text):
                 run.summary[entry.name] = "\n".join(entry.lines)
                 continue
             if entry.name in row:  # of a layer that is called like a group of ours
                 yield row
-                row = {AXIS: moment.at}
+                row = {AXIS: step.at}
             row[entry.name] = _value(entry, wandb)
         if len(row) > 1:
             yield row

@@ -1,4 +1,4 @@
-"""Pictures of feature maps and of what the analysis found in them.
+"""Pictures: feature maps, and what the analysis found in them.
 
 Every function draws what it is handed: a layer, or a result. Functions with an `ax` draw into it (or into a
 new figure) and return the Axes; the others lay out a figure of their own and return it.

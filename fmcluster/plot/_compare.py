@@ -22,6 +22,7 @@ from .drawing import (
     name_columns,
     new_figure,
     recorded_metrics,
+    scale_start,
     text_width,
     write_values,
 )
@@ -84,7 +85,7 @@ def compare(comparison: "Comparison") -> Figure:
 
 def _draw_similarity(ax: Axes, table: pd.DataFrame, *, other: int) -> None:
     values = table.to_numpy(dtype=np.float64)
-    lowest = min(0.0, float(np.nanmin(values, initial=0.0)))
+    lowest = scale_start(values)
     mesh = ax.pcolormesh(np.ma.masked_invalid(values), norm=Normalize(lowest, 1), cmap=color_map("mako"))
     ax.set_facecolor(MISSING)
     if values.shape[1] <= _WRITTEN:

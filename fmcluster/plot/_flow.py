@@ -1,4 +1,4 @@
-"""The alluvial picture: how members of clusters flow from snapshot to snapshot."""
+"""Flow: how members of clusters move from snapshot to snapshot, as an alluvial picture."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -87,9 +87,9 @@ def flow(history: "History", *, transitions: bool = True, ax: Axes | None = None
     marks = _mark(ax, history.transitions, upper=upper, counts=counts, middles=middles) if transitions else []
     count = len(clusters.rows) // len(snapshots)
     title = f"{clusters.layer}: flow of the {count} rows of the {clusters.view} view between clusters"
-    _dress(ax, title=title, moments=snapshot_titles(table, separator="\n"))
+    _dress(ax, title=title, titles=snapshot_titles(table, separator="\n"))
     if marks:
-        _place_marks(ax, marks)
+        _put_marks(ax, marks)
     for column, side in ((0, -1), (len(snapshots) - 1, 1)):
         _name_nodes(ax, tops[column], sizes=sizes[column], labels=labels, at=column, side=side)
     return ax
@@ -156,7 +156,7 @@ def _curve(column: int, start: float, end: float) -> Path:
     return Path([(left, start), (middle, start), (middle, end), (right, end)], [Path.MOVETO, *[Path.CURVE4] * 3])
 
 
-def _place_marks(ax: Axes, marks: list[Line2D]) -> None:
+def _put_marks(ax: Axes, marks: list[Line2D]) -> None:
     """Put a legend of the marks between the title and the axes."""
     ax.set_title(ax.get_title(loc="left"), fontsize=11, color=INK, loc="left", parse_math=False, pad=22)
     above: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "borderaxespad": 0.2}
@@ -171,12 +171,12 @@ def _band(column: int, start: float, end: float, *, height: float) -> Path:
     return Path([*upper, *lower, upper[0]], codes)
 
 
-def _dress(ax: Axes, *, title: str, moments: list[str]) -> None:
+def _dress(ax: Axes, *, title: str, titles: list[str]) -> None:
     """Give the axes a title, ticks that name the snapshots and no frame."""
     ax.set_title(title, fontsize=11, color=INK, loc="left", parse_math=False)
-    room = max(text_width(moment, size=8) for moment in moments)
-    shown = brief(len(moments), at_most=max(2, int(inches(ax)[0] / room)))
-    ax.set_xticks(shown, [moments[number] for number in shown], fontsize=8, color=INK)
+    room = max(text_width(each, size=8) for each in titles)
+    shown = brief(len(titles), at_most=max(2, int(inches(ax)[0] / room)))
+    ax.set_xticks(shown, [titles[number] for number in shown], fontsize=8, color=INK)
     ax.tick_params(length=0)
     ax.set_yticks([])
     ax.spines[:].set_visible(False)

@@ -101,9 +101,9 @@ def lifelines(history: "History", *, ax: Axes | None = None) -> Axes:
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
     ax.set_yticks([lanes[label] for label in named], [cluster_name(label) for label in named])
-    moments = snapshot_titles(counts.table, separator="\n")
-    shown = brief_ticks(ax, moments)
-    ax.set_xticks(shown, [moments[stop] for stop in shown])
+    titles = snapshot_titles(counts.table, separator="\n")
+    shown = brief_ticks(ax, titles)
+    ax.set_xticks(shown, [titles[stop] for stop in shown])
     return ax
 
 

@@ -1,4 +1,4 @@
-"""Position clusters, laid over the image that they are of."""
+"""Position clusters: laid over the image that they are of."""
 
 from itertools import pairwise
 from math import ceil

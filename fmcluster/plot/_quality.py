@@ -1,4 +1,4 @@
-"""How good clusters are, over snapshots."""
+"""Quality: how good clusters are, over the snapshots."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -95,9 +95,9 @@ def quality(found: "Quality", *, measures: Sequence[str] = ("silhouette",), ax: 
     if names == ["noise"] or names == ["knn_accuracy"]:
         ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
     dress_curve(ax, title=title, x=_note(found, names), y=unit, legend=curves if len(curves) > 1 else [])
-    moments = snapshot_titles(table, separator="\n")
-    shown = brief_ticks(ax, moments)
-    ax.set_xticks(shown, [moments[index] for index in shown])
+    titles = snapshot_titles(table, separator="\n")
+    shown = brief_ticks(ax, titles)
+    ax.set_xticks(shown, [titles[index] for index in shown])
     ax.set_xlim(-0.4, len(table) - 0.6)
     return ax
 

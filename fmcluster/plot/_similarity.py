@@ -13,6 +13,7 @@ from .drawing import (
     find_snapshot,
     name_columns,
     name_rows,
+    scale_start,
     snapshot_table,
     snapshot_titles,
     text_width,
@@ -52,7 +53,8 @@ def similarity(
     Returns
     -------
     Axes
-        With a mesh of the values, the first row at the top. Gray is what is not defined.
+        With a mesh of the values, the first row at the top. Gray is what is not defined. The scale begins at 0; where
+        all values are over 0.5, a tenth under the least of them.
 
     Raises
     ------
@@ -81,7 +83,7 @@ def similarity(
     margin = max(text_width(name, size=8) for name in sides[0])
     size = float(np.clip(0.34 * max(values.shape), 3.2, 9.0))
     ax = axes_or_new(ax, width=size + margin + 1.6, height=size + 1.2)
-    lowest = min(0.0, float(np.nanmin(values, initial=0.0)))
+    lowest = scale_start(values)
     draw_mesh(ax, values, norm=Normalize(lowest, 1), bar=f"{what} (1: the same)", palette="mako")
     if len(values) <= 12 and values.shape[1] <= 12:
         write_values(ax, values, dark_below=lowest + 0.6 * (1 - lowest))

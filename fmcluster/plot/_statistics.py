@@ -1,4 +1,4 @@
-"""How a statistic is spread over the channels of a layer, snapshot by snapshot."""
+"""Statistics: how one of them is spread over the channels of a layer, snapshot by snapshot."""
 
 from collections.abc import Iterable
 

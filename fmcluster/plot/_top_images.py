@@ -1,4 +1,4 @@
-"""The images that drive a channel most, then and now."""
+"""Top images: what drives a channel most, at an early snapshot and at a late one."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -44,9 +44,9 @@ MOST_ROWS = 60
 DEFAULT_ROWS = 6
 NOBODY = -1
 RANKED = {
-    "max": "highest activation in the map",
-    "mean": "mean of the map",
-    "relevance": "loss that a map of zeros would add, to first order",
+    "max": "highest activation in the feature map",
+    "mean": "mean of the feature map",
+    "relevance": "loss that a feature map of zeros would add, to first order",
 }
 
 
@@ -224,7 +224,7 @@ def _notes(found: "TopImages", shown: list[int], *, k: int, boxed: bool) -> list
     before, after = found.samples[shown[0], :, :k], found.samples[shown[1], :, :k]
     both = [len(set(a[a >= 0].tolist()) & set(b[b >= 0].tolist())) for a, b in zip(before, after, strict=True)]
     driven = (before != NOBODY).any(axis=1) & (after != NOBODY).any(axis=1)
-    framed = "Framed: among the strongest at both."
+    framed = "Framed: among the top images at both."
     if driven.any():
         mean = float(np.mean(np.array(both)[driven]))
         size = ((before != NOBODY).sum(axis=1) * (after != NOBODY).sum(axis=1))[driven]

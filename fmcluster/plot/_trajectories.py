@@ -1,4 +1,4 @@
-"""The way each row of a view takes through the embedding, from the first snapshot to the last."""
+"""Trajectories: the path of each row of a view through the embedding, from the first snapshot to the last."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
@@ -47,7 +47,7 @@ def trajectories(
     """Draw the path of each row through the embedding; older parts of a path are fainter.
 
     A path starts at a hollow dot and ends at a filled one; an arrow on its longest step says which way it goes. All
-    paths are drawn thin; those that travelled furthest (the greatest length in the embedding) are drawn strong, and the
+    paths are drawn thin; those that moved farthest (the greatest length in the embedding) are drawn strong, and the
     first five of these are numbered.
 
     Parameters

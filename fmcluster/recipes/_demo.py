@@ -1,4 +1,4 @@
-"""Fine-tuning on real images, offline: a ResNet-18 that knows the digits 0 to 4 learns 5 to 9."""
+"""Demo: fine-tuning offline, of a ResNet-18 that knows the digits 0 to 4 and learns 5 to 9."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ LEARNING_RATE = 0.01
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo wrote and what the network learnt.
+    """What the demo wrote and what the network learned.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""The device to train on, and a random state of one's own there."""
+"""Devices: the one to train on, and random generators there."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

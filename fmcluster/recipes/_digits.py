@@ -1,4 +1,4 @@
-"""Handwritten digits that scikit-learn ships, as a small offline data set for fine-tuning."""
+"""Digits: the handwritten ones that scikit-learn ships, as a small offline data set for fine-tuning."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

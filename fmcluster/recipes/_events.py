@@ -1,4 +1,4 @@
-"""What a recipe tells its caller while it runs; the recipe itself prints nothing."""
+"""Events: what a recipe reports to its caller while it runs; the recipe itself prints nothing."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

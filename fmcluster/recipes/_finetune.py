@@ -1,4 +1,4 @@
-"""PyTorch's transfer-learning tutorial on a folder of images, with capture."""
+"""Fine-tuning: PyTorch's transfer-learning tutorial on a folder of images, with capture."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -81,7 +81,7 @@ def finetune(
         Train the head only.
     snapshots_per_epoch : int
         Evenly spaced in optimizer steps, the last at the epoch's end; one more before the first update.
-        They do not change what is learnt.
+        They do not change what is learned.
     layers, max_size, max_bytes
         As in `fmcluster.Recorder`; `max_bytes` is for all snapshots.
     batch_size : int

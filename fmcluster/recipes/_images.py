@@ -1,4 +1,4 @@
-"""A folder of images in train/ and val/, with the transforms of PyTorch's transfer-learning tutorial."""
+"""Images: a folder with train/ and val/, and the transforms of PyTorch's transfer-learning tutorial."""
 
 import os
 from dataclasses import dataclass

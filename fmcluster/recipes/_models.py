@@ -1,4 +1,4 @@
-"""ResNets by name, with weights from torchvision, from a file, or none."""
+"""Models: ResNets by name, with weights from torchvision, from a file, or none."""
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches

@@ -1,4 +1,4 @@
-"""One training loop for all recipes: SGD steps, validation, and snapshots at chosen steps."""
+"""Training loop of all recipes: SGD steps, validation, and snapshots at chosen steps."""
 
 from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import contextmanager

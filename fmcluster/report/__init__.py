@@ -1,4 +1,4 @@
-"""One HTML file that shows what a network learned, and works offline."""
+"""Report: one HTML file that shows what a network learned, and works offline."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""The page: everything put into the template."""
+"""Page of a report: all its parts, put into the template."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -140,7 +140,7 @@ def layer_section(
     charts = {"embedding": embedding_chart(content)}
     if content.scores.n_snapshots > 1:
         charts |= {"trajectories": trajectories_chart(content), "flow": flow_chart(content)}
-    fewer = f"{found} clusters rather than {settings.n_clusters}: there are not enough different rows for more."
+    fewer = f"{found} clusters rather than {settings.n_clusters:,}: there are not enough different rows for more."
     return LayerSection(
         anchor=f"layer-{number}",
         name=layer.name,
@@ -291,7 +291,7 @@ def _most_changed(change: Change | None) -> float:
 
 def _shape(layer: Layer) -> str:
     channels, height, width = layer.feature_map_shape
-    maps = f", maps of {height} × {width}" if height * width > 1 else ""
+    maps = f", feature maps of {height} × {width}" if height * width > 1 else ""
     whole = layer.n_output_channels
     return f"{channels} channels{f' of {whole}' if channels < whole else ''}{maps}"
 

@@ -6,7 +6,7 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from ..analysis import Reducer, ResultCache
+from ..analysis import MAX_BYTES, Reducer, ResultCache
 from ..store import Run
 from ..vectors import Scaling
 from ._files import checked_target, replace
@@ -52,7 +52,7 @@ def write_report(
     sample: int | None = None,
     reducer: Reducer | None = None,
     random_state: int = 0,
-    max_bytes: int = 1 << 30,
+    max_bytes: int = MAX_BYTES,
     diagnosis: bool = True,
     plan: "Plan | None" = None,
     refresh: int | None = None,
@@ -189,7 +189,7 @@ def write_report(
             )
         )
         contents.append(content)
-    overview = make_overview(run, settings, announce=announce, cache=saved) if diagnosis else Overview(None, None)
+    overview = make_overview(run, settings, announce=announce, cache=saved) if diagnosis else Overview(None)
     announce("page")
     change = _find_change(run, overview, contents, noun=row_noun(view)) if len(snapshots) > 1 else None
     page = render_page(

@@ -1,4 +1,4 @@
-"""A page that was written: the path of its file, which shows the page where a notebook shows it."""
+"""Written page: the path of its file, which shows the page in a notebook."""
 
 from html import escape
 from pathlib import Path

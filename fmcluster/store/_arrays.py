@@ -1,4 +1,4 @@
-"""An array of a run, read with its damage told apart from what is legitimately not there."""
+"""Stored array: read so that damage is distinguished from what is legitimately not there."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A chunk's file: little-endian numbers, compressed with Zstandard, and their CRC-32C at the end."""
+"""Chunk file: little-endian numbers, compressed with Zstandard, and their CRC-32C at the end."""
 
 import os
 import struct

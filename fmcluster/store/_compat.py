@@ -1,4 +1,4 @@
-"""Interfaces of zarr that are private or settings of the whole process (checked with zarr 3.1.6 and zarrs 0.2.3).
+"""Private interfaces of zarr, and its settings of the whole process (checked with zarr 3.1.6 and zarrs 0.2.3).
 
 ``tests/store/test_compat.py`` says which one a new version has changed.
 

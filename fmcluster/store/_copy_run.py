@@ -1,4 +1,4 @@
-"""Copying a run into an object store: its files, checked against what its commits vouch for, then its root."""
+"""Copy of a run in an object store: its files, checked against what its commits vouch for, then its root."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Every module name as a legal, case-safe path on every system, and back."""
+"""Escaped names: every module name as a legal, case-safe path on every system, and back."""
 
 import re
 from hashlib import sha256

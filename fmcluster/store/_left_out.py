@@ -1,4 +1,4 @@
-"""What a run lacks: snapshots that could not be recorded, layers left out, and layers that cannot be relied on."""
+"""Left out of a run: snapshots and layers that could not be recorded, and layers that cannot be relied on."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Loading of recorded weights into a model, all or none, bit for bit; torch is not imported for it."""
+"""Loading of recorded weights: into a model, all or none, bit for bit; torch is not imported for it."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
@@ -9,8 +9,6 @@ import numpy.typing as npt
 from ._weight_names import prefixes_before, without_wrapped_parts
 
 Array = npt.NDArray[Any]
-
-_PREFIXES = ("", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.")
 
 
 class HasWeights(Protocol):
@@ -58,8 +56,9 @@ def _tensors(model: HasWeights, values: Mapping[str, Array]) -> dict[str, Any]:
         fitting = [cut for cut in beneath if cut.keys() == values.keys()]
         if len(fitting) == 1:
             return {name: fitting[0][name] for name in values}
-    shared = [prefix for prefix in _PREFIXES if all(name.startswith(prefix) for name in own)]
-    return {name.removeprefix(shared[-1]): tensor for name, tensor in own.items()}
+    inner = {without_wrapped_parts(name): tensor for name, tensor in own.items()}  # as the error is to name them
+    parallel = "module." if all(name.startswith("module.") for name in inner) else ""
+    return {name.removeprefix(parallel): tensor for name, tensor in inner.items()}
 
 
 def _check(tensors: Mapping[str, Any], values: Mapping[str, Array], *, run: str) -> None:

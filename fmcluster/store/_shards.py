@@ -1,4 +1,4 @@
-"""A shard's file, laid out as Zarr's sharding codec has it: compressed chunks, their checksums, an index at the end.
+"""Shard files: as Zarr's sharding codec has them, compressed chunks, their checksums, and an index at the end.
 
 The generic pipelines copy a shard several times on its way, which on a small machine takes longer than compressing it.
 Here each chunk goes from the array through the compressor to the disk, and the same values always give the same bytes.

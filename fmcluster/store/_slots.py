@@ -1,4 +1,4 @@
-"""Where samples lie in a snapshot, and what has to be read to get at them."""
+"""Slots of samples: where they lie in a snapshot, and what has to be read to get at them."""
 
 from collections.abc import Iterator, Sequence
 

@@ -1,4 +1,4 @@
-"""Reading everything, to know that it can be read."""
+"""Verification: every chunk read and compared with its checksum."""
 
 import json
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Views of feature maps as rows of a matrix, and the blocks of memory they are read into."""
+"""Vectors: views of feature maps as rows of a matrix, and the blocks of memory they are read into."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Memory for blocks that are read, used and thrown away."""
+"""Blocks: memory that is read into, used and freed."""
 
 import mmap
 import sys

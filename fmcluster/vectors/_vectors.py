@@ -1,4 +1,4 @@
-"""Views: which axes of the feature maps are rows, and which are features.
+"""Vectors: the rows of a view of feature maps, and reading some of them.
 
 A view is an einops pattern over ``n c h w`` (sample, channel, height, width). The rows of all snapshots are stacked,
 snapshot by snapshot. Nothing is read before a block is asked for.

@@ -44,7 +44,7 @@ def test_one_channel_is_a_row_in_each_snapshot(tmp_path) -> None:
     run = record(tmp_path / "run.zarr", channels=1)
     scores = fm.pca(run["0"].vectors("channel"))
     assert scores.values.shape == (3, 3)
-    with pytest.raises(ValueError, match="3 rows make no embedding; expected at least 4"):
+    with pytest.raises(ValueError, match="an embedding takes at least 4 rows, and there are 3"):
         fm.embed(scores)
     assert fm.track(fm.cluster(scores, KMeans(1, random_state=0))).steps["churn"].tolist() == [0, 0]
     assert len(fm.diagnose(run, layers=["0"]).channels) == 3

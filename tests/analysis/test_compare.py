@@ -217,9 +217,9 @@ def test_what_cannot_be_compared_is_refused(pair, written):
     run, _ = pair
     with pytest.raises(TypeError, match="received a str; expected Run"):
         compare("a.zarr", run)
-    with pytest.raises(TypeError, match=r"'b.zarr' to compare with; expected a Run, or a sequence"):
+    with pytest.raises(TypeError, match=r"others is 'b.zarr'; expected a Run, or a sequence"):
         compare(run, "b.zarr")
-    with pytest.raises(TypeError, match="to compare with"):
+    with pytest.raises(TypeError, match=r"others is \[\]; expected a Run, or a sequence"):
         compare(run, [])
     with pytest.raises(TypeError, match="received a int; expected Run"):
         compare(run, [run, 3])

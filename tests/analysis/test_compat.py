@@ -1,6 +1,8 @@
-"""Private interfaces of umap-learn and openTSNE: each test says what a new version has changed, and what needs it."""
+"""Private interfaces of umap-learn, openTSNE and distributed: what a new version has changed, and what needs it."""
 
 import inspect
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from importlib.metadata import version
 
 import numpy as np
@@ -98,8 +100,29 @@ def test_one_step_of_umap_draws_the_ends_of_an_edge_together_in_place() -> None:
     np.testing.assert_array_equal(positions[2], before[2], err_msg=said)
 
 
+def test_how_an_executor_starts_its_processes_is_known() -> None:
+    said = changed("ProcessPoolExecutor._mp_context", "refusing executors that fork", "start_method")
+    for method in multiprocessing.get_all_start_methods():
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method)) as executor:
+            assert compat.start_method(executor) == method, said
+    with ThreadPoolExecutor(1) as executor:
+        assert compat.start_method(executor) == ""
+        assert compat.dask_client(executor) is None
+
+
+def test_the_client_of_a_dask_executor_is_known() -> None:
+    """As distributed's own code has it; `tests/analysis/test_executors.py` starts a cluster."""
+    executors = pytest.importorskip("distributed.cfexecutor")
+    executor = executors.ClientExecutor.__new__(executors.ClientExecutor)
+    executor._client = "the client"
+    assert compat.dask_client(executor) == "the client"
+    assert "self._client = client" in inspect.getsource(executors.ClientExecutor.__init__), changed(
+        "distributed.cfexecutor.ClientExecutor._client", "adding up on the workers", "dask_client"
+    )
+
+
 def test_the_versions_it_was_checked_with_are_named() -> None:
     stated = inspect.getdoc(compat) or ""
-    for package in ("umap-learn", "openTSNE"):
+    for package in ("umap-learn", "openTSNE", "distributed"):
         major = ".".join(version(package).split(".")[:2])
         assert f"{major}." in stated, f"{package} {version(package)} is installed; run these tests and name it"

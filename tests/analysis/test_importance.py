@@ -127,7 +127,7 @@ def test_what_cannot_be_asked(gated, tmp_path: Path) -> None:
         importance("conv")
     with pytest.raises(ValueError, match=r"importance received the gradients of conv; pass run\['conv'\]"):
         importance(layer.gradient)
-    with pytest.raises(ValueError, match="there is one image; expected several"):
+    with pytest.raises(ValueError, match="there is one image; expected at least two"):
         importance(layer, samples=[3])
     with pytest.raises(MemoryError, match="one image of conv takes"):
         importance(layer, max_bytes=100)

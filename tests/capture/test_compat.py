@@ -1,7 +1,9 @@
 """Private interfaces of torch and Ignite: each test says what a new version has changed, and what depends on it."""
 
+import inspect
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib.metadata import version
 from types import CodeType
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 from torch.func import vmap
+from torch.utils.data import DataLoader
 
 from fmcluster.capture import _compat as compat
 
@@ -53,6 +56,68 @@ def test_batch_norms_of_all_kinds_are_known() -> None:
     unknown = [kind.__name__ for kind in kinds if not issubclass(kind, compat.BATCH_NORM)]
     assert not unknown, f"{unknown} are none: adapt BATCH_NORM in fmcluster/capture/_compat.py"
     assert not issubclass(nn.InstanceNorm2d, compat.BATCH_NORM)
+
+
+def test_convolutions_and_poolings_of_all_kinds_are_known() -> None:
+    convolutions = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)
+    names = [
+        f"{kind}{axes}d" for kind in ("MaxPool", "AvgPool", "AdaptiveMaxPool", "AdaptiveAvgPool") for axes in "123"
+    ]
+    unknown = [kind.__name__ for kind in convolutions if not issubclass(kind, compat.CONVOLUTION)]
+    unknown += [name for name in names if not issubclass(getattr(nn, name), compat.POOLING)]
+    unknown += [] if issubclass(nn.InstanceNorm2d, compat.INSTANCE_NORM) else ["InstanceNorm2d"]
+    assert not unknown, f"{unknown} are none: adapt CONVOLUTION, INSTANCE_NORM, POOLING in fmcluster/capture/_compat.py"
+
+
+def test_the_operations_of_a_forward_pass_are_seen() -> None:
+    seen: list[bool] = []
+
+    class Seen(compat.TorchDispatchMode):  # type: ignore[no-untyped-call]
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            seen.append(compat.is_operation(func))
+            return func(*args, **(kwargs or {}))
+
+    with Seen():
+        nn.functional.relu(torch.ones(2))
+    assert seen, "no operation was seen"
+    assert all(seen), (
+        "torch.utils._python_dispatch.TorchDispatchMode or torch._ops.OpOverload is not what it was; the axes of what "
+        "a model returns are followed by it: adapt is_operation in fmcluster/capture/_compat.py"
+    )
+    assert not compat.is_operation(torch.relu)
+
+
+def test_a_loader_with_persistent_workers_gets_workers_of_its_own(needs: Callable[..., Any]) -> None:
+    loader = DataLoader([1, 2], num_workers=1, persistent_workers=True)
+    own = needs(
+        compat.with_own_workers, loader, interface="DataLoader._iterator", used_for="leaving another's epoch alone"
+    )
+    assert own is not loader
+    assert "_iterator" in vars(loader), "DataLoader keeps its persistent workers elsewhere than in _iterator"
+    assert compat.with_own_workers(DataLoader([1])) is not None
+
+
+def test_tensors_without_values_are_known() -> None:
+    fake = pytest.importorskip("torch._subclasses.fake_tensor")
+    with fake.FakeTensorMode():
+        assert compat.is_fake(torch.ones(2)), (
+            "FakeTensor has another name: adapt is_fake in fmcluster/capture/_compat.py"
+        )
+    assert not compat.is_fake(torch.ones(2))
+
+
+def test_the_store_of_a_jobs_keys_is_found() -> None:
+    assert callable(torch.distributed.distributed_c10d._get_default_store), (
+        "torch.distributed.distributed_c10d._get_default_store is gone; ranks talk through it: adapt job_store in "
+        "fmcluster/capture/_compat.py"
+    )
+
+
+def test_the_versions_it_was_checked_with_are_named() -> None:
+    stated = inspect.getdoc(compat) or ""
+    for package in ("torch", "pytorch-ignite"):
+        minor = ".".join(version(package).split(".")[:2])
+        assert f"{minor}." in stated, f"{package} {version(package)} is installed; run these tests and name it"
 
 
 def test_tensors_inside_a_transformation_are_known(needs: Callable[..., Any]) -> None:

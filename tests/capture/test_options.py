@@ -95,8 +95,8 @@ def test_channels_in_their_order(channels: Any, expected: tuple | None, shape: t
     ids=str,
 )
 def test_channels_that_are_not_there_or_no_numbers_are_refused_by_layer(channels: Any, error: type) -> None:
-    expected = r"expected (some of 0 to 7, each once|a slice, or numbers of channels)"
-    with pytest.raises(error, match=rf"channels of layer 'layer1.0' are to be .*; {expected}"):
+    expected = r"expected (numbers from 0 to 7, each once|a slice, or numbers of channels)"
+    with pytest.raises(error, match=rf"channels of layer 'layer1.0': received .*; {expected}"):
         of(channels=channels)
 
 

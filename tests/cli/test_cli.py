@@ -342,6 +342,14 @@ def test_analyze_saves_beside_the_run_what_the_api_gives(run, capsys, monkeypatc
     assert "exact, gram" in capsys.readouterr().out
 
 
+def test_analyze_says_that_there_are_fewer_clusters_than_were_asked_for(run, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out"
+    assert call("analyze", run, "--layer", "conv1", "--clusters", "1000", "-o", out, monkeypatch=monkeypatch) == 0
+    count = pd.read_csv(next(out.rglob("rows.csv")))["cluster"].nunique()
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"conv1: {count} clusters rather than 1,000; there are not enough different rows for more." in said
+
+
 def test_analyze_takes_several_layers_by_pattern(run, tmp_path, capsys, monkeypatch):
     assert call("analyze", run, "--layer", "*", "--clusters", "2", "-o", tmp_path / "out", monkeypatch=monkeypatch) == 0
     layers = open_run(run).layers

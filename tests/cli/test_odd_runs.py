@@ -107,7 +107,7 @@ def test_one_layer_of_one_channel(tmp_path: Path, call: Callable[..., tuple[int,
     assert call("info", run.path)[0] == 0
     code, said = call("analyze", run.path, "--layer", "conv")
     assert (code, said.count("\n")) == (2, 1)
-    assert "3 rows make no embedding; expected at least 4 (take more snapshots or rows)" in said
+    assert "an embedding takes at least 4 rows, and there are 3: take more snapshots or rows" in said
     for view in ("sample", "feature_map", "position"):
         code, said = call("analyze", run.path, "--layer", "conv", "--view", view, "--clusters", 2)
         assert code == 0

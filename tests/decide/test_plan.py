@@ -222,7 +222,7 @@ def test_bad_input_is_refused_in_one_sentence(learnt, residual) -> None:
         ({"budget": 50}, "budget is 50; expected a share that may be left"),
         ({"tolerance": -1}, "tolerance is -1; expected nats"),
         ({"of": "watts"}, "no budget of 'watts'; expected one of compute, forward"),
-        ({"model": residual}, "pass the model and the probe, or neither"),
+        ({"model": residual}, "pass both model= and probe=, or neither"),
         ({"model": residual, "probe": learnt.probe}, "measured on a network of 5,444 parameters, and the model has"),
     ):
         with pytest.raises(ValueError, match=text):

@@ -223,7 +223,7 @@ def test_what_is_not_known_is_said(residual: nn.Module, probe: TensorDataset, tm
     run = recorded(residual, probe, tmp_path / "run.zarr", layers=["block1.conv2", "block2"], max_size=4)
     found = predict_damage(run)
     reasons = found.skipped.set_index(["layer", "intervention"])["reason"]
-    assert reasons["block1.conv2", "all"] == "a part of its maps was recorded, or their averages"
+    assert reasons["block1.conv2", "all"] == "a part of its feature maps was recorded, or their averages"
     assert reasons["block2", "depth"] == "what it was given is not recorded"
     assert "layers were left out by some" in str(found)
 
@@ -236,7 +236,7 @@ def test_what_cannot_be_asked(run: Run, residual: nn.Module, probe: TensorDatase
         predict_damage(run, layers="stem")
     with pytest.raises(ValueError, match="nothing was predicted of 'groups'; expected one of"):
         predict_damage(run, layers=["stem"]).least("groups")
-    with pytest.raises(ValueError, match="there is one image"):
+    with pytest.raises(ValueError, match="there is one image; expected at least two"):
         predict_damage(run, samples=[0])
     with pytest.raises(MemoryError, match="while it is changed, the budget is"):
         predict_damage(run, max_bytes=1000)

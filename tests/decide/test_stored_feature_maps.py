@@ -92,7 +92,7 @@ def test_axes_are_those_that_the_module_returned(probe, tmp_path):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"max_size": 4}, "its maps were averaged down"),
+        ({"max_size": 4}, "its feature maps were averaged down"),
         ({"crop": (slice(0, 4), slice(2, 6))}, "a part of its positions was kept"),
         ({"channels": [0, 1]}, "a part of its channels was kept"),
     ],
@@ -112,7 +112,9 @@ def test_what_has_no_labels_and_what_was_augmented_is_refused(residual, probe, t
         for indices, images, _ in DataLoader(fm.with_index(probe), batch_size=8):
             with recorder.batch(indices):
                 residual(images)
-    with pytest.raises(ValueError, match="is a live run: its maps are of training batches as they were augmented"):
+    with pytest.raises(
+        ValueError, match="is a live run: its feature maps are of training batches as they were augmented"
+    ):
         StoredFeatureMaps(fm.open_run(live), "block1")
     with pytest.raises(TypeError, match="expected Run, made by open_run"):
         StoredFeatureMaps(str(live), "block1")

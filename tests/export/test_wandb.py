@@ -21,7 +21,7 @@ from wandb.proto.wandb_internal_pb2 import Record
 from fmcluster import StoreError, diagnose, plot
 from fmcluster.export import to_wandb
 from fmcluster.export._collect import table_of
-from fmcluster.export._entries import Moment, Scalar
+from fmcluster.export._entries import Scalar, SnapshotStep
 from fmcluster.export._rasterize import pixels_of
 from fmcluster.export._wandb import _rows
 from fmcluster.report.content._layer_content import Settings, make_layer_content
@@ -200,7 +200,7 @@ def test_of_a_very_long_run_a_table_has_the_rows_of_some_snapshots(run, monkeypa
 
 
 def test_two_values_of_a_name_and_moment_are_two_steps_of_wandb():
-    at = Moment(snapshot=1, epoch=1, at=4)
+    at = SnapshotStep(snapshot=1, epoch=1, at=4)
     entries = [Scalar("metrics/mean", at, 1.0), Scalar("a", at, 2.0), Scalar("metrics/mean", at, 3.0)]
     first, second = _rows(None, entries)
     assert first == {"snapshot/step": 4, "metrics/mean": 1.0, "a": 2.0}

@@ -121,7 +121,7 @@ def test_dead_maps_are_hatched_and_counted(layers):
     before = len(hatched(plot.channel_grid(layer)))
     figure = plot.channel_grid(replace(layer, activation=some_dead))
     assert len(hatched(figure)) == before + 2
-    assert any(f"constant map ({before + 2} of 64)" in word for word in words(figure))
+    assert any(f"constant feature map ({before + 2} of 64)" in word for word in words(figure))
 
 
 def test_a_single_place_is_no_dead_map_and_shows_its_value(layers):

@@ -94,6 +94,14 @@ def test_what_is_not_defined_is_left_grey_and_unwritten():
     assert ax.collections[0].norm.vmin == -0.2
 
 
+@pytest.mark.parametrize(("least", "start"), [(0.3, 0.0), (0.72, 0.7), (0.999, 0.9), (-0.25, -0.25), (1.0, 0.9)])
+def test_the_scale_begins_below_the_least_value_where_all_are_much_alike(least, start):
+    given = alike(["a", "b"], [0])
+    given.values[:] = 1.0
+    given.values[0, 1] = least
+    assert similarity(given).collections[0].norm.vmin == pytest.approx(start)
+
+
 def test_many_snapshots_are_named_in_part_and_their_values_are_left_to_color():
     ax = similarity(alike(["a"], [*range(60)]), layer="a")
     assert not ax.texts

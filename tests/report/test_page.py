@@ -80,6 +80,11 @@ def test_the_heat_maps_hold_the_similarity_of_all_layers_at_all_snapshots(writte
     for place, name in enumerate(written.run.layers):
         stage = np.array(charts["snapshots"]["stages"][place], dtype=np.float64)
         np.testing.assert_allclose(stage, cka.between_snapshots(name), atol=5.1e-4)
+        known = stage[np.isfinite(stage)]
+        start = charts["snapshots"]["starts"][place]
+        assert start <= known.min(initial=0.9) + 5.1e-4
+        assert start in (0, pytest.approx(known.min(initial=0))) or known.min() - start < 0.1 + 5.1e-4
+    assert len(set(charts["layers"]["starts"])) == 1  # snapshots are compared
     ticks = charts["layers"]["figure"]["layout"]["xaxis"]["ticktext"]
     assert ticks == [escape(name) for name in written.run.layers]
     assert escape(HOSTILE_LAYER) in ticks

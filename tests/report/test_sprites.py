@@ -60,7 +60,7 @@ def test_every_tile_is_its_map_in_the_store_on_the_scale_of_its_channel(
 def test_values_that_are_not_finite_have_a_color_of_their_own(written: Written, content: LayerContent) -> None:
     maps = written.run["conv1"].read(snapshot=0, samples=[0])[:, :, None].astype(np.float32)
     maps[0, 0, 0, 3, 5] = np.nan
-    shades, palette = _shade(maps, signed=True)
+    shades, palette = _shade(maps, [scale_of(row, signed=True) for row in np.moveaxis(maps, 1, 0)])
     assert np.argwhere(shades == len(palette) - 1).tolist() == [[0, 0, 0, 3, 5]]
     expected = np.round(255 * np.array(mpl.colors.to_rgb(NOT_FINITE_COLOR))).astype(int).tolist()
     assert list(palette[-1]) == expected

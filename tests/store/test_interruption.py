@@ -1,4 +1,4 @@
-"""Whatever kills the writer, at whatever moment: readers see whole snapshots, and the run can be gone on with."""
+"""Whatever kills the writer, at whatever moment: readers see whole snapshots, and the run can be resumed."""
 
 import shutil
 from collections import Counter

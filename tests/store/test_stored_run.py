@@ -1,4 +1,4 @@
-"""A run that an earlier version wrote, kept as it was: it is read, verified and gone on with."""
+"""A run that an earlier version wrote, kept as it was: it is read, verified and resumed."""
 
 import zipfile
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How many clusters."""
+"""Number of clusters: criteria by which each is judged, and the best of them."""
 
 from collections.abc import Iterable
 from concurrent.futures import Executor
@@ -128,7 +128,7 @@ def choose_k(
         drawn = np.sort(np.random.default_rng(random_state).choice(len(values), MOST_ROWS, replace=False))
     if criterion == "silhouette":
         if numbers[-1] >= len(values):
-            raise ValueError(f"a silhouette of {numbers[-1]} clusters takes more rows than these {len(values)}")
+            raise ValueError(f"a silhouette of {numbers[-1]} clusters needs more than the {len(values)} rows there are")
         judge = partial(_silhouette, clusterer, values, drawn)
         curve = np.array(list(run_each(judge, numbers, executor=executor)))
         best = int(np.argmax(curve))

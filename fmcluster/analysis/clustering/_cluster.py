@@ -107,7 +107,7 @@ def require_clusterer(clusterer: object) -> None:
     """Raise `TypeError` for what is no clusterer."""
     if isinstance(clusterer, type):
         raise TypeError(
-            f"cluster received the class {clusterer.__name__}; expected one of it: {clusterer.__name__}(...)"
+            f"cluster received the class {clusterer.__name__}; expected an instance of it: {clusterer.__name__}(...)"
         )
     if not hasattr(clusterer, "fit_predict"):
         raise TypeError(f"{name_of(clusterer)} has no fit_predict; expected a scikit-learn style clusterer")

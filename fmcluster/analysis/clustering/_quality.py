@@ -1,4 +1,4 @@
-"""How good the clusters of each snapshot are, by themselves and against the true classes."""
+"""Quality of clusters: measures at each snapshot, by themselves and against the true classes."""
 
 from collections.abc import Mapping
 from concurrent.futures import Executor

@@ -1,4 +1,4 @@
-"""The row that stands for each cluster."""
+"""Representatives: the row that stands for each cluster."""
 
 import numpy as np
 import pandas as pd

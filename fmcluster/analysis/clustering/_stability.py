@@ -1,4 +1,4 @@
-"""How stable clusters are: over samples of the rows, and over the number of clusters."""
+"""Stability of clusters: over samples of the rows, and over the number of clusters."""
 
 from collections.abc import Iterable
 from concurrent.futures import Executor

@@ -1,4 +1,4 @@
-"""Principal components of rows that may exceed memory: Gram and covariance matrices, rank."""
+"""Principal components: those of rows that may exceed memory, by Gram and covariance matrices; rank."""
 
 import lazy_loader
 

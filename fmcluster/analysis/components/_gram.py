@@ -1,4 +1,4 @@
-"""Products of vectors that are never held, in one streaming pass: rows by rows, features by features, or a sketch."""
+"""Gram matrices and covariances in one streaming pass: products of vectors that are never held, or a sketch of them."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor

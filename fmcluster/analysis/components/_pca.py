@@ -1,4 +1,4 @@
-"""Principal components of vectors that may exceed memory."""
+"""Principal components: those of vectors that may exceed memory."""
 
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import eigh
 
 from ...vectors import Vectors
 from .._parallel import own_threads, run_each
@@ -23,6 +22,7 @@ from ._gram import (
     sketch,
     sketch_features,
 )
+from ._largest_eigenpairs import largest_eigenpairs
 from ._plan_reading import Plan, plan_reading
 
 N_ITERATIONS = 2
@@ -295,12 +295,6 @@ def _without_rounding(singular: Array, left: Array) -> tuple[Array, Array]:
 
 
 def _largest(matrix: Array, count: int) -> tuple[Array, Array]:
-    """Return the square roots of the largest eigenvalues, and their eigenvectors as columns; the matrix is spent.
-
-    It is symmetric: transposed, it is in the order that LAPACK works on in place.
-    """
-    side = len(matrix)
-    eigenvalues, eigenvectors = eigh(
-        matrix.T, subset_by_index=(side - count, side - 1), driver="evr", overwrite_a=True, check_finite=False
-    )
-    return np.sqrt(np.maximum(eigenvalues[::-1], 0)), eigenvectors[:, ::-1]
+    """Return the square roots of the largest eigenvalues, and their eigenvectors as columns; the matrix is spent."""
+    values, vectors = largest_eigenpairs(matrix, count)
+    return np.sqrt(np.maximum(values, 0)), vectors

@@ -1,4 +1,4 @@
-"""Plan of a pass over vectors: which matrix is accumulated, in blocks of what size, under a budget of memory."""
+"""Plan of reading: which matrix one pass over vectors adds up, and in blocks of what size, under a budget of memory."""
 
 import os
 from dataclasses import dataclass, replace

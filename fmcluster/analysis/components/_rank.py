@@ -1,4 +1,4 @@
-"""How many directions a layer truly uses, and how many channels hold most of the energy."""
+"""Effective rank: how many directions a layer truly uses, and how many channels hold most of the energy."""
 
 import numpy as np
 from scipy.linalg import eigvalsh

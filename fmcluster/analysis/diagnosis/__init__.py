@@ -1,4 +1,4 @@
-"""Findings about layers and channels, and the advice that follows."""
+"""Diagnosis: findings about layers and channels, and the advice that follows."""
 
 import lazy_loader
 

@@ -5,7 +5,6 @@ from ._diagnose import chosen_layers as chosen_layers
 from ._diagnose import diagnose as diagnose
 from ._findings import Advice as Advice
 from ._findings import Findings as Findings
-from ._findings import Thresholds as Thresholds
 from ._from_damage import ACTION_OF as ACTION_OF
 from ._from_damage import REWIND as REWIND
 from ._measures import draw_samples as draw_samples
@@ -19,3 +18,5 @@ from ._rate_of_change import check_steps as check_steps
 from ._rate_of_change import frozen_from as frozen_from
 from ._separation import leave_one_out_accuracy as leave_one_out_accuracy
 from ._separation import neighbor_accuracy as neighbor_accuracy
+from ._separation import right_by_vote as right_by_vote
+from ._thresholds import Thresholds as Thresholds

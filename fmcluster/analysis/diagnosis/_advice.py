@@ -8,9 +8,10 @@ import pandas as pd
 
 from ...store import Run
 from ._channels import NONE, Mask
-from ._findings import Advice, Thresholds
+from ._findings import Advice
 from ._judge import Judged, groups_listed, listed, when
 from ._modules import made_by
+from ._thresholds import Thresholds
 
 Found = tuple[str, str, tuple[str, ...]]  # action, text, measures it rests on
 

@@ -1,4 +1,4 @@
-"""What one pass over a layer says of its channels: dead, duplicate, drifting, converged, permuted, noise."""
+"""Channels of a layer: which are dead, duplicate, drifting, converged, permuted or noise, from reading it once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""What a run says of each layer: dead, duplicate, drifting, converged; and what follows."""
+"""Diagnosis of a run: dead, duplicate, drifting, converged, layer by layer; and the advice that follows."""
 
 import os
 from collections.abc import Sequence
@@ -6,23 +6,23 @@ from concurrent.futures import Executor
 from functools import partial
 
 import numpy as np
+import pandas as pd
 
 from ...store import Run
 from .._damage import Damage
 from .._parallel import own_threads, run_each
-from .._results import Array
+from .._results import MAX_BYTES, Array
 from .._validation import require
-from ..representation import all_pairs
+from ..representation import COMPARED, Similarity, all_pairs
 from ._advice import advise
-from ._findings import Findings, Thresholds
+from ._findings import Findings
 from ._from_damage import advise_from_damage, has_rewinds
 from ._from_rates import advise_freezing
 from ._judge import Judged, channel_table, judge, layer_table, measure_table
 from ._measures import draw_samples, examine_layer
 from ._modules import activated_by, next_layers
 from ._rate_of_change import Change, change_to_end, changes_at_rest, check_steps
-
-MAX_BYTES = 1 << 30
+from ._thresholds import Thresholds
 
 _BYTES_OF_A_WORKER = 1 << 29  # with less, products of wide layers are taken in more passes
 
@@ -144,9 +144,11 @@ def diagnose(
     with own_threads(executor, most=n_workers) as workers:
         evidence = list(run_each(examine, [run[name] for name in names], executor=workers))
     kernels = [kernel for each in evidence for kernel in each.kernels]
-    cka = all_pairs(kernels, kernels).reshape(len(names), len(numbers), len(names), len(numbers))
+    pairs = all_pairs(kernels, kernels)
+    cka = pairs.reshape(len(names), len(numbers), len(names), len(numbers))
     following = next_layers(run, names)
     time = run.snapshots.set_index("snapshot").loc[numbers].reset_index()
+    compared = pd.concat([time.assign(layer=name) for name in names], ignore_index=True)[list(COMPARED)]
     steps = time["step"].to_numpy(np.float64)
     rest: dict[str, Change] = {}
     rest_steps: Array | None = None
@@ -196,6 +198,15 @@ def diagnose(
         ),
         thresholds=thresholds,
         left_out=left_out,
+        similarity=Similarity(
+            values=pairs,
+            rows=compared,
+            columns=compared,
+            metric="cka",
+            debiased=True,
+            n_samples=len(drawn),
+            left_out=first.left_out,
+        ),
     )
 
 

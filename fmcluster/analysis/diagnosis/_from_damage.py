@@ -7,7 +7,8 @@ import pandas as pd
 
 from ...store import ranges
 from .._damage import SIGMAS, Damage
-from ._findings import Advice, Thresholds
+from ._findings import Advice
+from ._thresholds import Thresholds
 
 REWIND = "rewind"
 # of each intervention, what is advised
@@ -41,7 +42,7 @@ def advise_from_damage(
         Of layers, what their responses say of their width.
     """
     widths = {} if widths is None else widths
-    frame = damage.frame.assign(**_bounds(damage.frame))
+    frame = damage.frame.assign(clear=damage.is_clear(), **_bounds(damage.frame))
     frame["allowed"] = (frame["upper"] <= thresholds.damage) & frame["clear"]
     found = []
     for intervention, action in ACTION_OF.items():
@@ -66,11 +67,10 @@ def has_rewinds(damage: Damage | None) -> bool:
 
 
 def _bounds(frame: pd.DataFrame) -> dict[str, pd.Series]:
-    """Return the upper end of the interval of each change's damage, and whether it is clear of its null."""
+    """Return the mean and the 95 % interval of each change's damage."""
     has_loss = frame["loss"].notna()
     mean, error = frame["loss"].where(has_loss, frame["kl"]), frame["loss_se"].where(has_loss, frame["kl_se"])
-    clear = (frame["below_null"] > SIGMAS * frame["below_null_se"]) | (frame["kl"] == 0)
-    return {"lower": mean - SIGMAS * error, "mean": mean, "upper": mean + SIGMAS * error, "clear": clear}
+    return {"lower": mean - SIGMAS * error, "mean": mean, "upper": mean + SIGMAS * error}
 
 
 def _freezing(frame: pd.DataFrame, damage: Damage, tolerance: float) -> Iterator[Advice]:

@@ -4,10 +4,11 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from ._findings import Advice, Thresholds
+from ._findings import Advice
 from ._from_damage import saves_no_backward
 from ._judge import Judged, when
 from ._rate_of_change import frozen_from
+from ._thresholds import Thresholds
 
 
 def advise_freezing(

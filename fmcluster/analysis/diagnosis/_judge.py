@@ -9,10 +9,10 @@ import pandas as pd
 from ...store import Run, ranges
 from .._results import Array
 from ._channels import NONE, Mask, converged_at, first_to_stay, is_noise
-from ._findings import Thresholds
 from ._measures import LayerEvidence
 from ._modules import head_of, passes_on
 from ._rate_of_change import ToEnd
+from ._thresholds import Thresholds
 
 Row = tuple[str, float, float, float, float, str]  # measure, value, threshold, noise floor, null, evidence
 NAN = float("nan")

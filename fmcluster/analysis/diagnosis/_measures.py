@@ -1,4 +1,4 @@
-"""What is measured of a layer by itself, before anything is judged."""
+"""Measures of a layer: what is measured of it by itself, before anything is judged."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from .._cka import flatten_kernel
 from .._results import Array, Labels
 from ..components import accumulate_gram
 from ._channels import ChannelEvidence, examine_channels
-from ._findings import Thresholds
 from ._rate_of_change import Change, Movement
 from ._separation import half_grams, halves, leave_one_out_accuracy
+from ._thresholds import Thresholds
 
 MOST_SAMPLES = 2000
 

@@ -1,4 +1,4 @@
-"""Which layers of a run have parameters that one could freeze, narrow or leave out."""
+"""Modules of a run: which layers have parameters that one could freeze, narrow or leave out, and which only pass on."""
 
 import re
 from collections.abc import Sequence

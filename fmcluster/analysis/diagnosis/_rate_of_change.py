@@ -202,7 +202,7 @@ def check_steps(steps: Array) -> None:
     if not (len(steps) > 1 and steps[-1] > steps[0] >= 0):
         raise ValueError(
             f"the snapshots hold the optimizer steps {steps[:5].astype(int).tolist()}; a rate of change needs steps "
-            f"that grow. They are counted while the recorder is open, or told by snapshot(..., step=)"
+            f"that grow. They are counted while the recorder is open, or given as snapshot(..., step=)"
         )
 
 

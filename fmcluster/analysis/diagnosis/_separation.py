@@ -1,4 +1,4 @@
-"""How far a layer's images lie with their own class, and how similar two halves of the layer see them."""
+"""Separation of classes: how near images lie to their own class, and how similar two halves of a layer see them."""
 
 from itertools import combinations
 
@@ -63,8 +63,8 @@ def neighbor_accuracy(
     """
     classes = np.unique(labels, return_inverse=True)[1]
     rng = np.random.default_rng(random_state)
-    permuted = [_accuracy(near, rng.permutation(classes)) for _ in range(N_PERMUTATIONS)]
-    return _accuracy(near, classes), float(np.mean(permuted)), float(np.std(permuted))
+    permuted = [right_by_vote(near, rng.permutation(classes)).mean() for _ in range(N_PERMUTATIONS)]
+    return float(right_by_vote(near, classes).mean()), float(np.mean(permuted)), float(np.std(permuted))
 
 
 def half_grams(vectors: Vectors, *, alive: npt.NDArray[np.bool_], block_bytes: int, random_state: int) -> Array:
@@ -120,9 +120,28 @@ def halves(count: int) -> list[tuple[list[int], list[int]]]:
     return [(half, [group for group in range(count) if group not in half]) for half in one]
 
 
-def _accuracy(near: npt.NDArray[np.int64], classes: npt.NDArray[np.int64]) -> float:
+def right_by_vote(near: npt.NDArray[np.int64], classes: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Return which images get their own class from a vote of their neighbors; of ties, the nearest's class counts.
+
+    Parameters
+    ----------
+    near : ndarray of shape (n_samples, n_neighbors), int64
+        Each image's neighbors, the nearest first.
+    classes : ndarray of shape (n_samples,), int64
+        The images' classes, numbered from 0.
+
+    Returns
+    -------
+    ndarray of shape (n_samples,), bool
+
+    Examples
+    --------
+    >>> right_by_vote(np.array([[1, 2], [0, 2], [1, 0]]), np.array([0, 0, 1])).tolist()
+    [True, True, False]
+    """
     weight = 1 + 1e-3 * 0.5 ** np.arange(near.shape[1])  # of equal counts, that with the nearest is larger
     votes = np.zeros((len(near), classes.max() + 1))
     for column, share in enumerate(weight):
         votes[np.arange(len(near)), classes[near[:, column]]] += share
-    return float((votes.argmax(axis=1) == classes).mean())
+    right: npt.NDArray[np.bool_] = votes.argmax(axis=1) == classes
+    return right

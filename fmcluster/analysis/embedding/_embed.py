@@ -83,7 +83,9 @@ def embed(
     fitted = len(scores.rows) if together else blocks.shape[1]
     if fitted < 4:
         where = "" if together else " of a snapshot"
-        raise ValueError(f"{fitted} rows{where} make no embedding; expected at least 4 (take more snapshots or rows)")
+        raise ValueError(
+            f"an embedding takes at least 4 rows, and there are {fitted}{where}: take more snapshots or rows"
+        )
     landmarks = None
     if reducer is None:
         reducer = FusedEmbedding(random_state=random_state)
@@ -98,17 +100,17 @@ def embed(
     _require_reducer(reducer, fit=fit, fit_epoch=fit_epoch)
     method = name_of(reducer)
     if landmarks is not None:
-        fixed = _map_together(reducer, blocks[np.ix_(landmarks.snapshots, landmarks.rows)])
+        fixed = _embed_together(reducer, blocks[np.ix_(landmarks.snapshots, landmarks.rows)])
         values = put_among(blocks, fixed, landmarks=landmarks, random_state=random_state)
         method += f" of {landmarks.count:,} of {fitted:,} rows, the others placed among them"
     elif together:
-        values = _map_together(reducer, blocks)
+        values = _embed_together(reducer, blocks)
     elif fit == "each":
-        found = run_each(partial(_map_alone, reducer), blocks, executor=executor)
+        found = run_each(partial(_embed_each, reducer), blocks, executor=executor)
         values = np.stack(list(_follow(found)))
     else:
         at = scores.rows["snapshot"].unique().tolist().index(snapshot)
-        values = _map_into(reducer, blocks, at, executor=executor)
+        values = _embed_into(reducer, blocks, at, executor=executor)
     return Embedding(
         rows=scores.rows,
         layer=scores.layer,
@@ -123,7 +125,9 @@ def embed(
 
 def _require_reducer(reducer: object, *, fit: Fit, fit_epoch: int | None) -> None:
     if isinstance(reducer, type):
-        raise TypeError(f"embed received the class {reducer.__name__}; expected one of it: {reducer.__name__}(...)")
+        raise TypeError(
+            f"embed received the class {reducer.__name__}; expected an instance of it: {reducer.__name__}(...)"
+        )
     if not hasattr(reducer, "fit_transform"):
         raise TypeError(f"{name_of(reducer)} has no fit_transform; expected a scikit-learn style reducer")
     if fit == "pooled" and fit_epoch is None:
@@ -143,7 +147,7 @@ def _is_aligned(reducer: object) -> bool:
     return any(kind.__name__ == "AlignedUMAP" and kind.__module__.startswith("umap") for kind in type(reducer).__mro__)
 
 
-def _map_together(reducer: Any, blocks: Array) -> Array:
+def _embed_together(reducer: Any, blocks: Array) -> Array:
     """Embed all snapshots at once: ndarray of shape (n_snapshots, rows per snapshot, 2)."""
     n_snapshots, n_rows = blocks.shape[:2]
     chosen = fresh(reducer)
@@ -158,8 +162,8 @@ def _map_together(reducer: Any, blocks: Array) -> Array:
             row = int(np.flatnonzero(nowhere)[0])
             raise ValueError(
                 f"AlignedUMAP gave no position to {nowhere.sum()} of {len(nowhere)} rows (the first: row "
-                f"{row % n_rows} of snapshot {row // n_rows}): it has none for rows that are nobody's neighbor; raise "
-                f"its n_neighbors, or use another reducer"
+                f"{row % n_rows} of snapshot {row // n_rows}): it has none for rows that are no other row's neighbor; "
+                f"raise its n_neighbors, or use another reducer"
             )
     elif isinstance(chosen, FusedEmbedding):
         found = chosen.fit_transform(rows, np.repeat(np.arange(n_snapshots), n_rows))
@@ -168,14 +172,14 @@ def _map_together(reducer: Any, blocks: Array) -> Array:
     return _positions(found, len(rows), reducer).reshape(n_snapshots, n_rows, 2)
 
 
-def _map_alone(reducer: Any, rows: Array) -> Array:
+def _embed_each(reducer: Any, rows: Array) -> Array:
     return _positions(fresh(reducer).fit_transform(rows), len(rows), reducer)
 
 
-def _follow(maps: Iterator[Array]) -> Iterator[Array]:
-    """Turn, mirror and move each map onto the one before."""
+def _follow(embeddings: Iterator[Array]) -> Iterator[Array]:
+    """Turn, mirror and move each embedding onto the one before."""
     before: Array | None = None
-    for positions in maps:
+    for positions in embeddings:
         if before is None:
             before = positions
         else:
@@ -185,7 +189,7 @@ def _follow(maps: Iterator[Array]) -> Iterator[Array]:
         yield before
 
 
-def _map_into(reducer: Any, blocks: Array, at: int, *, executor: Executor | None) -> Array:
+def _embed_into(reducer: Any, blocks: Array, at: int, *, executor: Executor | None) -> Array:
     """Embed one snapshot, and put the others into its plane."""
     fitted = fresh(reducer)
     own = _positions(fitted.fit_transform(blocks[at]), blocks.shape[1], reducer)

@@ -1,4 +1,4 @@
-"""An embedding of all snapshots that keeps neighbors within each and follows every row from one to the next."""
+"""Fused embedding: all snapshots at once, with neighbors kept within each and every row followed to the next."""
 
 import numpy as np
 import numpy.typing as npt

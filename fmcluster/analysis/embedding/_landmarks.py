@@ -1,4 +1,4 @@
-"""Landmarks: some rows of some snapshots, on which a large embedding is fitted; the rest is placed among them."""
+"""Landmarks: some rows of some snapshots, on which a large embedding is fitted; the others are put among them."""
 
 from dataclasses import dataclass
 

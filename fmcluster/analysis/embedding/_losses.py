@@ -1,4 +1,4 @@
-"""Embeddings of all snapshots at once, by the losses of t-SNE and of UMAP.
+"""Losses of t-SNE and of UMAP: embeddings of all snapshots at once.
 
 In both, rows attract and repel one another within their snapshot only. Snapshots are held together by links, which
 only attract, and by what `Paths` asks of each row.

@@ -88,9 +88,9 @@ class Stays:
         spread = np.sqrt(((values - values.mean(axis=(0, 1))) ** 2).sum(axis=2).mean())
         moves = np.linalg.norm(np.diff(values, axis=0), axis=2) > NO_STEP * spread
         self.any = not bool(moves.all())
-        places = np.zeros(values.shape[:2], np.int64)
-        places[1:] = np.cumsum(moves, axis=0)
-        self._groups = (places + np.arange(values.shape[1]) * len(values)).ravel()
+        groups = np.zeros(values.shape[:2], np.int64)
+        groups[1:] = np.cumsum(moves, axis=0)
+        self._groups = (groups + np.arange(values.shape[1]) * len(values)).ravel()
         self._counts = np.bincount(self._groups)
 
     def average(self, positions: Array) -> Array:

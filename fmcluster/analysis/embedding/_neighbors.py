@@ -1,4 +1,4 @@
-"""Who is near whom: within a snapshot, on what scale, and in other snapshots."""
+"""Neighbors of rows: within a snapshot, with their distances and scale, and in the snapshots around it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

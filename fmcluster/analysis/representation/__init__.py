@@ -1,4 +1,4 @@
-"""Similarity of layers, snapshots and runs."""
+"""Similarity of representations: layers, snapshots and runs."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Channels of two layers compared over positions: canonical correlations from one pass over the samples."""
+"""Canonical correlations of channels: two layers compared over positions, from reading their samples once."""
 
 from functools import partial
 
@@ -59,7 +59,7 @@ def _sum_products(pair: tuple[Vectors, Vectors], *, max_bytes: int) -> tuple[Arr
     step = min((max_bytes - matrices) // of_a_sample, _MOST_SAMPLES)
     if step < 1:
         raise MemoryError(
-            f"the products of {shapes[0][0]} and {shapes[1][0]} channels and the maps of one sample take "
+            f"the products of {shapes[0][0]} and {shapes[1][0]} channels and the feature maps of one sample take "
             f"{matrices + of_a_sample >> 20:,} MiB, the budget is {max_bytes >> 20:,} MiB; raise max_bytes"
         )
     samples, c = pair[0].samples, shapes[0][0]
@@ -68,7 +68,7 @@ def _sum_products(pair: tuple[Vectors, Vectors], *, max_bytes: int) -> tuple[Arr
     for start in range(0, len(samples), step):
         both = block[: len(samples[start : start + step]) * n_positions]
         for vectors, out in zip(pair, (both[:, :c], both[:, c:]), strict=True):
-            _read_places(vectors, samples[start : start + step], size=size, out=out)
+            _read_positions(vectors, samples[start : start + step], size=size, out=out)
         if start == 0:
             shift = both.mean(axis=0)
         both -= shift
@@ -81,7 +81,7 @@ def _sum_products(pair: tuple[Vectors, Vectors], *, max_bytes: int) -> tuple[Arr
     return total[:c, :c], total[c:, c:], total[:c, c:], points
 
 
-def _read_places(
+def _read_positions(
     vectors: Vectors, samples: npt.NDArray[np.int64], *, size: tuple[int, int], out: npt.NDArray[np.float64]
 ) -> None:
     """Read some samples, averaged to a size, to an array of shape (n_samples * height * width, n_channels)."""

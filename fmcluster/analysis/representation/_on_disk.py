@@ -1,4 +1,4 @@
-"""Vectors that are too many for memory, kept in a file without a name: with the process, it is gone."""
+"""Vectors on the disk: those that are too many for memory, in a file without a name that goes with the process."""
 
 import os
 import shutil

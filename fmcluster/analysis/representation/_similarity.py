@@ -1,4 +1,4 @@
-"""How similar layers are, to one another and over snapshots."""
+"""Similarity of layers: to one another, and over snapshots."""
 
 import os
 from collections.abc import Sequence
@@ -15,13 +15,14 @@ from ...store import Run
 from ...vectors import Vectors
 from .._cka import FEWEST_SAMPLES, flatten_kernel, rbf_kernel, warn_of_bias
 from .._parallel import own_threads, run_each
-from .._results import Array
+from .._results import MAX_BYTES, Array
 from .._validation import require
 from ..components import BLOCK_BYTES, accumulate_gram
 from ._channel_cca import compare_positions
 from ._on_disk import Kept, on_disk
 
 Metric = Literal["cka", "rbf_cka", "procrustes", "svcca", "pwcca"]
+COMPARED = ("layer", "snapshot", "epoch", "step")  # what names a row, and a column
 METRICS: tuple[Metric, ...] = ("cka", "rbf_cka", "procrustes", "svcca", "pwcca")
 
 
@@ -101,7 +102,7 @@ def similarity(
     debiased: bool = True,
     bandwidth: float = 0.5,
     n_directions: int | None = None,
-    max_bytes: int = 1 << 30,
+    max_bytes: int = MAX_BYTES,
     executor: Executor | None = None,
 ) -> Similarity:
     """Compare every layer at every snapshot with every other, or with those of another run.
@@ -261,9 +262,7 @@ def _labels(side: Sequence[Vectors]) -> pd.DataFrame:
     tables = [
         vectors.source.snapshots.set_index("snapshot", drop=False).loc[list(vectors.snapshots)] for vectors in side
     ]
-    return pd.concat(tables, ignore_index=True).assign(layer=[vectors.layer for vectors in side])[
-        ["layer", "snapshot", "epoch", "step"]
-    ]
+    return pd.concat(tables, ignore_index=True).assign(layer=[vectors.layer for vectors in side])[list(COMPARED)]
 
 
 def _pair(kept: Sequence[Kept], n_rows: int, *, alone: bool) -> Array:

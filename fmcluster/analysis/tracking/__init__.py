@@ -1,4 +1,4 @@
-"""Clusters followed over snapshots: transitions, agreement, noise floors."""
+"""Tracking of clusters over snapshots: transitions, agreement, noise floors."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""How far two labels of the same rows agree, and how far labels that have nothing to do with each other would."""
+"""Agreement of labels: how far two labels of the same rows agree, and how far unrelated ones would."""
 
 from collections.abc import Iterator
 

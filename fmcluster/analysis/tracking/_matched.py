@@ -1,4 +1,4 @@
-"""Both halves of a probe assigned to the same centroids."""
+"""Matched halves: both halves of a probe assigned to the same centroids."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
@@ -15,6 +15,7 @@ from .._results import Array, Labels
 from ..components import beyond_float32, measure_rows
 
 _BLOCK_BYTES = 64 << 20
+_FEW = 64  # features side by side: a product of them takes less time than what comes with it
 
 
 def halve_groups(count: int) -> list[list[int]]:
@@ -96,14 +97,24 @@ def _measure(
     rows = vectors.read_features(part, scale)
     features = _groups_of_features(vectors, part, axis=axis, group_of=group_of)
     found = []
-    for group in np.unique(features).tolist():
-        here = rows[:, features == group]
+    for group, at in _where(features):
+        here = rows[:, at]
         if beyond_float32(here.min(initial=0), here.max(initial=0)):
             here = here.astype(np.float64)
         centroids = share @ here
         squares = np.vecdot(centroids, centroids).astype(np.float64)
         found.append((group, squares - 2 * (here @ centroids.T).astype(np.float64)))
     return found
+
+
+def _where(groups: Labels) -> Iterator[tuple[int, slice | npt.NDArray[np.bool_]]]:
+    """Yield where each group is: its features that lie side by side, which are not copied, unless these are few."""
+    ends = [*(np.flatnonzero(np.diff(groups)) + 1).tolist(), len(groups)]
+    if len(groups) >= _FEW * len(ends):
+        starts = [0, *ends[:-1]]
+        yield from ((int(groups[start]), slice(start, end)) for start, end in zip(starts, ends, strict=True))
+    else:
+        yield from ((group, groups == group) for group in np.unique(groups).tolist())
 
 
 def _groups_of_features(vectors: Vectors, part: dict[str, slice], *, axis: str, group_of: Labels) -> Labels:

@@ -1,4 +1,4 @@
-"""How much clusters differ where nothing has changed."""
+"""Noise floor: how much clusters differ where nothing has changed."""
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
@@ -311,7 +311,7 @@ def _way_to_halve(vectors: Vectors) -> tuple[Callable[[Labels], Vectors], int, s
         )
     raise ValueError(
         f"the features of the {vectors.view} view are neither samples nor channels, and the positions of a "
-        f"feature map are no independent halves: not available; pass clusters with another seed instead, "
+        f"feature map are no independent halves: not available; pass clusters of another random_state instead, "
         f"track(clusters, noise_floor=others)"
     )
 

@@ -1,4 +1,4 @@
-"""Who stays in its cluster, and who moves."""
+"""Tracking: which rows stay in their cluster from snapshot to snapshot, and which move."""
 
 from functools import partial
 

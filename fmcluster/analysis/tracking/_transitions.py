@@ -1,4 +1,4 @@
-"""What becomes of clusters from one snapshot to the next: who survives, splits, merges, appears, vanishes."""
+"""Transitions of clusters: which survive, split, merge, appear and vanish from one snapshot to the next."""
 
 from collections.abc import Iterator
 from itertools import pairwise

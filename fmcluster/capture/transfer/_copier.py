@@ -99,7 +99,7 @@ class Copier:
             if output.device.type == "cuda":
                 if torch.cuda.is_current_stream_capturing():  # what waits for a copy cannot be a part of a graph
                     raise CaptureError(
-                        "a forward pass that is captured into a CUDA graph was to be recorded; expected one that runs: "
+                        "a forward pass cannot be recorded while it is captured into a CUDA graph, as it does not run: "
                         "leave the recorder's block while the graph is made"
                     )
                 return self._copy_aside(output, reduction, waits)

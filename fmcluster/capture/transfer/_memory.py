@@ -1,4 +1,4 @@
-"""Host memory for what is on its way to the disk: bounded, and waited for; nothing is dropped."""
+"""Host memory: what is on its way to the disk, bounded and waited for; nothing is dropped."""
 
 from collections import deque
 from dataclasses import dataclass

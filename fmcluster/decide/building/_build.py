@@ -1,4 +1,4 @@
-"""Building what a plan says: a changed copy of a network."""
+"""Building: a changed copy of a network, as a plan says."""
 
 from collections.abc import Sequence
 from copy import deepcopy

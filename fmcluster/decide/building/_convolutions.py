@@ -1,4 +1,4 @@
-"""Convolutions of a simpler kind, with the weights that the interventions measured."""
+"""Simpler convolutions: those of a plan, with the weights that the interventions measured."""
 
 from collections.abc import Callable
 
@@ -131,8 +131,6 @@ def _separable(action: Action, module: nn.Conv2d, kernel: KernelGeometry, aim: A
     weight, moments = aim()
     kernels, points = separated(weight, moments, rank=_setting(action))
     depthwise = _like(module, kernels, groups=module.in_channels, with_bias=False)
-    depthwise.padding = module.padding  # may be a word
-    depthwise._reversed_padding_repeated_twice = list(module._reversed_padding_repeated_twice)
     pointwise = nn.Conv2d(points.shape[1], points.shape[0], 1, bias=module.bias is not None)
     return nn.Sequential(depthwise, _filled(pointwise, points, module.bias))
 

@@ -1,4 +1,4 @@
-"""Modules that stand in a smaller network where there were larger ones."""
+"""Modules of a smaller network: what stands where there were larger ones."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Convolutions whose weights are replaced by the best of a simpler kind, for what each of them is given."""
+"""Refitted convolutions: weights replaced by the best of a simpler kind, for what each is given."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence

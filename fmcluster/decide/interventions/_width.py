@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from .._compat import convolved
 from .._costs import Costs
 from .._least_squares import order_by_redundancy, predict_from_others
 from .._network import Consumer, Network
@@ -200,7 +201,7 @@ def _beyond_the_border(module: nn.Module, constant: torch.Tensor) -> OnOutput:
         if not isinstance(module, nn.Conv2d):
             return output
         plane = constant.to(given.dtype).reshape(1, -1, 1, 1).expand(1, -1, *given.shape[2:])
-        without = module._conv_forward(plane, module.weight, None)
+        without = convolved(module, plane)
         whole = module.weight.flatten(2).sum(2) @ constant.to(given.dtype)
         corrected: torch.Tensor = output + (whole.reshape(1, -1, 1, 1) - without)
         return corrected

@@ -1,4 +1,4 @@
-"""Figures and the axes on them."""
+"""Figures: how large they are, and the axes on them."""
 
 import matplotlib.pyplot as plt
 import numpy as np

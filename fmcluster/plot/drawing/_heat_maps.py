@@ -32,6 +32,22 @@ def draw_mesh(ax: Axes, values: npt.NDArray[np.float64], *, norm: Normalize, bar
     scale.outline.set_visible(False)
 
 
+def scale_start(values: npt.NDArray[np.float64]) -> float:
+    """Return where the scale of alignments begins, which ends at 1.
+
+    Zero, or less where there are less; where all are over 0.5, a tenth under the least of them, so that differences
+    among what is much alike are seen.
+
+    Examples
+    --------
+    >>> scale_start(np.array([0.2, 1.0])), scale_start(np.array([0.75, 1.0])), scale_start(np.array([-0.1, 1.0]))
+    (0.0, 0.7, -0.1)
+    """
+    known = values[np.isfinite(values)]
+    lowest = float(known.min(initial=1.0)) if known.size else 0.0
+    return min(0.9, float(np.floor(10 * lowest)) / 10) if lowest > 0.5 else min(0.0, lowest)
+
+
 def write_values(ax: Axes, values: npt.NDArray[np.float64], *, dark_below: float) -> None:
     """Write each value into its cell, in white where it is below `dark_below`."""
     for (row, column), value in np.ndenumerate(values):

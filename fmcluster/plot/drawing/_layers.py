@@ -1,4 +1,4 @@
-"""What pictures need of a layer of a run, and the checks that they share."""
+"""Layers as pictures need them: their feature maps and input images, and the checks that pictures share."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Protocol

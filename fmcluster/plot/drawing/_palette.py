@@ -1,4 +1,4 @@
-"""One color per cluster, the same in every picture."""
+"""Palette: one color per cluster, the same in every picture."""
 
 from collections.abc import Iterable
 

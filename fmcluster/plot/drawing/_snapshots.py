@@ -1,4 +1,4 @@
-"""Naming and finding snapshots."""
+"""Snapshots in pictures: how they are named and found."""
 
 from math import ceil
 

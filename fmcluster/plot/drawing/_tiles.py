@@ -168,7 +168,7 @@ def notes(tiles: Iterable[Tiles], scales: Iterable[Scale]) -> str:
     tiles = list(tiles)
     dead = sum(is_dead(tile) for tile in tiles)
     broken = sum(not np.isfinite(tile).all() for tile in tiles)
-    said = [f"Hatched: constant map ({dead} of {len(tiles)})."] if dead else []
+    said = [f"Hatched: constant feature map ({dead} of {len(tiles)})."] if dead else []
     if broken:
         said.append(f"Green: NaN or infinite (in {broken} of {len(tiles)} feature maps).")
     if any(scale.extend != "neither" for scale in scales):

@@ -1,4 +1,4 @@
-"""Interactive charts of the page, as plotly's JSON."""
+"""Interactive charts: those of the page, as plotly's JSON."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""The interactive charts, as plotly's JSON: plain dictionaries, without a color for ink or paper.
+"""Interactive charts: plotly's JSON as plain dictionaries, without a color for ink or paper.
 
 Text, grid lines and backgrounds get their colors from the page's style sheet, so that one chart serves light, dark
 and print.

@@ -1,4 +1,4 @@
-"""The embedding of a layer's rows: as it changes, and as paths."""
+"""Embedding charts: a layer's rows as they move, and their paths."""
 
 import numpy as np
 import numpy.typing as npt
@@ -43,7 +43,7 @@ def embedding_chart(content: LayerContent) -> Json:
         "line": {"color": "#808080", "width": 2.5},
     }
     return {
-        "figure": {"data": [points, line], "layout": _map_layout(content)},
+        "figure": {"data": [points, line], "layout": _embedding_layout(content)},
         "frames": frames,
         "titles": content.titles,
         "names": [literal(name) for name in content.row_names],
@@ -81,7 +81,7 @@ def trajectories_chart(content: LayerContent) -> Json:
     ]
     if data:
         data[-1] |= {"mode": "markers+text", "text": names, "textposition": "top center", "textfont": {"size": 12}}
-    return {"figure": {"data": data, "layout": _map_layout(content)}, "traced": traced}
+    return {"figure": {"data": data, "layout": _embedding_layout(content)}, "traced": traced}
 
 
 def _apart(ends: npt.NDArray[np.float64], *, reach: float) -> list[int]:
@@ -93,7 +93,7 @@ def _apart(ends: npt.NDArray[np.float64], *, reach: float) -> list[int]:
     return named
 
 
-def _map_layout(content: LayerContent) -> Json:
+def _embedding_layout(content: LayerContent) -> Json:
     values = content.embedding.values
     low, high = values.min(axis=0), values.max(axis=0)
     margin = max(0.06 * float((high - low).max()), 1e-9)

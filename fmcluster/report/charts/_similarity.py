@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...analysis import Similarity
-from ...plot.drawing import color_map
+from ...plot.drawing import color_map, scale_start
 from ._charts import Json, layout_of, literal
 
 WITH_NUMBERS = 12
@@ -23,26 +23,28 @@ def similarity_charts(similarity: Similarity, *, titles: list[str]) -> dict[str,
     Returns
     -------
     dict
-        ``layers`` and, with two or more snapshots, ``snapshots``: the ``figure`` as it is at first, and ``stages``, a
-        matrix for each position of the control.
+        ``layers`` and, with two or more snapshots, ``snapshots``: the ``figure`` as it is at first, ``stages``, a
+        matrix for each position of the control, and ``starts``, where the scale of each begins: of layers one for all
+        snapshots, which are compared; of snapshots each layer's own.
     """
     names = list(dict.fromkeys(similarity.rows["layer"]))
     numbers = list(dict.fromkeys(similarity.rows["snapshot"].tolist()))
     layers = [similarity.between_layers(number).to_numpy() for number in numbers]
-    charts = {"layers": _chart(layers, [literal(name) for name in names], first=len(numbers) - 1)}
+    starts = [scale_start(np.stack(layers))] * len(layers)
+    charts = {"layers": _chart(layers, [literal(name) for name in names], starts=starts, first=len(numbers) - 1)}
     if len(numbers) > 1:
         snapshots = [similarity.between_snapshots(name).to_numpy() for name in names]
-        charts["snapshots"] = _chart(snapshots, titles, first=0)
+        charts["snapshots"] = _chart(snapshots, titles, starts=[scale_start(each) for each in snapshots], first=0)
     return charts
 
 
-def _chart(stages: list[npt.NDArray[np.float64]], names: list[str], *, first: int) -> Json:
+def _chart(stages: list[npt.NDArray[np.float64]], names: list[str], *, starts: list[float], first: int) -> Json:
     matrices = [[[_plain(value) for value in row] for row in stage] for stage in stages]
     shades = color_map("mako")(np.linspace(0, 1, 11))
     mesh = {
         "type": "heatmap",
         "z": matrices[first],
-        "zmin": 0,
+        "zmin": starts[first],
         "zmax": 1,
         "xgap": 1,
         "ygap": 1,
@@ -54,7 +56,7 @@ def _chart(stages: list[npt.NDArray[np.float64]], names: list[str], *, first: in
             "thickness": 12,
             "title": {"text": "CKA", "side": "right"},
             "outlinewidth": 0,
-            "tickvals": [0, 0.5, 1],
+            "nticks": 5,
         },
         "hovertemplate": "%{y}<br>%{x}<br><b>CKA %{z:.3f}</b><extra></extra>",
         "hoverongaps": False,
@@ -73,7 +75,7 @@ def _chart(stages: list[npt.NDArray[np.float64]], names: list[str], *, first: in
     axis |= {"tickvals": list(range(len(names))), "ticktext": names}
     layout["xaxis"] = axis | {"tickangle": -45}
     layout["yaxis"] = axis | {"autorange": "reversed"}
-    return {"figure": {"data": [mesh], "layout": layout}, "stages": matrices, "first": first}
+    return {"figure": {"data": [mesh], "layout": layout}, "stages": matrices, "starts": starts, "first": first}
 
 
 def _plain(value: float) -> float | None:

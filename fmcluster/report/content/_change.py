@@ -1,4 +1,4 @@
-"""What changed most, and when: each layer's change of representation against its noise floor, and its clusters'."""
+"""Change: how much each layer's representation and clusters changed, and when, against its noise floor."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -94,7 +94,7 @@ def find_change(
     if len(numbers) < 2:
         return None
     table = findings.layers.set_index("layer")
-    floors = table["noise_floor"].astype("float64").to_dict()
+    noise_floors = table["noise_floor"].astype("float64").to_dict()
     shown = brief(len(numbers), at_most=MOST_STEPS + 1)
     names = [name for name in run.layers if bool(table.loc[name, "counts"])] or list(run.layers)
     layers = []
@@ -106,7 +106,7 @@ def find_change(
                 counts=bool(table.loc[name, "counts"]),
                 steps=tuple(float(1 - cka[a, b]) for a, b in pairwise(shown)),
                 total=float(1 - cka[0, -1]),
-                noise_floor=1 - float(floors[name]),
+                noise_floor=1 - float(noise_floors[name]),
                 growth=_growth(run, name, first=numbers[0], last=numbers[-1]),
             )
         )
@@ -183,8 +183,8 @@ def _clusters(layers: Sequence[LayerChange], moved: Sequence[tuple[str, Moved]],
 def _against(layer: LayerChange, value: float) -> str:
     if not np.isfinite(layer.noise_floor):
         return f"{change_text(value)} (noise floor not available)"
-    floor = layer.noise_floor
-    return f"{change_text(value, apart_from=floor)} (noise floor {change_text(floor, apart_from=value)})"
+    noise_floor = layer.noise_floor
+    return f"{change_text(value, apart_from=noise_floor)} (noise floor {change_text(noise_floor, apart_from=value)})"
 
 
 def _growth(run: Run, name: str, *, first: int, last: int) -> float:

@@ -1,4 +1,4 @@
-"""Which layers a report shows unless they are named."""
+"""Chosen layers: those that a report shows unless they are named."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Which snapshots of a long run a page shows."""
+"""Chosen snapshots: those of a long run that a page shows."""
 
 from collections.abc import Sequence
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""What `diagnose` found, as the page tells it: the advice, and the evidence that each rests on."""
+"""Diagnosis on the page: the advice, and the evidence that each rests on."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -237,7 +237,7 @@ def _greatest(tile: Tiles) -> float:
 
 def encode_picture(pixels: Pixels, alt: str, *, lossless: bool = True) -> Picture:
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, format="webp", lossless=lossless, quality=80, method=6)
+    Image.fromarray(pixels).save(file, format="webp", lossless=lossless, quality=80, method=4)
     uri = "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode("ascii")
     return Picture(uri=uri, width=pixels.shape[1], height=pixels.shape[0], alt=alt)
 

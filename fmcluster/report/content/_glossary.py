@@ -1,4 +1,4 @@
-"""What the terms mean: one source of texts, for the report and the explorer."""
+"""Glossary of the page: what the terms mean, for the report and the explorer."""
 
 import re
 from html import escape

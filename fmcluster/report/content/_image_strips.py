@@ -1,4 +1,4 @@
-"""Images of the probe side by side, as one small picture."""
+"""Image strips: images of the probe side by side, as one small picture."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What a report shows of one layer: computed once, then drawn by several panels."""
+"""Layer content: what a report shows of one layer, computed once, then drawn by several panels."""
 
 import math
 from collections.abc import Callable

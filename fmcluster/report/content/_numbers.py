@@ -1,4 +1,4 @@
-"""Numbers as text, with as many digits as tell them from what they are judged by."""
+"""Numbers as text: with as many digits as tell them from what they are judged by."""
 
 import math
 from collections.abc import Sequence

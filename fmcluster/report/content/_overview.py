@@ -1,17 +1,17 @@
-"""What a report says of the whole run: what `diagnose` finds, and how similar its layers are."""
+"""Overview: what a report says of the whole run, by `diagnose` and by the similarity of its layers."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
-from ...analysis import Findings, ResultCache, Similarity, diagnose, similarity
+from ...analysis import Findings, ResultCache, Similarity, diagnose
 from ...analysis.diagnosis import leave_one_out_accuracy
 from ...plot.drawing import snapshot_titles
 from ...store import Run, layers_left_out, missing_snapshots, varying_layers
 from ._layer_content import Announce, Settings
 
-OVERALL_STAGES = 2
+OVERALL_STAGES = 1
 MOST_IMAGES = 2000
 
 
@@ -50,27 +50,29 @@ class Overview:
     ----------
     findings : Findings or None
         What `diagnose` returned.
-    similarity : Similarity or None
-        Debiased linear CKA of all layers at all snapshots.
     pixels : PixelAccuracy or None
         How many images have the class of their nearest others by their pixels; None where classes are not known.
     refused : str
-        Why there is neither, in words; empty where there is.
+        Why there are none, in words; empty where there are.
     """
 
     findings: Findings | None
-    similarity: Similarity | None
     refused: str = ""
     pixels: PixelAccuracy | None = None
 
+    @property
+    def similarity(self) -> Similarity | None:
+        """Debiased linear CKA of all layers at all snapshots, which the diagnosis rests on."""
+        return None if self.findings is None else self.findings.similarity
+
 
 def make_overview(run: Run, settings: Settings, *, announce: Announce, cache: ResultCache | None) -> Overview:
-    """Diagnose a run and compare its layers, or take what is saved of that.
+    """Diagnose a run, which compares its layers, or take what is saved of that.
 
     Where the run cannot be judged (fewer than four images in every snapshot), the result says why.
     """
     announce("diagnosis of all layers")
-    # all that are finite is the default of both, and what they say of snapshots left out
+    # all that are finite is the default, and what the findings say of snapshots left out
     every = run.finite_snapshots()
     chosen = None if settings.snapshots in (None, tuple(every)) else settings.snapshots
     parameters = {"random_state": settings.random_state, "max_bytes": settings.max_bytes}
@@ -81,25 +83,14 @@ def make_overview(run: Run, settings: Settings, *, announce: Announce, cache: Re
             seed, workers = settings.random_state, settings.executor
             return diagnose(run, snapshots=chosen, random_state=seed, max_bytes=settings.max_bytes, executor=workers)
 
-        def compare() -> Similarity:
-            return similarity(run, snapshots=chosen, max_bytes=settings.max_bytes, executor=settings.executor)
-
         if cache is None:
             findings = find()
         else:
-            said = parameters | {
-                "permuted": "distinctive",
-                "left_out": run.diverged().to_dict("list"),
-            }  # which no vectors are of
+            said = parameters | {"left_out": run.diverged().to_dict("list")}  # which no vectors are of
             findings = cache.use(find, Findings, verb="diagnose", vectors=vectors, parameters=said)
-        announce("similarity of all layers")
-        if cache is None:
-            compared = compare()
-        else:
-            compared = cache.use(compare, Similarity, verb="similarity", vectors=vectors, parameters={})
-    except (ValueError, MemoryError) as error:  # what both refuse
-        return Overview(None, None, str(error))
-    return Overview(findings, compared, pixels=pixel_accuracy(run, n_neighbors=findings.thresholds.n_neighbors))
+    except (ValueError, MemoryError) as error:  # what it refuses
+        return Overview(None, str(error))
+    return Overview(findings, pixels=pixel_accuracy(run, n_neighbors=findings.thresholds.n_neighbors))
 
 
 def pixel_accuracy(run: Run, *, n_neighbors: int, random_state: int = 0) -> PixelAccuracy | None:

@@ -1,4 +1,4 @@
-"""A plan beside the findings: what to do, on what evidence, and at what price."""
+"""Plan on the page: what to do, on what evidence, and at what price."""
 
 import math
 from dataclasses import dataclass

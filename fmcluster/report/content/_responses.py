@@ -1,4 +1,4 @@
-"""Channels that changed what they respond to most: their top images then and now, beside what chance gives."""
+"""Responses: channels whose top images changed most, then and now, beside what chance gives."""
 
 from dataclasses import dataclass
 from math import comb

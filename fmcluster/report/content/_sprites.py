@@ -1,14 +1,15 @@
-"""Sheets of small feature maps, from which the page shows any channel, or map, at every snapshot."""
+"""Sprites: sheets of small feature maps, from which the page shows any channel at every snapshot."""
 
 import base64
 import io
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ...plot.drawing import as_tiles, brief, sample_name, scale_of
+from ...plot.drawing import Scale, as_tiles, brief, sample_name, scale_of
 from ...store import Run
 from ._feature_maps import Picture, input_picture
 from ._layer_content import LayerContent
@@ -107,19 +108,17 @@ def make_sprites(content: LayerContent, *, samples: list[int], max_bytes: int) -
     layer, count = content.layer, content.scores.n_snapshots
     columns = brief(count, at_most=MOST_COLUMNS) if count > 1 else [0]
     maps = _read_channels(content, columns, samples) if of_channels else _read_rows(content, columns)
-    shades, palette = _shade(maps, signed=bool((layer.statistics["min"] < 0).any()))
-    height, width = shades.shape[-2:]
-    side = _LARGEST
-    while True:
-        tile = (min(height, side), min(width, side))
+    signed = bool((layer.statistics["min"] < 0).any())
+    limits = [scale_of(maps[:, row], signed=signed) for row in range(maps.shape[1])]
+    for tile in _tiles(maps.shape[-2:]):
         across = max(1, _WEBP_SIDE // (tile[1] * len(columns))) * len(columns)
-        if -(-content.n_rows * len(columns) // across) * tile[0] <= _WEBP_SIDE:
-            sheets = [_encode(_lay(each, tile, across), palette) for each in shades]
-            if sum(map(len, sheets)) <= max_bytes:
-                break
-        if side <= _SMALLEST:
-            return None
-        side = max(_SMALLEST, side * 3 // 4)
+        if -(-content.n_rows * len(columns) // across) * tile[0] > _WEBP_SIDE:
+            continue
+        sheets = _draw_sheets(_shrink(maps, tile), limits, across=across, max_bytes=max_bytes)
+        if sheets:
+            break
+    else:
+        return None
     about = [(sample_name(layer, sample), input_picture(layer, sample)) for sample in samples]
     if not of_channels:
         about = [("the feature map", None)]
@@ -161,36 +160,60 @@ def _read_rows(content: LayerContent, columns: list[int]) -> Floats:
     return maps
 
 
-def _nearest(length: int) -> npt.NDArray[np.int64]:
+def _tiles(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    """Yield sizes of tiles, (height, width), from the largest that maps of a shape need to the smallest."""
+    height, width = shape
+    side = _LARGEST
+    while True:
+        yield min(height, side), min(width, side)
+        if side <= _SMALLEST:
+            return
+        side = max(_SMALLEST, side * 3 // 4)
+
+
+def _nearest(length: int, side: int = _LARGEST) -> npt.NDArray[np.int64]:
     """Return which lines of a map are kept, where it is larger than a tile."""
-    side = min(length, _LARGEST)
+    side = min(length, side)
     return ((np.arange(side) + 0.5) * length / side).astype(np.int64)
 
 
-def _shade(maps: Floats, *, signed: bool) -> tuple[Pixels, list[tuple[int, int, int]]]:
-    """Return shades of the shape of the maps, and the colors they stand for.
+def _shrink(maps: Floats, tile: tuple[int, int]) -> Floats:
+    """Return maps of the size of a tile: of every position the nearest, so that no value is one that there is not."""
+    down, along = (_nearest(length, side) for length, side in zip(maps.shape[-2:], tile, strict=True))
+    return maps[..., down[:, None], along]
+
+
+def _draw_sheets(maps: Floats, scales: Sequence[Scale], *, across: int, max_bytes: int) -> list[str]:
+    """Return a sheet for each image; none where they take more bytes than they may, as one of them says already."""
+    shades, palette = _shade(maps, scales)
+    first = _encode(_lay(shades[0], across), palette)
+    if len(first) * (1 + 0.8 * (len(shades) - 1)) > max_bytes:  # the others are about as large
+        return []
+    sheets = [first, *(_encode(_lay(each, across), palette) for each in shades[1:])]
+    return sheets if sum(map(len, sheets)) <= max_bytes else []
+
+
+def _shade(maps: Floats, scales: Sequence[Scale]) -> tuple[Pixels, list[tuple[int, int, int]]]:
+    """Return shades of the shape of the maps, each row on its scale, and the colors they stand for.
 
     The last color is that of values which are not finite.
     """
     shades = np.empty(maps.shape, np.uint8)
-    for row in range(maps.shape[1]):
+    for row, scale in enumerate(scales):
         here = maps[:, row]
-        scale = scale_of(here, signed=signed)
         along = np.clip(np.asarray(scale.norm(np.nan_to_num(here.astype(np.float64))), dtype=np.float64), 0, 1)
         shades[:, row] = np.where(np.isfinite(here), np.round((SHADES - 1) * along), SHADES)
-    colors = scale_of(maps[:0], signed=signed).colors
+    colors = scales[0].colors
     ramp = np.round(255 * colors(np.linspace(0, 1, SHADES))[:, :3]).astype(int)
     bad = np.round(255 * np.array(colors.get_bad()[:3])).astype(int)
     palette = [(int(red), int(green), int(blue)) for red, green, blue in [*ramp, bad]]
     return shades, palette
 
 
-def _lay(shades: Pixels, tile: tuple[int, int], across: int) -> Pixels:
+def _lay(shades: Pixels, across: int) -> Pixels:
     """Return tiles of shape (n_channels, n_columns, height, width) side by side, line by line."""
-    flat = shades.reshape(-1, *shades.shape[2:])
-    if flat.shape[1:] != tile:
-        size = tile[::-1]
-        flat = np.stack([np.asarray(Image.fromarray(each).resize(size, Image.Resampling.NEAREST)) for each in flat])
+    tile = shades.shape[2:]
+    flat = shades.reshape(-1, *tile)
     lines = -(-len(flat) // across)
     sheet = np.zeros((lines * across, *tile), np.uint8)
     sheet[: len(flat)] = flat
@@ -201,5 +224,5 @@ def _encode(sheet: Pixels, palette: list[tuple[int, int, int]]) -> str:
     """Return a sheet without loss: tiles of a few pixels would run into one another."""
     image = Image.fromarray(np.asarray(palette, np.uint8)[sheet])
     file = io.BytesIO()
-    image.save(file, format="webp", lossless=True, quality=50, method=3)
+    image.save(file, format="webp", lossless=True, quality=20, method=3)  # more effort saves no bytes here
     return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode("ascii")

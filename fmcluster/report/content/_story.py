@@ -1,4 +1,4 @@
-"""The whole run in one sentence: what the network started from, what it was trained on, and what became of it."""
+"""Story: the run in a sentence, from what the network started from to what became of it."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The tables of the page."""
+"""Tables of the page: their columns, rows and texts."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""The images that a row stands for, or that drive a channel most, then and now, as thumbnails."""
+"""Top images on the page: thumbnails of the images that a row stands for, or that drive a channel most."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""What two runs have in common and what only one of them learned: matched channels, and images only one gets right."""
+"""Two runs: channels that match, and images that only one of the two gets right."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ import numpy.typing as npt
 from scipy.stats import binomtest
 
 from ...analysis import Comparison, Thresholds, TopImages, top_images
+from ...analysis.diagnosis import right_by_vote
 from ...store import Run
 from ._feature_maps import Picture
 from ._image_strips import image_strip
@@ -175,12 +176,7 @@ def right_by_neighbors(gram: npt.NDArray[np.float64], labels: Labels, *, n_neigh
     distances = np.maximum(squares[:, None] + squares - 2 * gram, 0)
     np.fill_diagonal(distances, np.inf)
     near = np.argsort(distances, axis=1, kind="stable")[:, : min(n_neighbors, len(labels) - 1)]
-    classes = np.unique(labels)
-    votes = (labels[near][:, :, None] == classes).sum(axis=1)
-    tied = votes == votes.max(axis=1, keepdims=True)
-    first = tied[np.arange(len(near))[:, None], np.searchsorted(classes, labels[near])].argmax(axis=1)
-    right: npt.NDArray[np.bool_] = labels[near[np.arange(len(near)), first]] == labels
-    return right
+    return right_by_vote(near, np.unique(labels, return_inverse=True)[1])
 
 
 def _gram(run: Run, name: str, samples: Labels) -> npt.NDArray[np.float64]:

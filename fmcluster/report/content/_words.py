@@ -1,4 +1,4 @@
-"""What the numbers mean, in words."""
+"""Words for numbers: what a result's numbers mean, in sentences."""
 
 import math
 

@@ -92,7 +92,8 @@
     const div = document.querySelector(`[data-similarity="${control.dataset.for}"]`);
     const output = control.parentElement.querySelector("output");
     control.addEventListener("input", () => {
-      Plotly.restyle(div, { z: [data.similarity[control.dataset.for].stages[control.value]] }, [0]);
+      const chart = data.similarity[control.dataset.for];
+      Plotly.restyle(div, { z: [chart.stages[control.value]], zmin: chart.starts[control.value] }, [0]);
       if (!output) return;
       output.textContent = data.titles[control.value];
       control.setAttribute("aria-valuetext", output.textContent);

@@ -137,7 +137,7 @@ def test_what_is_no_number_of_clusters_is_refused(blobs, scores_of):
             choose_k(blobs, ks)
     with pytest.raises(ValueError, match="expected whole numbers from 2 to 1, the number of rows that differ"):
         choose_k(scores_of(np.ones((9, 2))), [2, 3])
-    with pytest.raises(ValueError, match="takes more rows than these 100"):
+    with pytest.raises(ValueError, match="needs more than the 100 rows there are"):
         choose_k(blobs, [2, 100])
     with pytest.raises(ValueError, match="n_references is 1"):
         choose_k(blobs, criterion="gap", n_references=1)

@@ -74,7 +74,7 @@ def test_what_is_no_clusterer_is_refused(groups):
 
     with pytest.raises(TypeError, match="no fit_predict"):
         cluster(scores, object())
-    with pytest.raises(TypeError, match=r"received the class KMeans; expected one of it: KMeans\(\.\.\.\)"):
+    with pytest.raises(TypeError, match=r"received the class KMeans; expected an instance of it: KMeans\(\.\.\.\)"):
         cluster(scores, KMeans)
     with pytest.raises(TypeError, match="cluster received a Vectors; expected Scores, made by pca"):
         cluster(groups, KMeans(3))

@@ -24,19 +24,3 @@ def test_what_is_printed_is_the_advice_a_line_each_or_that_there_is_none():
     advice = [Advice("a", "dead", text, pd.DataFrame()) for text in ("a: one of four", "a: another")]
     assert str(findings_of(*advice)) == "a: one of four\na: another"
     assert "nothing to say of single layers" in str(findings_of())
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"cka": 1.5}, "the threshold cka is 1.5; expected a number from 0 to 1"),
-        ({"dead": -0.1}, "the threshold dead is -0.1"),
-        ({"noise": True}, "the threshold noise is True"),
-        ({"drift": "0.1"}, "the threshold drift is '0.1'"),
-        ({"n_neighbors": 0}, "n_neighbors is 0; expected an integer of at least 1"),
-        ({"n_neighbors": 2.0}, "n_neighbors is 2.0"),
-    ],
-)
-def test_thresholds_that_cannot_be_meant_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        Thresholds(**options)

@@ -195,7 +195,7 @@ def test_rows_that_aligned_umap_puts_nowhere_are_named():
 @pytest.mark.parametrize(
     ("reducer", "fit", "error", "message"),
     [
-        (PCA, "pooled", TypeError, r"received the class PCA; expected one of it: PCA\(...\)"),
+        (PCA, "pooled", TypeError, r"received the class PCA; expected an instance of it: PCA\(...\)"),
         (TSNE(), 1, TypeError, "TSNE has no transform, so that other rows cannot be put into the embedding of epoch 1"),
         (None, 1, TypeError, "FusedEmbedding has no transform"),
         (PCA(2), "all", ValueError, 'fit is \'all\'; expected "pooled" or "each"'),
@@ -219,7 +219,7 @@ def test_scores_that_are_not_finite_are_refused_with_the_way_out():
 
 def test_each_snapshot_needs_rows_enough_where_each_is_mapped():
     scores = scores_of(np.random.default_rng(9).standard_normal((9, 2)), 3)
-    with pytest.raises(ValueError, match="3 rows of a snapshot make no embedding; expected at least 4"):
+    with pytest.raises(ValueError, match="an embedding takes at least 4 rows, and there are 3 of a snapshot"):
         embed(scores, PCA(2), fit="each")
     assert np.isfinite(embed(scores).values).all()
 
@@ -254,7 +254,7 @@ def test_what_is_no_map_is_refused(reducer, error, message):
 
 
 def test_too_few_rows_make_no_map():
-    with pytest.raises(ValueError, match="3 rows make no embedding"):
+    with pytest.raises(ValueError, match="an embedding takes at least 4 rows, and there are 3"):
         embed(scores_of(np.zeros((3, 2)), 1), PCA(2))
 
 

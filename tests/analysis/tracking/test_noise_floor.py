@@ -9,7 +9,8 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
 from fmcluster.analysis import cluster, pca, track
-from fmcluster.analysis.tracking._matched import draw_groups, draw_halves
+from fmcluster.analysis.tracking import _matched
+from fmcluster.analysis.tracking._matched import assign_groups, draw_groups, draw_halves
 from fmcluster.analysis.tracking._noise_floor import NoiseFloor, SomeChannels, noise_floor
 from tests.analysis.array_source import ArraySource
 
@@ -23,6 +24,32 @@ def maps() -> np.ndarray:
     by_kind = rng.standard_normal((KINDS, KINDS, 3, 3)) * 3  # class of the sample, kind of the channel
     whole = by_kind[np.arange(24) % KINDS][:, np.arange(16) % KINDS]
     return (whole + 0.5 * rng.standard_normal((3, *whole.shape))).astype(np.float32)
+
+
+@pytest.mark.parametrize("few", [1, 1000], ids=["side by side", "apart"])
+@pytest.mark.parametrize(("view", "axis"), [("channel", "n"), ("sample", "c"), ("position", "c")])
+def test_distances_to_centroids_are_those_of_float64(view, axis, few, maps, vectors_of, monkeypatch):
+    monkeypatch.setattr(_matched, "_FEW", few)
+    vectors = vectors_of(maps, view)
+    labels = np.arange(vectors.shape[0]) % 3
+    count = vectors.feature_shape[vectors.feature_axes.index(axis)]
+    group_of = draw_groups(count, n_groups=4, random_state=0)
+    found = assign_groups(
+        vectors,
+        labels,
+        centered=np.ones(len(labels), bool),
+        axis=axis,
+        group_of=group_of,
+        max_bytes=20_000,
+        executor=None,
+    )
+    rows = vectors.to_numpy().astype(np.float64).reshape(len(labels), *vectors.feature_shape)
+    rows = np.moveaxis(rows, 1 + vectors.feature_axes.index(axis), 1)
+    for group in range(4):
+        seen = rows[:, group_of == group].reshape(len(labels), -1)
+        centroids = np.stack([seen[labels == label].mean(axis=0) for label in range(3)])
+        expected = ((seen[:, None] - centroids) ** 2).sum(axis=2) - (seen**2).sum(axis=1)[:, None]
+        np.testing.assert_allclose(found[group], expected, atol=1e-4 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("view", ["channel", "sample"])
