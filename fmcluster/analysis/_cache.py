@@ -37,8 +37,17 @@ class ResultCache:
 
     @classmethod
     def beside(cls, run: Run) -> "ResultCache | None":
-        """Return the results of a run; None where there can be none, because it is not on this machine's disk."""
-        return None if "://" in run.path else cls(Path(f"{run.path.rstrip('/')}.results"))
+        """Return the results of a run; None where there can be none, because it is not on this machine's disk.
+
+        A link in the place of their folder is not followed, with a warning: who made the run can have made it, too.
+        """
+        if "://" in run.path:
+            return None
+        folder = Path(f"{run.path.rstrip('/')}.results")
+        if folder.is_symlink():
+            warnings.warn(f"results are neither read nor saved: {folder} is a link, not a folder", stacklevel=2)
+            return None
+        return cls(folder)
 
     def use(
         self,
@@ -123,7 +132,7 @@ def _save(path: Path, result: object, *, key: Mapping[str, Any]) -> None:
 
 def _load(path: Path, kind: type[Result], *, key: Mapping[str, Any], vectors: Sequence[Vectors]) -> Result | None:
     """Return the result; None where there is none, or where the file is damaged and has to be made again."""
-    if not path.is_file():
+    if path.is_symlink() or not path.is_file():
         return None
     try:
         found = read_result(path, kind, key=key)

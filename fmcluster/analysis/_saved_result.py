@@ -40,6 +40,8 @@ def write_result(path: Path, result: object, *, key: Mapping[str, Any]) -> None:
     if (size := sum(values.nbytes for values in arrays.values())) > MAX_BYTES:
         raise ValueError(f"it takes {size >> 20:,} MiB, and at most {MAX_BYTES >> 20:,} are read back")
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_symlink():  # which write_beside would follow
+        path.unlink()
     with write_beside(path) as beside, beside.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, about=np.array(json.dumps(about)), **arrays)
 

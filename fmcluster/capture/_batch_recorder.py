@@ -201,7 +201,6 @@ class BatchRecorder(LiveRecording):
         if not snapshot.failed:
             self._last = (epoch, snapshot.step)
             self._n_snapshots += 1
-            self._warned = False
 
     def batch(self, indices: Any, *, loss_scale: float | Scaler = 1.0) -> AbstractContextManager[None]:
         """Record what the layers return, and the gradients that come back, inside the block.

@@ -93,16 +93,19 @@ class LiveRecording(Recording):
         several = batch.length * max(1, self._samples_per_shard // batch.length)
         n_ranks = 1 if self._team is None else self._team.ranks.size
         layout = lay_out(self._n_samples, n_ranks=n_ranks, shard_samples=several, stored=stored)
-        self._session.create_or_resume(
-            specs,
-            kind="live",
-            n_samples=layout.n_slots_in_all,
-            shard_samples=layout.shard_samples,
-            classes=classes(self._dataset) if self._dataset is not None else (),
-            left_out=batch.left_out,
-            weights=self._weights.specs,
-            normalizations=self._weights.normalizations,
-        )
+        try:
+            self._session.create_or_resume(
+                specs,
+                kind="live",
+                n_samples=layout.n_slots_in_all,
+                shard_samples=layout.shard_samples,
+                classes=classes(self._dataset) if self._dataset is not None else (),
+                left_out=batch.left_out,
+                weights=self._weights.specs,
+                normalizations=self._weights.normalizations,
+            )
+        except OSError as error:
+            raise self._not_created(error) from error
         return layout
 
     def _make_epoch_context(self, epoch: LiveEpoch) -> SnapshotContext:

@@ -224,7 +224,6 @@ class Recorder(Recording):
             raise
         self._last = (epoch, snapshot.step)
         self._n_snapshots += 1
-        self._warned = False
 
     def estimate(self, *, n_snapshots: int = 1, max_bytes: int | None = None) -> Estimate:
         """Say how many bytes and seconds so many snapshots will take, from the probe's first batch.

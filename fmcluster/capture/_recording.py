@@ -63,7 +63,7 @@ class Recording(ABC):
         self._open = False
         self._idle = False  # another process of the job records
         self._warns = options.on_error == "warn"
-        self._warned = False
+        self._warned_after: tuple[int, int] | None = None
         self._resumed_after: tuple[int, int] | None = None
 
     def __enter__(self) -> Self:
@@ -115,7 +115,7 @@ class Recording(ABC):
         self._steps.stop()
         self._session.close()
         self._copier.close()
-        failure = self._session.take_failure()
+        failure = self._take_failure()
         if failure is not None:
             if self._warns:
                 self._warn(failure)
@@ -257,9 +257,9 @@ class Recording(ABC):
         return True
 
     def _warn(self, error: Exception, *, epoch: int | None = None) -> None:
-        """Warn that the capture failed; of one failure after another, the first is told of."""
-        if not self._warned:
-            self._warned = True
+        """Warn that the capture failed; of failures with no whole snapshot between them, the first is told of."""
+        if self._warned_after != self._last:
+            self._warned_after = self._last
             reason = str(error) if isinstance(error, CaptureError | StoreError) else f"{type(error).__name__}: {error}"
             if epoch is not None and f"epoch {epoch}" not in reason:
                 reason = f"epoch {epoch}: {reason}"

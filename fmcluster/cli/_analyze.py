@@ -59,6 +59,8 @@ def analyze(
             folder = output / escape(layer)
         if folder.exists() and not folder.is_dir():
             raise FileExistsError(f"{folder} is a file; the tables go into a folder")
+        if output is None and (folder.is_symlink() or folder.parent.is_symlink()):  # whoever made the run made it
+            raise FileExistsError(f"{folder} is, or lies behind, a link; name the folder of the tables with -o")
         with workers_of(scheduler) as executor:
             found = analyze_layer(
                 opened,

@@ -1,5 +1,6 @@
 """The `explore` command: a whole run in the browser."""
 
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -29,7 +30,7 @@ def explore(
             say(f"Everybody who can reach {host} can read this run.", style="yellow")
         say(f"Exploring {opened.path} at {address}; end with Ctrl-C.")
 
-    try:
+    with suppress(KeyboardInterrupt):
         serve(opened, host=host, port=port, open_browser=browser, ready=ready)
-    except KeyboardInterrupt:
-        say("Stopped.")
+    say("Stopped.")
+    raise typer.Exit(130)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ._app import bars, printable, say, status
-from ._options import LAYERS_HELP, RandomState, RunPath
+from ._options import LAYERS_HELP, RandomState, RunPath, local_output
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,7 +40,9 @@ def plan(
     data: Annotated[Path | None, typer.Option(help="Folder with train/ and val/; by default the run's images.")] = None,
     images: Annotated[int, typer.Option(min=4, help="How many images to measure on, at most.")] = 100,
     random_state: RandomState = 0,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Where to write the plan, as YAML.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", callback=local_output, help="Where to write the plan, as YAML.")
+    ] = None,
 ) -> None:
     """Measure what a network needs, and plan what to freeze and what to build smaller; print it as a table."""
     from ..store import open_run
@@ -54,6 +56,8 @@ def plan(
         raise ValueError(f"--budget is {budget}; expected a share that may be left, over 0 and at most 1")
     if tolerance is not None and tolerance < 0:
         raise ValueError(f"--tolerance is {tolerance}; expected nats of loss, at least 0")
+    if output is not None and not output.parent.is_dir():
+        raise FileNotFoundError(f"cannot write {output}: there is no folder {output.parent}")
     opened = open_run(run)
     opened.resolve(snapshot=0)
     with status("loading the network and the images"):

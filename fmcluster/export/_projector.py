@@ -1,10 +1,11 @@
 """Projector: rows written for TensorBoard's Embedding Projector."""
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -99,38 +100,50 @@ def to_projector(
     table = _metadata(rows, clusters=clusters, layer=layer)
     pictures = None if layer is None else thumbnails(layer, rows.rows, sample=_sample(layer, sample))
     folder.mkdir(parents=True, exist_ok=True)
-    stage = Path(mkdtemp(prefix=".projector-", dir=folder))
-    try:
+    earlier = [found for title, _ in parts for found in _folders_of(folder, title)]
+    with TemporaryDirectory(prefix=".projector-", dir=folder) as stage:
+        made = {title: Path(stage) / _free_name(folder, title) for title, _ in parts}
         for title, here in parts:
-            number = escape(title)
-            (stage / number).mkdir()
+            inside = made[title]
+            inside.mkdir()
             for known_one in [each for each in config.embeddings if each.tensor_name == title]:
                 config.embeddings.remove(known_one)
             entry = config.embeddings.add(tensor_name=title)
             entry.tensor_shape.extend([int(here.sum()), rows.values.shape[1]])
-            entry.tensor_path = f"{FOLDER}/{number}/tensors.tsv"
-            np.savetxt(stage / number / "tensors.tsv", rows.values[here], fmt="%.9g", delimiter="\t")
-            entry.metadata_path = f"{FOLDER}/{number}/metadata.tsv"
-            _write_table(table[here], stage / number / "metadata.tsv")
+            entry.tensor_path = f"{FOLDER}/{inside.name}/tensors.tsv"
+            np.savetxt(inside / "tensors.tsv", rows.values[here], fmt="%.9g", delimiter="\t")
+            entry.metadata_path = f"{FOLDER}/{inside.name}/metadata.tsv"
+            _write_table(table[here], inside / "metadata.tsv")
             if pictures is not None:
-                entry.sprite.image_path = f"{FOLDER}/{number}/sprite.png"
+                entry.sprite.image_path = f"{FOLDER}/{inside.name}/sprite.png"
                 entry.sprite.single_image_dim.extend([pictures.shape[2], pictures.shape[1]])
-                Image.fromarray(sheet_of(pictures[here])).save(stage / number / "sprite.png")
-        projector.visualize_embeddings(str(stage), config)
-        for title, _ in parts:
-            target = folder / FOLDER / escape(title)
-            target.parent.mkdir(exist_ok=True)
-            if target.exists():
-                target.rename(stage / f"{escape(title)}.old")  # removed with the stage, once the new one is there
-            (stage / escape(title)).rename(target)
-        (stage / CONFIG).replace(folder / CONFIG)
-    finally:
-        shutil.rmtree(stage)
+                Image.fromarray(sheet_of(pictures[here])).save(inside / "sprite.png")
+        projector.visualize_embeddings(stage, config)
+        (folder / FOLDER).mkdir(exist_ok=True)
+        for inside in made.values():
+            inside.rename(folder / FOLDER / inside.name)  # nobody looks there before the settings say so
+        (Path(stage) / CONFIG).replace(folder / CONFIG)
+    for each in earlier:
+        shutil.rmtree(each, ignore_errors=True)
     if not any(folder.glob("events.out.tfevents.*")):  # without events, TensorBoard takes no folder for a run
         with make_writer(str(folder), filename_suffix=SUFFIX) as writer:
             said = f"{called}: {len(rows.rows)} rows, {rows.n_snapshots} snapshots; look at them under Projector."
             writer.add_text("projector", as_markdown([said]), 0)
     return folder
+
+
+def _folders_of(folder: Path, title: str) -> list[Path]:
+    """Return where an embedding lies, and where one that was never finished does."""
+    name = re.compile(re.escape(escape(title)) + r"(~\.\d+)?")
+    there = (folder / FOLDER).iterdir() if (folder / FOLDER).is_dir() else ()
+    return [each for each in there if name.fullmatch(each.name)]
+
+
+def _free_name(folder: Path, title: str) -> str:
+    """Return the name of a folder that is not there yet: what the settings lead to stays until they lead elsewhere."""
+    taken = {each.name for each in _folders_of(folder, title)}
+    names = (escape(title) + (f"~.{number}" if number else "") for number in range(len(taken) + 1))
+    return next(name for name in names if name not in taken)
 
 
 def plain(text: object) -> str:

@@ -3,8 +3,10 @@
 import html
 import os
 import re
+import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal
 
 from ..analysis import MAX_BYTES, Reducer, ResultCache
@@ -119,14 +121,14 @@ def to_tensorboard(
             f"{folder} holds an earlier export, and TensorBoard would draw both as one; "
             f"pass overwrite=True (--overwrite) to replace it, or another folder"
         )
-    writer = make_writer(str(folder), filename_suffix=SUFFIX)
-    try:
-        log(writer, collect(wanted, progress=progress))
-        writer.close()
-    except BaseException:  # half an export would look like a whole one
-        writer.close()
-        remove(set(exported(folder)) - set(earlier))
-        raise
+    with TemporaryDirectory(prefix="fmcluster-") as elsewhere:  # TensorBoard would show what is half written
+        with make_writer(elsewhere, filename_suffix=SUFFIX) as writer:
+            log(writer, collect(wanted, progress=progress))
+            writer.flush()  # says what the writer's thread could not write, which closing does not
+        (written,) = exported(Path(elsewhere))
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".fmcluster-", dir=folder) as stage:
+            shutil.copyfile(written, Path(stage) / "whole").replace(folder / written.name)
     remove(earlier)
     return folder
 

@@ -1,6 +1,7 @@
 """Weights & Biases: a run written as one of its runs."""
 
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -106,24 +107,31 @@ def to_wandb(
         return Path(target.dir).parent
     folder = check_folder(Path(target))
     folder.mkdir(parents=True, exist_ok=True)  # in place of one that is not there, wandb takes one for temporary files
-    with wandb.init(
-        dir=folder,
-        project=project,
-        name=name or Path(run.name).stem,
-        mode=mode,
-        config={"run": run.path, "layers": list(wanted.drawn), "view": view, "n_clusters": n_clusters},
-        reinit="create_new",  # a run of the caller's goes on
-        settings=wandb.Settings(
-            silent=mode == "offline",  # online, wandb says where the run is to be seen
-            console="off",
-            save_code=False,
-            disable_git=True,
-            x_disable_stats=True,
-            x_disable_meta=True,
-        ),
-    ) as made:
-        log(made, collect(wanted, progress=progress))
-        return Path(made.dir).parent
+    written: Path | None = None
+    try:
+        with wandb.init(
+            dir=folder,
+            project=project,
+            name=name or Path(run.name).stem,
+            mode=mode,
+            config={"run": run.path, "layers": list(wanted.drawn), "view": view, "n_clusters": n_clusters},
+            reinit="create_new",  # a run of the caller's goes on
+            settings=wandb.Settings(
+                silent=mode == "offline",  # online, wandb says where the run is to be seen
+                console="off",
+                save_code=False,
+                disable_git=True,
+                x_disable_stats=True,
+                x_disable_meta=True,
+            ),
+        ) as made:
+            written = Path(made.dir).parent
+            log(made, collect(wanted, progress=progress))
+    except BaseException:  # half an export would look like a run
+        if written is not None:
+            shutil.rmtree(written, ignore_errors=True)
+        raise
+    return written
 
 
 def log(run: "wandb.Run", entries: Iterable[Entry]) -> None:

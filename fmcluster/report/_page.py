@@ -34,6 +34,7 @@ from .content import (
     faithfulness_line,
     gradient,
     how_it_was_made,
+    last_session,
     layer_evidence,
     make_grid,
     make_sprites,
@@ -207,7 +208,6 @@ def render_page(
         "thumbnails": thumbnails_data(make_thumbnails(run, shown_images)),
         "most_moved": [section.most_moved for section in sections],
     }
-    session = run.provenance[-1]
     templates = environment()
     templates.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     templates.filters |= {
@@ -224,7 +224,7 @@ def render_page(
         run=run,
         run_name=run.name,
         model=model_name(run),
-        session=session,
+        session=last_session(run),
         titles=titles,
         n_finite=len(run.finite_snapshots()),
         diverged=diverged_lines(run),

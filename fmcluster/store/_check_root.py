@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import NoSnapshotYet, StoreError
 from ._check_shapes import check_commits, check_layers, check_node_shape, check_samples
+from ._checksums import check_files
 from ._compat import open_store, read_bytes
 from ._disk import kind_of_file, walk
 from ._format import (
@@ -202,12 +203,14 @@ def _check_attributes(attributes: Mapping[str, Any]) -> None:
         fits = all(type(k["epoch"]) is type(k["step"]) is int and isinstance(k["reason"], str) for k in lost)
         fits = fits and all(isinstance(why, str) for why in left_out.values())
         _require(fits and isinstance(lost, list), "a session does not say what it left out")
+        fits = all(isinstance(each.get(name, {}), dict) for name in ("notes", "versions"))
+        varying = each.get("varying", [])
+        fits = fits and isinstance(varying, list) and all(isinstance(name, str) for name in varying)
+        _require(fits and isinstance(each.get("model", ""), str), "a session does not say what made it")
     for each in attributes["commits"]:
         fits = type(each["epoch"]) is type(each["step"]) is int and isinstance(each["checksums"], str)
         _require(fits and len(each["checksums"]) == 64, "a commit does not say what it is of")
-    files = attributes["constant"].values()
-    fits = all(isinstance(checksums, str) for keys in files for checksums in keys.values())
-    _require(fits, "the files of arrays that do not change have no checksums")
+    check_files(attributes["constant"])
 
 
 def _check_node(name: str, node: Mapping[str, Any], *, n_snapshots: int) -> None:

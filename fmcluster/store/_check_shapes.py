@@ -19,6 +19,7 @@ from ._format import (
 
 MOST_BYTES = 1 << 30  # of a chunk, which is decoded as a whole; this package writes at most some 40 MB
 MOST_FILES = 1 << 20  # of an array at one snapshot
+LARGEST_PICTURE = 224  # pixels a side
 LARGEST_NUMBER = (1 << 63) - 1
 
 _DTYPES = {
@@ -116,6 +117,7 @@ def check_samples(nodes: Mapping[str, Any]) -> None:
         _require(shape[0] == min(said.values())[0], f"{name} is of {shape[0]} samples")
         tail = {"samples/digest": [32], "inputs/display": [*shape[1:3], 3]}.get(name, [])
         _require(shape[1:] == tail and min(shape[1:], default=1) > 0, f"{name} has the shape {shape}")
+        _require(max(shape[1:], default=0) <= LARGEST_PICTURE, f"{name} has pictures of {shape[1:3]} pixels")
 
 
 def _shape(path: str, nodes: Mapping[str, Any]) -> list[int]:

@@ -6,6 +6,7 @@ written there: a file that was swapped for another of the same shape passes. Wha
 
 import json
 import os
+import re
 import struct
 from collections.abc import Mapping
 from hashlib import sha256
@@ -17,6 +18,7 @@ Files = Mapping[str, Mapping[str, str]]
 """By array, and by the name of a file: its chunks' checksums, eight hexadecimal digits each, in order."""
 
 _NONE = "--------"
+_CHUNK = re.compile(r"c(\.\d+)+")
 
 
 def checksum_digits(checksum: int | None) -> str:
@@ -67,6 +69,22 @@ def checksum_of(path: Path) -> str:
 def checksum_at_end(data: bytes) -> str:
     """Return the checksum that the bytes of one chunk end with, as eight hexadecimal digits."""
     return checksum_digits(_number(data[-4:]))
+
+
+def check_files(files: Files) -> None:
+    """See that what a commit vouches for are checksums of files that lie in the folder of their array.
+
+    Raises
+    ------
+    ValueError, TypeError, AttributeError
+        Where it is anything else.
+    """
+    for keys in files.values():
+        for key, checksums in keys.items():
+            if not isinstance(checksums, str):
+                raise TypeError("a checksum is no string")
+            if not _CHUNK.fullmatch(key):
+                raise ValueError(f"{key[:80]!r} is no chunk's name")
 
 
 def encode_files(files: Files) -> str:

@@ -9,7 +9,7 @@ from zarr.abc.store import Store
 from ..errors import StoreError
 from ._arrays import chunk_key
 from ._check_root import LARGEST
-from ._checksums import Files, checksum_at_end, record_digest
+from ._checksums import Files, check_files, checksum_at_end, record_digest
 from ._compat import read_bytes, require_folder
 from ._format import CHECKSUMS
 
@@ -71,8 +71,7 @@ class Commits:
             )
         try:
             files = json.loads(record[8:-4])  # one string: their number and its length before it, a checksum after it
-            if not all(isinstance(each, str) for keys in files.values() for each in keys.values()):
-                raise TypeError("a checksum is no string")
+            check_files(files)
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise StoreError(f"{self._run} is damaged: {name} holds no checksums ({error}).") from error
         return {**files, CHECKSUMS: {chunk_key(snapshot): checksum_at_end(record)}}

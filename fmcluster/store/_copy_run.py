@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import StoreError
-from ._check_root import LARGEST, check_root
+from ._check_root import LARGEST, check_no_links, check_root
 from ._commits import Commits
 from ._committed_root import committed_root
-from ._compat import open_store
+from ._compat import open_store, read_bytes
 from ._format import KEY
 from ._metadata import check_digest
 from ._nodes import Node
@@ -21,6 +21,7 @@ from ._object_store import is_bucket, list_bucket, open_bucket, unreachable
 from ._shards import check_whole
 
 _AT_ONCE = 8  # uploads
+_MOST = 5 << 30  # bytes of a file; a bucket takes no more at once
 
 
 class _File(NamedTuple):
@@ -93,6 +94,7 @@ def copy_run(run: str | os.PathLike[str], url: str, *, progress: Callable[[int, 
     except ImportError as error:
         raise ImportError("copying to an object store needs obstore: pip install 'fmcluster[s3]'") from error
     root = committed_root(path)
+    check_no_links(Path(path), nodes=root["consolidated_metadata"]["metadata"])
     bucket = open_bucket(url)
     there = list_bucket(bucket, url=url)
     before = _root_there(bucket, url, known=there)
@@ -156,6 +158,10 @@ def _files(path: str, root: Mapping[str, Any]) -> Iterator[_File]:
     nodes = root["consolidated_metadata"]["metadata"]
     for snapshot in (None, *range(len(about["commits"]))):
         for array, keys in commits.files(snapshot).items():
+            if array not in nodes:
+                raise StoreError(
+                    f"{path} is damaged: its commits vouch for files of {array[:80]!r}, which it does not hold."
+                )
             sharded = nodes[array]["codecs"][0]["name"] == "sharding_indexed"
             for key, checksums in keys.items():
                 yield _File(f"{array}/{key}", checksums, sharded)
@@ -166,12 +172,15 @@ class _Sender:
 
     def __init__(self, bucket: Any, *, url: str, folder: Path, there: Mapping[str, tuple[int, str]]) -> None:
         self._bucket, self._url, self._folder, self._there = bucket, url, folder, there
+        self._store = open_store(str(folder))
         self.n_files = self.nbytes = self.n_there = 0
 
     def send(self, file: _File) -> None:
         """Send a file of the run, unless it lies there already."""
         try:
-            content = (self._folder / file.name).read_bytes()
+            content = read_bytes(self._store, file.name, at_most=_MOST)
+            if content is None:
+                raise FileNotFoundError("it is missing or empty")
             check_whole(content, file.checksums, sharded=file.sharded)
         except (OSError, ValueError) as error:
             raise StoreError(

@@ -26,7 +26,7 @@ from ._identity import identify
 from ._layer import Layer
 from ._lock import has_writer
 from ._recorded_weights import RecordedWeights
-from ._samples import sample_table
+from ._samples import check_index, sample_table
 from ._slots import last_slots, ranges
 
 if TYPE_CHECKING:
@@ -351,7 +351,7 @@ class Run(RecordedWeights):
     def _index(self, snapshot: int) -> npt.NDArray[np.int64]:
         """Return a snapshot's row of `index`, read once: every read of feature maps needs it."""
         if snapshot not in self._indices:
-            self._indices[snapshot] = self.stored("index").read(snapshot)
+            self._indices[snapshot] = check_index(self, self.stored("index").read(snapshot))
         return self._indices[snapshot]
 
     def sample_ids(self, snapshot: int) -> npt.NDArray[np.int64]:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import StoreError
+from ._slots import Numbers
 
 if TYPE_CHECKING:
     from ._run import Run
@@ -36,3 +37,22 @@ def sample_table(run: "Run") -> pd.DataFrame:
         names = [run.classes[k] if 0 <= k < len(run.classes) else "" for k in frame["label"]]
         frame.insert(1, "class_name", names)
     return frame
+
+
+def check_index(run: "Run", index: Numbers) -> Numbers:
+    """Return a snapshot's row of `index`, once it is known to be of samples that the run describes, if it does.
+
+    Raises
+    ------
+    StoreError
+        Where it is not, and where a probe has an empty slot or a sample twice.
+    """
+    filled = index[index >= 0]
+    if run.kind == "probe" and len(np.unique(filled)) < len(index):
+        raise StoreError(f"{run.path} is damaged: a snapshot's index has a slot without a sample, or a sample twice.")
+    if run.holds("samples/sample") and len(unknown := np.setdiff1d(filled, run.stored("samples/sample").read())):
+        raise StoreError(
+            f"{run.path} is damaged: a snapshot holds the sample {unknown[0]}, of which the run says nothing. Restore "
+            f"it from a copy."
+        )
+    return index

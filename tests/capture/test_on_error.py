@@ -3,8 +3,10 @@
 import errno
 import re
 import shutil
+import warnings
 from contextlib import nullcontext
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -257,6 +259,55 @@ class TestOfBatches:
                         net(torch.stack([data[0][0], data[1][0]]))
         assert fm.open_run(path).epochs == [0, 2]
         assert missing(path) == [(1, "ZeroDivisionError: division by zero")]
+
+    def test_epoch_after_epoch_that_cannot_be_written_is_warned_of_once(
+        self, net: nn.Module, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """An epoch has ended, and looks whole, before its writer fails."""
+        images, warned, ended, write = torch.stack([image for image, _ in data]), [], Event(), RunWriter.write
+
+        def attempt(writer: RunWriter, *args: Any, **kwargs: Any) -> None:
+            if full:
+                assert ended.wait(60)
+                raise OSError(errno.ENOSPC, "No space left on device")
+            write(writer, *args, **kwargs)
+
+        monkeypatch.setattr(RunWriter, "write", attempt)
+        with fm.BatchRecorder(net, tmp_path / "run.zarr", n_samples=10, on_error="warn") as recorder:
+            for epoch in range(6):
+                full = epoch in (1, 2, 3, 5)
+                ended.clear()
+                with warnings.catch_warnings(record=True) as seen:
+                    warnings.simplefilter("always")
+                    self.train(net, recorder, epoch, images)
+                    ended.set()
+                    recorder.flush()
+                warned += [epoch] * len(seen)
+        assert warned == [1, 5]
+        assert [epoch for epoch, _ in missing(tmp_path / "run.zarr")] == [1, 2, 3, 5]
+
+    def test_a_disk_that_is_full_before_the_first_epoch_is_told_of_as_later(
+        self, net: nn.Module, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*_: Any, **__: Any) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        images = torch.stack([image for image, _ in data])
+        said = r"writing to .*run.zarr failed: OSError: .*No space left on device. Nothing was recorded. Once there is"
+        with monkeypatch.context() as patch:
+            patch.setattr(RunWriter, "create", full)
+            with (
+                pytest.raises(fm.StoreError, match=said),
+                fm.BatchRecorder(net, tmp_path / "run.zarr", n_samples=10) as recorder,
+            ):
+                self.train(net, recorder, 0, images)
+        with fm.BatchRecorder(net, tmp_path / "other.zarr", n_samples=10, on_error="warn") as recorder:
+            with monkeypatch.context() as patch:
+                patch.setattr(RunWriter, "create", full)
+                with pytest.warns(UserWarning, match=r"epoch 0: writing to .*Training goes on"):
+                    self.train(net, recorder, 0, images)
+            self.train(net, recorder, 1, images)
+        assert [epoch for epoch, _ in missing(tmp_path / "other.zarr")] == [0]
 
 
 class TestStepsOfAResumedRun:

@@ -150,6 +150,8 @@ def test_verify_tells_whole_from_damaged(run, tmp_path, capsys, monkeypatch):
         (["analyze", "RUN", "--layer", "conv1", "-o", "s3://bucket/tables"], "path is the URL s3://bucket/tables"),
         (["diagnose", "RUN", "-o", "s3://bucket/tables"], "path is the URL s3://bucket/tables"),
         (["export", "RUN", "tensorboard", "-o", "s3://bucket/logs"], "path is the URL s3://bucket/logs"),
+        (["plan", "RUN", "-o", "s3://bucket/plan.yaml"], "path is the URL s3://bucket/plan.yaml"),
+        (["plan", "RUN", "-o", "no/plan.yaml"], "there is no folder no"),
         (["estimate", "--model", "resnet5"], "such as resnet50"),
         (["estimate", "--epochs", "0"], "at least 1"),
     ],

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -152,6 +153,32 @@ def test_maps_of_several_names_share_a_folder_and_none_is_lost(run, scores, tmp_
     names = json.loads(serve(tmp_path).get(f"{PLUGIN}/info?run=.").data)["embeddings"]
     assert [entry["tensorName"] for entry in names] == ["theirs", "other name", own]
     assert not list(tmp_path.glob(".projector-*"))
+
+
+def test_what_the_settings_lead_to_is_whole_at_every_moment(scores, tmp_path, monkeypatch):
+    def whole() -> bool:
+        (entry,) = read_config(tmp_path).embeddings
+        return len(table(tmp_path, entry.metadata_path)) == 37 and (tmp_path / entry.tensor_path).is_file()
+
+    def watched(method):
+        def call(*args, **kwargs):
+            seen.append(whole())
+            found = method(*args, **kwargs)
+            seen.append(whole())
+            return found
+
+        return call
+
+    to_projector(scores, tmp_path, name="one")
+    seen: list[bool] = []
+    for where, name in ((Path, "rename"), (Path, "replace"), (shutil, "rmtree")):
+        monkeypatch.setattr(where, name, watched(getattr(where, name)))
+    for _ in range(2):
+        to_projector(scores, tmp_path, name="one", overwrite=True)
+    assert len(seen) > 8
+    assert all(seen)
+    assert len(list((tmp_path / "projector").iterdir())) == 1
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_each_snapshot_as_a_tensor_of_its_own(run, scores, tmp_path):

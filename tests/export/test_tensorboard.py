@@ -188,6 +188,14 @@ def test_an_export_that_fails_leaves_the_earlier_one_and_nothing_of_its_own(shor
     assert events_of(tmp_path / "others") == []
 
 
+def test_nothing_is_there_to_be_shown_before_all_of_it_is(short, tmp_path):
+    seen = []
+    quick(short, tmp_path, progress=lambda *_: seen.append(list(tmp_path.rglob("*"))))
+    assert seen
+    assert not any(seen)
+    assert [path.name for path in tmp_path.iterdir()] == [events_of(tmp_path)[0].name]
+
+
 def test_where_steps_do_not_tell_snapshots_apart_their_numbers_are_the_axis_and_this_is_said(tmp_path):
     run = record(tmp_path, steps=(0, 0))
     quick(run, tmp_path / "logs")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -17,14 +18,14 @@ import wandb
 from PIL import Image
 from wandb.proto.wandb_internal_pb2 import Record
 
-from fmcluster import diagnose, plot
+from fmcluster import StoreError, diagnose, plot
 from fmcluster.export import to_wandb
 from fmcluster.export._collect import table_of
 from fmcluster.export._entries import Scalar, SnapshotStep
 from fmcluster.export._rasterize import pixels_of
 from fmcluster.export._wandb import _rows
 from fmcluster.report.content._layer_content import Settings, make_layer_content
-from fmcluster.store import Run
+from fmcluster.store import Run, open_run
 from tests.export.exported_run import HOSTILE_LAYER
 
 pytestmark = pytest.mark.slow
@@ -228,6 +229,17 @@ def test_a_new_run_leaves_one_of_the_callers_alone(short, tmp_path):
         theirs = Path(mine.dir).parent
     assert read(written).run.display_name == "another"
     assert [row["still"] for row in read(theirs).history if "still" in row] == [1]
+
+
+def test_an_export_that_fails_leaves_no_half_of_a_run(short, tmp_path):
+    copy = Path(shutil.copytree(short.path, tmp_path / "copy.zarr"))
+    (copy / "layers/fc/activation/c.0.0.0").unlink()
+    with pytest.raises(StoreError):
+        to_wandb(
+            open_run(copy), tmp_path / "logs", layers=["fc"], samples=[], view="sample", diagnosis=False, cache=None
+        )
+    assert not list((tmp_path / "logs").rglob("*.wandb"))
+    assert not list((tmp_path / "logs/wandb").glob("offline-run-*"))
 
 
 def test_bad_input_is_refused_before_anything_is_written(run, tmp_path):

@@ -24,6 +24,9 @@ rounds and writes this page; a few rounds of each are part of the tests. Every r
   reading function is then called; each returns what was recorded, or raises `StoreError`. None returned a wrong number.
 - *Harmless* means: what was changed says nothing (the spelling of JSON, two files with the same content), and all that
   can be read is what was recorded.
+- *Commands at a run ...* are all commands of the command line, each at a run that lies, is damaged, or holds what is
+  seldom. *Found* means here: it answers, or refuses in one sentence with exit code 2 and no file; there is no
+  traceback, the run is as it was, and nothing that a name holds steers the terminal or runs in a page.
 - *Survived* means: all snapshots that were whole are read as they were recorded, and the run that was resumed is
   equal, file by file, to one that nothing happened to.
 

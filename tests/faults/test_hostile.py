@@ -19,7 +19,7 @@ from fmcluster.store._chunk_file import write_chunk
 
 from ..store.sealing import seal
 from ..store.test_check_root import bomb
-from .small_runs import parts_of
+from .small_runs import parts_of, record_probe
 
 CONV = "layers/conv/activation"
 Root = dict[str, Any]
@@ -92,6 +92,7 @@ LIES: dict[str, Callable[[Root], object]] = {
     "digests of one byte": axis("samples/digest", 1, 1),
     "pictures of nine colors": axis("inputs/display", 3, 9),
     "pictures of no height": axis("inputs/display", 1, 0),
+    "pictures of a great height": axis("inputs/display", 1, 10**5),
     "an index of fractions": of_type("index", "float64", "NaN"),
     "epochs that are fractions": of_type("epoch", "float64", "NaN"),
     "statistics that are integers": of_type("layers/conv/statistics", "int64", -1),
@@ -115,6 +116,10 @@ LIES: dict[str, Callable[[Root], object]] = {
     "rows folded by a word": described(rows_folded="x"),
     "a stream that is a number": described(stream=7),
     "a kernel that is a word": described(kernel="k"),
+    "notes that are a number": lambda root: about(root)["sessions"][0].update(notes=7),
+    "versions that are words": lambda root: about(root)["sessions"][0].update(versions="abc"),
+    "a model that is a list": lambda root: about(root)["sessions"][0].update(model=[1]),
+    "layers that vary by number": lambda root: about(root)["sessions"][0].update(varying=[7]),
     "a name too long for a file": lambda root: nodes(root).update({f"layers/{'x' * 300}": nodes(root)["layers/conv"]}),
 }
 
@@ -154,6 +159,41 @@ def test_samples_that_cannot_be_are_refused(
     seal(path)
     with pytest.raises(StoreError, match="negative or there twice"):
         assert open_run(path).samples is not None
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([0, 1, 2, 3, 4, -1], "a slot without a sample"),
+        ([0, 0, 1, 2, 3, 4], "a sample twice"),
+        ([0, 1, 2, 3, 4, 77], "holds the sample 77, of which the run says nothing"),
+    ],
+    ids=["empty", "twice", "unknown"],
+)
+def test_an_index_of_what_is_no_sample_is_refused(
+    values: list[int], said: str, originals: Callable[[str, int], Path], copy_of: Callable[[Path], Path]
+) -> None:
+    path = copy_of(originals("probe", 0))
+    root = json.loads((path / "zarr.json").read_bytes())
+    shape = nodes(root)["index"]["chunk_grid"]["configuration"]["chunk_shape"]
+    for file in (path / "index").glob("c.1.*"):
+        first = int(file.name.rpartition(".")[2]) * shape[1]
+        write_chunk(file, np.array([values[first : first + shape[1]]]), chunk=tuple(shape), level=1)
+    seal(path)
+    run = open_run(path)
+    assert run["conv"].read(snapshot=0) is not None
+    with pytest.raises(StoreError, match=said):
+        run["conv"].read(snapshot=1)
+
+
+def test_a_probe_without_digests_is_read_and_not_gone_on_with(
+    originals: Callable[[str, int], Path], copy_of: Callable[[Path], Path]
+) -> None:
+    path = copy_of(originals("probe", 0))
+    change(path, drop("samples/digest"))
+    assert open_run(path)["conv"].read(snapshot=1).shape == (6, 4, 6, 6)
+    with pytest.raises(StoreError, match="cannot be resumed: it holds no digests of its samples"):
+        record_probe(path, seed=0, mode="a", epochs=range(3, 4))
 
 
 def test_epochs_that_other_programs_would_read_are_compared_with_the_commits(

@@ -8,6 +8,7 @@ import io
 import json
 import pickle
 import random
+import shutil
 import struct
 import warnings
 import zipfile
@@ -35,6 +36,7 @@ from fmcluster.analysis import (
     top_images,
 )
 from fmcluster.analysis._saved_result import digest_of
+from fmcluster.cli._analyze import analyze as analyze_command
 from fmcluster.store import Run, open_run
 from fmcluster.vectors import Vectors
 
@@ -417,3 +419,29 @@ def test_no_pickle_is_read(saved: Callable[[str], Saved]) -> None:
         assert it.find() == "found"
     it.file.write_bytes(pickle.dumps(Runs()))
     assert it.find() == "found"
+
+
+def test_no_result_is_saved_through_a_link(saved: Callable[[str], Saved], tmp_path: Path, run: Run) -> None:
+    it, victim = saved("Scores"), tmp_path / "victim"
+    victim.write_bytes(it.content)
+    it.file.unlink()
+    it.file.symlink_to(victim)
+    victim.write_text("precious")
+    assert it.find() == "found"
+    assert victim.read_text() == "precious"
+    assert not it.file.is_symlink()
+    assert it.find() == "harmless"
+
+
+def test_a_link_in_the_place_of_the_results_is_not_followed(
+    originals: Callable[[str, int], Path], tmp_path: Path
+) -> None:
+    path, victim = tmp_path / "run.zarr", tmp_path / "victim"
+    shutil.copytree(originals("probe", 0), path)
+    victim.mkdir()
+    path.with_name("run.zarr.results").symlink_to(victim)
+    with pytest.warns(UserWarning, match=r"run.zarr.results is a link, not a folder"):
+        assert ResultCache.beside(open_run(path)) is None
+    with pytest.raises(FileExistsError, match="a link; name the folder of the tables with -o"):
+        analyze_command(str(path), layers=["conv"], clusters=2, components=3)
+    assert not list(victim.iterdir())

@@ -148,6 +148,7 @@ WRONG = {
     "layers that are numbers": lambda root: root["attributes"]["fmcluster"].update(layers=[1, 2]),
     "another kind": lambda root: root["attributes"]["fmcluster"].update(kind="dream"),
     "sessions that are words": lambda root: root["attributes"]["fmcluster"].update(sessions=["yesterday"]),
+    "files that lie outside": lambda root: root["attributes"]["fmcluster"]["constant"].update(x={"../../c.0": "0" * 8}),
     "no nodes": lambda root: root.update(consolidated_metadata=None),
     "no epochs": lambda root: nodes_of(root).pop("epoch"),
     "a node that is a word": lambda root: nodes_of(root).update(epoch="yes"),

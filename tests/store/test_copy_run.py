@@ -1,13 +1,19 @@
 """A run in an object store: copied there, read there, and what becomes of both where the network fails."""
 
+import json
+import os
 import shutil
+import struct
+from hashlib import sha256
 
 import numpy as np
 import pytest
+from google_crc32c import value as crc32c
 
 import fmcluster as fm
 from fmcluster import StoreError
 from fmcluster.store import LayerSpec, RunWriter, missing_files, verify
+from fmcluster.store._metadata import root_metadata
 
 pytest.importorskip("obstore")
 pytest.importorskip("moto")
@@ -135,6 +141,53 @@ def test_a_copy_that_breaks_off_shows_nothing_and_goes_on(server, path, monkeypa
         fm.open_run(url)
     assert fm.copy_run(path, url).n_there == n_there
     check(url, path)
+
+
+CHUNK = "layers/conv/activation/c.1.1.0.0.0"
+
+
+def linked(path):
+    """Put a link in the place of a file or folder."""
+    elsewhere = path.with_name("elsewhere")
+    path.rename(elsewhere)
+    path.symlink_to(elsewhere)
+
+
+def stolen(path, array, name):
+    """Have a run's first commit vouch for a file that lies elsewhere."""
+    record = path / "checksums/c.0"
+    files = json.loads(record.read_bytes()[8:-4])
+    files.setdefault(array, {})[name] = (path.parent / "foreign").read_bytes()[-4:][::-1].hex()
+    text = json.dumps(files).encode()
+    content = struct.pack("<II", 1, len(text)) + text
+    content += struct.pack("<I", crc32c(content))
+    record.write_bytes(content)
+    root = json.loads((path / "zarr.json").read_bytes())
+    attributes = root["attributes"]["fmcluster"]
+    attributes["commits"][0]["checksums"] = sha256(content).hexdigest()
+    attributes.pop("digest")
+    (path / "zarr.json").write_bytes(root_metadata(attributes, root["consolidated_metadata"]["metadata"]))
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        (lambda path: ((path / CHUNK).unlink(), os.mkfifo(path / CHUNK)), "is a FIFO, not a file"),
+        (lambda path: linked(path / CHUNK), "is a link, not a file"),
+        (lambda path: linked(path / "layers"), "is a link, and a run has none"),
+        (lambda path: stolen(path, "index", "../../foreign"), "'../../foreign' is no chunk's name"),
+        (lambda path: stolen(path, "..", "c.0"), r"vouch for files of '\.\.', which it does not hold"),
+        (lambda path: (path / CHUNK).unlink(), "it is missing or empty"),
+    ],
+    ids=["FIFO", "link", "linked folder", "outside", "no array", "gone"],
+)
+def test_nothing_but_the_runs_own_files_is_read_to_be_copied(how, said, server, path):
+    foreign = b"a secret" * 8
+    (path.parent / "foreign").write_bytes(foreign + struct.pack("<I", crc32c(foreign)))
+    how(path)
+    with pytest.raises(StoreError, match=said):
+        fm.copy_run(path, "s3://bucket/hostile.zarr")
+    assert "zarr.json" not in keys_of(server, "hostile.zarr")
 
 
 def test_a_damaged_file_is_not_copied(server, path):

@@ -64,6 +64,11 @@ def stored_digests(run: Run) -> npt.NDArray[np.uint8] | None:
     """Return the digests of a run's samples, ndarray of shape (n_samples, 32); None where it has none yet."""
     if not len(run):
         return None
+    if "digest" not in run.samples:
+        raise StoreError(
+            f"{run.path} cannot be resumed: it holds no digests of its samples, by which a probe is known to be the "
+            f"same. Record into another path."
+        )
     return np.stack([np.frombuffer(bytes.fromhex(digest), np.uint8) for digest in run.samples["digest"]])
 
 

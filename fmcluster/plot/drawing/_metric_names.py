@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 
+from ._class_names import class_title
+
 IDENTITY = ("run", "snapshot", "epoch", "step")
 
 
@@ -26,4 +28,4 @@ def metric_title(name: str) -> tuple[str, bool]:
     >>> metric_title("val_accuracy"), metric_title("loss")
     (('validation accuracy', True), ('loss', False))
     """
-    return name.replace("val_", "validation ").replace("_", " "), "accuracy" in name
+    return class_title(name.replace("val_", "validation ").replace("_", " ")), "accuracy" in name

@@ -36,6 +36,7 @@ from ._sprites import SHEETS_BYTES as SHEETS_BYTES
 from ._sprites import Sprites as Sprites
 from ._sprites import choose_images as choose_images
 from ._sprites import make_sprites as make_sprites
+from ._story import last_session as last_session
 from ._story import model_name as model_name
 from ._story import story_line as story_line
 from ._tables import ClusterRow as ClusterRow

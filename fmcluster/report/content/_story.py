@@ -1,5 +1,7 @@
 """Story: the run in a sentence, from what the network started from to what became of it."""
 
+from typing import Any
+
 from ...plot.drawing import metric_title, recorded_metrics
 from ...store import Run
 
@@ -10,7 +12,7 @@ def story_line(run: Run) -> str:
     What is said of start and data comes from the notes of the recording, ``notes={"model": ..., "start": ...,
     "data": ...}``; what is missing there is left out.
     """
-    notes = run.provenance[-1].get("notes") or {}
+    notes = last_session(run)["notes"]
     start, data = (str(notes.get(name) or "") for name in ("start", "data"))
     model = model_name(run)
     who = f"{model}, {start}," if start else model
@@ -25,8 +27,15 @@ def story_line(run: Run) -> str:
 
 def model_name(run: Run) -> str:
     """Return what the notes call the model, or its class."""
-    session = run.provenance[-1]
-    return str((session.get("notes") or {}).get("model") or str(session["model"]).rpartition(".")[2])
+    session = last_session(run)
+    return str(session["notes"].get("model") or session["model"].rpartition(".")[2])
+
+
+def last_session(run: Run) -> dict[str, Any]:
+    """Return what the last recording session says of itself, and of what it does not say that this is not known."""
+    unknown = dict.fromkeys(("model", "device", "dtype", "batch_size"), "unknown")
+    said = run.provenance[-1] if run.provenance else {}
+    return {"versions": {}, "notes": {}, **unknown, **said}
 
 
 def _result(run: Run) -> str:
