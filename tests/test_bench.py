@@ -107,7 +107,9 @@ def test_rates_of_compression_are_what_was_measured():
     own, level_1, zarrs = (rows[name] for name in ("own, zstd -7", "own, zstd 1", "zarrs, zstd -7"))
     seconds = [f"{row['write_processor_s_per_gb']:.2g}" for row in (own, level_1, zarrs)]
     text = words("architecture.md")
-    assert f"{own['size_ratio']:.2f} of the size of the demo's feature maps at {seconds[0]} processor seconds a GB" in text
+    assert (
+        f"{own['size_ratio']:.2f} of the size of the demo's feature maps at {seconds[0]} processor seconds a GB" in text
+    )
     assert f"level 1 {level_1['size_ratio']:.2f} at {float(seconds[1]):.1f}" in text
     assert f"takes {float(seconds[2]):.1f} processor seconds a GB of the demo's feature maps, ours {seconds[0]}" in text
     assert f"{own['size_ratio']:.2f} of the bytes after compression, and {seconds[0]} processor seconds" in words(

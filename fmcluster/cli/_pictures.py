@@ -171,8 +171,7 @@ def _draw_run(asked: Asked) -> "Axes":
             names = list(asked.run.layers) if asked.layer is None else [asked.layer]
             found = analysis.similarity(asked.run, layers=names)
         say_left_out(asked.run.diverged(layers=names), n_layers=len(names))
-        at = None if asked.epoch is None else asked.run.resolve(epoch=asked.epoch)
-        return pictures.similarity(found, layer=asked.layer, snapshot=at)
+        return pictures.similarity(found, layer=asked.layer, epoch=asked.epoch)
     findings = asked.diagnose()
     if asked.picture is Picture.convergence:
         return pictures.convergence(findings)

@@ -34,7 +34,12 @@ _NAMES = {
 
 
 def similarity(
-    similarity: "Similarity", *, layer: str | None = None, snapshot: int | None = None, ax: Axes | None = None
+    similarity: "Similarity",
+    *,
+    layer: str | None = None,
+    epoch: int | None = None,
+    snapshot: int | None = None,
+    ax: Axes | None = None,
 ) -> Axes:
     """Draw how similar layers are at one snapshot, or one layer at all snapshots.
 
@@ -44,9 +49,9 @@ def similarity(
         Made by `fmcluster.similarity`, of one run or of two: then rows are the first.
     layer : str, optional
         Draw this layer at every snapshot against itself at every snapshot.
-    snapshot : int, optional
-        Draw every layer against every layer at this snapshot, by its number; by default the last that both sides
-        have, where no `layer` is given.
+    epoch, snapshot : int, optional
+        Draw every layer against every layer at the last snapshot of this epoch, or at the snapshot of this number; by
+        default at the last that both sides have, where no `layer` is given.
     ax : Axes, optional
         Where to draw; by default a new figure.
 
@@ -59,18 +64,19 @@ def similarity(
     Raises
     ------
     ValueError
-        If both are given, or there is no such layer or snapshot.
+        If more than one of the three is given, or there is no such layer or snapshot.
     """
-    if layer is not None and snapshot is not None:
-        raise ValueError(f"received layer={layer!r} and snapshot={snapshot}; expected one of them: leave one out")
+    for name, value in (("epoch", epoch), ("snapshot", snapshot)):
+        if layer is not None and value is not None:
+            raise ValueError(f"received layer={layer!r} and {name}={value}; expected one of them: leave one out")
     what = _NAMES[similarity.metric]
     if layer is None:
-        if snapshot is None:
-            snapshot = int(np.intersect1d(similarity.rows["snapshot"], similarity.columns["snapshot"]).max())
-        table = similarity.between_layers(snapshot)
-        sides = [[str(name) for name in labels] for labels in (table.index, table.columns)]
         times = snapshot_table(similarity.rows)
-        when = snapshot_titles(times)[find_snapshot(times, epoch=None, snapshot=snapshot)]
+        shared = times[times["snapshot"].isin(similarity.columns["snapshot"])].reset_index(drop=True)
+        at = int(shared["snapshot"].iloc[find_snapshot(shared, epoch=epoch, snapshot=snapshot)])
+        table = similarity.between_layers(at)
+        sides = [[str(name) for name in labels] for labels in (table.index, table.columns)]
+        when = snapshot_titles(times)[find_snapshot(times, epoch=None, snapshot=at)]
         title, axis = f"{what} between layers, {when}", "layer"
     else:
         table = similarity.between_snapshots(layer)

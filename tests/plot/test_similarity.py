@@ -72,6 +72,8 @@ def test_layers_stand_against_layers_at_the_last_snapshot_or_another():
     assert tick_names(ax) == (["conv1", "layer1", "fc"], ["conv1", "layer1", "fc"])
     assert ax.get_title(loc="left") == "CKA between layers, epoch 2, step 30"
     np.testing.assert_allclose(mesh_of(similarity(given, snapshot=1)), given.between_layers(1).to_numpy())
+    np.testing.assert_allclose(mesh_of(similarity(given, epoch=2)), given.between_layers(3).to_numpy())
+    np.testing.assert_allclose(mesh_of(similarity(given, epoch=0)), given.between_layers(0).to_numpy())
     assert ax.yaxis_inverted()
 
 
@@ -116,9 +118,11 @@ def test_what_there_is_not_is_refused():
     given = alike(["conv1"], [0, 1])
     with pytest.raises(ValueError, match="received layer='conv1' and snapshot=1; expected one of them"):
         similarity(given, layer="conv1", snapshot=1)
+    with pytest.raises(ValueError, match="received epoch=1 and snapshot=1; expected one of them"):
+        similarity(given, epoch=1, snapshot=1)
     with pytest.raises(ValueError, match="there is no layer 'fc'; expected one of conv1"):
         similarity(given, layer="fc")
-    with pytest.raises(ValueError, match="there is no snapshot 7; expected one of 0, 1"):
+    with pytest.raises(ValueError, match="received snapshot=7; expected one of 0, 1: choose one of these"):
         similarity(given, snapshot=7)
     with pytest.raises(ValueError, match="received layer='fc'; expected one of conv1: choose one of these"):
         drift(found({"conv1": np.zeros((2, 2))}), "fc")
