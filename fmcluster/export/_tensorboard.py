@@ -9,6 +9,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from ..analysis import MAX_BYTES, Reducer, ResultCache
 from ..store import Run
 from ._collect import Progress, choose, collect
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 SUFFIX = ".fmcluster"
+
+_LARGEST_BIN = 1e20
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|])")
 
@@ -140,7 +144,9 @@ def log(writer: "SummaryWriter", entries: Iterable[Entry]) -> None:
         if isinstance(entry, Scalar):
             writer.add_scalar(name, entry.value, at)
         elif isinstance(entry, Distribution):
-            writer.add_histogram(name, entry.values, at)
+            # TensorBoard's own bins end at 1e20: of values that are all beyond, it would say that there are none
+            beyond = np.abs(entry.values).max(initial=0) > _LARGEST_BIN
+            writer.add_histogram(name, entry.values, at, bins="sturges" if beyond else "tensorflow")
         elif isinstance(entry, Picture):
             writer.add_image(name, entry.pixels, at, dataformats="HWC")
         elif isinstance(entry, Text):

@@ -51,7 +51,8 @@ def write(
             for spec in specs:
                 maps[spec.name] = 0.8 * maps[spec.name] + 0.6 * rng.standard_normal(maps[spec.name].shape)
                 values = (maps[spec.name] * factor).astype(np.float32)
-                values[3, 2] = np.nan if (epoch, spec) == (broken, specs[0]) else values[3, 2]
+                if (epoch, spec) == (broken, specs[0]):
+                    values[3, 2] = np.nan
                 for offset in range(0, N_SAMPLES, 4):
                     writer.write(spec.name, offset=offset, values=values[offset : offset + 4])
                 statistics[spec.name, "activation"] = measured(values.astype(np.float64))
@@ -135,6 +136,32 @@ def test_one_layer_of_one_channel(tmp_path: Path, call: Callable[..., tuple[int,
     assert "name a layer, and take another view of it, such as sample" in said
     assert call("report", run.path, "-o", page, "--layer", "conv", "--view", "sample", "--clusters", 2)[0] == 0
     assert "</html>" in page.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "codes"),
+    [("long names", (0, 0, 0)), ("one channel", (0, 2, 2)), *((size, (0, 0, 0)) for size in FACTORS)],
+)
+def test_odd_runs_are_compared_and_exported(
+    kind: str, codes: tuple[int, ...], tmp_path: Path, call: Callable[..., tuple[int, str]]
+) -> None:
+    """Where there are too few rows for an embedding, one sentence says so, and nothing is left of an export."""
+    specs = [LayerSpec("conv", (1, 5, 4), "float32", "Conv2d")] if kind == "one channel" else [CONV, FC]
+    classes = ("a" * 5000, "\u202eb\x1b[2J<script>") if kind == "long names" else ("a", "b")
+    run, other = (write(tmp_path / name, specs, factor=FACTORS.get(kind, 1.0), classes=classes) for name in "xy")
+    page, out = tmp_path / "both.html", tmp_path / "out"
+    assert call("compare", run.path, other.path, "-o", page)[0] == codes[0]
+    assert "</html>" in page.read_text()
+    assert call("compare", run.path, other.path, "-o", tmp_path / "both.png")[0] == codes[0]
+    for target, code in zip(("tensorboard", "projector"), codes[1:], strict=True):
+        found, said = call("export", run.path, target, "-o", out, "--layer", "conv", "--clusters", 2)
+        assert found == code, said
+        if code:
+            assert "\n" not in said.strip()
+            assert not list(out.rglob("*")) if out.exists() else True
+        else:
+            assert any(each.is_file() for each in out.rglob("*"))
 
 
 @pytest.fixture(scope="module")
