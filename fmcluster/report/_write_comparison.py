@@ -8,8 +8,8 @@ import numpy as np
 
 from ..analysis import Comparison
 from ..errors import StoreError
-from ..plot.drawing import brief, metric_title, metrics_to_draw
-from ..store import Run, open_run
+from ..plot.drawing import brief, metric_title, metrics_to_draw, scale_start
+from ..store import Run, layer_title, open_run
 from ._files import checked_target, environment, replace
 from ._written_page import WrittenPage
 from .content import GLOSSARY, find_learned, find_matched, mark_terms
@@ -55,7 +55,7 @@ def write_comparison(comparison: Comparison, path: str | os.PathLike[str]) -> Wr
     others = comparison.runs["run"].tolist()[1:]
     runs = _opened(comparison)
     templates = environment()
-    templates.filters["terms"] = mark_terms
+    templates.filters |= {"layer": layer_title, "terms": mark_terms}
     page = templates.get_template("comparison.html.j2").render(
         names=names,
         n_samples=len(comparison.samples),
@@ -121,7 +121,10 @@ def _extremes(comparison: Comparison, *, epoch: int) -> list[str]:
         if f"{known[most]:.3f}" == f"{known[least]:.3f}":
             lines.append(f"{pair}, all layers have a CKA of {known[most]:.3f}.")
             continue
-        lines.append(f"{pair}, {most} is most similar (CKA {known[most]:.3f}) and {least} least ({known[least]:.3f}).")
+        lines.append(
+            f"{pair}, {layer_title(most)} is most similar (CKA {known[most]:.3f}) and {layer_title(least)} least "
+            f"({known[least]:.3f})."
+        )
     return lines
 
 
@@ -174,6 +177,7 @@ def _by_epoch(comparison: Comparison, other: int, metric_names: list[str]) -> di
         "epochs": epochs,
         "layers": [(str(layer), [float(value) for value in table.loc[layer, epochs]]) for layer in table.index],
         "metrics": metrics,
+        "start": scale_start(table[epochs].to_numpy(dtype=np.float64)),
     }
 
 
@@ -187,6 +191,7 @@ def _across(comparison: Comparison, other: int) -> dict[str, Any]:
         "other": other,
         "columns": columns,
         "layers": [(name, [float(table.loc[name, column]) for column in columns]) for name in names],
+        "start": scale_start(table.to_numpy(dtype=np.float64)),
     }
 
 
