@@ -29,7 +29,9 @@ def test_tiers_import_only_what_is_under_them():
         ("from fmcluster import open_run", {"torch", "numba", "umap", "matplotlib", "sklearn"}),
         ("from fmcluster import plot", {"torch", "zarr", "umap"}),
         ("import fmcluster.cli", {"torch", "zarr", "numba", "umap", "matplotlib", "sklearn", "pandas"}),
-        ("from fmcluster import Recorder", {"umap", "matplotlib", "sklearn", "plotly"}),
+        pytest.param(
+            "from fmcluster import Recorder", {"umap", "matplotlib", "sklearn", "plotly"}, marks=pytest.mark.slow
+        ),
     ],
 )
 def test_imports_are_as_light_as_they_can_be(statement, absent):

@@ -50,6 +50,7 @@ def test_the_run_holds_what_was_asked_for(result: FinetuneResult) -> None:
     assert run.samples["label"].tolist() == [0, 1]
 
 
+@pytest.mark.slow
 def test_metrics_lie_beside_the_maps(result: FinetuneResult) -> None:
     metrics = fm.open_run(result.run).metrics
     assert metrics["val_accuracy"].tolist() == [each.accuracy for each in result.snapshots]
@@ -98,6 +99,7 @@ def test_bad_arguments_are_refused_before_anything_is_written(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_an_existing_run_is_kept(result: FinetuneResult, folder: Path) -> None:
     with pytest.raises(FileExistsError):
         finetune_briefly(folder, result.run)

@@ -142,6 +142,7 @@ def test_one_snapshot_and_no_metrics_make_a_page_too(tmp_path: Path) -> None:
     assert "motion: not available" in parsed.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("view", "name"), [("sample", f"sample 0 ({HOSTILE})"), ("feature_map", f"sample 0 ({HOSTILE}), channel 0")]
 )

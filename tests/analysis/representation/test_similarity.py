@@ -155,6 +155,7 @@ def executors() -> Iterator[list[Executor]]:
         yield [threads, processes]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", METRICS)
 def test_numbers_do_not_depend_on_the_executor(metric, run, executors) -> None:
     here = similarity(run, metric=metric).values
