@@ -41,7 +41,7 @@ class ResultCache:
 
         A link in the place of their folder is not followed, with a warning: who made the run can have made it, too.
         """
-        if "://" in run.path:
+        if not run.is_local:
             return None
         folder = Path(f"{run.path.rstrip('/')}.results")
         if folder.is_symlink():

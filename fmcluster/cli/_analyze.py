@@ -34,7 +34,8 @@ def analyze(
             "-o",
             "--output",
             callback=local_output,
-            help="Folder for the tables, of several layers a folder each; beside the run by default.",
+            help="Folder for the tables, of several layers a folder each; beside the run by default, and none of one "
+            "at a URL.",
         ),
     ] = None,
 ) -> None:
@@ -54,12 +55,13 @@ def analyze(
             "rows": rows,
             "random_state": random_state,
         }
-        folder = output or _results_folder(opened, parameters)
+        folder = output if output is not None else _results_folder(opened, parameters)
         if output is not None and len(names) > 1:
             folder = output / escape(layer)
-        if folder.exists() and not folder.is_dir():
+        if folder is not None and folder.exists() and not folder.is_dir():
             raise FileExistsError(f"{folder} is a file; the tables go into a folder")
-        if output is None and (folder.is_symlink() or folder.parent.is_symlink()):  # whoever made the run made it
+        if output is None and folder is not None and (folder.is_symlink() or folder.parent.is_symlink()):
+            # whoever made the run made it
             raise FileExistsError(f"{folder} is, or lies behind, a link; name the folder of the tables with -o")
         with workers_of(scheduler) as executor:
             found = analyze_layer(
@@ -73,6 +75,9 @@ def analyze(
                 executor=executor,
             )
         _print(found, n_snapshots=len(opened))
+        if folder is None:
+            say("The tables are not saved: there is no folder beside a run at a URL. -o names one.")
+            continue
         made = {"fit": found.clusters.fit, "reducer": found.embedding.method, "clusterer": found.clusters.method}
         write_tables(
             folder,
@@ -139,10 +144,12 @@ def analyze_layer(
     return found
 
 
-def _results_folder(run: "Run", parameters: dict[str, Any]) -> Path:
-    """Return the folder beside a run for the results of these parameters and snapshots."""
+def _results_folder(run: "Run", parameters: dict[str, Any]) -> Path | None:
+    """Return the folder beside a run for the results of these parameters and snapshots; None of a run at a URL."""
     from ..store import escape
 
+    if not run.is_local:
+        return None
     digest = sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:8]
     name = f"{escape(parameters['layer'])}-{escape(parameters['view'])}-{digest}"
     return Path(f"{run.path.rstrip('/')}.results") / name
