@@ -105,7 +105,7 @@ def test_a_second_report_uses_the_findings_that_were_saved(tmp_path: Path, quick
     run = record(tmp_path)
     first = write(run, tmp_path / "one.html")
     saved = {path.name: path.stat().st_mtime_ns for path in Path(f"{run.path}.results").iterdir()}
-    assert {"diagnose", "similarity"} <= {name.rsplit("-", 2)[1] for name in saved}
+    assert "diagnose" in {name.rsplit("-", 2)[1] for name in saved}
     second = write(fm.open_run(run.path), tmp_path / "two.html")
     assert {path.name: path.stat().st_mtime_ns for path in Path(f"{run.path}.results").iterdir()} == saved
     assert second.text == first.text
