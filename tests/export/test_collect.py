@@ -114,6 +114,6 @@ def test_snapshots_that_are_not_finite_are_left_out_and_named(tmp_path):
     entries = list(collect(wanted))
     (said,) = [entry for entry in entries if entry.name == "snapshot/diverged"]
     assert said.lines[1:] == ("epoch 3: 1 of 3 layers, the first is 2",)
-    drawn = {entry.moment.snapshot for entry in entries if entry.name == "2/embedding"}
+    drawn = {entry.step.snapshot for entry in entries if entry.name == "2/embedding"}
     assert drawn == {0, 1, 2}
-    assert {entry.moment.snapshot for entry in entries if entry.name == "metrics/loss"} == {0, 1, 2, 3}
+    assert {entry.step.snapshot for entry in entries if entry.name == "metrics/loss"} == {0, 1, 2, 3}

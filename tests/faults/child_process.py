@@ -16,7 +16,7 @@ import torch
 import torch._dynamo  # imported once, here, and not by each child
 
 import fmcluster as fm
-from fmcluster import StoreError
+from fmcluster import CaptureError, StoreError
 from fmcluster.cli._analyze import analyze
 from fmcluster.cli._app import console
 from fmcluster.store import _disk, open_run
@@ -107,7 +107,7 @@ def serve() -> None:
                 do(request["what"], path)
                 os.write(send, str(killer.count).encode())
                 status = 0
-            except (StoreError, OSError):
+            except (StoreError, CaptureError, OSError):
                 status = REFUSED
             finally:
                 os._exit(status)

@@ -99,8 +99,12 @@ def test_hovering_shows_the_maps_of_the_channel_and_a_click_keeps_them(opened: O
     assert_shows(opened, written, first)
     point_at(opened, row)
     assert_shows(opened, written, row)
+    point_at(opened, row)  # what is shown now can have moved it
+    opened.page.wait_for_timeout(400)
     opened.page.mouse.down()
+    opened.page.wait_for_timeout(100)  # as long as a finger takes; a busy page misses what is shorter
     opened.page.mouse.up()
+    opened.page.wait_for_timeout(500)
     opened.page.mouse.move(5, 5)
     opened.page.wait_for_timeout(400)
     assert_shows(opened, written, row)

@@ -224,6 +224,8 @@ class Session:
     def _note_missing(self, *, there: PendingSnapshot | None = None) -> None:
         """Say in the run which snapshots could not be recorded, but for one that is there after all."""
         sessions = self.writer.attributes["sessions"]
+        if not sessions:  # laying out the run failed before anything was said of it
+            return
         noted = [{key: each[key] for key in ("epoch", "step", "reason")} for each in self._missing]
         for session, more in zip(sessions, [[]] * (len(sessions) - 1) + [noted], strict=True):
             known = session.pop("missing", [])

@@ -296,5 +296,5 @@ class TestRefused:
             similarity(run, max_bytes=10_000)
         with pytest.raises(MemoryError, match="24 samples at 6 layers and snapshots"):
             similarity(run, metric="procrustes", max_bytes=33_000)
-        with pytest.raises(MemoryError, match="products of 6 and 6 channels and the maps of one sample"):
+        with pytest.raises(MemoryError, match="products of 6 and 6 channels and the feature maps of one sample"):
             similarity(run, metric="svcca", max_bytes=1000)
