@@ -98,8 +98,10 @@ def check_layout(specs: Sequence[LayerSpec], *, n_samples: int, shard_samples: i
     Raises
     ------
     ValueError
-        Where a layer would have more files, or larger chunks, than a run may have.
+        Where a layer would have more files, or larger chunks, than a run may have, or no samples.
     """
+    if n_samples < 1 or shard_samples < 1:
+        raise ValueError(f"n_samples={n_samples} and shard_samples={shard_samples} have to be positive")
     per_shard = min(n_samples, shard_samples)
     n_files = -(-n_samples // per_shard)
     if n_files > MOST_FILES:

@@ -147,19 +147,21 @@ class RunWriter:
         """
         if kind not in ("probe", "live"):
             raise ValueError(f"kind is {kind!r}; expected 'probe' or 'live'")
-        if n_samples < 1 or shard_samples < 1:
-            raise ValueError(f"n_samples={n_samples} and shard_samples={shard_samples} have to be positive")
         check_layout(specs, n_samples=n_samples, shard_samples=shard_samples)
         self.path.mkdir(parents=True, exist_ok=True)
         replace_file(self.path / "zarr.json", UNFINISHED)
         paths = create_arrays(self._root(), specs, n_samples=n_samples, shard_samples=shard_samples)
         paths += create_weights(self._root(), weights, normalizations=normalizations or {})
         self._nodes.adopt(paths)
-        layers = [spec.name for spec in specs]
-        self.attributes = {"format": VERSION, "kind": kind, "layers": layers, "commits": [], "sessions": []}
+        self.attributes = {"format": VERSION, "kind": kind, "layers": [spec.name for spec in specs]}
+        self.attributes |= {"commits": [], "sessions": []}
         beside = {"weights": [spec.name for spec in weights], "normalizations": list(normalizations or {})}
         self.attributes.update({key: names for key, names in beside.items() if names})
-        self.replace_root()
+        try:
+            self.replace_root()
+        except BaseException:
+            self.attributes = {}  # there is no run yet
+            raise
 
     def tidy(self) -> None:
         """Remove what an earlier session left uncommitted, once it is known that this one goes on with its run."""

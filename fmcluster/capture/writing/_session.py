@@ -158,7 +158,9 @@ class Session:
     def close(self) -> None:
         """Finish what is queued, and let go of the run."""
         self._queue.close()
-        if self._missing and not self.writer.is_new and not isinstance(self.writer, RankWriter):
+        # where laying out the run failed, nothing was said of it yet, and it is to stay unfinished
+        laid_out = not isinstance(self.writer, RankWriter) and bool(self.writer.attributes.get("sessions"))
+        if self._missing and laid_out:
             with suppress(OSError):  # the disk may be what failed; every snapshot in the run is whole
                 self._note_missing()
                 self.writer.replace_root()
@@ -224,8 +226,6 @@ class Session:
     def _note_missing(self, *, there: PendingSnapshot | None = None) -> None:
         """Say in the run which snapshots could not be recorded, but for one that is there after all."""
         sessions = self.writer.attributes["sessions"]
-        if not sessions:  # laying out the run failed before anything was said of it
-            return
         noted = [{key: each[key] for key in ("epoch", "step", "reason")} for each in self._missing]
         for session, more in zip(sessions, [[]] * (len(sessions) - 1) + [noted], strict=True):
             known = session.pop("missing", [])
