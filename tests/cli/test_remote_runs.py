@@ -4,7 +4,7 @@ import pytest
 
 from fmcluster.cli import main
 from tests.cli.test_odd_runs import CONV, FC, write
-from tests.store.bucket import s3_server
+from tests.store.bucket import environment_of, s3_server
 
 URL = "s3://bucket/run.zarr"
 
@@ -24,13 +24,7 @@ def test_commands_at_a_run_in_a_bucket(tmp_path, monkeypatch, capsys):
         return end.value.code or 0
 
     with s3_server() as server:
-        for key, value in {
-            "AWS_ACCESS_KEY_ID": "key",
-            "AWS_SECRET_ACCESS_KEY": "secret",
-            "AWS_REGION": "us-east-1",
-            "AWS_ENDPOINT_URL": server.url,
-            "NO_PROXY": "127.0.0.1",
-        }.items():
+        for key, value in environment_of(server).items():
             monkeypatch.setenv(key, value)
         for command in (("copy", path, URL), ("info", URL), ("verify", URL), ("diagnose", URL)):
             assert call(*command) == 0

@@ -83,6 +83,17 @@ def s3_server():
         moto.stop()
 
 
+def environment_of(server):
+    """Return what a process has to have in its environment to find the server."""
+    return {
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": server.url,
+        "NO_PROXY": "127.0.0.1",
+    }
+
+
 def keys_of(server, prefix):
     """What lies below a prefix, past the proxy."""
     store = S3Store(

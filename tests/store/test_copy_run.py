@@ -17,7 +17,7 @@ from fmcluster.store._metadata import root_metadata
 
 pytest.importorskip("obstore")
 pytest.importorskip("moto")
-from tests.store.bucket import keys_of, s3_server
+from tests.store.bucket import environment_of, keys_of, s3_server
 
 SPEC = LayerSpec("conv", (4, 6, 6), "float16", "Conv2d")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")]
@@ -59,13 +59,7 @@ def server():
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch, server):
-    for key, value in {
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": server.url,
-        "NO_PROXY": "127.0.0.1",
-    }.items():
+    for key, value in environment_of(server).items():
         monkeypatch.setenv(key, value)
     server.plan.clear()
     server.failed.clear()

@@ -58,8 +58,8 @@ def _by_products(matrix: Array, count: int) -> tuple[Array, Array] | None:
     if size == 0:
         return None
 
-    def times(vector: Array) -> Array:
-        out: Array = matrix @ (vector / size)
+    def times(vectors: Array) -> Array:
+        out: Array = matrix @ (vectors / size)
         return out
 
     found = _lanczos(times, len(matrix), count)
@@ -73,7 +73,7 @@ def _by_products(matrix: Array, count: int) -> tuple[Array, Array] | None:
 
     beyond = _lanczos(left, len(matrix), 1, tolerance=1e-3)
     tolerance = _AGREE * values[0]
-    residual = np.linalg.norm(np.column_stack([left(vector) for vector in vectors.T]), axis=0).max()
+    residual = np.linalg.norm(times(vectors) - vectors * values, axis=0).max()
     surely = beyond is not None and values[-1] > tolerance >= max(residual, beyond[0][0] - values[-1])
     return (values * size, vectors) if surely else None
 

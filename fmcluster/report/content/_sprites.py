@@ -109,12 +109,12 @@ def make_sprites(content: LayerContent, *, samples: list[int], max_bytes: int) -
     columns = brief(count, at_most=MOST_COLUMNS) if count > 1 else [0]
     maps = _read_channels(content, columns, samples) if of_channels else _read_rows(content, columns)
     signed = bool((layer.statistics["min"] < 0).any())
-    limits = [scale_of(maps[:, row], signed=signed) for row in range(maps.shape[1])]
+    scales = [scale_of(maps[:, row], signed=signed) for row in range(maps.shape[1])]
     for tile in _tiles(maps.shape[-2:]):
         across = max(1, _WEBP_SIDE // (tile[1] * len(columns))) * len(columns)
         if -(-content.n_rows * len(columns) // across) * tile[0] > _WEBP_SIDE:
             continue
-        sheets = _draw_sheets(_shrink(maps, tile), limits, across=across, max_bytes=max_bytes)
+        sheets = _draw_sheets(_shrink(maps, tile), scales, across=across, max_bytes=max_bytes)
         if sheets:
             break
     else:
