@@ -8,6 +8,7 @@ from ._tiles import Tile as Tile
 from ._vectors import Vectors as Vectors
 from ._vectors import make_vectors as make_vectors
 from ._views import VIEWS as VIEWS
+from ._views import Box as Box
 from ._views import Unit as Unit
 from ._views import View as View
 from ._views import split_box as split_box

@@ -1,8 +1,8 @@
-from ._channels import NONE as NONE
 from ._channels import correlate_channels as correlate_channels
 from ._channels import match_channels as match_channels
 from ._diagnose import chosen_layers as chosen_layers
 from ._diagnose import diagnose as diagnose
+from ._duplicates import NONE as NONE
 from ._findings import Advice as Advice
 from ._findings import Findings as Findings
 from ._from_damage import ACTION_OF as ACTION_OF

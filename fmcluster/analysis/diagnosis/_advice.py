@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from ...store import Run, layer_title
-from ._channels import NONE, Mask
+from ._channels import Mask
+from ._duplicates import NONE
 from ._findings import Advice
 from ._judge import Judged, groups_listed, listed, when
 from ._modules import made_by
@@ -119,10 +120,12 @@ def _unchanged(judged: Judged, time: pd.DataFrame) -> Iterator[Found]:
 
 def _duplicate(judged: Judged, thresholds: Thresholds) -> Iterator[Found]:
     group = judged.evidence.channels.group[-1]
+    least, low = np.floor(1000 * judged.evidence.channels.least[-1]) / 1000
     repeated = (group != NONE) & (group != np.arange(len(group)))
     if repeated.any():
         text = (
-            f"{_share(judged, repeated)} at the last snapshot what another is (correlation over "
+            f"{_share(judged, repeated)} at the last snapshot what another is (correlation {least:.3f} or more, 95 % "
+            f"interval from {low:.3f}, on these {judged.evidence.n_images} images; threshold "
             f"{thresholds.duplicate:.2f}): "
             f"{shorten(groups_listed(judged.evidence, len(judged.cka_to_last) - 1), 100, placeholder=' ...')}"
         )

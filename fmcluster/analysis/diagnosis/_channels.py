@@ -6,15 +6,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
-from scipy.sparse.csgraph import connected_components
 
 from ...vectors import Vectors
 from .._results import Array, Labels
 from ..components import BLOCK_BYTES, beyond_float32, effective_rank, energy_width, product_dtype, read_ahead, slices
+from ._duplicates import NONE, find_duplicates
 
 Mask = npt.NDArray[np.bool_]
 
-NONE = -1
 _DISTINCTIVE = 0.5  # of the distance to the nearest rival
 
 
@@ -28,8 +27,8 @@ class Products:
         Inner products of the centered responses within each snapshot.
     between : ndarray of shape (n_snapshots - 1, n_channels, n_channels), float64
         Those of each snapshot (rows) with the next (columns).
-    norms : ndarray of shape (n_snapshots, n_channels)
-        Euclidean norms of the responses as they are.
+    means, norms : ndarray of shape (n_snapshots, n_channels)
+        Means and Euclidean norms of the responses as they are.
     low, high : ndarray of shape (n_snapshots, n_channels)
         Their smallest and largest values.
     from_first, from_previous : ndarray of shape (n_snapshots, n_channels)
@@ -38,6 +37,7 @@ class Products:
 
     within: Array
     between: Array
+    means: Array
     norms: Array
     low: Array
     high: Array
@@ -55,6 +55,9 @@ class ChannelEvidence:
         Constant over the probe.
     group : ndarray of shape (n_snapshots, n_channels), int64
         Position of the first channel of the group of duplicates that a channel belongs to; -1 where it is in none.
+    least : ndarray of shape (n_snapshots, 2)
+        Of the pairs that make up these groups the smallest correlation, and the smallest lower end of its 95 % interval
+        over images; NaN where there are none.
     effective_rank : ndarray of shape (n_snapshots,)
         Of the covariance of the channels over all positions of all samples.
     energy_width : ndarray of shape (n_snapshots,), int64
@@ -71,6 +74,7 @@ class ChannelEvidence:
 
     dead: Mask
     group: Labels
+    least: Array
     effective_rank: Array
     energy_width: Labels
     drift: Array
@@ -82,7 +86,7 @@ class ChannelEvidence:
 def examine_channels(
     vectors: Vectors, *, dead: float, duplicate: float, permuted: float, energy: float = 0.9, max_bytes: int
 ) -> ChannelEvidence:
-    """Read a layer once, and judge its channels.
+    """Read a layer once, and judge its channels; snapshots with channels that are nearly the same are read once more.
 
     Where the products of all snapshots do not fit into half the budget, a few snapshots are read at a time, and the
     first and the overlapping ones again.
@@ -105,6 +109,7 @@ def examine_channels(
     evidence = ChannelEvidence(
         dead=np.zeros((count, size), bool),
         group=np.full((count, size), NONE),
+        least=np.full((count, 2), np.nan),
         effective_rank=np.zeros(count),
         energy_width=np.zeros(count, np.int64),
         drift=np.zeros((count, size)),
@@ -112,9 +117,23 @@ def examine_channels(
         own=np.full((count, size), np.nan),
         moved_from=np.full((count, size), NONE),
     )
+    seen = -1
     for window in windows(count, size, max_bytes=max_bytes // 2):
         part = replace(vectors, snapshots=tuple(vectors.snapshots[k] for k in window))
-        _judge(evidence, sum_products(part, max_bytes=max_bytes // 2), window, dead, duplicate, permuted, energy)
+        products = sum_products(part, max_bytes=max_bytes // 2)
+        for number, k in enumerate(window):
+            if k > seen:
+                evidence.dead[k] = is_constant(products, dead=dead)[number]
+                evidence.group[k], evidence.least[k] = find_duplicates(
+                    part.at(part.snapshots[number : number + 1]),
+                    products.within[number],
+                    means=products.means[number],
+                    alive=~evidence.dead[k],
+                    threshold=duplicate,
+                    max_bytes=max_bytes // 2,
+                )
+        _judge(evidence, products, window, permuted, energy)
+        seen = window[-1]
     return evidence
 
 
@@ -167,9 +186,10 @@ def sum_products(vectors: Vectors, *, max_bytes: int) -> Products:
     return Products(
         within,
         between,
-        np.sqrt(squares),
-        low,
-        high,
+        means=away if shift is None else away + shift[:, :, 0],
+        norms=np.sqrt(squares),
+        low=low,
+        high=high,
         from_first=np.sqrt(from_first),
         from_previous=np.sqrt(from_previous),
     )
@@ -294,22 +314,17 @@ def _judge(
     evidence: ChannelEvidence,
     products: Products,
     window: Sequence[int],
-    dead: float,
-    duplicate: float,
     permuted: float,
     energy: float,
 ) -> None:
-    """Fill in what the products of a window say."""
-    constant = is_constant(products, dead=dead)
+    """Fill in what the products of a window say, where it is known which channels are dead and which duplicates."""
+    constant = evidence.dead[list(window)]
     squares = np.where(constant, 0, np.einsum("kcc->kc", products.within))
     for number, k in enumerate(window):
-        evidence.dead[k] = constant[number]
         alive = np.flatnonzero(~constant[number])
         covariance = products.within[number][np.ix_(alive, alive)]
         evidence.effective_rank[k] = effective_rank(covariance) if len(alive) else 0
         evidence.energy_width[k] = energy_width(covariance, energy=energy)
-        cosine = correlate(products.within[number], squares[number], other_squares=squares[number])
-        evidence.group[k] = _groups(cosine > duplicate)
         largest = np.maximum(products.norms[number], products.norms[0])
         evidence.drift[k] = _ratio(products.from_first[number], largest)
         if number == 0 or window[number - 1] != k - 1:
@@ -359,13 +374,6 @@ def _moved(correlation: Array, own: Array, permuted: float, *, twins: tuple[Mask
         if 1 - correlation[source, target] < _DISTINCTIVE * (1 - others.max(initial=-1.0)):
             out[target] = source
     return out
-
-
-def _groups(similar: Mask) -> Labels:
-    """Return the first channel of each channel's connected component; -1 for those by themselves."""
-    _, component = connected_components(similar, directed=False)
-    _, first, inverse, sizes = np.unique(component, return_index=True, return_inverse=True, return_counts=True)
-    return np.asarray(np.where(sizes[inverse] > 1, first[inverse], NONE))
 
 
 def _squares(block: npt.NDArray[np.floating]) -> Array:

@@ -30,8 +30,8 @@ class LayerEvidence:
         The layer, and the class of its module.
     numbers : ndarray of shape (n_channels,), int64
         The module's numbers of the channels.
-    n_positions : int
-        Positions of all samples: at how many each channel was measured.
+    n_images, n_positions : int
+        Samples, and positions of all of them: at how many each channel was measured.
     channels : ChannelEvidence
         Of each channel.
     accuracy, chance, spread : ndarray of shape (n_snapshots,)
@@ -48,6 +48,7 @@ class LayerEvidence:
     name: str
     module: str
     numbers: Labels
+    n_images: int
     n_positions: int
     channels: ChannelEvidence
     accuracy: Array
@@ -69,7 +70,7 @@ def examine_layer(
     max_bytes: int,
     random_state: int,
 ) -> LayerEvidence:
-    """Read a layer's channels once, and its samples once.
+    """Read a layer's channels, and its samples once.
 
     Parameters
     ----------
@@ -109,6 +110,7 @@ def examine_layer(
         name=layer.name,
         module=layer.module,
         numbers=layer.channels,
+        n_images=len(vectors.samples),
         n_positions=vectors.n_features,
         channels=channels,
         accuracy=accuracy,

@@ -13,7 +13,8 @@ class Thresholds:
         A channel is constant where its range over the probe is at most this share of its largest magnitude. The default
         is the resolution of float16.
     duplicate : float
-        Two channels are duplicates where the cosine of their centered responses is over this.
+        Two channels are duplicates where the lower end of the 95 % interval (over images) of the correlation of their
+        responses is over this.
     drift : float
         A channel has converged at the first snapshot after which every step to the next is shorter than this share of
         its norm.

@@ -25,7 +25,7 @@ GLOSSARY: dict[str, str] = {
     "churn": "The share of rows that are in another cluster than before.",
     "effective rank": "How many directions a layer's answers fill: the exponential of the entropy of their variances.",
     "dead": "A channel whose answer is constant over all images of the probe.",
-    "duplicate": "A channel whose answers correlate with another's at 0.95 or more.",
+    "duplicate": "A channel whose answers correlate with another's: the 95 % interval over images lies over 0.95.",
     "neighbor accuracy": "The share of images whose nearest others, by a layer's answers, have the same class.",
     "damage": "What a change of the network does to the loss on the probe, in nats, with its 95 % interval.",
     "top images": "The images that drive a channel most, with a ring where it answers most strongly.",

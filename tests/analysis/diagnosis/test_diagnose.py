@@ -192,7 +192,8 @@ def test_duplicates_are_grouped_and_named(planted):
     rank = np.exp(-(share * np.log(share.clip(1e-300))).sum())
     assert values(findings, "effective_rank")[-1] == pytest.approx(rank, rel=1e-5)
     assert only_text(findings, "duplicate") == (
-        "conv1: 3 of 16 channels are at the last snapshot what another is (correlation over 0.95): 0 = 4 = 7; 2 = 9"
+        "conv1: 3 of 16 channels are at the last snapshot what another is (correlation 0.999 or more, 95 % interval "
+        "from 0.999, on these 24 images; threshold 0.95): 0 = 4 = 7; 2 = 9"
     )
     assert actions(findings) == [("conv1", "duplicate")]
     evidence = findings.advice[0].evidence

@@ -1,0 +1,157 @@
+"""Duplicates: pairs of channels that correlate over a threshold, on these images and beyond their sampling error."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse.csgraph import connected_components
+from scipy.stats import t
+
+from ...vectors import Box, Vectors
+from .._results import Array, Labels
+from ..components import BLOCK_BYTES
+
+NONE = -1
+_CONFIDENCE = 0.975  # of each end of a 95 % interval
+
+
+@dataclass(frozen=True, eq=False)
+class PairCorrelations:
+    """Correlations of channels with one another at one snapshot, and how well so many images tell them.
+
+    Attributes
+    ----------
+    value : ndarray of shape (n_channels, n_channels)
+        Correlations over all positions of all images.
+    low : ndarray of shape (n_channels, n_channels)
+        Lower ends of their 95 % intervals; NaN where there are fewer than two images.
+    """
+
+    value: Array
+    low: Array
+
+
+def find_duplicates(
+    vectors: Vectors,
+    products: Array,
+    *,
+    means: Array,
+    alive: npt.NDArray[np.bool_],
+    threshold: float,
+    max_bytes: int,
+) -> tuple[Labels, Array]:
+    """Group the channels that correlate with one another over a threshold, and would with other images.
+
+    Maps are read again only where channels correlate so, and only what these say is looked at.
+
+    Parameters
+    ----------
+    vectors : Vectors
+        The `channel` view of one snapshot.
+    products : ndarray of shape (n_channels, n_channels)
+        Inner products of the centered responses.
+    means : ndarray of shape (n_channels,)
+        What they were centered on.
+    alive : ndarray of shape (n_channels,), bool
+        Channels that are not constant.
+    threshold : float
+        What the lower end of the 95 % interval of a correlation has to be over.
+    max_bytes : int
+        Memory that may be taken.
+
+    Returns
+    -------
+    group : ndarray of shape (n_channels,), int64
+        Position of the first channel of each channel's group; -1 for those by themselves.
+    least : ndarray of shape (2,)
+        The smallest correlation of a pair that was found, and the smallest lower end; NaN where there are none.
+    """
+    norms = np.where(alive, np.sqrt(np.maximum(np.diag(products), 0)), 0)
+    scale = np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)
+    near = products * scale[:, None] * scale > threshold
+    np.fill_diagonal(near, False)
+    chosen = np.flatnonzero(near.any(axis=1))
+    group, least = np.full(len(norms), NONE), np.full(2, np.nan)
+    if len(chosen):
+        found = correlate_pairs(vectors, chosen, means=means[chosen], norms=norms[chosen], max_bytes=max_bytes)
+        sure = near[np.ix_(chosen, chosen)] & (found.low > threshold)
+        near[np.ix_(chosen, chosen)] = sure
+        group = _groups(near)
+        if sure.any():
+            least = np.array([found.value[sure].min(), found.low[sure].min()])
+    return group, least
+
+
+def correlate_pairs(
+    vectors: Vectors, channels: Labels, *, means: Array, norms: Array, max_bytes: int
+) -> PairCorrelations:
+    """Correlate some channels with one another, and find how the correlations would vary with other images.
+
+    The positions of an image are not independent of one another, so that an image is what is drawn: the standard error
+    is that of the sum of the images' influences on the correlation (the infinitesimal jackknife), with Student's t.
+
+    Parameters
+    ----------
+    vectors : Vectors
+        The `channel` view of one snapshot.
+    channels : ndarray of shape (n_channels,), int64
+        Which of its rows.
+    means, norms : ndarray of shape (n_channels,)
+        Of their responses: the means over all positions of all images, and the Euclidean norms of what is left.
+    max_bytes : int
+        For the blocks; a few matrices of n_channels x n_channels come on top.
+
+    References
+    ----------
+    B. Efron, Nonparametric estimates of standard error: the jackknife, the bootstrap and other methods, Biometrika 68,
+    1981.
+    """
+    size, n_images = len(channels), len(vectors.samples)
+    value, squared, with_energy, energies = np.zeros((4, size, size))
+    for products in _products_of_images(vectors, channels, means=means, norms=norms, max_bytes=max_bytes):
+        energy = np.diag(products)
+        value += products
+        squared += products**2
+        with_energy += products * energy[:, None]
+        energies += np.outer(energy, energy)
+    own = np.diag(energies)
+    # the influence of an image is its product, less half the correlation times the energies of both
+    variance = squared + value**2 / 4 * (own[:, None] + 2 * energies + own) - value * (with_energy + with_energy.T)
+    if n_images < 2:
+        return PairCorrelations(value, np.full_like(value, np.nan))
+    error = np.sqrt(np.maximum(variance, 0) * n_images / (n_images - 1))
+    return PairCorrelations(value, value - t.ppf(_CONFIDENCE, n_images - 1) * error)
+
+
+def _products_of_images(
+    vectors: Vectors, channels: Labels, *, means: Array, norms: Array, max_bytes: int
+) -> Iterator[Array]:
+    """Yield each image's share of the correlations: ndarray of shape (n_channels, n_channels)."""
+    everything = slice(0, len(vectors.samples))
+    parts = vectors.feature_parts(max_bytes=min(BLOCK_BYTES, max_bytes // 6))
+    for images, group in groupby(parts, key=lambda part: part.get("n", everything)):
+        lines, n_images = list(group), images.stop - images.start
+        if len(lines) == 1:
+            for rows in _standardized(vectors, lines[0], channels, means, norms, n_images):
+                yield rows @ rows.T
+            continue
+        products = np.zeros((n_images, len(channels), len(channels)))  # of a few, whose lines do not fit into a block
+        for part in lines:
+            rows = _standardized(vectors, part, channels, means, norms, n_images)
+            products += rows @ rows.transpose(0, 2, 1)
+        yield from products
+
+
+def _standardized(vectors: Vectors, part: Box, channels: Labels, means: Array, norms: Array, n_images: int) -> Array:
+    """Return responses, centered and over their norms: ndarray (n_images, n_channels, n_positions), float64."""
+    rows = (vectors.read_features(part)[channels] - means[:, None]) / norms[:, None]
+    return np.asarray(rows.reshape(len(channels), n_images, -1).transpose(1, 0, 2))
+
+
+def _groups(similar: npt.NDArray[np.bool_]) -> Labels:
+    """Return the first channel of each channel's connected component; -1 for those by themselves."""
+    _, component = connected_components(similar, directed=False)
+    _, first, inverse, sizes = np.unique(component, return_index=True, return_inverse=True, return_counts=True)
+    return np.asarray(np.where(sizes[inverse] > 1, first[inverse], NONE))
