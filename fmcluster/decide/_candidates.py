@@ -82,7 +82,7 @@ def _frozen(findings: Findings, costs: Costs) -> Iterator[Action]:
         ]
         if len(rows):
             by_epoch.setdefault(advice.epoch, []).append(advice.layer)
-            evidence[advice.epoch] = rows.sort_values("amount").iloc[-1].to_dict()
+            evidence[advice.epoch] = rows.sort_values("amount", kind="stable").iloc[-1].to_dict()
     for epoch, layers in sorted(by_epoch.items()):
         what = "from the start on" if epoch == 0 else f"from epoch {epoch} on"
         row = evidence[epoch]

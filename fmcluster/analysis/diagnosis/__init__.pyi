@@ -6,6 +6,7 @@ from ._duplicates import NONE as NONE
 from ._findings import Advice as Advice
 from ._findings import Findings as Findings
 from ._from_damage import ACTION_OF as ACTION_OF
+from ._from_damage import FROM_BELOW as FROM_BELOW
 from ._from_damage import REWIND as REWIND
 from ._measures import draw_samples as draw_samples
 from ._modules import head_of as head_of

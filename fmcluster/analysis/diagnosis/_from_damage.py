@@ -11,6 +11,7 @@ from ._findings import Advice
 from ._thresholds import Thresholds
 
 REWIND = "rewind"
+FROM_BELOW = "from the first layer up"  # how layers were chosen that are put back together
 # of each intervention, what is advised
 ACTION_OF = {
     "depth": "shorten",
@@ -77,7 +78,8 @@ def _freezing(frame: pd.DataFrame, damage: Damage, tolerance: float) -> Iterator
     """Advise on the most layers that could be put back to an epoch together, and thus have been frozen from it on.
 
     Where one layer is put back, the others make up for it; so what counts is what several cost together. A network that
-    does not know its task loses nothing whatever is put back; of it nothing is said.
+    does not know its task loses nothing whatever is put back; of it nothing is said. Of the layers that cost least by
+    themselves and those from the first layer up, it is those that save the larger part of the backward pass.
     """
     if not damage.knows_its_task():
         return
@@ -86,12 +88,17 @@ def _freezing(frame: pd.DataFrame, damage: Damage, tolerance: float) -> Iterator
     since: dict[str, pd.Series] = {}
     for epoch in sorted(rewound["epoch"].unique(), reverse=True):
         rows = rewound[rewound["epoch"] == epoch]
-        single = rows[~rows["layer"].str.contains(", ")].nsmallest(1, "kl")
-        ordered = pd.concat([single, rows[rows["layer"].str.contains(", ")].sort_values("amount")])
-        allowed = (ordered["upper"] <= tolerance).cummin()
-        if allowed.any():
-            most = ordered[allowed].iloc[-1]
-            since |= dict.fromkeys(most["layer"].split(", "), most)
+        several, from_below = rows["layer"].str.contains(", "), rows["how"] == FROM_BELOW
+        least = pd.concat([rows[~several].nsmallest(1, "kl"), rows[several & ~from_below].sort_values("amount")])
+        lowest = pd.concat([rows[~several].iloc[:1], rows[from_below].sort_values("amount")])
+        most = [
+            ordered[allowed].iloc[-1]
+            for ordered in (least, lowest)
+            if (allowed := (ordered["upper"] <= tolerance).cummin()).any()
+        ]
+        if most:
+            chosen = max(most, key=lambda row: row["backward_share"])
+            since |= dict.fromkeys(chosen["layer"].split(", "), chosen)
     if 1 < len(layers) == len(since):
         return
     for position, layer in enumerate(layers):

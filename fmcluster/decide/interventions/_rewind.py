@@ -1,11 +1,12 @@
 """Rewinding: a layer's weights, or its normalization's statistics, put back to what they were."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from ...analysis.diagnosis import FROM_BELOW, REWIND
 from ...store import Run
 from .._costs import Costs
 from .._network import NORMALIZATION, PARAMETRIC, Network
@@ -16,8 +17,9 @@ from ._change import Change, Skipped, join
 class Rewind:
     """Asks which layers had to be trained: one at a time gets the weights of an earlier state back.
 
-    Then several are put back together, those first that cost least by themselves: where one layer is put back, the
-    others make up for it.
+    Then several are put back together, for where one layer is put back, the others make up for it: those first that
+    cost least by themselves, and the first layers of the network, one more at a time, as only what lies below all that
+    is trained saves its whole backward pass when it is frozen.
 
     Of all layers, these are convolutions, linear layers and normalizations; a module that is named is put back with all
     that it holds.
@@ -55,7 +57,7 @@ class Rewind:
     @property
     def name(self) -> str:
         """What it is called in the table."""
-        return "rewind"
+        return REWIND
 
     def changes(self, network: Network, layers: Collection[str] | None) -> Iterator[Change | Skipped]:
         """Return changes for each layer and each state: its parameters, and its statistics."""
@@ -83,12 +85,20 @@ class Rewind:
                     yield Change(self.name, name, 1.0, text, epoch=int(epoch), weights=weights, saves=saves)
 
     def together(self, found: Sequence[tuple[Change, float]]) -> Iterator[Change]:
-        """Return changes that put several layers' weights back at once, the least harmful first, of each epoch."""
+        """Return changes that put several layers' weights back: the least harmful first, and from the first layer up.
+
+        What the latter save is the gradients of both weights and inputs.
+        """
         for epoch in self.states:
             chosen = [each for each in found if each[0].epoch == epoch and each[0].what.startswith("weights")]
             ordered = [change for change, _ in sorted(chosen, key=lambda each: each[1])]
             for count in range(2, len(ordered) + 1):
                 yield join(ordered[:count], what=f"weights of epoch {epoch}, {count} layers together")
+            for count in range(2, len(chosen)):
+                lowest = join(
+                    [change for change, _ in chosen[:count]], what=f"weights of epoch {epoch}, {count} layers"
+                )
+                yield replace(lowest, how=FROM_BELOW, saves=lowest.saves.times(2))
 
 
 class RecordedState(Mapping[str, Any]):

@@ -103,7 +103,7 @@ def test_without_labels_the_divergence_is_judged() -> None:
     assert "costs 0.005 (0.003 to 0.007) nats of divergence on these 200 images" in only.text
 
 
-def rewound(layers: str, *, epoch: int, loss: float) -> dict:
+def rewound(layers: str, *, epoch: int, loss: float, **more) -> dict:
     return {
         "layer": layers,
         "intervention": "rewind",
@@ -113,6 +113,7 @@ def rewound(layers: str, *, epoch: int, loss: float) -> dict:
         "loss": loss,
         "kl": abs(loss),
         "below_null": -1.0,  # noise of the same norm does less: it is not what is asked
+        **more,
     }
 
 
@@ -130,6 +131,20 @@ def test_the_most_layers_that_may_be_put_back_together_are_candidates_to_freeze(
     )
     assert second.text.endswith("from then on; that saves no backward pass while b below it is trained")
     assert second.evidence["layer"].tolist() == ["c", "a, c"]
+
+
+@pytest.mark.parametrize(("share", "frozen"), [(0.4, ["a", "b"]), (0.2, ["a", "c"])])
+def test_of_two_ways_to_put_layers_back_together_it_is_what_saves_more(share: float, frozen: list[str]) -> None:
+    """Layers a and b cost more than a and c, which is allowed; below all others they save the whole backward pass."""
+    below = {"how": "from the first layer up", "epoch": 1}
+    rows = [
+        *(rewound(name, epoch=1, loss=loss) for name, loss in (("a", 0.001), ("b", 0.003), ("c", 0.002), ("d", 0.9))),
+        rewound("a, c", epoch=1, loss=0.004, backward_share=0.3),
+        rewound("a, c, b", epoch=1, loss=0.9, backward_share=0.5),
+        rewound("a, b", loss=0.01, backward_share=share, **below),
+        rewound("a, b, c", loss=0.9, backward_share=0.9, **below),
+    ]
+    assert [each.layer for each in advise_from_damage(damage(*rows), Thresholds())] == frozen
 
 
 def test_layers_that_are_harmless_alone_and_not_together_are_no_candidates() -> None:

@@ -38,13 +38,18 @@ def test_the_least_harmful_are_put_back_together(residual, probe) -> None:
     frame = fm.ablate(residual, probe, interventions=[Rewind({3: state})], layers=layers, n_null=0).frame
     single = frame[frame["layer"].isin(layers) & frame["what"].str.startswith("weights")].sort_values("kl")
     ordered = single["layer"].tolist()
-    assert frame["layer"].tolist()[-2:] == [", ".join(ordered[:2]), ", ".join(ordered)]
+    assert frame["layer"].tolist()[-3:] == [", ".join(ordered[:2]), ", ".join(ordered), "stem, block1"]
+    assert frame["how"].tolist()[-3:] == ["", "", "from the first layer up"]
+    together, lowest = frame.iloc[-2], frame.iloc[-1]
+    alone = single.set_index("layer")["backward_share"]
+    assert lowest["backward_share"] == pytest.approx(2 * alone[["stem", "block1"]].sum())  # of the inputs, too
+    assert together["backward_share"] == pytest.approx(alone.sum())
     other = copy.deepcopy(residual)
     names = [name for name, _ in residual.named_parameters() if name.split(".")[0] in layers]
     other.load_state_dict({**residual.state_dict(), **{name: state[name] for name in names}})
     with torch.no_grad():
         p, q = (model.eval()(probe.tensors[0]).double().log_softmax(1) for model in (residual, other))
-    assert frame["kl"].iloc[-1] == pytest.approx(float((p.exp() * (p - q)).sum(1).mean()), rel=1e-4)
+    assert together["kl"] == pytest.approx(float((p.exp() * (p - q)).sum(1).mean()), rel=1e-4)
 
 
 def test_a_module_that_is_named_is_put_back_with_all_that_it_holds(residual, probe) -> None:
