@@ -10,7 +10,8 @@ cheaper    convolutions whose kernels may be smaller, separable or grouped, or w
            than one point of accuracy and 0.02 nats of loss.
 predicted  how the ranks of `fm.predict_damage` agree with those of `fm.ablate`, on images that the network knows by
            heart and on the same with noise; of the gradients of the loss, and of the margin of the best score.
-stability  what two disjoint probes of 100 images say: dead and duplicate channels, and layers that may be put back.
+stability  what two disjoint probes of 100 images say of planted faults, and advise after three fine-tunings.
+retrained  how measured and predicted damage rank changes, and how the loss does once each is built and trained on.
 
 Prints tables, writes results/advice.json, and from it docs/evidence.md.
 """
@@ -22,47 +23,25 @@ import os
 import re
 import tempfile
 from collections.abc import Callable
-from contextlib import ExitStack
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from advice_page import page
 from planted import planted
-from resnet20 import DEVIATION, MEAN, ResNet20, pretrained
+from resnet20 import ResNet20, pretrained
 from results import FOLDER, machine, write
+from retrained import agreement, retrained
+from stability import TASKS, on_task, stability
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import TensorDataset
-from torchvision import transforms
-from torchvision.datasets import ImageFolder
+from tuned import images, tune
 
 import fmcluster as fm
 from fmcluster.decide import Depth, Groups, KernelSize, Resolution, Rewind, Separable, Width
-
-
-def images(count: int, *, part: str, seed: int = 0) -> TensorDataset:
-    shown = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, DEVIATION)])
-    folder = ImageFolder(Path(os.environ["FMCLUSTER_DATA"]) / "cifar10_4000" / part, shown)
-    chosen = np.random.default_rng(seed).permutation(len(folder))[:count]
-    items = [folder[int(number)] for number in chosen]
-    return TensorDataset(torch.stack([image for image, _ in items]), torch.tensor([label for _, label in items]))
-
-
-def tune(model: nn.Module, data: TensorDataset, *, steps: int, rate: float, generator: torch.Generator) -> None:
-    """Train in place on random batches of 64; at rate 0 only the normalizations' statistics move."""
-    model.train()
-    optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9)
-    for _ in range(steps):
-        chosen = torch.randint(len(data), (64,), generator=generator)
-        optimizer.zero_grad()
-        functional.cross_entropy(model(data.tensors[0][chosen]), data.tensors[1][chosen]).backward()
-        if rate:
-            optimizer.step()
-    model.eval()
 
 
 def controls(model: nn.Module) -> list[dict[str, Any]]:
@@ -112,23 +91,24 @@ def control(
 def rates(model: nn.Module, seeds: range) -> list[dict[str, Any]]:
     """Advise freezing at half of a fine-tuning, and look which layers moved little from there to the end.
 
-    Two of the tasks move early layers, one the head alone.
+    Two of the tasks move early layers, one the head alone; at the larger learning rate, layers go on moving.
     """
     data, probe = images(640, part="train", seed=1), images(100, part="val")
-    noise = torch.randn(data.tensors[0].shape, generator=torch.Generator().manual_seed(2))
-    tasks = {
-        "labels shifted by one": TensorDataset(data.tensors[0], (data.tensors[1] + 1) % 10),
-        "noise": TensorDataset(data.tensors[0] + 0.7 * noise, data.tensors[1]),
-        "animal or vehicle": TensorDataset(data.tensors[0], torch.isin(data.tensors[1], VEHICLES).long()),
-    }
-    return [_rates(model, task, probe, name=name, seed=seed) for name, task in tasks.items() for seed in seeds]
+    tasks = {name: on_task(data, name) for name in TASKS}
+    return [
+        _rates(model, task, probe, name=name, rate=rate, seed=seed)
+        for rate in (0.01, 0.1)
+        for name, task in tasks.items()
+        for seed in seeds
+    ]
 
 
-VEHICLES = torch.tensor([0, 1, 8, 9])
 STEPS, MOMENTS = 6, 9
 
 
-def _rates(model: nn.Module, data: TensorDataset, probe: TensorDataset, *, name: str, seed: int) -> dict[str, Any]:
+def _rates(
+    model: nn.Module, data: TensorDataset, probe: TensorDataset, *, name: str, rate: float, seed: int
+) -> dict[str, Any]:
     half = MOMENTS // 2
     with tempfile.TemporaryDirectory() as folder:
 
@@ -143,8 +123,8 @@ def _rates(model: nn.Module, data: TensorDataset, probe: TensorDataset, *, name:
                         tune(tuned, data, steps=STEPS, rate=rate, generator=go_on)
 
         tuned, order = copy.deepcopy(model), torch.Generator().manual_seed(seed)
-        record("half.zarr", rate=0.01, moments=half + 1, tuned=tuned, first=0, go_on=order)
-        record("end.zarr", rate=0.01, moments=MOMENTS - half, tuned=tuned, first=half, go_on=order)
+        record("half.zarr", rate=rate, moments=half + 1, tuned=tuned, first=0, go_on=order)
+        record("end.zarr", rate=rate, moments=MOMENTS - half, tuned=tuned, first=half, go_on=order)
         still, order = copy.deepcopy(model), torch.Generator().manual_seed(seed)
         record("rest.zarr", rate=0.0, moments=half + 1, tuned=still, first=0, go_on=order)
         opened = {part: fm.open_run(Path(folder) / f"{part}.zarr") for part in ("half", "end", "rest")}
@@ -157,6 +137,7 @@ def _rates(model: nn.Module, data: TensorDataset, probe: TensorDataset, *, name:
         stayed = {layer for layer in counts if cka.between_snapshots(layer).to_numpy()[0, -1] >= 0.95}
     return {
         "task": name,
+        "learning_rate": rate,
         "seed": seed,
         "layers": len(counts),
         "stayed": len(stayed),
@@ -222,63 +203,16 @@ def predicted(model: nn.Module, probe: TensorDataset) -> list[dict[str, Any]]:
     return rows
 
 
-def stability(model: nn.Module) -> list[dict[str, Any]]:
-    """Ask two disjoint probes of 100 images about a short fine-tuning to new labels."""
-    tuned = copy.deepcopy(model)
-    data = images(640, part="train", seed=1)
-    labels = (data.tensors[1] + 1) % 10
-    probes = [TensorDataset(*(tensor[part] for tensor in images(200, part="val").tensors)) for part in HALVES]
-    optimizer = torch.optim.SGD(tuned.parameters(), lr=0.01, momentum=0.9)
-    generator = torch.Generator().manual_seed(0)
-    states = {0: copy.deepcopy(tuned.state_dict())}
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        paths = [Path(folder) / f"run{number}.zarr" for number in range(2)]
-        recorders = [
-            stack.enter_context(fm.Recorder(tuned, path, layers="leaves", probe=probe))
-            for path, probe in zip(paths, probes, strict=True)
-        ]
-        for epoch in range(5):
-            for recorder in recorders:
-                recorder.snapshot(epoch=epoch)
-            tuned.train()
-            for chosen in torch.randperm(len(labels), generator=generator).split(64):
-                optimizer.zero_grad()
-                functional.cross_entropy(tuned(data.tensors[0][chosen]), labels[chosen]).backward()
-                optimizer.step()
-            tuned.eval()
-        for recorder in recorders:
-            recorder.flush()
-        found = [fm.diagnose(fm.open_run(path)).channels for path in paths]
-    last = [each[each["snapshot"] == each["snapshot"].max()] for each in found]
-    rows = []
-    for fault in ("dead", "duplicate_group", "noise"):
-        said = []
-        for each in last:
-            named = each[each[fault].notna() if fault == "duplicate_group" else each[fault]]
-            said.append(set(zip(named["layer"], named["channel"], strict=True)))
-        rows.append(_jaccard(fault.removesuffix("_group"), *said))
-    new = [TensorDataset(probe.tensors[0], (probe.tensors[1] + 1) % 10) for probe in probes]
-    harmless = []
-    for probe in new:
-        frame = fm.ablate(tuned, probe, interventions=[Rewind(states)], n_null=0).frame
-        single = frame[frame["what"].str.startswith("weights") & ~frame["layer"].str.contains(",")]
-        harmless.append(set(single.loc[single["loss"] + 1.96 * single["loss_se"] <= 0.02, "layer"]))
-    rows.append(_jaccard("may be put back alone", *harmless))
-    return rows
+def compare_retrained(model: nn.Module, seeds: range) -> dict[str, Any]:
+    changes = retrained(model, seeds)
+    return {"changes": changes, "agreement": agreement(changes).to_dict("records")}
 
 
-HALVES = (slice(0, 100), slice(100, 200))
-
-
-def _jaccard(what: str, one: set[Any], other: set[Any]) -> dict[str, Any]:
-    both = len(one | other)
-    return {"what": what, "first": len(one), "second": len(other), "jaccard": len(one & other) / both if both else None}
-
-
-PARTS: dict[str, Callable[[nn.Module, TensorDataset, range], list[dict[str, Any]]]] = {
+PARTS: dict[str, Callable[[nn.Module, TensorDataset, range], Any]] = {
     "planted": lambda model, _probe, seeds: planted(model, images(100, part="val"), seeds),
     "control": lambda model, _probe, _seeds: controls(model),
-    "stability": lambda model, _probe, _seeds: stability(model),
+    "stability": lambda model, _probe, seeds: stability(model, seeds[:2]),
+    "retrained": lambda model, _probe, seeds: compare_retrained(model, seeds[:2]),
     "rates": lambda model, _probe, seeds: rates(model, seeds),
     "predicted": lambda model, _probe, _seeds: predicted(model, images(100, part="val")),
     "width": lambda model, probe, _seeds: widths(model, probe),
@@ -302,7 +236,8 @@ def main() -> None:
     measured |= {"seeds": arguments.seeds, "torch": torch.__version__}
     for part in arguments.only:
         measured[part] = PARTS[part](model, probe, range(arguments.seeds))
-        print(part, pd.DataFrame(measured[part]).round(3).to_string(), "", sep="\n", flush=True)
+        rows = measured[part]["agreement"] if part == "retrained" else measured[part]
+        print(part, pd.DataFrame(rows).round(3).to_string(), "", sep="\n", flush=True)
         write("advice", measured, folder=arguments.output)
     if arguments.output == FOLDER:
         (FOLDER.parents[1] / "docs" / "evidence.md").write_text(page(measured))

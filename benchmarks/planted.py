@@ -43,9 +43,26 @@ def planted(model: nn.Module, probe: TensorDataset, seeds: range) -> list[dict[s
 FAULTY = ("dead", "copied", "source", "noise", "first", "second", "scaled")
 
 
+Said = dict[str, tuple[set[int], set[int], set[int]]]  # by fault: channels that have it, those named, those excused
+
+
 def _planted(
     model: nn.Module, probe: TensorDataset, layer: str, seed: int, draw: np.random.Generator
 ) -> Iterator[dict[str, Any]]:
+    for fault, (true, named, excused) in name_planted(model, probe, layer, seed=seed, draw=draw).items():
+        yield {
+            "seed": seed,
+            "layer": layer,
+            "fault": fault,
+            "planted": 1,
+            "found": int(true <= named),
+            "sound": model.get_submodule(layer).out_channels - len(true),
+            "false": len(named - true - excused),
+        }
+
+
+def name_planted(model: nn.Module, probe: TensorDataset, layer: str, *, seed: int, draw: np.random.Generator) -> Said:
+    """Plant a fault of each kind into a convolution, over four snapshots, and return which channels are named."""
     after = layer.replace("conv", "bn")
     drawn = draw.permutation(model.get_submodule(layer).out_channels)[: len(FAULTY)]
     at = dict(zip(FAULTY, drawn.tolist(), strict=True))
@@ -65,7 +82,7 @@ def _planted(
     every = channels[channels["layer"] == layer]
     correlation = np.corrcoef(own[layer]) - np.eye(len(own[layer]))
     twins = set(np.flatnonzero((correlation > 0.93).any(axis=1)).tolist())
-    said = {
+    return {
         "dead": ({at["dead"]}, set(last.index[last["dead"]]), set()),
         "twin": ({at["copied"], at["source"]}, set(last.index[last["duplicate_group"].notna()]), twins),
         "noise": ({at["noise"]}, set(last.index[last["noise"]]), set()),
@@ -80,16 +97,6 @@ def _planted(
             {at["dead"]},
         ),
     }
-    for fault, (true, named, excused) in said.items():
-        yield {
-            "seed": seed,
-            "layer": layer,
-            "fault": fault,
-            "planted": 1,
-            "found": int(true <= named),
-            "sound": len(last) - len(true),
-            "false": len(named - true - excused),
-        }
 
 
 def plant(

@@ -38,3 +38,34 @@ def test_precision_is_that_of_all_layers_named(page):
         "Of the layers named, 2 of 3 (67%) stayed as they were; of those that had converged by CKA, 4 of 10 (40%); of "
         "all layers, 10 of 20 (50%)."
     )
+
+
+def test_the_share_of_what_both_probes_name_is_reckoned_over_all_kinds(page):
+    stability = pd.DataFrame(
+        {"what": ["channel: dead", "channel: twin", "layer: freeze"], "first": [4, 6, 2], "second": [4, 5, 4]}
+        | {"both": [4, 5, 1], "jaccard": [1.0, 5 / 6, 0.2]}
+    )
+    assert page.stability_in_words(stability) == (
+        "Together: of 10 channels that either probe names, both name 9 (0.90); of 5 layers that either probe names, "
+        "both name 1 (0.20)."
+    )
+
+
+def test_it_is_said_of_which_changes_damage_ranks_what_retraining_leaves(page):
+    agreement = pd.DataFrame({"intervention": ["width", "depth"], "measured": [0.7, 0.59], "predicted": [0.1, None]})
+    assert page.retrained_in_words(agreement) == (
+        "The measured damage meets the goal for 1 of 2 interventions (width), the predicted damage meets the goal for 0 "
+        "of 2 interventions."
+    )
+
+
+def test_rank_correlations_with_the_loss_after_retraining(import_benchmark):
+    retrained = import_benchmark("retrained")
+    rows = [
+        {"intervention": "width", "kl": 0.1 * k, "predicted": None if k == 4 else -k, "losses": [k, k + (k == 0) * 1.5]}
+        for k in range(5)
+    ]
+    (found,) = retrained.agreement(rows).to_dict("records")
+    assert (found["changes"], found["measured"], found["predicted"]) == (5, pytest.approx(1), pytest.approx(-1))
+    assert found["seeds"] == pytest.approx(0.9)  # of ranks 1, 0, 2, 3, 4
+    assert found["low of measured"] <= found["measured"] <= found["high of measured"]
