@@ -54,8 +54,8 @@ def test_the_share_of_what_both_probes_name_is_reckoned_over_all_kinds(page):
 def test_it_is_said_of_which_changes_damage_ranks_what_retraining_leaves(page):
     agreement = pd.DataFrame({"intervention": ["width", "depth"], "measured": [0.7, 0.59], "predicted": [0.1, None]})
     assert page.retrained_in_words(agreement) == (
-        "The measured damage meets the goal for 1 of 2 interventions (width), the predicted damage meets the goal for 0 "
-        "of 2 interventions."
+        "The measured damage meets the goal for 1 of 2 interventions (width), the predicted damage meets the goal for "
+        "0 of 2 interventions."
     )
 
 

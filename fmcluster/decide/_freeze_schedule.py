@@ -37,7 +37,7 @@ class Frozen:
     layer : str
         The recorded layer.
     modules : tuple of str
-        What was frozen: the layer's module, and recorded normalizations right after it.
+        What was frozen: the layer's module, and recorded normalizations and activations right after it.
     epoch, step : int
         Of the snapshot after which.
     moves, lower, upper : float

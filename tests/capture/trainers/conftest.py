@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 import fmcluster as fm
+from fmcluster.store import Run
 
 
 @pytest.fixture
@@ -33,6 +35,35 @@ def recorded(tmp_path: Path, data: list, cloned: Callable) -> Callable[..., list
         return list(zip(run.snapshots["epoch"], run.snapshots["step"], strict=True))
 
     return check
+
+
+@pytest.fixture
+def at_rest(net: nn.Module, data: list, tmp_path: Path) -> Run:
+    """A run of the same epochs, of five steps, at learning rate 0: only statistics of normalizations move."""
+    still = deepcopy(net)
+    with fm.Recorder(still, tmp_path / "rest.zarr", probe=data, batch_size=4) as recorder:
+        for epoch in range(5):
+            recorder.snapshot(epoch=epoch, step=5 * epoch)
+            still.train()
+            for start in range(0, len(data), 2):
+                still(torch.stack([image for image, _ in data[start : start + 2]]))
+            still.eval()
+    return fm.open_run(tmp_path / "rest.zarr")
+
+
+@pytest.fixture
+def as_new(net: nn.Module) -> Callable[[], None]:
+    """A function that makes the network what it was at first: nothing of it is frozen."""
+    state = deepcopy(net.state_dict())
+
+    def restore() -> None:
+        net.load_state_dict(state)
+        net.requires_grad_(True)
+        for module in net.modules():
+            module.__dict__.pop("train", None)
+        net.train()
+
+    return restore
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import math
 import os
 import socket
 from collections.abc import Callable
+from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 import fmcluster as fm
 from fmcluster.capture.trainers.huggingface import SnapshotCallback
+from fmcluster.store import Run
 
 pytestmark = pytest.mark.slow
 
@@ -41,13 +43,14 @@ class Copies(TrainerCallback, dict):
 
 
 class Stop(TrainerCallback):
-    """Raises in the third epoch."""
+    """Raises after so many epochs, in the next."""
 
-    def __init__(self, error: BaseException) -> None:
+    def __init__(self, error: BaseException, *, after: int = 2) -> None:
         self.error = error
+        self.after = after
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.epoch > 2:
+        if state.epoch > self.after:
             raise self.error
 
 
@@ -245,6 +248,31 @@ def one_of_two(rank: int, port: int, net: nn.Module, data: list, folder: Path) -
     snapshots = SnapshotCallback(fm.Recorder(net, folder / "run.zarr", probe=data))
     with snapshots:
         trainer_of(net, data, folder, callbacks=[snapshots], num_train_epochs=2).train()
+
+
+def test_a_schedule_freezes_while_training_goes_on_and_before_a_resumed_one_does(
+    as_new: Callable, recorder: Callable, fit: Callable, at_rest: Run, tmp_path: Path
+) -> None:
+    def train(*others: TrainerCallback, mode: str = "w", **options: Any) -> tuple[Copies, fm.FreezeSchedule]:
+        copies, taken = Copies(), recorder(mode=mode)
+        schedule = fm.FreezeSchedule(taken, n_steps=25, at_rest=at_rest, tolerance=0.99, most=1)
+        with pytest.raises(RuntimeError, match="enough") if others else nullcontext():
+            fit(SnapshotCallback(taken, then=schedule.step), copies, *others, num_train_epochs=5, **options)
+        return copies, schedule
+
+    whole, schedule = train()
+    (first,) = schedule.frozen
+    assert (first.layer, first.epoch) == ("conv1", 2)
+    weights = [whole[epoch].conv1.weight for epoch in range(6)]
+    assert [torch.equal(*pair) for pair in zip(weights[1:], weights, strict=False)] == [False, False, True, True, True]
+    assert not torch.equal(whole[5].fc.weight, whole[4].fc.weight)
+    as_new()
+    train(Stop(RuntimeError("enough"), after=3), save_strategy="epoch")
+    as_new()
+    again, schedule = train(mode="a", resume=tmp_path / "checkpoint-15")
+    assert schedule.frozen == (first,)
+    for name, value in whole[5].state_dict().items():
+        torch.testing.assert_close(again[5].state_dict()[name], value, rtol=0, atol=0)
 
 
 def test_only_the_first_of_two_processes_records(net: nn.Module, data: list, tmp_path: Path) -> None:

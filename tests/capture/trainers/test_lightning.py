@@ -4,6 +4,7 @@ import logging
 import math
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from torch.utils.data import DataLoader
 
 import fmcluster as fm
 from fmcluster.capture.trainers.lightning import SnapshotCallback
+from fmcluster.store import Run
 
 pytestmark = [
     pytest.mark.slow,
@@ -74,13 +76,14 @@ class Copies(L.Callback, dict):
 
 
 class Stop(L.Callback):
-    """Raises in the third epoch."""
+    """Raises in an epoch, by default the third."""
 
-    def __init__(self, error: BaseException) -> None:
+    def __init__(self, error: BaseException, *, epoch: int = 2) -> None:
         self.error = error
+        self.epoch = epoch
 
     def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
-        if trainer.current_epoch == 2:
+        if trainer.current_epoch == self.epoch:
             raise self.error
 
 
@@ -230,6 +233,34 @@ def test_fitting_again_with_the_same_recorder_is_refused(recorder: Callable, fit
     fit(callback, max_epochs=1)
     with pytest.raises(RuntimeError, match="make a new one"):
         fit(callback, max_epochs=1)
+
+
+def test_a_schedule_freezes_while_training_goes_on_and_before_a_resumed_one_does(
+    as_new: Callable, recorder: Callable, fit: Callable, at_rest: Run, tmp_path: Path
+) -> None:
+    def train(*others: L.Callback, mode: str = "w", **options: Any) -> tuple[Copies, fm.FreezeSchedule]:
+        torch.manual_seed(0)  # of dropout; Lightning neither seeds it nor keeps it in checkpoints
+        copies, taken = Copies(), recorder(mode=mode)
+        schedule = fm.FreezeSchedule(taken, n_steps=25, at_rest=at_rest, tolerance=0.99, most=1)
+        with pytest.raises(RuntimeError, match="enough") if others else nullcontext():
+            fit(SnapshotCallback(taken, then=schedule.step), copies, *others, max_epochs=5, **options)
+        return copies, schedule
+
+    whole, schedule = train()
+    (first,) = schedule.frozen
+    assert (first.layer, first.epoch) == ("conv1", 2)
+    weights = [whole[epoch].conv1.weight for epoch in range(6)]
+    assert [torch.equal(*pair) for pair in zip(weights[1:], weights, strict=False)] == [False, False, True, True, True]
+    assert not torch.equal(whole[5].fc.weight, whole[4].fc.weight)
+    as_new()
+    saving = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
+    train(saving, Stop(RuntimeError("enough"), epoch=3), enable_checkpointing=True)
+    as_new()
+    again, schedule = train(mode="a", ckpt_path=tmp_path / "epoch=2.ckpt")
+    assert schedule.frozen == (first,)
+    assert torch.equal(again[5].conv1.weight, whole[5].conv1.weight)
+    assert torch.equal(again[5].bn1.running_mean, whole[5].bn1.running_mean)
+    assert not torch.equal(again[5].fc.weight, again[4].fc.weight)
 
 
 def test_only_the_first_of_two_processes_records(recorder: Callable, fit: Callable, tmp_path: Path) -> None:
