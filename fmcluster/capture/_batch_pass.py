@@ -96,16 +96,17 @@ class BatchPass:
     def on_output(self, firing: Firing, output: torch.Tensor, *, module: nn.Module) -> None:
         """Take an output."""
         start = self._rows.get(firing, 0)
-        count = output.shape[0] if output.ndim else 0
-        planned = self._planned(firing, module, output, count)
+        planned = self._planned(firing, module, output)
         if planned is None:
             return
-        if tuple(output.shape[1:]) != planned.output or start + count > self.length:
+        shape = tuple(planned.samples_first(output).shape)
+        count = shape[0] if shape else 0
+        if shape[1:] != planned.output or start + count > self.length:
             if firing.part and self._context is None:
                 self._rows[firing] = self.length + 1  # it is no batch after all
                 return
             raise CaptureError(
-                f"layer {planned.spec.name!r} changed: it returned {tuple(output.shape)} for a batch of {self.length} "
+                f"layer {planned.spec.name!r} changed: it returned {shape} for a batch of {self.length} "
                 f"samples ({start} of which it had returned before); expected (n, "
                 f"{', '.join(map(str, planned.output))}), and no more rows than the batch has. Of a layer that returns "
                 f"several rows for each sample, Recorder can tell whose they are; here, leave it out of `layers`."
@@ -203,7 +204,7 @@ class BatchPass:
                 piece.copy.release()
         self._held = [piece for piece in self._held if piece.firing not in odd]
 
-    def _planned(self, firing: Firing, module: nn.Module, output: torch.Tensor, count: int) -> PlannedLayer | None:
+    def _planned(self, firing: Firing, module: nn.Module, output: torch.Tensor) -> PlannedLayer | None:
         """Return what is planned for an output; in the first batch, what will be."""
         if self._context is not None:
             layers = self._context.layers
@@ -218,18 +219,20 @@ class BatchPass:
                 f"the first. What is not training belongs outside `with recorder.batch(indices):`"
             )
         if firing not in self.seen:
+            samples_axis = self._tracker.samples_axis(output) or 0
+            count = output.shape[samples_axis] if output.ndim else 0
             if not is_kept(
                 firing,
                 output,
                 module=module,
                 rows=max(1, min(count, self.length)),
-                samples_axis=self._tracker.samples_axis(output),
+                samples_axis=samples_axis,
                 is_constant=self._tracker.is_constant(output),
                 optional=self._optional,
                 left_out=self.left_out,
             ):
                 return None
-            self.seen[firing] = first_output(output, module=module, tracker=self._tracker)
+            self.seen[firing] = first_output(output, module=module, tracker=self._tracker, samples_axis=samples_axis)
         return self._planned_again(firing)
 
     def _planned_again(self, firing: Firing) -> PlannedLayer:
@@ -252,15 +255,16 @@ class BatchPass:
                 f"a second gradient came back through layer {planned.spec.name!r} in one batch; record one backward "
                 f"pass, of the sum of the losses"
             )
-        parts[start] = gradient.shape[0]
+        parts[start] = planned.samples_first(gradient).shape[0]
         self._take(firing, planned, "gradient", start, gradient)
 
     def _take(
         self, firing: Firing, planned: PlannedLayer, quantity: Quantity, start: int, tensor: torch.Tensor
     ) -> None:
         """Copy what is kept of a tensor, and hand it over; in the first batch, hold it."""
-        context, count = self._context, tensor.shape[0]
-        copy = self._copier.copy(planned.in_order(tensor), planned.reduction_of(quantity), waits=context is not None)
+        context, rows = self._context, planned.samples_first(tensor)
+        count = rows.shape[0]
+        copy = self._copier.copy(planned.in_order(rows), planned.reduction_of(quantity), waits=context is not None)
         if context is None:
             self._held.append(_HeldCopy(firing, quantity, start, count, copy))
         else:

@@ -16,6 +16,7 @@ from ._items import describe
 from ._links import Links, kernel_geometry
 from ._options import Keep, Reduction
 from ._repeats import as_at_first, differing, glimpse, shown_again
+from ._sample_axes import channels_behind_samples, fitting_axis, samples_first
 
 
 @dataclass(frozen=True)
@@ -32,19 +33,29 @@ class PlannedLayer:
         What is kept of its activations.
     arrangement : Arrangement
         How its outputs are brought to the order in which they are stored.
+    samples_axis : int
+        Which axis of what it returns holds the samples.
     """
 
     spec: LayerSpec
     output: tuple[int, ...]
     reduction: Reduction
     arrangement: Arrangement
+    samples_axis: int = 0
 
     def output_shape(self, n_samples: int) -> tuple[int, ...]:
-        """Return the shape of what the module returns for so many samples."""
+        """Return the shape of what the module returns for so many samples, these first."""
         return (n_samples * self.spec.rows_folded, *self.output)
 
+    def samples_first(self, output: torch.Tensor) -> torch.Tensor:
+        """Return a view of what the module returned, or of its gradient, with the samples first."""
+        return samples_first(output, self.samples_axis)
+
     def in_order(self, output: torch.Tensor) -> torch.Tensor:
-        """Return an output, or its gradient, as it is reduced: floating-point, with the channels where they belong."""
+        """Return an output, or its gradient, as it is reduced: floating-point, samples and channels where they belong.
+
+        Its samples are first.
+        """
         return self.arrangement.of(output.dequantize() if output.is_quantized else output)
 
     def reduction_of(self, quantity: Quantity) -> Reduction:
@@ -70,6 +81,8 @@ class FirstOutput:
         Scale and zero point, where it was quantized.
     kernel : KernelGeometry or None
         Of a 2-D convolution.
+    samples_axis : int
+        Which axis of the output holds the samples.
     """
 
     shape: tuple[int, ...]
@@ -78,6 +91,7 @@ class FirstOutput:
     fold: Fold | None = None
     quantization: tuple[float, int] | None = None
     kernel: KernelGeometry | None = None
+    samples_axis: int = 0
 
 
 @dataclass(frozen=True)
@@ -140,12 +154,16 @@ def discover(
     left_out: dict[str, str] = {}
     folded: dict[Firing, torch.Tensor] = {}
     seen: dict[Firing, torch.Tensor] = {}
+    guessed: dict[Firing, str] = {}
     tracker = AxisTracker()
     links = Links()
 
     def note(firing: Firing, output: torch.Tensor, *, module: nn.Module) -> None:
         links.note(firing, output)
         samples_axis = tracker.samples_axis(output)
+        if samples_axis is None and (guess := fitting_axis(output, n_rows)):
+            guessed[firing] = f"it returned {describe(output)} for a batch of {n_rows}"
+            samples_axis = guess
         if not samples_axis and (several := rows_per_sample(output, n_rows)):
             found[firing] = replace(first_output(output, module=module, tracker=tracker), fold=Fold(several, True))
             folded[firing] = summaries(output)
@@ -159,8 +177,8 @@ def discover(
             optional=optional,
             left_out=left_out,
         ):
-            found[firing] = first_output(output, module=module, tracker=tracker)
-            seen[firing] = glimpse(output)
+            what = found[firing] = first_output(output, module=module, tracker=tracker, samples_axis=samples_axis or 0)
+            seen[firing] = glimpse(samples_first(output, what.samples_axis))
 
     with (
         as_at_first(model),
@@ -172,10 +190,14 @@ def discover(
     fewer: dict[Firing, torch.Tensor] = {}
     if n_rows > 1:
         less = inputs.rows(slice(1, None))
-        rows, again, fewer = at_fewer_samples(model, modules, inputs=less, folded=folded.keys(), seen=seen.keys())
-        for firing in [f for f in found if f not in folded and f in rows and rows[f] != n_rows - 1]:
+        axes = {firing: found[firing].samples_axis for firing in seen}
+        rows, again, fewer = at_fewer_samples(model, modules, inputs=less, folded=folded.keys(), seen=axes)
+        doubtful = guessed.keys() | rows.keys()
+        for firing in [f for f in found if f not in folded and f in doubtful and rows.get(f) != n_rows - 1]:
             what = found.pop(firing)
-            why = f"its {n_rows} rows are not samples: of {n_rows - 1} samples it returned {rows[firing]}"
+            why = guessed.get(firing) or (
+                f"its {n_rows} rows are not samples: of {n_rows - 1} samples it returned {rows[firing]}"
+            )
             if not (firing.part or optional):
                 raise CaptureError(
                     f"layer {firing.name!r} ({what.module}) cannot be recorded: {why}. Leave it out of `layers`."
@@ -207,10 +229,11 @@ def discover(
             spec = replace(layers[firing].spec, stream=layers[inside[0]].spec.name)
             layers[firing] = replace(layers[firing], spec=spec)
     before = {firing: values for firing, values in seen.items() if firing in layers}
+    axes = {firing: layers[firing].samples_axis for firing in before}
     varying: tuple[str, ...] = ()
     without_first = {firing: values[1:] for firing, values in before.items()}
     if differing(without_first, {firing: fewer[firing] for firing in before if firing in fewer}):
-        different = differing(before, shown_again(model, modules, inputs=inputs, layers=before.keys()))
+        different = differing(before, shown_again(model, modules, inputs=inputs, layers=axes))
         varying = tuple(planned.spec.name for firing, planned in layers.items() if firing in different)
     return Discovery(layers, left_out, varying)
 
@@ -238,12 +261,16 @@ def is_kept(
         Where a module's only tensor is no batch of `rows`.
     """
     is_table = is_constant and (optional or bool(firing.part))  # of what was asked for by name, nobody can tell
-    if is_batch(output) and output.shape[0] == rows and not samples_axis and not is_table:
+    along = samples_axis or 0
+    is_state = isinstance(module, nn.RNNBase) and firing.part.startswith("[1]")
+    if is_batch(output) and output.shape[along] == rows and not is_state and not is_table:
         return True
     returned = describe(output)
     several = f"a batch of {'one' if rows == 1 else rows}"
     if samples_axis:
         returned += f" (with the samples along axis {samples_axis})"
+    if is_state:
+        returned += ", its last state,"
     if is_table and is_batch(output):
         returned += ", the same whatever the model is shown,"
     if firing.part or optional:
@@ -294,12 +321,20 @@ def plan(
     return planned
 
 
-def first_output(output: torch.Tensor, *, module: nn.Module, tracker: AxisTracker) -> FirstOutput:
+def first_output(
+    output: torch.Tensor, *, module: nn.Module, tracker: AxisTracker, samples_axis: int = 0
+) -> FirstOutput:
     """Note what a module has just returned."""
     quantization = (output.q_scale(), output.q_zero_point()) if output.is_quantized else None
-    axis = tracker.of(module, output)
-    shape, kernel = tuple(output.shape[1:]), kernel_geometry(module)
-    return FirstOutput(shape, type(module).__name__, axis, quantization=quantization, kernel=kernel)
+    axis = channels_behind_samples(tracker.of(module, output), n_axes=output.ndim, samples_axis=samples_axis)
+    return FirstOutput(
+        tuple(samples_first(output, samples_axis).shape[1:]),
+        type(module).__name__,
+        axis,
+        quantization=quantization,
+        kernel=kernel_geometry(module),
+        samples_axis=samples_axis,
+    )
 
 
 def plan_layer(firing: Firing, first: FirstOutput, *, keep: Keep, name: str) -> PlannedLayer:
@@ -329,7 +364,7 @@ def plan_layer(firing: Firing, first: FirstOutput, *, keep: Keep, name: str) -> 
         quantization=first.quantization,
         kernel=first.kernel,
     )
-    return PlannedLayer(spec, first.shape, reduction, arrangement)
+    return PlannedLayer(spec, first.shape, reduction, arrangement, first.samples_axis)
 
 
 def names_of(firing: Firing) -> tuple[str, str, str]:

@@ -105,11 +105,12 @@ class ProbePass:
         if planned is None and firing.part and (firing.name, firing.call) in self._several:
             return  # what was no batch in the first sample's output is left out
         expected = None if planned is None else planned.output_shape(len(self._batch))
-        if planned is None or tuple(output.shape) != expected:
+        shape = tuple((output if planned is None else planned.samples_first(output)).shape)
+        if planned is None or shape != expected:
             raise CaptureError(
                 f"layer {firing.name + firing.part!r} changed in epoch {self._context.snapshot.epoch}: "
-                f"call {firing.call + 1} returned {tuple(output.shape)}, expected "
-                f"{expected or 'no such call'}, as for the first batch{_why(planned, tuple(output.shape), expected)}"
+                f"call {firing.call + 1} returned {shape}, expected "
+                f"{expected or 'no such call'}, as for the first batch{_why(planned, shape, expected)}"
             )
         self._copy(firing, planned, "activation", output)
         if follows_gradient and output.requires_grad:
@@ -119,7 +120,8 @@ class ProbePass:
     def _copy(self, firing: Firing, planned: PlannedLayer, quantity: Quantity, tensor: torch.Tensor | None) -> None:
         if tensor is None or (firing, quantity) in self._seen:  # nothing came back through it, or the same once more
             return
-        copy = self._context.copier.copy(planned.in_order(tensor), planned.reduction_of(quantity))
+        rows = planned.in_order(planned.samples_first(tensor))
+        copy = self._context.copier.copy(rows, planned.reduction_of(quantity))
         self._seen.add((firing, quantity))
         self._put(planned, quantity, copy)
 

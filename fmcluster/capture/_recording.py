@@ -95,7 +95,7 @@ class Recording(ABC):
         try:
             self._begin()
         except BaseException as error:
-            self._session.close()
+            self._session.close(failed=True)
             self._copier.close()
             if isinstance(error, OSError):
                 raise self._not_created(error) from error
@@ -113,7 +113,7 @@ class Recording(ABC):
         if self._idle:
             return
         self._steps.stop()
-        self._session.close()
+        self._session.close(failed=error is not None)
         self._copier.close()
         failure = self._take_failure()
         if failure is not None:

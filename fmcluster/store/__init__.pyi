@@ -1,6 +1,7 @@
 from ._copy_run import CopiedRun as CopiedRun
 from ._copy_run import copy_run as copy_run
 from ._create import Mode as Mode
+from ._create import remove_run as remove_run
 from ._diverged import describe_diverged as describe_diverged
 from ._escape import escape as escape
 from ._format import GRADIENT_DTYPE as GRADIENT_DTYPE
