@@ -14,6 +14,7 @@ from ._axes import AxisTracker
 from ._context import SnapshotContext
 from ._hooks import Firing, GradientHooks
 from ._layers import FirstOutput, PlannedLayer, first_output, is_kept, names_of, plan_layer
+from ._lists_of_samples import lists_with
 from ._options import Keep
 from .transfer import Copier, Copy
 
@@ -82,6 +83,7 @@ class BatchPass:
         self._number = number
         self._tracker = tracker
         self._optional = optional
+        self._fired: dict[Firing, None] = {}  # in the first batch
         self._rows: dict[Firing, int] = {}
         self._gradients: dict[Firing, dict[int, int]] = {}
         self._open: set[tuple[Firing, int]] = set()
@@ -109,7 +111,8 @@ class BatchPass:
                 f"layer {planned.spec.name!r} changed: it returned {shape} for a batch of {self.length} "
                 f"samples ({start} of which it had returned before); expected (n, "
                 f"{', '.join(map(str, planned.output))}), and no more rows than the batch has. Of a layer that returns "
-                f"several rows for each sample, Recorder can tell whose they are; here, leave it out of `layers`."
+                f"several rows for each sample, Recorder can tell whose they are; here, leave it out of `layers`, "
+                f"such as with {'!' + firing.name!r}."
             )
         self._rows[firing] = start + count
         self._take(firing, planned, "activation", start, output)
@@ -148,7 +151,8 @@ class BatchPass:
             if (count := self._rows.get(firing, 0)) != self.length:
                 raise CaptureError(
                     f"layer {names_of(firing)[2 if firing.call else 1]!r} returned {count} rows for {batch}; "
-                    f"expected {self.length}, one per index"
+                    f"expected {self.length}, one per index. Where the images decide how many there are, leave it out "
+                    f"of `layers`, such as with {'!' + firing.name!r}"
                 )
         if not self._keep.gradient:
             return
@@ -195,7 +199,9 @@ class BatchPass:
             for f, count in self._rows.items()
             if count != self.length and ((f.part and (f.name, f.call) in whole) or (self._optional and whole))
         }
-        for firing in odd:
+        for entries in lists_with(self.length, self._fired).values():
+            odd |= set() if entries <= self._rows.keys() - odd else entries
+        for firing in [f for f in self._rows if f in odd]:
             self.left_out[names_of(firing)[1]] = f"its rows are not the {self.length} samples of the batch"
             del self.seen[firing], self._rows[firing]
             self._gradients.pop(firing, None)
@@ -218,6 +224,7 @@ class BatchPass:
                 f"layer {firing.name!r} changed: it fired {firing.call + 1} times for one batch, which it did not in "
                 f"the first. What is not training belongs outside `with recorder.batch(indices):`"
             )
+        self._fired[firing] = None
         if firing not in self.seen:
             samples_axis = self._tracker.samples_axis(output) or 0
             count = output.shape[samples_axis] if output.ndim else 0

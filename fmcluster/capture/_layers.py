@@ -14,6 +14,7 @@ from ._hooks import Firing, hooked, is_batch
 from ._inputs import ModelInputs
 from ._items import describe
 from ._links import Links, kernel_geometry
+from ._lists_of_samples import NO_BATCH, in_lists_of_samples
 from ._options import Keep, Reduction
 from ._repeats import as_at_first, differing, glimpse, shown_again
 from ._sample_axes import channels_behind_samples, fitting_axis, samples_first
@@ -155,11 +156,13 @@ def discover(
     folded: dict[Firing, torch.Tensor] = {}
     seen: dict[Firing, torch.Tensor] = {}
     guessed: dict[Firing, str] = {}
+    fired: dict[Firing, None] = {}
     tracker = AxisTracker()
     links = Links()
 
     def note(firing: Firing, output: torch.Tensor, *, module: nn.Module) -> None:
         links.note(firing, output)
+        fired[firing] = None
         samples_axis = tracker.samples_axis(output)
         if samples_axis is None and (guess := fitting_axis(output, n_rows)):
             guessed[firing] = f"it returned {describe(output)} for a batch of {n_rows}"
@@ -192,6 +195,11 @@ def discover(
         less = inputs.rows(slice(1, None))
         axes = {firing: found[firing].samples_axis for firing in seen}
         rows, again, fewer = at_fewer_samples(model, modules, inputs=less, folded=folded.keys(), seen=axes)
+        of_samples = in_lists_of_samples(fired, rows, n_samples=n_rows)
+        for firing in [f for f in fired if f in of_samples]:
+            left_out[names_of(firing)[1]] = NO_BATCH
+            found.pop(firing, None)
+            folded.pop(firing, None)
         doubtful = guessed.keys() | rows.keys()
         for firing in [f for f in found if f not in folded and f in doubtful and rows.get(f) != n_rows - 1]:
             what = found.pop(firing)
@@ -306,19 +314,29 @@ def plan(
     silent = [name for name in modules if name not in fired]
     if silent and not (optional and fired):
         advice = "Pass layers='leaves', or names." if optional else "Leave it out of `layers`."
+        parts = [f"{part}: {why}" for part, why in (left_out or {}).items() if _is_part(part, silent[0])]
+        if parts and not optional:
+            raise CaptureError(
+                f"layer {silent[0]!r} returned no batch ({'; '.join(parts[:3])}). Leave it out of `layers`."
+            )
         more = f" (nor did {', '.join(silent[1:4])}{' and others' if len(silent) > 4 else ''})" if silent[1:] else ""
         raise CaptureError(
             f"layer {silent[0]!r} did not fire when the model was shown {shown}{more}: the forward pass does not "
             f"go through the module's own call. {advice}"
         )
     if left_out is not None:
-        left_out |= {name: "it was not called, or returned no tensor" for name in silent if name not in left_out}
+        said = [name for name in silent if any(name == part or _is_part(part, name) for part in left_out)]
+        left_out |= {name: "it was not called, or returned no tensor" for name in silent if name not in said}
     often = {firing.name for firing in seen if firing.call > 0}
     keep.check_names(name for firing in seen for name in names_of(firing)[: 3 if firing.name in often else 2])
     planned = {}
     for firing, what in seen.items():
         planned[firing] = plan_layer(firing, what, keep=keep, name=names_of(firing)[2 if firing.name in often else 1])
     return planned
+
+
+def _is_part(part: str, name: str) -> bool:
+    return part.startswith(f"{name}[")
 
 
 def first_output(

@@ -18,7 +18,7 @@ from ._estimate import check_size
 from ._hooks import Firing
 from ._layers import PlannedLayer
 from ._options import RecorderOptions
-from ._patterns import select_modules
+from ._patterns import is_optional, select_modules
 from ._plain_model import device_of, plain_model
 from ._provenance import provenance
 from ._step_counter import StepCounter
@@ -47,7 +47,7 @@ class Recording(ABC):
     ) -> None:
         self._model = plain_model(model)
         self._modules = select_modules(self._model, options.layers)
-        self._optional = options.layers in ("children", "leaves")  # what never fires is left out, not an error
+        self._optional = is_optional(self._model, options.layers)  # what never fires is left out, not an error
         self._keep = options.keep
         self._weights = ModelWeights()
         self._layers: dict[Firing, PlannedLayer] = {}
