@@ -12,7 +12,7 @@ from rich.filesize import decimal
 from torch import nn
 
 from ..errors import StoreError
-from ..store import LayerSpec, local_path
+from ..store import LayerSpec, in_words, local_path, remedy
 from ._hooks import Firing
 from ._inputs import ModelInputs
 from ._isolation import isolated
@@ -191,8 +191,8 @@ def estimate_kept(
             timed = time_batch(plain, modules, inputs=inputs, plans=plans, folder=Path(folder), near=near)
         except OSError as error:
             raise StoreError(
-                f"nothing can be written to {near} or {folder}: {type(error).__name__}: {error}. Once there is room "
-                f"and permission, estimate again, or name another path."
+                f"nothing can be written to {near} or {folder}: {in_words(error)}. {remedy(error)}estimate again, or "
+                f"name another path."
             ) from error
     tables = {
         size: _table(

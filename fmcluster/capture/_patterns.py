@@ -53,7 +53,7 @@ def select_modules(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
     modules = {name: module for name, module in model.named_modules() if name}
     if layers == "children":
         chosen = dict(model.named_children())
-    elif layers == "leaves":
+    elif isinstance(layers, str) and layers == "leaves":
         chosen = {name: modules[name] for name in _meant_by(layers, modules)}
     elif callable(layers) and not isinstance(layers, type):
         chosen = {name: module for name, module in modules.items() if layers(name, module)}

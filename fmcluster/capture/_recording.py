@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ..errors import CaptureError, StoreError
-from ..store import LayerSpec, RunWriter, local_path, open_run
+from ..store import LayerSpec, RunWriter, in_words, local_path, open_run, remedy
 from ._context import SnapshotContext
 from ._estimate import check_size
 from ._hooks import Firing
@@ -298,8 +298,7 @@ class Recording(ABC):
 
     def _not_created(self, error: OSError) -> StoreError:
         return StoreError(
-            f"writing to {self._path} failed: {type(error).__name__}: {error}. Nothing was recorded. Once there is "
-            f"room and permission, record again."
+            f"writing to {self._path} failed: {in_words(error)}. Nothing was recorded. {remedy(error)}record again."
         )
 
     def _provenance(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import CaptureError, StoreError
-from ...store import LayerSpec, RankWriter, RunKind, RunWriter, WeightSpec, remove_run
+from ...store import LayerSpec, RankWriter, RunKind, RunWriter, WeightSpec, in_words, remedy, remove_run
 from ._pending import PendingSnapshot
 from ._queue import WriteQueue
 from ._resume import check_resumable, check_same_weights
@@ -264,7 +264,7 @@ class Session:
         else:
             failure = StoreError(
                 f"writing {what} of epoch {snapshot.epoch}, step {snapshot.step} to {self.path} failed: "
-                f"{type(error).__name__}: {error}. It was left out, and so was any snapshot since; "
+                f"{in_words(error)}. It was left out, and so was any snapshot since; "
                 f"{self._what_is_left(error)}"
             )
             failure.__cause__ = error
@@ -275,8 +275,4 @@ class Session:
         if not (Path(self.path) / "zarr.json").exists():
             return "and the run is gone: there is no zarr.json in its folder. Record into another path."
         left = "earlier ones are whole." if self.writer.n_snapshots else "there is none before it."
-        return (
-            left
-            + (" Once there is room and permission," if isinstance(error, OSError) else "")
-            + (' mode="a" resumes the run.')
-        )
+        return f'{left} {remedy(error)}mode="a" resumes the run.'
