@@ -145,6 +145,9 @@ class BatchPass:
             self._leave_out_what_is_no_batch()
         expected = self.seen if self._context is None else self._context.layers
         batch = f"the batch of samples in slots {self._slot} to {self._slot + self.length - 1}"
+        if not self._rows and self.left_out:
+            reasons = "; ".join(f"{name}: {why}" for name, why in list(self.left_out.items())[:3])
+            raise CaptureError(f"no layer returned a batch for {batch} ({reasons}). Choose others by `layers`.")
         if not self._rows:
             raise CaptureError(f"no layer fired for {batch}: call the model inside `with recorder.batch(indices):`")
         for firing in expected:

@@ -314,18 +314,20 @@ def plan(
     silent = [name for name in modules if name not in fired]
     if silent and not (optional and fired):
         advice = "Pass layers='leaves', or names." if optional else "Leave it out of `layers`."
-        parts = [f"{part}: {why}" for part, why in (left_out or {}).items() if _is_part(part, silent[0])]
-        if parts and not optional:
-            raise CaptureError(
-                f"layer {silent[0]!r} returned no batch ({'; '.join(parts[:3])}). Leave it out of `layers`."
-            )
+        named = silent if optional else silent[:1]
+        reasons = [f"{part}: {why}" for part, why in (left_out or {}).items() if any(_is_of(part, n) for n in named)]
+        if reasons:
+            several = f"none of the {len(silent)} layers" if len(named) > 1 else f"layer {named[0]!r}"
+            advice = "Choose others by `layers`." if optional else "Leave it out of `layers`."
+            returned = "returned a batch" if len(named) > 1 else "returned no batch"
+            raise CaptureError(f"{several} {returned} ({'; '.join(reasons[:3])}). {advice}")
         more = f" (nor did {', '.join(silent[1:4])}{' and others' if len(silent) > 4 else ''})" if silent[1:] else ""
         raise CaptureError(
             f"layer {silent[0]!r} did not fire when the model was shown {shown}{more}: the forward pass does not "
             f"go through the module's own call. {advice}"
         )
     if left_out is not None:
-        said = [name for name in silent if any(name == part or _is_part(part, name) for part in left_out)]
+        said = [name for name in silent if any(_is_of(part, name) for part in left_out)]
         left_out |= {name: "it was not called, or returned no tensor" for name in silent if name not in said}
     often = {firing.name for firing in seen if firing.call > 0}
     keep.check_names(name for firing in seen for name in names_of(firing)[: 3 if firing.name in often else 2])
@@ -335,8 +337,8 @@ def plan(
     return planned
 
 
-def _is_part(part: str, name: str) -> bool:
-    return part.startswith(f"{name}[")
+def _is_of(part: str, name: str) -> bool:
+    return part == name or part.startswith(f"{name}[")
 
 
 def first_output(
@@ -359,7 +361,10 @@ def plan_layer(firing: Firing, first: FirstOutput, *, keep: Keep, name: str) -> 
     """Decide what is kept of a layer, and how it is stored."""
     n_axes = len(first.shape) + 1
     axis_asked = keep.axis_of(names_of(firing), n_axes=n_axes)
-    axis = first.axis if axis_asked is None else ChannelAxis(axis_asked, "option")
+    axis = first.axis
+    if axis_asked is not None:
+        told = ChannelAxis(axis_asked, "option")
+        axis = channels_behind_samples(told, n_axes=n_axes, samples_axis=first.samples_axis)
     arrangement = Arrangement(axis.axis, first.fold)
     is_time = arrangement.is_time(n_axes)
     shape = arrangement.shape(first.shape)
