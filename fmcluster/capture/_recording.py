@@ -291,9 +291,9 @@ class Recording(ABC):
     def _open_writer(self) -> RunWriter:
         try:
             return RunWriter(self._path, mode=self._options.mode)
-        except FileExistsError:
-            raise
         except OSError as error:
+            if isinstance(error, FileExistsError) and error.errno is None:  # of our own, which says what to do
+                raise
             raise self._not_created(error) from error
 
     def _not_created(self, error: OSError) -> StoreError:

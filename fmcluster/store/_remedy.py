@@ -6,7 +6,7 @@ _ROOM = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 _PERMISSION = (errno.EACCES, errno.EPERM)
 _DEVICE = (errno.EIO, errno.ENXIO, errno.ENODEV, getattr(errno, "ESTALE", errno.EIO), errno.ETIMEDOUT)
 _FILES = (errno.EMFILE, errno.ENFILE)
-_FOLDER = (errno.ENOENT, errno.ENOTDIR)
+_IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR)
 
 
 def remedy(error: BaseException) -> str:
@@ -28,7 +28,8 @@ def remedy(error: BaseException) -> str:
         **dict.fromkeys(_PERMISSION, "Once there is permission to write there, "),
         **dict.fromkeys(_DEVICE, "Once the disk, or the connection to it, works again, "),
         **dict.fromkeys(_FILES, "Once this process may open more files (ulimit -n), "),
-        **dict.fromkeys(_FOLDER, "Once the folder is there again, "),
+        **dict.fromkeys(_IN_THE_WAY, "With a path in which no file stands in the place of a folder, "),
+        errno.ENOENT: "Once its folder is there, ",
         errno.EROFS: "Once the file system can be written to, ",
         errno.ENAMETOOLONG: "With a shorter path, ",
         errno.EFBIG: "Once files may be as large there (ulimit -f, or another file system), ",

@@ -21,6 +21,7 @@ from fmcluster.store import in_words, remedy
         ("EFBIG", "ulimit -f"),
         ("EMFILE", "ulimit -n"),
         ("ENOENT", "folder"),
+        ("ENOTDIR", "in the place of a folder"),
         ("EINTR", "mended"),
     ],
 )

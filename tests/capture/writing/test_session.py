@@ -248,3 +248,9 @@ class TestARunThatHoldsNothing:
             recorder.snapshot(epoch=0)
             raise KeyboardInterrupt
         assert fm.open_run(path).epochs == [0]
+
+
+def test_a_file_in_the_place_of_a_folder_is_said_to_be_one(net: nn.Module, data: list, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(fm.StoreError, match="no file stands in the place of a folder, record again"):
+        fm.Recorder(net, tmp_path / "file" / "run.zarr", probe=data).__enter__()
