@@ -12,8 +12,9 @@ from ..errors import CaptureError
 from ..store import Quantity
 from ._axes import AxisTracker
 from ._context import SnapshotContext
+from ._first_output import FirstOutput, first_output
 from ._hooks import Firing, GradientHooks
-from ._layers import FirstOutput, PlannedLayer, first_output, is_kept, names_of, plan_layer
+from ._layers import PlannedLayer, is_kept, names_of, plan_layer
 from ._lists_of_samples import lists_with
 from ._options import Keep
 from .transfer import Copier, Copy

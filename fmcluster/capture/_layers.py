@@ -7,13 +7,14 @@ import torch
 from torch import nn
 
 from ..errors import CaptureError
-from ..store import KernelGeometry, LayerInput, LayerSpec, Quantity
+from ..store import LayerInput, LayerSpec, Quantity
 from ._axes import Arrangement, AxisTracker, ChannelAxis, Fold
+from ._first_output import FirstOutput, first_output
 from ._folded_rows import at_fewer_samples, fold_of, rows_per_sample, summaries
 from ._hooks import Firing, hooked, is_batch
 from ._inputs import ModelInputs
 from ._items import describe
-from ._links import Links, kernel_geometry
+from ._links import Links
 from ._lists_of_samples import NO_BATCH, in_lists_of_samples
 from ._options import Keep, Reduction
 from ._repeats import as_at_first, differing, glimpse, shown_again
@@ -62,37 +63,6 @@ class PlannedLayer:
     def reduction_of(self, quantity: Quantity) -> Reduction:
         """Return what is kept of a quantity, in the dtype that it is stored in: gradients in float32."""
         return replace(self.reduction, dtype=self.spec.dtype_of(quantity))
-
-
-@dataclass(frozen=True)
-class FirstOutput:
-    """What a module returned when it was first seen.
-
-    Attributes
-    ----------
-    shape : tuple of int
-        Of one row.
-    module : str
-        The module's class.
-    axis : ChannelAxis
-        Which axis of the output holds the channels.
-    fold : Fold or None
-        How several rows belong to one sample.
-    quantization : (float, int) or None
-        Scale and zero point, where it was quantized.
-    kernel : KernelGeometry or None
-        Of a 2-D convolution.
-    samples_axis : int
-        Which axis of the output holds the samples.
-    """
-
-    shape: tuple[int, ...]
-    module: str
-    axis: ChannelAxis
-    fold: Fold | None = None
-    quantization: tuple[float, int] | None = None
-    kernel: KernelGeometry | None = None
-    samples_axis: int = 0
 
 
 @dataclass(frozen=True)
@@ -191,6 +161,13 @@ def discover(
     ):
         inputs.show(model)
     fewer: dict[Firing, torch.Tensor] = {}
+    if n_rows == 1 and guessed:
+        twice = inputs.rows(torch.tensor([0, 0]))
+        rows, _, _ = at_fewer_samples(
+            model, modules, inputs=twice, folded=(), seen={f: found[f].samples_axis for f in guessed if f in found}
+        )
+        for firing in [f for f in found if f in guessed and rows.get(f) != 2]:
+            _leave_out(firing, found, guessed[firing], optional=optional, left_out=left_out)
     if n_rows > 1:
         less = inputs.rows(slice(1, None))
         axes = {firing: found[firing].samples_axis for firing in seen}
@@ -202,30 +179,20 @@ def discover(
             folded.pop(firing, None)
         doubtful = guessed.keys() | rows.keys()
         for firing in [f for f in found if f not in folded and f in doubtful and rows.get(f) != n_rows - 1]:
-            what = found.pop(firing)
             why = guessed.get(firing) or (
                 f"its {n_rows} rows are not samples: of {n_rows - 1} samples it returned {rows[firing]}"
             )
-            if not (firing.part or optional):
-                raise CaptureError(
-                    f"layer {firing.name!r} ({what.module}) cannot be recorded: {why}. Leave it out of `layers`."
-                )
-            left_out[names_of(firing)[1]] = why
+            _leave_out(firing, found, why, optional=optional, left_out=left_out)
         for firing in folded:
             fold = fold_of(folded[firing], again.get(firing), n_samples=n_rows)
             if fold is not None:
                 found[firing] = replace(found[firing], fold=fold)
                 continue
-            what = found.pop(firing)
             why = (
                 f"it returned {len(folded[firing])} rows for {n_rows} samples, and which of them belong to which "
                 f"sample cannot be told"
             )
-            if not (firing.part or optional):
-                raise CaptureError(
-                    f"layer {firing.name!r} ({what.module}) cannot be recorded: {why}. Leave it out of `layers`."
-                )
-            left_out[names_of(firing)[1]] = why
+            _leave_out(firing, found, why, optional=optional, left_out=left_out)
     layers = plan(found, modules=modules, keep=keep, shown="the first batch", optional=optional, left_out=left_out)
     for firing, planned in layers.items():
         if (link := links.input_of(firing)) is not None and link.firing in layers:
@@ -244,6 +211,18 @@ def discover(
         different = differing(before, shown_again(model, modules, inputs=inputs, layers=axes))
         varying = tuple(planned.spec.name for firing, planned in layers.items() if firing in different)
     return Discovery(layers, left_out, varying)
+
+
+def _leave_out(
+    firing: Firing, found: dict[Firing, FirstOutput], why: str, *, optional: bool, left_out: dict[str, str]
+) -> None:
+    """Take an output out of what was found, with the reason; raise where it is a module's own that was asked for."""
+    what = found.pop(firing)
+    if not (firing.part or optional):
+        raise CaptureError(
+            f"layer {firing.name!r} ({what.module}) cannot be recorded: {why}. Leave it out of `layers`."
+        )
+    left_out[names_of(firing)[1]] = why
 
 
 def is_kept(
@@ -339,22 +318,6 @@ def plan(
 
 def _is_of(part: str, name: str) -> bool:
     return part == name or part.startswith(f"{name}[")
-
-
-def first_output(
-    output: torch.Tensor, *, module: nn.Module, tracker: AxisTracker, samples_axis: int = 0
-) -> FirstOutput:
-    """Note what a module has just returned."""
-    quantization = (output.q_scale(), output.q_zero_point()) if output.is_quantized else None
-    axis = channels_behind_samples(tracker.of(module, output), n_axes=output.ndim, samples_axis=samples_axis)
-    return FirstOutput(
-        tuple(samples_first(output, samples_axis).shape[1:]),
-        type(module).__name__,
-        axis,
-        quantization=quantization,
-        kernel=kernel_geometry(module),
-        samples_axis=samples_axis,
-    )
 
 
 def plan_layer(firing: Firing, first: FirstOutput, *, keep: Keep, name: str) -> PlannedLayer:

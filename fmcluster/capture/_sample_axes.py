@@ -12,11 +12,12 @@ def samples_first(output: torch.Tensor, axis: int) -> torch.Tensor:
 
 
 def fitting_axis(output: torch.Tensor, n_samples: int) -> int | None:
-    """Guess which axis but the first holds the samples: the only one with as many; None where there is no such one.
+    """Guess which axis but the first holds the samples: the only one with as many; None where none alone has.
 
     Whether it does, a batch of another size tells.
     """
-    if n_samples < 2 or not is_batch(output) or output.shape[0] % n_samples == 0:
+    several = output.shape[0] if n_samples == 1 and output.ndim else n_samples
+    if not is_batch(output) or several == 1 or (n_samples > 1 and output.shape[0] % n_samples == 0):
         return None
     fitting = [axis for axis in range(1, output.ndim) if output.shape[axis] == n_samples]
     return fitting[0] if len(fitting) == 1 else None

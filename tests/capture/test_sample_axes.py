@@ -65,7 +65,19 @@ def test_the_only_axis_with_as_many_is_a_guess() -> None:
     assert fitting_axis(torch.rand(5, 4, 3), 4) == 1
     assert fitting_axis(torch.rand(5, 4, 4), 4) is None, "two of them"
     assert fitting_axis(torch.rand(8, 4, 3), 4) is None, "several rows for each sample"
-    assert fitting_axis(torch.rand(5, 1, 3), 1) is None, "of one sample"
+    assert fitting_axis(torch.rand(5, 1, 3), 1) == 1
+    assert fitting_axis(torch.rand(1, 1, 3), 1) is None, "the first may hold it"
+
+
+def test_one_sample_is_shown_twice_to_tell_where_samples_are(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, sequences = SequenceFirst("LSTM"), torch.rand(1, 3, 5)
+    with fm.Recorder(model, tmp_path / "run.zarr", probe=list(sequences), dtype="float32") as recorder:
+        recorder.snapshot(epoch=0)
+    run = fm.open_run(tmp_path / "run.zarr")
+    assert run.layers == ["embed", "inner[0]", "norm", "head"]
+    expected = clones(model, (sequences,))["inner[0]"].transpose(1, 0, 2)
+    np.testing.assert_allclose(run["inner[0]"].read(epoch=0), expected, atol=1e-6)
 
 
 def test_a_table_with_as_many_positions_is_no_batch(tmp_path: Path) -> None:
