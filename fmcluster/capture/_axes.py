@@ -183,19 +183,25 @@ class AxisTracker:
             parts = tensor if isinstance(tensor, tuple) and isinstance(module, nn.RNNBase) else (tensor,)
             for part in parts:
                 if isinstance(part, torch.Tensor) and part.ndim >= 2:
-                    self._note_tensor(module, part, number=number)
+                    self._note_tensor(module, part, number=number, given=inputs)
 
-    def _note_tensor(self, module: nn.Module, tensor: torch.Tensor, *, number: int) -> None:
+    def _note_tensor(self, module: nn.Module, tensor: torch.Tensor, *, number: int, given: Any) -> None:
         if tensor.ndim == 3 and isinstance(module, nn.RNNBase | nn.MultiheadAttention):
-            is_state = isinstance(module, nn.RNNBase) and number > 0
-            if is_state or not module.batch_first:
-                self._flow.label(tensor, 1, label="batch")
+            self._flow.label(tensor, self._samples_axis_of(module, number=number, given=given), label="batch")
         axis = _of_class(module)
         if axis is not None:
             self._flow.label(tensor, axis % tensor.ndim, label="channel")
         known = self._flow.axis_of(tensor, "channel")
         if known is not None:
             self._last = tuple(tensor.shape), known
+
+    def _samples_axis_of(self, module: nn.RNNBase | nn.MultiheadAttention, *, number: int, given: Any) -> int:
+        """Return which axis of a tensor of its output holds the samples: with the outputs, that of its input's."""
+        if number > 0:
+            return int(isinstance(module, nn.RNNBase))  # of last states; attention's weights have the samples first
+        first = given[0] if isinstance(given, tuple) and given and isinstance(given[0], torch.Tensor) else None
+        known = None if first is None or first.ndim != 3 else self._flow.axis_of(first, "batch")
+        return int(not module.batch_first) if known is None else known
 
     def _of_last(self, shape: tuple[int, ...]) -> int | None:
         """Guess the axis that has as many channels as the last output whose axis is known, where there is one such."""

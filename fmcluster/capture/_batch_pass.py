@@ -12,8 +12,10 @@ from ..errors import CaptureError
 from ..store import Quantity
 from ._axes import AxisTracker
 from ._context import SnapshotContext
+from ._first_output import FirstOutput, first_output
 from ._hooks import Firing, GradientHooks
-from ._layers import FirstOutput, PlannedLayer, first_output, is_kept, names_of, plan_layer
+from ._layers import PlannedLayer, is_kept, names_of, plan_layer
+from ._lists_of_samples import lists_with
 from ._options import Keep
 from .transfer import Copier, Copy
 
@@ -82,6 +84,7 @@ class BatchPass:
         self._number = number
         self._tracker = tracker
         self._optional = optional
+        self._fired: dict[Firing, None] = {}  # in the first batch
         self._rows: dict[Firing, int] = {}
         self._gradients: dict[Firing, dict[int, int]] = {}
         self._open: set[tuple[Firing, int]] = set()
@@ -96,19 +99,21 @@ class BatchPass:
     def on_output(self, firing: Firing, output: torch.Tensor, *, module: nn.Module) -> None:
         """Take an output."""
         start = self._rows.get(firing, 0)
-        count = output.shape[0] if output.ndim else 0
-        planned = self._planned(firing, module, output, count)
+        planned = self._planned(firing, module, output)
         if planned is None:
             return
-        if tuple(output.shape[1:]) != planned.output or start + count > self.length:
+        shape = tuple(planned.samples_first(output).shape)
+        count = shape[0] if shape else 0
+        if shape[1:] != planned.output or start + count > self.length:
             if firing.part and self._context is None:
                 self._rows[firing] = self.length + 1  # it is no batch after all
                 return
             raise CaptureError(
-                f"layer {planned.spec.name!r} changed: it returned {tuple(output.shape)} for a batch of {self.length} "
+                f"layer {planned.spec.name!r} changed: it returned {shape} for a batch of {self.length} "
                 f"samples ({start} of which it had returned before); expected (n, "
                 f"{', '.join(map(str, planned.output))}), and no more rows than the batch has. Of a layer that returns "
-                f"several rows for each sample, Recorder can tell whose they are; here, leave it out of `layers`."
+                f"several rows for each sample, Recorder can tell whose they are; here, leave it out of `layers`, "
+                f"such as with {'!' + firing.name!r}."
             )
         self._rows[firing] = start + count
         self._take(firing, planned, "activation", start, output)
@@ -141,13 +146,17 @@ class BatchPass:
             self._leave_out_what_is_no_batch()
         expected = self.seen if self._context is None else self._context.layers
         batch = f"the batch of samples in slots {self._slot} to {self._slot + self.length - 1}"
+        if not self._rows and self.left_out:
+            reasons = "; ".join(f"{name}: {why}" for name, why in list(self.left_out.items())[:3])
+            raise CaptureError(f"no layer returned a batch for {batch} ({reasons}). Choose others by `layers`.")
         if not self._rows:
             raise CaptureError(f"no layer fired for {batch}: call the model inside `with recorder.batch(indices):`")
         for firing in expected:
             if (count := self._rows.get(firing, 0)) != self.length:
                 raise CaptureError(
                     f"layer {names_of(firing)[2 if firing.call else 1]!r} returned {count} rows for {batch}; "
-                    f"expected {self.length}, one per index"
+                    f"expected {self.length}, one per index. Where the images decide how many there are, leave it out "
+                    f"of `layers`, such as with {'!' + firing.name!r}"
                 )
         if not self._keep.gradient:
             return
@@ -194,7 +203,9 @@ class BatchPass:
             for f, count in self._rows.items()
             if count != self.length and ((f.part and (f.name, f.call) in whole) or (self._optional and whole))
         }
-        for firing in odd:
+        for entries in lists_with(self.length, self._fired).values():
+            odd |= set() if entries <= self._rows.keys() - odd else entries
+        for firing in [f for f in self._rows if f in odd]:
             self.left_out[names_of(firing)[1]] = f"its rows are not the {self.length} samples of the batch"
             del self.seen[firing], self._rows[firing]
             self._gradients.pop(firing, None)
@@ -203,7 +214,7 @@ class BatchPass:
                 piece.copy.release()
         self._held = [piece for piece in self._held if piece.firing not in odd]
 
-    def _planned(self, firing: Firing, module: nn.Module, output: torch.Tensor, count: int) -> PlannedLayer | None:
+    def _planned(self, firing: Firing, module: nn.Module, output: torch.Tensor) -> PlannedLayer | None:
         """Return what is planned for an output; in the first batch, what will be."""
         if self._context is not None:
             layers = self._context.layers
@@ -217,19 +228,22 @@ class BatchPass:
                 f"layer {firing.name!r} changed: it fired {firing.call + 1} times for one batch, which it did not in "
                 f"the first. What is not training belongs outside `with recorder.batch(indices):`"
             )
+        self._fired[firing] = None
         if firing not in self.seen:
+            samples_axis = self._tracker.samples_axis(output) or 0
+            count = output.shape[samples_axis] if output.ndim else 0
             if not is_kept(
                 firing,
                 output,
                 module=module,
                 rows=max(1, min(count, self.length)),
-                samples_axis=self._tracker.samples_axis(output),
+                samples_axis=samples_axis,
                 is_constant=self._tracker.is_constant(output),
                 optional=self._optional,
                 left_out=self.left_out,
             ):
                 return None
-            self.seen[firing] = first_output(output, module=module, tracker=self._tracker)
+            self.seen[firing] = first_output(output, module=module, tracker=self._tracker, samples_axis=samples_axis)
         return self._planned_again(firing)
 
     def _planned_again(self, firing: Firing) -> PlannedLayer:
@@ -252,15 +266,16 @@ class BatchPass:
                 f"a second gradient came back through layer {planned.spec.name!r} in one batch; record one backward "
                 f"pass, of the sum of the losses"
             )
-        parts[start] = gradient.shape[0]
+        parts[start] = planned.samples_first(gradient).shape[0]
         self._take(firing, planned, "gradient", start, gradient)
 
     def _take(
         self, firing: Firing, planned: PlannedLayer, quantity: Quantity, start: int, tensor: torch.Tensor
     ) -> None:
         """Copy what is kept of a tensor, and hand it over; in the first batch, hold it."""
-        context, count = self._context, tensor.shape[0]
-        copy = self._copier.copy(planned.in_order(tensor), planned.reduction_of(quantity), waits=context is not None)
+        context, rows = self._context, planned.samples_first(tensor)
+        count = rows.shape[0]
+        copy = self._copier.copy(planned.in_order(rows), planned.reduction_of(quantity), waits=context is not None)
         if context is None:
             self._held.append(_HeldCopy(firing, quantity, start, count, copy))
         else:

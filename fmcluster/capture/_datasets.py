@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.utils.data import ConcatDataset, Dataset, IterableDataset, StackDataset, Subset
 
+from ._text_labels import as_texts, numbered
+
 INPUTS = ("pixel_values", "image", "images", "img", "input", "inputs", "x")  # keys of an item that is a mapping
 _MOST_CLASSES = 1_000_000  # labels beyond are numbers of something else
 LABELS = ("label", "labels", "fine_label", "target", "targets", "y")
@@ -131,6 +133,13 @@ def classes(dataset: Any) -> tuple[str, ...]:
     return tuple(_class_name(name) for name in listed)
 
 
+def listed_classes(dataset: Any) -> tuple[str, ...]:
+    """Return class names by what `labels` returns: where these are text, it numbers them."""
+    whole, _ = base(dataset)
+    texts = _texts(whole)
+    return classes(whole) if texts is None else numbered(texts, classes=classes(whole))[1]
+
+
 def _by_label(pairs: Iterable[tuple[Any, Any]]) -> tuple[str, ...]:
     """Return names by label; those of two names joined; of labels below 0 and beyond `_MOST_CLASSES` none."""
     named: dict[int, str] = {}
@@ -188,10 +197,12 @@ def labels(dataset: Any) -> npt.NDArray[np.int64]:
 
     They are listed as ``targets`` or ``labels`` (and pass the data set's ``target_transform``, where it has one), are
     the second tensor of a `TensorDataset`, the column ``label`` or ``labels`` of a table, or the second entries of a
-    list; no item is loaded.
+    list; no item is loaded. Of text, each is the number of its class.
     """
     whole, positions = base(dataset)
     part = slice(None) if positions is None else positions
+    if (texts := _texts(whole)) is not None:
+        return numbered(texts, classes=classes(whole))[0][part]
     if isinstance(whole, ConcatDataset):
         return np.concatenate([labels(each) for each in whole.datasets])[part]
     for listed in _listed(whole):
@@ -233,6 +244,31 @@ def as_labels(listed: Any, *, count: int) -> npt.NDArray[np.int64] | None:
     if found.dtype.kind == "f" and not (np.isfinite(found).all() and (found == np.round(found)).all()):
         return None
     return found.astype(np.int64)
+
+
+def unusable_labels(dataset: Any) -> Any:
+    """Return what a data set lists for labels where nothing that it lists is one class for each; else None."""
+    whole, _ = base(dataset)
+    if isinstance(whole, ConcatDataset):
+        return next((found for part in whole.datasets if (found := unusable_labels(part)) is not None), None)
+    listed = list(_listed(whole)) if _texts(whole) is None else []
+    if any(as_labels(each, count=len(whole)) is not None for each in listed):
+        return None
+    return next(iter(listed), None)
+
+
+def _texts(whole: Any) -> tuple[str, ...] | None:
+    """Return the labels of all items, where a data set lists them, and they are text."""
+    if isinstance(whole, ConcatDataset):
+        of_all: list[str] = []
+        for part in whole.datasets:
+            under, positions = base(part)
+            if (of_part := _texts(under)) is None:
+                return None
+            of_all += of_part if positions is None else [of_part[i] for i in positions]
+        return tuple(of_all)
+    found = (as_texts(listed, count=len(whole)) for listed in _listed(whole))
+    return next((texts for texts in found if texts), None)
 
 
 def _readable(path: str) -> str:

@@ -12,13 +12,13 @@ from rich.filesize import decimal
 from torch import nn
 
 from ..errors import StoreError
-from ..store import LayerSpec, local_path
+from ..store import LayerSpec, in_words, local_path, remedy
 from ._hooks import Firing
 from ._inputs import ModelInputs
 from ._isolation import isolated
 from ._layers import PlannedLayer, discover
 from ._options import Channels, Crop, Keep, PerLayer, Recorded, Size
-from ._patterns import Layers, select_modules
+from ._patterns import Layers, is_optional, select_modules
 from ._plain_model import device_of, plain_model
 from ._recording_seconds import PARTS, RecordingSeconds
 from ._timed_batch import time_batch
@@ -175,7 +175,7 @@ def estimate_kept(
     inputs = inputs.to(device_of(plain))
     weight_bytes = sum(spec.nbytes for spec in weight_specs(plain)) if keep.weight else 0
     with isolated(plain), tempfile.TemporaryDirectory() as folder:
-        found = discover(plain, modules, inputs=inputs, keep=keep, optional=layers in ("children", "leaves"))
+        found = discover(plain, modules, inputs=inputs, keep=keep, optional=is_optional(plain, layers))
         planned = found.layers
         if max_bytes is not None:
             specs = [layer.spec for layer in planned.values()]
@@ -191,8 +191,8 @@ def estimate_kept(
             timed = time_batch(plain, modules, inputs=inputs, plans=plans, folder=Path(folder), near=near)
         except OSError as error:
             raise StoreError(
-                f"nothing can be written to {near} or {folder}: {type(error).__name__}: {error}. Once there is room "
-                f"and permission, estimate again, or name another path."
+                f"nothing can be written to {near} or {folder}: {in_words(error)}. {remedy(error)}estimate again, or "
+                f"name another path."
             ) from error
     tables = {
         size: _table(

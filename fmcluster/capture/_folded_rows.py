@@ -9,6 +9,7 @@ from ._axes import Fold
 from ._hooks import Firing, hooked, is_batch
 from ._inputs import ModelInputs
 from ._repeats import as_at_first, glimpse
+from ._sample_axes import samples_first
 
 
 def rows_per_sample(output: torch.Tensor, n_rows: int) -> int:
@@ -32,7 +33,7 @@ def at_fewer_samples(
     *,
     inputs: ModelInputs,
     folded: Collection[Firing],
-    seen: Collection[Firing],
+    seen: Mapping[Firing, int],
 ) -> tuple[dict[Firing, int], dict[Firing, torch.Tensor], dict[Firing, torch.Tensor]]:
     """Show the model a batch of another size, which tells a batch from what is as long by chance.
 
@@ -40,13 +41,14 @@ def at_fewer_samples(
     -------
     tuple of (dict of Firing to int, dict of Firing to Tensor, dict of Firing to Tensor)
         How many rows each output has; what tells the rows of those of `folded` from one another; and glimpses of those
-        of `seen`.
+        of `seen`, which says along which axis their samples are.
     """
     rows: dict[Firing, int] = {}
     again: dict[Firing, torch.Tensor] = {}
     glimpses: dict[Firing, torch.Tensor] = {}
 
     def count(firing: Firing, output: torch.Tensor, *, module: nn.Module) -> None:
+        output = samples_first(output, seen.get(firing, 0))
         rows[firing] = output.shape[0] if output.ndim else 0
         if firing in folded:
             again[firing] = summaries(output)

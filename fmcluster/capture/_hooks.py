@@ -178,7 +178,8 @@ def hooked(
             if empty and not optional:
                 raise CaptureError(
                     f"layer {name!r} ({type(module).__name__}) returned a {type(output).__name__} without tensors of "
-                    f"vectors, tokens or feature maps; expected some. Choose a layer inside or behind it."
+                    f"vectors, tokens or feature maps; expected some. Choose a layer inside or behind it, or leave it "
+                    f"out of `layers`."
                 )
 
         return hook

@@ -7,15 +7,18 @@ import torch
 from torch import nn
 
 from ..errors import CaptureError
-from ..store import KernelGeometry, LayerInput, LayerSpec, Quantity
+from ..store import LayerInput, LayerSpec, Quantity
 from ._axes import Arrangement, AxisTracker, ChannelAxis, Fold
+from ._first_output import FirstOutput, first_output
 from ._folded_rows import at_fewer_samples, fold_of, rows_per_sample, summaries
 from ._hooks import Firing, hooked, is_batch
 from ._inputs import ModelInputs
 from ._items import describe
-from ._links import Links, kernel_geometry
+from ._links import Links
+from ._lists_of_samples import NO_BATCH, in_lists_of_samples
 from ._options import Keep, Reduction
 from ._repeats import as_at_first, differing, glimpse, shown_again
+from ._sample_axes import channels_behind_samples, fitting_axis, samples_first
 
 
 @dataclass(frozen=True)
@@ -32,52 +35,34 @@ class PlannedLayer:
         What is kept of its activations.
     arrangement : Arrangement
         How its outputs are brought to the order in which they are stored.
+    samples_axis : int
+        Which axis of what it returns holds the samples.
     """
 
     spec: LayerSpec
     output: tuple[int, ...]
     reduction: Reduction
     arrangement: Arrangement
+    samples_axis: int = 0
 
     def output_shape(self, n_samples: int) -> tuple[int, ...]:
-        """Return the shape of what the module returns for so many samples."""
+        """Return the shape of what the module returns for so many samples, these first."""
         return (n_samples * self.spec.rows_folded, *self.output)
 
+    def samples_first(self, output: torch.Tensor) -> torch.Tensor:
+        """Return a view of what the module returned, or of its gradient, with the samples first."""
+        return samples_first(output, self.samples_axis)
+
     def in_order(self, output: torch.Tensor) -> torch.Tensor:
-        """Return an output, or its gradient, as it is reduced: floating-point, with the channels where they belong."""
+        """Return an output, or its gradient, as it is reduced: floating-point, samples and channels where they belong.
+
+        Its samples are first.
+        """
         return self.arrangement.of(output.dequantize() if output.is_quantized else output)
 
     def reduction_of(self, quantity: Quantity) -> Reduction:
         """Return what is kept of a quantity, in the dtype that it is stored in: gradients in float32."""
         return replace(self.reduction, dtype=self.spec.dtype_of(quantity))
-
-
-@dataclass(frozen=True)
-class FirstOutput:
-    """What a module returned when it was first seen.
-
-    Attributes
-    ----------
-    shape : tuple of int
-        Of one row.
-    module : str
-        The module's class.
-    axis : ChannelAxis
-        Which axis of the output holds the channels.
-    fold : Fold or None
-        How several rows belong to one sample.
-    quantization : (float, int) or None
-        Scale and zero point, where it was quantized.
-    kernel : KernelGeometry or None
-        Of a 2-D convolution.
-    """
-
-    shape: tuple[int, ...]
-    module: str
-    axis: ChannelAxis
-    fold: Fold | None = None
-    quantization: tuple[float, int] | None = None
-    kernel: KernelGeometry | None = None
 
 
 @dataclass(frozen=True)
@@ -140,12 +125,18 @@ def discover(
     left_out: dict[str, str] = {}
     folded: dict[Firing, torch.Tensor] = {}
     seen: dict[Firing, torch.Tensor] = {}
+    guessed: dict[Firing, str] = {}
+    fired: dict[Firing, None] = {}
     tracker = AxisTracker()
     links = Links()
 
     def note(firing: Firing, output: torch.Tensor, *, module: nn.Module) -> None:
         links.note(firing, output)
+        fired[firing] = None
         samples_axis = tracker.samples_axis(output)
+        if samples_axis is None and (guess := fitting_axis(output, n_rows)):
+            guessed[firing] = f"it returned {describe(output)} for a batch of {n_rows}"
+            samples_axis = guess
         if not samples_axis and (several := rows_per_sample(output, n_rows)):
             found[firing] = replace(first_output(output, module=module, tracker=tracker), fold=Fold(several, True))
             folded[firing] = summaries(output)
@@ -159,8 +150,8 @@ def discover(
             optional=optional,
             left_out=left_out,
         ):
-            found[firing] = first_output(output, module=module, tracker=tracker)
-            seen[firing] = glimpse(output)
+            what = found[firing] = first_output(output, module=module, tracker=tracker, samples_axis=samples_axis or 0)
+            seen[firing] = glimpse(samples_first(output, what.samples_axis))
 
     with (
         as_at_first(model),
@@ -170,32 +161,38 @@ def discover(
     ):
         inputs.show(model)
     fewer: dict[Firing, torch.Tensor] = {}
+    if n_rows == 1 and guessed:
+        twice = inputs.rows(torch.tensor([0, 0]))
+        rows, _, _ = at_fewer_samples(
+            model, modules, inputs=twice, folded=(), seen={f: found[f].samples_axis for f in guessed if f in found}
+        )
+        for firing in [f for f in found if f in guessed and rows.get(f) != 2]:
+            _leave_out(firing, found, guessed[firing], optional=optional, left_out=left_out)
     if n_rows > 1:
         less = inputs.rows(slice(1, None))
-        rows, again, fewer = at_fewer_samples(model, modules, inputs=less, folded=folded.keys(), seen=seen.keys())
-        for firing in [f for f in found if f not in folded and f in rows and rows[f] != n_rows - 1]:
-            what = found.pop(firing)
-            why = f"its {n_rows} rows are not samples: of {n_rows - 1} samples it returned {rows[firing]}"
-            if not (firing.part or optional):
-                raise CaptureError(
-                    f"layer {firing.name!r} ({what.module}) cannot be recorded: {why}. Leave it out of `layers`."
-                )
-            left_out[names_of(firing)[1]] = why
+        axes = {firing: found[firing].samples_axis for firing in seen}
+        rows, again, fewer = at_fewer_samples(model, modules, inputs=less, folded=folded.keys(), seen=axes)
+        of_samples = in_lists_of_samples(fired, rows, n_samples=n_rows)
+        for firing in [f for f in fired if f in of_samples]:
+            left_out[names_of(firing)[1]] = NO_BATCH
+            found.pop(firing, None)
+            folded.pop(firing, None)
+        doubtful = guessed.keys() | rows.keys()
+        for firing in [f for f in found if f not in folded and f in doubtful and rows.get(f) != n_rows - 1]:
+            why = guessed.get(firing) or (
+                f"its {n_rows} rows are not samples: of {n_rows - 1} samples it returned {rows[firing]}"
+            )
+            _leave_out(firing, found, why, optional=optional, left_out=left_out)
         for firing in folded:
             fold = fold_of(folded[firing], again.get(firing), n_samples=n_rows)
             if fold is not None:
                 found[firing] = replace(found[firing], fold=fold)
                 continue
-            what = found.pop(firing)
             why = (
                 f"it returned {len(folded[firing])} rows for {n_rows} samples, and which of them belong to which "
                 f"sample cannot be told"
             )
-            if not (firing.part or optional):
-                raise CaptureError(
-                    f"layer {firing.name!r} ({what.module}) cannot be recorded: {why}. Leave it out of `layers`."
-                )
-            left_out[names_of(firing)[1]] = why
+            _leave_out(firing, found, why, optional=optional, left_out=left_out)
     layers = plan(found, modules=modules, keep=keep, shown="the first batch", optional=optional, left_out=left_out)
     for firing, planned in layers.items():
         if (link := links.input_of(firing)) is not None and link.firing in layers:
@@ -207,12 +204,25 @@ def discover(
             spec = replace(layers[firing].spec, stream=layers[inside[0]].spec.name)
             layers[firing] = replace(layers[firing], spec=spec)
     before = {firing: values for firing, values in seen.items() if firing in layers}
+    axes = {firing: layers[firing].samples_axis for firing in before}
     varying: tuple[str, ...] = ()
     without_first = {firing: values[1:] for firing, values in before.items()}
     if differing(without_first, {firing: fewer[firing] for firing in before if firing in fewer}):
-        different = differing(before, shown_again(model, modules, inputs=inputs, layers=before.keys()))
+        different = differing(before, shown_again(model, modules, inputs=inputs, layers=axes))
         varying = tuple(planned.spec.name for firing, planned in layers.items() if firing in different)
     return Discovery(layers, left_out, varying)
+
+
+def _leave_out(
+    firing: Firing, found: dict[Firing, FirstOutput], why: str, *, optional: bool, left_out: dict[str, str]
+) -> None:
+    """Take an output out of what was found, with the reason; raise where it is a module's own that was asked for."""
+    what = found.pop(firing)
+    if not (firing.part or optional):
+        raise CaptureError(
+            f"layer {firing.name!r} ({what.module}) cannot be recorded: {why}. Leave it out of `layers`."
+        )
+    left_out[names_of(firing)[1]] = why
 
 
 def is_kept(
@@ -238,12 +248,16 @@ def is_kept(
         Where a module's only tensor is no batch of `rows`.
     """
     is_table = is_constant and (optional or bool(firing.part))  # of what was asked for by name, nobody can tell
-    if is_batch(output) and output.shape[0] == rows and not samples_axis and not is_table:
+    along = samples_axis or 0
+    is_state = isinstance(module, nn.RNNBase) and firing.part.startswith("[1]")
+    if is_batch(output) and output.shape[along] == rows and not is_state and not is_table:
         return True
     returned = describe(output)
     several = f"a batch of {'one' if rows == 1 else rows}"
     if samples_axis:
         returned += f" (with the samples along axis {samples_axis})"
+    if is_state:
+        returned += ", its last state,"
     if is_table and is_batch(output):
         returned += ", the same whatever the model is shown,"
     if firing.part or optional:
@@ -279,13 +293,21 @@ def plan(
     silent = [name for name in modules if name not in fired]
     if silent and not (optional and fired):
         advice = "Pass layers='leaves', or names." if optional else "Leave it out of `layers`."
+        named = silent if optional else silent[:1]
+        reasons = [f"{part}: {why}" for part, why in (left_out or {}).items() if any(_is_of(part, n) for n in named)]
+        if reasons:
+            several = f"none of the {len(silent)} layers" if len(named) > 1 else f"layer {named[0]!r}"
+            advice = "Choose others by `layers`." if optional else "Leave it out of `layers`."
+            returned = "returned a batch" if len(named) > 1 else "returned no batch"
+            raise CaptureError(f"{several} {returned} ({'; '.join(reasons[:3])}). {advice}")
         more = f" (nor did {', '.join(silent[1:4])}{' and others' if len(silent) > 4 else ''})" if silent[1:] else ""
         raise CaptureError(
             f"layer {silent[0]!r} did not fire when the model was shown {shown}{more}: the forward pass does not "
             f"go through the module's own call. {advice}"
         )
     if left_out is not None:
-        left_out |= {name: "it was not called, or returned no tensor" for name in silent if name not in left_out}
+        said = [name for name in silent if any(_is_of(part, name) for part in left_out)]
+        left_out |= {name: "it was not called, or returned no tensor" for name in silent if name not in said}
     often = {firing.name for firing in seen if firing.call > 0}
     keep.check_names(name for firing in seen for name in names_of(firing)[: 3 if firing.name in often else 2])
     planned = {}
@@ -294,19 +316,18 @@ def plan(
     return planned
 
 
-def first_output(output: torch.Tensor, *, module: nn.Module, tracker: AxisTracker) -> FirstOutput:
-    """Note what a module has just returned."""
-    quantization = (output.q_scale(), output.q_zero_point()) if output.is_quantized else None
-    axis = tracker.of(module, output)
-    shape, kernel = tuple(output.shape[1:]), kernel_geometry(module)
-    return FirstOutput(shape, type(module).__name__, axis, quantization=quantization, kernel=kernel)
+def _is_of(part: str, name: str) -> bool:
+    return part == name or part.startswith(f"{name}[")
 
 
 def plan_layer(firing: Firing, first: FirstOutput, *, keep: Keep, name: str) -> PlannedLayer:
     """Decide what is kept of a layer, and how it is stored."""
     n_axes = len(first.shape) + 1
     axis_asked = keep.axis_of(names_of(firing), n_axes=n_axes)
-    axis = first.axis if axis_asked is None else ChannelAxis(axis_asked, "option")
+    axis = first.axis
+    if axis_asked is not None:
+        told = ChannelAxis(axis_asked, "option")
+        axis = channels_behind_samples(told, n_axes=n_axes, samples_axis=first.samples_axis)
     arrangement = Arrangement(axis.axis, first.fold)
     is_time = arrangement.is_time(n_axes)
     shape = arrangement.shape(first.shape)
@@ -329,7 +350,7 @@ def plan_layer(firing: Firing, first: FirstOutput, *, keep: Keep, name: str) -> 
         quantization=first.quantization,
         kernel=first.kernel,
     )
-    return PlannedLayer(spec, first.shape, reduction, arrangement)
+    return PlannedLayer(spec, first.shape, reduction, arrangement, first.samples_axis)
 
 
 def names_of(firing: Firing) -> tuple[str, str, str]:

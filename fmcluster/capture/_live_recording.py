@@ -1,6 +1,7 @@
 """Live recording: how the slots of a live run are laid out and committed, by one process or all ranks of a job."""
 
 import os
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -13,14 +14,16 @@ from torch.utils.data import Dataset
 from ..store import LayerSpec, RunWriter, open_run
 from ._batch_pass import BatchPass
 from ._context import SnapshotContext
-from ._datasets import classes
+from ._datasets import listed_classes, unusable_labels
 from ._epoch import LiveEpoch
 from ._indices import Index
+from ._items import describe
 from ._layers import plan
 from ._options import RecorderOptions
 from ._ranks import ranks_of_job
 from ._recording import Recording
 from ._team import Layout, Team, WhichRanks, check_ranks, lay_out
+from ._text_labels import look_like_labels, why_no_labels
 from .writing import PendingSnapshot
 
 
@@ -99,13 +102,15 @@ class LiveRecording(Recording):
                 kind="live",
                 n_samples=layout.n_slots_in_all,
                 shard_samples=layout.shard_samples,
-                classes=classes(self._dataset) if self._dataset is not None else (),
+                classes=listed_classes(self._dataset) if self._dataset is not None else (),
                 left_out=batch.left_out,
                 weights=self._weights.specs,
                 normalizations=self._weights.normalizations,
             )
         except OSError as error:
             raise self._not_created(error) from error
+        if stored is None and look_like_labels(listed := unusable_labels(self._dataset)):
+            warnings.warn(f"{why_no_labels(describe(listed), what='the data set')}.", stacklevel=3)
         return layout
 
     def _make_epoch_context(self, epoch: LiveEpoch) -> SnapshotContext:

@@ -19,6 +19,8 @@ def known_names(modules: Iterable[str]) -> str:
     return f"it has: {', '.join(names[:12])}{more}" if names else "it has no submodules"
 
 
+WORDS = ("children", "leaves")
+
 # children that hold a module's weights and compute none of its outputs: parametrized, and quantized
 _HOLDERS = frozenset({"parametrizations", "_packed_params", "_all_weight_values"})
 
@@ -32,8 +34,9 @@ def select_modules(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
         The model.
     layers : {"children", "leaves"}, str, re.Pattern, module class, iterable of these, or callable
         The model's direct children; all modules without children; names and patterns, in which ``*`` and ``?`` stop
-        at dots, as a shell's stop at slashes, and a leading ``!`` leaves out; regular expressions that match a whole
-        name; all modules of a class; or a function of a name and a module that says whether to take it.
+        at dots, as a shell's stop at slashes, and a leading ``!`` leaves out, as in ``["leaves", "!fc"]``; regular
+        expressions that match a whole name; all modules of a class; or a function of a name and a module that says
+        whether to take it.
 
     Returns
     -------
@@ -50,8 +53,8 @@ def select_modules(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
     modules = {name: module for name, module in model.named_modules() if name}
     if layers == "children":
         chosen = dict(model.named_children())
-    elif layers == "leaves":
-        chosen = {name: module for name, module in modules.items() if _is_leaf(name, module)}
+    elif isinstance(layers, str) and layers == "leaves":
+        chosen = {name: modules[name] for name in _meant_by(layers, modules)}
     elif callable(layers) and not isinstance(layers, type):
         chosen = {name: module for name, module in modules.items() if layers(name, module)}
     else:
@@ -70,6 +73,23 @@ def select_modules(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
     return chosen
 
 
+def is_optional(model: nn.Module, layers: Layers) -> bool:
+    """Whether layers are chosen by "children" or "leaves" alone, which leave out what evaluation does not call."""
+    if isinstance(layers, str):
+        return layers in WORDS
+    if not isinstance(layers, list | tuple):
+        return False
+    taken = [each for each in layers if not (isinstance(each, str) and each.startswith("!"))]
+    named = {name for name, _ in model.named_modules()}
+    return bool(taken) and all(isinstance(each, str) and each in WORDS and each not in named for each in taken)
+
+
+def _meant_by(word: str, modules: Mapping[str, nn.Module]) -> list[str]:
+    if word == "children":
+        return [name for name in modules if "." not in name]
+    return [name for name, module in modules.items() if _is_leaf(name, module)]
+
+
 def _is_leaf(name: str, module: nn.Module) -> bool:
     """Whether a module has no children but what holds its weights, and is nothing of that kind itself."""
     children = {child for child, _ in module.named_children()}
@@ -77,6 +97,8 @@ def _is_leaf(name: str, module: nn.Module) -> bool:
 
 
 def _matches(choice: object, modules: Mapping[str, nn.Module]) -> list[str]:
+    if isinstance(choice, str) and choice in WORDS and choice not in modules:
+        return _meant_by(choice, modules)
     if isinstance(choice, type) and issubclass(choice, nn.Module):
         found = [name for name, module in modules.items() if isinstance(module, choice)]
         wanted = f"module of class {choice.__name__}"

@@ -81,7 +81,10 @@ class ProbePass:
                 self._hooks.remove()
         if missing := [firing for firing in layers if (firing, "activation") not in self._seen]:
             name = layers[missing[0]].spec.name
-            raise CaptureError(f"layer {name!r} did not fire for every batch of epoch {self._context.snapshot.epoch}")
+            raise CaptureError(
+                f"layer {name!r} did not fire for every batch of epoch {self._context.snapshot.epoch}. Where that "
+                f"depends on the images, leave it out, such as with layers=[..., {'!' + missing[0].name!r}]"
+            )
         for firing, planned in layers.items() if loss is not None else ():
             if (firing, "gradient") not in self._seen:  # the loss does not depend on it
                 self._put(planned, "gradient", None)
@@ -105,11 +108,12 @@ class ProbePass:
         if planned is None and firing.part and (firing.name, firing.call) in self._several:
             return  # what was no batch in the first sample's output is left out
         expected = None if planned is None else planned.output_shape(len(self._batch))
-        if planned is None or tuple(output.shape) != expected:
+        shape = tuple((output if planned is None else planned.samples_first(output)).shape)
+        if planned is None or shape != expected:
             raise CaptureError(
                 f"layer {firing.name + firing.part!r} changed in epoch {self._context.snapshot.epoch}: "
-                f"call {firing.call + 1} returned {tuple(output.shape)}, expected "
-                f"{expected or 'no such call'}, as for the first batch{_why(planned, tuple(output.shape), expected)}"
+                f"call {firing.call + 1} returned {shape}, expected "
+                f"{expected or 'no such call'}, as for the first batch{_why(firing.name, planned, shape, expected)}"
             )
         self._copy(firing, planned, "activation", output)
         if follows_gradient and output.requires_grad:
@@ -119,7 +123,8 @@ class ProbePass:
     def _copy(self, firing: Firing, planned: PlannedLayer, quantity: Quantity, tensor: torch.Tensor | None) -> None:
         if tensor is None or (firing, quantity) in self._seen:  # nothing came back through it, or the same once more
             return
-        copy = self._context.copier.copy(planned.in_order(tensor), planned.reduction_of(quantity))
+        rows = planned.in_order(planned.samples_first(tensor))
+        copy = self._context.copier.copy(rows, planned.reduction_of(quantity))
         self._seen.add((firing, quantity))
         self._put(planned, quantity, copy)
 
@@ -128,14 +133,15 @@ class ProbePass:
         self._context.put(planned, quantity, copy=copy, slot=slot, count=count, batch=self._number)
 
 
-def _why(planned: PlannedLayer | None, shape: tuple[int, ...], expected: tuple[int, ...] | None) -> str:
+def _why(module: str, planned: PlannedLayer | None, shape: tuple[int, ...], expected: tuple[int, ...] | None) -> str:
     """Say why an output may have another shape than in the first batch, and what to do."""
     if planned is None or expected is None or len(shape) != len(expected):
         return ""
-    leave_out = f"leave it out, such as with layers=[..., {'!' + planned.spec.name!r}]"
-    if shape[1:] == expected[1:] and planned.spec.rows_folded > 1:
+    leave_out = f"leave it out, such as with layers=[..., {'!' + module!r}]"
+    if shape[1:] == expected[1:]:
         n = planned.spec.rows_folded
-        return f" with {n} rows for each sample; how many there are depends on the images, so {leave_out}"
+        several = f" with {n} rows for each sample" if n > 1 else ""
+        return f"{several}. Where the images decide how many rows there are, {leave_out}"
     if shape[:1] == expected[:1]:
         sizes = "resize them to one size, show them all in one batch"
         return f". Where that follows from the images' sizes, {sizes}, or {leave_out}"

@@ -13,11 +13,12 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSample
 
 from ..errors import CaptureError
 from ._compat import with_own_workers
-from ._datasets import as_labels, check_numbered, n_indices, normalizations, paths
+from ._datasets import as_labels, check_numbered, classes, listed_classes, n_indices, normalizations, paths
 from ._forward_arguments import ForwardArguments
 from ._inputs import ModelInputs, ToInputs, as_inputs
-from ._items import why_no_batch
+from ._items import describe, why_no_batch
 from ._split_batch import as_lists, split_batch, targets_of, without_indices
+from ._text_labels import as_texts, look_like_labels, numbered
 
 DISPLAY_PIXELS = 224
 
@@ -36,6 +37,10 @@ class ProbeBatch:
         -1 where the data set has none.
     targets : Any
         What the items hold second, as the loader put it together; None where they hold nothing else.
+    texts : tuple of str or None
+        Labels that are text.
+    unusable : str
+        What the labels are, where they are no classes.
     digests : ndarray of shape (n, 32), uint8
         SHA-256 of each sample: of its dtype, its shape and its bytes; of several tensors, of their digests.
     """
@@ -44,6 +49,8 @@ class ProbeBatch:
     inputs: ModelInputs
     labels: npt.NDArray[np.int64]
     targets: Any
+    texts: tuple[str, ...] | None
+    unusable: str
     digests: npt.NDArray[np.uint8]
 
     def __len__(self) -> int:
@@ -112,7 +119,14 @@ class Probe:
             else:
                 batch = without_indices(item, self._n_indices) if self._n_indices else item
                 inputs, targets = as_inputs(self._to_inputs(batch), due=due), targets_of(batch)
-            yield ProbeBatch(offset, inputs, _labels(targets, len(inputs)), targets, _digests(inputs))
+            texts, labels = (
+                as_texts(targets, count=len(inputs)),
+                None if targets is None else as_labels(targets, count=len(inputs)),
+            )
+            is_unusable = texts is None and labels is None and look_like_labels(targets)
+            unusable = describe(targets) if is_unusable else ""
+            labels = np.full(len(inputs), -1, np.int64) if labels is None else labels
+            yield ProbeBatch(offset, inputs, labels, targets, texts, unusable, _digests(inputs))
             offset += len(inputs)
 
     def _items(self) -> Iterator[Any]:
@@ -245,16 +259,22 @@ class Identity:
         if self._digests is None:
             self._digests = np.concatenate([batch.digests for batch in batches])
 
-    def tables(self, batches: Sequence[ProbeBatch]) -> dict[str, npt.NDArray[Any]]:
-        """Return what the run keeps of the samples: arrays of n_samples rows, by name."""
+    def tables(self, batches: Sequence[ProbeBatch]) -> tuple[dict[str, npt.NDArray[Any]], tuple[str, ...]]:
+        """Return what the run keeps of the samples: arrays of n_samples rows, by name; and the names of the classes."""
+        labels, named = np.concatenate([batch.labels for batch in batches]), classes(self._probe.dataset)
+        if all(batch.texts is not None for batch in batches):
+            texts = [text for batch in batches for text in batch.texts or ()]
+            labels, named = numbered(texts, classes=named or listed_classes(self._probe.dataset))
+        elif any(batch.unusable for batch in batches):  # of a batch of whole numbers by chance, too
+            labels = np.full_like(labels, -1)
         tables: dict[str, npt.NDArray[Any]] = {
             "sample": np.arange(self._probe.n_samples),
-            "label": np.concatenate([batch.labels for batch in batches]),
+            "label": labels,
             "digest": np.concatenate([batch.digests for batch in batches]),
         }
         if self._paths is not None:
             tables["path"] = np.array(self._paths)
-        return tables
+        return tables, named
 
 
 def _checked_loader(loader: DataLoader[Any]) -> DataLoader[Any]:
@@ -272,11 +292,6 @@ def _checked_loader(loader: DataLoader[Any]) -> DataLoader[Any]:
     if loader.drop_last:
         raise ValueError("the probe's DataLoader has drop_last=True; pass drop_last=False, or the data set itself")
     return loader
-
-
-def _labels(targets: Any, count: int) -> npt.NDArray[np.int64]:
-    found = None if targets is None else as_labels(targets, count=count)
-    return np.full(count, -1, np.int64) if found is None else found
 
 
 def _digests(inputs: ModelInputs) -> npt.NDArray[np.uint8]:

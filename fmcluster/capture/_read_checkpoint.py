@@ -44,11 +44,18 @@ def read_checkpoint(path: str | os.PathLike[str]) -> object:
     except (OSError, ImportError, MemoryError):
         raise
     except Exception as error:  # what is raised depends on the bytes of a foreign or damaged file
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise ValueError(
-            f"cannot be read as weights ({reason}); expected a file of torch.save(model.state_dict(), PATH), or of "
-            f"safetensors. Of a file that you trust, load it and save, or pass, its state dict"
+            f"cannot be read as weights ({_reason(error)}); expected a file of torch.save(model.state_dict(), PATH), "
+            f"or of safetensors. Of a file that you trust, load it and save, or pass, its state dict"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """Return what is wrong with a file, without torch's advice, which is to trust it."""
+    text = str(error)
+    lines = text.partition("WeightsUnpickler error:")[2].split("\n") + text.split("\n")
+    first = next((line.strip() for line in lines if line.strip()), type(error).__name__)
+    return first.partition(". ")[0].rstrip(".")
 
 
 def _is_safetensors(file: Path) -> bool:

@@ -27,6 +27,7 @@ from ._probe_set import Identity, Probe, ProbeBatch
 from ._ranks import is_beside_first
 from ._recording import Recording
 from ._repeats import why_varying
+from ._text_labels import why_no_labels
 from .writing import PendingSnapshot, as_numbers, check_order, stored_digests
 
 
@@ -158,6 +159,7 @@ class Recorder(Recording):
         self._left_out: dict[str, str] = {}
         self._varying: tuple[str, ...] = ()
         self._recorded: dict[str, nn.Module] = {}
+        self._warned_of_labels = False
 
     def snapshot(
         self,
@@ -315,12 +317,21 @@ class Recorder(Recording):
         session.check_overflow(snapshot)
         if brings_samples:
             self._identity.stored = True
-            for name, values in self._identity.tables(batches).items():
+            tables, session.writer.attributes["classes"] = self._identity.tables(batches)
+            self._warn_of_labels(batches)
+            for name, values in tables.items():
                 dimensions = ("item", "byte") if name == "digest" else ("item",)
                 work = partial(session.writer.add_static, f"samples/{name}", values, dimensions=dimensions)
                 session.put_alone(snapshot, work, what=f"samples/{name}")
         loss_scale = None if loss is None else np.ones(self._probe.n_samples)  # the loss is what the caller returned
         session.commit(snapshot, np.arange(self._probe.n_samples), loss_scale=loss_scale)
+
+    def _warn_of_labels(self, batches: Sequence[ProbeBatch]) -> None:
+        """Warn, once, of labels that are no classes."""
+        unusable = next((batch.unusable for batch in batches if batch.unusable), "")
+        if unusable and not self._warned_of_labels:
+            self._warned_of_labels = True
+            warnings.warn(why_no_labels(unusable, what="the probe"), stacklevel=4)
 
     def _check_whole(self, batch: ProbeBatch) -> None:
         due = min(self._probe.batch_size, self._probe.n_samples - batch.offset)

@@ -12,13 +12,13 @@ import torch
 from torch import nn
 
 from ..errors import CaptureError, StoreError
-from ..store import LayerSpec, RunWriter, local_path, open_run
+from ..store import LayerSpec, RunWriter, in_words, local_path, open_run, remedy
 from ._context import SnapshotContext
 from ._estimate import check_size
 from ._hooks import Firing
 from ._layers import PlannedLayer
 from ._options import RecorderOptions
-from ._patterns import select_modules
+from ._patterns import is_optional, select_modules
 from ._plain_model import device_of, plain_model
 from ._provenance import provenance
 from ._step_counter import StepCounter
@@ -47,7 +47,7 @@ class Recording(ABC):
     ) -> None:
         self._model = plain_model(model)
         self._modules = select_modules(self._model, options.layers)
-        self._optional = options.layers in ("children", "leaves")  # what never fires is left out, not an error
+        self._optional = is_optional(self._model, options.layers)  # what never fires is left out, not an error
         self._keep = options.keep
         self._weights = ModelWeights()
         self._layers: dict[Firing, PlannedLayer] = {}
@@ -95,7 +95,7 @@ class Recording(ABC):
         try:
             self._begin()
         except BaseException as error:
-            self._session.close()
+            self._session.close(failed=True)
             self._copier.close()
             if isinstance(error, OSError):
                 raise self._not_created(error) from error
@@ -113,7 +113,7 @@ class Recording(ABC):
         if self._idle:
             return
         self._steps.stop()
-        self._session.close()
+        self._session.close(failed=error is not None)
         self._copier.close()
         failure = self._take_failure()
         if failure is not None:
@@ -291,15 +291,14 @@ class Recording(ABC):
     def _open_writer(self) -> RunWriter:
         try:
             return RunWriter(self._path, mode=self._options.mode)
-        except FileExistsError:
-            raise
         except OSError as error:
+            if isinstance(error, FileExistsError) and error.errno is None:  # of our own, which says what to do
+                raise
             raise self._not_created(error) from error
 
     def _not_created(self, error: OSError) -> StoreError:
         return StoreError(
-            f"writing to {self._path} failed: {type(error).__name__}: {error}. Nothing was recorded. Once there is "
-            f"room and permission, record again."
+            f"writing to {self._path} failed: {in_words(error)}. Nothing was recorded. {remedy(error)}record again."
         )
 
     def _provenance(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Repeats: whether a model gives the same values for the same batch, layer by layer."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -9,6 +9,7 @@ from torch import nn
 from ._hooks import Firing, hooked, is_batch
 from ._inputs import ModelInputs
 from ._isolation import isolated, same_random_numbers
+from ._sample_axes import samples_first
 
 _MOST_VALUES = 256  # of a row
 
@@ -29,14 +30,17 @@ def glimpse(output: torch.Tensor) -> torch.Tensor:
 
 
 def shown_again(
-    model: nn.Module, modules: Mapping[str, nn.Module], *, inputs: ModelInputs, layers: Collection[Firing]
+    model: nn.Module, modules: Mapping[str, nn.Module], *, inputs: ModelInputs, layers: Mapping[Firing, int]
 ) -> dict[Firing, torch.Tensor]:
-    """Show the model the same batch again, from the same state; return glimpses of what these layers return."""
+    """Show the model the same batch again, from the same state; return glimpses of what these layers return.
+
+    `layers` says along which axis their samples are.
+    """
     found: dict[Firing, torch.Tensor] = {}
 
     def note(firing: Firing, output: torch.Tensor, *, module: nn.Module) -> None:
         if firing in layers and is_batch(output):
-            found[firing] = glimpse(output)
+            found[firing] = glimpse(samples_first(output, layers[firing]))
 
     with as_at_first(model), hooked(modules, note, optional=True):
         inputs.show(model)

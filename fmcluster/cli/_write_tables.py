@@ -24,7 +24,20 @@ def write_tables(
         By name, without ``.csv``.
     parameters : mapping, optional
         What made them; goes to ``parameters.json``.
+
+    Raises
+    ------
+    OSError
+        Where they cannot be written.
     """
+    try:
+        _write(folder, tables, parameters=parameters)
+    except OSError as error:
+        why = error.strerror or str(error) or type(error).__name__
+        raise OSError(f"the tables cannot be written to {folder}: {why}; choose another folder with -o") from error
+
+
+def _write(folder: Path, tables: "Mapping[str, pd.DataFrame]", *, parameters: Mapping[str, Any] | None) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     beside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     shutil.rmtree(beside, ignore_errors=True)  # of a process of the same number that was killed

@@ -1,6 +1,7 @@
 from ._copy_run import CopiedRun as CopiedRun
 from ._copy_run import copy_run as copy_run
 from ._create import Mode as Mode
+from ._create import remove_run as remove_run
 from ._diverged import describe_diverged as describe_diverged
 from ._escape import escape as escape
 from ._format import GRADIENT_DTYPE as GRADIENT_DTYPE
@@ -20,6 +21,8 @@ from ._left_out import varying_layers as varying_layers
 from ._local_path import local_path as local_path
 from ._rank_writer import RankWriter as RankWriter
 from ._recorded_weights import RecordedWeights as RecordedWeights
+from ._remedy import in_words as in_words
+from ._remedy import remedy as remedy
 from ._run import Run as Run
 from ._run import layer_expression as layer_expression
 from ._run import open_run as open_run

@@ -62,7 +62,7 @@ def prepare_folder(path: Path, *, mode: Mode) -> bool:
             f'{path} already holds a run. Pass mode="a" to resume it, mode="w" to replace it, or another path.'
         )
     if found == "unfinished" or (found == "run" and mode == "w"):
-        _remove(path)
+        remove_run(path)
     return found == "run" and mode == "a"
 
 
@@ -82,7 +82,7 @@ def _content_of(path: Path) -> Literal["nothing", "unfinished", "run", "other"]:
     return "unfinished" if known.get("unfinished") else "run"
 
 
-def _remove(path: Path) -> None:
+def remove_run(path: Path) -> None:
     """Remove a run; if this is interrupted, what is left is still recognized as a run that holds nothing."""
     if (path / "zarr.json").exists():
         replace_file(path / "zarr.json", UNFINISHED)

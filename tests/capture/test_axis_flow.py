@@ -118,8 +118,8 @@ def test_modules_that_turn_square_maps() -> None:
 
 def test_as_many_tokens_as_samples_are_not_taken_for_samples() -> None:
     discovery = found(TokensFirst(), torch.rand(7, 7, 5))
-    assert [layer.spec.name for layer in discovery.layers.values()] == ["head"]
-    assert "samples along axis 1" in discovery.left_out["inner"]
+    assert [layer.spec.name for layer in discovery.layers.values()] == ["inner", "head"]
+    assert next(iter(discovery.layers.values())).samples_axis == 1
     assert "its 7 rows are not samples: of 6 samples it returned 7" in discovery.left_out["position"]
 
 

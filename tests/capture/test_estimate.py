@@ -20,8 +20,9 @@ from fmcluster.capture import _timed_batch as timed_batch
 from fmcluster.capture import estimate
 from fmcluster.capture._axes import ChannelAxis
 from fmcluster.capture._estimate import check_size
+from fmcluster.capture._first_output import FirstOutput
 from fmcluster.capture._hooks import Firing
-from fmcluster.capture._layers import FirstOutput, plan_layer
+from fmcluster.capture._layers import plan_layer
 from fmcluster.capture._options import Keep
 from fmcluster.store import LayerSpec, Run
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torchvision.models import resnet18
 
-from fmcluster.capture._patterns import select_modules
+from fmcluster.capture._patterns import is_optional, select_modules
 
 
 @pytest.fixture(scope="module")
@@ -115,3 +115,14 @@ def test_quantized_modules_are_leaves_and_what_holds_their_weights_is_none() -> 
     quantized = pytest.importorskip("torch.ao.nn.quantized")
     model = nn.Sequential(nn.Flatten(), quantized.dynamic.Linear(8, 4), nn.ReLU(), quantized.Linear(4, 2))
     assert list(select_modules(model, "leaves")) == ["0", "1", "2", "3"]
+
+
+def test_children_and_leaves_within_a_list(resnet: nn.Module) -> None:
+    leaves = select_modules(resnet, "leaves")
+    without = [name for name in leaves if not (name.startswith("layer4") and name.count(".") == 2)]
+    assert list(select_modules(resnet, ["leaves", "!layer4.*.*"])) == without
+    assert list(select_modules(resnet, ["children", "layer1.0.conv1", "!fc"]))[-1] == "avgpool"
+    assert is_optional(resnet, ["children", "!fc"])
+    assert not is_optional(resnet, ["children", "layer1.0.conv1"])
+    assert not is_optional(resnet, ["!fc"])
+    assert not is_optional(nn.ModuleDict({"leaves": nn.ReLU()}), ["leaves"]), "a module's own name"

@@ -88,3 +88,10 @@ def test_without_safetensors_the_extra_is_named(tmp_path: Path, monkeypatch: pyt
 def test_a_folder_is_no_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no checkpoint file, but a folder: pass one in it"):
         fm.replay(make(0), tmp_path / "run.zarr", checkpoints={0: tmp_path}, probe=[torch.rand(3, 8, 8)])
+
+
+def test_of_a_file_that_is_none_torchs_advice_to_trust_it_is_not_handed_on(tmp_path: Path) -> None:
+    (tmp_path / "bad.pt").write_bytes(b"123")
+    with pytest.raises(ValueError, match=r"^cannot be read as weights \(Unsupported operand 49\)") as error:
+        read_checkpoint(tmp_path / "bad.pt")
+    assert "Re-running" not in str(error.value)

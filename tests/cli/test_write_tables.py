@@ -57,3 +57,9 @@ def test_a_write_that_fails_leaves_what_was_there(
     assert [each.name for each in tmp_path.iterdir()] == ["out"] * exists
     for name in ("rows", "steps") if exists else ():
         pd.testing.assert_frame_equal(pd.read_csv(folder / f"{name}.csv"), OLD)
+
+
+def test_where_they_cannot_be_written_it_is_said_how_to_choose_another_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"the tables cannot be written to .*file/out: .*; .* with -o"):
+        write_tables(tmp_path / "file" / "out", {"rows": OLD})

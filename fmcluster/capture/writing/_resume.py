@@ -74,8 +74,10 @@ def stored_digests(run: Run) -> npt.NDArray[np.uint8] | None:
 
 def _require(path: str, there: str, here: str) -> None:
     if there != here:
+        instead = "" if len(open_run(path)) else ', or, as it holds no snapshot, replace it with mode="w"'
         raise StoreError(
-            f"{path} cannot be resumed: it holds {there}, and this recorder has {here}. Record into another path."
+            f"{path} cannot be resumed: it holds {there}, and this recorder has {here}. Record into another path"
+            f"{instead}."
         )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import CaptureError, StoreError
-from ...store import LayerSpec, RankWriter, RunKind, RunWriter, WeightSpec
+from ...store import LayerSpec, RankWriter, RunKind, RunWriter, WeightSpec, in_words, remedy, remove_run
 from ._pending import PendingSnapshot
 from ._queue import WriteQueue
 from ._resume import check_resumable, check_same_weights
@@ -46,6 +46,7 @@ class Session:
         self._refuses_overflow = refuses_overflow
         self._queue = WriteQueue()
         self._failure: Exception | None = None
+        self._created = False
         self._missing: list[dict[str, Any]] = []  # what failed since the root was written last
 
     def create_or_resume(
@@ -71,6 +72,7 @@ class Session:
             Where it holds other layers, samples, shards or weights.
         """
         if self.writer.is_new:
+            self._created = not self.writer.path.exists()
             self.writer.create(
                 specs,
                 n_samples=n_samples,
@@ -155,9 +157,16 @@ class Session:
         failure, self._failure = self._failure, None
         return failure
 
-    def close(self) -> None:
-        """Finish what is queued, and let go of the run."""
+    def close(self, *, failed: bool = False) -> None:
+        """Finish what is queued, and let go of the run.
+
+        Where recording failed, a run that this session created goes if it says nothing: neither holds a snapshot, nor
+        why one is missing.
+        """
         self._queue.close()
+        if failed and self._created and not (self.writer.n_snapshots or self._missing):
+            with suppress(OSError):  # the disk may be what failed
+                remove_run(self.writer.path)
         # where laying out the run failed, nothing was said of it yet, and it is to stay unfinished
         laid_out = not isinstance(self.writer, RankWriter) and bool(self.writer.attributes.get("sessions"))
         if self._missing and laid_out:
@@ -255,7 +264,7 @@ class Session:
         else:
             failure = StoreError(
                 f"writing {what} of epoch {snapshot.epoch}, step {snapshot.step} to {self.path} failed: "
-                f"{type(error).__name__}: {error}. It was left out, and so was any snapshot since; "
+                f"{in_words(error)}. It was left out, and so was any snapshot since; "
                 f"{self._what_is_left(error)}"
             )
             failure.__cause__ = error
@@ -266,8 +275,4 @@ class Session:
         if not (Path(self.path) / "zarr.json").exists():
             return "and the run is gone: there is no zarr.json in its folder. Record into another path."
         left = "earlier ones are whole." if self.writer.n_snapshots else "there is none before it."
-        return (
-            left
-            + (" Once there is room and permission," if isinstance(error, OSError) else "")
-            + (' mode="a" resumes the run.')
-        )
+        return f'{left} {remedy(error)}mode="a" resumes the run.'

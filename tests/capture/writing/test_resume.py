@@ -36,6 +36,8 @@ class TestResuming:
         data = Named([(torch.rand(3, 12, 12), i % 4) for i in range(6)])
         self.record(net, tmp_path / "run.zarr", data, range(0))
         assert len(fm.open_run(tmp_path / "run.zarr")) == 0
+        with pytest.raises(fm.StoreError, match=r'in float32. Record into another path, or, .* mode="w"'):
+            self.record(net, tmp_path / "run.zarr", data, range(0), dtype="float32")
         self.record(net, tmp_path / "run.zarr", data, range(2))
         run = fm.open_run(tmp_path / "run.zarr")
         assert run.classes == ("a", "b", "c", "d")

@@ -208,3 +208,49 @@ def test_without_permission(
             record(net, tmp_path / "run.zarr", data).__enter__()
         disk.calls_left = None
         record(net, tmp_path / "run.zarr", data).__enter__().__exit__(None, None, None)
+
+
+class TestARunThatHoldsNothing:
+    def fail(self, net: nn.Module, data: list, path: Path, **options: Any) -> None:
+        def refuse(*_: Any) -> None:
+            raise RuntimeError("no memory left")
+
+        with pytest.raises(RuntimeError), fm.Recorder(net, path, probe=data, **options) as recorder:
+            handle = net.fc.register_forward_pre_hook(refuse)
+            try:
+                recorder.snapshot(epoch=recorder.last_epoch + 1)
+            finally:
+                handle.remove()
+
+    def test_goes_where_the_first_snapshot_failed(self, net: nn.Module, data: list, tmp_path: Path) -> None:
+        self.fail(net, data, tmp_path / "deep" / "run.zarr")
+        assert list(tmp_path.iterdir()) == [], "neither the run nor its lock, nor the folder that was made for them"
+
+    def test_stays_where_it_was_there_before(self, net: nn.Module, data: list, tmp_path: Path) -> None:
+        path = tmp_path / "run.zarr"
+        with fm.Recorder(net, path, probe=data):
+            pass
+        self.fail(net, data, path, mode="a")
+        assert fm.open_run(path).epochs == []
+
+    def test_stays_where_it_says_what_is_missing(self, net: nn.Module, data: list, tmp_path: Path) -> None:
+        path = tmp_path / "run.zarr"
+        with pytest.raises(KeyboardInterrupt), fm.Recorder(net, path, probe=data, on_error="warn") as recorder:
+            net.fc.register_forward_pre_hook(lambda *_: {}["no memory left"])
+            with pytest.warns(UserWarning, match="no memory left"):
+                recorder.snapshot(epoch=0)
+            raise KeyboardInterrupt
+        assert fm.open_run(path).provenance[-1]["missing"][0]["epoch"] == 0
+
+    def test_stays_with_the_first_whole_snapshot(self, net: nn.Module, data: list, tmp_path: Path) -> None:
+        path = tmp_path / "run.zarr"
+        with pytest.raises(KeyboardInterrupt), fm.Recorder(net, path, probe=data) as recorder:
+            recorder.snapshot(epoch=0)
+            raise KeyboardInterrupt
+        assert fm.open_run(path).epochs == [0]
+
+
+def test_a_file_in_the_place_of_a_folder_is_said_to_be_one(net: nn.Module, data: list, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(fm.StoreError, match="no file stands in the place of a folder, record again"):
+        fm.Recorder(net, tmp_path / "file" / "run.zarr", probe=data).__enter__()
