@@ -5,6 +5,10 @@ class StoreError(Exception):
     """A run cannot be read or written: it is damaged, locked, incomplete, or of another format."""
 
 
+class NotBegun(StoreError):
+    """A run could not be laid out, as its disk takes nothing now; later, it may."""
+
+
 class NoSnapshotYet(StoreError):
     """A run's recording has begun and goes on, and none of its snapshots is whole yet: try again later."""
 
