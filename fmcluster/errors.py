@@ -13,6 +13,10 @@ class NoSnapshotYet(StoreError):
     """A run's recording has begun and goes on, and none of its snapshots is whole yet: try again later."""
 
 
+INTERRUPTED = "interrupted; whole snapshots and earlier files are kept"
+"""What a command says that Ctrl-C ends."""
+
+
 CALLED_WITH = "was called with a batch of"
 """In the note on what a model raised; it says what to do, so that the command line shows the error in a line."""
 

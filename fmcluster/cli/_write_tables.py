@@ -1,11 +1,11 @@
 """Tables of results as files: a folder of CSV, in which nobody finds half of a result."""
 
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from ..store import stage
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,10 +26,7 @@ def write_tables(
         What made them; goes to ``parameters.json``.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    shutil.rmtree(beside, ignore_errors=True)  # of a process of the same number that was killed
-    beside.mkdir()
-    try:
+    with stage(folder) as beside:
         for name, table in tables.items():
             table.to_csv(beside / f"{name}.csv", index=False)
         if parameters is not None:
@@ -39,5 +36,3 @@ def write_tables(
                 file.replace(folder / file.name)
         else:
             beside.replace(folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)

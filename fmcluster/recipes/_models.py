@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from http.client import HTTPException
+from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 from torchvision import models
 
 from ..capture import choose_weights, find_weights, read_checkpoint
+from ..store import write_beside
 
 _FAMILIES = ("resnet", "resnext", "wide_resnet")
 _WRAPPERS = ("state_dict", "model")
@@ -86,6 +88,20 @@ def freeze_backbone(model: nn.Module) -> nn.Module:
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.startswith("fc."))
     return model
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """Write a model's state dict, as `torch.save` does: the file is whole, or as it was.
+
+    Raises
+    ------
+    OSError
+        Where it cannot be written; torch itself would say so with its own error, that of its archive.
+    """
+    content = BytesIO()
+    torch.save(model.state_dict(), content)
+    with write_beside(path) as beside:
+        beside.write_bytes(content.getbuffer())
 
 
 def _download(model: str) -> nn.Module:
