@@ -36,7 +36,7 @@ def _leave(said: str = "") -> NoReturn:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     if said:
         with suppress(OSError, ValueError):  # closed, or nobody reads it
-            print(said, file=sys.stderr)
+            sys.stderr.write(f"{said}\n")
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):

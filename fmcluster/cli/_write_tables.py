@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..store import stage
-
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -25,6 +23,8 @@ def write_tables(
     parameters : mapping, optional
         What made them; goes to ``parameters.json``.
     """
+    from ..store import stage
+
     folder.parent.mkdir(parents=True, exist_ok=True)
     with stage(folder) as beside:
         for name, table in tables.items():

@@ -37,27 +37,27 @@ class EventFile:
         self._form: Any = summary
         self._write(file_version="brain.Event:2")
 
-    def add_scalar(self, name: str, value: float, step: int) -> None:
+    def add_scalar(self, name: str, value: float, *, step: int) -> None:
         """Add a number."""
-        self._add(self._form.scalar(name, value), step)
+        self._add(self._form.scalar(name, value), step=step)
 
-    def add_histogram(self, name: str, values: npt.NDArray[np.float64], step: int) -> None:
+    def add_histogram(self, name: str, values: npt.NDArray[np.float64], *, step: int) -> None:
         """Add the histogram of values, of shape (n,), finite.
 
         TensorBoard's own bins end at 1e20: of values that are all beyond, it would say that there are none.
         """
         beyond = np.abs(values).max(initial=0) > _LARGEST_BIN
-        self._add(self._form.histogram(name, values, "sturges" if beyond else _bins()), step)
+        self._add(self._form.histogram(name, values, "sturges" if beyond else _bins()), step=step)
 
-    def add_image(self, name: str, pixels: npt.NDArray[np.uint8], step: int) -> None:
+    def add_image(self, name: str, pixels: npt.NDArray[np.uint8], *, step: int) -> None:
         """Add a picture of shape (height, width, 3)."""
-        self._add(self._form.image(name, pixels, dataformats="HWC"), step)
+        self._add(self._form.image(name, pixels, dataformats="HWC"), step=step)
 
-    def add_text(self, name: str, markdown: str, step: int) -> None:
+    def add_text(self, name: str, markdown: str, *, step: int) -> None:
         """Add prose."""
-        self._add(self._form.text(name, markdown), step)
+        self._add(self._form.text(name, markdown), step=step)
 
-    def _add(self, value: Any, step: int) -> None:
+    def _add(self, value: Any, *, step: int) -> None:
         self._write(summary=value, step=step)
 
     def _write(self, **content: Any) -> None:

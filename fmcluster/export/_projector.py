@@ -128,7 +128,7 @@ def to_projector(
     if not any(folder.glob(f"{PREFIX}*")):  # without events, TensorBoard takes no folder for a run
         said = f"{called}: {len(rows.rows)} rows, {rows.n_snapshots} snapshots; look at them under Projector."
         with write_events(folder, suffix=SUFFIX) as events:
-            events.add_text("projector", as_markdown([said]), 0)
+            events.add_text("projector", as_markdown([said]), step=0)
     return folder
 
 

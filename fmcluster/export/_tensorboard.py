@@ -128,13 +128,13 @@ def log(events: EventFile, entries: Iterable[Entry]) -> None:
     for entry in entries:
         name, at = entry.name, entry.step.at
         if isinstance(entry, Scalar):
-            events.add_scalar(name, entry.value, at)
+            events.add_scalar(name, entry.value, step=at)
         elif isinstance(entry, Distribution):
-            events.add_histogram(name, entry.values, at)
+            events.add_histogram(name, entry.values, step=at)
         elif isinstance(entry, Picture):
-            events.add_image(name, entry.pixels, at)
+            events.add_image(name, entry.pixels, step=at)
         elif isinstance(entry, Text):
-            events.add_text(name, as_markdown(entry.lines), at)
+            events.add_text(name, as_markdown(entry.lines), step=at)
 
 
 def as_markdown(lines: Sequence[str]) -> str:

@@ -21,11 +21,11 @@ def read(folder: Path) -> Any:
 
 def add_all(events: EventFile) -> None:
     values = np.random.default_rng(0).normal(size=1000)
-    events.add_scalar("loss", 0.25, 3)
-    events.add_histogram("values", values, 3)
-    events.add_histogram("large", values * 1e37, 3)
-    events.add_image("picture", np.arange(48, dtype=np.uint8).reshape(4, 4, 3), 3)
-    events.add_text("prose", "said", 3)
+    events.add_scalar("loss", 0.25, step=3)
+    events.add_histogram("values", values, step=3)
+    events.add_histogram("large", values * 1e37, step=3)
+    events.add_image("picture", np.arange(48, dtype=np.uint8).reshape(4, 4, step=3), step=3)
+    events.add_text("prose", "said", step=3)
 
 
 def test_tensorboard_reads_what_its_own_writer_writes(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_tensorboard_reads_what_its_own_writer_writes(tmp_path: Path) -> None:
 def test_two_files_in_a_second_have_names_of_their_own(tmp_path: Path) -> None:
     for _ in range(3):
         with write_events(tmp_path, suffix=".x") as events:
-            events.add_scalar("loss", 1.0, 0)
+            events.add_scalar("loss", 1.0, step=0)
     assert len(list(tmp_path.iterdir())) == 3
 
 
@@ -67,7 +67,7 @@ def test_a_full_disk_is_an_error_here_and_not_a_traceback_of_a_thread(
     monkeypatch.setattr(Path, "open", lambda path, *a: opened(Path("/dev/full") if path.name == "whole" else path, *a))
     with pytest.raises(OSError, match="No space left") as raised, write_events(tmp_path / "new", suffix=".x") as events:
         for step in range(10_000):
-            events.add_scalar("loss", 1.0, step)
+            events.add_scalar("loss", 1.0, step=step)
     assert raised.value.errno == errno.ENOSPC
     assert capfd.readouterr() == ("", "")
     assert list(tmp_path.iterdir()) == []
