@@ -24,7 +24,7 @@ def add_all(events: EventFile) -> None:
     events.add_scalar("loss", 0.25, step=3)
     events.add_histogram("values", values, step=3)
     events.add_histogram("large", values * 1e37, step=3)
-    events.add_image("picture", np.arange(48, dtype=np.uint8).reshape(4, 4, step=3), step=3)
+    events.add_image("picture", np.arange(48, dtype=np.uint8).reshape(4, 4, 3), step=3)
     events.add_text("prose", "said", step=3)
 
 
