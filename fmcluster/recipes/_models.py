@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torchvision import models
 
-from ..capture import choose_weights, find_weights, read_checkpoint
+from ..capture import check_kinds, choose_weights, find_weights, read_checkpoint
 from ..store import write_beside
 
 _FAMILIES = ("resnet", "resnext", "wide_resnet")
@@ -172,6 +172,10 @@ def _load_weights(network: nn.Module, given: dict[str, torch.Tensor], *, source:
             f"weights {source} do not fit, of {len(expected)} tensors: {', '.join(problems)}; "
             "name the model they were trained with"
         )
+    try:
+        check_kinds(given, like=expected)
+    except ValueError as error:
+        raise ValueError(f"{source} {error}") from None
     network.load_state_dict(given)
 
 
