@@ -56,7 +56,7 @@ def stage(target: str | os.PathLike[str]) -> Iterator[Path]:
             shutil.rmtree(made, ignore_errors=True)
     except OSError as error:
         if error.errno in _NO_ROOM:
-            error.filename, error.filename2 = str(final), None
+            error.filename = str(final)
         raise
 
 

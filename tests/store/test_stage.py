@@ -120,7 +120,7 @@ def test_a_folder_that_another_process_took_for_an_abandoned_one_is_made_again(
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EFBIG, errno.EDQUOT])
 def test_of_a_disk_without_room_the_target_is_named(code: int, tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="out'") as raised, stage(tmp_path / "out"):
+    with pytest.raises(OSError, match=r"out'$") as raised, stage(tmp_path / "out"):
         raise OSError(code, os.strerror(code))
     assert raised.value.filename == str(tmp_path / "out")
     with pytest.raises(FileNotFoundError) as other, stage(tmp_path / "out"):
