@@ -5,8 +5,16 @@ class StoreError(Exception):
     """A run cannot be read or written: it is damaged, locked, incomplete, or of another format."""
 
 
+class NotBegun(StoreError):
+    """A run could not be laid out, as its disk takes nothing now; later, it may."""
+
+
 class NoSnapshotYet(StoreError):
     """A run's recording has begun and goes on, and none of its snapshots is whole yet: try again later."""
+
+
+INTERRUPTED = "interrupted; whole snapshots and earlier files are kept"
+"""What a command says that Ctrl-C ends."""
 
 
 CALLED_WITH = "was called with a batch of"

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+SAID = "interrupted; whole snapshots and earlier files are kept"
+
 INTERRUPTED = """
 import sys
 from importlib.abc import MetaPathFinder
@@ -26,9 +28,9 @@ def test_it_runs_as_a_module() -> None:
     assert found.stdout.startswith("fmcluster ")
 
 
-def test_interrupted_while_it_loads_it_ends_with_130_and_says_nothing() -> None:
+def test_interrupted_while_it_loads_it_ends_with_130_and_says_so() -> None:
     found = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, check=False)
-    assert (found.returncode, found.stdout, found.stderr) == (130, "", "")
+    assert (found.returncode, found.stdout, found.stderr) == (130, "", f"{SAID}\n")
 
 
 IN_TEXT = """
@@ -58,5 +60,5 @@ def test_interrupted_while_text_is_run_it_ends_with_130_and_not_by_the_signal() 
     """Python remembers an interrupt that passed through `exec`, and ends by the signal whatever the exit code is."""
     found = subprocess.run([sys.executable, "-c", IN_TEXT], capture_output=True, text=True, check=False)
     assert found.stdout == "caught\n"
-    assert found.stderr == "interrupted; whole snapshots and earlier files are kept\n"
+    assert found.stderr == f"{SAID}\n"
     assert found.returncode == 130

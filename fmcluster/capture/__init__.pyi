@@ -3,6 +3,7 @@ from ._datasets import with_index as with_index
 from ._estimate import Estimate as Estimate
 from ._estimate import estimate as estimate
 from ._find_weights import FoundWeights as FoundWeights
+from ._find_weights import check_kinds as check_kinds
 from ._find_weights import choose_weights as choose_weights
 from ._find_weights import find_weights as find_weights
 from ._forward_arguments import forward_arguments as forward_arguments

@@ -51,7 +51,8 @@ class BatchRecorder(LiveRecording):
         As for `Recorder`. Weights are those at the end of an epoch's block.
     on_error : {"raise", "warn"}
         What to do where an epoch cannot be recorded: raise an error, also through the model's forward or backward
-        pass, or warn once, leave the epoch out, and let the training go on.
+        pass, or warn once, leave the epoch out, and let the training go on. Where the disk takes no run on entry, each
+        epoch tries again.
     ranks : {"all", "one"}
         In a job of torch.distributed (DistributedDataParallel): whether all ranks record the run together, each the
         batches that it is shown, or this process alone. "all" asks that every rank enters the recorder and each epoch.
@@ -161,6 +162,15 @@ class BatchRecorder(LiveRecording):
         CaptureError, StoreError
             As for `snapshot`. Where the block raises, the epoch is left out.
         """
+        self._check_open()
+        if not (self._begun or self._begin_late(epoch, step)):
+            self._epoch = self._start(epoch)
+            self._epoch.snapshot.failed = True  # of which no batch is recorded
+            try:
+                yield {}
+            finally:
+                self._epoch = None
+            return
         with (
             nullcontext() if self._team is None else self._team.attempt(epoch),
             self._epoch_alone(epoch, step) as metrics,
@@ -179,10 +189,8 @@ class BatchRecorder(LiveRecording):
         if step is not None:
             check_order(epoch, step, last=(-1, -1))
             self._steps.count, self._resumed_after = int(step), None
-        snapshot = PendingSnapshot(epoch=epoch, step=self._steps.count, metrics={})
-        blank = np.full(self._capacity, np.nan)
-        normalized = self._weights.inputs_of(snapshot)
-        self._epoch = LiveEpoch(snapshot, np.full(self._capacity, -1, np.int64), blank, normalized)
+        self._epoch = self._start(epoch)
+        snapshot = self._epoch.snapshot
         metrics: dict[str, float] = {}
         try:
             try:
@@ -201,6 +209,12 @@ class BatchRecorder(LiveRecording):
         if not snapshot.failed:
             self._last = (epoch, snapshot.step)
             self._n_snapshots += 1
+
+    def _start(self, epoch: int) -> LiveEpoch:
+        snapshot = PendingSnapshot(epoch=epoch, step=self._steps.count, metrics={})
+        blank = np.full(self._capacity, np.nan)
+        normalized = self._weights.inputs_of(snapshot)
+        return LiveEpoch(snapshot, np.full(self._capacity, -1, np.int64), blank, normalized)
 
     def batch(self, indices: Any, *, loss_scale: float | Scaler = 1.0) -> AbstractContextManager[None]:
         """Record what the layers return, and the gradients that come back, inside the block.

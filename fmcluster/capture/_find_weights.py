@@ -89,7 +89,39 @@ def choose_weights(content: object, *, like: Mapping[str, torch.Tensor]) -> tupl
             f"holds several that fit this model: {'; '.join(each.where for each in (first, *different))}. Load it, and "
             f"pass the state dict that is meant, or the part of it whose names begin so"
         )
+    check_kinds(first.weights, like=like)
     return first, [each.where for each in different]
+
+
+def check_kinds(weights: Mapping[str, Any], *, like: Mapping[str, torch.Tensor]) -> None:
+    """Compare what kind of tensors weights are with those of the model, which would take some for others.
+
+    Raises
+    ------
+    ValueError
+        For the first that is sparse, quantized, complex, of integers, or without values, where the model's own is not.
+        The message begins with "holds".
+    """
+    for name, own in like.items():
+        given = weights.get(name)
+        if isinstance(own, torch.Tensor) and isinstance(given, torch.Tensor) and _kind(given, own) != _kind(own, own):
+            raise ValueError(
+                f"holds {name!r} as {_kind(given, own)}, where the model has {_kind(own, own)}; save the state dict of "
+                f"a model of the same kind"
+            )
+
+
+def _kind(tensor: torch.Tensor, own: torch.Tensor) -> str:
+    """Say of what kind a tensor is, as far as that matters to the model's own."""
+    if tensor.is_meta:
+        return "a tensor without values"
+    if tensor.layout != torch.strided:
+        return "a sparse tensor"
+    if tensor.is_quantized:
+        return "quantized numbers"
+    if tensor.is_complex():
+        return "complex numbers"
+    return "integers" if own.is_floating_point() and not tensor.is_floating_point() else "numbers"
 
 
 def _mappings(value: object, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:

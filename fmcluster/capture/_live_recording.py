@@ -65,6 +65,10 @@ class LiveRecording(Recording):
         self._capacity = n_samples  # slots that this process fills
 
     @property
+    def _alone(self) -> bool:
+        return self._team is None
+
+    @property
     def _room(self) -> str:
         share = "" if self._team is None else f", {self._capacity} of them on each rank"
         return f"n_samples={self._n_samples}{share}"

@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import torch.distributed as dist
 
-from ..errors import CaptureError, StoreError
+from ..errors import CaptureError, NotBegun, StoreError
 from ._compat import job_store
 
 _PIECE = 1 << 20  # bytes of a message under one key: a TCPStore takes 8 MiB
 _ACKNOWLEDGED_WITHIN = 30.0  # seconds; whoever has not read a commit's outcome by then is noticed at the next exchange
 _KINDS: dict[str, type[Exception]] = {
-    kind.__name__: kind for kind in (CaptureError, StoreError, FileExistsError, ValueError, TypeError)
+    kind.__name__: kind for kind in (CaptureError, StoreError, NotBegun, FileExistsError, ValueError, TypeError)
 }
 
 

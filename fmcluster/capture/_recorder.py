@@ -90,8 +90,8 @@ class Recorder(Recording):
         JSON-like values to keep with the provenance, such as the seed.
     on_error : {"raise", "warn"}
         What to do where a snapshot cannot be recorded: raise an error, or warn once, leave the snapshot out, and let
-        the training go on; the next one is tried again. The run says which are missing. Bad arguments, and what fails
-        on entry, always raise.
+        the training go on; the next one is tried again. The run says which are missing. So it is where the disk takes
+        no run on entry: each snapshot tries to lay it out. Bad arguments always raise, as does an existing run.
 
     Raises
     ------
@@ -209,6 +209,8 @@ class Recorder(Recording):
             raise ValueError(
                 "gradients need both record=('activation', 'gradient') and snapshot(loss=...); one of them is missing"
             )
+        if not (self._begun or self._begin_late(epoch, step)):
+            return
         if step is None:
             self._check_steps(epoch)
             step = self._steps.count

@@ -5,13 +5,14 @@ import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
 import torch
 from torch import nn
 
-from ..errors import CaptureError, StoreError
+from ..errors import NotBegun, StoreError
 from ..store import LayerSpec, RunWriter, in_words, local_path, open_run, remedy
 from ._context import SnapshotContext
 from ._estimate import check_size
@@ -24,7 +25,7 @@ from ._provenance import provenance
 from ._step_counter import StepCounter
 from ._weights import ModelWeights
 from .transfer import Copier
-from .writing import PendingSnapshot, Session, ShardBuffer, last_snapshot
+from .writing import PendingSnapshot, Session, ShardBuffer, check_order, last_snapshot, reason_of
 
 
 class Recording(ABC):
@@ -62,6 +63,8 @@ class Recording(ABC):
         self._entered = False
         self._open = False
         self._idle = False  # another process of the job records
+        self._begun = False  # the run is there, and its writer
+        self._not_recorded: list[dict[str, Any]] = []  # what is missing of a run that is not there yet
         self._warns = options.on_error == "warn"
         self._warned_after: tuple[int, int] | None = None
         self._resumed_after: tuple[int, int] | None = None
@@ -77,31 +80,19 @@ class Recording(ABC):
         if self._keep.weight:
             self._weights = ModelWeights(self._model)
         self._prepare()
-        writer = self._open_writer()
-        try:
-            self._last, self._n_snapshots = self._recorded_so_far(writer)
-            self._session = Session(
-                writer, provenance=self._provenance(), refuses_overflow=self._keep.overflow == "error"
-            )
-        except BaseException:
-            writer.close()
-            raise
-        self._session.committed = self._last
         self._copier = Copier(
             max_bytes=self._options.max_pending_bytes,
             clips=self._keep.overflow == "clip",
             threads=max(1, torch.get_num_threads()),
         )
         try:
-            self._begin()
+            self._open_run()
         except BaseException as error:
-            self._session.close(failed=True)
-            self._copier.close()
-            if isinstance(error, OSError):
-                raise self._not_created(error) from error
-            raise
-        self._resumed_after = self._last if self._last[0] > 0 else None
-        self._steps.count = max(0, self._last[1])
+            if not (self._warns and isinstance(error, NotBegun)):
+                self._copier.close()
+                raise
+            self._go_on_after(self._recorded_before())
+            self._warn(error)
         self._steps.start()
         self._open = True
         return self
@@ -113,7 +104,8 @@ class Recording(ABC):
         if self._idle:
             return
         self._steps.stop()
-        self._session.close(failed=error is not None)
+        if self._begun:
+            self._session.close(failed=error is not None)
         self._copier.close()
         failure = self._take_failure()
         if failure is not None:
@@ -165,7 +157,7 @@ class Recording(ABC):
             Where one of them was left out.
         """
         self._check_open()
-        if self._idle:
+        if self._idle or not self._begun:
             return
         self._session.wait()
         self._raise_failure()
@@ -186,6 +178,64 @@ class Recording(ABC):
     @abstractmethod
     def _after_failure(self) -> None:
         """Store again what was lost with the snapshot that failed."""
+
+    def _open_run(self) -> None:
+        """Open the run, and create it where the layers are known."""
+        writer = self._open_writer()
+        try:
+            last, self._n_snapshots = self._recorded_so_far(writer)
+            self._session = Session(
+                writer, provenance=self._provenance(), refuses_overflow=self._keep.overflow == "error"
+            )
+        except BaseException:
+            writer.close()
+            raise
+        self._session.committed = last
+        try:
+            self._begin()
+        except BaseException as error:
+            self._session.close(failed=True)
+            if isinstance(error, OSError):
+                raise self._not_created(error) from error
+            raise
+        self._begun = True
+        self._go_on_after(last)
+
+    def _go_on_after(self, last: tuple[int, int]) -> None:
+        """Count epochs and steps from the run's last snapshot on."""
+        self._steps.count += max(0, last[1]) - max(0, self._last[1])
+        self._last = last
+        self._resumed_after = last if last[0] > 0 else None
+
+    def _recorded_before(self) -> tuple[int, int]:
+        """Return epoch and step of the last snapshot of a run that can be read, but not written now."""
+        if self._options.mode == "a" and self._alone:
+            with suppress(StoreError, OSError):
+                return last_snapshot(open_run(self._path))
+        return -1, -1
+
+    @property
+    def _alone(self) -> bool:
+        """Whether no other process of the job has to know the same of the run."""
+        return True
+
+    def _begin_late(self, epoch: int, step: int | None) -> bool:
+        """Try again to lay out a run whose disk took none so far; return whether this epoch can be recorded.
+
+        Of a run that is resumed only now, what it holds already is not recorded again.
+        """
+        count = self._steps.count if step is None else step
+        check_order(epoch, count, last=self._last)
+        before = self._last
+        try:
+            self._open_run()
+        except Exception as error:
+            self._steps.count = int(count)
+            self._not_recorded.append({"epoch": int(epoch), "step": int(count), "reason": reason_of(error)})
+            self._warn(error, epoch=epoch)
+            return False
+        self._session.miss(each for each in self._not_recorded if each["epoch"] > self._last[0])
+        return self._last == before or epoch > self._last[0]
 
     def _leaves_it_to_another(self) -> bool:
         """Whether another process of the job records, and this one does nothing."""
@@ -231,7 +281,7 @@ class Recording(ABC):
 
     def _take_failure(self) -> Exception | None:
         """Return what went wrong in the background since this was last asked."""
-        failure = self._session.take_failure()
+        failure = self._session.take_failure() if self._begun else None
         if failure is not None:
             self._last = self._session.committed
             self._n_snapshots = self._session.writer.n_snapshots
@@ -260,7 +310,7 @@ class Recording(ABC):
         """Warn that the capture failed; of failures with no whole snapshot between them, the first is told of."""
         if self._warned_after != self._last:
             self._warned_after = self._last
-            reason = str(error) if isinstance(error, CaptureError | StoreError) else f"{type(error).__name__}: {error}"
+            reason = reason_of(error)
             if epoch is not None and f"epoch {epoch}" not in reason:
                 reason = f"epoch {epoch}: {reason}"
             warnings.warn(
@@ -296,10 +346,9 @@ class Recording(ABC):
                 raise
             raise self._not_created(error) from error
 
-    def _not_created(self, error: OSError) -> StoreError:
-        return StoreError(
-            f"writing to {self._path} failed: {in_words(error)}. Nothing was recorded. {remedy(error)}record again."
-        )
+    def _not_created(self, error: OSError) -> NotBegun:
+        later = "Every snapshot tries again." if self._warns else f"{remedy(error)}record again."
+        return NotBegun(f"writing to {self._path} failed: {in_words(error)}. Nothing was recorded. {later}")
 
     def _provenance(self) -> dict[str, Any]:
         made = provenance(self._model, device=device_of(self._model))

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ..errors import INTERRUPTED
 from ._analyze import analyze
 from ._app import app, console, errors, say
 from ._compare import compare
@@ -48,9 +49,6 @@ def _options(
     if version:
         typer.echo(f"fmcluster {installed_version('fmcluster')}")
         raise typer.Exit
-
-
-INTERRUPTED = "interrupted; whole snapshots and earlier files are kept"
 
 
 def main() -> None:

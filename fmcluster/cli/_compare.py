@@ -7,6 +7,7 @@ import typer
 
 from ._app import say, status
 from ._options import AllLayers, RandomState, RunPath, local_output, matching_layers
+from ._save_picture import save_still
 from ._scheduler import Scheduler, seen_by_workers, workers_of
 
 PICTURES = (".png", ".svg", ".pdf")
@@ -27,7 +28,7 @@ def compare(
 ) -> None:
     """Compare runs on one probe set: how similar each layer is, which channels match, and the metrics."""
     from .. import analysis
-    from ..store import open_run, write_beside
+    from ..store import open_run
 
     suffix = output.suffix.lower()
     if suffix not in (".html", *PICTURES):
@@ -50,6 +51,5 @@ def compare(
         else:
             from .. import plot
 
-            with write_beside(output) as beside:
-                plot.compare(found).savefig(beside, dpi=150)
+            save_still(plot.compare(found), output, dpi=150, tight=False)
     say(f"The comparison of {len(opened)} runs is in {output.resolve()}")

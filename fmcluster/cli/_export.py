@@ -114,13 +114,13 @@ def export(
 
 def _check_installed(target: Target) -> None:
     """Raise ValueError, which is one line here, where an extra is missing."""
-    from ..export import summary_writer, wandb_module
+    from ..export import check_tensorboard, wandb_module
 
     try:
         if target is Target.wandb:
             wandb_module()
         else:
-            summary_writer()
+            check_tensorboard()
     except ImportError as error:
         raise ValueError(str(error)) from error
 

@@ -2,17 +2,14 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from ._app import bars, say, status
+from ._app import say
 from ._options import NumberOfClusters, OneLayer, RandomState, Rows, RunPath, View, local_output, one_layer
 from ._pictures import OF_THE_RUN, Asked, Picture, draw_animation, draw_still
-
-if TYPE_CHECKING:
-    from matplotlib.animation import FuncAnimation
-    from matplotlib.figure import Figure
+from ._save_picture import save_animation, save_still
 
 
 class Order(StrEnum):
@@ -117,9 +114,9 @@ def plot(
             raise ValueError(
                 f"received --epoch {epoch} for {output.name}; an animation shows all epochs: leave out --epoch"
             )
-        _save_animation(draw_animation(asked), output, dpi=dpi or DPI["moving"])
+        save_animation(draw_animation(asked), output, dpi=dpi or DPI["moving"])
     else:
-        _save_still(draw_still(asked), output, dpi=dpi or DPI["still"])
+        save_still(draw_still(asked), output, dpi=dpi or DPI["still"])
     say(f"Drawn in {output}")
 
 
@@ -141,27 +138,6 @@ def _check_output(output: Path, picture: Picture) -> None:
 
         if not writers.is_available("ffmpeg"):
             raise ValueError(f"cannot write {output.name} without ffmpeg: install ffmpeg, or write a .gif")
-
-
-def _save_still(figure: "Figure", output: Path, *, dpi: int) -> None:
-    from ..store import write_beside
-
-    with status(f"writing {output.name}"), write_beside(output) as beside:
-        figure.savefig(beside, dpi=dpi, bbox_inches="tight")
-
-
-def _save_animation(animation: "FuncAnimation", output: Path, *, dpi: int) -> None:
-    from ..store import write_beside
-
-    writer = "ffmpeg" if output.suffix.lower() == ".mp4" else "pillow"
-    with bars() as progress, write_beside(output) as beside:
-        task = progress.add_task(f"writing {output.name}", total=None)
-        animation.save(
-            beside,
-            writer=writer,
-            dpi=dpi,
-            progress_callback=lambda done, total: progress.update(task, completed=done + 1, total=total),
-        )
 
 
 def _numbers(text: str | None) -> list[int] | None:

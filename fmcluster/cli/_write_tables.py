@@ -1,8 +1,6 @@
 """Tables of results as files: a folder of CSV, in which nobody finds half of a result."""
 
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,11 +36,10 @@ def write_tables(
 
 
 def _write(folder: Path, tables: "Mapping[str, pd.DataFrame]", *, parameters: Mapping[str, Any] | None) -> None:
+    from ..store import stage
+
     folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    shutil.rmtree(beside, ignore_errors=True)  # of a process of the same number that was killed
-    beside.mkdir()
-    try:
+    with stage(folder) as beside:
         for name, table in tables.items():
             table.to_csv(beside / f"{name}.csv", index=False)
         if parameters is not None:
@@ -52,5 +49,3 @@ def _write(folder: Path, tables: "Mapping[str, pd.DataFrame]", *, parameters: Ma
                 file.replace(folder / file.name)
         else:
             beside.replace(folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)

@@ -5,7 +5,6 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,8 +13,10 @@ from PIL import Image
 
 from ..analysis import Clusters, Embedding, Scores
 from ..plot.drawing import cluster_name, snapshot_table, snapshot_titles
-from ..store import Layer, escape
-from ._tensorboard import as_markdown, check_folder, summary_writer
+from ..store import Layer, escape, stage
+from ._event_file import PREFIX, check_tensorboard, write_events
+from ._new_folder import new_folder
+from ._tensorboard import as_markdown, check_folder
 from ._thumbnails import sheet_of, thumbnails
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def to_projector(
         For more rows than the projector reads (100,000), clusters of other rows, another layer than that of the rows,
         no such sample, or a folder whose projector settings cannot be read.
     """
-    make_writer = summary_writer()
+    check_tensorboard()
     from tensorboard.plugins import projector
 
     _check(rows, clusters=clusters, layer=layer, per_snapshot=per_snapshot)
@@ -99,10 +100,9 @@ def to_projector(
         )
     table = _metadata(rows, clusters=clusters, layer=layer)
     pictures = None if layer is None else thumbnails(layer, rows.rows, sample=_sample(layer, sample))
-    folder.mkdir(parents=True, exist_ok=True)
     earlier = [found for title, _ in parts for found in _folders_of(folder, title)]
-    with TemporaryDirectory(prefix=".projector-", dir=folder) as stage:
-        made = {title: Path(stage) / _free_name(folder, title) for title, _ in parts}
+    with new_folder(folder), stage(folder / FOLDER) as beside:
+        made = {title: beside / _free_name(folder, title) for title, _ in parts}
         for title, here in parts:
             inside = made[title]
             inside.mkdir()
@@ -118,17 +118,17 @@ def to_projector(
                 entry.sprite.image_path = f"{FOLDER}/{inside.name}/sprite.png"
                 entry.sprite.single_image_dim.extend([pictures.shape[2], pictures.shape[1]])
                 Image.fromarray(sheet_of(pictures[here])).save(inside / "sprite.png")
-        projector.visualize_embeddings(stage, config)
+        projector.visualize_embeddings(str(beside), config)
         (folder / FOLDER).mkdir(exist_ok=True)
         for inside in made.values():
             inside.rename(folder / FOLDER / inside.name)  # nobody looks there before the settings say so
-        (Path(stage) / CONFIG).replace(folder / CONFIG)
+        (beside / CONFIG).replace(folder / CONFIG)
     for each in earlier:
         shutil.rmtree(each, ignore_errors=True)
-    if not any(folder.glob("events.out.tfevents.*")):  # without events, TensorBoard takes no folder for a run
-        with make_writer(str(folder), filename_suffix=SUFFIX) as writer:
-            said = f"{called}: {len(rows.rows)} rows, {rows.n_snapshots} snapshots; look at them under Projector."
-            writer.add_text("projector", as_markdown([said]), 0)
+    if not any(folder.glob(f"{PREFIX}*")):  # without events, TensorBoard takes no folder for a run
+        said = f"{called}: {len(rows.rows)} rows, {rows.n_snapshots} snapshots; look at them under Projector."
+        with write_events(folder, suffix=SUFFIX) as events:
+            events.add_text("projector", as_markdown([said]), step=0)
     return folder
 
 

@@ -3,25 +3,17 @@
 import html
 import os
 import re
-import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Literal
-
-import numpy as np
+from typing import Literal
 
 from ..analysis import MAX_BYTES, Reducer, ResultCache
 from ..store import Run
 from ._collect import Progress, choose, collect
 from ._entries import Distribution, Entry, Picture, Scalar, Text
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
+from ._event_file import PREFIX, EventFile, check_tensorboard, write_events
 
 SUFFIX = ".fmcluster"
-
-_LARGEST_BIN = 1e20
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|])")
 
@@ -105,7 +97,7 @@ def to_tensorboard(
     ValueError
         Where it has no such sample, the view is unknown, or a layer has too few rows for an embedding.
     """
-    make_writer = summary_writer()
+    check_tensorboard()
     wanted = choose(
         run,
         layers=layers,
@@ -125,32 +117,24 @@ def to_tensorboard(
             f"{folder} holds an earlier export, and TensorBoard would draw both as one; "
             f"pass overwrite=True (--overwrite) to replace it, or another folder"
         )
-    with TemporaryDirectory(prefix="fmcluster-") as elsewhere:  # TensorBoard would show what is half written
-        with make_writer(elsewhere, filename_suffix=SUFFIX) as writer:
-            log(writer, collect(wanted, progress=progress))
-            writer.flush()  # says what the writer's thread could not write, which closing does not
-        (written,) = exported(Path(elsewhere))
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".fmcluster-", dir=folder) as stage:
-            shutil.copyfile(written, Path(stage) / "whole").replace(folder / written.name)
+    with write_events(folder, suffix=SUFFIX) as events:
+        log(events, collect(wanted, progress=progress))
     remove(earlier)
     return folder
 
 
-def log(writer: "SummaryWriter", entries: Iterable[Entry]) -> None:
-    """Give entries to TensorBoard's writer; it has no form for tables."""
+def log(events: EventFile, entries: Iterable[Entry]) -> None:
+    """Write entries as TensorBoard's events; it has no form for tables."""
     for entry in entries:
         name, at = entry.name, entry.step.at
         if isinstance(entry, Scalar):
-            writer.add_scalar(name, entry.value, at)
+            events.add_scalar(name, entry.value, step=at)
         elif isinstance(entry, Distribution):
-            # TensorBoard's own bins end at 1e20: of values that are all beyond, it would say that there are none
-            beyond = np.abs(entry.values).max(initial=0) > _LARGEST_BIN
-            writer.add_histogram(name, entry.values, at, bins="sturges" if beyond else "tensorflow")
+            events.add_histogram(name, entry.values, step=at)
         elif isinstance(entry, Picture):
-            writer.add_image(name, entry.pixels, at, dataformats="HWC")
+            events.add_image(name, entry.pixels, step=at)
         elif isinstance(entry, Text):
-            writer.add_text(name, as_markdown(entry.lines), at)
+            events.add_text(name, as_markdown(entry.lines), step=at)
 
 
 def as_markdown(lines: Sequence[str]) -> str:
@@ -165,18 +149,9 @@ def as_markdown(lines: Sequence[str]) -> str:
     return "\n".join("- " + _MARKDOWN.sub(r"\\\1", line) for line in plain)
 
 
-def summary_writer() -> "type[SummaryWriter]":
-    """Return torch's writer of events; ImportError that names the extra where TensorBoard is not there."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ImportError(f"TensorBoard is not installed ({error}): pip install 'fmcluster[tensorboard]'") from error
-    return SummaryWriter
-
-
 def exported(folder: Path) -> list[Path]:
     """Return the files of events in a folder that an export wrote."""
-    return sorted(check_folder(folder).glob(f"events.out.tfevents.*{SUFFIX}"))
+    return sorted(check_folder(folder).glob(f"{PREFIX}*{SUFFIX}"))
 
 
 def check_folder(folder: Path) -> Path:

@@ -11,7 +11,7 @@ from ..capture import Recorder
 from ._devices import choose_device, seeded
 from ._digits import NEW_DIGITS, OLD_DIGITS, DigitImages, load_digit_splits
 from ._events import PhaseStarted, Progress, SnapshotTaken, StepDone
-from ._models import load_resnet
+from ._models import load_resnet, save_weights
 from ._training import make_loader, train_one_epoch, train_with_snapshots
 
 PRETRAINING_EPOCHS = 2
@@ -84,7 +84,7 @@ def run_demo(
         splits.pretraining, epochs=PRETRAINING_EPOCHS, random_state=random_state, device=chosen, progress=progress
     )
     replace_head(model, n_classes=len(NEW_DIGITS), random_state=random_state, device=chosen)
-    torch.save(model.state_dict(), first)
+    save_weights(model, first)
     notes = {
         "recipe": "demo",
         "random_state": random_state,
@@ -104,7 +104,7 @@ def run_demo(
             device=chosen,
             progress=progress,
         )
-    torch.save(model.state_dict(), last)
+    save_weights(model, last)
     return DemoResult(run=run, model_first=first, model_last=last, snapshots=snapshots)
 
 

@@ -3,13 +3,15 @@
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from http.client import HTTPException
+from io import BytesIO
 from pathlib import Path
 
 import torch
 from torch import nn
 from torchvision import models
 
-from ..capture import choose_weights, find_weights, read_checkpoint
+from ..capture import check_kinds, choose_weights, find_weights, read_checkpoint
+from ..store import write_beside
 
 _FAMILIES = ("resnet", "resnext", "wide_resnet")
 _WRAPPERS = ("state_dict", "model")
@@ -88,6 +90,20 @@ def freeze_backbone(model: nn.Module) -> nn.Module:
     return model
 
 
+def save_weights(model: nn.Module, path: Path) -> None:
+    """Write a model's state dict, as `torch.save` does: the file is whole, or as it was.
+
+    Raises
+    ------
+    OSError
+        Where it cannot be written; torch itself would say so with its own error, that of its archive.
+    """
+    content = BytesIO()
+    torch.save(model.state_dict(), content)
+    with write_beside(path) as beside:
+        beside.write_bytes(content.getbuffer())
+
+
 def _download(model: str) -> nn.Module:
     try:
         network: nn.Module = models.get_model(model, weights="DEFAULT")
@@ -156,6 +172,10 @@ def _load_weights(network: nn.Module, given: dict[str, torch.Tensor], *, source:
             f"weights {source} do not fit, of {len(expected)} tensors: {', '.join(problems)}; "
             "name the model they were trained with"
         )
+    try:
+        check_kinds(given, like=expected)
+    except ValueError as error:
+        raise ValueError(f"{source} {error}") from None
     network.load_state_dict(given)
 
 

@@ -1,9 +1,9 @@
 """Pages as files: the templates they are made from, and how one is put where it belongs."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -27,10 +27,8 @@ def checked_target(target: Path) -> Path:
         raise FileNotFoundError(f"the page cannot be written to {target}: there is no folder {target.parent}")
     if target.is_dir():
         raise IsADirectoryError(f"the page cannot be written to {target}: it is a folder; pass the path of a file")
-    with _in_words(target):
-        beside = target.with_name(f".fmcluster.{os.getpid()}.part")
-        beside.touch()
-        beside.unlink()
+    with _in_words(target), TemporaryFile(dir=target.parent):
+        pass
     return target
 
 

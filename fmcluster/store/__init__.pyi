@@ -27,6 +27,7 @@ from ._run import Run as Run
 from ._run import layer_expression as layer_expression
 from ._run import open_run as open_run
 from ._slots import ranges as ranges
+from ._stage import stage as stage
 from ._trial import disk_rate as disk_rate
 from ._trial import write_trial as write_trial
 from ._verify import missing_files as missing_files

@@ -1,7 +1,6 @@
 """Trial writes: what a run's shards would cost and weigh, and how fast its disk takes them; nothing is left of them."""
 
 import os
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import perf_counter, thread_time
@@ -13,6 +12,7 @@ from ._create import chunk_shape
 from ._disk import flush
 from ._format import LEVEL, LayerSpec
 from ._shards import write_bytes, write_shard
+from ._stage import stage
 
 _MOST_BYTES = 32 << 20
 _LARGEST, _SMALLEST = 16 << 20, 4096
@@ -70,8 +70,8 @@ def disk_rate(folder: Path, *, file_bytes: int, n_threads: int) -> float:
     size = min(max(file_bytes, _SMALLEST), _LARGEST)
     count = max(2, min(_MOST_FILES, _MOST_BYTES // size))
     data = os.urandom(size)  # does not compress, should the disk try to
-    with tempfile.TemporaryDirectory(prefix=".fmcluster-", dir=folder) as made:
-        paths = [Path(made) / str(number) for number in range(count)]
+    with stage(folder / "trial") as made:
+        paths = [made / str(number) for number in range(count)]
         with ThreadPoolExecutor(n_threads) as pool:
             start = perf_counter()
             for _ in pool.map(lambda path: write_bytes(path, data), paths):

@@ -2,10 +2,10 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-_LONGEST = 40  # characters of the name that are kept; four bytes each at most, and a file system takes 255
+from ._stage import stage
 
 
 @contextmanager
@@ -20,7 +20,7 @@ def write_beside(target: str | os.PathLike[str]) -> Iterator[Path]:
     Yields
     ------
     Path
-        In the same folder, with the same suffix.
+        Of the same name, in a folder beside `target`.
 
     Raises
     ------
@@ -33,12 +33,6 @@ def write_beside(target: str | os.PathLike[str]) -> Iterator[Path]:
     ...     file.write_text("1 2 3")
     """
     final = Path(os.path.realpath(target))
-    beside = final.with_name(f".{final.stem[:_LONGEST]}.{os.getpid()}.part{final.suffix[:_LONGEST]}")
-    with suppress(FileNotFoundError):
-        beside.unlink()  # of a process of the same number that was killed; or a link
-    try:
-        yield beside
-        beside.replace(final)
-    finally:
-        with suppress(OSError):  # where it could not be made, it need not be removed
-            beside.unlink(missing_ok=True)
+    with stage(final) as folder:
+        yield folder / final.name
+        (folder / final.name).replace(final)

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import warnings
 from pathlib import Path
 
 import torch
@@ -97,6 +98,17 @@ def main(rank: int, folder: Path) -> None:
         probe.snapshot(epoch=0)
         probe.flush()
         found["probe"] = said(lambda: probe.last_epoch)
+    blocker = folder / "blocked"  # a file where a folder has to be, instead of a disk that takes nothing
+    if rank == 0:
+        blocker.touch()
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        with recorder(alone, "blocked/deeper/late.zarr", on_error="warn") as recording:
+            record_epoch(recording, alone, optimizer, 0, rank=rank)
+            if rank == 0:
+                blocker.unlink()
+            record_epoch(recording, alone, optimizer, 1, rank=rank)
+    found["late"] = [str(warning.message) for warning in seen]
     (folder / f"said{rank}.json").write_text(json.dumps(found))
 
     with fm.BatchRecorder(alone, folder / "dies.zarr", layers=["0"], n_samples=N, rank_timeout=5.0) as recording:

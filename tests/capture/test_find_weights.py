@@ -119,3 +119,19 @@ def test_shapes_tell_where_names_do_not() -> None:
     found, others = choose_weights({"head": wide, "net": OWN}, like=EMA)
     assert (found.where, others) == ("'net'", [])
     assert [each.where for each in find_weights({"head": wide}, like=OWN)] == ["'head'"]
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        (lambda value: value.to("meta"), "a tensor without values"),
+        (lambda value: value.to_sparse(), "a sparse tensor"),
+        (lambda value: value.to(torch.complex64), "complex numbers"),
+        (lambda value: value.to(torch.int8), "integers"),
+    ],
+)
+def test_weights_of_another_kind_are_refused_and_not_taken_for_numbers(change: Any, kind: str) -> None:
+    own = nn.Linear(2, 3).state_dict()
+    with pytest.raises(ValueError, match=f"holds 'weight' as {kind}, where the model has numbers"):
+        choose_weights({**own, "weight": change(own["weight"])}, like=own)
+    assert choose_weights({**own, "weight": own["weight"].double()}, like=own)[0].weights.keys() == own.keys()

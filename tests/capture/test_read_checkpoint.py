@@ -1,6 +1,8 @@
 """Checkpoint files of torch and of safetensors: the same weights, told by their bytes, and errors in plain words."""
 
 import copy
+import os
+import pickle
 import sys
 from pathlib import Path
 
@@ -95,3 +97,40 @@ def test_of_a_file_that_is_none_torchs_advice_to_trust_it_is_not_handed_on(tmp_p
     with pytest.raises(ValueError, match=r"^cannot be read as weights \(Unsupported operand 49\)") as error:
         read_checkpoint(tmp_path / "bad.pt")
     assert "Re-running" not in str(error.value)
+
+
+def test_a_bit_that_was_flipped_among_the_weights_is_found(tmp_path: Path) -> None:
+    """torch reads the checksums of an archive's files, and does not compare them."""
+    path, weights = tmp_path / "model.pt", torch.arange(100.0)
+    torch.save({"weight": weights}, path)
+    content = path.read_bytes()
+    at = content.index(weights.numpy().tobytes()) + 201
+    path.write_bytes(content[:at] + bytes([content[at] ^ 64]) + content[at + 1 :])
+    assert not torch.equal(torch.load(path)["weight"], weights)
+    with pytest.raises(ValueError, match=r"cannot be read as weights \(Bad CRC-32 for file 'model/data/0'\)"):
+        read_checkpoint(path)
+
+
+def test_an_archive_without_checksums_is_read(tmp_path: Path) -> None:
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({"weight": torch.ones(3)}, tmp_path / "model.pt")
+    finally:
+        torch.serialization.set_crc32_options(before)
+    assert torch.equal(read_checkpoint(tmp_path / "model.pt")["weight"], torch.ones(3))
+
+
+def test_code_in_a_file_is_not_run_and_the_reason_is_one_short_sentence(tmp_path: Path) -> None:
+    class Harm:
+        def __reduce__(self) -> tuple:
+            return os.system, (f"touch {tmp_path / 'done'}",)
+
+    torch.save({"weight": Harm()}, tmp_path / "new.pt")
+    torch.save(Harm(), tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    (tmp_path / "plain.pt").write_bytes(pickle.dumps(Harm()))
+    for path in sorted(tmp_path.iterdir()):
+        with pytest.raises(ValueError, match=r"^cannot be read as weights") as raised:
+            read_checkpoint(path)
+        assert "arbitrary code" not in str(raised.value)
+    assert not (tmp_path / "done").exists()

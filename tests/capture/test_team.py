@@ -143,6 +143,16 @@ class TestTwoRanks:
         assert verify(run) == []
         assert not (ranks.folder / "model.zarr").exists()
 
+    def test_where_the_disk_takes_no_run_on_entry_every_rank_goes_on_and_begins_later(self, ranks):
+        first, second = (said["late"] for said in ranks.said)
+        assert first == second
+        assert len(first) == 1
+        assert "Every snapshot tries again. Training goes on" in first[0]
+        run = fm.open_run(ranks.folder / "blocked" / "deeper" / "late.zarr")
+        assert run.epochs == [1]
+        assert verify(run) == []
+        assert [each["epoch"] for each in run.provenance[0]["missing"]] == [0]
+
     def test_a_rank_that_dies_leaves_whole_epochs_and_no_hang(self, ranks):
         assert ranks.said[0]["dies"].startswith("CaptureError: rank 0 of 2 failed: rank 1 did not come to")
         run = fm.open_run(ranks.folder / "dies.zarr")

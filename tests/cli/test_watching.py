@@ -142,4 +142,4 @@ def test_the_page_follows_a_training_and_ctrl_c_ends_it_in_order(tmp_path: Path)
             watching.kill()
     assert watching.returncode == 130
     assert "Stopped watching" in told
-    assert not list(tmp_path.glob(".*.part"))
+    assert not list(tmp_path.glob(".*"))

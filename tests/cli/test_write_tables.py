@@ -1,13 +1,13 @@
 """Tables of results: new or old, never half."""
 
 import json
-import os
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from fmcluster.cli._write_tables import write_tables
+from tests.store.killed import kill_inside
 
 OLD, NEW = pd.DataFrame({"a": [1, 2]}), pd.DataFrame({"a": [3, 4]})
 
@@ -23,11 +23,9 @@ def test_a_new_folder_and_one_that_is_there(tmp_path: Path) -> None:
     assert [each.name for each in folder.parent.iterdir()] == ["out"]
 
 
-def test_what_a_killed_process_of_the_same_number_left_is_in_nobodys_way(tmp_path: Path) -> None:
-    """In a container, a command often has the number that it had the last time."""
-    left = tmp_path / f".out.{os.getpid()}.part"
-    left.mkdir()
-    (left / "steps.csv").write_text("half a")
+def test_what_a_killed_process_left_is_removed_and_nothing_of_it_is_taken_over(tmp_path: Path) -> None:
+    kill_inside(tmp_path / "out", write="steps.csv")
+    assert len(list(tmp_path.iterdir())) == 1
     write_tables(tmp_path / "out", {"rows": NEW})
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["rows.csv"]
     assert [each.name for each in tmp_path.iterdir()] == ["out"]

@@ -152,7 +152,7 @@ def test_maps_of_several_names_share_a_folder_and_none_is_lost(run, scores, tmp_
     assert len(list(tmp_path.glob("events.*"))) == 1
     names = json.loads(serve(tmp_path).get(f"{PLUGIN}/info?run=.").data)["embeddings"]
     assert [entry["tensorName"] for entry in names] == ["theirs", "other name", own]
-    assert not list(tmp_path.glob(".projector-*"))
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_what_the_settings_lead_to_is_whole_at_every_moment(scores, tmp_path, monkeypatch):

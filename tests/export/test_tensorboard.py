@@ -13,6 +13,7 @@ import pytest
 from matplotlib import pyplot as plt
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.io_wrapper import GetLogdirSubdirectories
 from tensorboard.util import tensor_util
 
 from fmcluster import diagnose, export, open_run, plot
@@ -190,9 +191,11 @@ def test_an_export_that_fails_leaves_the_earlier_one_and_nothing_of_its_own(shor
 
 def test_nothing_is_there_to_be_shown_before_all_of_it_is(short, tmp_path):
     seen = []
-    quick(short, tmp_path, progress=lambda *_: seen.append(list(tmp_path.rglob("*"))))
+    quick(short, tmp_path, progress=lambda *_: seen.append(list(GetLogdirSubdirectories(str(tmp_path)))))
     assert seen
     assert not any(seen)
+    assert list(GetLogdirSubdirectories(str(tmp_path))) == [str(tmp_path)]
+    assert len(list(tmp_path.iterdir())) == 1
     assert [path.name for path in tmp_path.iterdir()] == [events_of(tmp_path)[0].name]
 
 

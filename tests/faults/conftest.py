@@ -30,6 +30,12 @@ rounds and writes this page; a few rounds of each are part of the tests. Every r
 - *Survived* means: all snapshots that were whole are read as they were recorded, and the run that was resumed is
   equal, file by file, to one that nothing happened to.
 
+A command that is killed while it writes may leave a hidden folder, `.NAME.xxxxxxxx.fmcluster`, beside what it wrote:
+never half a file under its name. The next command that writes the same removes that folder. It is known by its name,
+its owner, what is in it, and a lock in it, which the system takes from a process that ends: what a living one holds
+stays, and on a disk without locks (some network file systems) all of them do. A copy into a bucket leaves nothing
+hidden; what lies there of a copy that was killed is used by the next.
+
 Written by the tests on {day} ({machine}, Python {python}, torch {torch}).
 
 | what | harm | rounds | found or survived | harmless | wrong or lost |

@@ -40,18 +40,6 @@ def test_what_a_link_leads_to_is_replaced_and_the_link_stays(tmp_path: Path) -> 
     assert real.read_text() == "new"
 
 
-def test_a_link_that_waits_at_the_name_beside_is_not_written_through(tmp_path: Path) -> None:
-    target, victim = tmp_path / "table.csv", tmp_path / "victim"
-    victim.write_text("precious")
-    with write_beside(target) as name:
-        name.write_text("old")
-    name.symlink_to(victim)
-    with write_beside(target) as beside:
-        beside.write_text("new")
-    assert victim.read_text() == "precious"
-    assert target.read_text() == "new"
-
-
 def test_a_name_as_long_as_the_system_takes_can_be_written(tmp_path: Path) -> None:
     target = tmp_path / ("ü" * 125 + ".txt")
     with write_beside(target) as beside:

@@ -7,7 +7,7 @@ from threading import Lock
 import numpy as np
 import numpy.typing as npt
 
-from ...errors import CaptureError
+from ...errors import CaptureError, StoreError
 from ...store import LayerSpec, Quantity
 from ..transfer import Moments, no_statistics
 
@@ -42,7 +42,7 @@ class PendingSnapshot:
 
     def fail(self, error: Exception) -> None:
         """Note that something went wrong; the first reason stays."""
-        self.failed, self.reason = True, self.reason or f"{type(error).__name__}: {error}"
+        self.failed, self.reason = True, self.reason or reason_of(error)
 
     def add(self, layer: str, quantity: Quantity, *, slot: int, moments: Moments, batch: int) -> None:
         """Add what the samples of a batch, from a slot on, sum up to; nothing of a batch that was withdrawn."""
@@ -115,6 +115,11 @@ class PendingSnapshot:
             f"are beyond what {dtype} can hold ({'65504' if dtype == 'float16' else '3.4e38'}), the largest "
             f'{total.overflow:g}. The snapshot was left out. {advice} overflow="clip".'
         )
+
+
+def reason_of(error: Exception) -> str:
+    """Return why something was not recorded; our own errors say it without their names."""
+    return str(error) if isinstance(error, CaptureError | StoreError) else f"{type(error).__name__}: {error}"
 
 
 def check_order(epoch: int, step: int, *, last: tuple[int, int]) -> None:

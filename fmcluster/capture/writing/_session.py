@@ -1,6 +1,6 @@
 """Session: a run that is written in the background, and what went wrong with it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -139,6 +139,10 @@ class Session:
             snapshot.reason = snapshot.reason or str(error)
         self._queue.put(partial(self._discard, snapshot), alone=True)
         self._queue.wait()
+
+    def miss(self, missing: Iterable[dict[str, Any]]) -> None:
+        """Let the run say, from its next commit on, which snapshots could not be recorded before it was there."""
+        self._missing.extend({**each, "reason": each["reason"][:500]} for each in missing)
 
     def check_overflow(self, snapshot: PendingSnapshot) -> None:
         """Raise `CaptureError` where what has arrived of a snapshot does not fit its dtype."""
