@@ -125,7 +125,7 @@ def test_a_disk_that_never_takes_it_ends_nothing(recorder: Callable, train: Call
         train(recording, 1, 2)
         assert recording.step == 2
     with (
-        pytest.raises(fm.StoreError, match="Once there is room and permission, record again"),
+        pytest.raises(fm.StoreError, match="Once the file system can be written to, record again"),
         recorder(on_error="raise"),
     ):
         pass
