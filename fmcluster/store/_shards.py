@@ -23,7 +23,7 @@ import numpy.typing as npt
 from google_crc32c import value as crc32c
 from numcodecs.zstd import compress, decompress  # type: ignore[import-untyped]
 
-from ._checksums import check_identity, checked_bytes, checksum_digits, committed_checksum
+from ._checksums import checked_bytes, checksum_digits, committed_checksum
 
 _NOTHING = 2**64 - 1  # offset and length of a chunk that is not there
 _BLOCK = 4096
