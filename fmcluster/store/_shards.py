@@ -247,7 +247,7 @@ def check_whole(content: bytes, checksums: str, *, sharded: bool) -> None:
         checked_bytes(_part(file, offset, length), expected=-1 if expected is None else expected)
 
 
-def check_frame(header: bytes, *, nbytes: int) -> None:
+def check_frame(header: bytes | memoryview, *, nbytes: int) -> None:
     """See that a Zstandard frame says that it unpacks to `nbytes`.
 
     Raises
