@@ -4,6 +4,7 @@ import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -115,8 +116,14 @@ def describe(vectors: Vectors) -> dict[str, Any]:
         "left_out": _digest(vectors.left_out),
         "drawn": None if vectors.drawn is None else _digest(vectors.drawn),
         "scaling": vectors.scaling,
-        "versions": {name: version(name) for name in _VERSIONS},
+        "versions": _versions(),
     }
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """Return the versions of what computes, which are looked up on the disk."""
+    return {name: version(name) for name in _VERSIONS}
 
 
 def _digest(values: npt.NDArray[Any]) -> str:

@@ -33,7 +33,8 @@ def question_of(values: tuple[Any, ...]) -> ContentOf:
     asked = dict(zip(ASKED, values, strict=True))
     for name, least in (("n_clusters", 1), ("n_rows", 4), ("random_state", 0)):
         if not isinstance(asked[name], int) or asked[name] < least:
-            raise ValueError(f"{name} is {asked[name]}; expected an integer from {least}")
+            received = "empty, or not such a number" if asked[name] is None else asked[name]  # Dash hands on no other
+            raise ValueError(f"{name} is {received}; expected an integer from {least}")
     if asked["fit"] not in ("pooled", "each"):
         asked["fit"] = int(asked["fit"])
     return ContentOf(**asked)

@@ -52,10 +52,10 @@ def page(run: Run, shown: pd.DataFrame) -> html.Div:
 
 
 def _controls(run: Run) -> html.Div:
-    epochs = [{"value": str(epoch), "label": f"found at epoch {epoch}"} for epoch in dict.fromkeys(run.epochs)]
+    epochs = [{"value": str(epoch), "label": f"epoch {epoch}"} for epoch in dict.fromkeys(run.epochs)]
     fits = [
-        {"value": "pooled", "label": "all snapshots together"},
-        {"value": "each", "label": "each snapshot by itself"},
+        {"value": "pooled", "label": "all snapshots"},
+        {"value": "each", "label": "each snapshot"},
         *epochs,
     ]
     samples = sample_names(run)

@@ -19,7 +19,7 @@ from ..vectors import new_block
 from ._checksums import check_identity
 from ._compat import array_in_memory, padded_array, read_bytes, require_folder, stored_bytes
 from ._remote_file import RemoteFile
-from ._shards import HEADER, ShardLayout, check_frame, check_frames, read_shard, shard_layout
+from ._shards import HEADER, ShardLayout, check_frame, read_shard, shard_layout
 
 MOST_BYTES = 8 << 30  # of a file that is not on this machine
 
@@ -103,12 +103,12 @@ class StoredArray:
         sizes = shard_shape(self.array)
         full = (*slices, *(slice(None) for _ in self.shape[len(slices) :]))
         box = [slice(*s.indices(n)) for s, n in zip(full, self.shape, strict=True)]
+        if self._layout is not None:
+            return self._decode_shards(box, self._layout)
         is_whole = all(
             s.start % k == 0 and (s.stop % k == 0 or s.stop == n)
             for s, n, k in zip(box, self.shape, sizes, strict=True)
         )
-        if self._layout is not None and not (is_whole and self._folder):
-            return self._decode_shards(box, self._layout)
         if self._folder is None:
             return self._decode_in_memory(box, slices)
         for key in chunk_keys(self.array, *box):
@@ -136,7 +136,7 @@ class StoredArray:
         return shard_layout(json.loads(json.dumps(plain)), path=self._run)  # lists, as they are stored
 
     def _decode_shards(self, box: Sequence[slice], layout: ShardLayout) -> npt.NDArray[Any]:
-        """Decode parts of shards, or shards that are not on this machine."""
+        """Decode shards, or parts of them."""
         shard = shard_shape(self.array)
         out = new_block(tuple(s.stop - s.start for s in box), self.array.dtype)
         for where in product(*(range(s.start // k, -(-s.stop // k)) for s, k in zip(box, shard, strict=True))):
@@ -201,9 +201,6 @@ class StoredArray:
         Whether its bytes are whole is seen by the codecs that decode it.
         """
         if checksums is None:
-            return
-        if self._layout is not None:
-            check_frames(file, self._layout, checksums=checksums)
             return
         with file.open("rb", buffering=0) as opened:
             header = opened.read(HEADER)

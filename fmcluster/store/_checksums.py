@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
 from google_crc32c import value as crc32c
 
 Files = Mapping[str, Mapping[str, str]]
@@ -44,8 +45,10 @@ def check_identity(ending: bytes, expected: int | None) -> None:
         raise ValueError("a chunk is not the one that was committed")
 
 
-def checked_bytes(data: bytes, *, expected: int | None) -> bytes:
+def checked_bytes(data: bytes, *, expected: int | None) -> memoryview:
     """Return bytes without the checksum that they end with, once it fits, and is `expected` where that is known.
+
+    They are not copied: a chunk's are many.
 
     Raises
     ------
@@ -54,9 +57,9 @@ def checked_bytes(data: bytes, *, expected: int | None) -> bytes:
     """
     if expected is not None:
         check_identity(data[-4:], expected)
-    if _number(data[-4:]) != crc32c(data[:-4]):
+    if _number(data[-4:]) != crc32c(np.frombuffer(data, np.uint8)[:-4]):  # it takes no memoryview
         raise ValueError("a CRC-32C checksum does not fit")
-    return data[:-4]
+    return memoryview(data)[:-4]
 
 
 def checksum_of(path: Path) -> str:

@@ -2,8 +2,8 @@
 
 ``tests/store/test_compat.py`` says which one a new version has changed.
 
-`zarrs` is several times faster, but checks a chunk's CRC-32C only where the whole of a file is decoded. It writes, and
-reads whole files. Parts of shards are read by `read_shard`; zarr's own pipeline reads the rest.
+`zarrs` is several times faster, but checks a chunk's CRC-32C only where the whole of a file is decoded. It reads files
+of one chunk. Shards are read by `read_shard`; zarr's own pipeline reads the rest.
 """
 
 import os

@@ -317,6 +317,32 @@ def test_on_paper_and_without_scripts_all_panels_are_there(browser: Any, written
     bare.close()
 
 
+def test_nothing_is_wider_than_the_paper_and_charts_fill_it(browser: Any, written: Written) -> None:
+    opened = open_report(browser, written)
+    page = opened.page
+    styles = "() => [...document.querySelectorAll('html, main *')].map(e => e.className + e.style.cssText).join()"
+    before = page.evaluate(styles)
+    for event in ("beforeprint", "afterprint", "beforeprint"):
+        page.evaluate(f"() => dispatchEvent(new Event('{event}'))")
+        if event == "afterprint":
+            assert page.evaluate(styles) == before
+    page.emulate_media(media="print")
+    shares = page.evaluate(
+        "() => [...document.querySelectorAll('.chart.plane, .chart.flow')]"
+        ".map(e => e.getBoundingClientRect().width / e.closest('.card').getBoundingClientRect().width)"
+    )
+    assert len(shares) == 3 * page.locator(".layer").count() > 0
+    assert min(shares) > 0.9
+    assert max(shares) <= 1
+    paper = page.evaluate("() => document.body.getBoundingClientRect().right")
+    beyond = (
+        f"() => [...document.querySelectorAll('main .scroll *')].filter(e => !e.closest('.chart') "
+        f"&& e.getBoundingClientRect().right > {paper} + 1).map(e => e.closest('.card').innerText.slice(0, 30))"
+    )
+    assert page.evaluate(beyond) == []
+    page.context.close()
+
+
 def test_terms_say_what_they_mean_to_pointer_keyboard_and_touch(opened: Opened) -> None:
     term, tip = opened.page.locator("#change .term").first, opened.page.locator("#tip")
     meaning = term.get_attribute("data-meaning")

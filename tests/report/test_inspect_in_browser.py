@@ -3,6 +3,7 @@
 import base64
 import io
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,12 @@ def test_hovering_shows_the_maps_of_the_channel_and_a_click_keeps_them(opened: O
     path = opened.page.evaluate(f"() => {{const d = document.querySelector('{MAP}').data[1]; return [d.x, d.y]}}")
     assert path == [[frame["x"][row] for frame in frames], [frame["y"][row] for frame in frames]]
     chips = opened.page.locator(f"{PANEL} .chips li").all_inner_texts()
-    assert [chip.rsplit(" ", 1)[1] for chip in chips] == [str(frame["cluster"][row]) for frame in frames]
+    titles, labels = written.parsed.data["titles"], [frame["cluster"][row] for frame in frames]
+    stays = [list(stay) for _, stay in groupby(range(len(labels)), key=labels.__getitem__)]
+    assert chips == [
+        f"{' to '.join(titles[at] for at in dict.fromkeys([stay[0], stay[-1]]))}: cluster {labels[stay[0]]}"
+        for stay in stays
+    ]
 
 
 def test_all_channels_follow_the_slider_and_a_click_shows_one_closely(opened: Opened, written: Written) -> None:

@@ -34,7 +34,7 @@ def test_the_careful_pipeline_is_zarrs_own_and_is_kept_by_what_was_opened_in_it(
     )
 
 
-def test_whole_files_are_decoded_by_zarrs_and_by_it_alone(array: zarr.Array) -> None:
+def test_files_of_one_chunk_are_decoded_by_zarrs_and_by_it_alone(array: zarr.Array) -> None:
     fast = compat.padded_array(array, (6, 4))
     pipeline = type(fast.async_array.codec_pipeline)
     assert pipeline.__name__ == "ZarrsCodecPipeline", f"padded_array decodes with {pipeline}: {ADAPT}"

@@ -12,6 +12,7 @@ from ..components import read_ahead
 
 N_PERMUTATIONS = 20
 N_GROUPS = 8
+_COLUMNS = 8192  # of a block that are centered and multiplied at a time: a cache holds them
 
 
 def leave_one_out_accuracy(
@@ -97,12 +98,14 @@ def half_grams(vectors: Vectors, *, alive: npt.NDArray[np.bool_], block_bytes: i
     grams = np.zeros((count, len(vectors.samples), len(vectors.samples)))
     start = 0
     for block in read_ahead(vectors.feature_blocks(max_bytes=block_bytes)):
-        block = block - block.mean(axis=0, dtype=np.float64)
         here = channel_of[start : start + block.shape[1]]
         start += block.shape[1]
         for group in range(count):
-            part = block[:, here == group]
-            grams[group] += part @ part.T
+            chosen = np.flatnonzero(here == group)
+            for columns in np.split(chosen, range(_COLUMNS, len(chosen), _COLUMNS)):
+                part = block[:, columns].astype(np.float64)
+                part -= part.mean(axis=0)
+                grams[group] += part @ part.T
     return grams
 
 

@@ -4,7 +4,9 @@ In both, rows attract and repel one another within their snapshot only. Snapshot
 only attract, and by what `Paths` asks of each row.
 """
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,16 +76,19 @@ def lay_out_tsne(task: Task) -> Array:
     -------
     ndarray of shape (n_snapshots, n_rows, 2), float64
     """
-    loss = TsneLoss(task)
-    found = minimize_tsne(
-        task.start(scale=1e-4).reshape(-1, 2),
-        loss,
-        affinities=loss.links,
-        n_iter=task.n_iter,
-        # each snapshot is a t-SNE of its own, and takes the step that suits its number of rows (Belkina et al., 2019)
-        learning_rate=task.values.shape[1],
-        random_state=task.random_state,
-    )
+    n_threads = min(os.cpu_count() or 1, len(task.values))
+    with ThreadPoolExecutor(n_threads, thread_name_prefix="fmcluster-embed") as threads:
+        loss = TsneLoss(task, threads=threads, n_threads=n_threads)
+        found = minimize_tsne(
+            task.start(scale=1e-4).reshape(-1, 2),
+            loss,
+            affinities=loss.links,
+            n_iter=task.n_iter,
+            # each snapshot is a t-SNE of its own, and takes the step that suits its number of rows (Belkina et al.,
+            # 2019)
+            learning_rate=task.values.shape[1],
+            random_state=task.random_state,
+        )
     return found.reshape(*task.values.shape[:2], 2)
 
 
@@ -94,6 +99,11 @@ class TsneLoss:
     ----------
     task : Task
         What is laid out.
+    threads : Executor, optional
+        Where the snapshots' gradients are taken, some of them in each of `n_threads`: openTSNE's own threads would wait
+        for one another at every point of small embeddings.
+    n_threads : int
+        How many.
 
     Attributes
     ----------
@@ -103,7 +113,8 @@ class TsneLoss:
         Symmetric affinities between snapshots: of each row to its nearest elsewhere, by its own Gaussian.
     """
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, *, threads: Executor | None = None, n_threads: int = 1) -> None:
+        self._threads, self._n_threads = threads, n_threads
         n_snapshots, n_rows = task.values.shape[:2]
         self.shape = (n_snapshots, n_rows, 2)
         self.task = task
@@ -146,15 +157,24 @@ class TsneLoss:
         flat = np.asarray(embedding)
         positions = flat.reshape(self.shape)
         gradient = np.zeros(self.shape)
-        error = 0.0
-        for now, affinities in enumerate(self.within):
-            part, gradient[now] = tsne_gradient(
-                positions[now], affinities, dof=dof, bh_params=bh_params, n_jobs=n_jobs, error=should_eval_error
-            )
-            error += part
+        errors = np.zeros(len(self.within))
+
+        def descend(first: int) -> None:
+            for now in range(first, len(self.within), self._n_threads):
+                errors[now], gradient[now] = tsne_gradient(
+                    positions[now],
+                    self.within[now],
+                    dof=dof,
+                    bh_params=bh_params,
+                    n_jobs=n_jobs,
+                    error=should_eval_error,
+                )
+
+        run = map if self._threads is None else self._threads.map
+        list(run(descend, range(self._n_threads)))
         gradient += self.task.motion / self.shape[1] * self.task.paths.pull(positions)
         gradient += self._attract(flat).reshape(self.shape)
-        return error, self.task.stays.average(gradient).reshape(-1, 2)
+        return sum(errors.tolist()), self.task.stays.average(gradient).reshape(-1, 2)
 
     def _attract(self, flat: Array) -> Array:
         """Return t-SNE's attraction along the links."""

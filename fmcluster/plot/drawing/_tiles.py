@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import floor, log10
 from typing import Any
 
@@ -47,7 +48,7 @@ class Scale:
         """The scale as matplotlib has it."""
         return Normalize(-self.limit if self.signed else 0.0, self.limit)
 
-    @property
+    @cached_property
     def colors(self) -> Colormap:
         """The color map: warm for positive and cold for negative values."""
         name = "icefire" if self.signed else "rocket"

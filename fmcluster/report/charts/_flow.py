@@ -118,7 +118,7 @@ def _flow_heads(content: LayerContent, columns: int) -> list[Json]:
             middle = (step + 0.5) / (columns - 1)
             text = f"{share:.0%} moved{_to_noise(content, step)}"
             if share <= limit:  # what any halving of the probe may give is no news
-                text += "<br>(not over the noise floor)"
+                text += "<br>(not over the<br>noise floor)"  # as wide as a step
             heads.append(_note(text=text, x=middle, y=0, yanchor="top", yshift=-10))
     return heads
 

@@ -95,7 +95,7 @@ class LayerContent:
     history: History
     noise_floor: NoiseFloor | None = None
 
-    @property
+    @cached_property
     def n_rows(self) -> int:
         """Rows analyzed in each snapshot."""
         return len(self.scores.rows) // self.scores.n_snapshots

@@ -4,6 +4,7 @@ import base64
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ SHADES = 32
 SHEETS_BYTES = 4 << 20  # of all sheets of a page: with plotly and the rest, it stays under 15 MB
 _LARGEST, _SMALLEST = 32, 4
 _WEBP_SIDE = 16383
+_ROWS_AT_ONCE = 32
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -110,13 +112,15 @@ def make_sprites(content: LayerContent, *, samples: list[int], max_bytes: int) -
     maps = _read_channels(content, columns, samples) if of_channels else _read_rows(content, columns)
     signed = bool((layer.statistics["min"] < 0).any())
     scales = [scale_of(maps[:, row], signed=signed) for row in range(maps.shape[1])]
-    for tile in _tiles(maps.shape[-2:]):
+    per_pixel = 0.0  # bytes that the last tiles took, which were too large; smaller ones have no less in a pixel
+    for tile in dict.fromkeys(_tiles(maps.shape[-2:])):
         across = max(1, _WEBP_SIDE // (tile[1] * len(columns))) * len(columns)
-        if -(-content.n_rows * len(columns) // across) * tile[0] > _WEBP_SIDE:
+        if -(-content.n_rows * len(columns) // across) * tile[0] > _WEBP_SIDE or per_pixel * prod(tile) > max_bytes:
             continue
-        sheets = _draw_sheets(_shrink(maps, tile), scales, across=across, max_bytes=max_bytes)
+        sheets, expected = _draw_sheets(_shrink(maps, tile), scales, across=across, max_bytes=max_bytes)
         if sheets:
             break
+        per_pixel = expected / prod(tile)
     else:
         return None
     about = [(sample_name(layer, sample), input_picture(layer, sample)) for sample in samples]
@@ -134,17 +138,16 @@ def make_sprites(content: LayerContent, *, samples: list[int], max_bytes: int) -
 def _read_channels(content: LayerContent, columns: list[int], samples: list[int]) -> Floats:
     """Return maps of shape (n_samples, n_rows, n_columns, height, width), float32."""
     channels = content.scores.rows["channel"].to_numpy()[: content.n_rows].tolist()
-    numbers = [content.vectors.snapshots[ordinal] for ordinal in columns]
-    reads = [
-        [
-            as_tiles(
-                content.layer.read(snapshot=number, samples=sample, channels=channels), axes=content.layer.dimensions
-            )
-            for number in numbers
-        ]
-        for sample in samples
-    ]
-    return np.stack([np.stack(each, axis=1) for each in reads])
+    layer, maps = content.layer, None
+    for column, ordinal in enumerate(columns):
+        values = layer.read(snapshot=content.vectors.snapshots[ordinal], samples=samples, channels=channels)
+        for number in range(len(samples)):
+            tiles = as_tiles(values[number : number + 1], axes=layer.dimensions)
+            if maps is None:
+                maps = np.empty((len(samples), len(tiles), len(columns), *tiles.shape[1:]), np.float32)
+            maps[number, :, column] = tiles
+    assert maps is not None
+    return maps
 
 
 def _read_rows(content: LayerContent, columns: list[int]) -> Floats:
@@ -183,14 +186,16 @@ def _shrink(maps: Floats, tile: tuple[int, int]) -> Floats:
     return maps[..., down[:, None], along]
 
 
-def _draw_sheets(maps: Floats, scales: Sequence[Scale], *, across: int, max_bytes: int) -> list[str]:
-    """Return a sheet for each image; none where they take more bytes than they may, as one of them says already."""
+def _draw_sheets(maps: Floats, scales: Sequence[Scale], *, across: int, max_bytes: int) -> tuple[list[str], float]:
+    """Return a sheet for each image, and about how many bytes they take: none where these are more than they may."""
     shades, palette = _shade(maps, scales)
     first = _encode(_lay(shades[0], across), palette)
-    if len(first) * (1 + 0.8 * (len(shades) - 1)) > max_bytes:  # the others are about as large
-        return []
+    expected = len(first) * (1 + 0.8 * (len(shades) - 1))  # the others are about as large
+    if expected > max_bytes:
+        return [], expected
     sheets = [first, *(_encode(_lay(each, across), palette) for each in shades[1:])]
-    return sheets if sum(map(len, sheets)) <= max_bytes else []
+    size = sum(map(len, sheets))
+    return (sheets if size <= max_bytes else []), size
 
 
 def _shade(maps: Floats, scales: Sequence[Scale]) -> tuple[Pixels, list[tuple[int, int, int]]]:
@@ -199,10 +204,13 @@ def _shade(maps: Floats, scales: Sequence[Scale]) -> tuple[Pixels, list[tuple[in
     The last color is that of values which are not finite.
     """
     shades = np.empty(maps.shape, np.uint8)
-    for row, scale in enumerate(scales):
-        here = maps[:, row]
-        along = np.clip(np.asarray(scale.norm(np.nan_to_num(here.astype(np.float64))), dtype=np.float64), 0, 1)
-        shades[:, row] = np.where(np.isfinite(here), np.round((SHADES - 1) * along), SHADES)
+    ends = np.array([(scale.norm.vmin, scale.norm.vmax) for scale in scales], np.float64)
+    for start in range(0, maps.shape[1], _ROWS_AT_ONCE):
+        here = maps[:, start : start + _ROWS_AT_ONCE]
+        low, high = ends[start : start + _ROWS_AT_ONCE].T[:, :, None, None, None]
+        finite = np.isfinite(here)
+        along = np.clip((np.where(finite, here, 0.0) - low) / (high - low), 0, 1)
+        shades[:, start : start + _ROWS_AT_ONCE] = np.where(finite, np.round((SHADES - 1) * along), SHADES)
     colors = scales[0].colors
     ramp = np.round(255 * colors(np.linspace(0, 1, SHADES))[:, :3]).astype(int)
     bad = np.round(255 * np.array(colors.get_bad()[:3])).astype(int)

@@ -45,13 +45,20 @@
       Plotly.restyle(plane, { x: [frames.map((f) => f.x[row])], y: [frames.map((f) => f.y[row])] }, [1]);
       detail(row);
     };
+    // In which cluster a row stays, from which snapshot to which.
+    const staysOf = (row) => frames.reduce((stays, { cluster }, at) => {
+      const before = stays.at(-1);
+      if (before?.label === cluster[row]) before.to = at;
+      else stays.push({ label: cluster[row], from: at, to: at });
+      return stays;
+    }, []);
     const detail = (row) => {
       panel.dataset.row = row;
       panel.querySelector(".which").value = row;
-      panel.querySelector(".chips").replaceChildren(...frames.map((frame, ordinal) => {
+      panel.querySelector(".chips").replaceChildren(...staysOf(row).map(({ label, from, to }) => {
         const swatch = make("span", { className: "swatch" });
-        swatch.style.setProperty("--color", palette[frame.cluster[row]]);
-        return make("li", {}, swatch, `${titles[ordinal]}: ${clusters[frame.cluster[row]]}`);
+        swatch.style.setProperty("--color", palette[label]);
+        return make("li", {}, swatch, `${titles[from]}${to > from ? ` to ${titles[to]}` : ""}: ${clusters[label]}`);
       }));
       for (const canvas of panel.querySelectorAll("[data-sheet]")) {
         const sheet = Number(canvas.dataset.sheet), columns = sprites.columns.length;

@@ -100,18 +100,30 @@
     });
   };
 
-  // On paper nothing is folded up, and charts are as wide as the paper, two beside each other.
-  let folded = [];
+  // On paper nothing is folded up, charts are as wide as it is, and what would be cut off is made smaller.
+  const paper = document.documentElement.classList;
+  const room = ({ parentElement }) => {
+    const { paddingLeft, paddingRight } = getComputedStyle(parentElement);
+    return parentElement.clientWidth - parseFloat(paddingLeft) - parseFloat(paddingRight);
+  };
+  let folded = [], changed = [];
   addEventListener("beforeprint", () => {
     folded = [...document.querySelectorAll("details:not([open])")];
     folded.forEach((details) => { details.open = true; });
-    for (const div of document.querySelectorAll(".chart")) {
-      div.style.zoom = Math.min(1, (div.closest(".pair, .metrics") ? 340 : 720) / div.offsetWidth);
+    const charts = [...document.querySelectorAll(".chart")].map((div) => [div, div.offsetWidth, div.offsetHeight]);
+    const wide = [...document.querySelectorAll(".scroll > :not(.chart)")];
+    changed = [...charts.map(([div]) => div), ...wide].map((each) => [each, each.style.cssText]);
+    paper.add("paper");
+    for (const [div, width, height] of charts) {
+      Object.assign(div.style, { width: `${width}px`, height: `${height}px`, minWidth: 0, maxHeight: "none", aspectRatio: "auto" });
+      div.style.zoom = room(div) / width;
     }
+    for (const each of wide) each.style.zoom = Math.min(1, room(each) / each.offsetWidth);
   });
   addEventListener("afterprint", () => {
     folded.forEach((details) => { details.open = false; });
-    for (const div of document.querySelectorAll(".chart")) div.style.zoom = "";
+    changed.forEach(([each, style]) => { each.style.cssText = style; });
+    paper.remove("paper");
   });
 
   // What scrolls sideways fades out where there is more to see.

@@ -1,6 +1,7 @@
 """The default map: neighbors within snapshots, links and paths between them."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -204,7 +205,15 @@ def test_the_gradient_is_that_of_the_divergences_and_the_links():
     task = task_of(np.random.default_rng(7).standard_normal((3, 14, 4)), motion=0)
     loss = TsneLoss(task)
     positions = np.random.default_rng(8).standard_normal((3, 14, 2))
-    _, gradient = loss(
+    _, gradient = gradient_of(loss, positions)
+    found = gradient.ravel()[::7]
+    np.testing.assert_allclose(found, list(slopes(lambda y: energy(task, loss, y), positions)), atol=1e-7)
+    for affinities in loss.within:
+        assert affinities.sum() == pytest.approx(1)
+
+
+def gradient_of(loss: TsneLoss, positions: np.ndarray) -> tuple[float, np.ndarray]:
+    return loss(
         positions.reshape(-1, 2),
         loss.links,
         dof=1,
@@ -212,12 +221,19 @@ def test_the_gradient_is_that_of_the_divergences_and_the_links():
         fft_params={},
         reference_embedding=None,
         n_jobs=1,
-        should_eval_error=False,
+        should_eval_error=True,
     )
-    found = gradient.ravel()[::7]
-    np.testing.assert_allclose(found, list(slopes(lambda y: energy(task, loss, y), positions)), atol=1e-7)
-    for affinities in loss.within:
-        assert affinities.sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("n_threads", [2, 7])
+def test_threads_change_neither_the_divergence_nor_the_gradient(n_threads):
+    task = task_of(np.random.default_rng(7).standard_normal((5, 14, 4)), motion=0.1)
+    positions = np.random.default_rng(8).standard_normal((5, 14, 2))
+    alone = gradient_of(TsneLoss(task), positions)
+    with ThreadPoolExecutor(n_threads) as threads:
+        found = gradient_of(TsneLoss(task, threads=threads, n_threads=n_threads), positions)
+    assert found[0] == alone[0] > 0
+    np.testing.assert_array_equal(found[1], alone[1])
 
 
 def test_paths_pull_towards_lengths_in_proportion_to_the_true_ones():
