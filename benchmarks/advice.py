@@ -211,9 +211,9 @@ def compare_retrained(model: nn.Module, seeds: range) -> dict[str, Any]:
 PARTS: dict[str, Callable[[nn.Module, TensorDataset, range], Any]] = {
     "planted": lambda model, _probe, seeds: planted(model, images(100, part="val"), seeds),
     "control": lambda model, _probe, _seeds: controls(model),
-    "stability": lambda model, _probe, seeds: stability(model, seeds[:2]),
+    "stability": lambda model, _probe, seeds: stability(model, seeds[:1]),
     "retrained": lambda model, _probe, seeds: compare_retrained(model, seeds[:2]),
-    "rates": lambda model, _probe, seeds: rates(model, seeds),
+    "rates": lambda model, _probe, seeds: rates(model, seeds[:3]),
     "predicted": lambda model, _probe, _seeds: predicted(model, images(100, part="val")),
     "width": lambda model, probe, _seeds: widths(model, probe),
     "cheaper": lambda model, probe, _seeds: cheaper(model, probe),

@@ -192,8 +192,8 @@ def test_duplicates_are_grouped_and_named(planted):
     rank = np.exp(-(share * np.log(share.clip(1e-300))).sum())
     assert values(findings, "effective_rank")[-1] == pytest.approx(rank, rel=1e-5)
     assert only_text(findings, "duplicate") == (
-        "conv1: 3 of 16 channels are at the last snapshot what another is (correlation 0.999 or more, 95 % interval "
-        "from 0.999, on these 24 images; threshold 0.95): 0 = 4 = 7; 2 = 9"
+        "conv1: 3 of 16 channels are at the last snapshot nearly the same as another (correlation 0.999 or more, 95 % "
+        "interval from 0.999, on these 24 images; threshold 0.95): 0 = 4 = 7; 2 = 9"
     )
     assert actions(findings) == [("conv1", "duplicate")]
     evidence = findings.advice[0].evidence
@@ -208,7 +208,9 @@ def test_a_single_duplicate_is_said_of_the_layer_that_it_comes_from_alone(tmp_pa
     findings = diagnose(write_run(tmp_path / "run.zarr", layers))
     assert values(findings, "duplicates").tolist() == [1] * N_SNAPSHOTS
     assert actions(findings) == [("conv1", "duplicate")]
-    assert only_text(findings, "duplicate").startswith("conv1: 1 of 40 channels is at the last snapshot what another")
+    assert only_text(findings, "duplicate").startswith(
+        "conv1: 1 of 40 channels is at the last snapshot nearly the same as another"
+    )
 
 
 def test_feature_maps_alone_lead_to_no_advice_on_freezing_narrowing_or_shortening(tmp_path):
