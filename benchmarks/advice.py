@@ -10,7 +10,7 @@ cheaper    convolutions whose kernels may be smaller, separable or grouped, or w
            than one point of accuracy and 0.02 nats of loss.
 predicted  how the ranks of `fm.predict_damage` agree with those of `fm.ablate`, on images that the network knows by
            heart and on the same with noise; of the gradients of the loss, and of the margin of the best score.
-stability  what two disjoint probes of 100 images say of planted faults, and advise after three fine-tunings.
+stability  what two disjoint probes of 100 images say of planted faults, and advise after two fine-tunings.
 retrained  how measured and predicted damage rank changes, and how the loss does once each is built and trained on.
 
 Prints tables, writes results/advice.json, and from it docs/evidence.md.

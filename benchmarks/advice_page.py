@@ -46,9 +46,8 @@ those *stayed* whose CKA from there to the end is 0.95 or more. Beside it the la
     "stability": """## Two disjoint probes of 100 images
 
 How many channels and layers each probe names, and the share of those named by either that both name (goal: 0.8).
-Channels: of faults that are planted into four convolutions. Layers: what is advised after fine-tunings to three tasks
-(labels shifted by one, noise, animals and vehicles), 5 snapshots, with the damage that `fm.ablate` measures on the same
-probe.
+Channels: of faults that are planted into four convolutions. Layers: what is advised after fine-tunings to two tasks
+(labels shifted by one, noise), 5 snapshots, with the damage that `fm.ablate` measures on the same probe.
 
 {stability}
 

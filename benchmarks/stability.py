@@ -1,6 +1,6 @@
 """Do two disjoint probes of 100 images name the same channels and layers?
 
-Of planted faults it is compared which channels are named; of fine-tunings to three tasks, what is advised after five
+Of planted faults it is compared which channels are named; of fine-tunings to two tasks, what is advised after five
 snapshots, with the damage of changes measured on the same probe.
 """
 
@@ -19,12 +19,12 @@ from torch.utils.data import TensorDataset
 from tuned import images, noisy, tune
 
 import fmcluster as fm
-from fmcluster.decide import Depth, KernelSize, Resolution, Rewind, Separable, Width
+from fmcluster.decide import Depth, KernelSize, Resolution, Rewind, Width
 
 HALVES = (slice(0, 100), slice(100, 200))
 TASKS = ("labels shifted by one", "noise", "animal or vehicle")
 VEHICLES = torch.tensor([0, 1, 8, 9])
-QUESTIONS = (Width(shares=(0.25, 0.5)), KernelSize(), Separable(), Resolution(), Depth())
+QUESTIONS = (Width(shares=(0.25, 0.5)), KernelSize(), Resolution(factors=(2,)), Depth())
 PLANTED_IN = ("conv1", "layer1.1.conv1", "layer2.0.conv2", "layer3.1.conv1")
 Named = set[tuple[str, Any]]
 
@@ -35,7 +35,7 @@ def stability(model: nn.Module, seeds: range) -> list[dict[str, Any]]:
     for seed in seeds:
         for layer in PLANTED_IN:
             _count(counts, *_named_faults(model, layer, seed))
-        for task in TASKS:
+        for task in TASKS[:2]:
             _count(counts, *_advised(model, task, seed))
     kinds = list(dict.fromkeys(kind for kind, _ in counts))
     return [

@@ -14,6 +14,7 @@ pytestmark = pytest.mark.slow
 
 CAPTURE = Path(__file__).parent.parent / "benchmarks" / "capture.py"
 ALWAYS = {"bare", "fmcluster", "recipe's dict", "dict of clones", "clones + np.save", "torch.save"}
+FEW = ("--images", "4", "--batch-size", "2")
 OPTIONAL = {"TorchLens + np.save": "torchlens", "Captum AV": "captum", "h5py": "h5py"}
 
 
@@ -30,7 +31,7 @@ def measured(folder: Path, *options: str, hidden: Path | None = None) -> dict[st
 
 
 def test_every_installed_contender_keeps_the_layers_and_only_the_copying_ones_keep_them_right(tmp_path):
-    told = measured(tmp_path)
+    told = measured(tmp_path, *FEW)
     rows = {row["contender"]: row for row in told["rows"]}
     assert set(rows) == {*ALWAYS, "torchvision + np.save", *OPTIONAL, "limit"}
     installed = {name for name, row in rows.items() if row.get("installed", True)}
@@ -41,7 +42,7 @@ def test_every_installed_contender_keeps_the_layers_and_only_the_copying_ones_ke
     assert rows["bare"]["ratio"] == [1, 1]
     assert rows["bare"]["wrong"] is None
     assert rows["recipe's dict"]["wrong"] == rows["torchvision + np.save"]["wrong"] == ["bn1"]
-    uncompressed = 16 * 2 * (2 * 64 * 112**2 + 64 * 112**2 + 2 * 64 * 56**2 + 128 * 28**2 + 256 * 14**2 + 512 * 50 + 2)
+    uncompressed = 4 * 2 * (2 * 64 * 112**2 + 64 * 112**2 + 2 * 64 * 56**2 + 128 * 28**2 + 256 * 14**2 + 512 * 50 + 2)
     assert told["stored_bytes"] == uncompressed
     for name in installed - {"bare", "limit", "recipe's dict", "torchvision + np.save"}:
         assert rows[name]["wrong"] == [], name
@@ -55,18 +56,18 @@ def test_a_library_that_is_not_installed_is_left_out_and_said(tmp_path):
     hidden = tmp_path / "hidden"
     hidden.mkdir()
     (hidden / "h5py.py").write_text("raise ImportError('hidden')")
-    told = measured(tmp_path, "--only", "h5py", hidden=hidden)
+    told = measured(tmp_path, *FEW, "--only", "h5py", hidden=hidden)
     assert [row["contender"] for row in told["rows"]] == ["bare", "h5py"]
     assert told["rows"][1] == {"contender": "h5py", "installed": False, "why": "hidden"}
 
 
 def test_maps_are_averaged_by_each_who_can_and_the_results_are_named_after_it(tmp_path):
-    told = measured(tmp_path, "--max-size", "14", "--only", "recipe's dict", "fmcluster", "clones + np.save")
+    told = measured(tmp_path, *FEW, "--max-size", "14", "--only", "recipe's dict", "fmcluster", "clones + np.save")
     assert [file.name.endswith("-14px.json") for file in tmp_path.glob("*.json")] == [True]
     rows = {row["contender"]: row for row in told["rows"]}
     assert set(rows) == {"bare", "fmcluster", "clones + np.save", "limit"}
     assert rows["fmcluster"]["wrong"] == rows["clones + np.save"]["wrong"] == []
-    averaged = 16 * 2 * ((3 * 64 + 2 * 64 + 128 + 256) * 14**2 + 512 * 50 + 2)
+    averaged = 4 * 2 * ((3 * 64 + 2 * 64 + 128 + 256) * 14**2 + 512 * 50 + 2)
     assert told["stored_bytes"] == averaged
 
 
