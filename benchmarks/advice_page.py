@@ -99,16 +99,21 @@ def planted_in_words(planted: pd.DataFrame) -> str:
 
 
 def rates_in_words(rates: pd.DataFrame) -> str:
-    """Compare the precision of what was named with that of CKA alone, and with all layers."""
-    total = rates.select_dtypes("number").sum()
+    """Compare the precision of what was named with that of CKA alone, and with all layers, at each learning rate."""
+    return " ".join(_rates_in_words(part, rate) for rate, part in rates.groupby("learning_rate", sort=False))
+
+
+def _rates_in_words(rates: pd.DataFrame, rate: float) -> str:
+    total = rates.select_dtypes("number").drop(columns="learning_rate").sum()
 
     def share(part: str, whole: str) -> str:
         return f"{total[part]} of {total[whole]}" + (f" ({total[part] / total[whole]:.0%})" if total[whole] else "")
 
     alike = " Nearly all stayed, so that these fine-tunings say little of who is right."
     return (
-        f"Of the layers named, {share('named_and_stayed', 'named')} stayed as they were; of those that had converged "
-        f"by CKA, {share('converged_and_stayed', 'converged')}; of all layers, {share('stayed', 'layers')}."
+        f"At a learning rate of {rate:g}, of the layers named, {share('named_and_stayed', 'named')} stayed as they "
+        f"were; of those that had converged by CKA, {share('converged_and_stayed', 'converged')}; of all layers, "
+        f"{share('stayed', 'layers')}. Named were {share('named_and_stayed', 'stayed')} of those that stayed."
         + (alike if total["stayed"] > 0.9 * total["layers"] else "")
     )
 

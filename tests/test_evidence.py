@@ -32,12 +32,15 @@ def test_what_was_found_is_counted_over_all_faults(page):
 def test_precision_is_that_of_all_layers_named(page):
     rates = pd.DataFrame(
         {"layers": [10, 10], "stayed": [4, 6], "named": [3, 0], "named_and_stayed": [2, 0]}
-        | {"converged": [5, 5], "converged_and_stayed": [2, 2]}
+        | {"converged": [5, 5], "converged_and_stayed": [2, 2], "learning_rate": [0.1, 0.1]}
     )
     assert page.rates_in_words(rates) == (
-        "Of the layers named, 2 of 3 (67%) stayed as they were; of those that had converged by CKA, 4 of 10 (40%); of "
-        "all layers, 10 of 20 (50%)."
+        "At a learning rate of 0.1, of the layers named, 2 of 3 (67%) stayed as they were; of those that had converged "
+        "by CKA, 4 of 10 (40%); of all layers, 10 of 20 (50%). Named were 2 of 10 (20%) of those that stayed."
     )
+    alike = page.rates_in_words(rates.assign(stayed=10, learning_rate=[0.1, 0.01]))
+    assert alike.count("Nearly all stayed") == 2
+    assert "At a learning rate of 0.01, of the layers named, 0 of 0 stayed" in alike
 
 
 def test_the_share_of_what_both_probes_name_is_reckoned_over_all_kinds(page):
