@@ -86,20 +86,20 @@ def _freezing(frame: pd.DataFrame, damage: Damage, tolerance: float) -> Iterator
     rewound = frame[(frame["intervention"] == REWIND) & frame["what"].str.startswith("weights")]
     layers = [name for name in rewound["layer"].unique().tolist() if ", " not in name]
     since: dict[str, pd.Series] = {}
+    harmless: set[str] = set()
     for epoch in sorted(rewound["epoch"].unique(), reverse=True):
         rows = rewound[rewound["epoch"] == epoch]
         several, from_below = rows["layer"].str.contains(", "), rows["how"] == FROM_BELOW
         least = pd.concat([rows[~several].nsmallest(1, "kl"), rows[several & ~from_below].sort_values("amount")])
         lowest = pd.concat([rows[~several].iloc[:1], rows[from_below].sort_values("amount")])
-        most = [
-            ordered[allowed].iloc[-1]
-            for ordered in (least, lowest)
-            if (allowed := (ordered["upper"] <= tolerance).cummin()).any()
-        ]
+        allowed = [ordered[(ordered["upper"] <= tolerance).cummin()] for ordered in (least, lowest)]
+        most = [rows.iloc[-1] for rows in allowed if len(rows)]
+        if len(allowed[0]):
+            harmless |= set(most[0]["layer"].split(", "))
         if most:
             chosen = max(most, key=lambda row: row["backward_share"])
             since |= dict.fromkeys(chosen["layer"].split(", "), chosen)
-    if 1 < len(layers) == len(since):
+    if 1 < len(layers) in (len(harmless), len(since)):
         return
     for position, layer in enumerate(layers):
         if layer not in since:

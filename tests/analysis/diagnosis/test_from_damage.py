@@ -147,6 +147,17 @@ def test_of_two_ways_to_put_layers_back_together_it_is_what_saves_more(share: fl
     assert [each.layer for each in advise_from_damage(damage(*rows), Thresholds())] == frozen
 
 
+def test_two_ways_that_hold_all_layers_between_them_are_not_all_layers_together() -> None:
+    rows = [
+        *(rewound(name, epoch=1, loss=loss) for name, loss in (("a", 0.003), ("b", 0.003), ("c", 0.001), ("d", 0.002))),
+        rewound("c, d", epoch=1, loss=0.004, backward_share=0.3),
+        rewound("c, d, a", epoch=1, loss=0.9, backward_share=0.5),
+        rewound("a, b", epoch=1, loss=0.01, how="from the first layer up", backward_share=0.4),
+        rewound("a, b, c", epoch=1, loss=0.9, how="from the first layer up", backward_share=0.9),
+    ]
+    assert [each.layer for each in advise_from_damage(damage(*rows), Thresholds())] == ["a", "b"]
+
+
 def test_layers_that_are_harmless_alone_and_not_together_are_no_candidates() -> None:
     rows = [
         *(rewound(name, epoch=0, loss=loss) for name, loss in (("a", 0.001), ("b", 0.002), ("c", 0.003))),
@@ -172,6 +183,8 @@ def test_a_network_that_was_not_trained_gets_no_advice_to_freeze() -> None:
     """All layers can be put back at no cost: that tells none from another."""
     rows = [rewound(name, epoch=0, loss=0.0) for name in ("a", "b", "c", "a, b", "a, b, c")]
     assert advised(*rows) == []
+    below = rewound("a, b", epoch=0, loss=0.0, how="from the first layer up", backward_share=0.9)
+    assert advised(*rows, below) == []
 
 
 @pytest.mark.parametrize(
