@@ -33,10 +33,9 @@ from advice_page import page
 from planted import planted
 from resnet20 import ResNet20, pretrained
 from results import FOLDER, machine, write
-from retrained import agreement, retrained
+from retrained import agreement, loss, predict, retrained
 from stability import TASKS, on_task, stability
 from torch import nn
-from torch.nn import functional
 from torch.utils.data import TensorDataset
 from tuned import images, tune
 
@@ -180,10 +179,6 @@ def margin(outputs: torch.Tensor, _targets: torch.Tensor) -> torch.Tensor:
     return (best[:, 0] - best[:, 1]).sum()
 
 
-def loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    return functional.cross_entropy(outputs, targets, reduction="sum")
-
-
 def predicted(model: nn.Module, probe: TensorDataset) -> list[dict[str, Any]]:
     """Compare the ranks of what is predicted with those of what is measured."""
     noise = torch.randn(probe.tensors[0].shape, generator=torch.Generator().manual_seed(0))
@@ -193,13 +188,8 @@ def predicted(model: nn.Module, probe: TensorDataset) -> list[dict[str, Any]]:
         asked = [Width(), KernelSize(), Resolution(), Depth()]
         damage = fm.ablate(model, shown, interventions=asked, n_null=0)
         for of, function in (("loss", loss), ("margin", margin)):
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / "run.zarr"
-                how = {"layers": re.compile(".*"), "record": ("activation", "gradient"), "batch_size": 100}
-                with fm.Recorder(model, path, probe=shown, **how) as recorder:
-                    recorder.snapshot(epoch=0, loss=function)
-                agreement = fm.predict_damage(fm.open_run(path)).agreement(damage)
-            rows += [{"images": name, "gradient of": of, **row} for row in agreement.to_dict("records")]
+            found = predict(model, shown, function).agreement(damage)
+            rows += [{"images": name, "gradient of": of, **row} for row in found.to_dict("records")]
     return rows
 
 

@@ -7,6 +7,7 @@ many steps; the ranks of the measured and of the predicted damage are compared w
 import copy
 import re
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from torch.utils.data import TensorDataset
 from tuned import images, loss_of, noisy, tune
 
 import fmcluster as fm
-from fmcluster.decide import Depth, KernelSize, Plan, Resolution, Separable, Width
+from fmcluster.decide import Depth, KernelSize, Plan, PredictedDamage, Resolution, Separable, Width
 from fmcluster.decide._candidates import action_of
 from fmcluster.decide._costs import Costs
 
@@ -48,7 +49,7 @@ def retrained(
     tune(model, train, steps=3 * steps, rate=0.01, generator=torch.Generator().manual_seed(0))
     damage = fm.ablate(model, probe, interventions=QUESTIONS, layers=layers, n_null=0)
     measured = damage.frame[~damage.frame["layer"].str.contains(", ")]
-    predicted = _predicted(model, probe).drop_duplicates(KEYS)[[*KEYS, "predicted"]]
+    predicted = predict(model, probe, loss).frame.drop_duplicates(KEYS)[[*KEYS, "predicted"]]
     before = Costs(**damage.costs)
     rows = []
     for row in measured.merge(predicted, on=KEYS, how="left").to_dict("records"):
@@ -94,13 +95,18 @@ def _rank_correlation(
     return float(spearmanr(*pairs.T).statistic), float(low), float(high)
 
 
-def _predicted(model: nn.Module, probe: TensorDataset) -> pd.DataFrame:
-    def loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        return functional.cross_entropy(outputs, targets, reduction="sum")
+def loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return the cross-entropy, summed over samples."""
+    return functional.cross_entropy(outputs, targets, reduction="sum")
 
+
+def predict(
+    model: nn.Module, probe: TensorDataset, function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+) -> PredictedDamage:
+    """Predict damage from all feature maps and the gradients of a function of outputs and labels."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run.zarr"
         how = {"layers": re.compile(".*"), "record": ("activation", "gradient"), "batch_size": 100}
         with fm.Recorder(model, path, probe=probe, **how) as recorder:
-            recorder.snapshot(epoch=0, loss=loss)
-        return fm.predict_damage(fm.open_run(path)).frame
+            recorder.snapshot(epoch=0, loss=function)
+        return fm.predict_damage(fm.open_run(path))

@@ -120,10 +120,10 @@ def _unchanged(judged: Judged, time: pd.DataFrame) -> Iterator[Found]:
 
 def _duplicate(judged: Judged, thresholds: Thresholds) -> Iterator[Found]:
     group = judged.evidence.channels.group[-1]
-    groups = shorten(groups_listed(judged.evidence, len(judged.cka_to_last) - 1), 100, placeholder=" ...")
-    least, low = np.floor(1000 * judged.evidence.channels.least[-1]) / 1000
     repeated = (group != NONE) & (group != np.arange(len(group)))
     if repeated.any():
+        groups = shorten(groups_listed(judged.evidence, len(judged.cka_to_last) - 1), 100, placeholder=" ...")
+        least, low = np.floor(1000 * judged.evidence.channels.least[-1]) / 1000
         text = (
             f"{_share(judged, repeated)} at the last snapshot nearly the same as another (correlation {least:.3f} or "
             f"more, 95 % interval from {low:.3f}, on these {judged.evidence.n_images} images; threshold "

@@ -121,18 +121,20 @@ def examine_channels(
     for window in windows(count, size, max_bytes=max_bytes // 2):
         part = replace(vectors, snapshots=tuple(vectors.snapshots[k] for k in window))
         products = sum_products(part, max_bytes=max_bytes // 2)
+        constant = is_constant(products, dead=dead)
+        squares = np.where(constant, 0, np.einsum("kcc->kc", products.within))
         for number, k in enumerate(window):
             if k > seen:
-                evidence.dead[k] = is_constant(products, dead=dead)[number]
+                evidence.dead[k] = constant[number]
                 evidence.group[k], evidence.least[k] = find_duplicates(
                     part.at(part.snapshots[number : number + 1]),
-                    products.within[number],
+                    correlate(products.within[number], squares[number], other_squares=squares[number]),
                     means=products.means[number],
-                    alive=~evidence.dead[k],
+                    norms=np.sqrt(squares[number]),
                     threshold=duplicate,
                     max_bytes=max_bytes // 2,
                 )
-        _judge(evidence, products, window, permuted, energy)
+        _judge(evidence, products, squares, window, permuted, energy)
         seen = window[-1]
     return evidence
 
@@ -313,15 +315,14 @@ def windows(count: int, size: int, *, max_bytes: int) -> list[list[int]]:
 def _judge(
     evidence: ChannelEvidence,
     products: Products,
+    squares: Array,
     window: Sequence[int],
     permuted: float,
     energy: float,
 ) -> None:
     """Fill in what the products of a window say, where it is known which channels are dead and which duplicates."""
-    constant = evidence.dead[list(window)]
-    squares = np.where(constant, 0, np.einsum("kcc->kc", products.within))
     for number, k in enumerate(window):
-        alive = np.flatnonzero(~constant[number])
+        alive = np.flatnonzero(~evidence.dead[k])
         covariance = products.within[number][np.ix_(alive, alive)]
         evidence.effective_rank[k] = effective_rank(covariance) if len(alive) else 0
         evidence.energy_width[k] = energy_width(covariance, energy=energy)

@@ -35,10 +35,10 @@ class PairCorrelations:
 
 def find_duplicates(
     vectors: Vectors,
-    products: Array,
+    correlation: Array,
     *,
     means: Array,
-    alive: npt.NDArray[np.bool_],
+    norms: Array,
     threshold: float,
     max_bytes: int,
 ) -> tuple[Labels, Array]:
@@ -50,12 +50,10 @@ def find_duplicates(
     ----------
     vectors : Vectors
         The `channel` view of one snapshot.
-    products : ndarray of shape (n_channels, n_channels)
-        Inner products of the centered responses.
-    means : ndarray of shape (n_channels,)
-        What they were centered on.
-    alive : ndarray of shape (n_channels,), bool
-        Channels that are not constant.
+    correlation : ndarray of shape (n_channels, n_channels)
+        Of the responses; NaN of constant channels.
+    means, norms : ndarray of shape (n_channels,)
+        Of the responses: the means, and the Euclidean norms of what is left.
     threshold : float
         What the lower end of the 95 % interval of a correlation has to be over.
     max_bytes : int
@@ -68,9 +66,7 @@ def find_duplicates(
     least : ndarray of shape (2,)
         The smallest correlation of a pair that was found, and the smallest lower end; NaN where there are none.
     """
-    norms = np.where(alive, np.sqrt(np.maximum(np.diag(products), 0)), 0)
-    scale = np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)
-    near = products * scale[:, None] * scale > threshold
+    near = correlation > threshold
     np.fill_diagonal(near, False)
     chosen = np.flatnonzero(near.any(axis=1))
     group, least = np.full(len(norms), NONE), np.full(2, np.nan)

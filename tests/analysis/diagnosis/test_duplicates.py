@@ -15,7 +15,8 @@ def view(maps):
     rows = maps.astype(np.float64).transpose(1, 0, 2, 3).reshape(maps.shape[1], -1)
     centered = rows - rows.mean(axis=1, keepdims=True)
     vectors = Vectors(ArraySource(maps[None]), "channel", (0,), np.arange(len(maps)))
-    return vectors, centered @ centered.T, rows.mean(axis=1)
+    norms = np.linalg.norm(centered, axis=1)
+    return vectors, centered @ centered.T / np.outer(norms, norms), {"means": rows.mean(axis=1), "norms": norms}
 
 
 def correlated(rng, correlation, *, images, size=3, shared=0.0):
@@ -31,9 +32,8 @@ def correlated(rng, correlation, *, images, size=3, shared=0.0):
 def test_the_interval_is_that_of_the_jackknife_over_images(max_bytes):
     rng = np.random.default_rng(0)
     maps = np.concatenate([correlated(rng, 0.9, images=60, size=5, shared=0.5), rng.normal(size=(60, 1, 5, 5))], axis=1)
-    vectors, products, means = view(maps)
-    norms = np.sqrt(np.diag(products))
-    found = correlate_pairs(vectors, np.arange(3), means=means, norms=norms, max_bytes=max_bytes)
+    vectors, _, moments = view(maps)
+    found = correlate_pairs(vectors, np.arange(3), **moments, max_bytes=max_bytes)
     rows = np.float32(maps).astype(np.float64).transpose(1, 0, 2, 3)
     whole = np.corrcoef(rows.reshape(3, -1))
     np.testing.assert_allclose(found.value, whole, atol=1e-12)
@@ -48,9 +48,8 @@ def test_hardly_more_than_one_in_forty_lower_ends_is_over_the_truth(images, shar
     rng = np.random.default_rng(1)
     over = []
     for _ in range(400):
-        vectors, products, means = view(correlated(rng, 0.95, images=images, shared=shared))
-        norms = np.sqrt(np.diag(products))
-        low = correlate_pairs(vectors, np.arange(2), means=means, norms=norms, max_bytes=1 << 24).low
+        vectors, _, moments = view(correlated(rng, 0.95, images=images, shared=shared))
+        low = correlate_pairs(vectors, np.arange(2), **moments, max_bytes=1 << 24).low
         over.append(low[0, 1] > 0.95)
     assert np.mean(over) < 0.025 + 3 * np.sqrt(0.025 * 0.975 / 400)
 
@@ -60,9 +59,8 @@ def test_what_so_few_images_cannot_tell_is_no_duplicate():
     for count, group in ((40, [-1, -1]), (4000, [0, 0])):
         own = np.linalg.qr(np.column_stack([np.ones(count), rng.normal(size=(count, 2))]))[0][:, 1:]
         maps = np.stack([own[:, 0], 0.96 * own[:, 0] + 0.28 * own[:, 1]], axis=1)[:, :, None, None]  # exactly 0.96
-        vectors, products, means = view(maps)
-        alive = np.ones(2, bool)
-        found, least = find_duplicates(vectors, products, means=means, alive=alive, threshold=0.95, max_bytes=1 << 24)
+        vectors, correlation, moments = view(maps)
+        found, least = find_duplicates(vectors, correlation, **moments, threshold=0.95, max_bytes=1 << 24)
         assert found.tolist() == group
         assert np.isnan(least).all() == (group[0] < 0)
     assert 0.95 < least[1] < least[0] == pytest.approx(0.96, abs=1e-6)
@@ -71,14 +69,12 @@ def test_what_so_few_images_cannot_tell_is_no_duplicate():
 def test_of_one_image_nothing_is_said_and_the_same_again_is_a_duplicate_at_any_scale():
     maps = np.random.default_rng(3).normal(size=(8, 1, 4, 4)) * np.array([1, 1e-30, 1e18])[:, None, None]
     for chosen, group in ((maps, [0, 0, 0]), (maps[:1], [-1, -1, -1])):
-        vectors, products, means = view(chosen)
-        found, _ = find_duplicates(
-            vectors, products, means=means, alive=np.ones(3, bool), threshold=0.95, max_bytes=1 << 24
-        )
+        vectors, correlation, moments = view(chosen)
+        found, _ = find_duplicates(vectors, correlation, **moments, threshold=0.95, max_bytes=1 << 24)
         assert found.tolist() == group
 
 
 def test_maps_are_read_again_only_where_channels_are_near():
-    vectors, products, means = view(np.random.default_rng(4).normal(size=(20, 5, 2, 2)))
-    find_duplicates(vectors, products, means=means, alive=np.ones(5, bool), threshold=0.95, max_bytes=1 << 24)
+    vectors, correlation, moments = view(np.random.default_rng(4).normal(size=(20, 5, 2, 2)))
+    find_duplicates(vectors, correlation, **moments, threshold=0.95, max_bytes=1 << 24)
     assert vectors.source.reads == 0
