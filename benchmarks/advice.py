@@ -93,7 +93,7 @@ def rates(model: nn.Module, seeds: range) -> list[dict[str, Any]]:
     Two of the tasks move early layers, one the head alone; at the larger learning rate, layers go on moving.
     """
     data, probe = images(640, part="train", seed=1), images(100, part="val")
-    tasks = {name: on_task(data, name) for name in TASKS}
+    tasks = {name: on_task(data, name, seed=1) for name in TASKS}
     return [
         _rates(model, task, probe, name=name, rate=rate, seed=seed)
         for rate in (0.01, 0.1)

@@ -45,10 +45,10 @@ def stability(model: nn.Module, seeds: range) -> list[dict[str, Any]]:
     ]
 
 
-def on_task(data: TensorDataset, task: str) -> TensorDataset:
-    """Return images and labels as a task has them."""
+def on_task(data: TensorDataset, task: str, *, seed: int) -> TensorDataset:
+    """Return images and labels as a task has them; the seed is of the noise."""
     if task == "noise":
-        return noisy(data, 0.7)
+        return noisy(data, 0.7, seed=seed)
     pictures, labels = data.tensors
     return TensorDataset(pictures, (labels + 1) % 10 if "shifted" in task else torch.isin(labels, VEHICLES).long())
 
@@ -69,8 +69,8 @@ def _named_faults(model: nn.Module, layer: str, seed: int) -> list[Named]:
 
 def _advised(model: nn.Module, task: str, seed: int) -> list[Named]:
     """Fine-tune, and return what is advised from each probe."""
-    tuned, data = copy.deepcopy(model), on_task(images(640, part="train", seed=1), task)
-    seen = on_task(images(200, part="val"), task)
+    tuned, data = copy.deepcopy(model), on_task(images(640, part="train", seed=1), task, seed=1)
+    seen = on_task(images(200, part="val"), task, seed=0)
     probes = [TensorDataset(*(tensor[part] for tensor in seen.tensors)) for part in HALVES]
     generator, start = torch.Generator().manual_seed(seed), copy.deepcopy(tuned.state_dict())
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
