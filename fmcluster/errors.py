@@ -5,8 +5,12 @@ class StoreError(Exception):
     """A run cannot be read or written: it is damaged, locked, incomplete, or of another format."""
 
 
+class Unreachable(StoreError):
+    """An object store did not answer as it should; later, it may."""
+
+
 class NotBegun(StoreError):
-    """A run could not be laid out, as its disk takes nothing now; later, it may."""
+    """A run could not be laid out, as its disk or object store takes nothing now; later, it may."""
 
 
 class NoSnapshotYet(StoreError):

@@ -40,7 +40,7 @@ class BatchRecorder(LiveRecording):
     model : Module
         The model.
     path : path-like
-        Where the run goes.
+        Where the run goes: a folder, or a URL of an object store such as ``s3://bucket/run.zarr``.
     dataset : Dataset, optional
         What the indices of `batch` number; the run keeps its labels, classes and paths.
     n_samples : int, optional

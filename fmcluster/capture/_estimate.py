@@ -12,7 +12,7 @@ from rich.filesize import decimal
 from torch import nn
 
 from ..errors import StoreError
-from ..store import LayerSpec, in_words, local_path, remedy
+from ..store import LayerSpec, in_words, remedy, run_location
 from ._hooks import Firing
 from ._inputs import ModelInputs
 from ._isolation import isolated
@@ -124,7 +124,8 @@ def estimate(
     layers, record, dtype, channels, crop, max_size, max_bytes
         As for `Recorder`.
     path : path-like, optional
-        Where the run will lie, for the speed of its disk; by default the system's folder for temporary files counts.
+        Where the run will lie, for the speed of its disk, or of its object store where it is a URL; by default the
+        system's folder for temporary files counts.
 
     Returns
     -------
@@ -186,7 +187,7 @@ def estimate_kept(
             smaller = {firing: _average(layer, size) for firing, layer in planned.items()}
             if smaller != planned:
                 plans[size] = smaller
-        near = _existing_folder(folder if path is None else path)
+        near = _near(folder if path is None else path)
         try:
             timed = time_batch(plain, modules, inputs=inputs, plans=plans, folder=Path(folder), near=near)
         except OSError as error:
@@ -245,9 +246,10 @@ def _average(layer: PlannedLayer, size: int) -> PlannedLayer:
     return replace(layer, spec=spec, reduction=replace(layer.reduction, size=(height, width)))
 
 
-def _existing_folder(path: str | os.PathLike[str]) -> Path:
-    """Return the folder that a run will lie in, or the nearest above it that exists."""
-    return next(folder for folder in local_path(path).resolve().parents if folder.is_dir())
+def _near(path: str | os.PathLike[str]) -> Path | str:
+    """Return the folder that a run will lie in, or the nearest above it that exists; a URL as it is."""
+    where = run_location(path)
+    return where if "://" in where else next(folder for folder in Path(where).resolve().parents if folder.is_dir())
 
 
 def check_size(

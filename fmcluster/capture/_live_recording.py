@@ -11,6 +11,7 @@ import numpy.typing as npt
 from torch import nn
 from torch.utils.data import Dataset
 
+from ..errors import Unreachable
 from ..store import LayerSpec, RunWriter, open_run
 from ._batch_pass import BatchPass
 from ._context import SnapshotContext
@@ -111,7 +112,7 @@ class LiveRecording(Recording):
                 weights=self._weights.specs,
                 normalizations=self._weights.normalizations,
             )
-        except OSError as error:
+        except (OSError, Unreachable) as error:
             raise self._not_created(error) from error
         if stored is None and look_like_labels(listed := unusable_labels(self._dataset)):
             warnings.warn(f"{why_no_labels(describe(listed), what='the data set')}.", stacklevel=3)

@@ -44,7 +44,7 @@ class Recorder(Recording):
     model : Module
         The model. The probe is shown to it on the device of its first parameter.
     path : path-like
-        Where the run goes.
+        Where the run goes: a folder, or a URL of an object store such as ``s3://bucket/run.zarr``.
     probe : Dataset or DataLoader
         The probe set, seen with evaluation transforms; items are (image, label), an image, or a mapping, of which the
         model is given what its ``forward`` takes by name, or what is under ``pixel_values`` or ``image``. A model that

@@ -12,8 +12,8 @@ from typing import Any, Self
 import torch
 from torch import nn
 
-from ..errors import NotBegun, StoreError
-from ..store import LayerSpec, RunWriter, in_words, local_path, open_run, remedy
+from ..errors import NotBegun, StoreError, Unreachable
+from ..store import LayerSpec, RunWriter, in_words, open_run, remedy, run_location
 from ._context import SnapshotContext
 from ._estimate import check_size
 from ._hooks import Firing
@@ -52,8 +52,7 @@ class Recording(ABC):
         self._keep = options.keep
         self._weights = ModelWeights()
         self._layers: dict[Firing, PlannedLayer] = {}
-        self._path = os.fspath(path)
-        local_path(path)
+        self._path = run_location(path)
         self._options = options
         self._notes = _as_notes(options.notes or {})
         self._n_samples = n_samples
@@ -195,7 +194,7 @@ class Recording(ABC):
             self._begin()
         except BaseException as error:
             self._session.close(failed=True)
-            if isinstance(error, OSError):
+            if isinstance(error, OSError | Unreachable):
                 raise self._not_created(error) from error
             raise
         self._begun = True
@@ -341,12 +340,12 @@ class Recording(ABC):
     def _open_writer(self) -> RunWriter:
         try:
             return RunWriter(self._path, mode=self._options.mode)
-        except OSError as error:
+        except (OSError, Unreachable) as error:
             if isinstance(error, FileExistsError) and error.errno is None:  # of our own, which says what to do
                 raise
             raise self._not_created(error) from error
 
-    def _not_created(self, error: OSError) -> NotBegun:
+    def _not_created(self, error: OSError | Unreachable) -> NotBegun:
         later = "Every snapshot tries again." if self._warns else f"{remedy(error)}record again."
         return NotBegun(f"writing to {self._path} failed: {in_words(error)}. Nothing was recorded. {later}")
 

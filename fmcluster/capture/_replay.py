@@ -57,7 +57,7 @@ def replay(
     model : Module
         The architecture. Its own weights and buffers are put back at the end.
     path : path-like
-        Where the run goes.
+        Where the run goes: a folder, or a URL of an object store such as ``s3://bucket/run.zarr``.
     checkpoints : mapping of int, or of (int, int), to path or state dict
         By epoch, or by epoch and optimizer step. A file, of ``torch.save`` or safetensors, is read without running code
         from it; it holds a state dict, or mappings with one, up to three keys deep (``state_dict``, ``model_ema``,

@@ -10,7 +10,7 @@ from time import perf_counter
 import torch
 from torch import nn
 
-from ..store import disk_rate, write_trial
+from ..store import disk_rate, upload_rate, write_trial
 from ._hooks import Firing, hooked
 from ._inputs import ModelInputs
 from ._layers import PlannedLayer
@@ -56,7 +56,7 @@ def time_batch(
     inputs: ModelInputs,
     plans: Mapping[int | None, Plan],
     folder: Path,
-    near: Path,
+    near: Path | str,
 ) -> dict[int | None, TimedBatch]:
     """Show a model one batch, once to warm up and once for each plan, and time the parts of recording it.
 
@@ -70,8 +70,10 @@ def time_batch(
         The batch, on that device.
     plans : mapping
         What is to be kept of the layers; the same layers in each.
-    folder, near : Path
-        Where batches are written to know their size; and an existing folder on the disk that a run will lie on.
+    folder : Path
+        Where batches are written to know their size.
+    near : Path or str
+        An existing folder on the disk that a run will lie on, or the URL that it will have in an object store.
 
     Returns
     -------
@@ -89,7 +91,8 @@ def time_batch(
     finally:
         copier.close()
     sizes = list(shown[first].nbytes.values())
-    rate = disk_rate(near, file_bytes=sum(sizes) // len(sizes), n_threads=n_writer_threads())
+    write: dict[str, int] = {"file_bytes": sum(sizes) // len(sizes), "n_threads": n_writer_threads()}
+    rate = upload_rate(near, **write) if isinstance(near, str) else disk_rate(near, **write)
     on_cuda = device.type == "cuda"
     copied = pinned_rate(device, nbytes=shown[first].stored_bytes) if on_cuda else 0.0
     forward = median(each.whole - each.hooks for each in shown.values())

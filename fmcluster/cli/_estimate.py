@@ -8,7 +8,7 @@ from rich.filesize import decimal as size
 from rich.table import Table
 
 from ._app import add_row, console, say, status
-from ._options import CapturedLayers, MaxBytes, MaxSize, captured_layers, local_output
+from ._options import CapturedLayers, MaxBytes, MaxSize, captured_layers, run_output
 
 
 def estimate(
@@ -23,13 +23,18 @@ def estimate(
     with_weights: Annotated[bool, typer.Option("--with-weights", help="Count the model's weights, too.")] = False,
     batch_size: Annotated[int, typer.Option(help="Images in the batch that is measured.")] = 8,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Where the run will lie; the speed of that disk is measured.")
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            callback=run_output,
+            help="Where the run will lie, a folder or a URL; the speed of its disk or object store is measured.",
+        ),
     ] = Path("run.zarr"),
 ) -> None:
     """Estimate the bytes and seconds that a run will take, from one batch of random images and random weights."""
     if min(samples, epochs, snapshots_per_epoch, pixels, batch_size) < 1:
         raise ValueError("--samples, --epochs, --snapshots-per-epoch, --pixels and --batch-size are at least 1")
-    local_output(output)
     with status("measuring one batch"):
         import torch
 

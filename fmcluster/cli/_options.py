@@ -46,6 +46,14 @@ def local_output(path: Path | None) -> Path | None:
     return None if path is None else local_path(path)
 
 
+def run_output(path: Path) -> Path:
+    """Return where a run is to be recorded, once it is known to be a folder or in an object store."""
+    from ..store import run_location
+
+    run_location(path)
+    return path
+
+
 def matching_layers(run: "Run", patterns: list[str] | None) -> list[str] | None:
     """Return the layers that the patterns match, in the order of the run; None where there are no patterns."""
     return run.match(patterns) if patterns else None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ._app import bars, say, status, when
-from ._options import CapturedLayers, MaxBytes, MaxSize, captured_layers, local_output
+from ._options import CapturedLayers, MaxBytes, MaxSize, captured_layers, run_output
 
 if TYPE_CHECKING:
     from ..recipes import Event
@@ -20,7 +20,13 @@ PHASES = {"pretrain": "training on digits 0 to 4", "finetune": "fine-tuning"}
 def train(
     data: Annotated[Path, typer.Argument(help="Folder with train/<class>/ and val/<class>/ images.")],
     output: Annotated[
-        Path, typer.Option("-o", "--output", callback=local_output, help="Where to write the run.")
+        Path,
+        typer.Option(
+            "-o",
+            "--output",
+            callback=run_output,
+            help="Where to write the run: a folder, or a URL such as s3://bucket/run.zarr.",
+        ),
     ] = Path("run.zarr"),
     model: Annotated[str, typer.Option(help="A torchvision ResNet.")] = "resnet18",
     weights: Annotated[str, typer.Option(help="DEFAULT (downloaded), none, or the path of a state dict.")] = "DEFAULT",
@@ -64,6 +70,8 @@ def train(
         )
     with status("loading torch"):
         from ..recipes import finetune
+        from ..store import run_location
+    where = run_location(output)
     with training_progress() as on_event:
         finetune(
             data,
@@ -87,7 +95,7 @@ def train(
             plan=plan,
             progress=on_event,
         )
-    say(f"The run is in {output}. Next: fmcluster report {output} -o report.html")
+    say(f"The run is in {where}. Next: fmcluster report {where} -o report.html")
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 from ._copy_run import CopiedRun as CopiedRun
 from ._copy_run import copy_run as copy_run
 from ._create import Mode as Mode
-from ._create import remove_run as remove_run
 from ._diverged import describe_diverged as describe_diverged
 from ._escape import escape as escape
 from ._format import GRADIENT_DTYPE as GRADIENT_DTYPE
@@ -19,6 +18,7 @@ from ._left_out import layers_left_out as layers_left_out
 from ._left_out import missing_snapshots as missing_snapshots
 from ._left_out import varying_layers as varying_layers
 from ._local_path import local_path as local_path
+from ._open_storage import run_location as run_location
 from ._rank_writer import RankWriter as RankWriter
 from ._recorded_weights import RecordedWeights as RecordedWeights
 from ._remedy import in_words as in_words
@@ -29,6 +29,7 @@ from ._run import open_run as open_run
 from ._slots import ranges as ranges
 from ._stage import stage as stage
 from ._trial import disk_rate as disk_rate
+from ._trial import upload_rate as upload_rate
 from ._trial import write_trial as write_trial
 from ._verify import missing_files as missing_files
 from ._verify import verify as verify

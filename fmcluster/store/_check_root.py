@@ -62,10 +62,10 @@ def load_root(path: Path) -> dict[str, Any]:
             f"{file} is a {kind_of_file(about.st_mode)}, not a file: nothing was read. Pass the folder that Recorder "
             f"wrote."
         )
-    return _parse_root(str(path), file.read_bytes() if about.st_size <= LARGEST else None)
+    return parse_root(str(path), file.read_bytes() if about.st_size <= LARGEST else None)
 
 
-def _parse_root(path: str, content: bytes | None) -> dict[str, Any]:
+def parse_root(path: str, content: bytes | None) -> dict[str, Any]:
     """Return a root as JSON; `content` is None where it is larger than `LARGEST`."""
     try:
         if content is None:
@@ -119,7 +119,7 @@ def _stored_root(path: str) -> dict[str, Any]:
     if "://" in path:
         content = read_bytes(open_store(path), "zarr.json", at_most=LARGEST)
         if content is not None:
-            return _parse_root(path, content)
+            return parse_root(path, content)
     elif not Path(path).is_dir():
         raise FileNotFoundError(f"there is no run at {path}. Pass the folder that Recorder wrote.")
     elif os.path.lexists(f"{path}/zarr.json"):

@@ -1,9 +1,7 @@
-"""Creation of a run: its folder by the mode that was asked for, and its empty arrays."""
+"""Creation of a run: what its mode asks for where it is to lie, and its empty arrays."""
 
-import shutil
 from collections.abc import Mapping, Sequence
 from math import prod
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -11,15 +9,12 @@ import zarr
 from zarr.abc.codec import BytesBytesCodec
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from ._check_root import load_root
 from ._check_shapes import MOST_BYTES, MOST_FILES
-from ._disk import replace_file
 from ._format import (
     AXES,
     CHECKSUMS,
     FILL,
     INPUTS,
-    KEY,
     LEVEL,
     LOSS_SCALE,
     NORMS,
@@ -32,7 +27,7 @@ from ._format import (
     norms_path,
     weight_path,
 )
-from ._metadata import UNFINISHED
+from ._storage import Storage
 from ._weight_spec import WeightSpec
 
 Mode = Literal["x", "a", "w"]
@@ -40,56 +35,30 @@ Mode = Literal["x", "a", "w"]
 CHUNK_BYTES = 1 << 20
 
 
-def prepare_folder(path: Path, *, mode: Mode) -> bool:
-    """Apply the mode to what exists at a path; return whether there is a run in it to resume.
+def apply_mode(storage: Storage, mode: Mode) -> bool:
+    """Apply the mode to what exists where a run is to be written; return whether there is one to resume.
 
     Raises
     ------
     FileExistsError
-        With "x", where something exists at `path`; with "w", where it is not a run.
+        With "x", where something exists there; with "w", where it is not a run.
     StoreError
-        Where the run at `path` is damaged.
+        Where the run there is damaged.
     """
     if mode not in ("x", "a", "w"):
         raise ValueError(f'mode is {mode!r}; expected "x" (new), "a" (resume) or "w" (replace)')
-    found = _content_of(path)
+    found = storage.content()
     if found == "other":
         raise FileExistsError(
-            f"{path} exists and is not a run of this package; it is left as it is. Pass another path."
+            f"{storage.name} exists and is not a run of this package; it is left as it is. Pass another path."
         )
     if found == "run" and mode == "x":
         raise FileExistsError(
-            f'{path} already holds a run. Pass mode="a" to resume it, mode="w" to replace it, or another path.'
+            f'{storage.name} already holds a run. Pass mode="a" to resume it, mode="w" to replace it, or another path.'
         )
     if found == "unfinished" or (found == "run" and mode == "w"):
-        remove_run(path)
+        storage.remove_run()
     return found == "run" and mode == "a"
-
-
-def _content_of(path: Path) -> Literal["nothing", "unfinished", "run", "other"]:
-    """Say what exists at a path."""
-    if not path.exists():
-        return "nothing"
-    if not path.is_dir():
-        return "other"
-    names = {child.name for child in path.iterdir()}
-    if "zarr.json" not in names:
-        return "unfinished" if names <= {"zarr.json.partial"} else "other"
-    attributes = load_root(path).get("attributes")
-    known = attributes.get(KEY) if isinstance(attributes, dict) else None
-    if not isinstance(known, dict):
-        return "other"
-    return "unfinished" if known.get("unfinished") else "run"
-
-
-def remove_run(path: Path) -> None:
-    """Remove a run; if this is interrupted, what is left is still recognized as a run that holds nothing."""
-    if (path / "zarr.json").exists():
-        replace_file(path / "zarr.json", UNFINISHED)
-    for child in path.iterdir():
-        if child.is_dir() and not child.is_symlink():
-            shutil.rmtree(child)
-    shutil.rmtree(path)
 
 
 def check_layout(specs: Sequence[LayerSpec], *, n_samples: int, shard_samples: int) -> None:

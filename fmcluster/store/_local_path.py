@@ -24,9 +24,21 @@ def local_path(path: str | os.PathLike[str]) -> Path:
     """
     if not os.fspath(path) or "\0" in str(path):
         raise ValueError(f"path is {os.fspath(path)!r}; expected that of a folder, without null characters")
-    if url := _URL.fullmatch(os.fspath(path)):
+    if "://" in (url := whole_url(path)):
         raise ValueError(
-            f"path is the URL {url[1]}://{url[2]}; a run is recorded into a folder of this machine, and so are "
-            f"results: pass one, and copy the run then (fmcluster copy)"
+            f"path is the URL {url}; expected a folder of this machine. A run is recorded there, or into an object "
+            f"store such as s3://bucket/run.zarr; results are written to this machine alone"
         )
     return Path(path)
+
+
+def whole_url(path: str | os.PathLike[str]) -> str:
+    """Return a path as text; of a URL that went through `Path`, with the slash that it lost.
+
+    Examples
+    --------
+    >>> whole_url(Path("s3://bucket/run.zarr")), whole_url("C:/run.zarr")
+    ('s3://bucket/run.zarr', 'C:/run.zarr')
+    """
+    url = _URL.fullmatch(os.fspath(path))
+    return f"{url[1]}://{url[2]}" if url else os.fspath(path)

@@ -4,12 +4,15 @@ import os
 import stat
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from ..errors import StoreError
+from ._bucket_lock import is_locked
 from ._disk import kind_of_file
+from ._object_store import is_bucket
 
 _PATIENCE = 0.2  # seconds; whoever asks for a writer holds the lock for less than a thousandth
 
@@ -54,9 +57,11 @@ def free_lock(lock: FileLock, *, run: Path, made: Sequence[Path]) -> None:
 
 
 def has_writer(path: str) -> bool:
-    """Whether a run is being written at this moment, as far as this machine can tell: not of one at a URL."""
+    """Whether a run is being written at this moment, as far as its lock tells: on this machine, or in a bucket."""
+    if "://" in path:
+        return is_bucket(path) and find_spec("obstore") is not None and is_locked(path)
     file = Path(f"{path}.lock")
-    if "://" in path or not stat.S_ISREG(_mode_of(str(file)) or 0) or not os.access(file, os.W_OK):
+    if not stat.S_ISREG(_mode_of(str(file)) or 0) or not os.access(file, os.W_OK):
         return False
     lock = FileLock(file, thread_local=False)
     try:

@@ -1,7 +1,6 @@
 """Nodes of a run that is being written: the metadata of its groups and arrays, and the files that do not change."""
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import zarr
 
 from ._checksums import checksum_of
 from ._compat import array_from_metadata
-from ._disk import flush_below, replace_unawaited
+from ._storage import Storage
 
 Node = dict[str, Any]
 
@@ -20,8 +19,8 @@ class Nodes:
 
     Parameters
     ----------
-    run : Path
-        The run's folder.
+    storage : Storage
+        Where the run is kept.
 
     Attributes
     ----------
@@ -31,10 +30,10 @@ class Nodes:
         By the path of an array that does not change from snapshot to snapshot, the checksums of its files.
     """
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self, storage: Storage) -> None:
         self.known: dict[str, Node] = {}
         self.constant: dict[str, dict[str, str]] = {}
-        self._run = run
+        self._storage = storage
         self._visible: set[str] = set()
         self._growing: dict[str, zarr.Array[Any]] = {}
 
@@ -63,12 +62,12 @@ class Nodes:
         """Add nodes that were just created to those that the next commit shows."""
         unflushed: list[Path] = []
         for path in paths:
-            folder = self._run / path
+            folder = self._storage.folder / path
             self.known[path] = json.loads((folder / "zarr.json").read_bytes())
             unflushed += [*folder.glob("c.*"), folder / "zarr.json", folder]
             if self.known[path].get("dimension_names", ["snapshot"])[0] != "snapshot":
                 self.vouch_for(path, folder.glob("c.*"))
-        flush_below(self._run, unflushed)
+        self._storage.keep(unflushed, replaces=True)
 
     def vouch_for(self, path: str, files: Iterable[Path]) -> None:
         """Note the checksums of files of an array that does not change from snapshot to snapshot."""
@@ -93,7 +92,7 @@ class Nodes:
         if path not in self._growing:
             node = self.known[path]
             shape = [n_snapshots, *node["shape"][1:]]
-            self._growing[path] = array_from_metadata(self._run, path, metadata={**node, "shape": shape})
+            self._growing[path] = array_from_metadata(self._storage.folder, path, metadata={**node, "shape": shape})
         return self._growing[path]
 
     def forget_arrays(self) -> None:
@@ -102,13 +101,5 @@ class Nodes:
 
     def catch_up(self) -> None:
         """Bring each array's own metadata to the committed number of snapshots, for readers that open it by itself."""
-        for path, node in self.over_time().items():
-            replace_unawaited(self._run / path / "zarr.json", json.dumps(node, indent=1).encode())
-
-    def remove_from(self, snapshot: int) -> None:
-        """Remove the files of a snapshot and of those after it."""
-        for path in self.over_time():
-            folder = self._run / path
-            for name in os.listdir(folder) if folder.is_dir() else ():  # noqa: PTH208  of thousands of files, five times as fast
-                if name.startswith("c.") and int(name.split(".")[1]) >= snapshot:
-                    (folder / name).unlink(missing_ok=True)  # a rank removes its own
+        nodes = {path: json.dumps(node, indent=1).encode() for path, node in self.over_time().items()}
+        self._storage.keep_nodes(nodes)

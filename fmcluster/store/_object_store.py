@@ -1,18 +1,32 @@
 """Object store: the bucket behind a URL, by way of obstore; what goes wrong there is one sentence."""
 
 import os
+import time
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import ObjectStore
 
-from ..errors import StoreError
+from ..errors import StoreError, Unreachable
 
 SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss")
 _RETRIES: Any = {"max_retries": 6, "retry_timeout": timedelta(seconds=60)}  # pauses grow
+_ATTEMPTS = 6  # of a conditional put, which obstore does not make again where its answer was lost
 _WAITS: Any = {"connect_timeout": "5 seconds", "timeout": "60 seconds"}
+
+
+class Found(NamedTuple):
+    """An object: what it holds, and by what a later put knows that it is still the same."""
+
+    content: bytes
+    tag: Mapping[str, Any]
+
+
+class ConflictError(Exception):
+    """Another object lies where one was to be put."""
 
 
 def is_bucket(url: str) -> bool:
@@ -42,14 +56,14 @@ def open_bucket(url: str) -> Any:
     try:
         return from_url(url, client_options=options, retry_config=_RETRIES)
     except (BaseError, ValueError) as error:
-        raise StoreError(unreachable(url, error)) from error
+        raise Unreachable(unreachable(url, error)) from error
 
 
 def unreachable(url: str, error: Exception) -> str:
     """Say in one sentence why an object store did not answer as it should."""
     text = " ".join(str(error).split())
     lower = text.lower()
-    if "169.254.169.254" in text or "metadata" in lower or "credential" in lower:
+    if "169.254.169.254" in text or "metadata" in lower or "credential" in lower or "Missing Acc" in text:
         why = (
             "there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or for a public bucket "
             "AWS_SKIP_SIGNATURE=true"
@@ -86,7 +100,7 @@ class BucketStore(ObjectStore[Any]):
         try:
             return await super().get(key, prototype, byte_range)
         except BaseError as error:
-            raise StoreError(unreachable(self.url, error)) from error
+            raise Unreachable(unreachable(self.url, error)) from error
 
     async def getsize(self, key: str) -> int:
         """Return the size of a key in bytes."""
@@ -95,7 +109,7 @@ class BucketStore(ObjectStore[Any]):
         try:
             return await super().getsize(key)
         except BaseError as error:
-            raise StoreError(unreachable(self.url, error)) from error
+            raise Unreachable(unreachable(self.url, error)) from error
 
     def sizes(self) -> dict[str, int]:
         """Return the sizes of all keys, in one listing."""
@@ -120,6 +134,124 @@ def list_bucket(bucket: Any, *, url: str) -> dict[str, tuple[int, str]]:
             for each in part
         }
     except FileNotFoundError as error:
-        raise StoreError(f"{url} cannot be reached: there is no such bucket.") from error
+        raise Unreachable(f"{url} cannot be reached: there is no such bucket.") from error
     except BaseError as error:
-        raise StoreError(unreachable(url, error)) from error
+        raise Unreachable(unreachable(url, error)) from error
+
+
+def get_object(bucket: Any, key: str, *, url: str, at_most: int) -> Found | None:
+    """Return what lies at a key; None where nothing does.
+
+    Raises
+    ------
+    Unreachable
+        Where the store does not answer.
+    StoreError
+        Where there are more than `at_most` bytes.
+    """
+    import obstore
+    from obstore.exceptions import BaseError
+
+    try:
+        found = obstore.get(bucket, key)
+        if found.meta["size"] > at_most:
+            raise StoreError(f"{url} is damaged: its {key} is larger than {at_most >> 20} MiB.")
+        return Found(bytes(found.bytes()), _tag(found.meta))
+    except FileNotFoundError:
+        return None
+    except BaseError as error:
+        raise Unreachable(unreachable(url, error)) from error
+
+
+def put_object(
+    bucket: Any, key: str, *, content: bytes, url: str, over: Literal["nothing", "anything"] | Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """Put an object; return by what a later put knows it.
+
+    Parameters
+    ----------
+    bucket : object
+        As `open_bucket` returns it.
+    key : str
+        Where to.
+    content : bytes
+        What it is to hold.
+    url : str
+        For errors.
+    over : {"nothing", "anything"} or mapping
+        What may lie there: nothing, anything, or only what this was returned for.
+
+    Raises
+    ------
+    ConflictError
+        Where something else lies there. A put whose answer was lost is none: what lies there is then what was to.
+    Unreachable
+        Where the store does not answer.
+    """
+    import obstore
+    from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
+
+    mode: Any = {"nothing": "create", "anything": "overwrite"}[over] if isinstance(over, str) else dict(over)
+    for attempt in range(_ATTEMPTS if mode != "overwrite" else 1):
+        if attempt:
+            time.sleep(0.1 * 2**attempt)
+        try:
+            return _tag(obstore.put(bucket, key, content, mode=mode, use_multipart=False))
+        except (AlreadyExistsError, PreconditionError) as error:
+            found = get_object(bucket, key, url=url, at_most=max(len(content), 1 << 20))
+            if found is None or found.content != content:
+                raise ConflictError(key) from error
+            return found.tag
+        except (BaseError, FileNotFoundError) as error:
+            failure = error
+    raise Unreachable(unreachable(url, failure)) from failure
+
+
+def has_object(bucket: Any, key: str, *, url: str) -> bool:
+    """Whether something lies at a key.
+
+    Raises
+    ------
+    Unreachable
+        Where the store does not answer.
+    """
+    import obstore
+    from obstore.exceptions import BaseError
+
+    try:
+        obstore.head(bucket, key)
+    except FileNotFoundError:
+        return False
+    except BaseError as error:
+        raise Unreachable(unreachable(url, error)) from error
+    return True
+
+
+def holds_parts_of_runs(names: Iterable[str]) -> bool:
+    """Whether all objects below a URL may be parts of a run that has no root yet: of a copy that broke off."""
+    return all(name.startswith(("layers/", "weight", "checksums/")) or "/c" in name for name in names)
+
+
+def remove_objects(bucket: Any, keys: Iterable[str], *, url: str) -> None:
+    """Remove objects, those of them that are there.
+
+    Raises
+    ------
+    Unreachable
+        Where the store does not answer.
+    """
+    import obstore
+    from obstore.exceptions import BaseError
+
+    listed = list(keys)
+    try:
+        if listed:
+            obstore.delete(bucket, listed)
+    except FileNotFoundError:
+        return
+    except BaseError as error:
+        raise Unreachable(unreachable(url, error)) from error
+
+
+def _tag(about: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {key: about[key] for key in ("e_tag", "version") if about.get(key)}

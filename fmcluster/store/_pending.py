@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from ..errors import StoreError
 from ._arrays import chunk_key
-from ._disk import flushes_at_once
 from ._shards import ShardLayout, write_shard
+from ._storage import Storage
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,29 +28,31 @@ class Shard:
         What it holds; None: nothing but fill values.
     layout : ShardLayout
         Of the array that it belongs to.
+    storage : Storage
+        Where the run is kept.
     """
 
     name: str
     file: Path
     values: npt.NDArray[Any] | None
     layout: ShardLayout
+    storage: Storage
 
     def run(self) -> str | None:
         """Write the file and return its checksums; of a blank shard, remove the file.
 
         Raises
         ------
-        OSError
+        OSError, StoreError
             Where that fails; what the file then holds does not count.
         """
         if self.values is None:
-            self.file.unlink(missing_ok=True)
+            self.storage.remove([self.name])
             return None
         chunks, shape = (1, *self.layout.chunks), (1, *self.layout.shard)
-        # the commit flushes them all, where that takes one call
-        flushed = not flushes_at_once(self.file.parent)
-        level = self.layout.level
-        return write_shard(self.file, self.values[None], chunks=chunks, shard=shape, level=level, flushed=flushed)
+        checksums = write_shard(self.file, self.values[None], chunks=chunks, shard=shape, level=self.layout.level)
+        self.storage.keep_part(self.file)
+        return checksums
 
 
 class PendingShards:
@@ -58,12 +60,12 @@ class PendingShards:
 
     Parameters
     ----------
-    run : Path
-        The run's folder.
+    storage : Storage
+        Where the run is kept.
     """
 
-    def __init__(self, run: Path) -> None:
-        self._run = run
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
         self._written: dict[str, str | None] = {}  # their checksums; None: left blank
 
     @property
@@ -97,7 +99,7 @@ class PendingShards:
         if values is not None:
             _check(values, path, most=min(length, n_slots - offset), layout=layout)
         name = f"{path}/{_key(snapshot, offset // length, layout)}"
-        return Shard(name, self._run / name, values, layout)
+        return Shard(name, self._storage.folder / name, values, layout, self._storage)
 
     def checksums(
         self, path: str, *, snapshot: int, index: npt.NDArray[np.int64], layout: ShardLayout
@@ -113,14 +115,14 @@ class PendingShards:
         for number, first in enumerate(range(0, layout.shape[0], layout.shard[0])):
             key = _key(snapshot, number, layout)
             name = f"{path}/{key}"
-            file, checksums = self._run / name, self._written.get(name)
-            if checksums is not None and file.exists():
+            checksums = self._written.get(name)
+            if checksums is not None and self._storage.has(name):
                 found[key] = checksums
                 continue
             blank = name in self._written or (index[first : first + layout.shard[0]] < 0).all()
             if checksums is not None or not blank:
                 raise StoreError(f"{name} was not written, or is gone; the snapshot is not whole")
-            file.unlink(missing_ok=True)  # of a write that failed
+            self._storage.remove([name])  # of a write that failed
         return found
 
 

@@ -1,17 +1,16 @@
 """Pending weights: the parts of parameters and buffers of the snapshot that is being written."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 
 from ..errors import StoreError
 from ._arrays import chunk_key
-from ._chunk_file import read_chunk, write_chunk
-from ._disk import flushes_at_once
+from ._chunk_file import decode_chunk, write_chunk
 from ._format import LEVEL, weight_path
 from ._nodes import Nodes
+from ._storage import Storage
 from ._weight_spec import Part, parts_of
 
 
@@ -20,14 +19,14 @@ class PendingWeights:
 
     Parameters
     ----------
-    run : Path
-        The run's folder.
+    storage : Storage
+        Where the run is kept.
     nodes : Nodes
         Its arrays.
     """
 
-    def __init__(self, run: Path, nodes: Nodes) -> None:
-        self._run = run
+    def __init__(self, storage: Storage, nodes: Nodes) -> None:
+        self._storage = storage
         self._nodes = nodes
         self._written: dict[str, str] = {}
 
@@ -61,7 +60,7 @@ class PendingWeights:
         """
         path = f"{weight_path(name)}/value"
         if path not in self._nodes:
-            raise ValueError(f"{self._run} has no array for the weight {name!r}; name it in `create`")
+            raise ValueError(f"{self._storage.name} has no array for the weight {name!r}; name it in `create`")
         shape, chunks, dtype = self._layout(path)
         expected = tuple(min(step, n - at * step) for at, step, n in zip(part, chunks, shape, strict=True))
         if values.shape != expected or values.dtype.name != dtype:
@@ -71,8 +70,10 @@ class PendingWeights:
             )
         key = f"{path}/{chunk_key(self._n_committed, *part)}"
         self._written.pop(key, None)  # should the write fail, it counts as missing
-        file, flushed = self._run / key, not flushes_at_once(self._run)  # else the commit does, in one call
-        self._written[key] = write_chunk(file, values[None], chunk=(1, *chunks), level=LEVEL, flushed=flushed)
+        file = self._storage.folder / key
+        checksum = write_chunk(file, values[None], chunk=(1, *chunks), level=LEVEL)
+        self._storage.keep_part(file, read_again=True)
+        self._written[key] = checksum
 
     def before(self, name: str, *, part: Part) -> npt.NDArray[Any] | None:
         """Return a part as the last committed snapshot has it; None where there is none, or it cannot be read."""
@@ -81,8 +82,9 @@ class PendingWeights:
         if not self._n_committed:
             return None
         try:
-            whole = read_chunk(self._run / path / chunk_key(self._n_committed - 1, *part), chunk=chunks, dtype=dtype)
-        except (OSError, ValueError, RuntimeError):  # the last is the decompressor's
+            content = self._storage.read(f"{path}/{chunk_key(self._n_committed - 1, *part)}")
+            whole = decode_chunk(content, chunk=chunks, dtype=dtype)
+        except (OSError, ValueError, RuntimeError, StoreError):  # the third is the decompressor's
             return None
         return whole[tuple(slice(0, n - at * step) for at, step, n in zip(part, chunks, shape, strict=True))]
 
@@ -98,7 +100,7 @@ class PendingWeights:
         found = {}
         for part, _ in parts_of(shape, chunks=chunks):
             key = chunk_key(self._n_committed, *part)
-            if f"{path}/{key}" not in self._written or not (self._run / path / key).exists():
+            if f"{path}/{key}" not in self._written or not self._storage.has(f"{path}/{key}"):
                 raise StoreError(f"{path}/{key} was not written, or is gone; the snapshot is not whole")
             found[key] = self._written[f"{path}/{key}"]
         return found

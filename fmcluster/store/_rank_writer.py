@@ -6,10 +6,7 @@ from pathlib import Path
 from ..errors import StoreError
 from ._committed_root import committed_root
 from ._format import KEY
-from ._local_path import local_path
-from ._nodes import Nodes
-from ._pending import PendingShards
-from ._pending_weights import PendingWeights
+from ._open_storage import open_storage
 from ._writer import RunWriter
 
 
@@ -26,11 +23,7 @@ class RankWriter(RunWriter):
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = local_path(path)
-        self._nodes = Nodes(self.path)
-        self.shards = PendingShards(self.path)
-        self.weights = PendingWeights(self.path, self._nodes)
-        self.attributes = {}
+        self._write_to(open_storage(path, locked=False))
 
     def join(self, digest: str) -> None:
         """Take over what was laid out, as the root says it.
@@ -46,19 +39,20 @@ class RankWriter(RunWriter):
             Where this process sees no run there, or another one.
         """
         try:
-            root = committed_root(str(self.path))
+            root = committed_root(self.name)
             found = root["attributes"][KEY]["digest"]
         except (OSError, StoreError) as error:
             raise StoreError(
-                f"this rank sees no run at {self.path}, which rank 0 has laid out there ({error}). The ranks of a job "
+                f"this rank sees no run at {self.name}, which rank 0 has laid out there ({error}). The ranks of a job "
                 f"record into one folder that all of them see: pass a path on a shared file system"
             ) from error
         if found != digest:
             raise StoreError(
-                f"this rank sees another run at {self.path} than rank 0 has laid out there. The ranks of a job record "
+                f"this rank sees another run at {self.name} than rank 0 has laid out there. The ranks of a job record "
                 f"into one folder that all of them see: pass a path on a shared file system"
             )
         self.attributes = root["attributes"][KEY]
+        self.storage.join(root)
         self._nodes.resume(root["consolidated_metadata"]["metadata"], self.attributes["constant"])
 
     def advance(self, commit: Mapping[str, int]) -> None:
@@ -66,15 +60,12 @@ class RankWriter(RunWriter):
         self.attributes["commits"].append(dict(commit))
         self._nodes.resize(self.n_snapshots)
         self.shards.clear()
+        self.storage.committed()
 
     def discard(self) -> None:
         """Remove what was written of the pending snapshot."""
-        for name in self.shards.written:
-            (self.path / name).unlink(missing_ok=True)
+        self.storage.remove(self.shards.written)
         self.shards.clear()
 
     def replace_root(self) -> None:
         """Leave the root to the run's one writer."""
-
-    def close(self) -> None:
-        """Nothing is held."""

@@ -2,6 +2,8 @@
 
 import errno
 
+from ..errors import StoreError, Unreachable
+
 _ROOM = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 _PERMISSION = (errno.EACCES, errno.EPERM)
 _DEVICE = (errno.EIO, errno.ENXIO, errno.ENODEV, getattr(errno, "ESTALE", errno.EIO), errno.ETIMEDOUT)
@@ -21,6 +23,8 @@ def remedy(error: BaseException) -> str:
     """
     if isinstance(error, MemoryError):
         return "Once there is memory, of which smaller batches and fewer layers take less, "
+    if isinstance(error, Unreachable):
+        return "Once it answers, "
     if not isinstance(error, OSError):
         return ""
     known = {
@@ -38,5 +42,7 @@ def remedy(error: BaseException) -> str:
 
 
 def in_words(error: BaseException) -> str:
-    """Return the class of an error, and its message where it has one."""
+    """Return the class of an error, and its message where it has one; of one of the package, the message."""
+    if isinstance(error, StoreError):
+        return str(error).rstrip(".")
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -24,6 +24,7 @@ from ._diverged import find_diverged, finite_snapshots
 from ._format import KEY, LOSS_SCALE, STATISTICS, RunKind, array_path, layer_path, statistics_path
 from ._identity import identify
 from ._layer import Layer
+from ._local_path import whole_url
 from ._lock import has_writer
 from ._recorded_weights import RecordedWeights
 from ._samples import check_index, sample_table
@@ -44,7 +45,7 @@ def open_run(path: str | os.PathLike[str]) -> "Run":
     Parameters
     ----------
     path : path-like
-        The run's folder, or its URL (``s3://...``, with fsspec and its backend installed).
+        The run's folder, or its URL (``s3://...``: ``pip install 'fmcluster[s3]'``).
 
     Returns
     -------
@@ -56,10 +57,9 @@ def open_run(path: str | os.PathLike[str]) -> "Run":
     FileNotFoundError
         Where there is nothing at `path`.
     StoreError
-        Where `path` holds no run, or one of a newer format; `fmcluster.errors.NoSnapshotYet` where one is being laid
-        out by a recorder.
+        Where there is no run, or one of a newer format; `NoSnapshotYet` where a recorder is laying one out.
     """
-    return Run(os.fspath(path))
+    return Run(whole_url(path))
 
 
 class Run(RecordedWeights):

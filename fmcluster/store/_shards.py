@@ -105,9 +105,8 @@ def write_shard(
     chunks: tuple[int, ...],
     shard: tuple[int, ...],
     level: int,
-    flushed: bool = True,
 ) -> str:
-    """Write a shard and flush it to the disk; return its chunks' checksums.
+    """Write a shard, which is not flushed to the disk; return its chunks' checksums.
 
     Parameters
     ----------
@@ -119,8 +118,6 @@ def write_shard(
         Shape of a chunk and of the shard, of as many axes as `values`.
     level : int
         Of Zstandard; below zero it is faster and looser.
-    flushed : bool
-        Whether to wait until it is on the disk; not where the caller does so for many of them.
 
     Returns
     -------
@@ -134,7 +131,7 @@ def write_shard(
     """
     index, checksums = [], []
     at = 0
-    with _File(path, flushed=flushed) as file:
+    with _File(path) as file:
         for corner in product(*(range(0, n, step) for n, step in zip(shard, chunks, strict=True))):
             box = values[tuple(slice(start, start + step) for start, step in zip(corner, chunks, strict=True))]
             if not box.size:
@@ -156,7 +153,7 @@ def write_shard(
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file as a shard is written, past the page cache where the system can; it is not flushed."""
-    with _File(path, flushed=False) as file:
+    with _File(path) as file:
         file.append(data)
 
 
@@ -311,8 +308,7 @@ def _buffer() -> memoryview:
 class _File:
     """Appends to a new file; past the page cache where the system can, which leaves the processor to the training."""
 
-    def __init__(self, path: Path, *, flushed: bool) -> None:
-        self._flushed = flushed
+    def __init__(self, path: Path) -> None:
         self._direct = bool(_direct)
         flags = os.O_CREAT | os.O_WRONLY | os.O_TRUNC | getattr(os, "O_BINARY", 0)
         try:
@@ -363,8 +359,6 @@ class _File:
             if failure is None:
                 self._put(-(-self._filled // _BLOCK) * _BLOCK if self._direct else self._filled)
                 os.ftruncate(self._handle, self._length)
-                if self._flushed:
-                    os.fsync(self._handle)
         finally:
             with suppress(OSError):
                 os.close(self._handle)

@@ -1,16 +1,18 @@
-"""Trial writes: what a run's shards would cost and weigh, and how fast its disk takes them; nothing is left of them."""
+"""Trial writes: what shards cost and weigh, and how fast a disk or an object store takes them; nothing is left."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import perf_counter, thread_time
 from typing import Any
+from uuid import uuid4
 
 import numpy.typing as npt
 
 from ._create import chunk_shape
 from ._disk import flush
 from ._format import LEVEL, LayerSpec
+from ._object_store import open_bucket, put_object, remove_objects
 from ._shards import write_bytes, write_shard
 from ._stage import stage
 
@@ -43,10 +45,40 @@ def write_trial(spec: LayerSpec, values: npt.NDArray[Any], *, folder: Path) -> t
     chunks = chunk_shape(spec, "activation", shard_samples=len(values))
     start = thread_time()
     try:
-        write_shard(path, values, chunks=chunks, shard=values.shape, level=LEVEL, flushed=False)
+        write_shard(path, values, chunks=chunks, shard=values.shape, level=LEVEL)
         return path.stat().st_size, thread_time() - start
     finally:
         path.unlink(missing_ok=True)
+
+
+def upload_rate(url: str, *, file_bytes: int, n_threads: int) -> float:
+    """Return how many bytes a second an object store takes, put as shards are; what was put is removed.
+
+    Parameters
+    ----------
+    url : str
+        Where a run would lie; the objects lie beside it.
+    file_bytes : int
+        Size of an object; beyond 16 MiB as 16 MiB.
+    n_threads : int
+        How many requests at once.
+
+    Raises
+    ------
+    Unreachable
+        Where it does not answer.
+    """
+    size = min(max(file_bytes, _SMALLEST), _LARGEST)
+    bucket, data = open_bucket(url), os.urandom(size)
+    keys = [f"trial-{uuid4().hex}" for _ in range(max(2, min(_MOST_FILES, _MOST_BYTES // size)))]
+    try:
+        with ThreadPoolExecutor(n_threads) as pool:
+            start = perf_counter()
+            for _ in pool.map(lambda key: put_object(bucket, key, content=data, url=url, over="anything"), keys):
+                pass
+            return len(keys) * size / (perf_counter() - start)
+    finally:
+        remove_objects(bucket, keys, url=url)
 
 
 def disk_rate(folder: Path, *, file_bytes: int, n_threads: int) -> float:

@@ -12,13 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from ..errors import StoreError
+from ..errors import Unreachable
 from ._arrays import chunk_key, chunk_keys
-from ._check_root import check_no_links
 from ._checksums import checksum_of, encode_files, record_digest
 from ._committed_root import committed_root
-from ._create import Mode, check_layout, create_array, create_arrays, create_weights, prepare_folder
-from ._disk import flush_below, replace_file, walk
+from ._create import Mode, apply_mode, check_layout, create_array, create_arrays, create_weights
 from ._format import (
     CHECKSUMS,
     KEY,
@@ -33,14 +31,14 @@ from ._format import (
     metric_path,
     statistics_path,
 )
-from ._local_path import local_path
-from ._lock import free_lock, take_lock
 from ._loss_scale import check_loss_scale
-from ._metadata import UNFINISHED, root_metadata
+from ._metadata import root_metadata
 from ._nodes import Nodes
+from ._open_storage import open_storage
 from ._pending import PendingShards
 from ._pending_weights import PendingWeights
 from ._shards import ShardLayout, shard_layout
+from ._storage import Storage
 from ._weight_spec import WeightSpec
 
 
@@ -53,15 +51,19 @@ class RunWriter:
     Parameters
     ----------
     path : path-like
-        The run's folder, on a local file system.
+        The run's folder on a local file system, or the URL of one in an object store.
     mode : {"x", "a", "w"}
         "x" makes a new run and refuses an existing one, "a" resumes an existing one after its last whole snapshot (or
         makes a new one), "w" replaces an existing one.
 
     Attributes
     ----------
+    name : str
+        Path or URL of the run.
     path : Path
-        The run's folder.
+        The folder in which its files are made: the run's own, where that is on a local file system.
+    storage : Storage
+        Where the run is kept.
     attributes : dict
         What the root says of the run; empty before `create`.
     shards : PendingShards
@@ -72,7 +74,7 @@ class RunWriter:
     Raises
     ------
     ValueError
-        For a URL.
+        For a URL of no object store.
     FileExistsError
         With "x", where something exists at `path`; with "w", where it is not a run.
     StoreError
@@ -80,33 +82,27 @@ class RunWriter:
     """
 
     def __init__(self, path: str | Path, *, mode: Mode = "x") -> None:
-        self.path = local_path(path)
-        self._made = [folder for folder in self.path.parents if not folder.exists()]  # innermost first
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        lock = take_lock(self.path)
-        if lock is None:
-            raise StoreError(
-                f"{self.path} is being written by another process or recorder. A run has one writer at a time: "
-                f"wait until it has finished, or record into another path."
-            )
-        self._lock = lock
+        self._write_to(open_storage(path))
         try:
-            self._nodes = Nodes(self.path)
-            self.shards = PendingShards(self.path)
-            self.weights = PendingWeights(self.path, self._nodes)
-            self.attributes: dict[str, Any] = {}
-            if prepare_folder(self.path, mode=mode):
+            if apply_mode(self.storage, mode):
                 self._resume()
         except BaseException:
             self.close()
             raise
 
+    def _write_to(self, storage: Storage) -> None:
+        self.storage = storage
+        self.name, self.path = storage.name, storage.folder
+        self._nodes = Nodes(storage)
+        self.shards = PendingShards(storage)
+        self.weights = PendingWeights(storage, self._nodes)
+        self.attributes: dict[str, Any] = {}
+
     def _resume(self) -> None:
-        root = committed_root(str(self.path))
+        root = committed_root(self.name)
         self.attributes = root["attributes"][KEY]
-        check_no_links(self.path)
+        self.storage.resume(root)
         self._nodes.resume(root["consolidated_metadata"]["metadata"], self.attributes["constant"])
-        self._remove_partial()  # metadata that was being replaced, also where nothing is left to record
 
     @property
     def n_snapshots(self) -> int:
@@ -148,8 +144,7 @@ class RunWriter:
         if kind not in ("probe", "live"):
             raise ValueError(f"kind is {kind!r}; expected 'probe' or 'live'")
         check_layout(specs, n_samples=n_samples, shard_samples=shard_samples)
-        self.path.mkdir(parents=True, exist_ok=True)
-        replace_file(self.path / "zarr.json", UNFINISHED)
+        self.storage.create()
         paths = create_arrays(self._root(), specs, n_samples=n_samples, shard_samples=shard_samples)
         paths += create_weights(self._root(), weights, normalizations=normalizations or {})
         self._nodes.adopt(paths)
@@ -165,8 +160,7 @@ class RunWriter:
 
     def tidy(self) -> None:
         """Remove what an earlier session left uncommitted, once it is known that this one goes on with its run."""
-        self._remove_partial()
-        self._nodes.remove_from(self.n_snapshots)
+        self._remove_pending()
         self._nodes.catch_up()
 
     def describe_session(self, provenance: Mapping[str, Any]) -> None:
@@ -216,7 +210,7 @@ class RunWriter:
         box = slice(offset, offset + len(values))
         array.with_config({"write_empty_chunks": True})[box] = values
         written = [self.path / path / key for key in chunk_keys(array, box)]
-        flush_below(self.path, [*written, self.path / path])
+        self.storage.keep([*written, self.path / path], replaces=True)
         self._nodes.vouch_for(path, written)
 
     def write(
@@ -247,13 +241,13 @@ class RunWriter:
         """
         path = array_path(layer, quantity)
         if path not in self._nodes:
-            raise ValueError(f"{self.path} has no array for the {quantity} of layer {layer!r}; name it in `create`")
+            raise ValueError(f"{self.name} has no array for the {quantity} of layer {layer!r}; name it in `create`")
         self.shards.write(path, values, snapshot=self.n_snapshots, offset=offset, layout=self._layout(path))
 
     @property
     def digest(self) -> str:
         """The root's SHA-256 of itself, as it is on the disk."""
-        return str(committed_root(str(self.path))["attributes"][KEY]["digest"])
+        return str(committed_root(self.name)["attributes"][KEY]["digest"])
 
     def commit(
         self,
@@ -301,7 +295,7 @@ class RunWriter:
             raise ValueError(f"index is of {index.dtype} and shape {index.shape}; expected integers of ({n_slots},)")
         if loss_scale is not None:
             has_gradients = any(path.endswith("/gradient") and holds_feature_maps(path) for path in self._nodes.known)
-            check_loss_scale(str(self.path), loss_scale, n_slots=n_slots, has_gradients=has_gradients)
+            check_loss_scale(self.name, loss_scale, n_slots=n_slots, has_gradients=has_gradients)
             self._growing(LOSS_SCALE)[now] = np.where(index >= 0, loss_scale, np.nan)
         for path, value in (("epoch", epoch), ("step", step), ("index", index)):
             self._growing(path)[now] = value
@@ -325,7 +319,10 @@ class RunWriter:
         self._nodes.forget_arrays()
         self.shards.clear()
         self.weights.clear()
-        with suppress(OSError):  # the snapshot is whole; the next commit, or whoever resumes the run, tries again
+        self.storage.committed()
+        with suppress(
+            OSError, Unreachable
+        ):  # the snapshot is whole; the next commit, or whoever resumes the run, tries again
             self._nodes.catch_up()
 
     def discard(self) -> None:
@@ -333,11 +330,11 @@ class RunWriter:
         self._nodes.hide()
         self.shards.clear()
         self.weights.clear()
-        self._nodes.remove_from(self.n_snapshots)
+        self._remove_pending()
 
     def close(self) -> None:
         """Release the lock, so that another writer may open the run; where nothing was recorded, nothing is left."""
-        free_lock(self._lock, run=self.path, made=self._made)
+        self.storage.close()
 
     def __enter__(self) -> "RunWriter":
         return self
@@ -345,10 +342,8 @@ class RunWriter:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _remove_partial(self) -> None:
-        for entry in list(walk(self.path)):
-            if entry.name.endswith(".partial") and entry.is_file():  # a layer may be called so, too
-                Path(entry.path).unlink()
+    def _remove_pending(self) -> None:
+        self.storage.remove_from(self.n_snapshots, arrays=self._nodes.over_time())
 
     def _root(self) -> zarr.Group:
         return zarr.open_group(self.path, mode="r+", use_consolidated=False)
@@ -358,7 +353,7 @@ class RunWriter:
         return self._nodes.growing(path, n_snapshots=self.n_snapshots + 1)
 
     def _layout(self, path: str) -> ShardLayout:
-        return shard_layout(self._nodes[path], path=f"{self.path}/{path}")
+        return shard_layout(self._nodes[path], path=f"{self.name}/{path}")
 
     def _metric(self, name: str) -> str:
         path = metric_path(name)
@@ -390,11 +385,11 @@ class RunWriter:
             unflushed.append(folder)
         self._growing(CHECKSUMS)[snapshot] = encode_files(files)
         record = self.path / CHECKSUMS / chunk_key(snapshot)
-        flush_below(self.path, [*unflushed, record, record.parent])
+        self.storage.keep([*unflushed, record, record.parent])
         return record_digest(record.read_bytes())
 
     def replace_root(self) -> None:
         """Write the root as it is now; what it says is then what a reader sees."""
         self.attributes["constant"] = dict(sorted(self._nodes.constant.items()))
-        replace_file(self.path / "zarr.json", root_metadata(self.attributes, self._nodes.known))
+        self.storage.keep_root(root_metadata(self.attributes, self._nodes.known))
         self._nodes.show()

@@ -145,7 +145,7 @@ def test_verify_tells_whole_from_damaged(run, tmp_path, capsys, monkeypatch):
         (["analyze", "RUN", "--layer", "conv1", "-o", "file.txt"], "file.txt is a file"),
         (["demo", "-o", "file.txt"], "file.txt is a file"),
         (["info", "unknown://nowhere/run.zarr"], "fmcluster[s3]"),
-        (["train", "nowhere", "-o", "s3://bucket/run.zarr"], "path is the URL s3://bucket/run.zarr"),
+        (["train", "nowhere", "-o", "https://host/run.zarr"], "path is the URL https://host/run.zarr"),
         (["demo", "-o", "s3://bucket/demo"], "path is the URL s3://bucket/demo"),
         (["analyze", "RUN", "--layer", "conv1", "-o", "s3://bucket/tables"], "path is the URL s3://bucket/tables"),
         (["diagnose", "RUN", "-o", "s3://bucket/tables"], "path is the URL s3://bucket/tables"),

@@ -1,7 +1,9 @@
 """A server of the S3 protocol on loopback, and a proxy before it that fails as it is told to."""
 
 import http.client
+import logging
 import threading
+import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -35,6 +37,10 @@ class Proxy(BaseHTTPRequestHandler):
             upstream.request(self.command, self.path, body=body, headers=dict(self.headers))
             response = upstream.getresponse()
             content = response.read()
+            if kind == "lost":  # the answer, and not the request
+                self.close_connection = True
+                self.connection.close()
+                return
             headers = dict(response.getheaders())
             self.reply(response.status, headers, content, cut=kind == "truncate")
         finally:
@@ -62,6 +68,7 @@ class Proxy(BaseHTTPRequestHandler):
 @contextmanager
 def s3_server():
     """Serve; yields the proxy's server, with its `url`, and the lists `plan` and `failed`."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     moto.start()
     proxy = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
@@ -96,6 +103,11 @@ def environment_of(server):
 
 def keys_of(server, prefix):
     """What lies below a prefix, past the proxy."""
+    return sorted(objects_of(server, prefix))
+
+
+def objects_of(server, prefix):
+    """What lies below a prefix, past the proxy, with its content."""
     store = S3Store(
         "bucket",
         prefix=prefix,
@@ -105,4 +117,21 @@ def keys_of(server, prefix):
         region="us-east-1",
         client_options={"allow_http": True},
     )
-    return sorted(each["path"] for part in obstore.list(store) for each in part)
+    keys = [each["path"] for part in obstore.list(store) for each in part]
+    return {key: bytes(obstore.get(store, key).bytes()) for key in keys}
+
+
+def key_of(url):
+    """Return the key of a URL in the bucket."""
+    return url.removeprefix("s3://bucket/")
+
+
+def files_of(path):
+    """Return what lies in a folder, with its content, by names as objects have them."""
+    return {file.relative_to(path).as_posix(): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+def expire(monkeypatch):
+    """Let every lock in the bucket be older than it may be."""
+    real = time.time
+    monkeypatch.setattr("fmcluster.store._bucket_lock.time.time", lambda: real() + 600)

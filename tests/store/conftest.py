@@ -50,10 +50,53 @@ def killed_writer() -> Iterator[Callable[..., dict[str, Any]]]:
         assert process.stdin is not None
         assert process.stdout is not None
 
-        def run(path: Path, *, mode: str, kill_at: tuple[str, int] = ("", 0)) -> dict[str, Any]:
-            process.stdin.write(json.dumps({"path": str(path), "mode": mode, "kill_at": kill_at}) + "\n")
+        def run(
+            path: Path | str,
+            *,
+            mode: str,
+            kill_at: tuple[str, int] = ("", 0),
+            environment: dict[str, str] | None = None,
+        ) -> dict[str, Any]:
+            request = {"path": str(path), "mode": mode, "kill_at": kill_at, "environment": environment or {}}
+            process.stdin.write(json.dumps(request) + "\n")
             process.stdin.flush()
             return json.loads(process.stdout.readline())
 
         yield run
         process.stdin.close()
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[Any]:
+    """A server of the S3 protocol, as `tests.store.bucket` has it."""
+    pytest.importorskip("obstore")
+    pytest.importorskip("moto")
+    from tests.store.bucket import s3_server
+
+    with s3_server() as running:
+        yield running
+
+
+@pytest.fixture
+def s3_environment(monkeypatch: pytest.MonkeyPatch, s3_server: Any, tmp_path: Path) -> None:
+    """What finds the server, which fails in no way yet; temporary folders are the test's own."""
+    from tests.store.bucket import environment_of
+
+    for key, value in environment_of(s3_server).items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    s3_server.plan.clear()
+    s3_server.failed.clear()
+
+
+@pytest.fixture
+def url(request: pytest.FixtureRequest) -> str:
+    """A URL of the test's own."""
+    return f"s3://bucket/{request.node.name[:60].replace('[', '-').replace(']', '').replace('/', '-')}/run.zarr"
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests are not made again."""
+    monkeypatch.setattr("fmcluster.store._object_store._RETRIES", {"max_retries": 0})
+    monkeypatch.setattr("fmcluster.store._object_store._ATTEMPTS", 1)

@@ -17,10 +17,14 @@ from fmcluster.store._metadata import root_metadata
 
 pytest.importorskip("obstore")
 pytest.importorskip("moto")
-from tests.store.bucket import environment_of, keys_of, s3_server
+from tests.store.bucket import keys_of
 
 SPEC = LayerSpec("conv", (4, 6, 6), "float16", "Conv2d")
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("s3_environment"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
+]
 
 
 def values(epoch, half):
@@ -51,20 +55,6 @@ def path(tmp_path):
     return path
 
 
-@pytest.fixture(scope="module")
-def server():
-    with s3_server() as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def environment(monkeypatch, server):
-    for key, value in environment_of(server).items():
-        monkeypatch.setenv(key, value)
-    server.plan.clear()
-    server.failed.clear()
-
-
 def check(url, path):
     there, here = fm.open_run(url), fm.open_run(path)
     assert verify(there) == []
@@ -79,13 +69,13 @@ def check(url, path):
         )
 
 
-def test_a_copy_is_the_run_and_what_is_there_is_not_sent_again(server, path):
+def test_a_copy_is_the_run_and_what_is_there_is_not_sent_again(s3_server, path):
     url = "s3://bucket/whole.zarr"
     seen = []
     copied = fm.copy_run(path, url, progress=lambda done, total: seen.append((done, total)))
     assert copied.n_snapshots == 3
     assert copied.n_there == 0
-    assert copied.n_files == len(keys_of(server, "whole.zarr"))
+    assert copied.n_files == len(keys_of(s3_server, "whole.zarr"))
     assert seen[-1][0] == seen[-1][1] == len(seen)
     check(url, path)
     again = fm.copy_run(path, url)
@@ -103,17 +93,17 @@ def test_a_copy_is_the_run_and_what_is_there_is_not_sent_again(server, path):
     )
 
 
-def test_requests_that_fail_are_made_again(server, path):
+def test_requests_that_fail_are_made_again(s3_server, path):
     url = "s3://bucket/faults.zarr"
-    server.plan += [("PUT", "faults.zarr/", kind) for kind in (500, 503, "drop")]
+    s3_server.plan += [("PUT", "faults.zarr/", kind) for kind in (500, 503, "drop")]
     fm.copy_run(path, url)
-    assert len(server.failed) == 3
-    server.plan += [("GET", "activation", kind) for kind in (500, 503, "drop", "truncate")]
+    assert len(s3_server.failed) == 3
+    s3_server.plan += [("GET", "activation", kind) for kind in (500, 503, "drop", "truncate")]
     check(url, path)
-    assert len(server.failed) == 7
+    assert len(s3_server.failed) == 7
 
 
-def test_a_copy_that_breaks_off_shows_nothing_and_goes_on(server, path, monkeypatch):
+def test_a_copy_that_breaks_off_shows_nothing_and_goes_on(s3_server, path, monkeypatch):
     from fmcluster.store import _copy_run as module
 
     url, sent = "s3://bucket/broken.zarr", []
@@ -129,7 +119,7 @@ def test_a_copy_that_breaks_off_shows_nothing_and_goes_on(server, path, monkeypa
     with pytest.raises(KeyboardInterrupt):
         fm.copy_run(path, url)
     monkeypatch.setattr(module._Sender, "put", put)
-    n_there = len(keys_of(server, "broken.zarr"))
+    n_there = len(keys_of(s3_server, "broken.zarr"))
     assert n_there
     with pytest.raises(FileNotFoundError, match=r"there is no run at s3://bucket/broken\.zarr"):
         fm.open_run(url)
@@ -175,16 +165,16 @@ def stolen(path, array, name):
     ],
     ids=["FIFO", "link", "linked folder", "outside", "no array", "gone"],
 )
-def test_nothing_but_the_runs_own_files_is_read_to_be_copied(how, said, server, path):
+def test_nothing_but_the_runs_own_files_is_read_to_be_copied(how, said, s3_server, path):
     foreign = b"a secret" * 8
     (path.parent / "foreign").write_bytes(foreign + struct.pack("<I", crc32c(foreign)))
     how(path)
     with pytest.raises(StoreError, match=said):
         fm.copy_run(path, "s3://bucket/hostile.zarr")
-    assert "zarr.json" not in keys_of(server, "hostile.zarr")
+    assert "zarr.json" not in keys_of(s3_server, "hostile.zarr")
 
 
-def test_a_damaged_file_is_not_copied(server, path):
+def test_a_damaged_file_is_not_copied(s3_server, path):
     file = path / "layers/conv/activation/c.1.1.0.0.0"
     content = bytearray(file.read_bytes())
     content[20] ^= 1
@@ -193,10 +183,10 @@ def test_a_damaged_file_is_not_copied(server, path):
         StoreError, match=r"run.zarr is damaged: layers/conv/activation/c\.1\.1\.0\.0\.0 cannot be copied"
     ):
         fm.copy_run(path, "s3://bucket/damaged.zarr")
-    assert "zarr.json" not in keys_of(server, "damaged.zarr")
+    assert "zarr.json" not in keys_of(s3_server, "damaged.zarr")
 
 
-def test_another_run_is_left_as_it_is(server, path, tmp_path):
+def test_another_run_is_left_as_it_is(s3_server, path, tmp_path):
     url = "s3://bucket/other.zarr"
     fm.copy_run(path, url)
     other = tmp_path / "other.zarr"
@@ -209,7 +199,7 @@ def test_another_run_is_left_as_it_is(server, path, tmp_path):
     check(url, path)
 
 
-def test_of_two_who_copy_at_once_the_second_is_refused(server, path, tmp_path, monkeypatch):
+def test_of_two_who_copy_at_once_the_second_is_refused(s3_server, path, tmp_path, monkeypatch):
     from fmcluster.store import _copy_run as module
 
     url, part = "s3://bucket/race.zarr", tmp_path / "part.zarr"
@@ -228,13 +218,13 @@ def test_of_two_who_copy_at_once_the_second_is_refused(server, path, tmp_path, m
     check(url, path)
 
 
-def test_what_is_wrong_is_one_sentence(server, path, monkeypatch, tmp_path):
+def test_what_is_wrong_is_one_sentence(s3_server, path, monkeypatch, tmp_path):
     with pytest.raises(StoreError, match=r"s3://nobucket/run\.zarr cannot be reached: there is no such bucket"):
         fm.copy_run(path, "s3://nobucket/run.zarr")
     with pytest.raises(ValueError, match=r"url is '/tmp/x'; expected one of an object store"):
         fm.copy_run(path, "/tmp/x")
     with pytest.raises(ValueError, match="expected a folder of this machine"):
         fm.copy_run("s3://bucket/run.zarr", "s3://bucket/copy.zarr")
-    server.plan += [("HEAD", "", 503)] * 20
+    s3_server.plan += [("HEAD", "", 503)] * 20
     with pytest.raises(StoreError, match=r"s3://bucket/run\.zarr cannot be reached: "):
         fm.open_run("s3://bucket/run.zarr")

@@ -59,6 +59,37 @@ def test_what_is_not_taken_over_is_missing(first):
         commit(first, 0)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("s3_environment")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_ranks_record_into_one_bucket(url):
+    with RunWriter(url) as first:
+        first.create([SPEC], n_samples=8, shard_samples=4, kind="live")
+        first.describe_session({})
+        other = RankWriter(url)
+        other.join(first.digest)
+        for epoch in range(3):
+            first.write("conv", offset=0, values=values(epoch))
+            other.write("conv", offset=4, values=values(10 + epoch))
+            if epoch == 1:  # the first has failed, and each removes its own
+                other.discard()
+                first.discard()
+                with pytest.raises(StoreError, match="was not written, or is gone"):
+                    commit(first, epoch)
+                first.discard()
+                first.write("conv", offset=0, values=values(epoch))
+                other.write("conv", offset=4, values=values(10 + epoch))
+            first.shards.take_over(other.shards.written)
+            commit(first, epoch)
+            other.advance({"epoch": epoch, "step": epoch})
+        other.close()
+    run = open_run(url)
+    assert verify(run) == []
+    for epoch in range(3):
+        expected = np.concatenate([values(epoch), values(10 + epoch)])
+        np.testing.assert_array_equal(run["conv"].read(epoch=epoch), expected)
+
+
 def test_what_a_rank_discards_is_gone_and_nothing_else(first):
     other = RankWriter(first.path)
     other.join(first.digest)

@@ -1,11 +1,12 @@
 """Trial writes: they weigh what a run's files do, and nothing is left of them."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from fmcluster.store import LayerSpec, RunWriter, disk_rate, open_run, write_trial
+from fmcluster.store import LayerSpec, RunWriter, disk_rate, open_run, upload_rate, write_trial
 from fmcluster.store import _trial as trial
 
 
@@ -75,3 +76,13 @@ def test_a_disk_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: py
     with pytest.raises(OSError, match="No space left"):
         disk_rate(tmp_path, file_bytes=1 << 20, n_threads=2)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("s3_environment")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_an_object_store_is_given_objects_of_about_a_shard_and_is_left_as_it_was(url: str, s3_server: Any) -> None:
+    from tests.store.bucket import key_of, keys_of
+
+    assert upload_rate(url, file_bytes=8000, n_threads=2) > 0
+    assert keys_of(s3_server, key_of(url)) == []

@@ -17,7 +17,7 @@ import pytest
 import zarr
 
 from fmcluster import StoreError
-from fmcluster.store import LayerSpec, RunWriter, _pending, _pending_weights, open_run, verify
+from fmcluster.store import LayerSpec, RunWriter, _folder, open_run, verify
 from fmcluster.store import _disk as disk
 
 
@@ -166,7 +166,7 @@ def test_a_commit_is_whole_though_the_arrays_own_metadata_could_not_be_written(
         raise OSError(28, "No space left on device")
 
     with RunWriter(stored, mode="a") as writer:
-        monkeypatch.setattr("fmcluster.store._nodes.replace_unawaited", full)
+        monkeypatch.setattr("fmcluster.store._folder.replace_unawaited", full)
         contents.write_snapshot(writer, 1)
         assert writer.n_snapshots == 2
         assert len(open_run(stored)) == 2
@@ -361,7 +361,7 @@ def test_every_file_of_a_run_was_flushed_to_the_disk(
     monkeypatch.setattr(os, "fsync", watched)
     monkeypatch.setattr(disk, "_flush_file_system", watched_at_once)
     monkeypatch.setattr(disk, "orders_renames", lambda _: False)
-    for module in (disk, _pending, _pending_weights):
+    for module in (disk, _folder):
         monkeypatch.setattr(module, "flushes_at_once", lambda _: at_once)
     spec = LayerSpec("part", (2,), "float32", "Linear", output=(3,), channels=(2, 0))
     with RunWriter(tmp_path / "part.zarr") as writer:
@@ -381,7 +381,7 @@ def test_a_commit_waits_for_the_disk_as_often_with_many_layers_as_with_few(
     monkeypatch.setattr(os, "fsync", lambda _: waits.append("file"))
     monkeypatch.setattr(disk, "_flush_file_system", lambda _: waits.append("all"))
     monkeypatch.setattr(disk, "orders_renames", lambda _: at_once)
-    for module in (disk, _pending, _pending_weights):
+    for module in (disk, _folder):
         monkeypatch.setattr(module, "flushes_at_once", lambda _: at_once)
     counts = {}
     for n_layers in (2, 12):

@@ -180,6 +180,24 @@ class Moments:
         disk._flush_file_system = watched_syncfs
         underway.write_shard = watched_write_shard
         zarr.Array.__setitem__ = watched_setitem
+        if "://" in str(self.path):
+            self.watch_requests()
+
+    def watch_requests(self):
+        import obstore
+
+        for name in ("put", "delete"):
+            setattr(obstore, name, self.ticking(name, getattr(obstore, name)))
+
+    def ticking(self, name, request):
+        def watched(bucket, key, *given, **how):
+            what = key if isinstance(key, str) else key[0]
+            self.tick(name, what)
+            answer = request(bucket, key, *given, **how)
+            self.tick(f"after {name}", what)
+            return answer
+
+        return watched
 
 
 def serve():
@@ -189,6 +207,7 @@ def serve():
         child = os.fork()
         if child == 0:
             os.close(receive)
+            os.environ.update(request["environment"])
             Moments(request["path"], request["kill_at"], send).watch()
             record(request["path"], mode=request["mode"])
             os._exit(0)

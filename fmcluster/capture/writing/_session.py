@@ -3,14 +3,13 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ...errors import CaptureError, StoreError
-from ...store import LayerSpec, RankWriter, RunKind, RunWriter, WeightSpec, in_words, remedy, remove_run
+from ...errors import CaptureError, StoreError, Unreachable
+from ...store import LayerSpec, RankWriter, RunKind, RunWriter, WeightSpec, in_words, remedy
 from ._pending import PendingSnapshot
 from ._queue import WriteQueue
 from ._resume import check_resumable, check_same_weights
@@ -39,7 +38,7 @@ class Session:
 
     def __init__(self, writer: RunWriter, *, provenance: Mapping[str, Any], refuses_overflow: bool) -> None:
         self.writer = writer
-        self.path = str(writer.path)
+        self.path = writer.name
         self.committed = (-1, -1)
         self.specs: list[LayerSpec] = []
         self._provenance = provenance
@@ -72,7 +71,7 @@ class Session:
             Where it holds other layers, samples, shards or weights.
         """
         if self.writer.is_new:
-            self._created = not self.writer.path.exists()
+            self._created = True
             self.writer.create(
                 specs,
                 n_samples=n_samples,
@@ -169,12 +168,12 @@ class Session:
         """
         self._queue.close()
         if failed and self._created and not (self.writer.n_snapshots or self._missing):
-            with suppress(OSError):  # the disk may be what failed
-                remove_run(self.writer.path)
+            with suppress(OSError, Unreachable):  # the disk may be what failed
+                self.writer.storage.remove_run()
         # where laying out the run failed, nothing was said of it yet, and it is to stay unfinished
         laid_out = not isinstance(self.writer, RankWriter) and bool(self.writer.attributes.get("sessions"))
         if self._missing and laid_out:
-            with suppress(OSError):  # the disk may be what failed; every snapshot in the run is whole
+            with suppress(OSError, StoreError):  # the disk may be what failed; every snapshot in the run is whole
                 self._note_missing()
                 self.writer.replace_root()
         self.writer.close()
@@ -276,7 +275,7 @@ class Session:
         self._failure = self._failure or failure
 
     def _what_is_left(self, error: Exception) -> str:
-        if not (Path(self.path) / "zarr.json").exists():
+        if not isinstance(error, Unreachable) and not self.writer.storage.has("zarr.json"):
             return "and the run is gone: there is no zarr.json in its folder. Record into another path."
         left = "earlier ones are whole." if self.writer.n_snapshots else "there is none before it."
         return f'{left} {remedy(error)}mode="a" resumes the run.'
