@@ -258,7 +258,7 @@ def test_estimate_tells_what_bounds_the_run_and_what_max_size_would_change(tmp_p
     assert "takes about 11 s, without training. The forward pass bounds the run. What takes turns" in out
     assert "(the forward pass 8 s, the copy 2 s, the encoder 1 s) adds up to 11 s; beside it: the disk 6 s." in out
     assert f"│ 7 │ {4 * 256 * 49 * 2 / 1e3:.1f} kB │ 400 bytes │ 9 │ forward │" in out
-    assert call(*arguments, "-o", "s3://bucket/run.zarr", monkeypatch=monkeypatch) == 2
+    assert call(*arguments, "-o", "https://host/run.zarr", monkeypatch=monkeypatch) == 2
 
 
 def test_the_version(capsys, monkeypatch):
