@@ -24,6 +24,10 @@ pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="signals that kill and limits of files' sizes are POSIX's"),
 ]
 
+KILLED = ["probe", "live", "replay", "report", "analyze"]
+FULL = ["probe", "live", "replay"]
+ENDS = "a process is killed before a change of a file"
+CANNOT_GROW, SMALL_DISK = "files cannot grow beyond a limit", "a small disk fills up"
 DISK = 24 << 20  # bytes; a report has 5 MB
 GROWING = ("snapshots", "metrics", "norms")  # tables with rows for each snapshot, one after the other
 TABLES = (*GROWING, "samples", "statistics")
@@ -73,7 +77,7 @@ def test_a_recorder_that_is_killed_loses_nothing_that_was_whole(
     count = child(what, whole)["changes"]
     truth, files = dict(parts_of(whole)), tree(whole)
     assert count > 50
-    for seed in range(rounds(5)):
+    for seed in range(rounds(5, among=len(KILLED))):
         shutil.rmtree(path, ignore_errors=True)
         k = random.Random(f"{what} {seed}").randrange(count)
         ended = child(what, path, k=k)["status"]
@@ -88,7 +92,7 @@ def test_a_recorder_that_is_killed_loses_nothing_that_was_whole(
             wrong = verify(run) + (wrong_parts(path, truth) if len(run) else [])
         assert child(what, path)["status"] == 0
         lost = sorted(set(tree(path).items()) ^ set(files.items()))
-        tally[f"killed: {what}", "before a change of a file", "wrong" if wrong or lost else "found"] += 1
+        tally[ENDS, what, "wrong" if wrong or lost else "found"] += 1
         assert not wrong, f"{what}, killed before change {k}"
         assert not lost, f"{what}, killed before change {k}: {[name for name, _ in lost]}"
 
@@ -101,7 +105,7 @@ def test_a_report_that_is_killed_leaves_the_page_and_the_run_as_they_were(
     page.write_text("an earlier page")
     answer = child("report", run)
     assert answer["status"] == 0
-    for seed in range(rounds(2)):
+    for seed in range(rounds(2, among=len(KILLED))):
         shutil.rmtree(tmp_path / "run.zarr.results", ignore_errors=True)
         page.write_text("an earlier page")
         k = random.Random(seed).randrange(answer["changes"])
@@ -110,7 +114,7 @@ def test_a_report_that_is_killed_leaves_the_page_and_the_run_as_they_were(
         whole = kept.rstrip().endswith("</html>")
         good = (whole or (ended != 0 and kept == "an earlier page")) and tree(run) == before
         good = good and child("report", run)["status"] == 0 and "</html>" in page.read_text()
-        tally["killed: a report", "before a change of a file", "found" if good else "wrong"] += 1
+        tally[ENDS, "report", "found" if good else "wrong"] += 1
         assert good, f"killed before change {k}"
 
 
@@ -123,7 +127,7 @@ def test_an_analysis_that_is_killed_leaves_no_half_of_a_table_and_the_run_as_it_
     assert answer["status"] == 0
     truth = tree(tables)
     assert {"rows.csv", "flow.csv", "parameters.json"} <= truth.keys()
-    for seed in range(rounds(4)):
+    for seed in range(rounds(4, among=len(KILLED))):
         shutil.rmtree(results, ignore_errors=True)
         shutil.rmtree(tables)
         if there := seed % 2:
@@ -137,11 +141,11 @@ def test_an_analysis_that_is_killed_leaves_no_half_of_a_table_and_the_run_as_it_
         good = good and all(content in (truth[name], b"an earlier table") for name, content in kept.items())
         good = good and (ended == -signal.SIGKILL or kept == truth) and tree(run) == before
         good = good and child("analyze", run)["status"] == 0 and tree(tables) == truth
-        tally["killed: an analysis", "before a change of a file", "found" if good else "wrong"] += 1
+        tally[ENDS, "analyze", "found" if good else "wrong"] += 1
         assert good, f"killed before change {k}"
 
 
-@pytest.mark.parametrize("what", ["probe", "live", "replay"])
+@pytest.mark.parametrize("what", FULL)
 def test_files_that_cannot_grow_lose_nothing_that_was_whole(
     what: str, child: Child, tmp_path: Path, tally: Tally
 ) -> None:
@@ -149,7 +153,7 @@ def test_files_that_cannot_grow_lose_nothing_that_was_whole(
     child(what, whole)
     truth, files = dict(parts_of(whole)), tree(whole)
     largest = max(len(content) for content in files.values())
-    for seed in range(rounds(2)):
+    for seed in range(rounds(2, among=len(FULL))):
         shutil.rmtree(path, ignore_errors=True)
         limit = random.Random(f"{what} {seed}").randrange(64, largest)
         ended = child(what, path, limit=limit)["status"]
@@ -162,7 +166,7 @@ def test_files_that_cannot_grow_lose_nothing_that_was_whole(
         assert child(what, path)["status"] == 0
         lost = sorted(set(tree(path).items()) ^ set(files.items()))
         good = ended in (0, 3) and not (wrong or lost)
-        tally[f"{what}, a disk that is full", "files may not grow beyond a limit", "found" if good else "wrong"] += 1
+        tally[CANNOT_GROW, what, "found" if good else "wrong"] += 1
         assert good, f"limit {limit}: exit {ended}, {wrong}, {[name for name, _ in lost]}"
 
 
@@ -177,7 +181,7 @@ def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path | None
         subprocess.run(["umount", str(folder)], check=True)
 
 
-@pytest.mark.parametrize("what", ["probe", "live", "replay", "report", "analyze"])
+@pytest.mark.parametrize("what", KILLED)
 def test_a_disk_that_fills_up_loses_nothing_that_was_whole(
     what: str,
     child: Child,
@@ -198,7 +202,7 @@ def test_a_disk_that_fills_up_loses_nothing_that_was_whole(
     truth, files = dict(parts_of(path)), tree(path)
     made = {name: content for name, content in tree(disk).items() if not name.startswith("run.zarr")}
     largest = max(len(content) for content in tree(disk).values())
-    for seed in range(rounds(2)):
+    for seed in range(rounds(2, among=len(KILLED))):
         draw = random.Random(f"{what} {seed}")
         clear(disk)
         if reads:
@@ -223,8 +227,7 @@ def test_a_disk_that_fills_up_loses_nothing_that_was_whole(
         lost = sorted(set(tree(path).items()) ^ set(files.items()))
         after = {name: content for name, content in tree(disk).items() if not name.startswith("run.zarr")}
         wrong += [] if after.keys() == made.keys() else [f"{sorted(after)} is there"]
-        how = "a small disk that fills up" if small_disk else "files may not grow beyond a limit"
-        tally[f"{what}, a disk that is full", how, "wrong" if wrong or lost else "found"] += 1
+        tally[SMALL_DISK if small_disk else CANNOT_GROW, what, "wrong" if wrong or lost else "found"] += 1
         assert not wrong, f"{what}, {limit or room}"
         assert not lost, f"{what}, {limit or room}: {[name for name, _ in lost]}"
 
