@@ -198,7 +198,7 @@ class Recordings(RuleBasedStateMachine):
         last = self.expected[-1]
         wrong = {"epoch": last.epoch - back} if last.epoch >= back else {"epoch": last.epoch, "step": last.step}
         count = self.recorder.step
-        with pytest.raises(ValueError, match="comes after epoch|was recorded already"):
+        with pytest.raises(ValueError, match=r"comes after epoch|was recorded already"):
             if self.live:
                 with self.recorder.epoch(**wrong), self.recorder.batch(range(4)):
                     loss(self.model(DATA.images[:4]), LABELS[:4]).backward()
