@@ -16,6 +16,7 @@ import pytest
 from fmcluster import StoreError
 from fmcluster.store import open_run, verify
 
+from ..store.bucket import environment_of, s3_server
 from .conftest import Tally, rounds
 from .small_runs import parts_of
 
@@ -24,8 +25,14 @@ pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="signals that kill and limits of files' sizes are POSIX's"),
 ]
 
-KILLED = ["probe", "live", "replay", "report", "analyze"]
-FULL = ["probe", "live", "replay"]
+COMMANDS = {
+    "plot": (["plot", "RUN", "statistics", "--layer", "conv", "-o", "OUT.png"], b"IEND\xaeB`\x82"),
+    "compare": (["compare", "RUN", "OTHER", "-o", "OUT.html"], b"</html>"),
+    "diagnose": (["diagnose", "RUN", "-o", "OUT"], b"\n"),
+}
+READERS = ["report", "analyze"]
+RECORDERS = ["probe", "live", "replay"]
+KILLED = [*RECORDERS, *READERS, *COMMANDS, "copy"]
 ENDS = "a process is killed before a change of a file"
 CANNOT_GROW, SMALL_DISK = "files cannot grow beyond a limit", "a small disk fills up"
 DISK = 24 << 20  # bytes; a report has 5 MB
@@ -62,14 +69,14 @@ def tree(path: Path) -> dict[str, bytes]:
     return {str(file.relative_to(path)): file.read_bytes() for file in files}
 
 
-def wrong_parts(path: Path, truth: dict[str, bytes]) -> list[str]:
+def wrong_parts(path: Path | str, truth: dict[str, bytes]) -> list[str]:
     """Return what is read otherwise than it was recorded, of the snapshots that are there."""
     found = dict(parts_of(path))
     wrong = [name for name, value in found.items() if not name.endswith(TABLES) and truth[name] != value]
     return wrong + [name for name in GROWING if name in found and not truth[name].startswith(found[name])]
 
 
-@pytest.mark.parametrize("what", ["probe", "live", "replay"])
+@pytest.mark.parametrize("what", RECORDERS)
 def test_a_recorder_that_is_killed_loses_nothing_that_was_whole(
     what: str, child: Child, tmp_path: Path, tally: Tally
 ) -> None:
@@ -145,7 +152,64 @@ def test_an_analysis_that_is_killed_leaves_no_half_of_a_table_and_the_run_as_it_
         assert good, f"killed before change {k}"
 
 
-@pytest.mark.parametrize("what", FULL)
+@pytest.mark.parametrize("what", COMMANDS)
+def test_a_command_that_is_killed_leaves_no_half_of_what_it_writes(
+    what: str, child: Child, originals: Originals, tmp_path: Path, tally: Tally
+) -> None:
+    run = Path(shutil.copytree(originals("probe", 0), tmp_path / "run.zarr"))
+    folder, before = tmp_path / "out", tree(run)
+    words = {"RUN": str(run), "OTHER": str(originals("probe", 0))}
+    command, ending = COMMANDS[what]
+    arguments = [words.get(each, each.replace("OUT", str(folder / "made"))) for each in command]
+    folder.mkdir()
+    answer = child("command", folder / "x", arguments=arguments)
+    names = tree(folder).keys()
+    assert answer["status"] == 0
+    assert names
+    for seed in range(rounds(2, among=len(KILLED))):
+        shutil.rmtree(folder)
+        folder.mkdir()
+        if there := seed % 2:
+            for name in names:
+                (folder / name).parent.mkdir(exist_ok=True)
+                (folder / name).write_text("an earlier one")
+        ended = child("command", folder / "x", arguments=arguments, k=random.Random(seed).randrange(answer["changes"]))
+        kept = {name: content for name, content in tree(folder).items() if not name.startswith(".")}
+        wrong = [name for name, content in kept.items() if not content.endswith((ending, b"an earlier one"))]
+        wrong += [] if kept.keys() == names or not (kept or there) else [f"only {sorted(kept)} is there"]
+        wrong += [] if ended["status"] in (0, -signal.SIGKILL) and tree(run) == before else ["the run"]
+        again = child("command", folder / "x", arguments=arguments)
+        wrong += [] if again["status"] == 0 and tree(folder).keys() == names else [f"{sorted(tree(folder))} is left"]
+        tally[ENDS, what, "wrong" if wrong else "found"] += 1
+        assert not wrong, f"{what}, seed {seed}"
+
+
+def test_a_copy_that_is_killed_is_none_or_whole_and_goes_on(
+    child: Child, originals: Originals, tally: Tally, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two files, of which each comes to lie there at once."""
+    run = originals("probe", 0)
+    truth = dict(parts_of(run))
+    with s3_server() as server:
+        environment = environment_of(server)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        for seed in range(rounds(2, among=8 * len(KILLED))):  # thousand requests each
+            url = f"s3://bucket/{seed}.zarr"
+            how = {"arguments": [url], "environment": environment}
+            k, wrong = random.Random(f"copy {seed}").randrange(100), []
+            ended = child("copy", run, k=k, **how)["status"]
+            try:
+                wrong = verify(open_run(url))
+            except (FileNotFoundError, StoreError) as error:
+                wrong = [] if ended == -signal.SIGKILL and "no run at" in str(error) else [str(error)]
+            wrong += [] if child("copy", run, **how)["status"] == 0 else ["it does not go on"]
+            wrong += [] if dict(parts_of(url)) == truth else ["it is not whole"]
+            tally[ENDS, "copy", "wrong" if wrong else "found"] += 1
+            assert not wrong, f"killed after {k} files"
+
+
+@pytest.mark.parametrize("what", RECORDERS)
 def test_files_that_cannot_grow_lose_nothing_that_was_whole(
     what: str, child: Child, tmp_path: Path, tally: Tally
 ) -> None:
@@ -153,7 +217,7 @@ def test_files_that_cannot_grow_lose_nothing_that_was_whole(
     child(what, whole)
     truth, files = dict(parts_of(whole)), tree(whole)
     largest = max(len(content) for content in files.values())
-    for seed in range(rounds(2, among=len(FULL))):
+    for seed in range(rounds(2, among=len(RECORDERS))):
         shutil.rmtree(path, ignore_errors=True)
         limit = random.Random(f"{what} {seed}").randrange(64, largest)
         ended = child(what, path, limit=limit)["status"]
@@ -181,7 +245,7 @@ def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path | None
         subprocess.run(["umount", str(folder)], check=True)
 
 
-@pytest.mark.parametrize("what", KILLED)
+@pytest.mark.parametrize("what", [*RECORDERS, *READERS])
 def test_a_disk_that_fills_up_loses_nothing_that_was_whole(
     what: str,
     child: Child,
@@ -202,7 +266,7 @@ def test_a_disk_that_fills_up_loses_nothing_that_was_whole(
     truth, files = dict(parts_of(path)), tree(path)
     made = {name: content for name, content in tree(disk).items() if not name.startswith("run.zarr")}
     largest = max(len(content) for content in tree(disk).values())
-    for seed in range(rounds(2, among=len(KILLED))):
+    for seed in range(rounds(2, among=len([*RECORDERS, *READERS]))):
         draw = random.Random(f"{what} {seed}")
         clear(disk)
         if reads:
