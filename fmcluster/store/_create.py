@@ -1,5 +1,7 @@
 """Creation of a run: its folder by the mode that was asked for, and its empty arrays."""
 
+import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from math import prod
@@ -13,7 +15,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from ._check_root import load_root
 from ._check_shapes import MOST_BYTES, MOST_FILES
-from ._disk import replace_file
+from ._disk import replace_file, walk
 from ._format import (
     AXES,
     CHECKSUMS,
@@ -38,6 +40,7 @@ from ._weight_spec import WeightSpec
 Mode = Literal["x", "a", "w"]
 
 CHUNK_BYTES = 1 << 20
+_OWN = re.compile(r"(zarr\.json|c(\.[0-9]+)*)(\.partial)?")  # names of files in a run
 
 
 def prepare_folder(path: Path, *, mode: Mode) -> bool:
@@ -83,7 +86,25 @@ def _content_of(path: Path) -> Literal["nothing", "unfinished", "run", "other"]:
 
 
 def remove_run(path: Path) -> None:
-    """Remove a run; if this is interrupted, what is left is still recognized as a run that holds nothing."""
+    """Remove a run; if this is interrupted, what is left is still recognized as a run that holds nothing.
+
+    Raises
+    ------
+    FileExistsError
+        Where its folder is a link, or holds a file that no run has: whatever its root says, that is somebody else's.
+        Nothing is removed then.
+    """
+    if path.is_symlink():
+        raise FileExistsError(
+            f"{path} is a link, and what lies elsewhere is not removed: nothing was changed. Pass the folder to which "
+            f"it leads, or another path."
+        )
+    for entry in walk(path):
+        if entry.is_file(follow_symlinks=False) and not _OWN.fullmatch(entry.name):
+            raise FileExistsError(
+                f"{path} holds a file that is none of a run's, {os.path.relpath(entry.path, path)}, which would be "
+                f"removed with it: nothing was changed. Move the file away, or pass another path."
+            )
     if (path / "zarr.json").exists():
         replace_file(path / "zarr.json", UNFINISHED)
     for child in path.iterdir():
