@@ -41,10 +41,11 @@ bench: .venv/installed-test demo/run.zarr
 zoo: .venv/installed-test
 	FMCLUSTER_ZOO=all FMCLUSTER_ZOO_TABLE=docs/models.md $(PYTEST) -m slow tests/zoo --numprocesses 1 $(ARGS)
 
-# thousand rounds of each fault (ROUNDS=100 for fewer), and the table of docs/reliability.md
+# thousand rounds of each kind of fault, spread over what it can meet (ROUNDS=100 for fewer; about an hour of two free
+# cores), and the table of docs/reliability.md, of a soak that went to its end
 ROUNDS ?= 1000
 soak: .venv/installed-test
-	FMCLUSTER_SOAK=$(ROUNDS) FMCLUSTER_SOAK_TABLE=docs/reliability.md $(BIN)/python -m pytest -m "slow or not slow" tests/faults $(ARGS)
+	FMCLUSTER_SOAK=$(ROUNDS) FMCLUSTER_SOAK_TABLE=docs/reliability.md $(PYTEST) -m "slow or not slow" tests/faults $(ARGS)
 
 lint: .venv/installed-lint
 	$(BIN)/ruff check .

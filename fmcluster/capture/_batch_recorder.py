@@ -163,7 +163,7 @@ class BatchRecorder(LiveRecording):
             As for `snapshot`. Where the block raises, the epoch is left out.
         """
         self._check_open()
-        if not (self._begun or self._begin_late(epoch, step)):
+        if not self._takes(epoch, step):
             self._epoch = self._start(epoch)
             self._epoch.snapshot.failed = True  # of which no batch is recorded
             try:

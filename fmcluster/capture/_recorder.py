@@ -209,7 +209,7 @@ class Recorder(Recording):
             raise ValueError(
                 "gradients need both record=('activation', 'gradient') and snapshot(loss=...); one of them is missing"
             )
-        if not (self._begun or self._begin_late(epoch, step)):
+        if not self._takes(epoch, step):
             return
         if step is None:
             self._check_steps(epoch)

@@ -67,6 +67,7 @@ class Recording(ABC):
         self._warns = options.on_error == "warn"
         self._warned_after: tuple[int, int] | None = None
         self._resumed_after: tuple[int, int] | None = None
+        self._unforeseen: tuple[int, int] | None = None  # the last snapshot of a run that nobody could read on entry
 
     def __enter__(self) -> Self:
         if self._entered:
@@ -218,11 +219,12 @@ class Recording(ABC):
         """Whether no other process of the job has to know the same of the run."""
         return True
 
-    def _begin_late(self, epoch: int, step: int | None) -> bool:
-        """Try again to lay out a run whose disk took none so far; return whether this epoch can be recorded.
+    def _takes(self, epoch: int, step: int | None) -> bool:
+        """Whether an epoch is recorded: its run is there, or can be laid out now, and does not hold it already."""
+        return (self._begun or self._begin_late(epoch, step)) and not self._comes_before_unforeseen(epoch, step)
 
-        Of a run that is resumed only now, what it holds already is not recorded again.
-        """
+    def _begin_late(self, epoch: int, step: int | None) -> bool:
+        """Try again to lay out a run whose disk took none so far; return whether it is there now."""
         count = self._steps.count if step is None else step
         check_order(epoch, count, last=self._last)
         before = self._last
@@ -234,7 +236,28 @@ class Recording(ABC):
             self._warn(error, epoch=epoch)
             return False
         self._session.miss(each for each in self._not_recorded if each["epoch"] > self._last[0])
-        return self._last == before or epoch > self._last[0]
+        self._unforeseen = self._last if self._last != before else None
+        return True
+
+    def _comes_before_unforeseen(self, epoch: int, step: int | None) -> bool:
+        """Whether a run that could not be read on entry holds an epoch already, or later steps, of which it is warned.
+
+        The training could not know of it then, and goes on.
+        """
+        if self._unforeseen is None:
+            return False
+        count = self._steps.count if step is None else step
+        check_order(epoch, count, last=(-1, -1))
+        if epoch <= self._unforeseen[0]:
+            return True
+        try:
+            check_order(epoch, count, last=self._last)
+        except ValueError as error:
+            self._session.miss([{"epoch": int(epoch), "step": int(count), "reason": reason_of(error)}])
+            self._warn(error, epoch=epoch)
+            return True
+        self._unforeseen = None
+        return False
 
     def _leaves_it_to_another(self) -> bool:
         """Whether another process of the job records, and this one does nothing."""

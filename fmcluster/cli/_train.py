@@ -68,6 +68,8 @@ def train(
         raise FileExistsError(
             f"{output} exists already; pass --overwrite to replace a run, or choose another path with -o"
         )
+    if plan is not None and not plan.is_file():
+        raise FileNotFoundError(f"{plan}: there is no such file; expected a plan, as fmcluster plan -o writes it")
     with status("loading torch"):
         from ..recipes import finetune
         from ..store import run_location

@@ -24,7 +24,7 @@ from ._object_store import (
     remove_objects,
 )
 from ._stage import stage
-from ._storage import Content, content_of_root, files_from, snapshot_of
+from ._storage import Content, check_own, content_of_root, files_from, snapshot_of
 
 _AT_ONCE = 8  # requests
 _LARGEST_PART = 5 << 30  # bytes of an object that is put in one request
@@ -184,8 +184,10 @@ class Bucket:
     def remove_run(self) -> None:
         """Remove all objects, the root last, which says by then that the run holds nothing."""
         self._check_lock()
-        put_object(self._bucket, "zarr.json", content=UNFINISHED, url=self.name, over="anything")
         there = list_bucket(self._bucket, url=self.name)
+        for name in there:
+            check_own(name, run=self.name)
+        put_object(self._bucket, "zarr.json", content=UNFINISHED, url=self.name, over="anything")
         remove_objects(self._bucket, (name for name in there if name != "zarr.json"), url=self.name)
         remove_objects(self._bucket, ["zarr.json"], url=self.name)
         self._root = "nothing"

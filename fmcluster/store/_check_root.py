@@ -32,6 +32,7 @@ from ._shards import shard_layout
 from ._weight_spec import are_weight_axes
 
 LARGEST = 64 << 20  # bytes of JSON; a thousand layers with gradients take 7 MB
+_SAID = 300  # characters of what is wrong with it, which it may quote
 MOST_VALUES = 1 << 53  # in an array
 
 _SEGMENT = r"(?!\.|__|c\.|c/|zarr\.json(?:/|$))[a-z0-9_.~-]{1,240}"
@@ -157,7 +158,7 @@ def check_root(path: str, root: Mapping[str, Any]) -> None:
         check_samples({name: node for name, node in nodes.items() if node["node_type"] == "array"})
         _check_weights(attributes.get("weights", []), nodes)
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        what = f"no {error}" if isinstance(error, KeyError) else error
+        what = (f"no {error}" if isinstance(error, KeyError) else str(error))[:_SAID]
         raise StoreError(
             f"{path} is damaged: its zarr.json is not of format v1 ({what}). Nothing was changed; restore it from a "
             f"copy."

@@ -12,7 +12,7 @@ from ._disk import flush, flush_below, flushes_at_once, replace_file, replace_un
 from ._local_path import local_path
 from ._lock import free_lock, take_lock
 from ._metadata import UNFINISHED
-from ._storage import Content, content_of_root, files_from
+from ._storage import Content, check_own, content_of_root, files_from
 
 
 class Folder:
@@ -116,6 +116,14 @@ class Folder:
 
     def remove_run(self) -> None:
         """Remove the folder, its root last."""
+        if self.folder.is_symlink():
+            raise FileExistsError(
+                f"{self.name} is a link, and what lies elsewhere is not removed: nothing was changed. Pass the folder "
+                f"to which it leads, or another path."
+            )
+        for entry in walk(self.folder):
+            if entry.is_file(follow_symlinks=False):
+                check_own(os.path.relpath(entry.path, self.folder).replace(os.sep, "/"), run=self.name)
         if (self.folder / "zarr.json").exists():
             replace_file(self.folder / "zarr.json", UNFINISHED)
         for child in self.folder.iterdir():

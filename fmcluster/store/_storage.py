@@ -1,12 +1,14 @@
 """Storage: where a run is kept while it is written, a folder of this machine or an object store."""
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from ._format import KEY
 
+_OWN = re.compile(r"(zarr\.json|c(\.[0-9]+)*)(\.partial)?")  # names of files in a run
 Content = Literal["nothing", "unfinished", "run", "other"]
 
 
@@ -72,7 +74,13 @@ class Storage(Protocol):
         """Remove the files of a snapshot, and of those after it, of arrays over time."""
 
     def remove_run(self) -> None:
-        """Remove all of the run; where this is interrupted, what is left is recognized as one that holds nothing."""
+        """Remove all of the run; where this is interrupted, what is left is recognized as one that holds nothing.
+
+        Raises
+        ------
+        FileExistsError
+            Where there is more than a run. Nothing is removed then.
+        """
 
     def close(self) -> None:
         """Let go of the run, so that another writer may open it."""
@@ -85,6 +93,21 @@ def content_of_root(root: Mapping[str, Any]) -> Content:
     if not isinstance(known, dict):
         return "other"
     return "unfinished" if known.get("unfinished") else "run"
+
+
+def check_own(name: str, *, run: str) -> None:
+    """See that a file is one that a run has, before it is removed with it: whatever the root says.
+
+    Raises
+    ------
+    FileExistsError
+        Where it is somebody else's.
+    """
+    if not _OWN.fullmatch(name.rpartition("/")[2]):
+        raise FileExistsError(
+            f"{run} holds a file that is none of a run's, {name}, which would be removed with it: nothing was changed. "
+            f"Move the file away, or pass another path."
+        )
 
 
 def files_from(snapshot: int, *, folder: Path, arrays: Iterable[str]) -> Iterator[Path]:

@@ -162,6 +162,34 @@ def test_of_a_run_that_could_not_be_read_on_entry_nothing_is_recorded_twice(
     assert "so that these steps do not count twice" in said[1]
 
 
+def test_what_comes_before_a_run_that_could_not_be_read_on_entry_ends_no_training(
+    recorder: Callable, kind: str, data: Data, tmp_path: Path, disk: Disk
+) -> None:
+    """The training counted from zero, as it was told of no run; epochs that are there are not missing, others are."""
+
+    def train(recording: Any, epoch: int, step: int) -> None:
+        if kind == "probe":
+            recording.snapshot(epoch=epoch, step=step)
+            return
+        with recording.epoch(epoch, step=step), recording.batch(range(10)), torch.no_grad():
+            recording.model(torch.stack([image for image, _ in data]))
+
+    with recorder() as recording:
+        for epoch in (1, 2):
+            train(recording, epoch, 10 * epoch)
+    (tmp_path / "run.zarr").rename(tmp_path / "away.zarr")
+    disk.fault = "read-only"
+    with warned(times=2) as said, recorder(mode="a") as recording:
+        (tmp_path / "away.zarr").rename(tmp_path / "run.zarr")
+        disk.fault = ""
+        for epoch, step in enumerate((0, 5, 10, 15, 20, 25)):
+            train(recording, epoch, step)
+        with pytest.raises(ValueError, match="epoch 4 comes after epoch 5"):
+            train(recording, 4, 30)
+    assert recorded(tmp_path / "run.zarr") == ([1, 2, 4, 5], [10, 20, 20, 25], [3])
+    assert "step is 15; expected an integer from 20 on" in said[1]
+
+
 def test_bad_arguments_raise_all_the_same(recorder: Callable, train: Callable, disk: Disk) -> None:
     disk.fault = "full" if not isinstance(recorder(), fm.BatchRecorder) else "read-only"
     with warned(times=1), recorder() as recording, pytest.raises(ValueError, match="epoch is -1"):

@@ -17,9 +17,10 @@ import torch._dynamo  # imported once, here, and not by each child
 
 import fmcluster as fm
 from fmcluster import CaptureError, StoreError
+from fmcluster.cli import main
 from fmcluster.cli._analyze import analyze
 from fmcluster.cli._app import console
-from fmcluster.store import _disk, open_run
+from fmcluster.store import _disk, copy_run, open_run
 
 from .small_runs import EPOCHS, LAYERS, RECORD, Net, Pictures, trained
 
@@ -32,9 +33,23 @@ def replay(path: Path, *, seed: int) -> None:
     fm.replay(Net(), path, checkpoints=states, layers=LAYERS, probe=Pictures(seed), batch_size=4, mode="a")
 
 
-def do(what: str, path: Path) -> None:
+def command(arguments: list[str]) -> None:
+    """Do what a command line says."""
+    sys.argv = ["fmcluster", *arguments]
+    try:
+        main()
+    except SystemExit as ended:
+        if ended.code:
+            raise OSError from ended
+
+
+def do(what: str, path: Path, *, killer: "Killer", arguments: list[str]) -> None:
     """Do what is asked for; go on with what is there."""
-    if what == "analyze":
+    if what == "command":
+        command(arguments)
+    elif what == "copy":  # of which no file is seen here: obstore sends them
+        copy_run(path, arguments[0], progress=lambda done, total: killer.tick())
+    elif what == "analyze":
         analyze(str(path), layers=["conv"], clusters=2, components=3, output=path.with_name("tables"))
     elif what == "report":
         fm.write_report(open_run(path), path.with_name("report.html"), layers=["conv"], n_clusters=2)
@@ -100,11 +115,12 @@ def serve() -> None:
             status = 1
             try:
                 path = Path(request["path"])
+                os.environ.update(request.get("environment", {}))
                 if limit := request.get("limit"):
                     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
                     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
                 killer = Killer(path.parent, request.get("k"))
-                do(request["what"], path)
+                do(request["what"], path, killer=killer, arguments=request.get("arguments", []))
                 os.write(send, str(killer.count).encode())
                 status = 0
             except (StoreError, CaptureError, OSError):

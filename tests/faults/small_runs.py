@@ -80,7 +80,7 @@ def record_live(path: Path, *, seed: int, mode: str = "x", epochs: range = range
 RECORD = {"probe": record_probe, "live": record_live}
 
 
-def parts_of(path: Path) -> Iterator[tuple[str, bytes]]:
+def parts_of(path: Path | str) -> Iterator[tuple[str, bytes]]:
     """Read all that a run holds, part by part: what it is, and its bytes."""
     run: Run = open_run(path)
     for name in run.layers:

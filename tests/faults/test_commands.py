@@ -179,7 +179,7 @@ def test_every_command_answers_or_says_one_sentence(
         except SystemExit as ended:
             code = int(ended.code or 0)
         found = faults(command, code, capsys.readouterr(), out)
-        tally[f"commands at a run {what}", "all of them", "wrong" if found else "found"] += 1
+        tally["a command is given a run ...", f"... {what}", "wrong" if found else "found"] += 1
         if found:
             wrong[command] = found
         if code in (0, 130):

@@ -29,6 +29,7 @@ KINDS = {
     "checksums": "checksums/c.*",
     "node metadata": "*/**/zarr.json",
     "root": "zarr.json",
+    "all of a snapshot": "checksums/c.*",
 }
 
 
@@ -75,7 +76,83 @@ def replace(file: Path, draw: random.Random, run: Path, foreign: Path) -> None:
     shutil.copyfile(foreign / file.relative_to(run), file)
 
 
-HARMS = {harm.__name__: harm for harm in (flip, truncate, delete, zero, swap, replace)}
+def replace_array(file: Path, draw: random.Random, run: Path, foreign: Path) -> None:
+    """Put all that lies in its folder in another run of the same shapes in the place of this folder."""
+    shutil.rmtree(file.parent)
+    shutil.copytree(foreign / file.parent.relative_to(run), file.parent)
+
+
+def swap_arrays(file: Path, draw: random.Random, run: Path, foreign: Path) -> None:
+    """Exchange its folder with that of its name in another layer, or with one beside it; or else with a foreign one."""
+    own = file.parent
+    alike = [other for other in sorted(run.rglob(own.name)) if other.is_dir() and other != own]
+    beside = [other for other in sorted(own.parent.iterdir()) if other.is_dir() and other != own]
+    if not (alike or beside):
+        return replace_array(file, draw, run, foreign)
+    other = draw.choice(draw.choice([each for each in (alike, beside) if each]))
+    aside = run / "aside"
+    own.rename(aside)
+    other.rename(own)
+    aside.rename(other)
+    return None
+
+
+def snapshot_of(file: Path) -> str:
+    """Return the number that the first axis has in the name of a chunk's file."""
+    return file.name.split(".")[1]
+
+
+def chunks_below(file: Path, run: Path) -> dict[Path, str]:
+    """Return the chunks of its array, or of the whole run where a file of checksums was drawn."""
+    folder = run if file.parent.name == "checksums" else file.parent
+    return {each: snapshot_of(each) for each in sorted(folder.rglob("c.*")) if each.is_file()}
+
+
+def replace_snapshot(file: Path, draw: random.Random, run: Path, foreign: Path) -> None:
+    """Put all chunks of a snapshot, as they are in another run, in their places."""
+    for each, number in chunks_below(file, run).items():
+        if number == snapshot_of(file):
+            shutil.copyfile(foreign / each.relative_to(run), each)
+
+
+def swap_snapshots(file: Path, draw: random.Random, run: Path, foreign: Path) -> None:
+    """Exchange all chunks of two snapshots."""
+    chunks = chunks_below(file, run)
+    first = snapshot_of(file)
+    others = sorted(set(chunks.values()) - {first})
+    if not others:
+        return replace_snapshot(file, draw, run, foreign)
+    second = draw.choice(others)
+    contents = {each: each.read_bytes() for each in chunks}
+    for each, number in chunks.items():
+        if number in (first, second):
+            to = each.with_name(f"c.{second if number == first else first}{each.name.removeprefix(f'c.{number}')}")
+            to.write_bytes(contents[each])
+    return None
+
+
+OF_FILES = {
+    "a bit is flipped": flip,
+    "a file is cut": truncate,
+    "a file is deleted": delete,
+    "a file is filled with zeros": zero,
+    "two files are swapped": swap,
+    "a file is replaced": replace,
+}
+OF_ARRAYS = {"an array is replaced": replace_array, "two arrays are swapped": swap_arrays}
+OF_SNAPSHOTS = {"a snapshot is replaced": replace_snapshot, "two snapshots are swapped": swap_snapshots}
+NOT_OF = {  # what a kind of fault cannot meet
+    "a file": ("all of a snapshot",),
+    "an array": ("root", "all of a snapshot"),
+    "a snapshot": ("root", "node metadata", "checksums"),
+}
+TARGETS = {
+    harm: [what for what in KINDS if what not in NOT_OF[kind]]
+    for kind, harms in (("a file", OF_FILES), ("an array", OF_ARRAYS), ("a snapshot", OF_SNAPSHOTS))
+    for harm in harms
+}
+HARMS = OF_FILES | OF_ARRAYS | OF_SNAPSHOTS
+LIVE = ("gradients", "index", "weights", "norms of weights", "all of a snapshot")
 
 
 def files_of(path: Path) -> dict[str, bytes]:
@@ -83,19 +160,18 @@ def files_of(path: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("harm", HARMS)
-@pytest.mark.parametrize("what", KINDS)
+@pytest.mark.parametrize(("harm", "what"), [(harm, what) for harm, targets in TARGETS.items() for what in targets])
 def test_what_was_changed_is_found_and_no_wrong_number_is_read(
-    what: str,
     harm: str,
+    what: str,
     originals: Callable[[str, int], Path],
     copy_of: Callable[[Path], Path],
     tally: Tally,
 ) -> None:
-    kind = "live" if what in ("gradients", "index", "weights", "norms of weights") else "probe"
+    kind = "live" if what in LIVE else "probe"
     original, foreign = originals(kind, 0), originals(kind, 1)
     truth, whole = dict(parts_of(original)), files_of(original)
-    for seed in range(rounds(1)):
+    for seed in range(rounds(1, among=len(TARGETS[harm]))):
         draw = random.Random(f"{what} {harm} {seed}")
         run = copy_of(original)
         file = draw.choice(sorted(path for path in run.glob(KINDS[what]) if path.is_file()))
@@ -113,15 +189,15 @@ def test_what_was_changed_is_found_and_no_wrong_number_is_read(
         except (StoreError, FileNotFoundError):
             assert found, f"{about}: reading says that it is damaged, and verify does not"
         outcome = "wrong" if wrong else "found" if found else "harmless"
-        tally[what, harm, outcome] += 1
+        tally[harm, what, outcome] += 1
         assert not wrong, f"{about}: {wrong} are not what was recorded"
         if not found:
             assert files_of(run) == whole or file.name == "zarr.json", f"{about} was not found"
 
 
-@pytest.mark.parametrize("harm", [flip, truncate, delete, zero, replace])
+@pytest.mark.parametrize("what", [harm for harm in OF_FILES if harm != "two files are swapped"])
 def test_a_saved_result_that_was_changed_is_computed_again(
-    harm: Callable[..., None],
+    what: str,
     originals: Callable[[str, int], Path],
     tmp_path: Path,
     tally: Tally,
@@ -129,14 +205,14 @@ def test_a_saved_result_that_was_changed_is_computed_again(
     run, foreign = tmp_path / "a" / "run.zarr", tmp_path / "b" / "run.zarr"
     for path, seed in ((run, 0), (foreign, 1)):
         shutil.copytree(originals("probe", seed), path)
-    truth = scores_of(run)
+    truth, harm = scores_of(run), OF_FILES[what]
     scores_of(foreign)
     folder = run.with_name("run.zarr.results")
     (file,) = folder.iterdir()
     (other,) = foreign.with_name("run.zarr.results").iterdir()
     content = file.read_bytes()
-    for seed in range(rounds(6)):
-        draw = random.Random(f"{harm.__name__} {seed}")
+    for seed in range(rounds(6, among=len(TARGETS[what]))):
+        draw = random.Random(f"{what} {seed}")
         file.write_bytes(content)
         if harm is replace:
             file.write_bytes(other.read_bytes())
@@ -146,8 +222,8 @@ def test_a_saved_result_that_was_changed_is_computed_again(
             warnings.simplefilter("ignore")  # that it cannot be read, and is computed again
             found = scores_of(run)
         outcome = "found" if found == truth else "wrong"
-        tally["saved results", harm.__name__, outcome] += 1
-        assert found == truth, f"{harm.__name__}, seed {seed}"
+        tally[what, "saved results", outcome] += 1
+        assert found == truth, f"{what}, seed {seed}"
 
 
 def scores_of(path: Path) -> bytes:

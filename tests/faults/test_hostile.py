@@ -120,6 +120,7 @@ LIES: dict[str, Callable[[Root], object]] = {
     "versions that are words": lambda root: about(root)["sessions"][0].update(versions="abc"),
     "a model that is a list": lambda root: about(root)["sessions"][0].update(model=[1]),
     "layers that vary by number": lambda root: about(root)["sessions"][0].update(varying=[7]),
+    "a type of a million letters": of_type(CONV, "x" * 10**6, "NaN"),
     "a name too long for a file": lambda root: nodes(root).update({f"layers/{'x' * 300}": nodes(root)["layers/conv"]}),
 }
 

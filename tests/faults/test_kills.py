@@ -16,6 +16,7 @@ import pytest
 from fmcluster import StoreError
 from fmcluster.store import open_run, verify
 
+from ..store.bucket import environment_of, s3_server
 from .conftest import Tally, rounds
 from .small_runs import parts_of
 
@@ -24,6 +25,16 @@ pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="signals that kill and limits of files' sizes are POSIX's"),
 ]
 
+COMMANDS = {
+    "plot": (["plot", "RUN", "statistics", "--layer", "conv", "-o", "OUT.png"], b"IEND\xaeB`\x82"),
+    "compare": (["compare", "RUN", "OTHER", "-o", "OUT.html"], b"</html>"),
+    "diagnose": (["diagnose", "RUN", "-o", "OUT"], b"\n"),
+}
+READERS = ["report", "analyze"]
+RECORDERS = ["probe", "live", "replay"]
+KILLED = [*RECORDERS, *READERS, *COMMANDS, "copy"]
+ENDS = "a process is killed before a change of a file"
+CANNOT_GROW, SMALL_DISK = "files cannot grow beyond a limit", "a small disk fills up"
 DISK = 24 << 20  # bytes; a report has 5 MB
 GROWING = ("snapshots", "metrics", "norms")  # tables with rows for each snapshot, one after the other
 TABLES = (*GROWING, "samples", "statistics")
@@ -58,14 +69,14 @@ def tree(path: Path) -> dict[str, bytes]:
     return {str(file.relative_to(path)): file.read_bytes() for file in files}
 
 
-def wrong_parts(path: Path, truth: dict[str, bytes]) -> list[str]:
+def wrong_parts(path: Path | str, truth: dict[str, bytes]) -> list[str]:
     """Return what is read otherwise than it was recorded, of the snapshots that are there."""
     found = dict(parts_of(path))
     wrong = [name for name, value in found.items() if not name.endswith(TABLES) and truth[name] != value]
     return wrong + [name for name in GROWING if name in found and not truth[name].startswith(found[name])]
 
 
-@pytest.mark.parametrize("what", ["probe", "live", "replay"])
+@pytest.mark.parametrize("what", RECORDERS)
 def test_a_recorder_that_is_killed_loses_nothing_that_was_whole(
     what: str, child: Child, tmp_path: Path, tally: Tally
 ) -> None:
@@ -73,7 +84,7 @@ def test_a_recorder_that_is_killed_loses_nothing_that_was_whole(
     count = child(what, whole)["changes"]
     truth, files = dict(parts_of(whole)), tree(whole)
     assert count > 50
-    for seed in range(rounds(5)):
+    for seed in range(rounds(5, among=len(KILLED))):
         shutil.rmtree(path, ignore_errors=True)
         k = random.Random(f"{what} {seed}").randrange(count)
         ended = child(what, path, k=k)["status"]
@@ -88,7 +99,7 @@ def test_a_recorder_that_is_killed_loses_nothing_that_was_whole(
             wrong = verify(run) + (wrong_parts(path, truth) if len(run) else [])
         assert child(what, path)["status"] == 0
         lost = sorted(set(tree(path).items()) ^ set(files.items()))
-        tally[f"killed: {what}", "before a change of a file", "wrong" if wrong or lost else "found"] += 1
+        tally[ENDS, what, "wrong" if wrong or lost else "found"] += 1
         assert not wrong, f"{what}, killed before change {k}"
         assert not lost, f"{what}, killed before change {k}: {[name for name, _ in lost]}"
 
@@ -101,7 +112,7 @@ def test_a_report_that_is_killed_leaves_the_page_and_the_run_as_they_were(
     page.write_text("an earlier page")
     answer = child("report", run)
     assert answer["status"] == 0
-    for seed in range(rounds(2)):
+    for seed in range(rounds(2, among=len(KILLED))):
         shutil.rmtree(tmp_path / "run.zarr.results", ignore_errors=True)
         page.write_text("an earlier page")
         k = random.Random(seed).randrange(answer["changes"])
@@ -110,7 +121,7 @@ def test_a_report_that_is_killed_leaves_the_page_and_the_run_as_they_were(
         whole = kept.rstrip().endswith("</html>")
         good = (whole or (ended != 0 and kept == "an earlier page")) and tree(run) == before
         good = good and child("report", run)["status"] == 0 and "</html>" in page.read_text()
-        tally["killed: a report", "before a change of a file", "found" if good else "wrong"] += 1
+        tally[ENDS, "report", "found" if good else "wrong"] += 1
         assert good, f"killed before change {k}"
 
 
@@ -123,7 +134,7 @@ def test_an_analysis_that_is_killed_leaves_no_half_of_a_table_and_the_run_as_it_
     assert answer["status"] == 0
     truth = tree(tables)
     assert {"rows.csv", "flow.csv", "parameters.json"} <= truth.keys()
-    for seed in range(rounds(4)):
+    for seed in range(rounds(4, among=len(KILLED))):
         shutil.rmtree(results, ignore_errors=True)
         shutil.rmtree(tables)
         if there := seed % 2:
@@ -137,11 +148,68 @@ def test_an_analysis_that_is_killed_leaves_no_half_of_a_table_and_the_run_as_it_
         good = good and all(content in (truth[name], b"an earlier table") for name, content in kept.items())
         good = good and (ended == -signal.SIGKILL or kept == truth) and tree(run) == before
         good = good and child("analyze", run)["status"] == 0 and tree(tables) == truth
-        tally["killed: an analysis", "before a change of a file", "found" if good else "wrong"] += 1
+        tally[ENDS, "analyze", "found" if good else "wrong"] += 1
         assert good, f"killed before change {k}"
 
 
-@pytest.mark.parametrize("what", ["probe", "live", "replay"])
+@pytest.mark.parametrize("what", COMMANDS)
+def test_a_command_that_is_killed_leaves_no_half_of_what_it_writes(
+    what: str, child: Child, originals: Originals, tmp_path: Path, tally: Tally
+) -> None:
+    run = Path(shutil.copytree(originals("probe", 0), tmp_path / "run.zarr"))
+    folder, before = tmp_path / "out", tree(run)
+    words = {"RUN": str(run), "OTHER": str(originals("probe", 0))}
+    command, ending = COMMANDS[what]
+    arguments = [words.get(each, each.replace("OUT", str(folder / "made"))) for each in command]
+    folder.mkdir()
+    answer = child("command", folder / "x", arguments=arguments)
+    names = tree(folder).keys()
+    assert answer["status"] == 0
+    assert names
+    for seed in range(rounds(2, among=len(KILLED))):
+        shutil.rmtree(folder)
+        folder.mkdir()
+        if there := seed % 2:
+            for name in names:
+                (folder / name).parent.mkdir(exist_ok=True)
+                (folder / name).write_text("an earlier one")
+        ended = child("command", folder / "x", arguments=arguments, k=random.Random(seed).randrange(answer["changes"]))
+        kept = {name: content for name, content in tree(folder).items() if not name.startswith(".")}
+        wrong = [name for name, content in kept.items() if not content.endswith((ending, b"an earlier one"))]
+        wrong += [] if kept.keys() == names or not (kept or there) else [f"only {sorted(kept)} is there"]
+        wrong += [] if ended["status"] in (0, -signal.SIGKILL) and tree(run) == before else ["the run"]
+        again = child("command", folder / "x", arguments=arguments)
+        wrong += [] if again["status"] == 0 and tree(folder).keys() == names else [f"{sorted(tree(folder))} is left"]
+        tally[ENDS, what, "wrong" if wrong else "found"] += 1
+        assert not wrong, f"{what}, seed {seed}"
+
+
+def test_a_copy_that_is_killed_is_none_or_whole_and_goes_on(
+    child: Child, originals: Originals, tally: Tally, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two files, of which each comes to lie there at once."""
+    run = originals("probe", 0)
+    truth = dict(parts_of(run))
+    with s3_server() as server:
+        environment = environment_of(server)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        for seed in range(rounds(2, among=8 * len(KILLED))):  # thousand requests each
+            url = f"s3://bucket/{seed}.zarr"
+            how = {"arguments": [url], "environment": environment}
+            k, wrong = random.Random(f"copy {seed}").randrange(100), []
+            ended = child("copy", run, k=k, **how)["status"]
+            try:
+                wrong = verify(open_run(url))
+            except (FileNotFoundError, StoreError) as error:
+                wrong = [] if ended == -signal.SIGKILL and "no run at" in str(error) else [str(error)]
+            wrong += [] if child("copy", run, **how)["status"] == 0 else ["it does not go on"]
+            wrong += [] if dict(parts_of(url)) == truth else ["it is not whole"]
+            tally[ENDS, "copy", "wrong" if wrong else "found"] += 1
+            assert not wrong, f"killed after {k} files"
+
+
+@pytest.mark.parametrize("what", RECORDERS)
 def test_files_that_cannot_grow_lose_nothing_that_was_whole(
     what: str, child: Child, tmp_path: Path, tally: Tally
 ) -> None:
@@ -149,7 +217,7 @@ def test_files_that_cannot_grow_lose_nothing_that_was_whole(
     child(what, whole)
     truth, files = dict(parts_of(whole)), tree(whole)
     largest = max(len(content) for content in files.values())
-    for seed in range(rounds(2)):
+    for seed in range(rounds(2, among=len(RECORDERS))):
         shutil.rmtree(path, ignore_errors=True)
         limit = random.Random(f"{what} {seed}").randrange(64, largest)
         ended = child(what, path, limit=limit)["status"]
@@ -162,7 +230,7 @@ def test_files_that_cannot_grow_lose_nothing_that_was_whole(
         assert child(what, path)["status"] == 0
         lost = sorted(set(tree(path).items()) ^ set(files.items()))
         good = ended in (0, 3) and not (wrong or lost)
-        tally[f"{what}, a disk that is full", "files may not grow beyond a limit", "found" if good else "wrong"] += 1
+        tally[CANNOT_GROW, what, "found" if good else "wrong"] += 1
         assert good, f"limit {limit}: exit {ended}, {wrong}, {[name for name, _ in lost]}"
 
 
@@ -177,7 +245,7 @@ def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path | None
         subprocess.run(["umount", str(folder)], check=True)
 
 
-@pytest.mark.parametrize("what", ["probe", "live", "replay", "report", "analyze"])
+@pytest.mark.parametrize("what", [*RECORDERS, *READERS])
 def test_a_disk_that_fills_up_loses_nothing_that_was_whole(
     what: str,
     child: Child,
@@ -198,7 +266,7 @@ def test_a_disk_that_fills_up_loses_nothing_that_was_whole(
     truth, files = dict(parts_of(path)), tree(path)
     made = {name: content for name, content in tree(disk).items() if not name.startswith("run.zarr")}
     largest = max(len(content) for content in tree(disk).values())
-    for seed in range(rounds(2)):
+    for seed in range(rounds(2, among=len([*RECORDERS, *READERS]))):
         draw = random.Random(f"{what} {seed}")
         clear(disk)
         if reads:
@@ -223,8 +291,7 @@ def test_a_disk_that_fills_up_loses_nothing_that_was_whole(
         lost = sorted(set(tree(path).items()) ^ set(files.items()))
         after = {name: content for name, content in tree(disk).items() if not name.startswith("run.zarr")}
         wrong += [] if after.keys() == made.keys() else [f"{sorted(after)} is there"]
-        how = "a small disk that fills up" if small_disk else "files may not grow beyond a limit"
-        tally[f"{what}, a disk that is full", how, "wrong" if wrong or lost else "found"] += 1
+        tally[SMALL_DISK if small_disk else CANNOT_GROW, what, "wrong" if wrong or lost else "found"] += 1
         assert not wrong, f"{what}, {limit or room}"
         assert not lost, f"{what}, {limit or room}: {[name for name, _ in lost]}"
 

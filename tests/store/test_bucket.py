@@ -135,6 +135,10 @@ def test_modes(s3_server, url, contents, reference):
         with pytest.raises(FileExistsError, match="exists and is not a run of this package; it is left as it is"):
             RunWriter(f"{url}.other", mode=mode)
     assert keys_of(s3_server, f"{key_of(url)}.other") == ["picture.png"]
+    obstore.put(store, f"{key_of(url)}/layers/notes.txt", b"mine")
+    with pytest.raises(FileExistsError, match=r"none of a run's, layers/notes\.txt, which would be removed with it"):
+        RunWriter(url, mode="w")
+    assert len(fm.open_run(url)) == 3
 
 
 def test_what_is_wrong_is_one_sentence(s3_server, contents, monkeypatch, impatient):

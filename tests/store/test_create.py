@@ -1,5 +1,6 @@
 """What a run looks like to xarray and plain zarr, without this package."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -207,3 +208,38 @@ def test_what_is_laid_out_is_read(spec, n_samples, tmp_path):
     with RunWriter(tmp_path / "run.zarr") as writer:
         writer.create([spec], n_samples=n_samples, shard_samples=1, kind="live")
     assert open_run(tmp_path / "run.zarr").layers == [spec.name]
+
+
+FOREIGN = {"zarr_format": 3, "node_type": "group", "attributes": {"fmcluster": {"unfinished": True}}}
+
+
+@pytest.mark.parametrize("mode", ["x", "a", "w"])
+def test_a_folder_is_not_removed_because_its_root_says_that_it_is_an_unfinished_run(mode, tmp_path):
+    folder = tmp_path / "thesis"
+    (folder / "chapters").mkdir(parents=True)
+    (folder / "chapters/one.txt").write_text("precious")
+    (folder / "zarr.json").write_text(json.dumps(FOREIGN))
+    with pytest.raises(FileExistsError, match=r"none of a run's, chapters.one\.txt, which would be removed with it"):
+        RunWriter(folder, mode=mode)
+    assert (folder / "chapters/one.txt").read_text() == "precious"
+    assert json.loads((folder / "zarr.json").read_text()) == FOREIGN
+    (folder / "chapters/one.txt").rename(tmp_path / "one.txt")
+    RunWriter(folder, mode=mode).close()
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("name", ["layers/notes.txt", "c.x", "zarr.json.bak", "layers/conv1/activation/c/0"])
+def test_a_run_is_not_replaced_with_what_somebody_has_laid_into_it(name, stored):
+    (stored / name).parent.mkdir(exist_ok=True)
+    (stored / name).write_text("precious")
+    with pytest.raises(FileExistsError, match=r"Move the file away, or pass another path"):
+        RunWriter(stored, mode="w")
+    assert (stored / name).read_text() == "precious"
+    assert len(open_run(stored)) == 3
+
+
+def test_a_run_behind_a_link_is_not_replaced(stored, tmp_path):
+    (tmp_path / "behind.zarr").symlink_to(stored)
+    with pytest.raises(FileExistsError, match=r"is a link, .* Pass the folder to which it leads"):
+        RunWriter(tmp_path / "behind.zarr", mode="w")
+    assert len(open_run(stored)) == 3

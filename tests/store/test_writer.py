@@ -76,7 +76,10 @@ def test_a_makes_a_new_run_where_there_is_none(tmp_path: Path, contents: ModuleT
 
 
 def test_w_replaces_a_run(stored: Path) -> None:
-    (stored / "mine.txt").write_text("in a run's folder, and gone with it")
+    (stored / "mine.txt").write_text("in a run's folder, and not gone with it")
+    with pytest.raises(FileExistsError, match=r"none of a run's, mine\.txt"):
+        RunWriter(stored, mode="w")
+    (stored / "mine.txt").unlink()
     with RunWriter(stored, mode="w") as writer:
         assert writer.is_new
         assert not stored.exists()

@@ -27,6 +27,7 @@ class WriteQueue:
         self._running = 0
         self._alone = False
         self._closed = False
+        self._error: BaseException | None = None
         self._changed = Condition()
         count = n_threads or n_writer_threads()
         self._threads = [Thread(target=self._run, name=f"fmcluster-writer-{k}", daemon=True) for k in range(count)]
@@ -34,7 +35,7 @@ class WriteQueue:
             thread.start()
 
     def put(self, work: Work, *, alone: bool = False) -> None:
-        """Queue `work`, which must not raise.
+        """Queue `work`, which must not raise: where it does all the same, `wait` says so, and the rest is done.
 
         Alone: after all that was queued before, and before all that is queued later.
         """
@@ -43,9 +44,12 @@ class WriteQueue:
             self._changed.notify_all()
 
     def wait(self) -> None:
-        """Return when everything queued so far is done."""
+        """Return when everything queued so far is done; raise what was raised meanwhile."""
         with self._changed:
             self._changed.wait_for(lambda: not self._waiting and not self._running)
+            error, self._error = self._error, None
+        if error is not None:
+            raise error
 
     def close(self) -> None:
         """Finish what is queued and end the threads."""
@@ -72,6 +76,8 @@ class WriteQueue:
                 self._changed.notify_all()
             try:
                 work()
+            except BaseException as error:  # a thread that ended here would let all wait for ever
+                self._error = self._error or error
             finally:
                 with self._changed:
                     self._running -= 1

@@ -243,18 +243,19 @@ class Session:
             known = session.pop("missing", [])
             known += [each for each in more if each not in known]
             if there is not None:
-                known = [each for each in known if not self._is_there(each, there)]
+                known = [each for each in known if not self._is_it(each, (there.epoch, there.step))]
             if known:
                 session["missing"] = known
 
-    def _is_there(self, missing: Mapping[str, Any], snapshot: PendingSnapshot) -> bool:
+    def _is_it(self, missing: Mapping[str, Any], whole: tuple[int, int]) -> bool:
         """Whether a snapshot is the missing one: of a live run, whose steps are known at its end, that of its epoch."""
-        is_it = self.writer.attributes["kind"] == "live" or missing["step"] == snapshot.step
-        return bool(missing["epoch"] == snapshot.epoch and is_it)
+        is_it = self.writer.attributes.get("kind") == "live" or missing["step"] == whole[1]
+        return bool(missing["epoch"] == whole[0] and is_it)
 
     def _discard(self, snapshot: PendingSnapshot) -> None:
-        if snapshot.reason:
-            self._missing.append({"epoch": snapshot.epoch, "step": snapshot.step, "reason": snapshot.reason[:500]})
+        missing = {"epoch": snapshot.epoch, "step": snapshot.step, "reason": snapshot.reason[:500]}
+        if snapshot.reason and not self._is_it(missing, self.committed):  # one that comes again is not
+            self._missing.append(missing)
         try:
             self.writer.discard()
         except Exception as error:

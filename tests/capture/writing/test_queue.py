@@ -104,6 +104,18 @@ def test_closing_finishes_what_is_queued_and_ends_the_threads() -> None:
     assert [thread.name for thread in threading.enumerate() if thread.name.startswith("fmcluster-writer")] == []
 
 
+def test_what_raises_although_it_must_not_ends_no_thread() -> None:
+    queue, done = WriteQueue(n_threads=2), []
+    for alone in (True, False, True):
+        queue.put(lambda: 1 / 0, alone=alone)
+    queue.put(lambda: done.append(1))
+    with pytest.raises(ZeroDivisionError):
+        queue.wait()
+    assert done == [1]
+    queue.wait()
+    queue.close()
+
+
 def test_what_was_written_is_let_go_while_the_queue_is_idle() -> None:
     class Held:
         pass
