@@ -143,8 +143,8 @@ class Probe:
         return next(iter(self)).inputs
 
     def generators(self) -> tuple[Any, ...]:
-        """Return what may draw random numbers when the probe is read: loader, samplers and data set."""
-        return (self._loader, self._loader.sampler, self._loader.batch_sampler, self.dataset)
+        """Return what may draw random numbers when the probe is read: loader, samplers, data set and `to_inputs`."""
+        return (self._loader, self._loader.sampler, self._loader.batch_sampler, self.dataset, self._to_inputs)
 
     def display(self, images: torch.Tensor | Sequence[torch.Tensor]) -> npt.NDArray[np.uint8] | None:
         """Make pictures of inputs.
