@@ -59,7 +59,8 @@ def prepare_folder(path: Path, *, mode: Mode) -> bool:
         )
     if found == "run" and mode == "x":
         raise FileExistsError(
-            f'{path} already holds a run. Pass mode="a" to resume it, mode="w" to replace it, or another path.'
+            f"{path} already holds a run{_without_snapshot(path)}. "
+            f'Pass mode="a" to resume it, mode="w" to replace it, or another path.'
         )
     if found == "unfinished" or (found == "run" and mode == "w"):
         remove_run(path)
@@ -80,6 +81,19 @@ def _content_of(path: Path) -> Literal["nothing", "unfinished", "run", "other"]:
     if not isinstance(known, dict):
         return "other"
     return "unfinished" if known.get("unfinished") else "run"
+
+
+def _without_snapshot(path: Path) -> str:
+    """Say that a run holds no snapshot, and why, where that is so and known."""
+    known = load_root(path)["attributes"][KEY]
+    if known.get("commits") != []:
+        return ""
+    try:
+        missing = [each for session in known["sessions"] for each in session.get("missing", [])]
+        why = f": epoch {missing[0]['epoch']} was not recorded ({missing[0]['reason']})" if missing else ""
+    except (LookupError, TypeError, AttributeError):  # of a damaged one, which resuming will say
+        why = ""
+    return f" without a whole snapshot{why}"
 
 
 def remove_run(path: Path) -> None:
