@@ -244,12 +244,14 @@ def is_kept(
     rows: int,
     samples_axis: int | None = None,
     is_constant: bool = False,
+    is_either: bool = False,
     optional: bool = False,
     left_out: dict[str, str] | None = None,
 ) -> bool:
     """Whether an output is recorded; one of several tensors that is no batch is not, nor an optional one.
 
-    What is constant is a table, with a row for each position, and no batch, even where it has as many rows.
+    What is constant is a table, with a row for each position, and no batch, even where it has as many rows. Nor is what
+    has as many tokens as samples, where either may come first.
 
     Why it is not is put into `left_out`.
 
@@ -261,7 +263,8 @@ def is_kept(
     is_table = is_constant and (optional or bool(firing.part))  # of what was asked for by name, nobody can tell
     along = samples_axis or 0
     is_state = isinstance(module, nn.RNNBase) and firing.part.startswith("[1]")
-    if is_batch(output) and output.shape[along] == rows and not is_state and not is_table:
+    is_either = is_either and rows > 1 and is_batch(output)
+    if is_batch(output) and output.shape[along] == rows and not (is_state or is_table or is_either):
         return True
     returned = describe(output)
     several = f"a batch of {'one' if rows == 1 else rows}"
@@ -269,6 +272,8 @@ def is_kept(
         returned += f" (with the samples along axis {samples_axis})"
     if is_state:
         returned += ", its last state,"
+    if is_either:
+        returned += ", of which the samples may come first or the tokens,"
     if is_table and is_batch(output):
         returned += ", the same whatever the model is shown,"
     if firing.part or optional:
