@@ -198,11 +198,11 @@ def discover(
                 f"sample cannot be told"
             )
             _leave_out(firing, found, why, optional=optional, left_out=left_out)
-        if doubtful := [firing for firing in found if firing in unexplained]:
+        if unclear := [firing for firing in found if firing in unexplained]:
             axes = {firing: found[firing].samples_axis for firing in seen if firing in found}
             turned = inputs.rows(torch.arange(n_rows - 1, -1, -1))
             _, again, values = at_other_samples(model, modules, inputs=turned, folded=folded.keys(), seen=axes)
-            for firing in astray(doubtful, found=found, rows=(folded, again), values=(seen, values)):
+            for firing in astray(unclear, found=found, rows=(folded, again), values=(seen, values)):
                 _leave_out(firing, found, WHY_ASTRAY, optional=optional, left_out=left_out)
     layers = plan(found, modules=modules, keep=keep, shown="the first batch", optional=optional, left_out=left_out)
     for firing, planned in layers.items():

@@ -249,7 +249,7 @@ def _load_image(path: str) -> Image.Image:
         with Image.open(path) as image:
             image.load()
             if image.mode == "P" and isinstance(image.info.get("transparency"), bytes):  # as Pillow's warning advises
-                image = image.convert("RGBA")
+                return image.convert("RGBA").convert("RGB")
             if image.mode.startswith("I"):
                 pixels = np.asarray(image).astype(np.int64)
                 wide = image.mode.startswith("I;16") or pixels.max(initial=0) > 255
