@@ -127,9 +127,23 @@ class AxisTracker:
     Convolutions, BatchNorm and pooling have it second; Linear and Embedding last. From what these return it is followed
     through all operations to what others do, such as an activation, a normalization, a block or a permutation. Where
     samples lie is followed from the model's inputs.
+
+    Parameters
+    ----------
+    n_samples : int
+        How many samples the model is shown, where they need not be first in what it is given; 0 where they are. Of a
+        model with modules that take sequences first, an input of three axes has them second where only that fits.
+
+    Attributes
+    ----------
+    is_either : bool
+        Whether a module that takes sequences first was given what has the samples first, as far as that is known, and
+        as many tokens as samples: the tokens may come first.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, n_samples: int = 0) -> None:
+        self.is_either = False
+        self._n_samples = n_samples
         self._flow = AxisFlow()
         self._last: tuple[tuple[int, ...], int] | None = None
         self._given_constants = False  # of the module that has just returned
@@ -171,11 +185,18 @@ class AxisTracker:
         """
         return self._given_constants and self._flow.is_constant(output)
 
-    def _begin(self, _model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _begin(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._flow.note_given((args, kwargs))
         for tensor in (*args, *kwargs.values()):
             if isinstance(tensor, torch.Tensor) and tensor.ndim > 1:
-                self._flow.label(tensor, 0, label="batch")
+                self._flow.label(tensor, self._given_samples_axis(model, tensor), label="batch")
+
+    def _given_samples_axis(self, model: nn.Module, tensor: torch.Tensor) -> int:
+        """Return which axis of an input of the model holds the samples."""
+        if tensor.ndim != 3 or tensor.shape[0] == self._n_samples or tensor.shape[1] != self._n_samples:
+            return 0
+        of_sequences = (nn.RNNBase, nn.MultiheadAttention)
+        return int(any(isinstance(each, of_sequences) and not each.batch_first for each in model.modules()))
 
     def _note(self, module: nn.Module, inputs: Any, output: Any) -> None:
         self._given_constants = self._flow.are_constant(inputs)
@@ -201,6 +222,8 @@ class AxisTracker:
             return int(isinstance(module, nn.RNNBase))  # of last states; attention's weights have the samples first
         first = given[0] if isinstance(given, tuple) and given and isinstance(given[0], torch.Tensor) else None
         known = None if first is None or first.ndim != 3 else self._flow.axis_of(first, "batch")
+        if known == 0 and first is not None and not module.batch_first:
+            self.is_either |= tuple(first.shape[:2]) == (self._n_samples, self._n_samples)
         return int(not module.batch_first) if known is None else known
 
     def _of_last(self, shape: tuple[int, ...]) -> int | None:

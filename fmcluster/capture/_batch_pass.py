@@ -19,6 +19,11 @@ from ._lists_of_samples import lists_with
 from ._options import Keep
 from .transfer import Copier, Copy
 
+_EITHER = (
+    "it has as many tokens as the batch has samples, and a module that takes sequences first was given them as the "
+    "model was, so that the samples may come first or the tokens"
+)
+
 
 @dataclass(frozen=True)
 class _HeldCopy:
@@ -85,6 +90,8 @@ class BatchPass:
         self._tracker = tracker
         self._optional = optional
         self._fired: dict[Firing, None] = {}  # in the first batch
+        self._followed: set[Firing] = set()  # to which the samples could be
+        self._square: set[Firing] = set()
         self._rows: dict[Firing, int] = {}
         self._gradients: dict[Firing, dict[int, int]] = {}
         self._open: set[tuple[Firing, int]] = set()
@@ -203,10 +210,18 @@ class BatchPass:
             for f, count in self._rows.items()
             if count != self.length and ((f.part and (f.name, f.call) in whole) or (self._optional and whole))
         }
+        either = self._square if self._tracker.is_either else set()
+        if named := [f.name for f in self._rows if f in either and not (f.part or self._optional)]:
+            raise CaptureError(
+                f"layer {named[0]!r} cannot be recorded: {_EITHER}. Show batches of another size, or leave it out of "
+                f"`layers`."
+            )
+        odd |= either & self._rows.keys()
         for entries in lists_with(self.length, self._fired).values():
-            odd |= set() if entries <= self._rows.keys() - odd else entries
+            odd |= set() if entries <= self._rows.keys() - odd else entries - self._followed
         for firing in [f for f in self._rows if f in odd]:
-            self.left_out[names_of(firing)[1]] = f"its rows are not the {self.length} samples of the batch"
+            none = f"its rows are not the {self.length} samples of the batch"
+            self.left_out[names_of(firing)[1]] = _EITHER if firing in either else none
             del self.seen[firing], self._rows[firing]
             self._gradients.pop(firing, None)
         for piece in self._held:
@@ -230,7 +245,10 @@ class BatchPass:
             )
         self._fired[firing] = None
         if firing not in self.seen:
-            samples_axis = self._tracker.samples_axis(output) or 0
+            known = self._tracker.samples_axis(output)
+            samples_axis = known or 0
+            if known is not None:
+                self._followed.add(firing)
             count = output.shape[samples_axis] if output.ndim else 0
             if not is_kept(
                 firing,
@@ -239,12 +257,19 @@ class BatchPass:
                 rows=max(1, min(count, self.length)),
                 samples_axis=samples_axis,
                 is_constant=self._tracker.is_constant(output),
+                is_either=known is None and self._is_square(output),
                 optional=self._optional,
                 left_out=self.left_out,
             ):
                 return None
+            if self._is_square(output):
+                self._square.add(firing)
             self.seen[firing] = first_output(output, module=module, tracker=self._tracker, samples_axis=samples_axis)
         return self._planned_again(firing)
+
+    def _is_square(self, output: torch.Tensor) -> bool:
+        """Whether an output has as many tokens as the batch has samples."""
+        return tuple(output.shape[:-1]) == (self.length, self.length)
 
     def _planned_again(self, firing: Firing) -> PlannedLayer:
         if self._context is not None:

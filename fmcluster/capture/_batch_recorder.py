@@ -265,7 +265,7 @@ class BatchRecorder(LiveRecording):
             raise RuntimeError("a batch is being recorded already, inside another; leave its block first")
         if epoch.context is None and self._layers:
             epoch.context = self._make_epoch_context(epoch)
-        tracker = AxisTracker()
+        tracker = AxisTracker(n_samples=len(numbers))
         batch = BatchPass(
             epoch.context,
             keep=self._keep,

@@ -5,7 +5,8 @@ Each name here stands for one of them; ``tests/capture/test_compat.py`` says whi
 
 import copy
 import sys
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
@@ -44,6 +45,22 @@ def is_graph(forward: Any) -> bool:
     """Whether a forward method is the one that `torch.cuda.make_graphed_callables` puts into a module."""
     code = getattr(forward, "__code__", None)
     return getattr(forward, "__module__", "") == "torch.cuda.graphs" and "orig_fwd" in getattr(code, "co_freevars", ())
+
+
+def with_versions(weights: Mapping[str, Any], *, like: Mapping[str, Any]) -> dict[str, Any]:
+    """Return weights with the versions of a model's quantized modules, whose packed weights are loaded by them.
+
+    They are what `Module.state_dict` puts into ``_metadata``; others may be of another version than the model's.
+    """
+    packed = {name.rpartition("._packed_params")[0] for name, own in like.items() if not isinstance(own, torch.Tensor)}
+    state = OrderedDict(weights)
+    versions = {name: each for name, each in getattr(like, "_metadata", {}).items() if _is_inside(name, packed)}
+    state._metadata = versions  # type: ignore[attr-defined]
+    return state
+
+
+def _is_inside(name: str, modules: Collection[str]) -> bool:
+    return any(name == each or name.startswith(f"{each}.") for each in modules)
 
 
 def in_backward() -> bool:

@@ -165,9 +165,13 @@ def _prefixes(names: Mapping[str, Any], tied: list[list[str]]) -> list[str]:
 
 
 def _tied(like: Mapping[str, torch.Tensor]) -> list[list[str]]:
-    """Group a model's names by the tensors that they share; counters of batches may be missing."""
+    """Group a model's names by the tensors that they share; counters of batches may be missing.
+
+    What is no tensor, as quantized modules keep, is left out.
+    """
     groups: dict[Any, list[str]] = {}
-    for name in [name for name in like if not name.endswith("num_batches_tracked")] or list(like):
+    names = [name for name, own in like.items() if isinstance(own, torch.Tensor)]
+    for name in [name for name in names if not name.endswith("num_batches_tracked")] or names:
         tensor = like[name]
         has_memory = tensor.layout == torch.strided and tensor.numel() and tensor.device.type != "meta"
         key = (tensor.data_ptr(), tensor.shape, tensor.stride()) if has_memory else name

@@ -27,7 +27,7 @@ def summaries(output: torch.Tensor) -> torch.Tensor:
     return torch.stack([rows.mean(1), rows.square().mean(1).sqrt(), rows @ weights, rows[:, 0]], dim=1)
 
 
-def at_fewer_samples(
+def at_other_samples(
     model: nn.Module,
     modules: Mapping[str, nn.Module],
     *,
@@ -35,7 +35,7 @@ def at_fewer_samples(
     folded: Collection[Firing],
     seen: Mapping[Firing, int],
 ) -> tuple[dict[Firing, int], dict[Firing, torch.Tensor], dict[Firing, torch.Tensor]]:
-    """Show the model a batch of another size, which tells a batch from what is as long by chance.
+    """Show the model other samples: of another number, which tells a batch from what is as long by chance, or order.
 
     Returns
     -------

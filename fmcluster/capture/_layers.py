@@ -10,7 +10,7 @@ from ..errors import CaptureError
 from ..store import LayerInput, LayerSpec, Quantity
 from ._axes import Arrangement, AxisTracker, ChannelAxis, Fold
 from ._first_output import FirstOutput, first_output
-from ._folded_rows import at_fewer_samples, fold_of, rows_per_sample, summaries
+from ._folded_rows import at_other_samples, fold_of, rows_per_sample, summaries
 from ._hooks import Firing, hooked, is_batch
 from ._inputs import ModelInputs
 from ._items import describe
@@ -19,6 +19,7 @@ from ._lists_of_samples import NO_BATCH, in_lists_of_samples
 from ._options import Keep, Reduction
 from ._repeats import as_at_first, differing, glimpse, shown_again
 from ._sample_axes import channels_behind_samples, fitting_axis, samples_first
+from ._sample_order import WHY_ASTRAY, astray
 
 
 @dataclass(frozen=True)
@@ -112,8 +113,9 @@ def discover(
     Discovery
         A module that fires several times is a layer per call (``name.call0``, ``name.call1``, ...), one that returns
         several tensors is a layer per tensor (``name[0]``, ``name[key]``); what else is in such an output is left out.
-        A second look, at fewer samples, tells whose the rows are where a module returns several for each sample; and
-        where other samples' rows are not what they were, a third look tells whether they are so at the same batch, too.
+        A second look, at fewer samples, tells whose the rows are where a module returns several for each sample. Where
+        the samples cannot be followed to an output, another, at the samples in reverse, tells whether its rows are
+        theirs; and where other samples' rows are not what they were, one at the same batch whether they are so there.
 
     Raises
     ------
@@ -127,6 +129,7 @@ def discover(
     seen: dict[Firing, torch.Tensor] = {}
     guessed: dict[Firing, str] = {}
     fired: dict[Firing, None] = {}
+    unexplained: set[Firing] = set()
     tracker = AxisTracker()
     links = Links()
 
@@ -134,6 +137,8 @@ def discover(
         links.note(firing, output)
         fired[firing] = None
         samples_axis = tracker.samples_axis(output)
+        if samples_axis is None:
+            unexplained.add(firing)
         if samples_axis is None and (guess := fitting_axis(output, n_rows)):
             guessed[firing] = f"it returned {describe(output)} for a batch of {n_rows}"
             samples_axis = guess
@@ -163,7 +168,7 @@ def discover(
     fewer: dict[Firing, torch.Tensor] = {}
     if n_rows == 1 and guessed:
         twice = inputs.rows(torch.tensor([0, 0]))
-        rows, _, _ = at_fewer_samples(
+        rows, _, _ = at_other_samples(
             model, modules, inputs=twice, folded=(), seen={f: found[f].samples_axis for f in guessed if f in found}
         )
         for firing in [f for f in found if f in guessed and rows.get(f) != 2]:
@@ -171,7 +176,7 @@ def discover(
     if n_rows > 1:
         less = inputs.rows(slice(1, None))
         axes = {firing: found[firing].samples_axis for firing in seen}
-        rows, again, fewer = at_fewer_samples(model, modules, inputs=less, folded=folded.keys(), seen=axes)
+        rows, again, fewer = at_other_samples(model, modules, inputs=less, folded=folded.keys(), seen=axes)
         of_samples = in_lists_of_samples(fired, rows, n_samples=n_rows)
         for firing in [f for f in fired if f in of_samples]:
             left_out[names_of(firing)[1]] = NO_BATCH
@@ -193,6 +198,12 @@ def discover(
                 f"sample cannot be told"
             )
             _leave_out(firing, found, why, optional=optional, left_out=left_out)
+        if unclear := [firing for firing in found if firing in unexplained]:
+            axes = {firing: found[firing].samples_axis for firing in seen if firing in found}
+            turned = inputs.rows(torch.arange(n_rows - 1, -1, -1))
+            _, again, values = at_other_samples(model, modules, inputs=turned, folded=folded.keys(), seen=axes)
+            for firing in astray(unclear, found=found, rows=(folded, again), values=(seen, values)):
+                _leave_out(firing, found, WHY_ASTRAY, optional=optional, left_out=left_out)
     layers = plan(found, modules=modules, keep=keep, shown="the first batch", optional=optional, left_out=left_out)
     for firing, planned in layers.items():
         if (link := links.input_of(firing)) is not None and link.firing in layers:
@@ -233,12 +244,14 @@ def is_kept(
     rows: int,
     samples_axis: int | None = None,
     is_constant: bool = False,
+    is_either: bool = False,
     optional: bool = False,
     left_out: dict[str, str] | None = None,
 ) -> bool:
     """Whether an output is recorded; one of several tensors that is no batch is not, nor an optional one.
 
-    What is constant is a table, with a row for each position, and no batch, even where it has as many rows.
+    What is constant is a table, with a row for each position, and no batch, even where it has as many rows. Nor is what
+    has as many tokens as samples, where either may come first.
 
     Why it is not is put into `left_out`.
 
@@ -250,7 +263,8 @@ def is_kept(
     is_table = is_constant and (optional or bool(firing.part))  # of what was asked for by name, nobody can tell
     along = samples_axis or 0
     is_state = isinstance(module, nn.RNNBase) and firing.part.startswith("[1]")
-    if is_batch(output) and output.shape[along] == rows and not is_state and not is_table:
+    is_either = is_either and rows > 1 and is_batch(output)
+    if is_batch(output) and output.shape[along] == rows and not (is_state or is_table or is_either):
         return True
     returned = describe(output)
     several = f"a batch of {'one' if rows == 1 else rows}"
@@ -258,6 +272,8 @@ def is_kept(
         returned += f" (with the samples along axis {samples_axis})"
     if is_state:
         returned += ", its last state,"
+    if is_either:
+        returned += ", of which the samples may come first or the tokens,"
     if is_table and is_batch(output):
         returned += ", the same whatever the model is shown,"
     if firing.part or optional:

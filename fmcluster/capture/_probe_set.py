@@ -143,8 +143,8 @@ class Probe:
         return next(iter(self)).inputs
 
     def generators(self) -> tuple[Any, ...]:
-        """Return what may draw random numbers when the probe is read: loader, samplers and data set."""
-        return (self._loader, self._loader.sampler, self._loader.batch_sampler, self.dataset)
+        """Return what may draw random numbers when the probe is read: loader, samplers, data set and `to_inputs`."""
+        return (self._loader, self._loader.sampler, self._loader.batch_sampler, self.dataset, self._to_inputs)
 
     def display(self, images: torch.Tensor | Sequence[torch.Tensor]) -> npt.NDArray[np.uint8] | None:
         """Make pictures of inputs.
@@ -168,11 +168,13 @@ class Probe:
             pictures = pictures / 255
         if (undone := _without_normalization(pictures, self.dataset)) is not None:
             pictures = undone
-        elif pictures.amin() < 0 or not pictures.amax() <= 1:
+        else:
             pictures = torch.where(pictures.isfinite(), pictures, torch.nan)
             low = pictures.nan_to_num(nan=torch.inf).amin((1, 2, 3), keepdim=True)
             high = pictures.nan_to_num(nan=-torch.inf).amax((1, 2, 3), keepdim=True)
-            pictures = ((pictures - low) / (high - low).clamp_min(1e-12)).nan_to_num()
+            if low.min() < 0 or high.max() > 1:
+                pictures = (pictures - low) / (high - low).clamp_min(1e-12)
+            pictures = pictures.nan_to_num()
         longest = max(pictures.shape[2:])
         if longest > DISPLAY_PIXELS:
             size = [max(1, round(side * DISPLAY_PIXELS / longest)) for side in pictures.shape[2:]]

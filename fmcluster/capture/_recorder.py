@@ -302,7 +302,7 @@ class Recorder(Recording):
         inference = loss is None and torch.is_inference_mode_enabled()  # which allows of no gradients
         with (
             torch.inference_mode(inference),
-            isolated(self._model, gradients=loss is not None, reads=self._probe.generators()),
+            isolated(self._model, gradients=loss is not None, reads=(*self._probe.generators(), loss)),
         ):
             for number, batch in enumerate(self._probe):
                 self._check_whole(batch)

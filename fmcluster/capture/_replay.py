@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from ..store import Mode, open_run
+from ._compat import with_versions
 from ._find_weights import choose_weights
 from ._inputs import ToInputs
 from ._options import Channels, Crop, Overflow, PerLayer, Recorded, Size
@@ -165,13 +166,14 @@ def _load(model: nn.Module, checkpoint: Checkpoint, *, what: str) -> str:
             state = read_checkpoint(checkpoint)
         except ValueError as error:
             raise ValueError(f"{what} {error}") from error
+    own = model.state_dict()
     try:
-        found, others = choose_weights(state, like=model.state_dict())
+        found, others = choose_weights(state, like=own)
     except ValueError as error:
         raise ValueError(f"{what} {error}") from None
     try:
-        model.load_state_dict(found.weights)
-    except (RuntimeError, TypeError) as error:
+        model.load_state_dict(with_versions(found.weights, like=own))
+    except (RuntimeError, TypeError, KeyError) as error:
         lines = [line.strip() for line in str(error).splitlines()[1:4]] or [str(error)]
         raise ValueError(f"{what} does not hold this model's weights: {' '.join(lines)}") from error
     return f"{what} holds {found.where}, which were taken, and {'; '.join(others)}" if others else ""

@@ -59,7 +59,8 @@ def info(
         )
     for line in missing[:10]:
         say_line(f"missing: {line}", style="red")
-    say_line(f"{len(missing)} files are missing." if missing else "Nothing is missing.")
+    whole = "No file is missing." if missing_snapshots(opened) else "Nothing is missing."
+    say_line(f"{len(missing)} files are missing." if missing else whole)
 
 
 def _why(run: "Run") -> str:

@@ -14,8 +14,24 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from ..store import is_url
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+_OF_SYSTEMS = frozenset(
+    {
+        "__macosx",
+        "@eadir",
+        "@recycle",
+        "@recently-snapshot",
+        "#recycle",
+        "#snapshot",
+        "$recycle.bin",
+        "system volume information",
+        "lost+found",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -80,6 +96,11 @@ def load_image_folder(
         validation images.
     """
     folder = Path(data).expanduser()
+    if is_url(data):
+        raise FileNotFoundError(
+            f"{str(data)!r} is a URL; images are read from a folder of this machine that holds train/ and val/: "
+            f"download them into one first"
+        )
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder at {str(data)!r}: expected one that holds train/ and val/")
     absent = [f"{part}/" for part in ("train", "val") if not (folder / part).is_dir()]
@@ -182,8 +203,8 @@ def draw_evenly(targets: list[int], *, size: int, random_state: int) -> list[int
 
 
 def _is_hidden(name: str) -> bool:
-    """Whether a file or folder is hidden, or is what archives of macOS and network storage put beside images."""
-    return name.startswith(".") or name in ("__MACOSX", "@eaDir")
+    """Whether a file or folder is hidden, or is what a system or network storage puts beside images."""
+    return name.startswith(".") or name.lower() in _OF_SYSTEMS
 
 
 class _VisibleFolder(ImageFolder):  # type: ignore[misc]  # torchvision has no types
@@ -227,6 +248,8 @@ def _load_image(path: str) -> Image.Image:
             raise ValueError("it is not a file" if Path(path).exists() else "it is a link that leads nowhere")
         with Image.open(path) as image:
             image.load()
+            if image.mode == "P" and isinstance(image.info.get("transparency"), bytes):  # as Pillow's warning advises
+                return image.convert("RGBA").convert("RGB")
             if image.mode.startswith("I"):
                 pixels = np.asarray(image).astype(np.int64)
                 wide = image.mode.startswith("I;16") or pixels.max(initial=0) > 255

@@ -226,7 +226,7 @@ def render_page(
         model=model_name(run),
         session=last_session(run),
         titles=titles,
-        n_finite=len(run.finite_snapshots()),
+        n_finite=max(len(run) - len(run.diverged()), len(titles)),
         diverged=diverged_lines(run),
         missing=missing_lines(run),
         refresh=refresh,

@@ -125,7 +125,7 @@ def write_report(
         Where it has no such layer.
     ValueError
         Where it has no such sample, the view is unknown, a layer has too few rows for an embedding, or no snapshot is
-        finite in all layers.
+        finite in all layers, nor in those that were asked for.
     FileNotFoundError
         Where the folder of `path` does not exist.
     IsADirectoryError
@@ -148,9 +148,9 @@ def write_report(
         raise ValueError(f"n_clusters is {n_clusters}; expected at least 1")
     if refresh is not None and refresh < 1:
         raise ValueError(f"refresh is {refresh}; expected seconds, at least 1, or None for never")
-    snapshots = choose_snapshots(
-        run, layers=[layer.name for layer in chosen], snapshots=run.finite_snapshots(), at_most=max_snapshots
-    )
+    names = [layer.name for layer in chosen]
+    finite = run.finite_snapshots(layers=run.layers if len(run.diverged()) < len(run) else names)
+    snapshots = choose_snapshots(run, layers=names, snapshots=finite, at_most=max_snapshots)
     images = choose_images(run, sample=_checked_sample(run, sample))
     settings = Settings(
         view=view,

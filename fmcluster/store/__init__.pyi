@@ -17,6 +17,7 @@ from ._layer_title import layer_title as layer_title
 from ._left_out import layers_left_out as layers_left_out
 from ._left_out import missing_snapshots as missing_snapshots
 from ._left_out import varying_layers as varying_layers
+from ._local_path import is_url as is_url
 from ._local_path import local_path as local_path
 from ._open_storage import run_location as run_location
 from ._rank_writer import RankWriter as RankWriter

@@ -28,6 +28,7 @@ from ._format import (
 )
 from ._lock import has_writer
 from ._metadata import Unfinished, checked_attributes
+from ._object_store import unreachable
 from ._shards import shard_layout
 from ._weight_spec import are_weight_axes
 
@@ -118,7 +119,12 @@ def _laid_out(path: str) -> dict[str, Any]:
 
 def _stored_root(path: str) -> dict[str, Any]:
     if "://" in path:
-        content = read_bytes(open_store(path), "zarr.json", at_most=LARGEST)
+        try:
+            content = read_bytes(open_store(path), "zarr.json", at_most=LARGEST)
+        except (StoreError, FileNotFoundError):
+            raise
+        except Exception as error:  # of whatever library there is for such URLs
+            raise StoreError(unreachable(path, error)) from error
         if content is not None:
             return parse_root(path, content)
     elif not Path(path).is_dir():

@@ -9,12 +9,14 @@ import zarr
 from zarr.abc.codec import BytesBytesCodec
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
+from ._check_root import read_root
 from ._check_shapes import MOST_BYTES, MOST_FILES
 from ._format import (
     AXES,
     CHECKSUMS,
     FILL,
     INPUTS,
+    KEY,
     LEVEL,
     LOSS_SCALE,
     NORMS,
@@ -54,11 +56,25 @@ def apply_mode(storage: Storage, mode: Mode) -> bool:
         )
     if found == "run" and mode == "x":
         raise FileExistsError(
-            f'{storage.name} already holds a run. Pass mode="a" to resume it, mode="w" to replace it, or another path.'
+            f"{storage.name} already holds a run{_without_snapshot(storage.name)}. "
+            f'Pass mode="a" to resume it, mode="w" to replace it, or another path.'
         )
     if found == "unfinished" or (found == "run" and mode == "w"):
         storage.remove_run()
     return found == "run" and mode == "a"
+
+
+def _without_snapshot(path: str) -> str:
+    """Say that a run holds no snapshot, and why, where that is so and known."""
+    known = read_root(path)["attributes"][KEY]
+    if known["commits"]:
+        return ""
+    try:
+        missing = [each for session in known["sessions"] for each in session.get("missing", [])]
+        why = f": epoch {missing[0]['epoch']} was not recorded ({missing[0]['reason']})" if missing else ""
+    except (LookupError, TypeError, AttributeError):  # of a damaged one, which resuming will say
+        why = ""
+    return f" without a whole snapshot{why}"
 
 
 def check_layout(specs: Sequence[LayerSpec], *, n_samples: int, shard_samples: int) -> None:

@@ -43,10 +43,12 @@ def finite_snapshots(run: "Run", layers: Sequence[str]) -> list[int]:
     broken = set(diverged["snapshot"].tolist())
     found = [snapshot for snapshot in run.snapshots["snapshot"].tolist() if snapshot not in broken]
     if not found:
+        stayed = [name for name in layers if not run.nonfinite(name).all()]
+        others = f", or pass layers that stayed finite, such as {', '.join(map(repr, stayed[:3]))}" if stayed else ""
         raise ValueError(
             f"at each of the {len(run)} snapshots, layers gave NaN or infinite values (at the first, "
             f"{diverged['first'].iloc[0]!r} before others): there is nothing to analyze. Look at the training: a lower "
-            f"learning rate, or gradient clipping"
+            f"learning rate, or gradient clipping{others}"
         )
     return found
 

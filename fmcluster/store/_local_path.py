@@ -8,6 +8,11 @@ from pathlib import Path
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)
 
 
+def is_url(path: str | os.PathLike[str]) -> bool:
+    """Whether a path, as the user gave it or as a `Path` of it, is a URL."""
+    return _URL.fullmatch(os.fspath(path)) is not None
+
+
 def local_path(path: str | os.PathLike[str]) -> Path:
     """Return a path that something is to be written to, once it is known to be no URL.
 

@@ -100,6 +100,23 @@ class TestOfAProbe:
         assert fm.open_run(path).epochs == [1]
         assert missing(path) == [(0, "RuntimeError: out of memory")]
 
+    def test_a_first_snapshot_that_fails_leaves_its_reason_and_the_way_on(
+        self, net: nn.Module, data: Data, tmp_path: Path
+    ) -> None:
+        path, full = tmp_path / "run.zarr", RuntimeError("out of memory")
+        with fm.Recorder(net, path, probe=data, on_error="warn") as recorder:
+            handle = net.fc.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(full))
+            with pytest.warns(UserWarning, match="out of memory"):
+                recorder.snapshot(epoch=0)
+            handle.remove()
+        said = r'without a whole snapshot: epoch 0 was not recorded \(RuntimeError: out of memory\)\. Pass mode="a"'
+        with pytest.raises(FileExistsError, match=said):
+            fm.Recorder(net, path, probe=data).__enter__()
+        with fm.Recorder(net, path, probe=data, mode="a") as recorder:
+            recorder.snapshot(epoch=0)
+        assert fm.open_run(path).epochs == [0]
+        assert missing(path) == []
+
     def test_what_is_missing_is_said_even_where_nothing_comes_after(
         self, net: nn.Module, data: Data, tmp_path: Path, disk: dict[str, bool]
     ) -> None:

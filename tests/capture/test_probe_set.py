@@ -328,3 +328,11 @@ def test_pictures_of_values_that_are_not_finite_show_the_others() -> None:
     shown = Probe([(image[0], 0)], batch_size=1).display(image)
     assert shown is not None
     assert 100 < shown.mean() < 155
+
+
+def test_pictures_of_shares_stay_as_they_are_beside_values_that_are_not_finite() -> None:
+    image = torch.linspace(0, 0.5, 192).reshape(1, 3, 8, 8)
+    image[0, 0, 0, 0] = torch.nan
+    shown = Probe([(image[0], 0)], batch_size=1).display(image)
+    assert shown is not None
+    assert np.abs(shown.transpose(0, 3, 1, 2).ravel()[1:] - 255 * image.numpy().ravel()[1:]).max() <= 0.5

@@ -144,3 +144,20 @@ def test_a_checkpoint_from_between_recorded_ones_is_refused(trained, net, data, 
     with pytest.raises(ValueError, match=r"holds epoch 1, step 0, which .* does not, .* epoch 10, step 0"):
         fm.replay(net, tmp_path / "run.zarr", checkpoints=trained, probe=data, batch_size=4, mode="a")
     assert fm.open_run(tmp_path / "run.zarr").epochs == [0, 10]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_a_quantized_models_own_weights_are_replayed_and_put_back(prefix: str, tmp_path: Path) -> None:
+    def quantized(seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        return torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Flatten(), nn.Linear(12, 5)), {nn.Linear})
+
+    net, other = quantized(0), quantized(1)
+    before = net[1].weight().dequantize()
+    images = [torch.rand(3, 2, 2, generator=torch.Generator().manual_seed(i)) for i in range(4)]
+    state = {prefix + name: value for name, value in other.state_dict().items()}
+    fm.replay(net, tmp_path / "run.zarr", checkpoints={3: state}, probe=images, dtype="float32")
+    expected = other(torch.stack(images)).detach().numpy()
+    np.testing.assert_array_equal(fm.open_run(tmp_path / "run.zarr")["1"].read(epoch=3), expected)
+    assert torch.equal(net[1].weight().dequantize(), before)

@@ -113,3 +113,61 @@ def test_channels_are_found_again_behind_samples() -> None:
     assert channels_behind_samples(ChannelAxis(1, "shape"), n_axes=4, samples_axis=1) == ChannelAxis(1, "shape")
     assert samples_first(torch.rand(5, 4, 3), 1).shape == (4, 5, 3)
     assert samples_first(torch.rand(5), 1).shape == (5,)
+
+
+class Sequences(nn.Module):
+    """Of sequences, by a module that takes them first; what is given may have them first, or be turned before."""
+
+    def __init__(self, turned: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.turned, self.rnn, self.fc = turned, nn.LSTM(5, 4), nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.rnn(x.transpose(0, 1) if self.turned else x)[0][-1])
+
+
+@pytest.mark.parametrize("turned", [True, False])
+@pytest.mark.parametrize("sizes", [(6, 6), (4, 2), (2, 6), (7, 3)])
+def test_training_batches_of_sequences_first_are_told_apart(
+    sizes: tuple[int, ...], turned: bool, tmp_path: Path
+) -> None:
+    model, samples = Sequences(turned), torch.rand(sum(sizes), 6, 5, generator=torch.Generator().manual_seed(1))
+    options: dict[str, Any] = {"n_samples": len(samples), "dtype": "float32"}
+    with fm.BatchRecorder(model, tmp_path / "run.zarr", **options) as recorder, recorder.epoch(0):
+        for start, size in zip((0, sizes[0]), sizes, strict=True):
+            part = samples[start : start + size]
+            with recorder.batch(range(start, start + size)):
+                model(part if turned else part.transpose(0, 1))
+    run = fm.open_run(tmp_path / "run.zarr")
+    if sizes == (6, 6) and not turned:  # as many tokens as samples, and either may come first
+        assert run.layers == ["fc"]
+        assert "samples may come first or the tokens" in run.provenance[-1]["left_out"]["rnn[0]"]
+        return
+    expected = model.rnn(samples.transpose(0, 1))[0].transpose(0, 1)
+    np.testing.assert_allclose(run["rnn[0]"].read(epoch=0), expected.detach(), atol=1e-6)
+
+
+def test_as_many_tokens_as_samples_that_cannot_be_followed_are_no_guess(tmp_path: Path) -> None:
+    class Lost(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.from_numpy(x.detach().numpy().transpose(1, 0, 2).copy())
+
+    model = nn.Sequential(Lost(), nn.LayerNorm(5), nn.Flatten(), nn.Linear(30, 2))
+    said = "the samples may come first or the tokens"
+    with (
+        fm.BatchRecorder(model, tmp_path / "all.zarr", n_samples=6) as recorder,
+        recorder.epoch(0),
+        recorder.batch(range(6)),
+    ):
+        model(torch.rand(6, 6, 5))
+    run = fm.open_run(tmp_path / "all.zarr")
+    assert run.layers == ["2", "3"]
+    assert said in run.provenance[-1]["left_out"]["1"]
+    with (
+        pytest.raises(fm.CaptureError, match=said),
+        fm.BatchRecorder(model, tmp_path / "named.zarr", n_samples=6, layers=["1"]) as recorder,
+        recorder.epoch(0),
+        recorder.batch(range(6)),
+    ):
+        model(torch.rand(6, 6, 5))

@@ -1,6 +1,7 @@
 import itertools
 import os
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -197,6 +198,26 @@ def test_a_link_to_a_folder_above_gives_no_image_twice(folder: Path) -> None:
     (folder / "val" / "ants" / "more").symlink_to(folder / "elsewhere", target_is_directory=True)
     names = [Path(path).name for path, label in load_image_folder(folder).val.samples if label == 0]
     assert names == ["0.jpeg", "1.jpeg", "7.png"]
+
+
+def test_folders_of_systems_are_no_classes_and_urls_no_folders(folder: Path) -> None:
+    for name in ("$RECYCLE.BIN", "lost+found", "System Volume Information", "#recycle", "@Recycle", ".Trash-1000"):
+        (folder / "train" / name).mkdir()
+        (folder / "val" / name).mkdir()
+    assert len(load_image_folder(folder).classes) == 2
+    for url in ("s3://bucket/images", Path("https://host/images"), "hf://datasets/ants"):
+        with pytest.raises(FileNotFoundError, match=r"is a URL.*download them"):
+            load_image_folder(url)
+
+
+def test_a_palette_with_transparency_warns_of_nothing(folder: Path) -> None:
+    picture = Image.new("P", (9, 9), 3)
+    picture.putpalette([10, 20, 30] * 256)
+    picture.save(folder / "val" / "ants" / "palette.png", transparency=bytes(range(256)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = [load_image_folder(folder).val.loader(path) for path, _ in load_image_folder(folder).val.samples]
+    assert (10, 20, 30) in {image.getpixel((0, 0)) for image in found}
 
 
 def test_hidden_files_inside_a_class_are_no_images(folder: Path) -> None:

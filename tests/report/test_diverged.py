@@ -78,6 +78,23 @@ def test_a_run_without_a_finite_snapshot_is_refused_in_one_sentence(tmp_path) ->
             verb(run)
 
 
+@pytest.mark.slow
+def test_layers_that_stayed_finite_have_a_page_where_others_never_were(tmp_path) -> None:
+    run = record(tmp_path / "run.zarr", broken=(0, 1, 2, 3))
+    with pytest.raises(ValueError, match=r"or pass layers that stayed finite, such as '0', '1'$"):
+        fm.diagnose(run)
+    findings = fm.diagnose(run, layers=["0", "1"])
+    assert np.isfinite(findings.rows("drift")["value"]).all()
+    page = fm.write_report(
+        run, tmp_path / "report.html", layers=["0"], n_clusters=2, reducer=PCA(2, random_state=0)
+    ).read_text()
+    parsed = Parsed(page)
+    assert (
+        "At 4 of 4 snapshots, layers gave NaN or infinite values. Here stand layers that stayed finite" in parsed.text
+    )
+    assert parsed.data["titles"] == [f"epoch {epoch}" for epoch in range(4)]
+
+
 def test_runs_are_compared_at_their_last_finite_snapshots(tmp_path) -> None:
     whole, broken = record(tmp_path / "a.zarr", broken=()), record(tmp_path / "b.zarr", broken=(3,))
     found = fm.compare(whole, broken)

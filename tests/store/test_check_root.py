@@ -230,3 +230,9 @@ def test_a_device_in_place_of_the_root_is_not_read(tmp_path):
     os.mkfifo(tmp_path / "run.zarr" / "zarr.json")
     with pytest.raises(StoreError, match="is a FIFO, not a file"):
         open_run(tmp_path / "run.zarr")
+
+
+def test_a_url_that_a_library_cannot_read_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StoreError, match=r"zip://absent\.zip cannot be reached"):
+        open_run("zip://absent.zip")

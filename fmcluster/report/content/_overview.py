@@ -72,11 +72,11 @@ def make_overview(run: Run, settings: Settings, *, announce: Announce, cache: Re
     Where the run cannot be judged (fewer than four images in every snapshot), the result says why.
     """
     announce("diagnosis of all layers")
-    # all that are finite is the default, and what the findings say of snapshots left out
-    every = run.finite_snapshots()
-    chosen = None if settings.snapshots in (None, tuple(every)) else settings.snapshots
     parameters = {"random_state": settings.random_state, "max_bytes": settings.max_bytes}
     try:
+        # all that are finite is the default, and what the findings say of snapshots left out
+        every = run.finite_snapshots()
+        chosen = None if settings.snapshots in (None, tuple(every)) else settings.snapshots
         vectors = [run[name].vectors("sample", snapshots=settings.snapshots) for name in run.layers]
 
         def find() -> Findings:

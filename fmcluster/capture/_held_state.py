@@ -1,0 +1,252 @@
+"""Held state: random generators, and counters and orders of the caller's own objects, found and put back."""
+
+import random
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cache, partial
+from types import BuiltinMethodType, CellType, CodeType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+_GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, np.random.BitGenerator, random.Random)
+_ARRAYS = (np.ndarray, torch.Tensor)
+_NUMBERS = (int, float, complex, str, bytes, np.generic)
+_CONTAINERS = (list, dict, deque)
+_ENTRIES = (list, tuple, set, frozenset, deque)
+_NO_HOLDERS = (*_NUMBERS, *_ARRAYS, ModuleType)
+_MOST_ENTRIES, _MOST_OBJECTS = 10_000, 100_000  # a longer list is of items; a search that takes seconds is none
+_MOST_BYTES = 16 << 20  # of an array: what is larger holds data
+_LIBRARIES = frozenset({"fmcluster", "numpy", "torch", *sys.stdlib_module_names})
+
+
+@dataclass(frozen=True, eq=False)
+class HeldState:
+    """What objects can reach.
+
+    Attributes
+    ----------
+    generators : list
+        Random generators of Python, NumPy and torch.
+    own : list
+        Objects of classes that belong to no library, and are no modules of torch.
+    """
+
+    generators: list[Any]
+    own: list[Any]
+
+    @classmethod
+    def of(cls, holders: Sequence[object]) -> "HeldState":
+        """Find it.
+
+        By attributes, entries and slots, by what functions are bound to, enclose, or name as a global, and by what is
+        written into classes of one's own.
+        """
+        found: list[Any] = []
+        own: list[Any] = []
+        seen: dict[int, object] = {}  # the objects too: an id is another's once its owner is gone
+        todo = deque(holders)
+        while todo and len(seen) < _MOST_OBJECTS:
+            holder = todo.popleft()
+            if holder is None or id(holder) in seen or issubclass(type(holder), _NO_HOLDERS):
+                continue
+            seen[id(holder)] = holder
+            if issubclass(type(holder), random.SystemRandom):  # which has no state
+                continue
+            if issubclass(type(holder), _GENERATORS):
+                found.append(holder)
+                continue
+            if not issubclass(type(holder), type | nn.Module) and _has_attributes(holder) and _is_own(type(holder)):
+                own.append(holder)
+            todo += _reached_from(holder)
+        return cls(found, own)
+
+    def put_generators_back_by(self, restored: ExitStack) -> None:
+        """Let a stack put the generators back to what they are now."""
+        for generator in self.generators:
+            if isinstance(generator, np.random.Generator):
+                restored.callback(setattr, generator.bit_generator, "state", generator.bit_generator.state)
+            elif isinstance(generator, np.random.BitGenerator):
+                restored.callback(setattr, generator, "state", generator.state)
+            elif isinstance(generator, random.Random):
+                restored.callback(generator.setstate, generator.getstate())
+            else:  # of torch, or NumPy's older kind
+                restored.callback(generator.set_state, generator.get_state())
+
+    def put_attributes_back_by(self, restored: ExitStack) -> None:
+        """Let a stack put numbers, orders and small arrays that objects of one's own hold back to what they are now."""
+        for holder in self.own:
+            before = {name: _Value.now(value) for name, value in vars(holder).items()}
+            restored.callback(_put_back, holder, before)
+
+
+def seed(generator: Any) -> None:
+    """Let a generator start anew, from 0."""
+    if isinstance(generator, torch.Generator):
+        generator.manual_seed(0)
+    elif isinstance(generator, np.random.Generator | np.random.BitGenerator):
+        bits = generator if isinstance(generator, np.random.BitGenerator) else generator.bit_generator
+        bits.state = type(bits)(0).state
+    else:
+        generator.seed(0)
+
+
+@dataclass(frozen=True, eq=False)
+class _Value:
+    """The value of an attribute, and a copy of what is in it, where that may change."""
+
+    value: Any
+    copy: Any
+
+    @classmethod
+    def now(cls, value: Any) -> "_Value":
+        copy = None
+        if type(value) in _CONTAINERS:
+            copy = value.copy() if len(value) <= _MOST_ENTRIES else None
+        elif type(value) is np.ndarray:
+            copy = value.copy() if value.nbytes <= _MOST_BYTES else None
+        elif isinstance(value, torch.Tensor) and _is_plain(value):
+            copy = value.detach().clone() if value.numel() * value.element_size() <= _MOST_BYTES else None
+        return cls(value, copy)
+
+    def way_back(self, now: Any) -> Callable[[], None] | None:
+        """Return what puts the contents back; None where the value that there is now cannot be taken away."""
+        if isinstance(now, _NUMBERS) and (self.value is None or isinstance(self.value, _NUMBERS)):
+            return _nothing
+        if type(now) is not type(self.value) or not (type(now) in _CONTAINERS or isinstance(now, _ARRAYS)):
+            return _nothing if now is self.value else None
+        if self.copy is None:
+            return _nothing
+        if isinstance(now, _ARRAYS):
+            return partial(_copy_into, self.value, self.copy)
+        if len(self.value) != len(self.copy):  # it is a cache, or a record, that grows
+            return None
+        before, after = (list(each.values()) if isinstance(each, dict) else each for each in (self.copy, self.value))
+        changed = [one for one, other in zip(before, after, strict=True) if one is not other]
+        if any(one is None for one in changed):  # a cache that is filled
+            return None
+        return partial(_refill, self.value, self.copy) if changed else _nothing
+
+
+def _put_back(holder: Any, before: dict[str, _Value]) -> None:
+    """Put back the attributes of an object: all that changed, or none.
+
+    None where something changed that is no number, order or array: it was set up, or fills a cache, and what else
+    changed may belong to that.
+    """
+    now = dict(vars(holder))
+    ways = {name: before.get(name, _Value(None, None)).way_back(value) for name, value in now.items()}
+    if before.keys() - now.keys() or any(way is None for way in ways.values()):
+        return
+    for name, way in ways.items():
+        assert way is not None
+        way()
+        if name not in before:
+            del vars(holder)[name]
+        elif now[name] is not before[name].value:
+            vars(holder)[name] = before[name].value
+
+
+def _nothing() -> None:
+    """Leave contents as they are."""
+
+
+def _copy_into(value: Any, copy: Any) -> None:
+    if isinstance(value, np.ndarray):
+        if value.dtype.hasobject or value.tobytes() != copy.tobytes():
+            value[...] = copy
+    elif not same_bits(value, copy):
+        with torch.no_grad():
+            value.copy_(copy)
+
+
+def _refill(value: Any, copy: Any) -> None:
+    value.clear()
+    value.update(copy) if isinstance(value, dict) else value.extend(copy)
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
+    is_dense = tensor.layout == torch.strided and not tensor.is_quantized and not tensor.is_nested
+    return type(tensor) is torch.Tensor and is_dense and tensor.device.type != "meta"
+
+
+def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two tensors of one shape and dtype hold the same, NaN and signs of zero included."""
+    if one.layout != torch.strided:
+        return False
+    plain = (t.detach().resolve_conj().resolve_neg() for t in (one, other))
+    return torch.equal(*(t.reshape(-1).contiguous().view(torch.uint8) for t in plain))
+
+
+def _reached_from(holder: Any) -> list[object]:
+    kind, reached = type(holder), list[object]()
+    if issubclass(kind, dict):
+        reached += holder.values() if len(holder) <= _MOST_ENTRIES else ()
+    elif issubclass(kind, _ENTRIES):
+        reached += holder if len(holder) <= _MOST_ENTRIES else ()
+    elif issubclass(kind, MethodType | BuiltinMethodType):
+        reached += [holder.__self__, getattr(holder, "__func__", None)]
+    elif issubclass(kind, partial):
+        reached += [holder.func, *holder.args, *holder.keywords.values()]
+    elif issubclass(kind, FunctionType):
+        reached += [cell.cell_contents for cell in holder.__closure__ or () if _is_filled(cell)]
+        reached += [*(holder.__defaults__ or ()), *(holder.__kwdefaults__ or {}).values(), *_globals_of(holder)]
+    elif issubclass(kind, type):
+        return [value for each in holder.__mro__ if _is_own(each) for value in vars(each).values()]
+    elif issubclass(kind, property | classmethod | staticmethod):
+        reached += [getattr(holder, "fget", None), getattr(holder, "__func__", None)]
+    attributes = vars(holder) if _has_attributes(holder) else {}
+    slots = [name for each in kind.__mro__ for name in vars(each).get("__slots__", ()) if isinstance(name, str)]
+    reached += [value for name, value in attributes.items() if name not in ("_parameters", "_buffers")]
+    return [*reached, *(_slot(holder, name) for name in slots), kind]
+
+
+def _has_attributes(holder: object) -> bool:
+    try:
+        return isinstance(vars(holder), dict)
+    except Exception:  # it has none, or what stands for another object that is not there
+        return False
+
+
+def _globals_of(function: FunctionType) -> list[object]:
+    """Return the globals that a function of one's own names; of a library's, the generators among them."""
+    named = [function.__globals__.get(name) for name in _names_in(function.__code__)]
+    return [each for each in named if isinstance(each, _GENERATORS) or _is_own(function)]
+
+
+def _names_in(code: CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for each in code.co_consts:
+        if isinstance(each, CodeType):
+            yield from _names_in(each)
+
+
+def _slot(holder: object, name: str) -> object:
+    try:
+        return getattr(holder, name, None)
+    except Exception:  # of a class whose attributes are computed
+        return None
+
+
+def _is_own(thing: Any) -> bool:
+    """Whether a class or function is the caller's own, as opposed to a library's."""
+    return _is_own_module(getattr(thing, "__module__", None) or "builtins")
+
+
+@cache
+def _is_own_module(name: str) -> bool:
+    file = getattr(sys.modules.get(name), "__file__", None) or ""
+    installed = any(f"{folder}-packages" in file for folder in ("site", "dist"))
+    return not installed and name.partition(".")[0] not in _LIBRARIES
+
+
+def _is_filled(cell: CellType) -> bool:
+    try:
+        return cell.cell_contents is not None
+    except ValueError:  # of a name that was never given a value
+        return False
