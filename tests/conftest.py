@@ -1,5 +1,6 @@
 """For all tests: on request, a skipped test is a failed run; and no test waits for the disk."""
 
+import gc
 import os
 import shutil
 import sys
@@ -16,6 +17,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # before any library asks: processes sh
         os.environ.setdefault(variable, "1")
 if not Path("/dev/nvidiactl").exists():  # before Triton is imported: its kernels run in its interpreter, on the CPU
     os.environ.setdefault("TRITON_INTERPRET", "1")
+gc.disable()  # while tests are collected: of the million objects that imports make, each search frees none
 
 
 @pytest.fixture(scope="session")
@@ -92,6 +94,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if not torch.cuda.is_available():
             for item in marked:
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # nor does it search them later
+    gc.enable()
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

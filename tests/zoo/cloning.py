@@ -33,7 +33,7 @@ def without_repetitions(model: nn.Module) -> nn.Module:
     They are recorded as the second is; two stay, as shifted windows come every second time.
     """
     for blocks in list(model.modules()):
-        if isinstance(blocks, nn.Sequential | nn.ModuleList):
+        if isinstance(blocks, nn.Sequential):  # those of a list may stand side by side
             built = [(name, _structure(block)) for name, block in blocks.named_children()]
             for (_, first), (_, second), (name, third) in zip(built, built[1:], built[2:], strict=False):
                 if third and first == second == third:
