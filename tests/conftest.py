@@ -4,7 +4,7 @@ import gc
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -17,7 +17,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # before any library asks: processes sh
         os.environ.setdefault(variable, "1")
 if not Path("/dev/nvidiactl").exists():  # before Triton is imported: its kernels run in its interpreter, on the CPU
     os.environ.setdefault("TRITON_INTERPRET", "1")
-gc.disable()  # while tests are collected: of the million objects that imports make, each search frees none
 
 
 @pytest.fixture(scope="session")
@@ -96,9 +95,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
 
-def pytest_collection_finish() -> None:
-    gc.freeze()  # nor does it search them later
-    gc.enable()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Keep the million objects that imports make out of every search for garbage, now and later: none of them is."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
