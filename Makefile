@@ -66,11 +66,15 @@ pictures: demo
 clean:
 	rm -rf .venv demo
 
+define NEW_ENVIRONMENT
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+  { echo "fmcluster needs Python 3.11 or later; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+@echo "Installing into .venv; PyTorch is several GB, this takes some minutes the first time."
+$(PYTHON) -m venv .venv
+endef
+
 .venv/installed: pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "fmcluster needs Python 3.11 or later; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
-	@echo "Installing into .venv; PyTorch is several GB, this takes some minutes the first time."
-	$(PYTHON) -m venv .venv
+	$(NEW_ENVIRONMENT)
 	$(BIN)/python -m pip install --editable .
 	@touch $@
 
@@ -85,3 +89,9 @@ clean:
 .venv/installed-lint: .venv/installed-test
 	$(BIN)/python -m pip install --editable '.[test,lint]'
 	@touch $@
+
+# for every target, at once: each call of pip resolves all anew
+.venv/installed-all: pyproject.toml
+	$(NEW_ENVIRONMENT)
+	$(BIN)/python -m pip install --editable '.[test,lint,docs]'
+	@touch .venv/installed .venv/installed-test .venv/installed-docs .venv/installed-lint $@

@@ -1,9 +1,9 @@
 """Durations of the parts of `.ci/run`: a table beside those noted earlier, and the parts that grew.
 
-    python3 .ci/compare_seconds.py NOTED TAKEN
+    python3 .ci/compare_seconds.py NOTED TAKEN WHOLE
 
-Both files hold a line "part seconds" each. Machines differ in speed, so a part has grown where it takes over a quarter
-more than the run as a whole does.
+Both files hold a line "part seconds" each; the whole run took WHOLE seconds, less than its parts together where some
+ran beside others. Machines differ in speed, so a part has grown where it takes over a quarter more than all parts do.
 """
 
 import sys
@@ -31,12 +31,13 @@ def grown(noted, taken):
     return {name: ratio for name, ratio in ratios.items() if ratio > GROWTH and taken[name] > LEAST}
 
 
-def main(noted_path, taken_path):
+def main(noted_path, taken_path, whole):
     noted, taken = read(noted_path), read(taken_path)
     print(f"{'part':<12}{'seconds':>9}{'noted':>9}")
     for name, seconds in taken.items():
         print(f"{name:<12}{seconds:>9}{noted.get(name, '-'):>9}")
-    print(f"{'in all':<12}{sum(taken.values()):>9}{sum(noted.values()):>9}")
+    print(f"{'all parts':<12}{sum(taken.values()):>9}{sum(noted.values()):>9}")
+    print(f"the whole run took {whole} seconds")
     for name, ratio in grown(noted, taken).items():
         print(f"{name} grew: {ratio:.2f} times what the other parts let expect")
 

@@ -27,6 +27,28 @@ def fill(skeleton: nn.Module) -> nn.Module:
     return model
 
 
+def without_repetitions(model: nn.Module) -> nn.Module:
+    """Remove from a model the third and later of equal blocks that follow one another, and return it.
+
+    They are recorded as the second is; two stay, as shifted windows come every second time.
+    """
+    for blocks in list(model.modules()):
+        if isinstance(blocks, nn.Sequential):  # those of a list may stand side by side
+            built = [(name, _structure(block)) for name, block in blocks.named_children()]
+            for (_, first), (_, second), (name, third) in zip(built, built[1:], built[2:], strict=False):
+                if third and first == second == third:
+                    delattr(blocks, name)
+    return model
+
+
+def _structure(block: nn.Module) -> list[object]:
+    """Return modules and shapes of weights by name; nothing of a module without others in it."""
+    if not list(block.children()):
+        return []
+    modules = [(name, type(module)) for name, module in block.named_modules()]
+    return [*modules, *((name, tensor.shape) for name, tensor in block.state_dict().items())]
+
+
 Clones = dict[str, npt.NDArray[np.floating]]
 
 

@@ -16,9 +16,10 @@ from tests.zoo.cloning import check, clones, state_of
 pytestmark = pytest.mark.slow
 
 FRESH = {"weights": None, "weights_backbone": None, "num_classes": 3}
+FEW = {"rpn_post_nms_top_n_test": 20, "box_detections_per_img": 10}  # each box is a row of every layer of the heads
 MODELS: dict[str, Callable[[], nn.Module]] = {
-    "fasterrcnn": lambda: detection.fasterrcnn_mobilenet_v3_large_320_fpn(**FRESH, min_size=64, max_size=96),
-    "maskrcnn": lambda: detection.maskrcnn_resnet50_fpn(**FRESH, min_size=64, max_size=64),
+    "fasterrcnn": lambda: detection.fasterrcnn_mobilenet_v3_large_320_fpn(**FRESH, **FEW, min_size=64, max_size=96),
+    "maskrcnn": lambda: detection.maskrcnn_resnet50_fpn(**FRESH, **FEW, min_size=64, max_size=64),
     "retinanet": lambda: detection.retinanet_resnet50_fpn(**FRESH, min_size=64, max_size=64),
     "ssdlite": lambda: detection.ssdlite320_mobilenet_v3_large(**FRESH),
 }

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import fmcluster as fm
-from tests.zoo.cloning import check, clones, state_of
+from tests.zoo.cloning import check, clones, state_of, without_repetitions
 
 timm = pytest.importorskip("timm")
 pytestmark = pytest.mark.slow
@@ -31,7 +31,7 @@ MODELS = (
 @pytest.mark.parametrize("name", MODELS)
 def test_what_is_recorded_is_what_the_modules_returned(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model = timm.create_model(name, pretrained=False, num_classes=5).train()
+    model = without_repetitions(timm.create_model(name, pretrained=False, num_classes=5)).train()
     side = model.pretrained_cfg["input_size"][-1]
     images = torch.rand(2, 3, side, side)
     before = state_of(model)

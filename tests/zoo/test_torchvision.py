@@ -1,7 +1,7 @@
 """Models of torchvision, each recorded by default layers and compared with cloning hooks: names, values, state.
 
-One of each family by default; all that fit in memory with ``FMCLUSTER_ZOO=all``, and with ``FMCLUSTER_ZOO_TABLE`` the
-table of `docs/models.md` is written to that file.
+One of each family by default, without the repetitions of a block; all that fit in memory, as they are, with
+``FMCLUSTER_ZOO=all``, and with ``FMCLUSTER_ZOO_TABLE`` the table of `docs/models.md` is written to that file.
 """
 
 import gc
@@ -20,7 +20,7 @@ from torch import nn
 from torchvision import models
 
 import fmcluster as fm
-from tests.zoo.cloning import check, clones, cloning, fill, state_of
+from tests.zoo.cloning import check, clones, cloning, fill, state_of, without_repetitions
 
 pytestmark = pytest.mark.slow
 
@@ -51,9 +51,8 @@ FAMILIES = (
     "fcn_resnet50",
     "lraspp_mobilenet_v3_large",
     "fasterrcnn_mobilenet_v3_large_320_fpn",
-    "ssdlite320_mobilenet_v3_large",
     "raft_small",
-)
+)  # SSDLite is recorded in test_detection.py
 MOST_PARAMETERS = 150_000_000
 
 
@@ -84,7 +83,8 @@ After reading this page you know which models of torchvision were recorded, and 
 their modules returned. `make zoo` records every model of torchvision with at most {most} million parameters (quantized
 ones aside) with default options and `layers="leaves"`, compares each layer bit for bit in float32 with clones that
 hooks of its own keep, checks that the model is afterwards what it was, and writes this page; one of each family is
-recorded whenever all tests are run. With torch {torch} and torchvision {torchvision}:
+recorded whenever all tests are run, without the repetitions of a block.
+With torch {torch} and torchvision {torchvision}:
 
 - **{layers} layers of {models} models were recorded, and {equal} are equal to the clones.** Of an output with several
   rows for each sample the values are compared, and their order is tested apart.
@@ -162,7 +162,7 @@ def _pairs(images: torch.Tensor) -> tuple[tuple[torch.Tensor, ...], dict[str, in
 
 
 # trained on images alone; RAFT takes pairs, detectors lists with boxes
-LIVE = tuple(name for name in FAMILIES if not name.startswith(("raft", "fasterrcnn", "ssdlite")))
+LIVE = tuple(name for name in FAMILIES if not name.startswith(("raft", "fasterrcnn")))
 if os.environ.get("FMCLUSTER_ZOO") != "all":
     LIVE = ("convnext_tiny", "resnet18", "swin_t")
 
@@ -184,6 +184,11 @@ def test_a_training_batch_is_recorded_as_the_modules_returned_it(name: str, tmp_
 
 
 def build(name: str, more: dict[str, Any]) -> nn.Module:
+    whole = _build(name, more)
+    return whole if os.environ.get("FMCLUSTER_ZOO") == "all" else without_repetitions(whole)
+
+
+def _build(name: str, more: dict[str, Any]) -> nn.Module:
     try:
         with torch.device("meta"):
             skeleton = models.get_model(name, weights=None, **more)

@@ -69,7 +69,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small")
-@pytest.mark.parametrize("n_snapshots", [10, 20, *(pytest.param(count, marks=pytest.mark.slow) for count in (40, 80))])
+@pytest.mark.parametrize("n_snapshots", [10, 20, pytest.param(80, marks=pytest.mark.slow)])
 def test_each_chunk_is_read_about_once_at_any_number_of_snapshots(n_snapshots, tmp_path, monkeypatch, decoded):
     layer = run_of(tmp_path / "run.zarr", n_snapshots, monkeypatch)["conv"]
     vectors = layer.vectors("channel")
