@@ -85,7 +85,7 @@ class HeldState:
             restored.callback(_put_back, holder, before)
 
 
-def seed(generator: Any) -> None:
+def start_anew(generator: Any) -> None:
     """Let a generator start anew, from 0."""
     if isinstance(generator, torch.Generator):
         generator.manual_seed(0)
