@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache, partial
+from queue import Queue, SimpleQueue
+from threading import Thread
 from types import BuiltinMethodType, CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -19,6 +21,7 @@ _ARRAYS = (np.ndarray, torch.Tensor)
 _NUMBERS = (int, float, complex, str, bytes, np.generic)
 _CONTAINERS = (list, dict, deque)
 _ENTRIES = (list, tuple, set, frozenset, deque)
+_ON_THEIR_WAY = (Iterator, Queue, SimpleQueue, Thread)  # files are iterators
 _NO_HOLDERS = (*_NUMBERS, *_ARRAYS, ModuleType)
 _MOST_ENTRIES, _MOST_OBJECTS = 10_000, 100_000  # a longer list is of items; a search that takes seconds is none
 _MOST_BYTES = 16 << 20  # of an array: what is larger holds data
@@ -79,8 +82,13 @@ class HeldState:
                 restored.callback(generator.set_state, generator.get_state())
 
     def put_attributes_back_by(self, restored: ExitStack) -> None:
-        """Let a stack put numbers, orders and small arrays that objects of one's own hold back to what they are now."""
+        """Let a stack put numbers, orders and small arrays that objects of one's own hold back to what they are now.
+
+        Objects that hold what cannot be put back, such as a file or an iterator, keep theirs, which may count it.
+        """
         for holder in self.own:
+            if any(issubclass(type(value), _ON_THEIR_WAY) for value in vars(holder).values()):
+                continue
             before = {name: _Value.now(value) for name, value in vars(holder).items()}
             restored.callback(_put_back, holder, before)
 
