@@ -223,7 +223,7 @@ def sample_tables(dataset: Any) -> dict[str, npt.NDArray[Any]]:
 def as_labels(listed: Any, *, count: int) -> npt.NDArray[np.int64] | None:
     """Return labels of so many samples as integers, ndarray of shape (count,); None where they are none.
 
-    Columns of shape (count, 1), whole numbers in floating point, and one-hot rows are labels, too.
+    Columns of shape (count, 1) or (count, 1, 1), whole numbers in floating point, and one-hot rows are labels, too.
 
     Examples
     --------
@@ -234,8 +234,8 @@ def as_labels(listed: Any, *, count: int) -> npt.NDArray[np.int64] | None:
         found = np.asarray(listed.detach().cpu() if isinstance(listed, torch.Tensor) else listed)
     except (TypeError, ValueError):  # of what is no list of numbers
         return None
-    if found.shape == (count, 1):
-        found = found[:, 0]
+    if found.shape[:1] == (count,) and found.size == count:
+        found = found.reshape(count)
     if found.ndim == 2 and len(found) == count and found.dtype.kind in "iufb":
         one_hot = ((found == 0) | (found == 1)).all() and (found.sum(axis=1) == 1).all()
         return found.argmax(axis=1).astype(np.int64) if one_hot else None

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache, partial
+from queue import Queue, SimpleQueue
+from threading import Thread
 from types import BuiltinMethodType, CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -19,6 +21,9 @@ _ARRAYS = (np.ndarray, torch.Tensor)
 _NUMBERS = (int, float, complex, str, bytes, np.generic)
 _CONTAINERS = (list, dict, deque)
 _ENTRIES = (list, tuple, set, frozenset, deque)
+_PLAIN_ENTRIES = frozenset({dict, *_ENTRIES})
+_PLAIN = frozenset({str, bytes, int, float, bool, type(None), np.ndarray, torch.Tensor})
+_ON_THEIR_WAY = (Iterator, Queue, SimpleQueue, Thread)  # files are iterators
 _NO_HOLDERS = (*_NUMBERS, *_ARRAYS, ModuleType)
 _MOST_ENTRIES, _MOST_OBJECTS = 10_000, 100_000  # a longer list is of items; a search that takes seconds is none
 _MOST_BYTES = 16 << 20  # of an array: what is larger holds data
@@ -56,6 +61,9 @@ class HeldState:
             if holder is None or id(holder) in seen or issubclass(type(holder), _NO_HOLDERS):
                 continue
             seen[id(holder)] = holder
+            if type(holder) in _PLAIN_ENTRIES:  # the most of them, which have neither attributes nor slots
+                todo += _entries_of(holder)
+                continue
             if issubclass(type(holder), random.SystemRandom):  # which has no state
                 continue
             if issubclass(type(holder), _GENERATORS):
@@ -79,13 +87,18 @@ class HeldState:
                 restored.callback(generator.set_state, generator.get_state())
 
     def put_attributes_back_by(self, restored: ExitStack) -> None:
-        """Let a stack put numbers, orders and small arrays that objects of one's own hold back to what they are now."""
+        """Let a stack put numbers, orders and small arrays that objects of one's own hold back to what they are now.
+
+        Objects that hold what cannot be put back, such as a file or an iterator, keep theirs, which may count it.
+        """
         for holder in self.own:
+            if any(issubclass(type(value), _ON_THEIR_WAY) for value in vars(holder).values()):
+                continue
             before = {name: _Value.now(value) for name, value in vars(holder).items()}
             restored.callback(_put_back, holder, before)
 
 
-def seed(generator: Any) -> None:
+def start_anew(generator: Any) -> None:
     """Let a generator start anew, from 0."""
     if isinstance(generator, torch.Generator):
         generator.manual_seed(0)
@@ -185,10 +198,8 @@ def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 def _reached_from(holder: Any) -> list[object]:
     kind, reached = type(holder), list[object]()
-    if issubclass(kind, dict):
-        reached += holder.values() if len(holder) <= _MOST_ENTRIES else ()
-    elif issubclass(kind, _ENTRIES):
-        reached += holder if len(holder) <= _MOST_ENTRIES else ()
+    if issubclass(kind, (dict, *_ENTRIES)):
+        reached += _entries_of(holder)
     elif issubclass(kind, MethodType | BuiltinMethodType):
         reached += [holder.__self__, getattr(holder, "__func__", None)]
     elif issubclass(kind, partial):
@@ -204,6 +215,12 @@ def _reached_from(holder: Any) -> list[object]:
     slots = [name for each in kind.__mro__ for name in vars(each).get("__slots__", ()) if isinstance(name, str)]
     reached += [value for name, value in attributes.items() if name not in ("_parameters", "_buffers")]
     return [*reached, *(_slot(holder, name) for name in slots), kind]
+
+
+def _entries_of(holder: Any) -> list[object]:
+    if len(holder) > _MOST_ENTRIES:
+        return []
+    return [each for each in (holder.values() if isinstance(holder, dict) else holder) if type(each) not in _PLAIN]
 
 
 def _has_attributes(holder: object) -> bool:

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from ._compat import buffers_of, eagerly
-from ._held_state import HeldState, same_bits, seed
+from ._held_state import HeldState, same_bits, start_anew
 
 
 @contextmanager
@@ -67,7 +67,7 @@ def same_random_numbers(model: nn.Module) -> Iterator[None]:
         held = HeldState.of(tuple(model.modules()))
         _remember_generators(restored, held)
         for generator in held.generators:
-            seed(generator)
+            start_anew(generator)
         random.seed(0)
         np.random.seed(0)  # noqa: NPY002
         torch.default_generator.manual_seed(0)  # torch.manual_seed would seed a CUDA that is not there yet, too

@@ -114,8 +114,9 @@ def discover(
         A module that fires several times is a layer per call (``name.call0``, ``name.call1``, ...), one that returns
         several tensors is a layer per tensor (``name[0]``, ``name[key]``); what else is in such an output is left out.
         A second look, at fewer samples, tells whose the rows are where a module returns several for each sample. Where
-        the samples cannot be followed to an output, another, at the samples in reverse, tells whether its rows are
-        theirs; and where other samples' rows are not what they were, one at the same batch whether they are so there.
+        the samples cannot be followed to an output, others, at the samples in reverse and at some of them, tell whether
+        its rows are theirs; and where other samples' rows are not what they were, one at the same batch whether they
+        are so there.
 
     Raises
     ------
@@ -199,10 +200,7 @@ def discover(
             )
             _leave_out(firing, found, why, optional=optional, left_out=left_out)
         if unclear := [firing for firing in found if firing in unexplained]:
-            axes = {firing: found[firing].samples_axis for firing in seen if firing in found}
-            turned = inputs.rows(torch.arange(n_rows - 1, -1, -1))
-            _, again, values = at_other_samples(model, modules, inputs=turned, folded=folded.keys(), seen=axes)
-            for firing in astray(unclear, found=found, rows=(folded, again), values=(seen, values)):
+            for firing in astray(model, modules, inputs=inputs, asked=unclear, found=found, rows=folded, values=seen):
                 _leave_out(firing, found, WHY_ASTRAY, optional=optional, left_out=left_out)
     layers = plan(found, modules=modules, keep=keep, shown="the first batch", optional=optional, left_out=left_out)
     for firing, planned in layers.items():

@@ -14,7 +14,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 import fmcluster as fm
-from fmcluster.capture._datasets import base, check_numbered, classes, labels, normalizations, paths
+from fmcluster.capture._datasets import as_labels, base, check_numbered, classes, labels, normalizations, paths
 
 
 class Endless(IterableDataset):
@@ -274,3 +274,10 @@ def test_names_of_classes_that_are_not_utf8_can_be_printed() -> None:
     named = Unloadable()
     named.classes = ("caf\udce9", "bee")
     assert classes(named) == ("caf\\xe9", "bee")
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 1), (4, 1, 1)])
+def test_labels_in_rows_of_one_are_labels(shape: tuple[int, ...]) -> None:
+    found = as_labels(torch.arange(4).reshape(shape), count=4)
+    assert found is not None
+    assert found.tolist() == [0, 1, 2, 3]

@@ -103,15 +103,18 @@ def test_what_fills_or_is_set_up_stays_with_what_belongs_to_it() -> None:
     cached = Cache(by_index={}, n_cached=0)
     opened = Cache(file=None, is_open=False)
     listed = Cache(items=[None, None], n_filled=0)
+    reading = Cache(lines=iter("abc"), n_read=0)
     ordered = Cache(order=[3, 1, 2], last=None, epoch=1)
     with ExitStack() as restored:
-        HeldState.of((cached, opened, listed, ordered)).put_attributes_back_by(restored)
+        HeldState.of((cached, opened, listed, reading, ordered)).put_attributes_back_by(restored)
         cached.by_index[4], cached.n_cached = "image", 1
         opened.file, opened.is_open = object(), True
         listed.items[0], listed.n_filled = "image", 1
+        next(reading.lines)
+        reading.n_read += 1
         ordered.order.sort()
         ordered.last, ordered.epoch, ordered.more = 2, 1.5, 7
-    assert (cached.n_cached, opened.is_open, listed.n_filled) == (1, True, 1)
+    assert (cached.n_cached, opened.is_open, listed.n_filled, reading.n_read) == (1, True, 1, 1)
     assert vars(ordered) == {"order": [3, 1, 2], "last": None, "epoch": 1}
 
 

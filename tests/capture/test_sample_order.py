@@ -39,7 +39,7 @@ def test_as_many_proposals_as_samples_by_chance_are_left_out(counts: list[int], 
         recorder.snapshot(epoch=0)
     run = fm.open_run(tmp_path / "run.zarr")
     assert run.layers == ["conv"]
-    assert "did not come in reverse" in run.provenance[-1]["left_out"]["head"]
+    assert "its rows are not those of the samples" in run.provenance[-1]["left_out"]["head"]
     with (
         pytest.raises(fm.CaptureError, match=r"layer 'head' \(Linear\) cannot be recorded: its rows are not those of"),
         fm.Recorder(Proposals(), tmp_path / "named.zarr", probe=images(counts), layers=["head"]),
@@ -54,3 +54,17 @@ def test_rows_of_samples_that_cannot_be_followed_are_recorded(several: int, tmp_
         recorder.snapshot(epoch=0)
     expected = model(torch.stack(probe)).detach().numpy().reshape(4, *([several] if several > 1 else []), 2)
     np.testing.assert_array_equal(fm.open_run(tmp_path / "run.zarr")["head"].read(epoch=0), expected)
+
+
+def test_rows_that_are_masked_by_where_they_are_belong_to_the_samples(tmp_path: Path) -> None:
+    class Masked(Proposals):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            vectors = self.conv(x).mean((2, 3))
+            return self.head(torch.stack([row * torch.rand(4) for row in vectors]))
+
+    with fm.Recorder(Masked(), tmp_path / "run.zarr", probe=images([1] * 5)) as recorder:
+        recorder.snapshot(epoch=0)
+        recorder.snapshot(epoch=1)
+    run = fm.open_run(tmp_path / "run.zarr")
+    assert run.layers == ["conv", "head"]
+    np.testing.assert_array_equal(run["head"].read(epoch=0), run["head"].read(epoch=1))
