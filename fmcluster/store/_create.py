@@ -40,7 +40,8 @@ from ._weight_spec import WeightSpec
 Mode = Literal["x", "a", "w"]
 
 CHUNK_BYTES = 1 << 20
-_OWN = re.compile(r"(zarr\.json|c(\.[0-9]+)*)(\.partial)?")  # names of files in a run
+# names of a run's files; also of those that it, or zarr, was writing
+_OWN = re.compile(r"zarr\.json(\.partial)?|c(\.[0-9]+)*(\.partial)?|(zarr|c(\.[0-9]+)*)\.[0-9a-f]{32}\.partial")
 
 
 def prepare_folder(path: Path, *, mode: Mode) -> bool:
