@@ -370,7 +370,8 @@ class Recording(ABC):
 
     def _not_created(self, error: OSError | Unreachable) -> NotBegun:
         later = "Every snapshot tries again." if self._warns else f"{remedy(error)}record again."
-        return NotBegun(f"writing to {self._path} failed: {in_words(error)}. Nothing was recorded. {later}")
+        failed = "" if isinstance(error, Unreachable) else f"writing to {self._path} failed: "
+        return NotBegun(f"{failed}{in_words(error)}. Nothing was recorded. {later}")
 
     def _provenance(self) -> dict[str, Any]:
         made = provenance(self._model, device=device_of(self._model))

@@ -96,7 +96,7 @@ def one_line(error: Exception) -> str:
     """Return an error's message and notes without line breaks, and without the quotes that KeyError puts around it."""
     message = error.args[0] if isinstance(error, KeyError) and error.args else error
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        message = f"{error.filename}: {error.strerror.lower()}"
+        message = f"{error.filename2 or error.filename}: {error.strerror.lower()}"  # of a copy, where it should go
     said = [str(message) or type(error).__name__, *getattr(error, "__notes__", [])]
     return " ".join(" ".join(said).split())
 

@@ -74,7 +74,7 @@ def train(
         from ..recipes import finetune
         from ..store import run_location
     where = run_location(output)
-    with training_progress() as on_event:
+    with training_progress() as on_event, _says_overwrite(where, overwrite=overwrite):
         finetune(
             data,
             output=output,
@@ -98,6 +98,19 @@ def train(
             progress=on_event,
         )
     say(f"The run is in {where}. Next: fmcluster report {where} -o report.html")
+
+
+@contextmanager
+def _says_overwrite(where: str, *, overwrite: bool) -> Iterator[None]:
+    """Say of a run at a URL, which only its recorder finds, what the command line has for it."""
+    try:
+        yield
+    except FileExistsError as error:
+        if overwrite or "://" not in where:
+            raise
+        raise FileExistsError(
+            f"{where} exists already; pass --overwrite to replace a run, or choose another path with -o"
+        ) from error
 
 
 @contextmanager

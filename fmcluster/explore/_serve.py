@@ -23,6 +23,7 @@ from ._questions import ReportOf
 from ._worker import Worker
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")  # names of this machine that lead nowhere else
+OTHERS = ("cross-site", "same-site")  # as browsers say it: of another host, and of another port of this one
 LARGEST = 16 << 20  # bytes of a request; the page's own have some kB
 
 
@@ -119,7 +120,7 @@ def refuse_others(server: Flask, *, hosts: Collection[str] | None = LOOPBACK) ->
             fits = fits and (asks.hostname, asks.port) == (own.hostname, own.port)
         except ValueError:  # of what is no address
             fits = False
-        if not fits or (request.headers.get("Sec-Fetch-Site") == "cross-site" and request.path != "/"):
+        if not fits or (request.headers.get("Sec-Fetch-Site") in OTHERS and request.path != "/"):
             abort(403)  # a link of another page may lead to this one, and to nothing else
 
 

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +16,7 @@ from ..analysis import MAX_BYTES, Reducer, ResultCache
 from ..store import Run
 from ._collect import Progress, choose, collect
 from ._entries import Distribution, Entry, Picture, Scalar, Table, Text
+from ._new_folder import new_folder
 from ._tensorboard import check_folder
 
 if TYPE_CHECKING:
@@ -106,32 +108,44 @@ def to_wandb(
         log(target, collect(wanted, progress=progress))
         return Path(target.dir).parent
     folder = check_folder(Path(target))
-    folder.mkdir(parents=True, exist_ok=True)  # in place of one that is not there, wandb takes one for temporary files
-    written: Path | None = None
-    try:
-        with wandb.init(
+    settings = wandb.Settings(
+        silent=mode == "offline",  # online, wandb says where the run is to be seen
+        console="off",
+        save_code=False,
+        disable_git=True,
+        x_disable_stats=True,
+        x_disable_meta=True,
+    )
+    with new_folder(folder):  # in place of one that is not there, wandb takes one for temporary files
+        made = wandb.init(
             dir=folder,
             project=project,
             name=name or Path(run.name).stem,
             mode=mode,
             config={"run": run.path, "layers": list(wanted.drawn), "view": view, "n_clusters": n_clusters},
             reinit="create_new",  # a run of the caller's goes on
-            settings=wandb.Settings(
-                silent=mode == "offline",  # online, wandb says where the run is to be seen
-                console="off",
-                save_code=False,
-                disable_git=True,
-                x_disable_stats=True,
-                x_disable_meta=True,
-            ),
-        ) as made:
-            written = Path(made.dir).parent
+            settings=settings,
+        )
+        written = Path(made.dir).parent
+        try:
             log(made, collect(wanted, progress=progress))
-    except BaseException:  # half an export would look like a run
-        if written is not None:
-            shutil.rmtree(written, ignore_errors=True)
-        raise
+        except BaseException:  # half an export would look like a run; as a context manager, wandb prints a traceback
+            with suppress(Exception):  # of a disk that is full
+                made.finish(exit_code=1, quiet=True)
+            _remove(written)
+            raise
+        made.finish()
     return written
+
+
+def _remove(written: Path) -> None:
+    """Remove a run of wandb, the links that lead to it, and wandb's folder where nothing else is in it."""
+    shutil.rmtree(written, ignore_errors=True)
+    for each in written.parent.iterdir():
+        if each.is_symlink() and not each.exists():
+            each.unlink()
+    with suppress(OSError):  # other runs are in it
+        written.parent.rmdir()
 
 
 def log(run: "wandb.Run", entries: Iterable[Entry]) -> None:

@@ -8,7 +8,8 @@ from typing import Any, Literal, Protocol
 
 from ._format import KEY
 
-_OWN = re.compile(r"(zarr\.json|c(\.[0-9]+)*)(\.partial)?")  # names of files in a run
+# names of a run's files; also of those that it, or zarr, was writing
+_OWN = re.compile(r"zarr\.json(\.partial)?|c(\.[0-9]+)*(\.partial)?|(zarr|c(\.[0-9]+)*)\.[0-9a-f]{32}\.partial")
 Content = Literal["nothing", "unfinished", "run", "other"]
 
 

@@ -76,6 +76,7 @@ def test_only_its_own_page_is_answered(host: str, run: Run) -> None:
         {"Origin": "http://127.0.0.1:99999"},
         {"Origin": "http://[::1"},
         {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
     ],
     ids=str,
 )

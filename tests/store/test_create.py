@@ -243,3 +243,10 @@ def test_a_run_behind_a_link_is_not_replaced(stored, tmp_path):
     with pytest.raises(FileExistsError, match=r"is a link, .* Pass the folder to which it leads"):
         RunWriter(tmp_path / "behind.zarr", mode="w")
     assert len(open_run(stored)) == 3
+
+
+@pytest.mark.parametrize("name", ["zarr.0f3a5d1c2b4e4f6a8b9c0d1e2f3a4b5c.partial", "epoch/c.1.partial"])
+def test_what_was_being_written_is_a_runs_own(name, stored):
+    (stored / name).write_text("half")
+    RunWriter(stored, mode="w").close()
+    assert not stored.exists()
