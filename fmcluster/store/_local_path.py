@@ -31,8 +31,8 @@ def local_path(path: str | os.PathLike[str]) -> Path:
         raise ValueError(f"path is {os.fspath(path)!r}; expected that of a folder, without null characters")
     if is_url(path):
         raise ValueError(
-            f"path is the URL {whole_url(path)}; expected a folder of this machine. A run is recorded there, or into an object "
-            f"store such as s3://bucket/run.zarr; results are written to this machine alone"
+            f"path is the URL {whole_url(path)}; expected a folder of this machine. A run is recorded there, or into "
+            f"an object store such as s3://bucket/run.zarr; results are written to this machine alone"
         )
     return Path(path)
 
