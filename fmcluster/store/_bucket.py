@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from ..errors import StoreError
+from ..errors import StoreError, Unreachable
 from ._bucket_lock import BucketLock
 from ._check_root import LARGEST, parse_root
 from ._metadata import UNFINISHED
@@ -64,7 +64,8 @@ class Bucket:
         self._lock = BucketLock(self.name) if locked else None
         self._made = ExitStack()
         self._root: Any = "nothing"  # by what a put knows the root that lies there
-        self._unsure: bytes | None = None  # a root of which it is not known whether it lies there
+        self._content: bytes | None = None  # of that root
+        self._unsure: bytes | None = None  # of one that was put, and nobody knows whether it lies there
         self._late: list[Path] = []
         self._put: set[str] = set()  # files of the pending snapshot
         self._staged: list[Path] = []
@@ -92,7 +93,7 @@ class Bucket:
         found = get_object(self._bucket, "zarr.json", url=self.name, at_most=LARGEST)
         if found is None or json.loads(found.content) != root:
             raise StoreError(f"{self.name} was written by another process at this moment. Try again.")
-        self._root = found.tag
+        self._root, self._content = found.tag, found.content
         (self.folder / "zarr.json").write_bytes(found.content)
         for path, node in root["consolidated_metadata"]["metadata"].items():
             (self.folder / path).mkdir(parents=True, exist_ok=True)
@@ -132,14 +133,19 @@ class Bucket:
     def keep_root(self, content: bytes) -> None:
         """Put the root, while the one before lies there."""
         self._check_lock()
-        self._find_out()
-        self._unsure = content
+        self._settle()
         try:
             self._root = put_object(self._bucket, "zarr.json", content=content, url=self.name, over=self._root)
         except ConflictError as error:
-            self._unsure = None
             raise self._written_by_another() from error
-        self._unsure = None
+        except Unreachable:
+            self._unsure = content
+            found = get_object(self._bucket, "zarr.json", url=self.name, at_most=LARGEST)
+            self._unsure = None
+            if found is None or found.content != content:
+                raise
+            self._root = found.tag
+        self._content = content
         (self.folder / "zarr.json").write_bytes(content)
 
     def committed(self) -> None:
@@ -174,6 +180,7 @@ class Bucket:
 
     def remove_from(self, snapshot: int, *, arrays: Iterable[str]) -> None:
         """Remove the files of a snapshot and of those after it."""
+        self._settle()
         over_time = set(arrays)
         for file in files_from(snapshot, folder=self.folder, arrays=over_time):
             file.unlink(missing_ok=True)
@@ -190,11 +197,12 @@ class Bucket:
         put_object(self._bucket, "zarr.json", content=UNFINISHED, url=self.name, over="anything")
         remove_objects(self._bucket, (name for name in there if name != "zarr.json"), url=self.name)
         remove_objects(self._bucket, ["zarr.json"], url=self.name)
-        self._root = "nothing"
+        self._root, self._content = "nothing", None
 
     def close(self) -> None:
         """Put what waits for the end, let go of the lock, and remove what was made here."""
         with suppress(StoreError):  # each run is whole without it; resuming puts it again
+            self._settle()
             self.keep(self._late, replaces=True)
         self._late = []
         self._made.close()
@@ -221,13 +229,15 @@ class Bucket:
         if self._lock is not None:
             self._lock.check()
 
-    def _find_out(self) -> None:
-        """Where it is not known which root lies there, ask."""
+    def _settle(self) -> None:
+        """Where it is not known which root lies there, ask; one that the writer took for lost is put back."""
         if self._unsure is None:
             return
         found = get_object(self._bucket, "zarr.json", url=self.name, at_most=LARGEST)
         if found is not None and found.content == self._unsure:
             self._root = found.tag
+            if self._content is not None:
+                self._root = put_object(self._bucket, "zarr.json", content=self._content, url=self.name, over=found.tag)
         self._unsure = None
 
     def _written_by_another(self) -> StoreError:

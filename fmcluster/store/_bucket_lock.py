@@ -15,6 +15,7 @@ from ._object_store import ConflictError, get_object, open_bucket, put_object, r
 EXPIRES = 300  # seconds after which a lock that is not renewed is nobody's
 _RENEWED = 60  # seconds between two renewals
 _LARGEST = 1 << 16  # bytes
+_PATIENCE = 5  # seconds
 
 
 class BucketLock:
@@ -78,7 +79,7 @@ class BucketLock:
     def close(self) -> None:
         """Let go of it."""
         self._ended.set()
-        self._thread.join()
+        self._thread.join(timeout=_PATIENCE)  # what it may still put fails, once the lock is gone
         if not self._lost and time.time() <= self._until:
             with suppress(Unreachable):  # it expires
                 remove_objects(self._bucket, [self._key], url=self._url)

@@ -90,9 +90,9 @@ def s3_environment(monkeypatch: pytest.MonkeyPatch, s3_server: Any, tmp_path: Pa
 
 
 @pytest.fixture
-def url(request: pytest.FixtureRequest) -> str:
+def url(tmp_path: Path) -> str:
     """A URL of the test's own."""
-    return f"s3://bucket/{request.node.name[:60].replace('[', '-').replace(']', '').replace('/', '-')}/run.zarr"
+    return f"s3://bucket/{tmp_path.name}/run.zarr"
 
 
 @pytest.fixture
