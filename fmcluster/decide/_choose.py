@@ -96,9 +96,9 @@ def choose(
     return [action for action in candidates if action in chosen]
 
 
-def worst(actions: Sequence[Action], goal: Goal) -> Action:
-    """Return the action that does most damage for what it saves."""
-    return max(actions, key=lambda each: each.damage.mean / max(goal.part(each.saves), 1e-30))
+def harm(action: Action, goal: Goal) -> float:
+    """Return the damage that an action does for what it saves."""
+    return action.damage.mean / max(goal.part(action.saves), 1e-30)
 
 
 def _saved(actions: Sequence[Action], goal: Goal) -> float:

@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader, Dataset
 from ..analysis import SIGMAS, Damage
 from ..analysis.diagnosis import Findings
 from ..capture import ModelInputs, ToInputs, plain_model
-from ._action import Action, MeasuredDamage, overlap
+from ._action import Action, MeasuredDamage, exclude, overlap
 from ._candidates import candidates
-from ._choose import Goal, choose, worst
+from ._choose import Goal, choose, harm
 from ._costs import Costs
 from ._cross_fit import CrossFit
 from ._network import Network
@@ -46,9 +46,9 @@ def plan(
 
     What may be chosen is what `ablate` measured to do clearly less than a random change of the same size, and what
     `diagnose` advises to freeze. Actions are chosen greedily, by damage for what is saved. With a model and a probe,
-    the network is built, shown the probe and counted: actions are added until it keeps the budget, and the worst are
-    dropped for as long as all of them together do more than is tolerated. Without, no two actions touch the same layer,
-    so that what they save adds up.
+    the network is built, shown the probe and counted: actions are added until it keeps the budget, the worst are
+    dropped for as long as all of them together do more than is tolerated, and what then fits is added. Without, no two
+    actions touch the same layer, so that what they save adds up.
 
     What all actions do together is cross-fitted, as each of them is by `ablate`: measured on each half of the probe
     with weights that were fitted on the other half.
@@ -161,9 +161,27 @@ class _Trial:
             made = self._build(chosen)
         while goal.tolerance is not None and self._upper(made) > goal.tolerance:
             structural = [each for each in made.actions if each.kind != "freeze"]
-            out = worst(structural, goal)
+            out = max(structural, key=lambda each: harm(each, goal))
             made = self._build([each for each in made.actions if each is not out])
+        if goal.tolerance is not None:
+            made = self._add(made, found, goal)
         _check_budget(made.costs, self.before, goal)
+        return made
+
+    def _add(self, made: _Made, found: Sequence[Action], goal: Goal) -> _Made:
+        """Add what fits into the tolerance after all: also what was dropped before something else was."""
+        left = sorted((each for each in found if each.kind != "freeze"), key=lambda each: harm(each, goal))
+        tries = 0
+        for action in left:
+            enough = goal.budget is not None and goal.part(made.costs) <= goal.budget * goal.part(self.before)
+            if enough or tries == _MOST_TRIES:
+                break
+            if action in made.actions or any(exclude(each, action) for each in made.actions):
+                continue
+            tries += 1
+            more = self._build([each for each in found if each in made.actions or each is action])
+            if self._upper(more) <= (goal.tolerance or 0.0) and goal.part(more.costs) < goal.part(made.costs):
+                made = more
         return made
 
     def _build(self, actions: Sequence[Action]) -> _Made:

@@ -18,6 +18,7 @@ from fmcluster.decide import Action, Depth, KernelSize, MeasuredDamage, Width
 from fmcluster.decide._choose import Goal, choose
 from fmcluster.decide._costs import Costs
 from fmcluster.decide._cross_fit import in_first_half
+from fmcluster.decide._plan import _Made, _Trial
 
 NOTHING = pd.DataFrame()
 
@@ -125,6 +126,32 @@ def test_together_may_do_more_than_one_by_one_and_the_worst_goes(learnt) -> None
     checked = fm.plan(findings(), lying, tolerance=0.01, model=learnt.model, probe=learnt.probe, rounds=0)
     assert len(checked.actions) < len(alone.actions)
     assert checked.together is None or checked.together.upper <= 0.01
+
+
+@pytest.mark.parametrize(
+    ("budget", "expected"),
+    [
+        (None, ["a", "c", "d"]),  # a and b do not go together; with b gone, a fits again
+        (0.75, ["a", "c"]),  # enough is saved
+    ],
+)
+def test_what_fits_after_the_worst_was_dropped_is_added(budget, expected) -> None:
+    found = [action("a", 0.06, 0.2), action("b", 0.05, 0.2), action("c", 0.01, 0.1), action("d", 0.05, 0.1)]
+
+    class Together(_Trial):
+        def __init__(self) -> None:
+            self.before = Costs(forward=1.0)
+
+        def _build(self, actions) -> _Made:
+            names = {each.modules[0] for each in actions}
+            mean = sum(each.damage.mean for each in actions) / 2 + (1.0 if {"a", "b"} <= names else 0.0)
+            mean += 0.5 if {"b", "c"} <= names else 0.0
+            left = 1.0 - sum(each.saves.forward for each in actions)
+            return _Made(tuple(actions), nn.Identity(), Costs(forward=left), MeasuredDamage(mean, mean, mean))
+
+    aim = Goal("forward", budget, tolerance=0.13)
+    made = Together().choose(found, aim, whole=Costs(forward=1.0))
+    assert [each.modules[0] for each in made.actions] == expected
 
 
 def test_weak_evidence_is_not_planned(learnt) -> None:
