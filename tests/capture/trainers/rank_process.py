@@ -30,7 +30,7 @@ def make_images() -> TensorDataset:
 
 def collated(items: list) -> dict[str, torch.Tensor]:
     images, labels = zip(*items, strict=True)
-    return {"images": torch.stack(images), "labels": torch.stack(labels)}
+    return {"images": torch.stack(images), "labels": torch.as_tensor(labels)}
 
 
 class Classifier(nn.Module):

@@ -12,24 +12,14 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 import fmcluster as fm
 from fmcluster.capture.trainers.huggingface import SnapshotCallback
 from fmcluster.store import Run
+from tests.capture.trainers.rank_process import Classifier, collated
 
 pytestmark = pytest.mark.slow
-
-
-class Classifier(nn.Module):
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, images: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        scores = self.net(images)
-        return {"loss": cross_entropy(scores, labels), "logits": scores}
 
 
 class Copies(TrainerCallback, dict):
@@ -52,11 +42,6 @@ class Stop(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.epoch > self.after:
             raise self.error
-
-
-def collated(items: list) -> dict[str, torch.Tensor]:
-    images, labels = zip(*items, strict=True)
-    return {"images": torch.stack(images), "labels": torch.tensor(labels)}
 
 
 def accuracy(outcome: Any) -> dict[str, float]:
