@@ -45,5 +45,6 @@ def whole_url(path: str | os.PathLike[str]) -> str:
     >>> whole_url(Path("s3://bucket/run.zarr")), whole_url("C:/run.zarr")
     ('s3://bucket/run.zarr', 'C:/run.zarr')
     """
-    url = _URL.fullmatch(os.fspath(path))
-    return f"{url[1]}://{url[2]}" if url else os.fspath(path)
+    text = os.fspath(path)
+    url = _URL.fullmatch(text)
+    return f"{url[1]}://{url[2]}" if url and "://" not in text else text

@@ -63,8 +63,8 @@ def record(model: nn.Module, path: Path, *, n: int = 6, **options: Any) -> fm.st
 
 
 def masked(x: torch.Tensor) -> torch.Tensor:
-    keep = np.random.default_rng().random(tuple(x.shape[:2])) < 0.5
-    return x * torch.from_numpy(keep)[:, :, None, None]
+    keep = np.random.default_rng().random(tuple(x.shape)) < 0.5  # of six channels, two masks are often the same
+    return x * torch.from_numpy(keep)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def masked(x: torch.Tensor) -> torch.Tensor:
         lambda x: x + random.Random().random(),
         lambda x: x * torch.rand(x.shape, generator=_seeded_by_time()),
         lambda x: x * (time.perf_counter_ns() % 1_000_003 / 1e6),
-        lambda x: x[:, torch.from_numpy(np.random.default_rng().permutation(6))],
+        lambda x: x.flatten(2)[..., torch.from_numpy(np.random.default_rng().permutation(x[0, 0].numel()))].view_as(x),
     ],
     ids=["numpy", "python", "torch", "time", "permutation"],
 )
