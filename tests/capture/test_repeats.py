@@ -74,7 +74,7 @@ def masked(x: torch.Tensor) -> torch.Tensor:
         lambda x: x + random.Random().random(),
         lambda x: x * torch.rand(x.shape, generator=_seeded_by_time()),
         lambda x: x * (time.perf_counter_ns() % 1_000_003 / 1e6),
-        lambda x: x.flatten(2)[..., torch.from_numpy(np.random.default_rng().permutation(x[0, 0].numel()))].view_as(x),
+        lambda x: x * torch.from_numpy(np.random.default_rng().permutation(x[0].numel())).view_as(x[0]),
     ],
     ids=["numpy", "python", "torch", "time", "permutation"],
 )
