@@ -1,11 +1,15 @@
 """A run in a folder of this machine: what lies there, and what is removed of it."""
 
+import errno
+import os
 from pathlib import Path
+from types import ModuleType
 
+import numpy as np
 import pytest
 
 from fmcluster import StoreError
-from fmcluster.store import open_run
+from fmcluster.store import RunWriter, open_run, verify
 from fmcluster.store._folder import Folder
 
 
@@ -36,3 +40,27 @@ def test_of_one_that_breaks_off_what_is_left_holds_nothing(stored: Path, monkeyp
     assert Folder(stored, locked=False).content() == "unfinished"
     with pytest.raises(StoreError, match="was interrupted before it was created"):
         open_run(stored)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+def test_a_shard_that_cannot_be_flushed_does_not_count(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, contents: ModuleType
+) -> None:
+    def fail(_: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    with RunWriter(tmp_path / "run.zarr") as writer:
+        writer.create(contents.SPECS, n_samples=contents.N_SAMPLES, shard_samples=contents.SHARD, kind="probe")
+        contents.write_maps(writer, 0)
+        values = contents.activation(contents.SPECS[0], 0)[: contents.SHARD]
+        with monkeypatch.context() as patch:
+            patch.setattr("fmcluster.store._folder.flushes_at_once", lambda _: False)
+            patch.setattr(os, "fsync", fail)
+            with pytest.raises(OSError, match=os.strerror(code)):
+                writer.write("conv1", offset=0, values=values)
+        one = {"epoch": 0, "step": 0, "index": np.arange(contents.N_SAMPLES), "metrics": {}, "clipped": {}}
+        with pytest.raises(StoreError, match=r"c\.0\.0\.0\.0\.0 was not written, or is gone"):
+            writer.commit(statistics=contents.all_statistics(0), **one)
+        writer.write("conv1", offset=0, values=values)
+        writer.commit(statistics=contents.all_statistics(0), **one)
+    assert verify(open_run(tmp_path / "run.zarr")) == []

@@ -203,7 +203,7 @@ def test_a_file_system_in_memory_gets_the_same_bytes(large_bytes: bytes) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("call", ["write", "fsync", "ftruncate"])
+@pytest.mark.parametrize("call", ["write", "ftruncate"])
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
 def test_a_disk_that_fails_is_an_error_and_the_next_shard_is_whole(
     call: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large_bytes: bytes
