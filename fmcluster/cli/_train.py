@@ -65,9 +65,7 @@ def train(
 ) -> None:
     """Fine-tune a ResNet as PyTorch's transfer-learning tutorial does, and capture it as it learns."""
     if output.exists() and not overwrite:
-        raise FileExistsError(
-            f"{output} exists already; pass --overwrite to replace a run, or choose another path with -o"
-        )
+        raise _exists_already(output)
     if plan is not None and not plan.is_file():
         raise FileNotFoundError(f"{plan}: there is no such file; expected a plan, as fmcluster plan -o writes it")
     with status("loading torch"):
@@ -108,9 +106,11 @@ def _says_overwrite(where: str, *, overwrite: bool) -> Iterator[None]:
     except FileExistsError as error:
         if overwrite or "://" not in where:
             raise
-        raise FileExistsError(
-            f"{where} exists already; pass --overwrite to replace a run, or choose another path with -o"
-        ) from error
+        raise _exists_already(where) from error
+
+
+def _exists_already(where: str | Path) -> FileExistsError:
+    return FileExistsError(f"{where} exists already; pass --overwrite to replace a run, or choose another path with -o")
 
 
 @contextmanager

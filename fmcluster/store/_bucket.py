@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -14,6 +14,7 @@ from ._bucket_lock import BucketLock
 from ._check_root import LARGEST, parse_root
 from ._metadata import UNFINISHED
 from ._object_store import (
+    LARGEST_PUT,
     ConflictError,
     get_object,
     has_object,
@@ -27,7 +28,6 @@ from ._stage import stage
 from ._storage import Content, check_own, content_of_root, files_from, snapshot_of
 
 _AT_ONCE = 8  # requests
-_LARGEST_PART = 5 << 30  # bytes of an object that is put in one request
 
 
 class Bucket:
@@ -165,18 +165,14 @@ class Bucket:
         file = self.folder / name
         if file.exists() and file.stat().st_size:
             return file.read_bytes()
-        found = get_object(self._bucket, name, url=self.name, at_most=_LARGEST_PART)
+        found = get_object(self._bucket, name, url=self.name, at_most=LARGEST_PUT)
         if found is None:
             raise FileNotFoundError(f"there is no {name} in {self.name}")
         return found.content
 
     def remove(self, names: Iterable[str]) -> None:
         """Remove files of the pending snapshot."""
-        gone = list(names)
-        remove_objects(self._bucket, gone, url=self.name)
-        self._put.difference_update(gone)
-        for name in gone:
-            (self.folder / name).unlink(missing_ok=True)
+        self._remove(self._put.intersection(names))  # of others, such as blank shards, nothing lies there
 
     def remove_from(self, snapshot: int, *, arrays: Iterable[str]) -> None:
         """Remove the files of a snapshot and of those after it."""
@@ -186,7 +182,7 @@ class Bucket:
             file.unlink(missing_ok=True)
         there = list_bucket(self._bucket, url=self.name)
         late = (name for name in there if snapshot_of(name) >= snapshot and name.rpartition("/")[0] in over_time)
-        self.remove(late)
+        self._remove(list(late))
 
     def remove_run(self) -> None:
         """Remove all objects, the root last, which says by then that the run holds nothing."""
@@ -208,6 +204,12 @@ class Bucket:
         self._made.close()
         if self._lock is not None:
             self._lock.close()
+
+    def _remove(self, names: Collection[str]) -> None:
+        remove_objects(self._bucket, names, url=self.name)
+        self._put.difference_update(names)
+        for name in names:
+            (self.folder / name).unlink(missing_ok=True)
 
     def _put_file(self, file: Path, *, replaces: bool = False) -> None:
         self._check_lock()

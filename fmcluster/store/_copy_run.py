@@ -17,11 +17,18 @@ from ._compat import open_store, read_bytes
 from ._format import KEY
 from ._metadata import check_digest
 from ._nodes import Node
-from ._object_store import is_bucket, list_bucket, open_bucket, unreachable
+from ._object_store import (
+    LARGEST_PUT,
+    get_object,
+    holds_parts_of_runs,
+    is_bucket,
+    list_bucket,
+    open_bucket,
+    unreachable,
+)
 from ._shards import check_whole
 
 _AT_ONCE = 8  # uploads
-_MOST = 5 << 30  # bytes of a file; a bucket takes no more at once
 
 
 class _File(NamedTuple):
@@ -121,23 +128,20 @@ def _node_bytes(node: Node) -> bytes:
 
 def _root_there(bucket: Any, url: str, *, known: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str, Any]] | None:
     """Return the root that lies at a URL, and by what a put knows it; None where there is none."""
-    import obstore
-
     if "zarr.json" not in known:
-        if known and not all(name.startswith(("layers/", "weight", "checksums/")) or "/c" in name for name in known):
+        if not holds_parts_of_runs(known):
             raise StoreError(f"{url} holds something that is no run; it is left as it is. Copy to another URL.")
         return None
-    found = obstore.get(bucket, "zarr.json")
-    if found.meta["size"] > LARGEST:
-        raise StoreError(f"{url} is damaged: its zarr.json is larger than {LARGEST >> 20} MiB. Copy to another URL.")
+    found = get_object(bucket, "zarr.json", url=url, at_most=LARGEST)
+    if found is None:  # removed at this moment
+        return None
     try:
-        root = json.loads(bytes(found.bytes()))
+        root = json.loads(found.content)
         check_root(url, root)
         check_digest(url, root)
     except (ValueError, TypeError, KeyError) as error:
         raise StoreError(f"{url} holds something that is no run; it is left as it is. Copy to another URL.") from error
-    known_by = {key: found.meta[key] for key in ("e_tag", "version") if found.meta.get(key)}
-    return root, known_by
+    return root, found.tag
 
 
 def _check_same_run(path: str, url: str, *, root: Mapping[str, Any], before: Mapping[str, Any]) -> None:
@@ -178,7 +182,7 @@ class _Sender:
     def send(self, file: _File) -> None:
         """Send a file of the run, unless it lies there already."""
         try:
-            content = read_bytes(self._store, file.name, at_most=_MOST)
+            content = read_bytes(self._store, file.name, at_most=LARGEST_PUT)
             if content is None:
                 raise FileNotFoundError("it is missing or empty")
             check_whole(content, file.checksums, sharded=file.sharded)
@@ -207,7 +211,7 @@ class _Sender:
         mode: Any = "overwrite" if not is_root else "create" if replaces is None else dict(replaces)
         try:
             obstore.put(self._bucket, name, content, mode=mode, use_multipart=False)
-        except (AlreadyExistsError, PreconditionError) as error:
+        except (AlreadyExistsError, PreconditionError) as error:  # also of the same root: two copy the same run
             raise StoreError(
                 f"{self._url} was written by another process meanwhile, and is as that one left it. Copy again."
             ) from error

@@ -2,7 +2,8 @@
 
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, Literal, NamedTuple
 
@@ -14,6 +15,7 @@ from ..errors import StoreError, Unreachable
 
 SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss")
 _RETRIES: Any = {"max_retries": 6, "retry_timeout": timedelta(seconds=60)}  # pauses grow
+LARGEST_PUT = 5 << 30  # bytes of an object; a bucket takes no more in one request
 _ATTEMPTS = 6  # of a conditional put, which obstore does not make again where its answer was lost
 _WAITS: Any = {"connect_timeout": "5 seconds", "timeout": "60 seconds"}
 
@@ -95,21 +97,13 @@ class BucketStore(ObjectStore[Any]):
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """Return the bytes of a key, or some of them; None where there is no such key."""
-        from obstore.exceptions import BaseError
-
-        try:
+        with _asking(self.url):
             return await super().get(key, prototype, byte_range)
-        except BaseError as error:
-            raise Unreachable(unreachable(self.url, error)) from error
 
     async def getsize(self, key: str) -> int:
         """Return the size of a key in bytes."""
-        from obstore.exceptions import BaseError
-
-        try:
+        with _asking(self.url):
             return await super().getsize(key)
-        except BaseError as error:
-            raise Unreachable(unreachable(self.url, error)) from error
 
     def sizes(self) -> dict[str, int]:
         """Return the sizes of all keys, in one listing."""
@@ -125,18 +119,16 @@ def list_bucket(bucket: Any, *, url: str) -> dict[str, tuple[int, str]]:
         Where it cannot be reached.
     """
     import obstore
-    from obstore.exceptions import BaseError
 
     try:
-        return {
-            each["path"]: (int(each["size"]), str(each["e_tag"] or ""))
-            for part in obstore.list(bucket)
-            for each in part
-        }
+        with _asking(url):
+            return {
+                each["path"]: (int(each["size"]), str(each["e_tag"] or ""))
+                for part in obstore.list(bucket)
+                for each in part
+            }
     except FileNotFoundError as error:
         raise Unreachable(f"{url} cannot be reached: there is no such bucket.") from error
-    except BaseError as error:
-        raise Unreachable(unreachable(url, error)) from error
 
 
 def get_object(bucket: Any, key: str, *, url: str, at_most: int) -> Found | None:
@@ -150,17 +142,15 @@ def get_object(bucket: Any, key: str, *, url: str, at_most: int) -> Found | None
         Where there are more than `at_most` bytes.
     """
     import obstore
-    from obstore.exceptions import BaseError
 
     try:
-        found = obstore.get(bucket, key)
-        if found.meta["size"] > at_most:
-            raise StoreError(f"{url} is damaged: its {key} is larger than {at_most >> 20} MiB.")
-        return Found(bytes(found.bytes()), _tag(found.meta))
+        with _asking(url):
+            found = obstore.get(bucket, key)
+            if found.meta["size"] > at_most:
+                raise StoreError(f"{url} is damaged: its {key} is larger than {at_most >> 20} MiB. Pass another URL.")
+            return Found(bytes(found.bytes()), _tag(found.meta))
     except FileNotFoundError:
         return None
-    except BaseError as error:
-        raise Unreachable(unreachable(url, error)) from error
 
 
 def put_object(
@@ -216,14 +206,12 @@ def has_object(bucket: Any, key: str, *, url: str) -> bool:
         Where the store does not answer.
     """
     import obstore
-    from obstore.exceptions import BaseError
 
     try:
-        obstore.head(bucket, key)
+        with _asking(url):
+            obstore.head(bucket, key)
     except FileNotFoundError:
         return False
-    except BaseError as error:
-        raise Unreachable(unreachable(url, error)) from error
     return True
 
 
@@ -241,14 +229,21 @@ def remove_objects(bucket: Any, keys: Iterable[str], *, url: str) -> None:
         Where the store does not answer.
     """
     import obstore
+
+    if listed := list(keys):
+        with suppress(FileNotFoundError), _asking(url):
+            obstore.delete(bucket, listed)
+
+
+@contextmanager
+def _asking(url: str) -> Iterator[None]:
+    """Within the block, let what obstore raises be `Unreachable`; that there is no such key stays FileNotFoundError."""
     from obstore.exceptions import BaseError
 
-    listed = list(keys)
     try:
-        if listed:
-            obstore.delete(bucket, listed)
+        yield
     except FileNotFoundError:
-        return
+        raise
     except BaseError as error:
         raise Unreachable(unreachable(url, error)) from error
 
