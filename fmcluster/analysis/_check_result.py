@@ -12,6 +12,7 @@ from ..vectors import Vectors
 from ._results import NOISE, Clusters, Embedding, Rowwise, Scores
 
 if TYPE_CHECKING:
+    from ..store import NotFinite
     from ._top_images import TopImages
     from .diagnosis import Findings
     from .representation import Similarity
@@ -39,6 +40,7 @@ _OF_LAYERS = _schema(
     "converged:Int64 converged_epoch:Int64 separated:Int64 separated_epoch:Int64"
 )
 _LEFT_OUT = _schema("snapshot:int64 epoch:int64 step:int64 layers:int64 first:words")
+_LAYERS_LEFT_OUT = _schema("layer:words snapshots:int64 of_snapshots:int64 channels:int64 of_channels:int64")
 _TOP_IMAGES = _schema(
     "snapshot:int64 epoch:int64 step:int64 channel:int64 n_top_images:int64 nonfinite:int64 constant:bool tied:bool"
 )
@@ -133,6 +135,14 @@ def _check_pairs(result: "Similarity", vectors: Sequence[Vectors]) -> None:
     _shaped("values", result.values, (len(expected), len(expected)))
     _require(not np.isinf(result.values).any() and not (result.values > _MOST_OF_CKA).any(), "a value is over 1")
     _require(np.array_equal(result.left_out, vectors[0].left_out), "it leaves out other samples")
+    _check_not_finite(*result.not_finite)
+
+
+def _check_not_finite(*left_out: "NotFinite") -> None:
+    for each in left_out:
+        _columns(each.snapshots, _LEFT_OUT)
+        _columns(each.layers, _LAYERS_LEFT_OUT)
+        _require(each.samples.ndim == 1 and each.n_layers >= 0, "it leaves out what is none")
 
 
 def _check_top_images(result: "TopImages", vectors: Sequence[Vectors]) -> None:
@@ -184,7 +194,7 @@ def _check_findings(result: "Findings", vectors: Sequence[Vectors]) -> None:
     for name in ("converged", "separated"):
         for column, known in ((name, time["snapshot"]), (f"{name}_epoch", time["epoch"])):
             _require(result.layers[column].dropna().isin(known).all(), f"{column} is not in the run")
-    _columns(result.left_out, _LEFT_OUT)
+    _check_not_finite(result.not_finite)
     if result.similarity is None:
         raise ValueError("it lacks the similarity of layers")
     _check_pairs(result.similarity, vectors)

@@ -8,7 +8,7 @@ from functools import partial, reduce
 import numpy as np
 import pandas as pd
 
-from ..store import Layer, Run
+from ..store import Layer, NotFinite, Run, finite_parts, samples_left_out
 from ._parallel import run_each
 from ._results import MAX_BYTES, Labels, Scores
 from ._stacked import StackedLayers
@@ -46,6 +46,8 @@ class Comparison:
     across : DataFrame
         Debiased CKA of every layer of run 0 at its last snapshot with every layer of each other run at its last:
         ``layer, other_run, other_layer, cka``.
+    not_finite : tuple of NotFinite
+        Of each run, the snapshots, layers and samples that were left out, as values were NaN or infinite.
     """
 
     runs: pd.DataFrame
@@ -55,6 +57,12 @@ class Comparison:
     matches: pd.DataFrame
     metrics: pd.DataFrame
     across: pd.DataFrame = field(default_factory=pd.DataFrame)
+    not_finite: tuple[NotFinite, ...] = ()
+
+    @property
+    def left_out(self) -> list[str]:
+        """What was left out, in sentences that begin with the run's number."""
+        return [f"Run {number}: {line}" for number, each in enumerate(self.not_finite) for line in each.lines]
 
     def by_epoch(self, other: int) -> pd.DataFrame:
         """Return the CKA of each layer between run 0 and another, at the last snapshots of the epochs that both have.
@@ -108,8 +116,8 @@ def compare(
 ) -> Comparison:
     """Compare runs on one probe set: a frozen backbone with a full fine-tuning, or two seeds.
 
-    Samples are aligned by dataset index, and must be the same images where both runs know their digests. Snapshots at
-    which a layer gave NaN or infinite values (`Run.diverged`) are left out.
+    Samples are aligned by dataset index, and must be the same images where both runs know their digests. What is not
+    finite is left out, as `Run.finite_part` says, and named in `Comparison.not_finite`.
 
     Parameters
     ----------
@@ -118,8 +126,8 @@ def compare(
     other : Run or sequence of Run
         One run or several.
     layers : sequence of str, optional
-        Names of layers; by default all that every run has. Those that differ in shape or in the channels kept have no
-        shared basis and no matched channels, only CKA.
+        Names of layers; by default all that every run has and that are finite at a snapshot of each. Those that differ
+        in shape or in the channels kept have no shared basis and no matched channels, only CKA.
     view : str
         What a row of the shared basis is: see `Layer.vectors`.
     n_components : int
@@ -156,8 +164,9 @@ def compare(
     require(run, Run, verb="compare", made_by="open_run(path)")
     others = [other] if isinstance(other, Run) else _checked(other)
     runs = [run, *others]
-    names = _common_layers(runs, layers)
-    samples = _common_samples(runs)
+    parts = finite_parts(runs, _common_layers(runs, layers), chosen=layers is not None)
+    names = parts[0].layers
+    samples = _common_samples(runs, without=samples_left_out(parts))
     n_items = 2 * len(names) * max(map(len, runs))
     drawn = draw_samples(samples, n_items=n_items, max_bytes=max_bytes, random_state=random_state)
     frames, across = [], []
@@ -167,7 +176,7 @@ def compare(
         across.append(_across(similar.values, similar.rows, similar.columns, number=number))
     stacks = {name: StackedLayers(tuple(each[name] for each in runs)) for name in names}
     shared = {name: stack for name, stack in stacks.items() if _are_of_one_shape(stack.layers)}
-    finite = [each.finite_snapshots(layers=names) for each in runs]
+    finite = [part.snapshots for part in parts]
     starts = np.cumsum([0, *map(len, runs)])
     numbers = [int(start) + number for start, some in zip(starts, finite, strict=False) for number in some]
     match = partial(_match, ends=[some[-1] for some in finite], samples=samples, max_bytes=max_bytes)
@@ -197,6 +206,7 @@ def compare(
         matches=pd.concat(matches, ignore_index=True) if matches else _no_matches(),
         metrics=_metrics(runs),
         across=pd.concat(across, ignore_index=True),
+        not_finite=tuple(part.left_out for part in parts),
     )
 
 
@@ -220,13 +230,13 @@ def _common_layers(runs: Sequence[Run], layers: Sequence[str] | None) -> list[st
     return names
 
 
-def _common_samples(runs: Sequence[Run]) -> Labels:
-    """Return what all snapshots of all runs hold, and see that an index stands for one image."""
+def _common_samples(runs: Sequence[Run], *, without: Labels) -> Labels:
+    """Return what all snapshots of all runs hold, but for some, and see that an index stands for one image."""
     held = []
     for each in runs:
         each.resolve(snapshot=0)
         held.append(each.common_samples(range(len(each))))
-    common = held[0][np.isin(held[0], reduce(np.intersect1d, held))]
+    common = held[0][np.isin(held[0], reduce(np.intersect1d, held)) & ~np.isin(held[0], without)]
     if len(common) < 4:
         raise ValueError(f"the runs have {len(common)} samples in common; at least 4 are needed to compare them")
     for number, each in enumerate(runs[1:], start=1):

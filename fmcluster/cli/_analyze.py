@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from ..analysis import Analysis
     from ..store import Run
+    from ..vectors import Vectors
 
 
 def analyze(
@@ -122,9 +123,7 @@ def analyze_layer(
     executor: "Executor | None" = None,
 ) -> "Analysis":
     """Reduce, embed, cluster and track the vectors of a layer, or reuse saved results, and show progress."""
-    snapshots = run.finite_snapshots(layers=[layer])
-    say_left_out(run.diverged(layers=[layer]), n_layers=1)
-    vectors = run[layer].vectors(view, snapshots=snapshots, n_rows=rows, random_state=random_state)
+    vectors = finite_vectors(run, layer, view=view, rows=rows, random_state=random_state)
     if clusters < 1:
         raise ValueError(f"--clusters is {clusters}; expected at least 1")
     with status("loading the analysis") as shown:
@@ -141,6 +140,19 @@ def analyze_layer(
         )
     if (count := found.clusters.n_clusters) < clusters:
         say(f"{layer}: {count} clusters rather than {clusters:,}; there are not enough different rows for more.")
+    return found
+
+
+def finite_vectors(run: "Run", layer: str, *, view: str, rows: int | None, random_state: int) -> "Vectors":
+    """Return the rows of a layer that are finite, and say what is left out."""
+    from ..store import describe_excluded, part_by_rows, without_broken_rows
+
+    part = part_by_rows(run, layer)
+    whole = run[layer].vectors(
+        view, snapshots=part.snapshots, samples=part.samples, n_rows=rows, random_state=random_state
+    )
+    found = without_broken_rows(whole)
+    say_left_out([*part.left_out.lines, *describe_excluded(found)])
     return found
 
 

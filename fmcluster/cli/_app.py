@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -67,12 +67,10 @@ def say_line(text: str, *, style: str | None = None) -> None:
     say(text.replace("\n", "\\n"), style=style)
 
 
-def say_left_out(diverged: "pd.DataFrame", *, n_layers: int) -> None:
-    """Say which snapshots are left out, as layers gave values there that are not finite: see `Run.diverged`."""
-    from ..store import describe_diverged
-
-    for line in describe_diverged(diverged, n_layers=n_layers):
-        say_line(line)
+def say_left_out(lines: Iterable[str]) -> None:
+    """Say on the error stream what is left out, as values are not finite: the lines of a `NotFinite`."""
+    for line in lines:
+        say(line.replace("\n", "\\n"), to=errors)
 
 
 def status(text: str) -> Status:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ._app import say, status
+from ._app import say, say_left_out, status
 from ._options import AllLayers, RandomState, RunPath, local_output, matching_layers
 from ._save_picture import save_still
 from ._scheduler import Scheduler, seen_by_workers, workers_of
@@ -52,4 +52,5 @@ def compare(
             from .. import plot
 
             save_still(plot.compare(found), output, dpi=150, tight=False)
+    say_left_out(found.left_out)
     say(f"The comparison of {len(opened)} runs is in {output.resolve()}")

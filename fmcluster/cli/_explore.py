@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ._app import say
+from ._app import say, say_left_out
 from ._options import RunPath
 
 
@@ -24,6 +24,8 @@ def explore(
     opened.resolve(snapshot=0)
     say("loading the explorer")
     from ..explore import LOOPBACK, serve
+
+    say_left_out(opened.finite_part().left_out.lines)
 
     def ready(address: str) -> None:
         if host not in LOOPBACK:

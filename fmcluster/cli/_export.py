@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ._analyze import analyze_layer
-from ._app import report_progress, say
+from ._app import report_progress, say, say_left_out
 from ._options import NumberOfClusters, RandomState, Rows, RunPath, SomeLayers, View, local_output, matching_layers
 
 if TYPE_CHECKING:
@@ -76,7 +76,9 @@ def export(
     if rows is not None:
         raise ValueError("--rows is for the projector; other exports draw 2,048 rows where there are more")
     from ..export import to_tensorboard, to_wandb
+    from ..report.content import part_with
 
+    say_left_out(part_with(opened, names or ()).left_out.lines)
     with report_progress() as on_stage:
         if target is Target.tensorboard:
             written = to_tensorboard(
@@ -138,8 +140,10 @@ def _to_projector(
     random_state: int,
 ) -> None:
     from ..export import to_projector
-    from ..report.content import choose_layers
+    from ..report.content import choose_layers, part_lines, part_with
 
+    if layers is None:  # of those named, their analysis says it
+        say_left_out(part_lines(part_with(run, ())))
     for layer in layers or choose_layers(run):
         found = analyze_layer(
             run, layer, view=view, clusters=clusters, components=50, rows=rows, random_state=random_state

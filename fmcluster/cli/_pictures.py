@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal, cast
 
-from ._analyze import analyze_layer
+from ._analyze import analyze_layer, finite_vectors
 from ._app import say_left_out, status
 
 if TYPE_CHECKING:
@@ -122,12 +122,12 @@ class Asked:
         """Diagnose the layer asked for, or all."""
         from .. import analysis
 
-        layers = list(self.run.layers) if self.picture in OF_THE_RUN else [self.name]
-        with status(f"reading {len(self.run)} snapshots of {', '.join(layers)}"):
+        layers = None if self.picture in OF_THE_RUN else [self.name]
+        with status(f"reading {len(self.run)} snapshots of {', '.join(layers or self.run.layers)}"):
             thresholds = analysis.Thresholds() if drift is None else analysis.Thresholds(drift=drift)
             found = analysis.diagnose(self.run, layers=layers, thresholds=thresholds, random_state=self.random_state)
         if self.picture is not Picture.trajectories:  # of which the analysis has said it
-            say_left_out(found.left_out, n_layers=len(layers))
+            say_left_out(found.not_finite.lines)
         return found
 
 
@@ -168,9 +168,8 @@ def _draw_run(asked: Asked) -> "Axes":
         with status(f"reading {len(asked.run.layers)} layers"):
             from .. import analysis
 
-            names = list(asked.run.layers) if asked.layer is None else [asked.layer]
-            found = analysis.similarity(asked.run, layers=names)
-        say_left_out(asked.run.diverged(layers=names), n_layers=len(names))
+            found = analysis.similarity(asked.run, layers=None if asked.layer is None else [asked.layer])
+        say_left_out(found.not_finite[0].lines)
         return pictures.similarity(found, layer=asked.layer, epoch=asked.epoch)
     findings = asked.diagnose()
     if asked.picture is Picture.convergence:
@@ -215,13 +214,11 @@ def _draw_layer(asked: Asked) -> "Figure":
     if asked.picture is Picture.drift:
         return _figure_of(pictures.drift(asked.diagnose(), asked.name))
     view = "position" if asked.picture is Picture.position_clusters else asked.view
-    snapshots = asked.run.finite_snapshots(layers=[asked.name])
-    say_left_out(asked.run.diverged(layers=[asked.name]), n_layers=1)
+    rows = None if asked.picture is Picture.position_clusters else asked.rows
+    vectors = finite_vectors(asked.run, asked.name, view=view, rows=rows, random_state=asked.random_state)
     with status(f"principal components of {asked.name}"):
         from .. import analysis
 
-        rows = None if asked.picture is Picture.position_clusters else asked.rows
-        vectors = asked.pictured.vectors(view, snapshots=snapshots, n_rows=rows, random_state=asked.random_state)
         scores = analysis.pca(vectors)
         if asked.picture is Picture.explained_variance:
             return _figure_of(pictures.explained_variance(scores))

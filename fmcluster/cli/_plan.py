@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ._app import bars, printable, say, status
+from ._app import bars, printable, say, say_left_out, status
 from ._options import LAYERS_HELP, RandomState, RunPath, local_output
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ def plan(
         )
     with status("planning"):
         findings = diagnose(opened, damage=damage, random_state=random_state)
+        say_left_out(findings.not_finite.lines)
         goal: dict[str, Any] = {"budget": budget, "of": of, "tolerance": tolerance}
         try:
             made = make_plan(findings, damage, **goal, model=network, probe=probe, random_state=random_state)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ._app import report_progress, say
+from ._app import report_progress, say, say_left_out
 from ._options import NumberOfClusters, RandomState, RunPath, SomeLayers, View, local_output, matching_layers
 from ._scheduler import Scheduler, seen_by_workers, workers_of
 
@@ -60,12 +60,14 @@ def report(
 
     def write(opened: "Run") -> None:
         from ..report import write_report
+        from ..report.content import part_with
 
+        names = matching_layers(opened, layers)
         with workers_of(scheduler) as executor, report_progress() as on_stage:
             page = write_report(
                 opened,
                 output,
-                layers=matching_layers(opened, layers),
+                layers=names,
                 view=view,
                 sample=sample,
                 n_clusters=clusters,
@@ -77,6 +79,7 @@ def report(
                 progress=on_stage,
                 executor=executor,
             )
+        say_left_out(part_with(opened, names or ()).left_out.lines)
         say(f"The report of {len(opened)} snapshots is in {page.resolve()}")
 
     if not watch:

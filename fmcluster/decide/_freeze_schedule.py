@@ -2,6 +2,7 @@
 
 import logging
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -187,7 +188,7 @@ class FreezeSchedule:
         if not self._layers:
             self._begin(run)
         before = len(self.frozen)
-        finite = set(run.finite_snapshots(layers=list(self._layers)))
+        finite = self._finite_snapshots(run)
         for number in range(self._n_read, len(run)):
             if number in finite:
                 self._look(run, number)
@@ -215,6 +216,8 @@ class FreezeSchedule:
         names = list(groups)
         names = names[: len(names) - 1 if self._most is None else self._most]
         known = run[run.layers[0]].vectors("sample", snapshots=[0]).samples
+        with suppress(ValueError):  # of a run that is finite nowhere, nothing will be looked at
+            known = np.setdiff1d(known, run.finite_part().left_out.samples)
         self._samples = draw_samples(
             known, n_items=len(run.layers), max_bytes=self._max_bytes, random_state=self._random_state
         )
@@ -231,6 +234,15 @@ class FreezeSchedule:
                 rest=rest[name],
                 movement=Movement(with_errors=True, random_state=self._random_state),
             )
+
+    def _finite_snapshots(self, run: Run) -> set[int]:
+        """Return the snapshots at which what is watched is finite of the samples that are compared."""
+        names = list(self._layers)
+        with suppress(ValueError):
+            part = run.finite_part(layers=names)
+            if not np.isin(part.left_out.samples, self._samples).any():
+                return set(part.snapshots)
+        return set(range(len(run))) - set(run.diverged(layers=names)["snapshot"])
 
     def _look(self, run: Run, number: int) -> None:
         """Add a snapshot to what is known, and decide from that."""

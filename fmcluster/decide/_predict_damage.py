@@ -1,16 +1,17 @@
 """Predicted damage: what changes of a network would cost, from stored feature maps and gradients alone."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 from scipy.stats import rankdata
 
 from ..analysis import MAX_BYTES, SIGMAS, Damage
-from ..store import Layer, Run
+from ..store import Layer, NotFinite, Run
 from ._outcomes import mean_and_error
 from ._predicted_changes import LayerReader, PredictedChange, predicted_changes
 from .interventions import Skipped
@@ -38,6 +39,8 @@ class PredictedDamage:
         Images that were looked at.
     snapshot, epoch : int
         Which snapshot.
+    not_finite : NotFinite
+        The snapshots, layers and samples that were left out, as values were NaN or infinite.
     """
 
     frame: pd.DataFrame
@@ -45,6 +48,7 @@ class PredictedDamage:
     n_samples: int
     snapshot: int
     epoch: int
+    not_finite: NotFinite = field(default_factory=NotFinite)
 
     COLUMNS: ClassVar[list[str]] = [
         *["intervention", "layer", "what", "how", "amount", "predicted", "predicted_se"],
@@ -105,7 +109,8 @@ class PredictedDamage:
 
     def __str__(self) -> str:
         lines = [
-            f"{self.n_samples} samples of epoch {self.epoch}; predicted from feature maps and gradients, not measured"
+            *self.not_finite.lines,
+            f"{self.n_samples} samples of epoch {self.epoch}; predicted from feature maps and gradients, not measured",
         ]
         for intervention in self.frame["intervention"].unique():
             of = self.frame["intervention"] == intervention
@@ -128,7 +133,7 @@ def predict_damage(
     epoch: int | None = None,
     snapshot: int | None = None,
     layers: Sequence[str] | None = None,
-    samples: Sequence[int] | None = None,
+    samples: Sequence[int] | npt.NDArray[np.int64] | None = None,
     max_bytes: int = MAX_BYTES,
 ) -> PredictedDamage:
     """Predict what changes of a network would do to its loss, from the maps and gradients that a run holds.
@@ -156,11 +161,12 @@ def predict_damage(
         A run with gradients and whole feature maps: no crop, no averaging down, all channels. A loss that sums over the
         samples gives units that do not depend on the size of the batches.
     epoch, snapshot : int, optional
-        Which snapshot; by default the last.
+        Which snapshot; by default the last at which layers are finite.
     layers : sequence of str, optional
         Names of layers; all by default.
     samples : sequence of int, optional
-        Dataset indices; by default all that the snapshot holds.
+        Dataset indices; by default all that the snapshot holds, but for those of which feature maps or gradients are
+        not finite.
     max_bytes : int
         Memory that may be taken.
 
@@ -188,7 +194,13 @@ def predict_damage(
     if isinstance(layers, str):
         raise TypeError(f"layers is the string {layers!r}; expected a sequence of names: [{layers!r}]")
     names = list(run.layers) if layers is None else [run[name].name for name in layers]
-    number = len(run) - 1 if epoch is None and snapshot is None else run.resolve(epoch=epoch, snapshot=snapshot)
+    left_out, by_hand = NotFinite(), samples is not None
+    if epoch is None and snapshot is None:
+        part = run.finite_part(layers=None if layers is None else names)
+        names, number, left_out = part.layers, part.snapshots[-1], part.left_out
+        samples = part.samples if samples is None else samples
+    else:
+        number = run.resolve(epoch=epoch, snapshot=snapshot)
     known = [name for name in names if "gradient" in run[name].quantities]
     if not known:
         raise ValueError(
@@ -198,6 +210,8 @@ def predict_damage(
     rows: list[tuple[object, ...]] = []
     skipped: list[Skipped] = []
     chosen = run[known[0]].vectors("sample", snapshots=[number], samples=samples).samples
+    broken = np.zeros(len(chosen), bool) if by_hand else _broken_gradients(run, known, number, chosen)
+    without, chosen = chosen[broken], chosen[~broken]
     if len(chosen) < 2:
         raise ValueError("there is one image; expected at least two, for means and standard errors")
     for name in known:
@@ -214,7 +228,24 @@ def predict_damage(
         n_samples=len(chosen),
         snapshot=number,
         epoch=int(run.snapshots["epoch"].iloc[number]),
+        not_finite=replace(left_out, samples=np.union1d(left_out.samples, without)),
     )
+
+
+def _broken_gradients(
+    run: Run, layers: Sequence[str], snapshot: int, samples: npt.NDArray[np.int64]
+) -> npt.NDArray[np.bool_]:
+    """Say of which samples gradients are not finite in one of the layers; ValueError where of all."""
+    broken = np.zeros(len(samples), bool)
+    for gradient in (run[name].gradient for name in layers):
+        known = gradient.statistics
+        if known.loc[known["snapshot"] == snapshot, "nonfinite"].any():
+            broken |= gradient.vectors("sample", snapshots=[snapshot], samples=samples).nonfinite_rows()[0]
+    if broken.all():
+        raise ValueError(
+            f"the gradients of every image hold NaN or infinite values at snapshot {snapshot}; pass another snapshot"
+        )
+    return broken
 
 
 def _row(change: PredictedChange, scores: torch.Tensor, variance: float) -> tuple[object, ...]:

@@ -269,7 +269,8 @@ def _connect_overview(app: Dash, worker: Worker) -> None:
         if "snapshots" not in charts:
             return whole, no_update, False, ""
         stamp = f"left: {snapshot_titles(worker.shown)[snapshot]}; right: {layer}"
-        return whole, heat_map(charts["snapshots"], stage=worker.run.layers.index(layer)), False, stamp
+        stage = list(dict.fromkeys(found.rows["layer"])).index(layer)
+        return whole, heat_map(charts["snapshots"], stage=stage), False, stamp
 
 
 def _connect_top_images(app: Dash, worker: Worker, content_now: Any, states: list[State]) -> None:

@@ -7,7 +7,7 @@ from dash import dcc, html
 
 from ..plot.drawing import metric_title, metrics_to_draw, snapshot_titles
 from ..report.charts import layout_of, metric_chart
-from ..report.content import GLOSSARY, choose_layers, diverged_lines, split_at_terms
+from ..report.content import GLOSSARY, choose_layers, diverged_lines, part_lines, split_at_terms
 from ..store import Run
 from ..vectors import VIEWS
 from ._figures import sample_names
@@ -61,7 +61,7 @@ def _controls(run: Run) -> html.Div:
     samples = sample_names(run)
     return html.Div(
         [
-            _choice("layer", "layer", run.layers, choose_layers(run)[-1]),
+            _choice("layer", "layer", run.finite_part().layers, choose_layers(run)[-1]),
             _choice("quantity", "of its", QUANTITIES, "activation"),
             _choice("view", "a point is a", VIEWS, "channel"),
             _choice("scaling", "rows are", _scalings(), "none"),
@@ -237,9 +237,9 @@ def _number(name: str, label: str, value: int, *, least: int) -> html.Label:
 
 
 def about(run: Run, shown: pd.DataFrame) -> str:
-    """Say what the run is, and which snapshots are left out because layers gave NaN or infinite values."""
+    """Say what the run is, and what is left out because layers gave NaN or infinite values."""
     titles = snapshot_titles(run.snapshots)
     text = f"{len(run.layers)} layers, {len(run)} snapshots ({titles[0]} to {titles[-1]}), {run.n_samples} images"
-    if len(shown) == len(run):
-        return text
-    return f"{text}. Left out, as layers gave NaN or infinite values: {'; '.join(diverged_lines(run))}"
+    if lines := diverged_lines(run, kept=shown["snapshot"].tolist()):
+        text += f". Left out, as layers gave NaN or infinite values: {'; '.join(lines)}"
+    return ". ".join([text, *(line.removesuffix(".") for line in part_lines(run.finite_part()))])

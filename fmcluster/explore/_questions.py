@@ -11,8 +11,8 @@ from sklearn.mixture import GaussianMixture
 
 from ..analysis import MAX_BYTES, N_INIT, ResultCache, TopImages, analyze, cluster, top_images, track
 from ..report import write_report
-from ..report.content import LayerContent, Overview, Settings, make_overview
-from ..store import Layer, Run
+from ..report.content import LayerContent, Overview, Settings, make_overview, samples_of
+from ..store import Layer, Run, without_broken_rows
 from ..vectors import Scaling
 
 CLUSTERERS = ("KMeans", "AgglomerativeClustering", "GaussianMixture", "HDBSCAN")
@@ -57,17 +57,20 @@ class ContentOf:
     def answer(self, run: Run, announce: Announce) -> LayerContent:
         """Compute it, or take what is saved beside the run."""
         layer = layer_of(run, self.layer, quantity=self.quantity)
-        snapshots = run.finite_snapshots()
-        whole = layer.vectors(self.view, snapshots=snapshots, scaling=self.scaling)
+        part = run.finite_part()
+        snapshots, samples = part.snapshots, part.samples
+        whole = layer.vectors(self.view, snapshots=snapshots, samples=samples, scaling=self.scaling)
         vectors = whole
         if whole.rows_per_snapshot > self.n_rows:
             vectors = layer.vectors(
                 self.view,
                 snapshots=snapshots,
+                samples=samples,
                 scaling=self.scaling,
                 n_rows=self.n_rows,
                 random_state=self.random_state,
             )
+        vectors = without_broken_rows(vectors)
         found = analyze(
             vectors,
             n_clusters=self.n_clusters,
@@ -122,11 +125,17 @@ class OverviewOf:
 
     def answer(self, run: Run, announce: Announce) -> Overview:
         """Compute it as a report does, which reads all of the run, or take what is saved beside the run."""
-        snapshots = tuple(run.finite_snapshots())  # as a report asks, so that each finds what the other saved
+        part = run.finite_part()  # as a report asks, so that each finds what the other saved
         settings = Settings(
-            view="channel", n_clusters=8, reducer=None, random_state=0, max_bytes=MAX_BYTES, snapshots=snapshots
+            view="channel",
+            n_clusters=8,
+            reducer=None,
+            random_state=0,
+            max_bytes=MAX_BYTES,
+            snapshots=tuple(part.snapshots),
+            samples=samples_of(part),
         )
-        return make_overview(run, settings, announce=announce, cache=ResultCache.beside(run))
+        return make_overview(run, settings, part=part, announce=announce, cache=ResultCache.beside(run))
 
 
 @dataclass(frozen=True)

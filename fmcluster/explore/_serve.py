@@ -47,7 +47,7 @@ def build_app(run: Run) -> Dash:
     StoreError
         If the run has no snapshot yet.
     ValueError
-        If no snapshot is finite in all layers.
+        If no layer is finite at any snapshot.
     """
     if not isinstance(run, Run):
         raise TypeError(f"build_app received a {type(run).__name__}; expected a Run, made by open_run(path)")

@@ -60,7 +60,7 @@ def show(run: Run, *, height: int = 900) -> ShownExplorer:
     StoreError
         If the run has no snapshot yet.
     ValueError
-        If no snapshot is finite in all layers.
+        If no layer is finite at any snapshot.
     """
     app = build_app(run)
     refuse_others(app.server)

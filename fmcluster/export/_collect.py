@@ -17,8 +17,11 @@ from ..report.content import (
     diverged_lines,
     make_layer_content,
     make_overview,
+    part_lines,
+    part_with,
+    samples_of,
 )
-from ..store import Layer, Run
+from ..store import FinitePart, Layer, Run
 from ._entries import Distribution, Entry, Picture, Scalar, SnapshotStep, Table, Text, snapshot_steps, steps_are_known
 
 Progress = Callable[[str, int, int], None]
@@ -45,6 +48,8 @@ class Wanted:
         The images on which feature maps are shown, by dataset index.
     settings : Settings
         How layers are analyzed.
+    part : FinitePart
+        What of the run is analyzed.
     diagnosis : bool
         Whether the run is judged.
     cache : ResultCache or None
@@ -56,6 +61,7 @@ class Wanted:
     drawn: tuple[str, ...]
     samples: tuple[int, ...]
     settings: Settings
+    part: FinitePart
     diagnosis: bool
     cache: ResultCache | None
 
@@ -82,8 +88,8 @@ def choose(
     KeyError
         Where it has no such layer.
     ValueError
-        Where it has no such sample, the view is unknown, no layer or cluster is asked for, or no snapshot is finite in
-        all layers.
+        Where it has no such sample, the view is unknown, no layer or cluster is asked for, or nothing is finite of all
+        layers, or of one that was asked for.
     TypeError
         For what is not a run, and layers or samples that are not in a sequence.
     """
@@ -100,10 +106,10 @@ def choose(
     drawn = tuple(dict.fromkeys(choose_layers(run) if layers is None else layers))
     for name in drawn:
         run[name].vectors(view)
-    snapshots = tuple(run.finite_snapshots())
+    part = part_with(run, drawn)
     known = run.common_samples(range(len(run)))
     if samples is None:
-        samples = known[:1].tolist()
+        samples = known[~np.isin(known, part.left_out.samples)][:1].tolist()
     for sample in samples:
         if sample not in known:
             raise ValueError(
@@ -121,8 +127,10 @@ def choose(
             reducer=reducer,
             random_state=random_state,
             max_bytes=max_bytes,
-            snapshots=snapshots,
+            snapshots=tuple(part.snapshots),
+            samples=samples_of(part),
         ),
+        part=part,
         diagnosis=diagnosis,
         cache=ResultCache.beside(run) if cache == "beside" else cache,
     )
@@ -151,7 +159,7 @@ def collect(wanted: Wanted, *, progress: Progress | None = None) -> Iterator[Ent
     yield from _numbers(run, when)
     for name in wanted.measured:
         yield from _statistics(run[name], when)
-    if left_out := diverged_lines(run):
+    if left_out := [*diverged_lines(run, kept=wanted.part.snapshots), *part_lines(wanted.part)]:
         yield Text("snapshot/diverged", when[-1], (DIVERGED, *left_out))
     if wanted.settings.snapshots is not None:
         when = [step for step in when if step.snapshot in wanted.settings.snapshots]
@@ -164,7 +172,7 @@ def collect(wanted: Wanted, *, progress: Progress | None = None) -> Iterator[Ent
         announce(f"{name}: pictures")
         yield from _layer_entries(content, when)
     if wanted.diagnosis:
-        overview = make_overview(run, wanted.settings, announce=announce, cache=cache)
+        overview = make_overview(run, wanted.settings, part=wanted.part, announce=announce, cache=cache)
         if overview.findings is None:
             yield Text("diagnosis/findings", when[-1], (f"The run cannot be diagnosed: {overview.refused}",))
         else:

@@ -8,7 +8,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from ..plot.drawing import list_classes, metric_title, metrics_to_draw, recorded_metrics, snapshot_titles
-from ..store import Layer, Run, layer_title
+from ..store import FinitePart, Layer, Run, layer_title
 from ._files import environment
 from .charts import STRONG, embedding_chart, flow_chart, metric_chart, similarity_charts, trajectories_chart
 from .content import (
@@ -184,6 +184,8 @@ def render_page(
     plan: "Plan | None",
     refresh: int | None,
     settings: Settings,
+    part: FinitePart,
+    left_out: list[str],
 ) -> str:
     """Return the page, one HTML document that loads nothing."""
     metrics = run.metrics
@@ -226,8 +228,10 @@ def render_page(
         model=model_name(run),
         session=last_session(run),
         titles=titles,
-        n_finite=max(len(run) - len(run.diverged()), len(titles)),
+        n_finite=max(len(part.snapshots), len(titles)),
         diverged=diverged_lines(run),
+        left_out_how=_left_out_how(run, part),
+        left_out=left_out,
         missing=missing_lines(run),
         refresh=refresh,
         overview=overview,
@@ -256,6 +260,15 @@ def render_page(
         data=data,
         plotly=Markup(get_plotlyjs()),
     )
+
+
+def _left_out_how(run: Run, part: FinitePart) -> str:
+    """Say what of snapshots that are not finite is left out."""
+    if not set(run.diverged()["snapshot"]) & set(part.snapshots):
+        return "These snapshots are left out of everything else"
+    if len(part.left_out.samples) and not len(part.left_out.layers):
+        return "The images of which they did are left out of everything else"
+    return "Here stand layers that stayed finite, and nothing of the others"
 
 
 def _sprites_data(section: LayerSection) -> dict[str, Any] | None:

@@ -58,6 +58,7 @@ def write_comparison(comparison: Comparison, path: str | os.PathLike[str]) -> Wr
     templates.filters |= {"layer": layer_title, "terms": mark_terms}
     page = templates.get_template("comparison.html.j2").render(
         names=names,
+        left_out=comparison.left_out,
         n_samples=len(comparison.samples),
         n_layers=len({row["layer"] for row in rows}),
         lines=[f"At epoch {epochs[-1]}, {line}" for line in _extremes(comparison, epoch=epochs[-1])],

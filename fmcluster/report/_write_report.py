@@ -6,8 +6,11 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+import numpy.typing as npt
+
 from ..analysis import MAX_BYTES, Reducer, ResultCache
-from ..store import Run
+from ..store import Run, describe_excluded
 from ..vectors import Scaling
 from ._files import checked_target, replace
 from ._page import layer_section, render_page
@@ -31,7 +34,10 @@ from .content import (
     make_layer_content,
     make_overview,
     moved_overall,
+    part_lines,
+    part_with,
     row_noun,
+    samples_of,
     top_images_of,
 )
 
@@ -63,7 +69,8 @@ def write_report(
 ) -> WrittenPage:
     """Analyze some layers of a run and write what was found to one HTML file, which needs no network.
 
-    Snapshots at which a layer gave NaN or infinite values are left out, and named on the page.
+    What is not finite is left out, and named on the page: snapshots at which a layer gave NaN or infinite values; where
+    there would be none left, samples and layers, too (`Run.finite_part`).
 
     What was found is saved beside the run (``<run>.results``), and used again by the next report or `fmcluster analyze`
     as long as arguments and snapshots are the same.
@@ -124,8 +131,8 @@ def write_report(
     KeyError
         Where it has no such layer.
     ValueError
-        Where it has no such sample, the view is unknown, a layer has too few rows for an embedding, or no snapshot is
-        finite in all layers, nor in those that were asked for.
+        Where it has no such sample, the view is unknown, a layer has too few rows for an embedding, or nothing is
+        finite of all layers, or of one that was asked for.
     FileNotFoundError
         Where the folder of `path` does not exist.
     IsADirectoryError
@@ -149,9 +156,9 @@ def write_report(
     if refresh is not None and refresh < 1:
         raise ValueError(f"refresh is {refresh}; expected seconds, at least 1, or None for never")
     names = [layer.name for layer in chosen]
-    finite = run.finite_snapshots(layers=run.layers if len(run.diverged()) < len(run) else names)
-    snapshots = choose_snapshots(run, layers=names, snapshots=finite, at_most=max_snapshots)
-    images = choose_images(run, sample=_checked_sample(run, sample))
+    part = part_with(run, names)
+    snapshots = choose_snapshots(run, layers=names, snapshots=part.snapshots, at_most=max_snapshots)
+    images = choose_images(run, sample=_checked_sample(run, sample, without=part.left_out.samples))
     settings = Settings(
         view=view,
         n_clusters=n_clusters,
@@ -159,6 +166,7 @@ def write_report(
         random_state=random_state,
         max_bytes=max_bytes,
         snapshots=snapshots,
+        samples=samples_of(part),
         scaling=scaling,
         executor=executor,
     )
@@ -189,7 +197,7 @@ def write_report(
             )
         )
         contents.append(content)
-    overview = make_overview(run, settings, announce=announce, cache=saved) if diagnosis else Overview(None)
+    overview = make_overview(run, settings, part=part, announce=announce, cache=saved) if diagnosis else Overview(None)
     announce("page")
     change = _find_change(run, overview, contents, noun=row_noun(view)) if len(snapshots) > 1 else None
     page = render_page(
@@ -201,6 +209,8 @@ def write_report(
         plan=plan,
         refresh=refresh,
         settings=settings,
+        part=part,
+        left_out=[*part_lines(part), *(line for each in contents for line in describe_excluded(each.vectors))],
     )
     replace(target, page)
     return WrittenPage(target)
@@ -233,10 +243,11 @@ def _responses(
     return find_responses(run, found, titles=(chosen.titles[0], chosen.titles[-1]))
 
 
-def _checked_sample(run: Run, sample: int | None) -> int | None:
+def _checked_sample(run: Run, sample: int | None, *, without: npt.NDArray[np.int64]) -> int | None:
     known = run.common_samples(range(len(run)))
     if sample is None:
-        return int(known[0]) if len(known) else None
+        finite = known[~np.isin(known, without)]
+        return int(finite[0]) if len(finite) else None
     if sample not in known:
         raise ValueError(
             f"received sample={sample}; expected one of the {len(known)} samples that every snapshot holds"

@@ -3,6 +3,13 @@ from ._copy_run import copy_run as copy_run
 from ._create import Mode as Mode
 from ._diverged import describe_diverged as describe_diverged
 from ._escape import escape as escape
+from ._finite_part import FinitePart as FinitePart
+from ._finite_part import NotFinite as NotFinite
+from ._finite_part import finite_parts as finite_parts
+from ._finite_part import samples_left_out as samples_left_out
+from ._finite_rows import describe_excluded as describe_excluded
+from ._finite_rows import part_by_rows as part_by_rows
+from ._finite_rows import without_broken_rows as without_broken_rows
 from ._format import GRADIENT_DTYPE as GRADIENT_DTYPE
 from ._format import STATISTICS as STATISTICS
 from ._format import KernelGeometry as KernelGeometry

@@ -29,28 +29,11 @@ def find_diverged(run: "Run", layers: Sequence[str]) -> pd.DataFrame:
     """
     broken = np.zeros((len(layers), len(run)), dtype=bool)
     for order, name in enumerate(layers):
-        broken[order] = run.nonfinite(name)
+        broken[order] = run.finiteness.at(name)
     at = np.flatnonzero(broken.any(axis=0))
     frame = run.snapshots.iloc[at].reset_index(drop=True)
     first = [layers[int(order)] for order in broken[:, at].argmax(axis=0)]
     return frame.assign(layers=broken[:, at].sum(axis=0), first=first)
-
-
-def finite_snapshots(run: "Run", layers: Sequence[str]) -> list[int]:
-    """Return the numbers of the snapshots at which the layers gave finite values; ValueError where there is none."""
-    run.resolve(snapshot=0)
-    diverged = find_diverged(run, layers)
-    broken = set(diverged["snapshot"].tolist())
-    found = [snapshot for snapshot in run.snapshots["snapshot"].tolist() if snapshot not in broken]
-    if not found:
-        stayed = [name for name in layers if not run.nonfinite(name).all()]
-        others = f", or pass layers that stayed finite, such as {', '.join(map(repr, stayed[:3]))}" if stayed else ""
-        raise ValueError(
-            f"at each of the {len(run)} snapshots, layers gave NaN or infinite values (at the first, "
-            f"{diverged['first'].iloc[0]!r} before others): there is nothing to analyze. Look at the training: a lower "
-            f"learning rate, or gradient clipping{others}"
-        )
-    return found
 
 
 def describe_diverged(diverged: pd.DataFrame, *, n_layers: int) -> list[str]:

@@ -20,8 +20,9 @@ from ._checksums import Files
 from ._commits import Commits
 from ._committed_root import committed_root
 from ._compat import careful_pipeline, list_files, open_group
-from ._diverged import find_diverged, finite_snapshots
-from ._format import KEY, LOSS_SCALE, STATISTICS, RunKind, array_path, layer_path, statistics_path
+from ._diverged import find_diverged
+from ._finite_part import Finiteness, FinitePart
+from ._format import KEY, LOSS_SCALE, RunKind, array_path, layer_path
 from ._identity import identify
 from ._layer import Layer
 from ._local_path import whole_url
@@ -103,7 +104,7 @@ class Run(RecordedWeights):
         about = {name: self._attributes[name] for name in ("commits", "constant")}
         self._commits = Commits(path, store=self._group.store, **about)
         self._indices: dict[int, npt.NDArray[np.int64]] = {}
-        self._nonfinite: dict[str, npt.NDArray[np.bool_]] = {}
+        self.finiteness = Finiteness(self)
         self.kind: RunKind = self._attributes.get("kind", "probe")
         self.layers: list[str] = list(self._attributes["layers"])
         self.classes: tuple[str, ...] = tuple(self._attributes.get("classes", ()))
@@ -130,13 +131,6 @@ class Run(RecordedWeights):
         """What is known of each sample, by its index in the data set."""
         return sample_table(self)
 
-    def nonfinite(self, layer: str) -> npt.NDArray[np.bool_]:
-        """Return at which snapshots a layer gave a value that is not finite, by its statistics, which are read once."""
-        if layer not in self._nonfinite:
-            counts = self.stored(statistics_path(layer, "activation")).read()[:, STATISTICS.index("nonfinite")]
-            self._nonfinite[layer] = np.any(counts > 0, axis=1)
-        return self._nonfinite[layer]
-
     def diverged(self, *, layers: Sequence[str] | None = None) -> pd.DataFrame:
         """Return the snapshots at which layers (all by default) gave NaN or infinite values.
 
@@ -147,9 +141,13 @@ class Run(RecordedWeights):
         """
         return find_diverged(self, self.layers if layers is None else layers)
 
+    def finite_part(self, *, layers: Sequence[str] | None = None) -> FinitePart:
+        """Return what can be analyzed: layers (those asked for are all kept), snapshots, samples; see `FinitePart`."""
+        return self.finiteness.part(layers, chosen=layers is not None)
+
     def finite_snapshots(self, *, layers: Sequence[str] | None = None) -> list[int]:
-        """Return the numbers of the other snapshots; ValueError where there is none."""
-        return finite_snapshots(self, self.layers if layers is None else layers)
+        """Return the numbers of the snapshots of `finite_part`; ValueError where there is none."""
+        return self.finite_part(layers=layers).snapshots
 
     @cached_property
     def metrics(self) -> pd.DataFrame:

@@ -255,15 +255,7 @@ class Vectors:
         ValueError
             Where no row is left.
         """
-        bad = np.zeros((len(self.snapshots), self.rows_per_snapshot), dtype=bool)
-        for order, snapshot in enumerate(self.snapshots):
-            here = replace(self, snapshots=(snapshot,), scaling="none", checked=False)
-            if self.rows_per_snapshot > self.n_features:
-                for start, block in here.row_blocks(max_bytes=max_bytes):
-                    bad[order, start : start + len(block)] |= ~np.isfinite(block).all(axis=1)
-            else:
-                for block in here.feature_blocks(max_bytes=max_bytes):
-                    bad[order] |= ~np.isfinite(block).all(axis=1)
+        bad = self.nonfinite_rows(max_bytes=max_bytes)
         if not bad.any():
             return self
         some = bad.any(axis=0)
@@ -273,6 +265,19 @@ class Vectors:
             )
         drawn = np.arange(self.rows_per_snapshot) if self.drawn is None else self.drawn
         return replace(self, drawn=drawn[~some], excluded=self.rows[bad.ravel()].reset_index(drop=True))
+
+    def nonfinite_rows(self, *, max_bytes: int = 1 << 26) -> npt.NDArray[np.bool_]:
+        """Say which rows are not finite, ndarray of shape (n_snapshots, rows_per_snapshot). Reads everything once."""
+        bad = np.zeros((len(self.snapshots), self.rows_per_snapshot), dtype=bool)
+        for order, snapshot in enumerate(self.snapshots):
+            here = replace(self, snapshots=(snapshot,), scaling="none", checked=False)
+            if self.rows_per_snapshot > self.n_features:
+                for start, block in here.row_blocks(max_bytes=max_bytes):
+                    bad[order, start : start + len(block)] |= ~np.isfinite(block).all(axis=1)
+            else:
+                for block in here.feature_blocks(max_bytes=max_bytes):
+                    bad[order] |= ~np.isfinite(block).all(axis=1)
+        return bad
 
     def to_numpy(self) -> Matrix:
         """Read everything: ndarray of shape (n_rows, n_features), float32."""

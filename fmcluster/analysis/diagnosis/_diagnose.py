@@ -6,9 +6,10 @@ from concurrent.futures import Executor
 from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from ...store import Run
+from ...store import NotFinite, Run
 from .._damage import Damage
 from .._parallel import own_threads, run_each
 from .._results import MAX_BYTES, Array
@@ -32,7 +33,7 @@ def diagnose(
     *,
     layers: Sequence[str] | None = None,
     snapshots: Sequence[int] | None = None,
-    samples: Sequence[int] | None = None,
+    samples: Sequence[int] | npt.NDArray[np.int64] | None = None,
     thresholds: Thresholds | None = None,
     damage: Damage | None = None,
     at_rest: Run | None = None,
@@ -62,12 +63,13 @@ def diagnose(
     run : Run
         Made by `open_run`.
     layers : sequence of str, optional
-        Names of layers; all by default.
+        Names of layers; by default all, but for those that are finite at no snapshot.
     snapshots : sequence of int, optional
-        Numbers of the snapshots, in order; by default all at which every one of the layers gave finite values:
-        the others are named in `Findings.left_out`.
+        Numbers of the snapshots, in order; by default all at which every one of the layers gave finite values. Where
+        there would be none, layers and samples are left out, too, as `Run.finite_part` says; `Findings.not_finite`
+        names all that is.
     samples : sequence of int, optional
-        Dataset indices; by default all that every one of the snapshots holds.
+        Dataset indices; by default all that every one of the snapshots holds, but for those left out.
     thresholds : Thresholds, optional
         What counts as what; by default ``Thresholds()``.
     damage : Damage, optional
@@ -120,10 +122,11 @@ def diagnose(
     if isinstance(steps_left, bool) or not isinstance(steps_left, int) or steps_left < 0:
         raise ValueError(f"steps_left is {steps_left!r}; expected how many optimizer steps follow the last snapshot")
     names = chosen_layers(run, layers)
-    diverged = run.diverged(layers=names)
-    left_out = diverged if snapshots is None else diverged.iloc[:0]
+    not_finite = NotFinite()
     if snapshots is None:
-        snapshots = run.finite_snapshots(layers=names)
+        part = run.finite_part(layers=None if layers is None else names)
+        names, snapshots, not_finite = part.layers, part.snapshots, part.left_out
+        samples = part.samples if samples is None else samples
     first = run[names[0]].vectors("sample", snapshots=snapshots, samples=samples)
     if len(first.samples) < 4:
         raise ValueError(f"diagnose received {len(first.samples)} samples; debiased CKA needs at least 4")
@@ -197,7 +200,7 @@ def diagnose(
             *advise(run, judged, frame=frame, time=time, thresholds=thresholds),
         ),
         thresholds=thresholds,
-        left_out=left_out,
+        not_finite=not_finite,
         similarity=Similarity(
             values=pairs,
             rows=compared,
@@ -206,6 +209,7 @@ def diagnose(
             debiased=True,
             n_samples=len(drawn),
             left_out=first.left_out,
+            not_finite=(not_finite,),
         ),
     )
 

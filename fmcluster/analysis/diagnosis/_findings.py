@@ -4,11 +4,9 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from ...store import describe_diverged
+from ...store import NotFinite
 from ..representation import Similarity
 from ._thresholds import Thresholds
-
-LEFT_OUT = ["snapshot", "epoch", "step", "layers", "first"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +79,8 @@ class Findings:
         What follows; empty where nothing does.
     thresholds : Thresholds
         What it was judged by.
-    left_out : DataFrame
-        The snapshots that were left out, as some layer gave NaN or infinite values there: see `Run.diverged`.
+    not_finite : NotFinite
+        The snapshots, layers and samples that were left out, as values were NaN or infinite.
     similarity : Similarity or None
         Debiased linear CKA of all layers and snapshots, over the images that were compared: what `similarity` returns,
         but of 2,000 images at most.
@@ -93,13 +91,17 @@ class Findings:
     layers: pd.DataFrame
     advice: tuple[Advice, ...]
     thresholds: Thresholds
-    left_out: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=LEFT_OUT))
+    not_finite: NotFinite = field(default_factory=NotFinite)
     similarity: Similarity | None = None
+
+    @property
+    def left_out(self) -> pd.DataFrame:
+        """The snapshots that were left out, as some layer gave NaN or infinite values there: see `Run.diverged`."""
+        return self.not_finite.snapshots
 
     def __str__(self) -> str:
         nothing = "There is nothing to say of single layers: no measure passes its threshold."
-        left_out = describe_diverged(self.left_out, n_layers=len(self.layers))
-        return "\n".join([*left_out, *(map(str, self.advice) if self.advice else (nothing,))])
+        return "\n".join([*self.not_finite.lines, *(map(str, self.advice) if self.advice else (nothing,))])
 
     def rows(self, measure: str, *, layer: str | None = None) -> pd.DataFrame:
         """Return the rows of `frame` of one measure, of all layers or of one."""

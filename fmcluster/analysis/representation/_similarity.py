@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ...store import Run
+from ...store import NotFinite, Run, finite_parts, samples_left_out
 from ...vectors import Vectors
 from .._cka import FEWEST_SAMPLES, flatten_kernel, rbf_kernel, warn_of_bias
 from .._parallel import own_threads, run_each
@@ -45,6 +45,8 @@ class Similarity:
         Over how many samples.
     left_out : ndarray of int64
         Dataset indices of samples that some snapshot, or one of two runs, does not hold.
+    not_finite : tuple of NotFinite
+        Of each run, the snapshots, layers and samples that were left out, as values were NaN or infinite.
     """
 
     values: Array
@@ -54,6 +56,7 @@ class Similarity:
     debiased: bool
     n_samples: int
     left_out: npt.NDArray[np.int64]
+    not_finite: tuple[NotFinite, ...] = ()
 
     @cached_property
     def frame(self) -> pd.DataFrame:
@@ -123,12 +126,13 @@ def similarity(
     metric : {"cka", "rbf_cka", "procrustes", "svcca", "pwcca"}
         See `representations`.
     layers : sequence of str, optional
-        Names; all by default, of two runs those that both have.
+        Names; all by default, of two runs those that both have, but for those that are finite at no snapshot.
     snapshots : sequence of int, optional
-        Numbers of snapshots, of both runs; by default all at which every one of the layers gave finite
-        values.
+        Numbers of snapshots, of both runs; by default all at which every one of the layers gave finite values. Where
+        there would be none, layers and samples are left out, too, as `Run.finite_part` says; `Similarity.not_finite`
+        names all that is.
     samples : sequence of int, optional
-        Dataset indices, each once; by default all that every snapshot holds, of both runs.
+        Dataset indices, each once; by default all that every snapshot holds, of both runs, but for those left out.
     debiased : bool
         Whether an alignment is the unbiased estimate, which is 0 of independent noise.
     bandwidth : float
@@ -177,8 +181,13 @@ def similarity(
     for each in runs:
         require(each, Run, verb="similarity", made_by="open_run(path)")
     names = _shared_layers(runs, layers)
-    numbers = [each.finite_snapshots(layers=names) if snapshots is None else snapshots for each in runs]
+    parts = finite_parts(runs, names, chosen=layers is not None) if snapshots is None else []
+    if parts:
+        names = parts[0].layers
+    numbers = [part.snapshots for part in parts] if snapshots is None else [snapshots] * len(runs)
     chosen, left_out = _shared_samples(runs, names, numbers, samples)
+    if samples is None and parts:
+        chosen = chosen[~np.isin(chosen, samples_left_out(parts))]
     sides = [_vectors(each, names, some, chosen) for each, some in zip(runs, numbers, strict=True)]
     if len(chosen) < FEWEST_SAMPLES:
         raise ValueError(f"{len(chosen)} samples are too few to compare layers by; expected at least {FEWEST_SAMPLES}")
@@ -210,6 +219,7 @@ def similarity(
         debiased=debiased and metric in ("cka", "rbf_cka"),
         n_samples=len(chosen),
         left_out=left_out,
+        not_finite=tuple(part.left_out for part in parts),
     )
 
 

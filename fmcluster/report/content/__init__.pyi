@@ -29,6 +29,9 @@ from ._overview import Overview as Overview
 from ._overview import diverged_lines as diverged_lines
 from ._overview import make_overview as make_overview
 from ._overview import missing_lines as missing_lines
+from ._overview import part_lines as part_lines
+from ._overview import part_with as part_with
+from ._overview import samples_of as samples_of
 from ._plan import plan_text as plan_text
 from ._responses import Responses as Responses
 from ._responses import find_responses as find_responses

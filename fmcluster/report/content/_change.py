@@ -96,7 +96,7 @@ def find_change(
     table = findings.layers.set_index("layer")
     noise_floors = table["noise_floor"].astype("float64").to_dict()
     shown = brief(len(numbers), at_most=MOST_STEPS + 1)
-    names = [name for name in run.layers if bool(table.loc[name, "counts"])] or list(run.layers)
+    names = [name for name in table.index if bool(table.loc[name, "counts"])] or list(table.index)
     layers = []
     for name in names:
         cka = similarity.between_snapshots(name).to_numpy(np.float64)

@@ -27,11 +27,12 @@ def choose_layers(run: Run) -> list[str]:
     Raises
     ------
     ValueError
-        Where no layer has enough channels for an embedding, or no snapshot is finite.
+        Where no layer has enough channels for an embedding, or nothing is finite.
     """
-    layers = {name: run[name] for name in run.layers}
-    n_snapshots = len(run.finite_snapshots())
-    drawable = [name for name in run.layers if layers[name].n_channels * n_snapshots >= AT_LEAST]
+    part = run.finite_part()
+    layers = {name: run[name] for name in part.layers}
+    n_snapshots = len(part.snapshots)
+    drawable = [name for name in layers if layers[name].n_channels * n_snapshots >= AT_LEAST]
     if not drawable:
         raise ValueError(
             f"no layer of {run.path} has {AT_LEAST} channels, counted over its finite snapshots ({n_snapshots}), which "

@@ -24,7 +24,7 @@ from ...analysis import (
     track,
 )
 from ...plot.drawing import cluster_palette, sample_name, snapshot_table, snapshot_titles
-from ...store import Layer
+from ...store import Layer, without_broken_rows
 from ...vectors import Scaling, Vectors
 
 Announce = Callable[[str], None]
@@ -52,6 +52,8 @@ class Settings:
         Memory that the principal components may take.
     snapshots : tuple of int or None
         Which snapshots; None for all.
+    samples : tuple of int or None
+        Which samples; None for all that the snapshots have in common.
     scaling : {"none", "centered", "unit"}
         What is done to each row, as of `Layer.vectors`: with ``"unit"``, clusters do not move with the scale.
     executor : Executor or None
@@ -64,6 +66,7 @@ class Settings:
     random_state: int
     max_bytes: int
     snapshots: tuple[int, ...] | None = None
+    samples: tuple[int, ...] | None = None
     scaling: Scaling = "none"
     executor: Executor | None = None
 
@@ -171,9 +174,11 @@ def make_layer_content(
     -------
     LayerContent
     """
-    whole = layer.vectors(settings.view, snapshots=settings.snapshots, scaling=settings.scaling)
+    whole = layer.vectors(
+        settings.view, snapshots=settings.snapshots, samples=settings.samples, scaling=settings.scaling
+    )
     found = analyze(
-        _drawn(layer, whole, settings),
+        without_broken_rows(_drawn(layer, whole, settings)),
         n_clusters=settings.n_clusters,
         reducer=settings.reducer,
         random_state=settings.random_state,
@@ -232,6 +237,7 @@ def _drawn(layer: Layer, whole: Vectors, settings: Settings) -> Vectors:
     return layer.vectors(
         settings.view,
         snapshots=settings.snapshots,
+        samples=settings.samples,
         n_rows=max(4, fits),
         scaling=settings.scaling,
         random_state=settings.random_state,

@@ -1,6 +1,9 @@
 """Overview: what a report says of the whole run, by `diagnose` and by the similarity of its layers."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -8,7 +11,7 @@ from PIL import Image
 from ...analysis import Findings, ResultCache, Similarity, diagnose
 from ...analysis.diagnosis import leave_one_out_accuracy
 from ...plot.drawing import snapshot_titles
-from ...store import Run, layers_left_out, missing_snapshots, varying_layers
+from ...store import FinitePart, Run, layers_left_out, missing_snapshots, part_by_rows, varying_layers
 from ._layer_content import Announce, Settings
 
 OVERALL_STAGES = 1
@@ -25,13 +28,36 @@ def missing_lines(run: Run) -> list[str]:
     ]
 
 
-def diverged_lines(run: Run) -> list[str]:
-    """Say of each snapshot that is left out which layers gave values that are not finite; texts are not escaped."""
+def diverged_lines(run: Run, *, kept: Sequence[int] = ()) -> list[str]:
+    """Say of each snapshot, but for those kept, which layers gave values that are not finite; texts are not escaped."""
     titles = dict(zip(run.snapshots["snapshot"], snapshot_titles(run.snapshots), strict=True))
     return [
         f"{titles[row.snapshot]}: {row.layers} of {len(run.layers)} layers, the first is {row.first}"
         for row in run.diverged().itertuples(index=False)
+        if row.snapshot not in kept
     ]
+
+
+def part_with(run: Run, layers: Sequence[str]) -> FinitePart:
+    """Return the finite part of a run where it holds the layers, or else that of the layers alone.
+
+    Of one layer that is finite at no snapshot, those at which most of its channels are.
+    """
+    with suppress(ValueError):
+        part = run.finite_part()
+        if set(layers) <= set(part.layers):
+            return part
+    return part_by_rows(run, layers[0]) if len(layers) == 1 else run.finite_part(layers=layers)
+
+
+def part_lines(part: FinitePart) -> list[str]:
+    """Say which layers and samples are left out, where `diverged_lines` does not; texts are not escaped."""
+    return replace(part.left_out, snapshots=part.left_out.snapshots.iloc[:0]).lines
+
+
+def samples_of(part: FinitePart) -> tuple[int, ...] | None:
+    """Return the samples of a part as `Settings` has them."""
+    return None if part.samples is None else tuple(part.samples.tolist())
 
 
 @dataclass(frozen=True)
@@ -66,27 +92,30 @@ class Overview:
         return None if self.findings is None else self.findings.similarity
 
 
-def make_overview(run: Run, settings: Settings, *, announce: Announce, cache: ResultCache | None) -> Overview:
-    """Diagnose a run, which compares its layers, or take what is saved of that.
+def make_overview(
+    run: Run, settings: Settings, *, part: FinitePart, announce: Announce, cache: ResultCache | None
+) -> Overview:
+    """Diagnose the finite part of a run, which compares its layers, or take what is saved of that.
 
     Where the run cannot be judged (fewer than four images in every snapshot), the result says why.
     """
     announce("diagnosis of all layers")
     parameters = {"random_state": settings.random_state, "max_bytes": settings.max_bytes}
     try:
-        # all that are finite is the default, and what the findings say of snapshots left out
-        every = run.finite_snapshots()
-        chosen = None if settings.snapshots in (None, tuple(every)) else settings.snapshots
-        vectors = [run[name].vectors("sample", snapshots=settings.snapshots) for name in run.layers]
+        snapshots = settings.snapshots or tuple(part.snapshots)
+        vectors = [run[name].vectors("sample", snapshots=snapshots, samples=settings.samples) for name in part.layers]
+        chosen: dict[str, Any] = {"layers": part.layers, "snapshots": snapshots, "samples": settings.samples}
+        if snapshots == tuple(part.snapshots) and part is run.finite_part():
+            chosen = {}  # the default, of which the findings say what is left out
 
         def find() -> Findings:
             seed, workers = settings.random_state, settings.executor
-            return diagnose(run, snapshots=chosen, random_state=seed, max_bytes=settings.max_bytes, executor=workers)
+            return diagnose(run, **chosen, random_state=seed, max_bytes=settings.max_bytes, executor=workers)
 
         if cache is None:
             findings = find()
         else:
-            said = parameters | {"left_out": run.diverged().to_dict("list")}  # which no vectors are of
+            said = parameters | {"left_out": [*diverged_lines(run), *part_lines(part)]}  # which no vectors are of
             findings = cache.use(find, Findings, verb="diagnose", vectors=vectors, parameters=said)
     except (ValueError, MemoryError) as error:  # what it refuses
         return Overview(None, str(error))
