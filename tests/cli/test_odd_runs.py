@@ -29,10 +29,11 @@ def write(
     factor: float = 1.0,
     classes: tuple[str, ...] = ("a", "b"),
     broken: int | None = None,
+    never: str = "",
 ) -> Run:
     """Write a run of three snapshots, in each of which a part of the maps is what it was before.
 
-    At one of them, one map of the first layer may be broken.
+    At one of them, one map of the first layer may be broken; one layer may be so at all, and altogether.
     """
     rng = np.random.default_rng(0)
     maps = {spec.name: rng.standard_normal((N_SAMPLES, *spec.shape)) for spec in specs}
@@ -53,6 +54,8 @@ def write(
                 values = (maps[spec.name] * factor).astype(np.float32)
                 if (epoch, spec) == (broken, specs[0]):
                     values[3, 2] = np.nan
+                if spec.name == never:
+                    values[:] = np.nan
                 for offset in range(0, N_SAMPLES, 4):
                     writer.write(spec.name, offset=offset, values=values[offset : offset + 4])
                 statistics[spec.name, "activation"] = measured(values.astype(np.float64))
@@ -233,7 +236,32 @@ def test_pictures_of_a_run_that_diverged_say_what_is_left_out(
     run = write(tmp_path / "run.zarr", [CONV, FC], broken=2)
     code, said = call("plot", run.path, *picture, "-o", tmp_path / "p.png")
     assert code == 0
-    assert said == (f"Left out: epoch 2 (snapshot 2), {told}\n" if told else "") + f"Drawn in {tmp_path / 'p.png'}\n"
+    left_out = f"Left out: epoch 2 (snapshot 2), {told}\n" if told else ""  # on the error stream, read after the other
+    assert said == f"Drawn in {tmp_path / 'p.png'}\n{left_out}"
+
+
+@pytest.mark.slow
+def test_commands_on_a_run_of_which_a_layer_was_never_finite_say_so_and_go_on(
+    tmp_path: Path, call: Callable[..., tuple[int, str]]
+) -> None:
+    run = write(tmp_path / "run.zarr", [CONV, FC, LayerSpec("head", (8,), "float32", "Linear")], never="head")
+    said = "Left out: layer head, which gave NaN or infinite values at every snapshot."
+    page, picture = tmp_path / "page.html", tmp_path / "p.png"
+    for command in (
+        ("diagnose", run.path),
+        ("report", run.path, "-o", page, "--clusters", 2),
+        ("compare", run.path, run.path, "-o", tmp_path / "both.html"),
+        ("plot", run.path, "similarity", "-o", picture),
+        ("plot", run.path, "channels_per_layer", "-o", picture),
+        ("export", run.path, "projector", "-o", tmp_path / "logs", "--clusters", 2),
+    ):
+        code, told = call(*command)
+        assert code == 0, told
+        assert said in told
+    for command in (("analyze", run.path, "--layer", "head"), ("plot", run.path, "drift", "--layer", "head")):
+        code, told = call(*command, "-o", tmp_path / "x.png")
+        assert code == 2
+        assert "at each of the 3 snapshots, layers gave NaN or infinite values" in told
 
 
 def test_a_diagnosis_says_which_snapshots_are_left_out(tmp_path: Path) -> None:

@@ -119,5 +119,9 @@ def test_snapshots_that_are_not_finite_are_left_out_and_named(tmp_path: Path) ->
     assert np.isfinite(content.embedding.values).all()
     assert TopImagesOf("2").answer(diverging, lambda _said: None).snapshots["snapshot"].tolist() == [0, 3]
     assert about(diverging, worker.shown).endswith("NaN or infinite values: epoch 1: 1 of 3 layers, the first is 2")
-    with pytest.raises(ValueError, match="at each of the 4 snapshots"):
-        Worker(record_diverging(tmp_path / "broken.zarr", broken=(0, 1, 2, 3)))
+    never = record_diverging(tmp_path / "never.zarr", broken=(0, 1, 2, 3))
+    assert Worker(never).shown["snapshot"].tolist() == [0, 1, 2, 3]
+    said = "images. Left out: layer 2, which gave NaN or infinite values at every snapshot"
+    assert about(never, Worker(never).shown).partition(", in at")[0].endswith(said)
+    assert ContentOf("1", n_clusters=2).answer(never, print).titles == [f"epoch {epoch}" for epoch in range(4)]
+    assert OverviewOf().answer(never, print).findings.not_finite.layers["layer"].tolist() == ["2"]

@@ -9,6 +9,7 @@ from sklearn.decomposition import PCA
 
 import fmcluster as fm
 from fmcluster.report.content import _choose_layers as choose
+from fmcluster.store import FinitePart, NotFinite
 from tests.report.small_report import HOSTILE, HOSTILE_LAYER, Parsed, Written, record
 
 FAST = PCA(2, random_state=0)
@@ -196,8 +197,8 @@ class FakeRun(dict[str, FakeLayer]):
     def layers(self) -> list[str]:
         return list(self)
 
-    def finite_snapshots(self) -> list[int]:
-        return [0, 1, 2]
+    def finite_part(self) -> FinitePart:
+        return FinitePart(self.layers, [0, 1, 2], None, NotFinite())
 
 
 def test_the_layers_chosen_by_default_make_new_maps_and_span_the_depth() -> None:
