@@ -103,6 +103,7 @@ def _has_memory(tensor: torch.Tensor) -> bool:
     return (
         type(tensor) in (torch.Tensor, torch.nn.Parameter)
         and tensor.layout == torch.strided
+        and not tensor.is_nested  # which has no shape to speak of
         and tensor.device.type != "meta"
         and not is_transformed(tensor)
         and tensor.numel() > 0
@@ -111,7 +112,7 @@ def _has_memory(tensor: torch.Tensor) -> bool:
 
 def _tensors_in(value: Any) -> Iterator[torch.Tensor]:
     if isinstance(value, torch.Tensor):
-        if not value.is_nested:  # which has no shape to speak of
+        if not value.is_nested:
             yield value
     elif isinstance(value, dict):
         yield from _tensors_in(list(value.values()))

@@ -92,9 +92,10 @@ class HeldState:
         Objects that hold what cannot be put back, such as a file or an iterator, keep theirs, which may count it.
         """
         for holder in self.own:
-            if any(issubclass(type(value), _ON_THEIR_WAY) for value in vars(holder).values()):
+            attributes = dict(vars(holder))
+            if any(issubclass(type(value), _ON_THEIR_WAY) for value in attributes.values()):
                 continue
-            before = {name: _Value.now(value) for name, value in vars(holder).items()}
+            before = {name: _Value.now(value) for name, value in attributes.items()}
             restored.callback(_put_back, holder, before)
 
 
@@ -139,8 +140,8 @@ class _Value:
             return partial(_copy_into, self.value, self.copy)
         if len(self.value) != len(self.copy):  # it is a cache, or a record, that grows
             return None
-        before, after = (list(each.values()) if isinstance(each, dict) else each for each in (self.copy, self.value))
-        changed = [one for one, other in zip(before, after, strict=True) if one is not other]
+        before, after = (list(each.values() if isinstance(each, dict) else each) for each in (self.copy, self.value))
+        changed = [one for one, other in zip(before, after, strict=False) if one is not other]
         if any(one is None for one in changed):  # a cache that is filled
             return None
         return partial(_refill, self.value, self.copy) if changed else _nothing
@@ -160,7 +161,7 @@ def _put_back(holder: Any, before: dict[str, _Value]) -> None:
         assert way is not None
         way()
         if name not in before:
-            del vars(holder)[name]
+            vars(holder).pop(name, None)
         elif now[name] is not before[name].value:
             vars(holder)[name] = before[name].value
 
@@ -208,10 +209,10 @@ def _reached_from(holder: Any) -> list[object]:
         reached += [cell.cell_contents for cell in holder.__closure__ or () if _is_filled(cell)]
         reached += [*(holder.__defaults__ or ()), *(holder.__kwdefaults__ or {}).values(), *_globals_of(holder)]
     elif issubclass(kind, type):
-        return [value for each in holder.__mro__ if _is_own(each) for value in vars(each).values()]
+        return [value for each in holder.__mro__ if _is_own(each) for value in list(vars(each).values())]
     elif issubclass(kind, property | classmethod | staticmethod):
         reached += [getattr(holder, "fget", None), getattr(holder, "__func__", None)]
-    attributes = vars(holder) if _has_attributes(holder) else {}
+    attributes = dict(vars(holder)) if _has_attributes(holder) else {}
     slots = [name for each in kind.__mro__ for name in vars(each).get("__slots__", ()) if isinstance(name, str)]
     reached += [value for name, value in attributes.items() if name not in ("_parameters", "_buffers")]
     return [*reached, *(_slot(holder, name) for name in slots), kind]
@@ -220,7 +221,8 @@ def _reached_from(holder: Any) -> list[object]:
 def _entries_of(holder: Any) -> list[object]:
     if len(holder) > _MOST_ENTRIES:
         return []
-    return [each for each in (holder.values() if isinstance(holder, dict) else holder) if type(each) not in _PLAIN]
+    entries = list(holder.values() if isinstance(holder, dict) else holder)  # at once: threads may change the holder
+    return [each for each in entries if type(each) not in _PLAIN]
 
 
 def _has_attributes(holder: object) -> bool:

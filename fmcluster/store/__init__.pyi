@@ -16,6 +16,7 @@ from ._format import KernelGeometry as KernelGeometry
 from ._format import LayerInput as LayerInput
 from ._format import LayerSpec as LayerSpec
 from ._format import Quantity as Quantity
+from ._format import Quantization as Quantization
 from ._format import RunKind as RunKind
 from ._format import normalization_path as normalization_path
 from ._format import norms_path as norms_path

@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from ..errors import StoreError
-from ._format import KernelGeometry, LayerInput, Pair, layer_path
+from ._format import KernelGeometry, LayerInput, Pair, Quantization, layer_path
 from ._snapshots import Snapshots
 
 Parsed = TypeVar("Parsed")
@@ -47,9 +47,12 @@ class LayerDescription:
         return self._parsed("channel_axis", lambda found: _words(found["source"])) or "shape"
 
     @property
-    def quantization(self) -> tuple[float, int] | None:
-        """Scale and zero point of a quantized module's output, which is stored dequantized; None of any other."""
-        return self._parsed("quantization", lambda found: (float(found["scale"]), _integer(found["zero_point"])))
+    def quantization(self) -> Quantization | None:
+        """Scale and zero point of a quantized module's output, which is stored dequantized; None of any other.
+
+        Where each channel has its own, a tuple of each.
+        """
+        return self._parsed("quantization", _quantization)
 
     @property
     def rows_folded(self) -> int:
@@ -139,6 +142,15 @@ def _integer(found: Any, *, least: int = -_MOST) -> int:
     if type(found) is not int or not least <= found <= _MOST:
         raise ValueError(f"not an integer from {least} to {_MOST}")
     return found
+
+
+def _quantization(found: Any) -> Quantization:
+    scale, zero_point = found["scale"], found["zero_point"]
+    if not isinstance(scale, list):
+        return float(scale), _integer(zero_point)
+    if len(scale) != len(zero_point):
+        raise ValueError(f"{len(scale)} scales and {len(zero_point)} zero points")
+    return tuple(map(float, scale)), tuple(map(_integer, zero_point))
 
 
 def _sides(found: Any) -> tuple[Pair, Pair]:

@@ -120,6 +120,9 @@ class LayerInput:
     relu: bool = False
 
 
+Quantization = tuple[float, int] | tuple[tuple[float, ...], tuple[int, ...]]  # of the output, or of each channel
+
+
 @dataclass(frozen=True)
 class LayerSpec:
     """What is stored of a layer: the shape of one sample, its dtype, and which part of the output it is.
@@ -154,8 +157,8 @@ class LayerSpec:
         Whether two axes are (channel, time) rather than (token, channel).
     rows_folded : int
         How many rows the module returned for each sample: those of one sample are stored beside one another.
-    quantization : (float, int), optional
-        Scale and zero point of a quantized module's output, which is stored dequantized.
+    quantization : (float, int), or a tuple of each, optional
+        Scale and zero point of a quantized module's output, or of each channel; it is stored dequantized.
     input : LayerInput, optional
         The recorded layer whose output is what the module is given.
     kernel : KernelGeometry, optional
@@ -182,7 +185,7 @@ class LayerSpec:
     axis_source: str = "shape"
     is_time: bool = False
     rows_folded: int = 1
-    quantization: tuple[float, int] | None = None
+    quantization: Quantization | None = None
     input: LayerInput | None = None
     kernel: KernelGeometry | None = None
     stream: str | None = None

@@ -165,6 +165,31 @@ def test_quantized_numbers_are_stored_as_what_they_stand_for_with_their_scale(tm
     assert run["conv"].quantization is None
 
 
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_")
+def test_scales_of_each_channel_are_kept_too(tmp_path: Path) -> None:
+    def quantized(x: torch.Tensor) -> torch.Tensor:
+        scales, points = torch.linspace(0.25, 1.0, x.shape[1]), torch.arange(x.shape[1])
+        return torch.quantize_per_channel(x, scales, points, 1, torch.qint8)
+
+    model = Around(Makes(quantized))
+    run = record(model, tmp_path / "run.zarr")
+    expected = quantized(torch.cat(batches(model.conv, IMAGES))).dequantize()
+    np.testing.assert_array_equal(run["inner"].read(epoch=0), expected.numpy())
+    scales, points = run["inner"].quantization
+    assert scales == pytest.approx(np.linspace(0.25, 1.0, run["inner"].n_channels).tolist())
+    assert points == tuple(range(run["inner"].n_channels))
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_nested_tensors_are_left_out_and_what_follows_is_recorded(tmp_path: Path) -> None:
+    model = Around(nn.Sequential(Makes(lambda x: torch.nested.nested_tensor(list(x))), nn.ReLU()))
+    model.inner.append(Makes(lambda x: x.to_padded_tensor(0.0)))
+    run = record(model, tmp_path / "run.zarr", layers="leaves")
+    assert {"inner.0", "inner.1"} <= set(run.provenance[-1]["left_out"])
+    expected = torch.cat(batches(model.conv, IMAGES)).relu()
+    np.testing.assert_array_equal(run["inner.2"].read(epoch=0), expected.numpy())
+
+
 def test_dataclasses_are_layers_by_field(tmp_path: Path) -> None:
     @dataclass
     class Out:

@@ -1,8 +1,10 @@
 """What a data set, a loader or a model can reach: generators wherever they are, counters and orders of one's own."""
 
 import random
+import sys
 from collections import deque
 from contextlib import ExitStack
+from threading import Event, Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -128,3 +130,35 @@ def test_what_is_a_librarys_and_what_has_no_state_is_left() -> None:
     held = HeldState.of((Broken(), random.SystemRandom(), DataLoader([1]), nn.Conv2d(1, 1, 1), random))
     assert held.generators == []
     assert held.own == []
+
+
+def test_what_another_thread_changes_meanwhile_ends_nothing() -> None:
+    """A data loader's thread fills its queue, and gives an object attributes, while the state is looked for."""
+
+    class Filled:
+        def __init__(self) -> None:
+            self.queue, self.found = deque(object() for _ in range(50)), {number: object() for number in range(50)}
+
+    holder, stop = Filled(), Event()
+
+    def fill() -> None:
+        number = 0
+        while not stop.is_set():
+            holder.queue.append(object())
+            holder.queue.popleft()
+            number += 1
+            holder.found[number % 90], vars(holder)[f"of_{number % 90}"] = object(), number
+            holder.found.pop((number + 40) % 90, None), vars(holder).pop(f"of_{(number + 40) % 90}", None)
+
+    thread = Thread(target=fill, daemon=True)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    thread.start()
+    try:
+        for _ in range(300):
+            with ExitStack() as restored:
+                HeldState.of([holder]).put_attributes_back_by(restored)
+    finally:
+        sys.setswitchinterval(interval)
+        stop.set()
+        thread.join()

@@ -12,7 +12,9 @@ def run(tmp_path):
     """Of layer a, channel 1 is never finite, and at snapshot 2 three of four are not; layer b never is."""
     a, b, c = np.random.default_rng(0).normal(size=(3, 4, N_SAMPLES, 4, 3, 3))
     a[:, :, 1], a[2, :, :3], b[:] = np.nan, np.inf, np.nan
-    return write_run(tmp_path / "run.zarr", {name: ("Conv2d", maps) for name, maps in zip("abc", (a, b, c), strict=True)})
+    return write_run(
+        tmp_path / "run.zarr", {name: ("Conv2d", maps) for name, maps in zip("abc", (a, b, c), strict=True)}
+    )
 
 
 def test_the_snapshots_at_which_most_channels_are_finite_are_taken(run):
