@@ -187,8 +187,10 @@ class Recording(ABC):
             self._session = Session(
                 writer, provenance=self._provenance(), refuses_overflow=self._keep.overflow == "error"
             )
-        except BaseException:
+        except BaseException as error:
             writer.close()
+            if isinstance(error, OSError):  # such as no file more that may be opened
+                raise self._not_created(error) from error
             raise
         self._session.committed = last
         try:

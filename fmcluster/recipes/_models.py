@@ -11,7 +11,7 @@ from torch import nn
 from torchvision import models
 
 from ..capture import check_kinds, choose_weights, find_weights, read_checkpoint
-from ..store import write_beside
+from ..store import in_words, write_beside
 
 _FAMILIES = ("resnet", "resnext", "wide_resnet")
 _WRAPPERS = ("state_dict", "model")
@@ -46,6 +46,8 @@ def load_resnet(model: str, *, weights: str, n_classes: int) -> nn.Module:
         `weights` is neither ``"DEFAULT"`` nor ``"none"`` nor a file.
     ConnectionError
         torchvision's weights could not be downloaded.
+    OSError
+        They could, but not kept.
     """
     known = [name for name in models.list_models(module=models) if name.startswith(_FAMILIES)]
     if model not in known:
@@ -109,6 +111,12 @@ def _download(model: str) -> nn.Module:
         network: nn.Module = models.get_model(model, weights="DEFAULT")
     # An unreachable host is an OSError; a refusal page served in the file's place, a RuntimeError (hash).
     except (OSError, HTTPException, RuntimeError) as error:
+        if isinstance(error, OSError) and error.errno and error.filename:  # of this machine's disk
+            raise OSError(
+                f"the DEFAULT weights of {model} cannot be kept in {torch.hub.get_dir()}: {in_words(error)}. Set "
+                f"TORCH_HOME to a folder that can be written to, or use --weights none (random) or --weights PATH (a "
+                f"state dict saved earlier)"
+            ) from error
         raise ConnectionError(
             f"the DEFAULT weights of {model} could not be downloaded, no network or the host refused "
             f"({error}): use --weights none (random) or --weights PATH (a state dict saved earlier)"

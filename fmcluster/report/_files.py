@@ -1,5 +1,6 @@
 """Pages as files: the templates they are made from, and how one is put where it belongs."""
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,7 +8,7 @@ from tempfile import TemporaryFile
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from ..store import write_beside
+from ..store import remedy, write_beside
 
 
 def environment() -> Environment:
@@ -47,6 +48,8 @@ def _in_words(target: Path) -> Iterator[None]:
         yield
     except OSError as error:
         why = (error.strerror or str(error) or type(error).__name__).lower()
+        if error.errno in (errno.EMFILE, errno.ENFILE):  # of no folder
+            raise OSError(f"the page cannot be written to {target}: {why}. {remedy(error)}write it again") from error
         raise OSError(
             f"the page cannot be written to {target}: the system says {why!r} of the folder {target.parent}; choose "
             "another with -o or the path"

@@ -4,7 +4,7 @@ import errno
 import re
 import shutil
 import warnings
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -45,6 +45,27 @@ def take(recorder: fm.Recorder, *epochs: int) -> None:
     for epoch in epochs:
         recorder.snapshot(epoch=epoch)
         recorder.flush()
+
+
+def test_what_the_system_refuses_while_the_session_is_described_is_a_failure_to_begin(
+    net: nn.Module, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The versions of packages are read from files, of which a process may be allowed no more."""
+
+    def refuse(name: str) -> str:
+        raise OSError(errno.EMFILE, "Too many open files", f"{name}/METADATA")
+
+    path = tmp_path / "run.zarr"
+    with ExitStack() as stack, monkeypatch.context() as patch:
+        patch.setattr("fmcluster.capture._provenance.version", refuse)
+        with pytest.raises(fm.StoreError, match=r"open files.*Nothing was recorded.*\(ulimit -n\), record again"):
+            fm.Recorder(net, path, probe=data).__enter__()
+        assert not path.exists()
+        with pytest.warns(UserWarning, match="Nothing was recorded. Every snapshot tries again"):
+            recorder = stack.enter_context(fm.Recorder(net, path, probe=data, on_error="warn"))
+        patch.undo()
+        recorder.snapshot(epoch=0)
+    assert fm.open_run(path).epochs == [0]
 
 
 class TestOfAProbe:

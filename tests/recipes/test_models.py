@@ -1,3 +1,4 @@
+import errno
 from http.client import RemoteDisconnected
 from pathlib import Path
 from urllib.error import URLError
@@ -160,6 +161,24 @@ def test_a_failed_download_says_what_else_to_use(failure: Exception, monkeypatch
     monkeypatch.setattr(models, "get_model", fail)
     with pytest.raises(OSError, match=r"could not be downloaded.*--weights none.*--weights PATH"):
         load_resnet("resnet18", weights="DEFAULT", n_classes=2)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        PermissionError(errno.EACCES, "Permission denied", "/none"),
+        OSError(errno.ENOSPC, "No space left", "/x"),
+    ],
+    ids=["permission", "room"],
+)
+def test_a_cache_that_takes_no_weights_is_no_failed_download(failure: OSError, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise failure
+
+    monkeypatch.setattr(models, "get_model", fail)
+    with pytest.raises(OSError, match=r"cannot be kept in .*: .*(denied|space left).* Set TORCH_HOME to") as caught:
+        load_resnet("resnet18", weights="DEFAULT", n_classes=2)
+    assert "network" not in str(caught.value)
 
 
 def test_downloaded_weights_get_a_fresh_head(monkeypatch: pytest.MonkeyPatch) -> None:
