@@ -137,8 +137,9 @@ class Finiteness:
         """Return the finite part of a run: of all layers, or of some.
 
         Snapshots are left out at which a layer is not finite. Where none would be left: samples, if the others (at
-        least half) are finite; then, unless they were `chosen` by name, layers that are finite at no snapshot; then
-        those that are at fewest, for as long as they have no snapshot in common.
+        least half) are finite. Unless they were `chosen` by name, layers are left out, too: those that are finite at no
+        snapshot; and, those that are at fewest first, for as long as they have none in common, or where they are finite
+        at less than half and more layers times snapshots are left without them.
 
         Raises
         ------
@@ -153,9 +154,7 @@ class Finiteness:
         samples = np.empty(0, np.int64)
         if broken.any(axis=0).all():
             samples, broken = self._without_samples(layers, broken)
-        kept: Flags = np.array([chosen or not each.all() for each in broken])
-        while not chosen and kept.any() and broken[kept].any(axis=0).all():
-            kept[max(np.flatnonzero(kept).tolist(), key=lambda order: (int(broken[order].sum()), order))] = False
+        kept: Flags = np.ones(len(layers), bool) if chosen else _choose(broken)
         snapshots = np.flatnonzero(~broken[kept].any(axis=0)).tolist() if kept.any() else []
         if not snapshots:
             raise ValueError(self._nothing_left(layers))
@@ -206,6 +205,23 @@ class Finiteness:
             f"before others): there is nothing to analyze. Look at the training: a lower learning rate, or gradient "
             f"clipping{others}"
         )
+
+
+def _choose(broken: Flags) -> Flags:
+    """Say which layers are kept, by where they are not finite, ndarray of shape (n_layers, n_snapshots)."""
+    counts, n_snapshots = broken.sum(axis=1), broken.shape[1]
+    worst_first = sorted(range(len(broken)), key=lambda order: (-int(counts[order]), -order))
+    dropped, most = 0, 0
+    for count in range(len(broken)):
+        rest = worst_first[count:]
+        left = len(rest) * int((~broken[rest].any(axis=0)).sum())
+        if left > most:
+            dropped, most = count, left
+        if 2 * counts[worst_first[count]] <= n_snapshots and most:
+            break
+    kept: Flags = np.full(len(broken), most > 0)
+    kept[worst_first[:dropped]] = False
+    return kept
 
 
 def finite_parts(runs: Sequence["Run"], layers: Sequence[str], *, chosen: bool) -> list[FinitePart]:

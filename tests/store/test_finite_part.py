@@ -53,12 +53,12 @@ def test_a_channel_that_is_finite_nowhere_takes_its_layer_with_it(tmp_path):
 
 
 def test_samples_are_left_out_where_most_others_are_finite(tmp_path):
-    run = planted(tmp_path, a=[np.s_[:, 3], np.s_[2]], b=[np.s_[:, 3, 1, 0, 0], np.s_[1:, 5]], c=[np.s_[:, 3]])
+    run = planted(tmp_path, a=[np.s_[:, 3], np.s_[2]], b=[np.s_[:, 3, 1, 0, 0], np.s_[1:3, 5]], c=[np.s_[:, 3]])
     part = run.finite_part()
-    assert (part.layers, part.snapshots) == (["a", "b", "c"], [0])
+    assert (part.layers, part.snapshots) == (["a", "b", "c"], [0, 3])
     assert part.samples.tolist() == [number for number in range(N_SAMPLES) if number != 3]
     assert part.left_out.samples.tolist() == [3]
-    assert part.left_out.snapshots["snapshot"].tolist() == [1, 2, 3]
+    assert part.left_out.snapshots["snapshot"].tolist() == [1, 2]
     assert part.left_out.lines[-1] == "Left out: sample 3, of which layers gave NaN or infinite values."
     alone = run.finite_part(layers=["a"])
     assert (alone.snapshots, alone.left_out.samples.tolist()) == ([0, 1, 3], [3])
@@ -78,6 +78,21 @@ def test_layers_without_a_snapshot_in_common_are_left_out_one_by_one(tmp_path):
     part = planted(tmp_path, a=[np.s_[0]], b=[np.s_[1:]]).finite_part()
     assert (part.layers, part.snapshots) == (["a", "c"], [1, 2, 3])
     assert part.left_out.lines[-1] == "Left out: layer b, which gave NaN or infinite values at 3 of 4 snapshots."
+
+
+def test_a_layer_that_is_seldom_finite_does_not_take_the_snapshots_of_all_others_with_it(tmp_path):
+    part = planted(tmp_path, c=[np.s_[1:]]).finite_part()
+    assert (part.layers, part.snapshots) == (["a", "b"], [0, 1, 2, 3])
+    assert part.left_out.lines == ["Left out: layer c, which gave NaN or infinite values at 3 of 4 snapshots."]
+
+
+def test_where_most_layers_diverge_the_snapshots_before_are_what_is_left(tmp_path):
+    part = planted(tmp_path, b=[np.s_[2:]], c=[np.s_[2:]]).finite_part()
+    assert (part.layers, part.snapshots) == (["a", "b", "c"], [0, 1])
+    folder = tmp_path / "early"
+    folder.mkdir()
+    part = planted(folder, a=[np.s_[3]], b=[np.s_[1:]], c=[np.s_[1:]]).finite_part()
+    assert (part.layers, part.snapshots) == (["a", "b", "c"], [0])
 
 
 def test_two_runs_have_the_layers_that_are_finite_in_both(tmp_path):
