@@ -275,6 +275,8 @@ def _open_part(part: Path, transform: transforms.Compose) -> ImageFolder:
     classes = sorted(entry for entry in part.iterdir() if entry.is_dir() and not _is_hidden(entry.name))
     if not classes:
         raise FileNotFoundError(f"no class folders in {part}: put the images of each class in a folder of its own")
+    for entry in classes:
+        _check_readable(entry)
     empty = [entry.name for entry in classes if not _has_image(entry)]
     if empty:
         raise FileNotFoundError(
@@ -306,6 +308,17 @@ def _leave_out_broken(part: ImageFolder) -> list[str]:
             f"{broken[0]}"
         )
     return broken
+
+
+def _check_readable(folder: Path) -> None:
+    """Raise where a folder in it cannot be listed, whose images would be passed over without a word."""
+
+    def refuse(error: OSError) -> None:
+        why = error.strerror or str(error)
+        raise OSError(error.errno, f"{why}: the images in it cannot be listed; mend that, or remove it", error.filename)
+
+    for _, folders, _ in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not _is_hidden(name)]
 
 
 def _has_image(folder: Path) -> bool:

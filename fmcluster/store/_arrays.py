@@ -1,5 +1,6 @@
 """Stored array: read so that damage is distinguished from what is legitimately not there."""
 
+import errno
 import json
 import os
 from collections.abc import Sequence
@@ -22,6 +23,14 @@ from ._remote_file import RemoteFile
 from ._shards import HEADER, ShardLayout, check_frame, read_shard, shard_layout
 
 MOST_BYTES = 8 << 30  # of a file that is not on this machine
+
+_ALLOWED, _OPEN = "With permission to read it", "Once this process may open more files (ulimit -n)"
+_REFUSED = {  # of files of which nothing is known
+    errno.EACCES: _ALLOWED,
+    errno.EPERM: _ALLOWED,
+    errno.EMFILE: _OPEN,
+    errno.ENFILE: _OPEN,
+}
 
 
 def shard_shape(array: zarr.Array[Any]) -> tuple[int, ...]:
@@ -92,6 +101,11 @@ class StoredArray:
             values = self._decode(slices)
         except Exception as error:  # the codecs raise whatever they like
             key = self._first_damaged(chunk_keys(self.array, *slices))
+            if isinstance(error, OSError) and error.errno in _REFUSED:
+                raise StoreError(
+                    f"{self._run}: {self.array.path}/{key} cannot be read ({_first_line(error)}). "
+                    f"{_REFUSED[error.errno]}, try again."
+                ) from error
             raise StoreError(
                 f"{self._run} is damaged: {self.array.path}/{key} cannot be decoded ({_first_line(error)}). "
                 f"`fmcluster verify` lists all damage."

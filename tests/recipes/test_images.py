@@ -1,8 +1,10 @@
+import errno
 import itertools
 import os
 import shutil
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -237,3 +239,22 @@ def test_what_is_no_file_or_too_large_a_picture_is_named(folder: Path) -> None:
     Image.new("1", (20_000, 9_000)).save(folder / "val" / "ants" / "huge.png")
     with pytest.raises(ValueError, match=r"huge\.png cannot be read as an image .*exceeds limit"):
         _load_image(str(folder / "val" / "ants" / "huge.png"))
+
+
+def test_a_folder_that_may_not_be_listed_is_named_and_not_passed_over(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its images would be missing without a word; root may list every folder, so that the system is asked less."""
+    inner = next(entry for entry in (folder / "train").iterdir() if entry.is_dir()) / "more"
+    inner.mkdir()
+    listed = os.scandir
+
+    def refuse(path: Any = ".") -> Any:
+        if os.fspath(path) == str(inner):
+            raise PermissionError(errno.EACCES, "Permission denied", str(inner))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PermissionError, match="Permission denied: the images in it cannot be listed") as caught:
+        load_image_folder(folder)
+    assert caught.value.filename == str(inner)

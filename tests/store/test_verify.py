@@ -1,5 +1,6 @@
 """Damage is told, by the name of what is damaged; it is never read as zeros or NaN."""
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -230,3 +231,26 @@ def test_opening_a_remote_run_asks_for_its_root_alone(stored: Path, monkeypatch:
     assert run.epochs == open_run(stored).epochs
     assert run.snapshots["step"].tolist() == open_run(stored).snapshots["step"].tolist()
     assert asked == ["zarr.json"]
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.EACCES, "With permission to read it, try again"),
+        (errno.EMFILE, r"may open more files \(ulimit -n\), try again"),
+    ],
+    ids=["permission", "files"],
+)
+def test_what_may_not_be_read_is_not_called_damaged(
+    number: int, advice: str, reference: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, "the system says no")
+
+    run = open_run(reference)
+    monkeypatch.setattr("fmcluster.store._arrays.StoredArray._decode", refuse)
+    with pytest.raises(
+        StoreError, match=rf"cannot be read \(.*the system says no\)\. .*{advice}, try again\.$"
+    ) as caught:
+        run["conv1"].read(epoch=1)
+    assert "damage" not in str(caught.value)
