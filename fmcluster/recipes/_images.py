@@ -258,8 +258,9 @@ def _load_image(path: str) -> Image.Image:
                 return _image_of_numbers(np.asarray(image)).convert("RGB")
             return image.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        mend = "give permission to read" if isinstance(error, PermissionError) else "repair"
         raise ValueError(
-            f"{path} cannot be read as an image ({error}); repair or remove the file, or pass "
+            f"{path} cannot be read as an image ({error}); {mend} or remove the file, or pass "
             f"skip_broken=True (--skip-broken)"
         ) from error
 

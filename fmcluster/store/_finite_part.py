@@ -159,6 +159,10 @@ class Finiteness:
         if not snapshots:
             raise ValueError(self._nothing_left(layers))
         names = [name for name, keep in zip(layers, kept, strict=True) if keep]
+        if len(names) < len(layers):  # for which it may be that no sample has to be left out
+            part = self._find(names, chosen=True)
+            lost = self._table([name for name in layers if name not in names])
+            return replace(part, left_out=replace(part.left_out, layers=lost))
         diverged = find_diverged(self._run, names)
         return FinitePart(
             layers=names,
@@ -166,7 +170,6 @@ class Finiteness:
             samples=np.setdiff1d(self._run.common_samples(snapshots), samples) if len(samples) else None,
             left_out=NotFinite(
                 snapshots=diverged[~diverged["snapshot"].isin(snapshots)].reset_index(drop=True),
-                layers=self._table([name for name in layers if name not in names]),
                 samples=samples,
                 n_layers=len(names),
             ),

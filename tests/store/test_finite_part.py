@@ -86,6 +86,14 @@ def test_a_layer_that_is_seldom_finite_does_not_take_the_snapshots_of_all_others
     assert part.left_out.lines == ["Left out: layer c, which gave NaN or infinite values at 3 of 4 snapshots."]
 
 
+def test_samples_that_a_layer_which_is_left_out_lost_are_not(tmp_path):
+    """Another sample of the layer at each snapshot: one is not enough to keep it."""
+    run = planted(tmp_path, c=[np.s_[number, number] for number in range(4)])
+    part = run.finite_part()
+    assert (part.layers, part.snapshots, part.samples) == (["a", "b"], [0, 1, 2, 3], None)
+    assert part.left_out.lines[-1].startswith("Left out: layer c, which gave NaN or infinite values at every snapshot")
+
+
 def test_where_most_layers_diverge_the_snapshots_before_are_what_is_left(tmp_path):
     part = planted(tmp_path, b=[np.s_[2:]], c=[np.s_[2:]]).finite_part()
     assert (part.layers, part.snapshots) == (["a", "b", "c"], [0, 1])

@@ -236,8 +236,8 @@ def test_opening_a_remote_run_asks_for_its_root_alone(stored: Path, monkeypatch:
 @pytest.mark.parametrize(
     ("number", "advice"),
     [
-        (errno.EACCES, "With permission to read it, try again"),
-        (errno.EMFILE, r"may open more files \(ulimit -n\), try again"),
+        (errno.EACCES, "With permission to read it"),
+        (errno.EMFILE, r"may open more files \(ulimit -n\)"),
     ],
     ids=["permission", "files"],
 )
@@ -249,8 +249,6 @@ def test_what_may_not_be_read_is_not_called_damaged(
 
     run = open_run(reference)
     monkeypatch.setattr("fmcluster.store._arrays.StoredArray._decode", refuse)
-    with pytest.raises(
-        StoreError, match=rf"cannot be read \(.*the system says no\)\. .*{advice}, try again\.$"
-    ) as caught:
+    with pytest.raises(StoreError, match=rf"cannot be read \(.*says no\)\. .*{advice}, try again\.$") as caught:
         run["conv1"].read(epoch=1)
     assert "damage" not in str(caught.value)
