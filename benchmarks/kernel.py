@@ -19,7 +19,7 @@ import torch
 from results import FOLDER, machine, write
 from setting import device_label
 
-from fmcluster.capture._options import Reduction
+from fmcluster.capture.options._options import Reduction
 from fmcluster.capture.transfer._reduce import reduce_with_torch
 from fmcluster.capture.transfer._triton import reduce_with_triton
 

@@ -13,7 +13,7 @@ import torch
 
 from ...errors import CaptureError
 from ...store import LayerSpec
-from .._options import Reduction
+from ..options import Reduction
 from ._memory import Bytes, HostMemory, PinnedRing
 from ._moments import Moments
 from ._reduce import moments_of, reduce_in_turn, reduce_on_cpu, reduce_with_torch, stored_shape

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from .._options import Reduction
+from ..options import Reduction
 from ._moments import Moments
 from ._numba import CONVERTS, sum_planes
 

@@ -6,7 +6,7 @@ import torch
 import triton
 import triton.language as tl
 
-from .._options import Reduction
+from ..options import Reduction
 from ._reduce import LARGEST, OVERFLOW, by_channel, stored_shape
 
 N_SUMS = 10  # rows of a partial result: those of `Moments`, then lowest, highest and number of values that do not fit

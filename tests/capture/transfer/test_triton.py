@@ -10,7 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fmcluster.capture._options import Reduction
+from fmcluster.capture.options._options import Reduction
 from fmcluster.capture.transfer._reduce import moments_of, reduce_with_torch
 
 pytest.importorskip("triton", reason="Triton is not installed")
