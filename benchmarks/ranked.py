@@ -1,0 +1,75 @@
+"""In which order should a plan take changes, by measured damage or by what is predicted?
+
+Of changes that were built one by one and retrained (retrained.py): do measured damage, predicted damage, and the damage
+that `fm.plan` weighs them by, rank the loss that retraining leaves? Asked of the network on which it was decided which
+kinds are ranked by prediction, and of others on which nothing was decided.
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from retrained import QUESTIONS, retrained
+from scipy.stats import rankdata, spearmanr
+from small_networks import NETWORKS, trained
+
+from fmcluster.decide import Depth
+from fmcluster.decide._weigh import BY_PREDICTION
+
+BY_KIND = {"kernel size": "kernel", "separable": "separable", "resolution": "resolution", "width": "narrow"}
+ORDERS = ("kl", "predicted", "weighed", "position")
+
+
+def elsewhere(seeds: range) -> dict[str, list[dict[str, Any]]]:
+    """Return, by network, a row for each change; depth is not asked for, of which predictions say little."""
+    asked = [each for each in QUESTIONS if not isinstance(each, Depth)]
+    return {name: retrained(trained(name), seeds, questions=asked) for name in NETWORKS}
+
+
+def in_order(changes: dict[str, list[dict[str, Any]]], *, n_resamples: int = 1000) -> pd.DataFrame:
+    """Return rank correlations with the loss after retraining, by network and kind of change, and over all ranked kinds.
+
+    Intervals come from drawing the layers again: the changes of one layer stay together. `more` is by how much the
+    order of a plan correlates better than measured damage does. `position` is the order of the layers in the network,
+    which asks for no measurement.
+    """
+    out = []
+    for network, rows in changes.items():
+        frame = _known(rows)
+        parts = {name: part for name, part in frame.groupby("intervention", sort=False)}
+        parts["all three"] = frame[frame["intervention"].map(BY_KIND).isin(BY_PREDICTION)]
+        for name, part in parts.items():
+            found = _correlations(part)
+            again = [_correlations(each) for each in _drawn(part, n_resamples)]
+            more = [each["weighed"] - each["kl"] for each in again]
+            low, high = np.nanquantile(more, [0.025, 0.975])
+            row = {"network": network, "changes": name, "layers": part["layer"].nunique(), **found}
+            out.append(row | {"more": found["weighed"] - found["kl"], "low of more": low, "high of more": high})
+    return pd.DataFrame(out).rename(columns={"kl": "measured", "weighed": "as a plan ranks"})
+
+
+def _known(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Return the changes of which something is predicted, but not of depth."""
+    frame = pd.DataFrame(rows)
+    order = {name: number for number, name in enumerate(dict.fromkeys(frame["layer"]))}
+    frame["position"], frame["after"] = frame["layer"].map(order), [float(np.mean(each)) for each in frame["losses"]]
+    return frame[frame["predicted"].notna() & frame["intervention"].isin(list(BY_KIND))]
+
+
+def _correlations(part: pd.DataFrame) -> dict[str, float]:
+    """Weigh the changes as a plan does, of each kind by itself, and correlate."""
+    weighed = pd.Series(0.0, index=part.index)
+    for _, kind in part.groupby("intervention"):
+        at = rankdata(kind["predicted"], method="ordinal") - 1
+        weighed[kind.index] = np.sort(kind["kl"].to_numpy())[at]
+    part = part.assign(weighed=weighed)
+    return {name: float(spearmanr(part[name], part["after"]).statistic) for name in ORDERS}
+
+
+def _drawn(part: pd.DataFrame, n_resamples: int) -> list[pd.DataFrame]:
+    draw, by_layer = np.random.default_rng(0), list(part.groupby("layer").indices.values())
+    out = []
+    for _ in range(n_resamples):
+        chosen = np.concatenate([by_layer[k] for k in draw.integers(len(by_layer), size=len(by_layer))])
+        out.append(part.iloc[chosen].reset_index(drop=True))
+    return out
