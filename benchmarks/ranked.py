@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from retrained import QUESTIONS, retrained
 from scipy.stats import rankdata, spearmanr
-from small_networks import NETWORKS, trained
+from small_networks import NETWORKS, digits, trained
 
 from fmcluster.decide import Depth
 from fmcluster.decide._weigh import BY_PREDICTION
@@ -23,11 +23,11 @@ ORDERS = ("kl", "predicted", "weighed", "position")
 def elsewhere(seeds: range) -> dict[str, list[dict[str, Any]]]:
     """Return, by network, a row for each change; depth is not asked for, of which predictions say little."""
     asked = [each for each in QUESTIONS if not isinstance(each, Depth)]
-    return {name: retrained(trained(name), seeds, questions=asked) for name in NETWORKS}
+    return {name: retrained(trained(name), seeds, questions=asked, pictures=digits) for name in NETWORKS}
 
 
 def in_order(changes: dict[str, list[dict[str, Any]]], *, n_resamples: int = 1000) -> pd.DataFrame:
-    """Return rank correlations with the loss after retraining, by network and kind of change, and over all ranked kinds.
+    """Return rank correlations with the loss after retraining, by network and kind of change, and of three together.
 
     Intervals come from drawing the layers again: the changes of one layer stay together. `more` is by how much the
     order of a plan correlates better than measured damage does. `position` is the order of the layers in the network,
@@ -36,7 +36,7 @@ def in_order(changes: dict[str, list[dict[str, Any]]], *, n_resamples: int = 100
     out = []
     for network, rows in changes.items():
         frame = _known(rows)
-        parts = {name: part for name, part in frame.groupby("intervention", sort=False)}
+        parts = dict(iter(frame.groupby("intervention", sort=False)))
         parts["all three"] = frame[frame["intervention"].map(BY_KIND).isin(BY_PREDICTION)]
         for name, part in parts.items():
             found = _correlations(part)
@@ -51,7 +51,8 @@ def in_order(changes: dict[str, list[dict[str, Any]]], *, n_resamples: int = 100
 def _known(rows: list[dict[str, Any]]) -> pd.DataFrame:
     """Return the changes of which something is predicted, but not of depth."""
     frame = pd.DataFrame(rows)
-    order = {name: number for number, name in enumerate(dict.fromkeys(frame["layer"]))}
+    layers = frame.loc[frame["intervention"] == "kernel size", "layer"]  # of all convolutions, as they are called
+    order = {name: number for number, name in enumerate(layers)}
     frame["position"], frame["after"] = frame["layer"].map(order), [float(np.mean(each)) for each in frame["losses"]]
     return frame[frame["predicted"].notna() & frame["intervention"].isin(list(BY_KIND))]
 

@@ -43,11 +43,12 @@ def retrained(
     steps: int = 40,
     layers: list[str] | None = None,
     questions: Sequence[Intervention] = QUESTIONS,
+    pictures: Callable[..., TensorDataset] = images,
 ) -> list[dict[str, Any]]:
     """Return a row for each change: damage measured and predicted, and the loss after retraining, of each seed."""
     model = copy.deepcopy(model)
     probe, train, unseen = (
-        noisy(images(count, part=part, seed=seed), NOISE, seed=seed)
+        noisy(pictures(count, part=part, seed=seed), NOISE, seed=seed)
         for count, part, seed in ((100, "val", 0), (1280, "train", 1), (700, "val", 0))
     )
     unseen = TensorDataset(*(tensor[len(probe) :] for tensor in unseen.tensors))
