@@ -12,6 +12,7 @@ from torch import nn
 from ..capture import ModelInputs, isolated, kernel_geometry
 from ._compat import BATCH_NORM
 from ._costs import Costs
+from ._first_input import hook_first
 from ._least_squares import kernel_patches
 from ._trace import Call, Key, Trace
 
@@ -350,9 +351,7 @@ class Network:
     def _hooked(self, hooks: Hooks, *, before: bool = False) -> Iterator[None]:
         with ExitStack() as stack:
             for name, hook in hooks.items():
-                module = self.modules[name]
-                handle = module.register_forward_pre_hook(hook) if before else module.register_forward_hook(hook)
-                stack.callback(handle.remove)
+                stack.callback(hook_first(self.modules[name], hook, before=before))
             yield
 
 

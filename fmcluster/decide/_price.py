@@ -13,6 +13,7 @@ from torch import nn
 
 from ..capture import ModelInputs, isolated
 from ._costs import Costs
+from ._first_input import hook_first
 from ._network import NORMALIZATION, PARAMETRIC
 from ._outcomes import scores_of
 
@@ -65,7 +66,7 @@ def price(model: nn.Module, inputs: ModelInputs) -> Costs:
 
     with ExitStack() as stack:
         for module in model.modules():
-            stack.callback(module.register_forward_hook(hook).remove)
+            stack.callback(hook_first(module, hook, before=False))
         with isolated(model, gradients=True):
             inputs.rows(slice(0, 2)).show(model)
     counted = Costs.total(found)

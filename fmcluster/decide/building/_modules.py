@@ -1,5 +1,6 @@
 """Modules of a smaller network: what stands where there were larger ones."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -7,13 +8,26 @@ from torch import nn
 from torch.nn import functional
 
 from ...store import KernelGeometry
+from .._first_input import first_name
 
 
 class Skip(nn.Module):
-    """Returns a copy of what it is given, so that an activation behind it may change that in place."""
+    """Returns a copy of what it is given first, so that an activation behind it may change that in place.
 
-    def forward(self, given: torch.Tensor, *_others: Any) -> torch.Tensor:
-        """Return what is given, Tensor of the same shape."""
+    Parameters
+    ----------
+    names : sequence of str
+        The arguments of the module that it stands for, which may be called by name.
+    """
+
+    def __init__(self, names: Sequence[str] = ()) -> None:
+        super().__init__()
+        self.names = tuple(names)
+
+    def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Return what is given first, Tensor of the same shape."""
+        name = None if args else first_name(self.names, kwargs)
+        given: torch.Tensor = args[0] if name is None else kwargs[name]
         return given.clone()
 
 
