@@ -49,21 +49,20 @@ def in_order(changes: dict[str, list[dict[str, Any]]], *, n_resamples: int = 100
 
 
 def _known(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """Return the changes of which something is predicted, but not of depth."""
+    """Return the changes of which something is predicted, but not of depth; of each kind weighed as a plan does."""
     frame = pd.DataFrame(rows)
     layers = frame.loc[frame["intervention"] == "kernel size", "layer"]  # of all convolutions, as they are called
     order = {name: number for number, name in enumerate(layers)}
     frame["position"], frame["after"] = frame["layer"].map(order), [float(np.mean(each)) for each in frame["losses"]]
-    return frame[frame["predicted"].notna() & frame["intervention"].isin(list(BY_KIND))]
+    frame = frame[frame["predicted"].notna() & frame["intervention"].isin(list(BY_KIND))].reset_index(drop=True)
+    frame["weighed"] = 0.0
+    for _, kind in frame.groupby("intervention"):
+        at = rankdata(kind["predicted"], method="ordinal") - 1
+        frame.loc[kind.index, "weighed"] = np.sort(kind["kl"].to_numpy())[at]
+    return frame
 
 
 def _correlations(part: pd.DataFrame) -> dict[str, float]:
-    """Weigh the changes as a plan does, of each kind by itself, and correlate."""
-    weighed = pd.Series(0.0, index=part.index)
-    for _, kind in part.groupby("intervention"):
-        at = rankdata(kind["predicted"], method="ordinal") - 1
-        weighed[kind.index] = np.sort(kind["kl"].to_numpy())[at]
-    part = part.assign(weighed=weighed)
     return {name: float(spearmanr(part[name], part["after"]).statistic) for name in ORDERS}
 
 
