@@ -155,12 +155,19 @@ def retrained_in_words(agreement: pd.DataFrame) -> str:
 
 
 def ranked_in_words(ranked: pd.DataFrame) -> str:
-    """Say of how many networks the order of a plan is clearly better than that of measured damage, or worse."""
-    together = ranked[ranked["changes"] == "all three"]
-    better, worse = together["low of more"] > 0, together["high of more"] < 0
+    """Say by how much the order of a plan is better than that of measured damage, where it was chosen and elsewhere."""
+    together = ranked[ranked["changes"] == "all three"].set_index("network")
+    first, others = together.iloc[0], together.loc["mean of the others"]
+
+    def told(row: "pd.Series[Any]") -> str:
+        by = f"{row['more']:+.2f} ({row['low of more']:+.2f} to {row['high of more']:+.2f})"
+        return by + (
+            ", which is clear" if row["low of more"] > 0 or row["high of more"] < 0 else ", which may be chance"
+        )
+
     return (
-        f"Over the three kinds together, the order of the plan is clearly better than that of the measured damage in "
-        f"{better.sum()} of {len(together)} networks, and clearly worse in {worse.sum()}."
+        f"Over the three kinds together, the order of the plan correlates by {told(first)}, better than the measured "
+        f"damage in the network that the kinds were chosen by, and by {told(others)}, in the mean of the others."
     )
 
 

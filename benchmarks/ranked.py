@@ -17,6 +17,7 @@ from fmcluster.decide import Depth
 from fmcluster.decide._weigh import BY_PREDICTION
 
 BY_KIND = {"kernel size": "kernel", "separable": "separable", "resolution": "resolution", "width": "narrow"}
+OTHERS = "mean of the others"
 ORDERS = ("kl", "predicted", "weighed", "position")
 
 
@@ -31,21 +32,35 @@ def in_order(changes: dict[str, list[dict[str, Any]]], *, n_resamples: int = 100
 
     Intervals come from drawing the layers again: the changes of one layer stay together. `more` is by how much the
     order of a plan correlates better than measured damage does. `position` is the order of the layers in the network,
-    which asks for no measurement.
+    which asks for no measurement. The kinds were chosen by the first network; last come the means of the others, of
+    which each is drawn from by itself.
     """
-    out = []
+    out: list[dict[str, Any]] = []
+    drawn: dict[str, list[np.ndarray]] = {}
     for network, rows in changes.items():
         frame = _known(rows)
         parts = dict(iter(frame.groupby("intervention", sort=False)))
         parts["all three"] = frame[frame["intervention"].map(BY_KIND).isin(BY_PREDICTION)]
         for name, part in parts.items():
             found = _correlations(part)
-            again = [_correlations(each) for each in _drawn(part, n_resamples)]
-            more = [each["weighed"] - each["kl"] for each in again]
-            low, high = np.nanquantile(more, [0.025, 0.975])
+            again = [_correlations(each) for each in _drawn(part, n_resamples, seed=len(out))]
+            more = np.array([each["weighed"] - each["kl"] for each in again])
+            drawn.setdefault(name, []).append(more)
             row = {"network": network, "changes": name, "layers": part["layer"].nunique(), **found}
-            out.append(row | {"more": found["weighed"] - found["kl"], "low of more": low, "high of more": high})
+            out.append(row | {"more": found["weighed"] - found["kl"], **_interval(more)})
+    if len(changes) > 1:
+        _, *others = changes
+        for name, more in drawn.items():
+            rows = pd.DataFrame([each for each in out if each["changes"] == name and each["network"] in others])
+            row = {"network": OTHERS, "changes": name, "layers": int(rows["layers"].sum())}
+            means = rows[[*ORDERS, "more"]].mean().to_dict()
+            out.append(row | means | _interval(np.mean(more[1:], axis=0)))
     return pd.DataFrame(out).rename(columns={"kl": "measured", "weighed": "as a plan ranks"})
+
+
+def _interval(values: np.ndarray) -> dict[str, float]:
+    low, high = np.nanquantile(values, [0.025, 0.975])
+    return {"low of more": float(low), "high of more": float(high)}
 
 
 def _known(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -66,8 +81,8 @@ def _correlations(part: pd.DataFrame) -> dict[str, float]:
     return {name: float(spearmanr(part[name], part["after"]).statistic) for name in ORDERS}
 
 
-def _drawn(part: pd.DataFrame, n_resamples: int) -> list[pd.DataFrame]:
-    draw, by_layer = np.random.default_rng(0), list(part.groupby("layer").indices.values())
+def _drawn(part: pd.DataFrame, n_resamples: int, *, seed: int) -> list[pd.DataFrame]:
+    draw, by_layer = np.random.default_rng(seed), list(part.groupby("layer").indices.values())
     out = []
     for _ in range(n_resamples):
         chosen = np.concatenate([by_layer[k] for k in draw.integers(len(by_layer), size=len(by_layer))])

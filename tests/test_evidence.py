@@ -98,9 +98,30 @@ def test_the_order_of_a_plan_is_compared_with_that_of_measured_damage(import_ben
     assert together["as a plan ranks"] == pytest.approx(spearmanr(sizes, after).statistic)
 
 
-def test_it_is_said_in_how_many_networks_the_order_of_a_plan_is_better(page):
-    ranked = pd.DataFrame({"changes": ["all three", "all three", "width"], "low of more": [0.1, -0.2, 0.3]})
-    assert page.ranked_in_words(ranked.assign(**{"high of more": [0.5, 0.1, 0.5]})) == (
-        "Over the three kinds together, the order of the plan is clearly better than that of the measured damage in "
-        "1 of 2 networks, and clearly worse in 0."
+def test_the_means_of_other_networks_leave_out_the_one_by_which_kinds_were_chosen(import_benchmark):
+    ranked = import_benchmark("ranked")
+    right = [
+        {"intervention": "kernel size", "layer": f"conv{k}", "kl": 6 - k, "predicted": k, "losses": [k]}
+        for k in range(6)
+    ]
+    wrong = [{**row, "kl": row["predicted"], "predicted": -row["predicted"]} for row in right]
+    frame = ranked.in_order({"first": right, "second": wrong, "third": wrong}, n_resamples=20)
+    means = frame[frame["network"] == ranked.OTHERS].set_index("changes").loc["all three"]
+    assert means["layers"] == 12
+    assert (means["measured"], means["as a plan ranks"], means["more"]) == pytest.approx((1, -1, -2))
+    assert (means["low of more"], means["high of more"]) == pytest.approx((-2, -2))
+
+
+def test_it_is_said_where_the_order_of_a_plan_is_better(page):
+    ranked = pd.DataFrame(
+        {
+            "network": ["ResNet-20", "another", "mean of the others", "ResNet-20"],
+            "changes": [*3 * ["all three"], "width"],
+        }
+        | {"more": [0.3, 0.2, 0.1, 0.5], "low of more": [0.1, 0.1, -0.1, 0.3], "high of more": [0.5, 0.3, 0.2, 0.9]}
+    )
+    assert page.ranked_in_words(ranked) == (
+        "Over the three kinds together, the order of the plan correlates by +0.30 (+0.10 to +0.50), which is clear, "
+        "better than the measured damage in the network that the kinds were chosen by, and by +0.10 (-0.10 to +0.20), "
+        "which may be chance, in the mean of the others."
     )

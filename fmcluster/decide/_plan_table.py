@@ -14,8 +14,8 @@ _RIGHT = 4  # from this column on, numbers
 _DAMAGE = 4  # after this many columns stands what the damage is ranked as
 _RANKED = "ranked as"
 RANKED_BY_PREDICTION = (
-    "the measured damage, of all such changes, that has the rank which this one has by its prediction; it is chosen by "
-    "that, for it said more of what retraining leaves"
+    "the measured damage, of all changes of its kind, that has the rank which this one has by its prediction; it is "
+    "chosen by that, and not by what was measured of it"
 )
 
 

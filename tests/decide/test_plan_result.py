@@ -63,7 +63,7 @@ def test_the_table_says_by_what_a_change_was_ranked_and_only_where_one_was(plan:
     assert [row[at] for row in cells[1:]] == ["0.2500", "-"]
     assert {len(row) for row in cells} == {10}
     assert notes[0] == "Damage in nats, before any retraining; shares are what each saves alone."
-    assert notes[1].startswith("ranked as: the measured damage, of all such changes, that has the rank")
+    assert notes[1].startswith("ranked as: the measured damage, of all changes of its kind, that has the rank")
     unranked = replace(plan, actions=tuple(replace(each, by_prediction=None) for each in plan.actions))
     assert "ranked as" not in str(unranked)
     assert unranked.summed == plan.summed
