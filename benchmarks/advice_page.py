@@ -47,7 +47,8 @@ those *stayed* whose CKA from there to the end is 0.95 or more. Beside it the la
 
 How many channels and layers each probe names, and the share of those named by either that both name (goal: 0.8).
 Channels: of faults that are planted into four convolutions. Layers: what is advised after fine-tunings to two tasks
-(labels shifted by one, noise), 5 snapshots, with the damage that `fm.ablate` measures on the same probe.
+(labels shifted by one, noise), 5 snapshots, with the damage that `fm.ablate` measures on the same probe. It rests on
+intervals that hold for all changes of an intervention at once: where it is not sure of any layer, it names none.
 
 {stability}
 
@@ -138,7 +139,10 @@ def stability_in_words(stability: pd.DataFrame) -> str:
         part = stability[stability["what"].str.startswith(kind)]
         both = part["both"].sum()
         either = part["first"].sum() + part["second"].sum() - both
-        said.append(f"of {either} {kind}s that either probe names, both name {both} ({both / max(either, 1):.2f})")
+        several = "" if either == 1 else "s"
+        said.append(
+            f"of {either} {kind}{several} that either probe names, both name {both} ({both / max(either, 1):.2f})"
+        )
     return f"Together: {'; '.join(said)}."
 
 

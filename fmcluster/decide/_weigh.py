@@ -32,9 +32,9 @@ def weigh(actions: Sequence[Action], predicted: PredictedDamage) -> list[Action]
         The same actions, in the same order.
     """
     known = {
-        (ACTION_OF[row.intervention], row.layer, row.what, row.how): float(row.predicted)
-        for row in predicted.frame.itertuples()
-        if row.intervention in ACTION_OF
+        (ACTION_OF[row["intervention"]], row["layer"], row["what"], row["how"]): float(row["predicted"])
+        for row in predicted.frame.to_dict("records")
+        if row["intervention"] in ACTION_OF
     }
     out = list(actions)
     for kind in BY_PREDICTION:

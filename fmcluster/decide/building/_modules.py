@@ -23,12 +23,17 @@ class Skip(nn.Module):
     def __init__(self, names: Sequence[str] = ()) -> None:
         super().__init__()
         self.names = tuple(names)
+        self.register_forward_pre_hook(_by_position, with_kwargs=True)
 
-    def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Return what is given first, Tensor of the same shape."""
-        name = None if args else first_name(self.names, kwargs)
-        given: torch.Tensor = args[0] if name is None else kwargs[name]
+    def forward(self, given: torch.Tensor, *_others: Any) -> torch.Tensor:
+        """Return what is given, Tensor of the same shape."""
         return given.clone()
+
+
+def _by_position(module: Skip, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return what is given first as an argument by position, and none by name."""
+    name = None if args else first_name(module.names, kwargs)
+    return (args if name is None else (kwargs[name],)), {}
 
 
 class Zeros(nn.Module):
