@@ -11,7 +11,7 @@ from torch import nn
 
 from ..capture import ModelInputs, isolated, kernel_geometry
 from ._compat import BATCH_NORM
-from ._costs import Costs
+from ._costs import Costs, multiply_adds
 from ._first_input import hook_first
 from ._least_squares import kernel_patches
 from ._trace import Call, Key, Trace
@@ -378,8 +378,7 @@ def _own_costs(module: nn.Module, given: tuple[int, ...], returned: tuple[int, .
     kept = 4.0 * _product(given) if isinstance(module, (*PARAMETRIC, *NORMALIZATION)) else 0.0
     if not isinstance(module, PARAMETRIC) or not returned:
         return Costs(kept=kept)
-    weights = module.weight.numel() / (module.weight.shape[0] or 1)  # of one output number
-    forward = float(weights * _product(returned))
+    forward = multiply_adds(module, _product(returned))
     return Costs(forward=forward, backward=2 * forward, kept=kept)
 
 

@@ -169,7 +169,7 @@ class Copier:
 def reduce_on_cuda(output: torch.Tensor) -> Reduce:
     """Return what reduces an output of a CUDA device: one kernel where Triton is there, or torch."""
     if output.dtype in _ONE_PASS and output.ndim < 5 and find_spec("triton") is not None:
-        from ._triton import reduce_with_triton
+        from ._reduce_with_triton import reduce_with_triton
 
         return reduce_with_triton
     return reduce_with_torch

@@ -6,7 +6,7 @@ from pathlib import Path
 from ...errors import StoreError
 from ..format import KEY, committed_root
 from ._open_storage import open_storage
-from ._writer import RunWriter
+from ._run_writer import RunWriter
 
 
 class RankWriter(RunWriter):

@@ -17,8 +17,8 @@ pytest.importorskip("triton", reason="Triton is not installed")
 if os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("Triton compiles for a card here; the tests marked gpu run it there", allow_module_level=True)
 
-from fmcluster.capture.transfer import _triton
-from fmcluster.capture.transfer._triton import reduce_with_triton
+from fmcluster.capture.transfer import _reduce_with_triton
+from fmcluster.capture.transfer._reduce_with_triton import reduce_with_triton
 
 # the interpreter casts with NumPy, which warns of what becomes infinite as it should
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in cast")
@@ -107,7 +107,7 @@ def test_channels_last_crops_and_averages(size):
 
 @pytest.mark.slow
 def test_positions_beyond_32_bits_are_numbered_in_64(monkeypatch):
-    monkeypatch.setattr(_triton, "_MOST_POSITIONS", 0)
+    monkeypatch.setattr(_reduce_with_triton, "_MOST_POSITIONS", 0)
     output = torch.randn((2, 5, 6, 7), generator=torch.Generator().manual_seed(3))
     check(output, Reduction("float16"), clips=False)
     check(output, Reduction("float16", size=(2, 3)), clips=False)
@@ -148,15 +148,15 @@ COMPILE = """
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from fmcluster.capture.transfer import _triton
+from fmcluster.capture.transfer import _reduce_with_triton
 
-kernel = _triton._reduce
+kernel = _reduce_with_triton._reduce
 names = kernel.arg_names
 for source, out, pools, block in [("fp32", "fp16", False, 1), ("bf16", "fp16", True, 32), ("fp16", "fp32", False, 32)]:
     constant = dict(
         WIDE=pools, HAS_CHANNELS=True, POOLS=pools, WINDOW_H=4, WINDOW_W=4, IS_FLOAT16=source == "fp16",
         EXACT_SQUARES=source != "fp32", CAN_OVERFLOW=True, CLIPS=True, LIMIT=65520.0, LARGEST_STORED=65504.0,
-        BLOCK_C=block, BLOCK_P=1024 // block, N_ROWS=_triton.N_SUMS,
+        BLOCK_C=block, BLOCK_P=1024 // block, N_ROWS=_reduce_with_triton.N_SUMS,
     )
     pointers = {"source": "*" + source, "kept_channels": "*i32", "out": "*" + out, "partial": "*fp64"}
     signature = {name: "constexpr" if name in constant else pointers.get(name, "i32") for name in names}
