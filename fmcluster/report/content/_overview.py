@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ...analysis import Findings, ResultCache, Similarity, diagnose
+from ...analysis import Damage, Findings, ResultCache, Similarity, diagnose
 from ...analysis.diagnosis import leave_one_out_accuracy
 from ...plot.drawing import snapshot_titles
 from ...store import FinitePart, Run, layers_left_out, missing_snapshots, part_by_rows, varying_layers
@@ -93,11 +93,18 @@ class Overview:
 
 
 def make_overview(
-    run: Run, settings: Settings, *, part: FinitePart, announce: Announce, cache: ResultCache | None
+    run: Run,
+    settings: Settings,
+    *,
+    part: FinitePart,
+    announce: Announce,
+    cache: ResultCache | None,
+    damage: Damage | None = None,
 ) -> Overview:
     """Diagnose the finite part of a run, which compares its layers, or take what is saved of that.
 
-    Where the run cannot be judged (fewer than four images in every snapshot), the result says why.
+    Where the run cannot be judged (fewer than four images in every snapshot), the result says why. What rests on damage
+    that was measured is not saved.
     """
     announce("diagnosis of all layers")
     parameters = {"random_state": settings.random_state, "max_bytes": settings.max_bytes}
@@ -110,9 +117,11 @@ def make_overview(
 
         def find() -> Findings:
             seed, workers = settings.random_state, settings.executor
-            return diagnose(run, **chosen, random_state=seed, max_bytes=settings.max_bytes, executor=workers)
+            return diagnose(
+                run, damage=damage, **chosen, random_state=seed, max_bytes=settings.max_bytes, executor=workers
+            )
 
-        if cache is None:
+        if cache is None or damage is not None:
             findings = find()
         else:
             said = parameters | {"left_out": [*diverged_lines(run), *part_lines(part)]}  # which no vectors are of

@@ -1,0 +1,67 @@
+"""Finite rows: what of a layer can be analyzed where none of its snapshots is finite, and what is left out."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...vectors import Vectors
+from ._diverged import find_diverged
+from ._finite_part import FinitePart, NotFinite
+from ._layer import Layer
+
+if TYPE_CHECKING:
+    from ._run import Run
+
+_MOST_CHANNELS = 0.5  # that are not finite at a snapshot whose others are analyzed
+_MOST_SAID = 5
+
+
+def part_by_rows(run: "Run", layer: str) -> FinitePart:
+    """Return the finite part of a layer; where there is none, the snapshots at which most of its channels are finite.
+
+    Raises
+    ------
+    ValueError
+        Where there are none of these either.
+    """
+    try:
+        return run.finite_part(layers=[layer])
+    except ValueError:
+        share = (run.finiteness.counts(layer) > 0).mean(axis=1)
+        snapshots = np.flatnonzero(share <= _MOST_CHANNELS).tolist()
+        if not snapshots:
+            raise
+        diverged = find_diverged(run, [layer])
+        left_out = diverged[~diverged["snapshot"].isin(snapshots)].reset_index(drop=True)
+        return FinitePart([layer], snapshots, None, NotFinite(snapshots=left_out, n_layers=1))
+
+
+def without_broken_rows(vectors: Vectors) -> Vectors:
+    """Leave out the rows that are not finite; of a run's layer whose statistics say there are none, nothing is read.
+
+    Raises
+    ------
+    ValueError
+        Where no row is left.
+    """
+    if isinstance(vectors.source, Layer):
+        known = vectors.source.statistics
+        if not known.loc[known["snapshot"].isin(vectors.snapshots), "nonfinite"].any():
+            return vectors
+    return vectors.without_nonfinite()
+
+
+def describe_excluded(vectors: Vectors) -> list[str]:
+    """Say which rows are left out, as they are not finite: a sentence, or nothing."""
+    if vectors.excluded is None:
+        return []
+    identity = [name for name in vectors.excluded if name not in ("snapshot", "epoch", "step")]
+    rows = vectors.excluded[identity].drop_duplicates()
+    named = [
+        ", ".join(f"{what} {value}" for what, value in row.items()) for row in rows[:_MOST_SAID].to_dict("records")
+    ]
+    more = f" and {len(rows) - _MOST_SAID} more" if len(rows) > _MOST_SAID else ""
+    return [
+        f"Left out: {len(rows)} of {len(rows) + vectors.rows_per_snapshot} rows of the {vectors.view} view of "
+        f"{vectors.layer} ({'; '.join(named)}{more}), which hold NaN or infinite values."
+    ]
