@@ -22,6 +22,7 @@ def main() -> None:
     with suppress(ValueError):  # of a thread that is not the main one
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it was started to go on without
             signal.signal(signal.SIGINT, interrupt)
+            atexit.register(interrupt.end)  # after all else that is to be done
     try:
         from .cli import main as run
 
@@ -33,7 +34,7 @@ def main() -> None:
             interrupt.leave()
         if interrupt.came:
             interrupt.leave(INTERRUPTED)
-        interrupt.is_done = True
+        interrupt.code = ended.code or 0
         raise
     except Exception:
         if interrupt.came:  # what it met has made another error of it
@@ -47,13 +48,21 @@ class _Interrupt:
     It gets lost where it meets what loads a compiled module, or what Python calls while it tidies up. Python itself
     ends by the signal, and not with the exit code, where Ctrl-C came while it ran the text of a class, as that of every
     dataclass, or after all was done; and taking apart all modules would take a second or two.
+
+    Attributes
+    ----------
+    came : bool
+        Whether Ctrl-C was pressed.
+    code : object
+        The exit code, once all is done.
     """
 
     def __init__(self) -> None:
-        self.came = self.is_done = self._leaves = False
+        self.came = self._leaves = False
+        self.code: object = None
 
     def __call__(self, *_: object) -> None:
-        if self.is_done:
+        if self.code is not None:
             self.leave(INTERRUPTED)
         if not self.came:
             self.came = True
@@ -71,16 +80,24 @@ class _Interrupt:
 
     def leave(self, said: str = "") -> NoReturn:
         """End here, after what is to be done at the end of every process; say so, where nothing has."""
-        self._leaves = True
+        self._leaves, self.code = True, None
         with suppress(ValueError):  # of a thread that is not the main one
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         atexit._run_exitfuncs()
         with suppress(OSError, ValueError):  # closed, or nobody reads it
             sys.stderr.write(f"{said}\n" if said else "")
-        for stream in (sys.stdout, sys.stderr):
+        for stream in filter(None, (sys.stdout, sys.stderr)):
             with suppress(OSError, ValueError):
                 stream.flush()
         os._exit(_CODE)
+
+    def end(self) -> None:
+        """End here, without taking apart all modules."""
+        if isinstance(self.code, int):
+            for stream in filter(None, (sys.stdout, sys.stderr)):
+                with suppress(ValueError):  # closed
+                    stream.flush()  # where that fails, Python says so
+            os._exit(self.code)
 
 
 if __name__ == "__main__":

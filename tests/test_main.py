@@ -71,18 +71,40 @@ import atexit
 import os
 import signal
 import sys
+import typer
+import fmcluster.cli
+
+
+def done():
+    atexit.register(os.kill, os.getpid(), signal.SIGINT)
+    print("done")
+
+
+fmcluster.cli.app = typer.Typer()
+fmcluster.cli.app.command()(done)
+sys.argv = ["fmcluster"]
 from fmcluster.__main__ import main
 
-atexit.register(os.kill, os.getpid(), signal.SIGINT)
-sys.argv = ["fmcluster", "--version"]
 main()
 """
 
 
 def test_interrupted_when_all_is_done_it_ends_with_130_and_says_so() -> None:
     found = subprocess.run([sys.executable, "-c", AT_THE_END], capture_output=True, text=True, check=False)
-    assert (found.returncode, found.stderr) == (130, f"{SAID}\n")
-    assert found.stdout.startswith("fmcluster ")
+    assert (found.returncode, found.stdout, found.stderr) == (130, "done\n", f"{SAID}\n")
+
+
+@pytest.mark.parametrize(
+    ("ends", "code"),
+    [("raise typer.Exit(2)", 2), ("return", 0), ("raise SystemExit('why')", 1), ("raise RuntimeError", 1)],
+)
+def test_it_ends_with_the_code_of_the_command_and_all_that_it_said(ends: str, code: int) -> None:
+    script = AT_THE_END.replace(
+        "atexit.register(os.kill, os.getpid(), signal.SIGINT)", "atexit.register(print, 'at the end')"
+    )
+    script = script.replace('print("done")', f"print('done', end=''); {ends}")
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stdout) == (code, "doneat the end\n")
 
 
 LOST = """

@@ -159,6 +159,8 @@ def check_root(path: str, root: Mapping[str, Any]) -> None:
         for name, node in nodes.items():
             _require(_PATH.fullmatch(name) is not None, f"{name!r} is no path of a run's")
             _check_node(name, node, n_snapshots=len(attributes["commits"]))
+        lost = attributes["constant"].keys() - nodes.keys()
+        _require(not lost, f"it vouches for files of {sorted(lost)[:1]}, which it does not hold")
         check_commits(attributes["commits"])
         check_layers(attributes["layers"], nodes)
         check_samples({name: node for name, node in nodes.items() if node["node_type"] == "array"})
