@@ -18,6 +18,7 @@ from .drawing import (
     cluster_palette,
     color_map,
     dress_curve,
+    layer_text,
     metric_title,
     name_columns,
     new_figure,
@@ -59,7 +60,7 @@ def compare(comparison: "Comparison") -> Figure:
     layers = list(dict.fromkeys(comparison.frame["layer"]))
     tables = {other: comparison.by_epoch(other) for other in others}
     names = recorded_metrics(comparison.metrics)[:MOST_METRICS]
-    margin = max(text_width(name, size=8) for name in layers)
+    margin = max(text_width(layer_text(name), size=8) for name in layers)
     height = 0.3 * max(len(layers), 4) + 1.6
     most = max(table.shape[1] for table in tables.values())
     left = float(np.clip(0.45 * most, 3.0, 8.0)) + margin
@@ -140,7 +141,7 @@ def _draw_metric(ax: Axes, frame: pd.DataFrame, name: str) -> None:
 
 def _name_layers(ax: Axes, layers: list[str]) -> None:
     ax.set_ylim(len(layers), 0)
-    ax.set_yticks(np.arange(len(layers)) + 0.5, layers, parse_math=False)
+    ax.set_yticks(np.arange(len(layers)) + 0.5, list(map(layer_text, layers)), parse_math=False)
     ax.tick_params(axis="y", length=0)
 
 

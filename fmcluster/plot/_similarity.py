@@ -11,6 +11,7 @@ from .drawing import (
     draw_mesh,
     dress_mesh,
     find_snapshot,
+    layer_text,
     name_columns,
     name_rows,
     scale_start,
@@ -75,7 +76,7 @@ def similarity(
         shared = times[times["snapshot"].isin(similarity.columns["snapshot"])].reset_index(drop=True)
         at = int(shared["snapshot"].iloc[find_snapshot(shared, epoch=epoch, snapshot=snapshot)])
         table = similarity.between_layers(at)
-        sides = [[str(name) for name in labels] for labels in (table.index, table.columns)]
+        sides = [[layer_text(str(name)) for name in labels] for labels in (table.index, table.columns)]
         when = snapshot_titles(times)[find_snapshot(times, epoch=None, snapshot=at)]
         title, axis = f"{what} between layers, {when}", "layer"
     else:

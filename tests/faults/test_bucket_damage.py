@@ -107,8 +107,14 @@ def test_objects_that_were_changed_are_found_and_no_wrong_number_is_read(
             assert found, f"{said}: reading says that it is damaged, and verify does not"
         tally[f"{harm}, in a bucket", what, "wrong" if wrong else "found" if found else "harmless"] += 1
         assert not wrong, f"{said}: {wrong} are not what was recorded"
-        harmless = files_of(run) == files_of(original) or file.name == "zarr.json"
+        of_root = file == run / "zarr.json"  # and an array's own metadata follow at the end of a recording there
+        harmless = of_root or not file.exists() or meaning_of(run) == meaning_of(original)
         assert found or harmless, f"{said} was not found"
+
+
+def meaning_of(run: Path) -> dict[str, Any]:
+    """Return what lies in a run, however JSON is spelled."""
+    return {name: json.loads(text) if name.endswith(".json") else text for name, text in files_of(run).items()}
 
 
 def outward(there: str) -> Callable[[Path], None]:
