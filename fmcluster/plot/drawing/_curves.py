@@ -37,9 +37,9 @@ def dress_curve(ax: Axes, *, title: str, x: str, y: str, legend: Sequence[Artist
         )
     # Names beside the axes take up about a quarter of what a panel has.
     width, height = (length / 0.77 for length in inches(ax))
-    ax.set_title(wrapped(title, size=11, to=width), fontsize=11, color=INK, loc="left", parse_math=False, pad=6 + room)
-    ax.set_xlabel(wrapped(x, size=9, to=width), fontsize=9, color=FAINT)
-    ax.set_ylabel(wrapped(y, size=9, to=height), fontsize=9, color=FAINT)
+    ax.set_title(_wrap(title, size=11, to=width), fontsize=11, color=INK, loc="left", parse_math=False, pad=6 + room)
+    ax.set_xlabel(_wrap(x, size=9, to=width), fontsize=9, color=FAINT)
+    ax.set_ylabel(_wrap(y, size=9, to=height), fontsize=9, color=FAINT)
     ax.tick_params(labelsize=8, color=RULE, labelcolor=INK)
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color(RULE)
@@ -47,7 +47,7 @@ def dress_curve(ax: Axes, *, title: str, x: str, y: str, legend: Sequence[Artist
     ax.set_axisbelow(True)
 
 
-def wrapped(text: str, *, size: float, to: float) -> str:
+def _wrap(text: str, *, size: float, to: float) -> str:
     """Break lines of `text`, in a font of `size` points, that are longer than `to` inches."""
     letters = max(12, int(to / text_width("x", size=size)))
     return "\n".join(fill(line, letters, break_on_hyphens=False) for line in text.splitlines())

@@ -7,7 +7,6 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 
-from ._curves import wrapped
 from ._figures import FAINT, INK, RULE, inches, text_width
 from ._palette import MISSING, color_map
 from ._snapshots import brief
@@ -72,9 +71,7 @@ def name_columns(ax: Axes, names: list[str]) -> None:
 
 
 def dress_mesh(ax: Axes, *, title: str, x: str, y: str) -> None:
-    names = max((text_width(each.get_text(), size=8) for each in ax.get_yticklabels()), default=0.0)
-    room = 1.1 * inches(ax)[0] / 0.77 - names  # the axes become as much narrower; widths of text are generous
-    ax.set_title(wrapped(title, size=11, to=room), fontsize=11, color=INK, loc="left", parse_math=False)
+    ax.set_title(title, fontsize=11, color=INK, loc="left", parse_math=False)
     ax.set_xlabel(x, fontsize=9, color=FAINT)
     ax.set_ylabel(y, fontsize=9, color=FAINT)
     ax.tick_params(labelsize=8, color=RULE, labelcolor=INK, length=0)

@@ -4,7 +4,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from fmcluster.plot.drawing import dress_mesh, layer_rows, layer_text, new_figure
+from fmcluster.plot.drawing import layer_rows, layer_text, new_figure
 from fmcluster.plot.drawing._layer_names import LONGEST
 
 NAMES = ["conv1", "a" * 300, "backbone." + "stage_with_a_long_name." * 9 + "conv", "two\nlines\u202e", "層" * 90]
@@ -33,10 +33,9 @@ def outside(figure: Figure) -> list[str]:
     return [text for text, at in drawn if at.x0 < box.x0 or at.x1 > box.x1 or at.y0 < box.y0 or at.y1 > box.y1]
 
 
-def test_names_beside_rows_and_in_titles_are_on_the_figure() -> None:
+def test_names_beside_rows_are_on_the_figure() -> None:
     names = [f"{'stage_with_a_long_name.' * 9}{number}" for number in range(5)]
     figure = new_figure(width=8, height=4)
     figure.set_layout_engine("constrained")
-    ax = layer_rows(figure.subplots(), names, width=4, foot=1)
-    dress_mesh(ax, title=f"{layer_text(names[0])}: drift of 64 channels, median 0.93 at the last snapshot", x="", y="")
+    layer_rows(figure.subplots(), names, width=4, foot=1)
     assert outside(figure) == []
