@@ -64,12 +64,13 @@ def compare(comparison: "Comparison") -> Figure:
     height = 0.3 * max(len(layers), 4) + 1.6
     most = max(table.shape[1] for table in tables.values())
     left = float(np.clip(0.45 * most, 3.0, 8.0)) + margin
+    right = 3.6 + max(0.0, margin - 1.0)
     heights = [height] * len(others) + ([2.6] if names else [])
-    figure = new_figure(width=left + 5.0, height=sum(heights) + 0.9)
+    figure = new_figure(width=left + right + 1.4, height=sum(heights) + 0.9)
     figure.set_layout_engine("constrained", h_pad=0.12, w_pad=0.12)
     rows = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     for part, (other, table) in zip(rows, tables.items(), strict=False):
-        similar, matched = part.subplots(1, 2, width_ratios=[left, 3.6])
+        similar, matched = part.subplots(1, 2, width_ratios=[left, right])
         _draw_similarity(similar, table, other=other)
         _draw_matches(matched, comparison.matches, layers=layers, other=other)
     if names:
