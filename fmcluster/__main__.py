@@ -5,8 +5,8 @@ import os
 import signal
 import sys
 import time
-from _thread import start_new_thread
 from contextlib import suppress
+from threading import Event, Thread
 from typing import NoReturn
 
 from .errors import INTERRUPTED
@@ -22,6 +22,7 @@ def main() -> None:
     with suppress(ValueError):  # of a thread that is not the main one
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it was started to go on without
             signal.signal(signal.SIGINT, interrupt)
+            interrupt.wait()
             atexit.register(interrupt.end)  # after all else that is to be done
     try:
         from .cli import main as run
@@ -60,17 +61,24 @@ class _Interrupt:
     def __init__(self) -> None:
         self.came = self._leaves = False
         self.code: object = None
+        self._pressed, self._started = Event(), (0.0, 0.0)
+
+    def wait(self) -> None:
+        """Let a thread wait for it from now on: to start one then takes a lock that who is interrupted may hold."""
+        Thread(target=self._wait, name="fmcluster interrupts", daemon=True).start()
 
     def __call__(self, *_: object) -> None:
         if self.code is not None:
             self.leave(INTERRUPTED)
         if not self.came:
             self.came = True
-            # not `Thread`: the thread that is interrupted may hold the lock that starting one takes
-            start_new_thread(self._wait, (time.process_time(), time.monotonic()))
+            self._started = time.process_time(), time.monotonic()
+            self._pressed.set()
         raise KeyboardInterrupt
 
-    def _wait(self, processor: float, clock: float) -> NoReturn:
+    def _wait(self) -> NoReturn:
+        self._pressed.wait()
+        processor, clock = self._started
         while time.process_time() < processor + _PATIENCE and time.monotonic() < clock + _LONGEST:
             time.sleep(0.05)
         if not self._leaves:

@@ -1,10 +1,9 @@
 """Watching a run: something done again whenever it has new snapshots."""
 
 import signal
-from _thread import start_new_thread
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from threading import Event
+from threading import Event, Thread
 from types import FrameType
 
 from ..errors import NoSnapshotYet
@@ -53,7 +52,7 @@ def until_interrupted() -> Iterator[Event]:
     stop = Event()
 
     def end(number: int, frame: FrameType | None) -> None:
-        start_new_thread(stop.set, ())  # in this thread, the event's lock may be held
+        Thread(target=stop.set).start()  # in this thread, the event's lock may be held
         if callable(before):
             before(number, frame)
         raise KeyboardInterrupt

@@ -52,7 +52,7 @@ class BoundedServer(ThreadedWSGIServer):
         What answers.
     """
 
-    def __init__(self, host: str, port: int, app: Any) -> None:
+    def __init__(self, host: str, *, port: int, app: Any) -> None:
         self._until: dict[socket.socket, float] = {}  # of connections, the oldest first; 0: closed, its thread goes on
         self._guard = Lock()
         super().__init__(host, port, app, Quiet)

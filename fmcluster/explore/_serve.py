@@ -187,7 +187,7 @@ def serve(
     refuse_others(app.server, hosts=LOOPBACK if host in LOOPBACK else None)
     refuse_frames(app.server)
     _check_free(host, port)
-    server = BoundedServer(host, port, app.server)
+    server = BoundedServer(host, port=port, app=app.server)
     address = f"http://{f'[{host}]' if ':' in host else host}:{server.server_port}/"
     if ready is not None:
         ready(address)

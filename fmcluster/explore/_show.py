@@ -63,6 +63,6 @@ def show(run: Run, *, height: int = 900) -> ShownExplorer:
     """
     app = build_app(run)
     refuse_others(app.server)
-    server = BoundedServer("127.0.0.1", 0, app.server)
+    server = BoundedServer("127.0.0.1", port=0, app=app.server)
     threading.Thread(target=server.serve_forever, name="fmcluster explorer", daemon=True).start()
     return ShownExplorer(f"http://127.0.0.1:{server.server_port}/", height, server)

@@ -34,7 +34,7 @@ def connect(application: Flask, monkeypatch: pytest.MonkeyPatch) -> Iterator[Con
     for name, value in {"MOST": 4, "RECEIVED": 1, "TAKEN": 2}.items():
         monkeypatch.setattr(_bounded_server, name, value)
     with ExitStack() as opened:
-        server = BoundedServer("127.0.0.1", 0, application)
+        server = BoundedServer("127.0.0.1", port=0, app=application)
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         opened.callback(server.server_close)
         opened.callback(server.shutdown)

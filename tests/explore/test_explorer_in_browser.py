@@ -56,7 +56,7 @@ class Opened:
 
 @pytest.fixture
 def address(run: Run) -> Iterator[str]:
-    server = BoundedServer("127.0.0.1", 0, build_app(run).server)
+    server = BoundedServer("127.0.0.1", port=0, app=build_app(run).server)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}/"

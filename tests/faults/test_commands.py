@@ -109,7 +109,7 @@ class Asked:
 
     server_port = 1
 
-    def __init__(self, _host: str, _port: int, app: Any, **_: object) -> None:
+    def __init__(self, _host: str, *, port: int, app: Any) -> None:
         self.client = app.test_client()
 
     def serve_forever(self) -> None:

@@ -13,7 +13,7 @@ def layer_text(name: str) -> str:
     >>> layer_text("layer4.0.conv1")
     'layer4.0.conv1'
     >>> layer_text("model.backbone.encoder.stages.3.blocks.11.attention.projection")
-    'model.backbone.encoder.s….11.attention.projection'
+    'model.backbone.encoder.s…11.attention.projection'
     """
     text = one_line(name)
     half = LONGEST // 2
