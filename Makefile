@@ -13,8 +13,9 @@ PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist worksteal --durations 
 test: .venv/installed-test
 	$(PYTEST) $(ARGS)
 
+# these often wait for processes of their own, browsers and servers
 test-slow: .venv/installed-test
-	$(PYTEST) -m "(slow or browser) and not gpu" $(ARGS)
+	$(PYTEST) --numprocesses 3 -m "(slow or browser) and not gpu" $(ARGS)
 
 test-all: .venv/installed-test
 	$(PYTEST) -m "not gpu" $(ARGS)
@@ -66,6 +67,9 @@ pictures: demo
 clean:
 	rm -rf .venv demo
 
+# Python compiles what is imported, when it is: pip would compile ten times as many files, a minute long
+PIP_INSTALL := $(BIN)/python -m pip install $(if $(PYTHONDONTWRITEBYTECODE),,--no-compile)
+
 define NEW_ENVIRONMENT
 @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
   { echo "fmcluster needs Python 3.11 or later; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
@@ -75,23 +79,23 @@ endef
 
 .venv/installed: pyproject.toml
 	$(NEW_ENVIRONMENT)
-	$(BIN)/python -m pip install --editable .
+	$(PIP_INSTALL) --editable .
 	@touch $@
 
 .venv/installed-test: .venv/installed
-	$(BIN)/python -m pip install --editable '.[test]'
+	$(PIP_INSTALL) --editable '.[test]'
 	@touch $@
 
 .venv/installed-docs: .venv/installed
-	$(BIN)/python -m pip install --editable '.[docs]'
+	$(PIP_INSTALL) --editable '.[docs]'
 	@touch $@
 
 .venv/installed-lint: .venv/installed-test
-	$(BIN)/python -m pip install --editable '.[test,lint]'
+	$(PIP_INSTALL) --editable '.[test,lint]'
 	@touch $@
 
 # for every target, at once: each call of pip resolves all anew
 .venv/installed-all: pyproject.toml
 	$(NEW_ENVIRONMENT)
-	$(BIN)/python -m pip install --editable '.[test,lint,docs]'
+	$(PIP_INSTALL) --editable '.[test,lint,docs]'
 	@touch .venv/installed .venv/installed-test .venv/installed-docs .venv/installed-lint $@

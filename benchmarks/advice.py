@@ -12,6 +12,7 @@ predicted  how the ranks of `fm.predict_damage` agree with those of `fm.ablate`,
            heart and on the same with noise; of the gradients of the loss, and of the margin of the best score.
 stability  what two disjoint probes of 100 images say of planted faults, and advise after two fine-tunings.
 retrained  how measured and predicted damage rank changes, and how the loss does once each is built and trained on.
+ranked     the same of small networks, which are trained here, and of the order in which a plan takes changes.
 
 Prints tables, writes results/advice.json, and from it docs/evidence.md.
 """
@@ -31,6 +32,7 @@ import pandas as pd
 import torch
 from advice_page import page
 from planted import planted
+from ranked import elsewhere, in_order
 from resnet20 import ResNet20, pretrained
 from results import FOLDER, machine, write
 from retrained import agreement, loss, predict, retrained
@@ -198,16 +200,27 @@ def compare_retrained(model: nn.Module, seeds: range) -> dict[str, Any]:
     return {"changes": changes, "agreement": agreement(changes).to_dict("records")}
 
 
+def compare_orders(seeds: range) -> dict[str, Any]:
+    """Compare orders of the changes that `retrained` kept, and of others."""
+    kept = json.loads((FOLDER / "advice.json").read_text())["retrained"]["changes"]
+    others = elsewhere(seeds)
+    return {"elsewhere": others, "orders": in_order({"ResNet-20": kept, **others}).to_dict("records")}
+
+
 PARTS: dict[str, Callable[[nn.Module, TensorDataset, range], Any]] = {
     "planted": lambda model, _probe, seeds: planted(model, images(100, part="val"), seeds),
     "control": lambda model, _probe, _seeds: controls(model),
     "stability": lambda model, _probe, seeds: stability(model, seeds[:1]),
     "retrained": lambda model, _probe, seeds: compare_retrained(model, seeds[:2]),
+    "ranked": lambda _model, _probe, seeds: compare_orders(seeds[:2]),
     "rates": lambda model, _probe, seeds: rates(model, seeds[:3]),
     "predicted": lambda model, _probe, _seeds: predicted(model, images(100, part="val")),
     "width": lambda model, probe, _seeds: widths(model, probe),
     "cheaper": lambda model, probe, _seeds: cheaper(model, probe),
 }
+
+
+TABLES = {"retrained": "agreement", "ranked": "orders"}  # of parts that keep more than a table
 
 
 def main() -> None:
@@ -226,7 +239,7 @@ def main() -> None:
     measured |= {"seeds": arguments.seeds, "torch": torch.__version__}
     for part in arguments.only:
         measured[part] = PARTS[part](model, probe, range(arguments.seeds))
-        rows = measured[part]["agreement"] if part == "retrained" else measured[part]
+        rows = measured[part][TABLES[part]] if part in TABLES else measured[part]
         print(part, pd.DataFrame(rows).round(3).to_string(), "", sep="\n", flush=True)
         write("advice", measured, folder=arguments.output)
     if arguments.output == FOLDER:

@@ -22,7 +22,7 @@ from results import FOLDER, machine, write
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 from fmcluster import open_run
-from fmcluster.store._shards import write_shard
+from fmcluster.store.format._shards import write_shard
 
 LEVELS = (1, -1, -3, -7, -20)  # of Zstandard
 CODECS = {

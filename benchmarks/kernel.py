@@ -19,9 +19,9 @@ import torch
 from results import FOLDER, machine, write
 from setting import device_label
 
-from fmcluster.capture._options import Reduction
+from fmcluster.capture.options._options import Reduction
 from fmcluster.capture.transfer._reduce import reduce_with_torch
-from fmcluster.capture.transfer._triton import reduce_with_triton
+from fmcluster.capture.transfer._reduce_with_triton import reduce_with_triton
 
 SHAPES = {"conv1": (128, 64, 112, 112), "layer1": (128, 64, 56, 56), "layer4": (128, 512, 7, 7)}
 

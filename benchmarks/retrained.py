@@ -7,7 +7,7 @@ many steps; the ranks of the measured and of the predicted damage are compared w
 import copy
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from torch.utils.data import TensorDataset
 from tuned import images, loss_of, noisy, tune
 
 import fmcluster as fm
-from fmcluster.decide import Depth, KernelSize, Plan, PredictedDamage, Resolution, Separable, Width
+from fmcluster.decide import Depth, Intervention, KernelSize, Plan, PredictedDamage, Resolution, Separable, Width
 from fmcluster.decide._candidates import action_of
 from fmcluster.decide._costs import Costs
 
@@ -37,17 +37,23 @@ KEYS = ["intervention", "layer", "what"]
 
 
 def retrained(
-    model: nn.Module, seeds: range, *, steps: int = 40, layers: list[str] | None = None
+    model: nn.Module,
+    seeds: range,
+    *,
+    steps: int = 40,
+    layers: list[str] | None = None,
+    questions: Sequence[Intervention] = QUESTIONS,
+    pictures: Callable[..., TensorDataset] = images,
 ) -> list[dict[str, Any]]:
     """Return a row for each change: damage measured and predicted, and the loss after retraining, of each seed."""
     model = copy.deepcopy(model)
     probe, train, unseen = (
-        noisy(images(count, part=part, seed=seed), NOISE, seed=seed)
+        noisy(pictures(count, part=part, seed=seed), NOISE, seed=seed)
         for count, part, seed in ((100, "val", 0), (1280, "train", 1), (700, "val", 0))
     )
     unseen = TensorDataset(*(tensor[len(probe) :] for tensor in unseen.tensors))
     tune(model, train, steps=3 * steps, rate=0.01, generator=torch.Generator().manual_seed(0))
-    damage = fm.ablate(model, probe, interventions=QUESTIONS, layers=layers, n_null=0)
+    damage = fm.ablate(model, probe, interventions=questions, layers=layers, n_null=0)
     measured = damage.frame[~damage.frame["layer"].str.contains(", ")]
     predicted = predict(model, probe, loss).frame.drop_duplicates(KEYS)[[*KEYS, "predicted"]]
     before = Costs(**damage.costs)

@@ -22,10 +22,10 @@ import numpy as np
 from results import FOLDER, machine, write
 
 import fmcluster as fm
-from fmcluster.capture._rank_parts import put_together
-from fmcluster.capture._ranks import Message
+from fmcluster.capture.ranks._rank_parts import put_together
+from fmcluster.capture.ranks._ranks import Message
 from fmcluster.store import LayerSpec, RunWriter
-from fmcluster.store._metadata import root_metadata
+from fmcluster.store.format._metadata import root_metadata
 
 SHARD = 32
 RESNET50 = {  # what the children return for an image of 224 x 224 pixels

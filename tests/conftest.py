@@ -70,7 +70,7 @@ def import_benchmark() -> Callable[[str], ModuleType]:
 def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test cuts the power, so none has to wait until its files would survive that."""
     monkeypatch.setattr(os, "fsync", lambda handle: os.fstat(handle))
-    monkeypatch.setattr("fmcluster.store._disk._flush_file_system", lambda folder: folder.stat())
+    monkeypatch.setattr("fmcluster.store.files._disk._flush_file_system", lambda folder: folder.stat())
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from scipy.stats import spearmanr
 
 ROOT = Path(__file__).parent.parent
 
@@ -72,3 +73,55 @@ def test_rank_correlations_with_the_loss_after_retraining(import_benchmark):
     assert (found["changes"], found["measured"], found["predicted"]) == (5, pytest.approx(1), pytest.approx(-1))
     assert found["seeds"] == pytest.approx(0.9)  # of ranks 1, 0, 2, 3, 4
     assert found["low of measured"] <= found["measured"] <= found["high of measured"]
+
+
+def test_the_order_of_a_plan_is_compared_with_that_of_measured_damage(import_benchmark):
+    """Predictions that are right of what retraining leaves, and measured damage that is the other way round."""
+    ranked = import_benchmark("ranked")
+    kinds = {"kernel size": 1.0, "separable": 0.1, "resolution": 10.0, "width": 0.1, "depth": 1.0}
+    rows = [
+        {"intervention": kind, "layer": f"conv{k}", "what": "", "kl": size * (6 - k), "predicted": k + size}
+        | {"losses": [1.0 + k, 3.0 + k]}
+        for kind, size in kinds.items()
+        for k in range(6)
+    ]
+    unknown = {"intervention": "separable", "layer": "conv0", "what": "", "kl": 9.0, "predicted": None, "losses": [9.0]}
+    found = ranked.in_order({"a network": [*rows, unknown]}, n_resamples=50).set_index("changes")
+    assert list(found.index) == ["kernel size", "separable", "resolution", "width", "all three"]
+    one = found.loc["separable"]
+    assert (one["measured"], one["predicted"], one["as a plan ranks"], one["position"]) == pytest.approx((-1, 1, 1, 1))
+    assert (one["more"], one["low of more"], one["high of more"]) == pytest.approx((2, 2, 2))
+    together = found.loc["all three"]
+    assert together["layers"] == 6
+    after = [k for _ in range(3) for k in range(6)]  # each kind has the measured sizes, in ascending order
+    sizes = [kinds[kind] * (1 + k) for kind in ("kernel size", "separable", "resolution") for k in range(6)]
+    assert together["as a plan ranks"] == pytest.approx(spearmanr(sizes, after).statistic)
+
+
+def test_the_means_of_other_networks_leave_out_the_one_by_which_kinds_were_chosen(import_benchmark):
+    ranked = import_benchmark("ranked")
+    right = [
+        {"intervention": "kernel size", "layer": f"conv{k}", "kl": 6 - k, "predicted": k, "losses": [k]}
+        for k in range(6)
+    ]
+    wrong = [{**row, "kl": row["predicted"], "predicted": -row["predicted"]} for row in right]
+    frame = ranked.in_order({"first": right, "second": wrong, "third": wrong}, n_resamples=20)
+    means = frame[frame["network"] == ranked.OTHERS].set_index("changes").loc["all three"]
+    assert means["layers"] == 12
+    assert (means["measured"], means["as a plan ranks"], means["more"]) == pytest.approx((1, -1, -2))
+    assert (means["low of more"], means["high of more"]) == pytest.approx((-2, -2))
+
+
+def test_it_is_said_where_the_order_of_a_plan_is_better(page):
+    ranked = pd.DataFrame(
+        {
+            "network": ["ResNet-20", "another", "mean of the others", "ResNet-20"],
+            "changes": [*3 * ["all three"], "width"],
+        }
+        | {"more": [0.3, 0.2, 0.1, 0.5], "low of more": [0.1, 0.1, -0.1, 0.3], "high of more": [0.5, 0.3, 0.2, 0.9]}
+    )
+    assert page.ranked_in_words(ranked) == (
+        "Over the three kinds together, the order of the plan correlates by +0.30 (+0.10 to +0.50), which is clear, "
+        "better than the measured damage in the network that the kinds were chosen by, and by +0.10 (-0.10 to +0.20), "
+        "which may be chance, in the mean of the others."
+    )

@@ -2,12 +2,35 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from statistics import NormalDist
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
 SIGMAS = 1.96
+
+
+def sigmas_at_once(count: int) -> float:
+    """Return how many standard errors 95 % intervals of so many numbers reach to hold for all of them at once.
+
+    By Bonferroni's inequality, whatever the numbers have to do with one another.
+
+    Parameters
+    ----------
+    count : int
+        How many; of one, it is that of an ordinary 95 % interval.
+
+    References
+    ----------
+    O. J. Dunn, Multiple comparisons among means, Journal of the American Statistical Association 56, 1961.
+
+    Examples
+    --------
+    >>> round(sigmas_at_once(1), 2), round(sigmas_at_once(20), 2)
+    (1.96, 3.02)
+    """
+    return NormalDist().inv_cdf(1 - 0.025 / count)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,10 +106,16 @@ class Damage:
             raise ValueError(f"there is no intervention {intervention!r}; expected one of {', '.join(known)}")
         return self.frame[self.frame["intervention"] == intervention].nsmallest(n, "kl")
 
-    def is_clear(self) -> "pd.Series[bool]":
-        """Return whether each change does clearly (95 %) less than a random one of its size, or nothing at all."""
+    def is_clear(self, sigmas: "float | pd.Series[float]" = SIGMAS) -> "pd.Series[bool]":
+        """Return whether each change does clearly less than a random one of its size, or nothing at all.
+
+        Parameters
+        ----------
+        sigmas : float or Series
+            By how many standard errors, of all changes or of each; by default those of 95 %.
+        """
         frame = self.frame
-        return (frame["below_null"] > SIGMAS * frame["below_null_se"]) | (frame["kl"] == 0)
+        return (frame["below_null"] > sigmas * frame["below_null_se"]) | (frame["kl"] == 0)
 
     def knows_its_task(self) -> bool:
         """Whether the network is clearly (95 %) more often right than the most frequent class alone would be.

@@ -12,18 +12,14 @@ from torch.utils.data import Dataset
 
 from ..errors import CaptureError
 from ..store import Mode
-from ._axes import AxisTracker
-from ._batch_pass import BatchPass
 from ._compat import eagerly
-from ._datasets import sample_tables
-from ._epoch import LiveEpoch
-from ._hooks import CallCounts, hooked
-from ._indices import Index, as_indices, check_in, count_slots
 from ._live_recording import LiveRecording
-from ._loss_scale import Scaler, as_scale
-from ._options import Channels, Crop, OnError, Overflow, PerLayer, Recorded, RecorderOptions, Size
-from ._patterns import Layers
-from ._team import WhichRanks
+from .forward import CallCounts, hooked
+from .inputs import Index, as_indices, check_in, count_slots, sample_tables
+from .layers import AxisTracker
+from .options import Channels, Crop, Layers, OnError, Overflow, PerLayer, Recorded, RecorderOptions, Size
+from .passes import BatchPass, LiveEpoch, Scaler, as_scale
+from .ranks import WhichRanks
 from .writing import PendingSnapshot, as_numbers, check_epoch, check_order
 
 _BATCHES_A_SUM = 8  # sums of so many batches are kept apart, before they are added up in the order of their slots

@@ -13,18 +13,12 @@ from torch.utils.data import Dataset
 
 from ..errors import Unreachable
 from ..store import LayerSpec, RunWriter, open_run
-from ._batch_pass import BatchPass
-from ._context import SnapshotContext
-from ._datasets import listed_classes, unusable_labels
-from ._epoch import LiveEpoch
-from ._indices import Index
-from ._items import describe
-from ._layers import plan
-from ._options import RecorderOptions
-from ._ranks import ranks_of_job
 from ._recording import Recording
-from ._team import Layout, Team, WhichRanks, check_ranks, lay_out
-from ._text_labels import look_like_labels, why_no_labels
+from .inputs import Index, describe, listed_classes, look_like_labels, unusable_labels, why_no_labels
+from .layers import plan
+from .options import RecorderOptions
+from .passes import BatchPass, LiveEpoch, SnapshotContext
+from .ranks import Layout, Team, WhichRanks, check_ranks, lay_out, ranks_of_job
 from .writing import PendingSnapshot
 
 

@@ -13,21 +13,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..errors import CaptureError
 from ..store import Mode, open_run
-from ._datasets import classes
-from ._estimate import Estimate, estimate_kept
-from ._forward_arguments import forward_arguments
-from ._inputs import ToInputs
-from ._isolation import isolated
-from ._layers import discover
-from ._options import Channels, Crop, OnError, Overflow, PerLayer, Recorded, RecorderOptions, Size
-from ._patterns import Layers
-from ._plain_model import device_of
-from ._probe_pass import Loss, ProbePass
-from ._probe_set import Identity, Probe, ProbeBatch
-from ._ranks import is_beside_first
 from ._recording import Recording
-from ._repeats import why_varying
-from ._text_labels import why_no_labels
+from .estimating import Estimate, estimate_kept
+from .forward import device_of, isolated
+from .inputs import Identity, Probe, ProbeBatch, ToInputs, classes, forward_arguments, why_no_labels
+from .layers import discover, why_varying
+from .options import Channels, Crop, Layers, OnError, Overflow, PerLayer, Recorded, RecorderOptions, Size
+from .passes import Loss, ProbePass
+from .ranks import is_beside_first
 from .writing import PendingSnapshot, as_numbers, check_order, stored_digests
 
 

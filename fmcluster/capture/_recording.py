@@ -14,17 +14,14 @@ from torch import nn
 
 from ..errors import NotBegun, StoreError, Unreachable
 from ..store import LayerSpec, RunWriter, in_words, open_run, remedy, run_location
-from ._context import SnapshotContext
-from ._estimate import check_size
-from ._hooks import Firing
-from ._layers import PlannedLayer
-from ._options import RecorderOptions
-from ._patterns import is_optional, select_modules
-from ._plain_model import device_of, plain_model
 from ._provenance import provenance
-from ._step_counter import StepCounter
-from ._weights import ModelWeights
+from .estimating import check_size
+from .forward import Firing, device_of, plain_model
+from .layers import PlannedLayer
+from .options import RecorderOptions, is_optional, select_modules
+from .passes import SnapshotContext, StepCounter
 from .transfer import Copier
+from .weights import ModelWeights
 from .writing import PendingSnapshot, Session, ShardBuffer, check_order, last_snapshot, reason_of
 
 

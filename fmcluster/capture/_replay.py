@@ -12,14 +12,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..store import Mode, open_run
 from ._compat import with_versions
-from ._find_weights import choose_weights
-from ._inputs import ToInputs
-from ._options import Channels, Crop, Overflow, PerLayer, Recorded, Size
-from ._patterns import Layers
-from ._plain_model import plain_model
-from ._probe_pass import Loss
-from ._read_checkpoint import read_checkpoint
 from ._recorder import Recorder
+from .forward import plain_model
+from .inputs import ToInputs
+from .options import Channels, Crop, Layers, Overflow, PerLayer, Recorded, Size
+from .passes import Loss
+from .weights import choose_weights, read_checkpoint
 
 Checkpoint = str | os.PathLike[str] | Mapping[str, Any]
 

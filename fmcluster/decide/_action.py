@@ -65,6 +65,9 @@ class Action:
         The module that reads these channels.
     epoch : int, optional
         Of freezing: from which epoch of the fine-tuning on.
+    by_prediction : float, optional
+        The measured damage, of those of its kind, that has the rank which this action has by its predicted damage;
+        None where nothing was predicted, and it is ranked by its own.
     """
 
     kind: str
@@ -78,11 +81,17 @@ class Action:
     width: int | None = None
     consumer: str = ""
     epoch: int | None = None
+    by_prediction: float | None = None
 
     @property
     def module(self) -> str:
         """The first of the modules."""
         return self.modules[0]
+
+    @property
+    def weight(self) -> float:
+        """The damage in nats that it is chosen by: of its rank in the prediction, or else its own."""
+        return self.damage.mean if self.by_prediction is None else self.by_prediction
 
     @property
     def removed(self) -> tuple[int, ...]:

@@ -52,8 +52,9 @@ def choose(
 ) -> list[Action]:
     """Choose actions one after the other, greedily: that which adds least damage for what it saves.
 
-    Damage and savings of several are taken to add up; what adds nothing, or less, counts as none. An action that
-    excludes others takes their stead where it saves more than they do.
+    Actions are compared by their weights; what is tolerated is measured damage. Both, and savings, are taken to add up;
+    what adds nothing, or less, counts as none. An action that excludes others takes their stead where it saves more
+    than they do.
 
     Parameters
     ----------
@@ -83,22 +84,22 @@ def choose(
             gain = _saved(after, goal) - _saved(chosen, goal)
             if gain <= 0 or (goal.tolerance is not None and _damage(after) > goal.tolerance):
                 continue
-            rate = (_damage(after) - _damage(chosen)) / gain
+            rate = (_weight(after) - _weight(chosen)) / gain
             if rate < least:
                 best, least = after, rate
         if best is None:
             break
         chosen = best
-    for action in sorted(chosen, key=lambda each: -each.damage.mean):
+    for action in sorted(chosen, key=lambda each: -each.weight):
         without = [each for each in chosen if each is not action]
-        if _saved(without, goal) >= allowed and action.damage.mean > 0:
+        if _saved(without, goal) >= allowed and action.weight > 0:
             chosen = without
     return [action for action in candidates if action in chosen]
 
 
 def harm(action: Action, goal: Goal) -> float:
-    """Return the damage that an action does for what it saves."""
-    return action.damage.mean / max(goal.part(action.saves), 1e-30)
+    """Return what an action weighs for what it saves."""
+    return action.weight / max(goal.part(action.saves), 1e-30)
 
 
 def _saved(actions: Sequence[Action], goal: Goal) -> float:
@@ -107,6 +108,10 @@ def _saved(actions: Sequence[Action], goal: Goal) -> float:
 
 def _damage(actions: Sequence[Action]) -> float:
     return sum(max(0.0, each.damage.mean) for each in actions)
+
+
+def _weight(actions: Sequence[Action]) -> float:
+    return sum(max(0.0, each.weight) for each in actions)
 
 
 def _is_number(value: object) -> bool:

@@ -2,6 +2,10 @@
 
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -45,3 +49,9 @@ class Costs:
             self.parameters * share,
             self.kept * (share if kept is None else kept),
         )
+
+
+def multiply_adds(module: "nn.Module", numbers: float) -> float:
+    """Return how many multiply-adds a convolution or a linear layer takes for so many numbers of its output."""
+    weight: Any = module.weight
+    return float(weight.numel() / (weight.shape[0] or 1) * numbers)

@@ -11,7 +11,8 @@ from torch import nn
 
 from ..capture import ModelInputs, isolated, kernel_geometry
 from ._compat import BATCH_NORM
-from ._costs import Costs
+from ._costs import Costs, multiply_adds
+from ._first_input import hook_first
 from ._least_squares import kernel_patches
 from ._trace import Call, Key, Trace
 
@@ -350,9 +351,7 @@ class Network:
     def _hooked(self, hooks: Hooks, *, before: bool = False) -> Iterator[None]:
         with ExitStack() as stack:
             for name, hook in hooks.items():
-                module = self.modules[name]
-                handle = module.register_forward_pre_hook(hook) if before else module.register_forward_hook(hook)
-                stack.callback(handle.remove)
+                stack.callback(hook_first(self.modules[name], hook, before=before))
             yield
 
 
@@ -379,8 +378,7 @@ def _own_costs(module: nn.Module, given: tuple[int, ...], returned: tuple[int, .
     kept = 4.0 * _product(given) if isinstance(module, (*PARAMETRIC, *NORMALIZATION)) else 0.0
     if not isinstance(module, PARAMETRIC) or not returned:
         return Costs(kept=kept)
-    weights = module.weight.numel() / (module.weight.shape[0] or 1)  # of one output number
-    forward = float(weights * _product(returned))
+    forward = multiply_adds(module, _product(returned))
     return Costs(forward=forward, backward=2 * forward, kept=kept)
 
 

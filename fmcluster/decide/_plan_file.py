@@ -172,6 +172,7 @@ def _action(given: Any, source: str) -> Action:
         raise ValueError(f"{source}: {bad[0]} is {counts[bad[0]]!r:.80}; expected an integer of at least 0")
     if given["kind"] == "narrow" and not (keep and counts["width"] and keep[-1] < counts["width"]):
         raise ValueError(f"{source}: expected the channels to keep, all below its width {counts['width']}")
+    ranked = given.get("by_prediction")
     words = {name: given.get(name, "") for name in _WORDS}
     if wrong := [name for name, value in words.items() if not isinstance(value, str)]:
         raise ValueError(f"{source}: {wrong[0]} is {words[wrong[0]]!r:.80}; expected words")
@@ -187,6 +188,7 @@ def _action(given: Any, source: str) -> Action:
         setting=counts["setting"],
         width=counts["width"],
         epoch=counts["epoch"],
+        by_prediction=None if ranked is None else number_from_data(ranked, f"{source}: by_prediction"),
     )
 
 

@@ -11,14 +11,24 @@ if TYPE_CHECKING:
 
 _HEADER = ("action", "module", "what", "damage (95 %)", "at random", "forward", "backward", "kept", "parameters")
 _RIGHT = 4  # from this column on, numbers
+_DAMAGE = 4  # after this many columns stands what the damage is ranked as
+_RANKED = "ranked as"
+RANKED_BY_PREDICTION = (
+    "the measured damage, of all changes of its kind, that has the rank which this one has by its prediction; it is "
+    "chosen by that, and not by what was measured of it"
+)
 
 
 def plan_table(plan: "Plan") -> str:
     """Return a plan as text: one line an action, then all of them together, and the price."""
     lines = [_title(plan)]
     if plan.actions:
-        lines += _aligned([_HEADER, *(_row(each, plan) for each in plan.actions)])
-        lines.append("Damage in nats; shares are what each saves alone.")
+        ranked = any(each.by_prediction is not None for each in plan.actions)
+        header = (*_HEADER[:_DAMAGE], *([_RANKED] if ranked else []), *_HEADER[_DAMAGE:])
+        lines += _aligned([header, *(_row(each, plan, ranked=ranked) for each in plan.actions)])
+        lines.append("Damage in nats, before any retraining; shares are what each saves alone.")
+        if ranked:
+            lines.append(f"{_RANKED}: {RANKED_BY_PREDICTION}.")
     if plan.together is not None:
         lines.append(
             f"Together, built on half of {plan.n_samples} samples and shown the others: damage "
@@ -53,13 +63,15 @@ def _title(plan: "Plan") -> str:
     return f"{count} action{'' if count == 1 else 's'}, for {asked}"
 
 
-def _row(action: Action, plan: "Plan") -> tuple[str, ...]:
+def _row(action: Action, plan: "Plan", *, ranked: bool) -> tuple[str, ...]:
     more = len(action.modules) - 1
     module = f"{action.module} and {more} more" if more else action.module
     null = "-" if math.isnan(action.damage.null) else f"{action.damage.null:.4f}"
     names = ("forward", "backward", "kept", "parameters")
     shares = (_share(getattr(action.saves, name), getattr(plan.before, name)) for name in names)
-    return (action.kind, module, action.what, _interval(action.damage), null, *shares)
+    weight = "-" if action.by_prediction is None else f"{action.by_prediction:.4f}"
+    columns = [weight] if ranked else []
+    return (action.kind, module, action.what, _interval(action.damage), *columns, null, *shares)
 
 
 def _took(seconds: Seconds) -> str:

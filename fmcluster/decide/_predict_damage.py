@@ -89,7 +89,10 @@ class PredictedDamage:
             One row per intervention: ``intervention``, ``n`` (changes that both have), ``rank_correlation``
             (Spearman's, of what was predicted with the measured divergence), ``low, high`` (its 95 % interval, by
             drawing layers with replacement), ``of_relative`` (that of the relative size of the change with the
-            divergence). NaN for fewer than four changes.
+            divergence), ``factor`` (by what factor measured divergences typically are off a power law of what was
+            predicted, fitted to all of them), ``factor_left_out`` (the same where each layer's are told by a power law
+            that was fitted to the other layers: what to expect of a layer that is not measured). NaN for fewer than
+            four changes, or fewer than four layers.
         """
         keys = ["intervention", "layer", "what"]
         measured = damage.frame.drop_duplicates(keys)[[*keys, "kl"]]
@@ -100,8 +103,9 @@ class PredictedDamage:
             part = both[both["intervention"] == intervention]
             found, low, high = _rank_correlation(part, "predicted", n_resamples, rng)
             relative, _, _ = _rank_correlation(part, "relative", 0, rng)
-            rows.append((intervention, len(part), found, low, high, relative))
-        return pd.DataFrame(rows, columns=["intervention", "n", "rank_correlation", "low", "high", "of_relative"])
+            rows.append((intervention, len(part), found, low, high, relative, *_factors_off(part)))
+        columns = ["intervention", "n", "rank_correlation", "low", "high", "of_relative", "factor", "factor_left_out"]
+        return pd.DataFrame(rows, columns=columns)
 
     def __str__(self) -> str:
         lines = [
@@ -117,6 +121,10 @@ class PredictedDamage:
                     f"  {row['layer']}, {row['what']}{how}: {row['predicted']:.3g} (± {error:.2g}); noise of the same "
                     f"norm {row['null']:.3g}"
                 )
+        lines.append(
+            "What is refitted was fitted on the samples that it is predicted of: of few, it is too small. How far off "
+            "what is measured is, of layers left out too, is what .agreement(damage) says."
+        )
         if len(self.skipped):
             lines.append(f"{self.skipped['layer'].nunique()} layers were left out by some; .skipped says why.")
         return "\n".join(lines)
@@ -270,9 +278,9 @@ def _rank_correlation(
     part: pd.DataFrame, column: str, n_resamples: int, rng: np.random.Generator
 ) -> tuple[float, float, float]:
     """Return Spearman's correlation of a column with the divergence measured, and its interval over layers."""
-    if len(part) < 4:
-        return float("nan"), float("nan"), float("nan")
     values = part[[column, "kl"]].to_numpy(np.float64)
+    if len(part) < 4 or (values == values[:1]).all(axis=0).any():  # what is all the same has no ranks
+        return float("nan"), float("nan"), float("nan")
     found = float(np.corrcoef(rankdata(values, axis=0).T)[0, 1])
     by_layer = list(part.groupby("layer").indices.values())
     drawn = []
@@ -283,3 +291,28 @@ def _rank_correlation(
             drawn.append(float(np.corrcoef(again.T)[0, 1]))
     low, high = np.quantile(drawn, [0.025, 0.975]) if drawn else (np.nan, np.nan)
     return found, float(low), float(high)
+
+
+def _factors_off(part: pd.DataFrame) -> tuple[float, float]:
+    """Return by what factor divergences are off a power law of what was predicted, of all layers, and of one left out.
+
+    Changes that do nothing, or of which nothing is predicted, have no logarithm, and do not count.
+    """
+    part = part[(part["predicted"] > 0) & (part["kl"] > 0)]
+    if len(part) < 4 or part["layer"].nunique() < 4:
+        return float("nan"), float("nan")
+    x, y = (np.log(part[name].to_numpy(np.float64)) for name in ("predicted", "kl"))
+    left_out = np.empty(len(part))
+    for rows in part.groupby("layer").indices.values():
+        others = np.delete(np.arange(len(part)), rows)
+        left_out[rows] = y[rows] - _line(x[others], y[others], at=x[rows])
+    inside = y - _line(x, y, at=x)
+    return float(np.exp(np.sqrt(np.mean(inside**2)))), float(np.exp(np.sqrt(np.mean(left_out**2))))
+
+
+def _line(x: np.ndarray, y: np.ndarray, *, at: np.ndarray) -> np.ndarray:
+    """Return the values of the least-squares line through points; of equal ones, their mean."""
+    away = x - x.mean()
+    slope = away @ (y - y.mean()) / max(float(away @ away), 1e-30)
+    found: np.ndarray = y.mean() + slope * (at - x.mean())
+    return found

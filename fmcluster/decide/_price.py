@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from ..capture import ModelInputs, isolated
-from ._costs import Costs
+from ._costs import Costs, multiply_adds
+from ._first_input import hook_first
 from ._network import NORMALIZATION, PARAMETRIC
 from ._outcomes import scores_of
 
@@ -56,8 +57,7 @@ def price(model: nn.Module, inputs: ModelInputs) -> Costs:
         trained = isinstance(weight, torch.Tensor) and weight.requires_grad
         kept = 4.0 * given[0].numel()
         if isinstance(module, PARAMETRIC):
-            assert isinstance(weight, torch.Tensor)
-            forward = float(weight[0].numel() * output[0].numel())
+            forward = multiply_adds(module, output[0].numel())
             backward = forward * (int(given.requires_grad) + int(trained))
             found.append(Costs(forward, backward, kept=kept if trained else 0.0))
         elif isinstance(module, NORMALIZATION):
@@ -65,7 +65,7 @@ def price(model: nn.Module, inputs: ModelInputs) -> Costs:
 
     with ExitStack() as stack:
         for module in model.modules():
-            stack.callback(module.register_forward_hook(hook).remove)
+            stack.callback(hook_first(module, hook, before=False))
         with isolated(model, gradients=True):
             inputs.rows(slice(0, 2)).show(model)
     counted = Costs.total(found)

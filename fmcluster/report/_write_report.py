@@ -6,7 +6,7 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from ..analysis import MAX_BYTES, Reducer, ResultCache
+from ..analysis import MAX_BYTES, Damage, Reducer, ResultCache
 from ..store import Run
 from ..vectors import Scaling
 from ._files import checked_target, replace
@@ -54,6 +54,7 @@ def write_report(
     random_state: int = 0,
     max_bytes: int = MAX_BYTES,
     diagnosis: bool = True,
+    damage: Damage | None = None,
     plan: "Plan | None" = None,
     refresh: int | None = None,
     max_snapshots: int = 40,
@@ -98,6 +99,9 @@ def write_report(
     diagnosis : bool
         Whether to `diagnose` the run and to compare all of its layers, which reads all of it. A run that cannot be
         diagnosed (fewer than four images in every snapshot) gets a page that says why.
+    damage : Damage, optional
+        What `ablate` measured: the diagnosis then says what could be frozen or built smaller, too, as that of
+        `diagnose` does.
     plan : Plan, optional
         What to do to the network, made by `plan`; shown beside what follows, with its price.
     refresh : int, optional
@@ -135,6 +139,8 @@ def write_report(
         raise TypeError(f"write_report received a {type(run).__name__}; expected a Run, made by open_run(path)")
     if plan is not None:
         _check_plan(plan)
+    if damage is not None:
+        _check_damage(damage, diagnosis=diagnosis)
     run.resolve(snapshot=0)
     if max_snapshots < 2:
         raise ValueError(f"max_snapshots is {max_snapshots}; expected at least 2")
@@ -189,7 +195,9 @@ def write_report(
             )
         )
         contents.append(content)
-    overview = make_overview(run, settings, announce=announce, cache=saved) if diagnosis else Overview(None)
+    overview = Overview(None)
+    if diagnosis:
+        overview = make_overview(run, settings, announce=announce, cache=saved, damage=damage)
     announce("page")
     change = _find_change(run, overview, contents, noun=row_noun(view)) if len(snapshots) > 1 else None
     page = render_page(
@@ -204,6 +212,13 @@ def write_report(
     )
     replace(target, page)
     return WrittenPage(target)
+
+
+def _check_damage(damage: object, *, diagnosis: bool) -> None:
+    if not isinstance(damage, Damage):
+        raise TypeError(f"damage is a {type(damage).__name__}; expected a Damage, made by ablate(model, probe)")
+    if not diagnosis:
+        raise ValueError("damage was passed with diagnosis=False, which leaves out what it says; pass diagnosis=True")
 
 
 def _check_plan(plan: object) -> None:

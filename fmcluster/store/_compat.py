@@ -25,8 +25,7 @@ from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, StorePath
 
 from ..errors import StoreError
-from ._disk import kind_of_file, walk
-from ._object_store import BucketStore, is_bucket
+from .files import BucketStore, is_bucket, kind_of_file, walk
 
 # zarr's settings are global: two threads that change and restore them at once would leave them changed
 _SETTINGS = RLock()

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from fmcluster.analysis import Damage
+from fmcluster.analysis._damage import sigmas_at_once
 
 
 def damage(**columns: object) -> Damage:
@@ -43,3 +44,18 @@ def test_what_was_fitted_on_how_many_samples_is_said() -> None:
     *_, fits, few = str(damage(**of)).splitlines()
     assert fits == "Weights are fitted on one half of the samples (20 at least) and measured on the other."
     assert few == "1 of 2 fits have more unknowns for each output than that: on more samples, they may do less."
+
+
+def test_intervals_at_once_leave_out_any_of_forty_true_values_in_five_percent_of_draws() -> None:
+    values = np.random.default_rng(0).standard_normal((1000, 40, 100))  # draws, changes, images; of mean 0
+    mean, error = values.mean(axis=2), values.std(axis=2, ddof=1) / 10
+    outside = [float((np.abs(mean) > sigmas * error).any(axis=1).mean()) for sigmas in (1.96, sigmas_at_once(40))]
+    assert outside[0] > 0.8
+    assert 0.02 < outside[1] < 0.08
+    assert sigmas_at_once(1) == pytest.approx(1.96, abs=1e-4)
+
+
+def test_what_is_clear_by_itself_need_not_be_so_among_many() -> None:
+    of = damage(below_null=[0.3, 0.3, 0.0], below_null_se=[0.1, 0.05, 0.1], kl=[0.3, 0.1, 0.0])
+    assert of.is_clear().tolist() == [True, True, True]
+    assert of.is_clear(pd.Series([3.5, 3.5, 3.5])).tolist() == [False, True, True]

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 import fmcluster as fm
-from fmcluster.capture._options import Reduction
+from fmcluster.capture.options._options import Reduction
 from fmcluster.capture.transfer import Copier
 from fmcluster.store import Run
 from tests.capture.live_reference import Reference

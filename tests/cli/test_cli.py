@@ -15,7 +15,7 @@ from torch import nn
 import fmcluster as fm
 from fmcluster import open_run
 from fmcluster.capture import RecordingSeconds
-from fmcluster.capture._timed_batch import TimedBatch
+from fmcluster.capture.estimating._timed_batch import TimedBatch
 from fmcluster.cli import main
 from fmcluster.store import LayerSpec, RunWriter
 from tests.cli.small_cli_run import write_run
@@ -239,7 +239,7 @@ def test_estimate_tells_what_bounds_the_run_and_what_max_size_would_change(tmp_p
         size: TimedBatch(next(measured), {layer.spec.name: 100 for layer in plan.values()})
         for size, plan in plans.items()
     }
-    monkeypatch.setattr("fmcluster.capture._estimate.time_batch", times)
+    monkeypatch.setattr("fmcluster.capture.estimating._estimate.time_batch", times)
     arguments = (
         "estimate",
         "--layer",

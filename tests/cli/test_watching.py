@@ -16,7 +16,7 @@ from torch import nn
 import fmcluster as fm
 from fmcluster.cli._watch import follow, until_interrupted
 from fmcluster.store import LayerSpec, RunWriter
-from fmcluster.store._metadata import UNFINISHED
+from fmcluster.store.format._metadata import UNFINISHED
 
 
 class Slowly:

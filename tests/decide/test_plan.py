@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import fmcluster as fm
 from fmcluster.analysis.diagnosis import Advice, Findings, Thresholds
-from fmcluster.decide import Action, Depth, KernelSize, MeasuredDamage, Width
+from fmcluster.decide import Action, Depth, KernelSize, MeasuredDamage, PredictedDamage, Width
 from fmcluster.decide._choose import Goal, choose
 from fmcluster.decide._costs import Costs
 from fmcluster.decide._cross_fit import in_first_half
@@ -113,6 +113,25 @@ def test_no_more_damage_than_is_tolerated(learnt) -> None:
     assert default.tolerance == Thresholds().damage
     assert not default.built
     assert "single savings added up" in str(default)
+
+
+def test_given_a_prediction_a_plan_takes_kernels_in_its_order_and_tells_what_was_measured(learnt) -> None:
+    """Of two kernels that save as much, the one that the prediction puts first, though it was measured to do more."""
+    frame = learnt.damage.frame.query("intervention == 'kernel size' and layer in ['3', '6']").sort_values("loss")
+    damage = replace(learnt.damage, frame=frame.assign(below_null=1.0, below_null_se=0.0, null_loss=1e3, null_kl=1e3))
+    rows = frame[["intervention", "layer", "what", "how"]].assign(predicted=[2.0, 1.0])
+    predicted = PredictedDamage(rows.reindex(columns=PredictedDamage.COLUMNS), NOTHING, 100, 0, 0)
+    (plain,), (ranked,) = (
+        fm.plan(findings(), damage, budget=0.99, predicted=each).actions for each in (None, predicted)
+    )
+    first, second = frame.to_dict("records")
+    assert plain.module == first["layer"]
+    assert plain.by_prediction is None
+    assert ranked.module == second["layer"]
+    assert ranked.damage.mean == second["loss"]
+    assert ranked.by_prediction == first["loss"]
+    with pytest.raises(TypeError, match="expected the PredictedDamage that predict_damage returned, got a DataFrame"):
+        fm.plan(findings(), damage, predicted=rows)
 
 
 def test_together_may_do_more_than_one_by_one_and_the_worst_goes(learnt) -> None:

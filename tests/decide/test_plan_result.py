@@ -30,7 +30,7 @@ def plan() -> Plan:
     actions = (
         Action("freeze", ("stem", "bn"), "from the start on", UNKNOWN, epoch=0),
         action("narrow", "block1.conv1", how="l1", keep=(0, 1, 5), width=8, consumer="block1.conv2"),
-        action("kernel", "block2.conv1", setting=1),
+        action("kernel", "block2.conv1", setting=1, by_prediction=0.25),
         action("shorten", "block2.conv2"),
     )
     seconds = (Seconds(0.2, 0.1, 0.3), Seconds(0.1, 0.05, 0.2))
@@ -53,6 +53,20 @@ def test_a_plan_is_the_same_after_a_file(plan: Plan, tmp_path: Path) -> None:
     assert hash(again.actions) == hash(without.actions)
     assert no_null not in (replace(no_null, null=0.0), replace(no_null, mean=0.02))
     assert path.read_text().startswith("format: fmcluster plan, version 1\n")
+
+
+def test_the_table_says_by_what_a_change_was_ranked_and_only_where_one_was(plan: Plan) -> None:
+    _, header, _, _, kernel, shorten, *notes = str(plan).splitlines()
+    cells = [re.split(" {2,}", line.strip()) for line in (header, kernel, shorten)]
+    at = cells[0].index("ranked as")
+    assert cells[0][at - 1] == "damage (95 %)"
+    assert [row[at] for row in cells[1:]] == ["0.2500", "-"]
+    assert {len(row) for row in cells} == {10}
+    assert notes[0] == "Damage in nats, before any retraining; shares are what each saves alone."
+    assert notes[1].startswith("ranked as: the measured damage, of all changes of its kind, that has the rank")
+    unranked = replace(plan, actions=tuple(replace(each, by_prediction=None) for each in plan.actions))
+    assert "ranked as" not in str(unranked)
+    assert unranked.summed == plan.summed
 
 
 @pytest.mark.slow
@@ -93,6 +107,7 @@ def test_a_file_gives_the_same_network(plan: Plan, residual, probe: TensorDatase
         (lambda c: c["actions"][2].update(setting=True), "setting is True; expected an integer"),
         (lambda c: c["actions"][2].update(what=3), "what is 3; expected words"),
         (lambda c: c["actions"][2].update(damage=0.1), "damage is 0.1; expected mean, lower, upper, null"),
+        (lambda c: c["actions"][2].update(by_prediction="low"), "by_prediction is 'low'; expected a finite number"),
         (lambda c: c["actions"][1].update(keep=[5, 1]), r"keep is \[5, 1\]; expected channels in ascending order"),
         (lambda c: c["actions"][1].update(keep=[5, 9]), "expected the channels to keep, all below its width 8"),
         (lambda c: c["actions"].append(c["actions"][2] | {"kind": "groups"}), "which cannot be built together"),

@@ -14,6 +14,7 @@ from torch.nn import functional
 from torch.utils.data import TensorDataset
 
 import fmcluster as fm
+from fmcluster.analysis import Damage
 from fmcluster.capture import ModelInputs
 from fmcluster.decide import (
     Depth,
@@ -179,6 +180,44 @@ def test_agreement_is_that_of_ranks(run: Run, residual: nn.Module, probe: Tensor
         np.testing.assert_allclose(row["rank_correlation"], expected)
         assert row["low"] <= row["high"]
     assert agreement.loc["width", "rank_correlation"] > 0.5
+
+
+def damage_and_prediction(predicted: list[float], kl: list[float], layers: list[str]) -> tuple[Damage, PredictedDamage]:
+    rows = pd.DataFrame({"layer": layers, "predicted": predicted, "kl": kl})
+    rows = rows.assign(
+        intervention="kernel size", what=[str(number) for number in range(len(rows))], how="", relative=1
+    )
+    nothing = pd.DataFrame()
+    damage = Damage(rows.reindex(columns=Damage.COLUMNS), nothing, 0.5, 0.9, 40, {})
+    return damage, PredictedDamage(rows.reindex(columns=PredictedDamage.COLUMNS), nothing, 40, 0, 0)
+
+
+def test_how_far_off_a_prediction_is_of_layers_that_were_left_out() -> None:
+    """Against lines that numpy fits, once for each layer that is left out; what does nothing has no logarithm."""
+    draw = np.random.default_rng(0)
+    predicted = draw.lognormal(size=12)
+    kl = predicted**0.7 * draw.lognormal(sigma=0.5, size=12)
+    layers = [f"conv{number // 2}" for number in range(12)]
+    damage, found = damage_and_prediction([*predicted, 0.0, 1.0], [*kl, 0.1, 0.0], [*layers, "conv0", "conv1"])
+    (row,) = found.agreement(damage).to_dict("records")
+    x, y = np.log(predicted), np.log(kl)
+    inside = y - np.polyval(np.polyfit(x, y, 1), x)
+    outside = []
+    for layer in range(6):
+        others = [number for number in range(12) if number // 2 != layer]
+        line = np.polyfit(x[others], y[others], 1)
+        outside += [y[number] - np.polyval(line, x[number]) for number in (2 * layer, 2 * layer + 1)]
+    assert row["n"] == 14
+    assert row["factor"] == pytest.approx(np.exp(np.sqrt(np.mean(np.square(inside)))))
+    assert row["factor_left_out"] == pytest.approx(np.exp(np.sqrt(np.mean(np.square(outside)))))
+    assert row["factor"] < row["factor_left_out"]
+
+
+def test_of_three_layers_nothing_is_said_of_a_fourth() -> None:
+    damage, found = damage_and_prediction([1.0, 2.0, 3.0, 4.0], [1.0, 3.0, 2.0, 5.0], ["a", "b", "c", "c"])
+    (row,) = found.agreement(damage).to_dict("records")
+    assert np.isnan(row["factor_left_out"])
+    assert not np.isnan(row["rank_correlation"])
 
 
 @pytest.mark.slow

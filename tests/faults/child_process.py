@@ -20,7 +20,8 @@ from fmcluster import CaptureError, StoreError
 from fmcluster.cli import main
 from fmcluster.cli._analyze import analyze
 from fmcluster.cli._app import console
-from fmcluster.store import _disk, copy_run, open_run
+from fmcluster.store import copy_run, open_run
+from fmcluster.store.files import _disk
 
 from .small_runs import EPOCHS, LAYERS, RECORD, Net, Pictures, trained
 

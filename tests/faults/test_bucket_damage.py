@@ -13,7 +13,7 @@ import pytest
 
 from fmcluster import StoreError
 from fmcluster.store import RunWriter, copy_run, open_run, verify
-from fmcluster.store._metadata import root_metadata
+from fmcluster.store.format import root_metadata
 
 from ..store.bucket import environment_of, files_of, key_of, objects_of, s3_server
 from .conftest import Tally, rounds

@@ -13,7 +13,7 @@ import pytest
 import fmcluster as fm
 from fmcluster.cli import main
 from fmcluster.cli._pictures import OF_THE_RUN, Picture
-from fmcluster.store._chunk_file import write_chunk
+from fmcluster.store.format._chunk_file import write_chunk
 
 from ..store.sealing import seal
 from .conftest import Tally

@@ -15,7 +15,7 @@ import pytest
 from fmcluster import StoreError
 from fmcluster.cli import main
 from fmcluster.store import RunWriter, escape, open_run, verify
-from fmcluster.store._chunk_file import write_chunk
+from fmcluster.store.format._chunk_file import write_chunk
 
 from ..store.sealing import seal
 from ..store.test_check_root import bomb

@@ -180,7 +180,7 @@ class Recordings(RuleBasedStateMachine):
             if fault == "model":
                 handle = self.model.fc.register_forward_pre_hook(lambda *_: 1 / 0)
             elif fault != "none":
-                patch.setattr(f"fmcluster.store._writer.RunWriter.{fault}", self.full)
+                patch.setattr(f"fmcluster.store.writing._run_writer.RunWriter.{fault}", self.full)
             try:
                 yield
             finally:

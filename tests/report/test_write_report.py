@@ -3,11 +3,13 @@ from html import unescape
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.decomposition import PCA
 
 import fmcluster as fm
+from fmcluster.analysis import Damage
 from fmcluster.report.content import _choose_layers as choose
 from tests.report.small_report import HOSTILE, HOSTILE_LAYER, Parsed, Written, record
 
@@ -253,3 +255,37 @@ def test_a_run_without_a_layer_of_enough_channels_is_refused_in_words(tmp_path):
         each.snapshot(epoch=0)
     with pytest.raises(ValueError, match=r"no layer of .* has 4 channels, counted over its finite snapshots \(1\)"):
         fm.write_report(fm.open_run(tmp_path / "run.zarr"), tmp_path / "report.html")
+
+
+def test_what_was_measured_on_the_model_stands_among_what_follows(written: Written, tmp_path: Path) -> None:
+    """Each sentence holds its own evidence, and names a layer that need not be in the run."""
+    losses = {"conv1": 0.004, f"deep.{HOSTILE}": 0.9, "never.recorded": 0.0, "bad": 0.9}
+    rows = [{"layer": layer, "loss": loss} for layer, loss in losses.items()]
+    frame = pd.DataFrame(rows).assign(
+        what="3 x 3 to 1 x 1", how="", channels=[()] * 4, loss_se=0.001, kl=0.005, null_kl=0.2
+    )
+    frame = frame.assign(below_null=0.195, below_null_se=0.01, forward_share=0.05, parameters_share=0.1)
+    frame["intervention"] = ["kernel size", "kernel size", "separable", "separable"]
+    damage = Damage(frame.reindex(columns=Damage.COLUMNS), pd.DataFrame(), 0.3, 0.9, 12, {})
+    path = tmp_path / "report.html"
+    how = {"layers": ["conv1"], "n_clusters": 3, "reducer": FAST}
+    fm.write_report(written.run, path, damage=damage, **how)
+    page = path.read_text(encoding="utf-8")
+    text = Parsed(page).text
+    for said in (
+        "kernel conv1, 3 x 3 to 1 x 1: costs 0.004 (0.002 to 0.006, for 2 changes at once) nats of loss on these 12 ",
+        "separable never.recorded, 3 x 3 to 1 x 1: costs 0.000 (-0.002 to 0.002, for 2 changes at once) nats of loss",
+    ):
+        assert said in text
+    advice = re.findall(r'<li><span class="action">(\w+)</span>.*?</li>', page)
+    linked = re.findall(r'<li><span class="action">(\w+)</span>(?:(?!</li>).)*href="#evidence', page)
+    assert {"kernel", "separable"} <= set(advice)
+    assert not {"kernel", "separable"} & set(linked)
+    plain = fm.write_report(written.run, path, **how).read_text(encoding="utf-8")
+    assert "never.recorded" not in plain  # what rests on damage was not saved for the next report
+    for wrong, more, error, match in (
+        (frame, {}, TypeError, r"damage is a DataFrame; expected a Damage, made by ablate\(model, probe\)"),
+        (damage, {"diagnosis": False}, ValueError, "damage was passed with diagnosis=False"),
+    ):
+        with pytest.raises(error, match=match):
+            fm.write_report(written.run, path, damage=wrong, **how, **more)

@@ -136,4 +136,4 @@ def files_of(path):
 def expire(monkeypatch):
     """Let every lock in the bucket be older than it may be."""
     real = time.time
-    monkeypatch.setattr("fmcluster.store._bucket_lock.time.time", lambda: real() + 600)
+    monkeypatch.setattr("fmcluster.store.files._bucket_lock.time.time", lambda: real() + 600)

@@ -98,5 +98,5 @@ def url(tmp_path: Path) -> str:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests are not made again."""
-    monkeypatch.setattr("fmcluster.store._object_store._RETRIES", {"max_retries": 0})
-    monkeypatch.setattr("fmcluster.store._object_store._ATTEMPTS", 1)
+    monkeypatch.setattr("fmcluster.store.files._object_store._RETRIES", {"max_retries": 0})
+    monkeypatch.setattr("fmcluster.store.files._object_store._ATTEMPTS", 1)

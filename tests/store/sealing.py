@@ -9,7 +9,7 @@ from typing import Any
 
 from google_crc32c import value as crc32c
 
-from fmcluster.store._metadata import root_metadata
+from fmcluster.store.format._metadata import root_metadata
 
 
 def seal(path: Path) -> None:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from fmcluster import StoreError
 from fmcluster.store import LayerSpec, Run, RunWriter, open_run, verify
-from fmcluster.store import _arrays as arrays
-from fmcluster.store import _create as create
+from fmcluster.store.format import _arrays as arrays
+from fmcluster.store.writing import _create as create
 
 SHAPES = {"conv": ((5, 2, 3), (2, 2, 3)), "tokens": ((3, 7), (3, 4)), "fc": ((6,), (6,))}
 KEPT = {"conv": (4, 1), "tokens": (0, 6, 2, 3), "fc": None}

@@ -11,7 +11,7 @@ from google_crc32c import value as crc32c
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fmcluster.store._shards import ShardLayout, read_shard, write_shard
+from fmcluster.store.format._shards import ShardLayout, read_shard, write_shard
 
 CHUNKS, SHARD = (2, 3), (4, 6)
 LAYOUT = ShardLayout(shape=(4, 6), shard=SHARD, chunks=CHUNKS, dtype="float16", level=-7)

@@ -14,8 +14,8 @@ import numpy as np
 import zarr
 
 from fmcluster.store import LayerSpec, RunWriter
-from fmcluster.store import _disk as disk
-from fmcluster.store import _pending as underway
+from fmcluster.store.files import _disk as disk
+from fmcluster.store.writing import _pending as underway
 
 N_SAMPLES, SHARD, N_SNAPSHOTS = 5, 2, 3
 EPOCHS, STEPS = (0, 1, 1), (0, 4, 8)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from ...store import ranges
-from .._damage import SIGMAS, Damage
+from .._damage import SIGMAS, Damage, sigmas_at_once
 from ._findings import Advice
 from ._thresholds import Thresholds
 
@@ -30,8 +30,10 @@ def advise_from_damage(
 
     A change is advised where the upper end of the 95 % interval of its loss (of the divergence, where there are no
     labels) is at most ``thresholds.damage``, and where it does clearly less than a random change of the same size, or
-    nothing at all; what is put back to an earlier epoch, where the former holds. Of each layer and intervention it is
-    the largest saving. What is so of every layer that was tried tells none of them from another, and is not advised.
+    nothing at all; what is put back to an earlier epoch, where the former holds. Intervals hold for all changes of an
+    intervention at once: of many, some look harmless on a few images by chance. Of each layer and intervention it is
+    the largest saving. What is so of every layer that was tried tells none of them from another, and is not advised;
+    for that, each interval is taken by itself.
 
     Parameters
     ----------
@@ -43,13 +45,12 @@ def advise_from_damage(
         Of layers, what their responses say of their width.
     """
     widths = {} if widths is None else widths
-    frame = damage.frame.assign(clear=damage.is_clear(), **_bounds(damage.frame))
-    frame["allowed"] = (frame["upper"] <= thresholds.damage) & frame["clear"]
+    frame = _judged(damage, thresholds.damage)
     found = []
     for intervention, action in ACTION_OF.items():
         tried = frame[(frame["intervention"] == intervention) & ~frame["layer"].str.contains(", ")]
         chosen = tried[tried["allowed"]].sort_values("forward_share", ascending=False).drop_duplicates("layer")
-        if 1 < tried["layer"].nunique() == len(chosen):
+        if 1 < tried["layer"].nunique() == tried.loc[tried["alone"], "layer"].nunique():
             continue
         found += [
             (row["forward_share"], row["layer"], action, _text(row, damage, widths)) for _, row in chosen.iterrows()
@@ -59,7 +60,7 @@ def advise_from_damage(
         Advice(layer, action, text, damage.frame[damage.frame["layer"] == layer].reset_index(drop=True))
         for _, layer, action, text in ordered
     ]
-    return (*_freezing(frame, damage, thresholds.damage), *advice)
+    return (*_freezing(frame, damage), *advice)
 
 
 def has_rewinds(damage: Damage | None) -> bool:
@@ -67,14 +68,26 @@ def has_rewinds(damage: Damage | None) -> bool:
     return damage is not None and bool((damage.frame["intervention"] == REWIND).any())
 
 
-def _bounds(frame: pd.DataFrame) -> dict[str, pd.Series]:
-    """Return the mean and the 95 % interval of each change's damage."""
+def _judged(damage: Damage, tolerance: float) -> pd.DataFrame:
+    """Add the interval of each change, of how many it holds at once, and whether it allows the change.
+
+    ``allowed`` is judged by that interval, ``alone`` by the interval that a change has by itself. Of modules that are
+    changed together only what is put back is judged.
+    """
+    frame = damage.frame.copy()
+    rewound = frame["intervention"] == REWIND
+    counts = frame["what"].str.startswith("weights").where(rewound, ~frame["layer"].str.contains(", "))
+    frame["at_once"] = counts.groupby(frame["intervention"]).transform("sum").clip(lower=1)
     has_loss = frame["loss"].notna()
-    mean, error = frame["loss"].where(has_loss, frame["kl"]), frame["loss_se"].where(has_loss, frame["kl_se"])
-    return {"lower": mean - SIGMAS * error, "mean": mean, "upper": mean + SIGMAS * error}
+    frame["mean"] = frame["loss"].where(has_loss, frame["kl"])
+    error = frame["loss_se"].where(has_loss, frame["kl_se"])
+    at_once = frame["at_once"].map(sigmas_at_once)
+    for name, sigmas in (("allowed", at_once), ("alone", pd.Series(SIGMAS, frame.index))):
+        frame[name] = (frame["mean"] + sigmas * error <= tolerance) & (rewound | damage.is_clear(sigmas))
+    return frame.assign(lower=frame["mean"] - at_once * error, upper=frame["mean"] + at_once * error)
 
 
-def _freezing(frame: pd.DataFrame, damage: Damage, tolerance: float) -> Iterator[Advice]:
+def _freezing(frame: pd.DataFrame, damage: Damage) -> Iterator[Advice]:
     """Advise on the most layers that could be put back to an epoch together, and thus have been frozen from it on.
 
     Where one layer is put back, the others make up for it; so what counts is what several cost together. A network that
@@ -85,22 +98,9 @@ def _freezing(frame: pd.DataFrame, damage: Damage, tolerance: float) -> Iterator
         return
     rewound = frame[(frame["intervention"] == REWIND) & frame["what"].str.startswith("weights")]
     layers = [name for name in rewound["layer"].unique().tolist() if ", " not in name]
-    since: dict[str, pd.Series] = {}
-    harmless: set[str] = set()
-    for epoch in sorted(rewound["epoch"].unique(), reverse=True):
-        rows = rewound[rewound["epoch"] == epoch]
-        several, from_below = rows["layer"].str.contains(", "), rows["how"] == FROM_BELOW
-        least = pd.concat([rows[~several].nsmallest(1, "kl"), rows[several & ~from_below].sort_values("amount")])
-        lowest = pd.concat([rows[~several].iloc[:1], rows[from_below].sort_values("amount")])
-        allowed = [ordered[(ordered["upper"] <= tolerance).cummin()] for ordered in (least, lowest)]
-        most = [rows.iloc[-1] for rows in allowed if len(rows)]
-        if len(allowed[0]):
-            harmless |= set(most[0]["layer"].split(", "))
-        if most:
-            chosen = max(most, key=lambda row: row["backward_share"])
-            since |= dict.fromkeys(chosen["layer"].split(", "), chosen)
-    if 1 < len(layers) in (len(harmless), len(since)):
+    if 1 < len(layers) in map(len, _put_back(rewound, "alone")):
         return
+    since, _ = _put_back(rewound, "allowed")
     for position, layer in enumerate(layers):
         if layer not in since:
             continue
@@ -114,6 +114,25 @@ def _freezing(frame: pd.DataFrame, damage: Damage, tolerance: float) -> Iterator
         )
         evidence = damage.frame[damage.frame["layer"].isin({layer, row["layer"]})].reset_index(drop=True)
         yield Advice(layer, "freeze", text, evidence, epoch=int(row["epoch"]))
+
+
+def _put_back(rewound: pd.DataFrame, judged: str) -> tuple[dict[str, "pd.Series"], set[str]]:
+    """Return by layer what it is put back with, and all layers that can be put back, those that cost least first."""
+    since: dict[str, pd.Series] = {}
+    harmless: set[str] = set()
+    for epoch in sorted(rewound["epoch"].unique(), reverse=True):
+        rows = rewound[rewound["epoch"] == epoch]
+        several, from_below = rows["layer"].str.contains(", "), rows["how"] == FROM_BELOW
+        least = pd.concat([rows[~several].nsmallest(1, "kl"), rows[several & ~from_below].sort_values("amount")])
+        lowest = pd.concat([rows[~several].iloc[:1], rows[from_below].sort_values("amount")])
+        allowed = [ordered[ordered[judged].cummin()] for ordered in (least, lowest)]
+        most = [rows.iloc[-1] for rows in allowed if len(rows)]
+        if len(allowed[0]):
+            harmless |= set(most[0]["layer"].split(", "))
+        if most:
+            chosen = max(most, key=lambda row: row["backward_share"])
+            since |= dict.fromkeys(chosen["layer"].split(", "), chosen)
+    return since, harmless
 
 
 def saves_no_backward(below: Sequence[str]) -> str:
@@ -136,7 +155,8 @@ def _costs(row: "pd.Series", damage: Damage) -> str:
     what = "divergence" if np.isnan(row["loss"]) else "loss"
     judged = row["intervention"] != REWIND and not np.isnan(row["null_kl"])
     null = f", divergence {row['kl']:.3f} against {row['null_kl']:.3f} at random" if judged else ""
+    of = f", for {row['at_once']} changes at once" if row["at_once"] > 1 else ""
     return (
-        f"{row['mean']:.3f} ({row['lower']:.3f} to {row['upper']:.3f}) nats of {what} on these {damage.n_samples} "
-        f"images{null}"
+        f"{row['mean']:.3f} ({row['lower']:z.3f} to {row['upper']:z.3f}{of}) nats of {what} on these "
+        f"{damage.n_samples} images{null}"
     )

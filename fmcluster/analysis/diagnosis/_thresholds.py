@@ -32,7 +32,7 @@ class Thresholds:
         this, and at or above the layer's noise floor (or 0.999, where that is higher)
     damage : float
         What may be frozen or built smaller costs at most so much loss on the probe, in nats: the upper end of the 95 %
-        interval.
+        interval, that of all changes of one intervention at once.
     energy : float
         The share of the energy of the channels' correlations that a narrower layer is to hold.
     separated : float

@@ -17,7 +17,7 @@ from .._validation import require
 from ..clustering import Clusterer, cluster, name_by_members, takes_centers
 from ..components import pca
 from ._agreement import MEASURES, agree, tabulate
-from ._matched import assign_groups, draw_groups, draw_halves, nearest
+from ._matched_halves import assign_groups, draw_groups, draw_halves, nearest
 
 N_GROUPS = 8
 

@@ -13,7 +13,7 @@ import torch
 
 from ...errors import CaptureError
 from ...store import LayerSpec
-from .._options import Reduction
+from ..options import Reduction
 from ._memory import Bytes, HostMemory, PinnedRing
 from ._moments import Moments
 from ._reduce import moments_of, reduce_in_turn, reduce_on_cpu, reduce_with_torch, stored_shape
@@ -169,7 +169,7 @@ class Copier:
 def reduce_on_cuda(output: torch.Tensor) -> Reduce:
     """Return what reduces an output of a CUDA device: one kernel where Triton is there, or torch."""
     if output.dtype in _ONE_PASS and output.ndim < 5 and find_spec("triton") is not None:
-        from ._triton import reduce_with_triton
+        from ._reduce_with_triton import reduce_with_triton
 
         return reduce_with_triton
     return reduce_with_torch

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from .._options import Reduction
+from ..options import Reduction
 from ._moments import Moments
-from ._numba import CONVERTS, sum_planes
+from ._sum_planes import CONVERTS, sum_planes
 
 LARGEST = {"float16": 65504.0, "float32": float(np.finfo(np.float32).max)}
 OVERFLOW = {"float16": 65520.0, "float32": 2.0**128 - 2.0**103}  # the first number that rounds to infinity

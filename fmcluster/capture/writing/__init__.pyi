@@ -1,11 +1,11 @@
+from ._check_resumable import last_snapshot as last_snapshot
+from ._check_resumable import stored_digests as stored_digests
 from ._pending import PendingSnapshot as PendingSnapshot
 from ._pending import as_numbers as as_numbers
 from ._pending import check_epoch as check_epoch
 from ._pending import check_order as check_order
 from ._pending import reason_of as reason_of
 from ._queue import n_writer_threads as n_writer_threads
-from ._resume import last_snapshot as last_snapshot
-from ._resume import stored_digests as stored_digests
 from ._rows import Rows as Rows
 from ._session import Session as Session
 from ._shard_buffer import ShardBuffer as ShardBuffer

@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from ...errors import CaptureError, StoreError, Unreachable
 from ...store import LayerSpec, RankWriter, RunKind, RunWriter, WeightSpec, in_words, remedy
+from ._check_resumable import check_resumable, check_same_weights
 from ._pending import PendingSnapshot
 from ._queue import WriteQueue
-from ._resume import check_resumable, check_same_weights
 from ._rows import Rows
 
 Index = npt.NDArray[np.int64]

@@ -1,5 +1,6 @@
 """Modules of a smaller network: what stands where there were larger ones."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -7,14 +8,32 @@ from torch import nn
 from torch.nn import functional
 
 from ...store import KernelGeometry
+from .._first_input import first_name
 
 
 class Skip(nn.Module):
-    """Returns a copy of what it is given, so that an activation behind it may change that in place."""
+    """Returns a copy of what it is given first, so that an activation behind it may change that in place.
+
+    Parameters
+    ----------
+    names : sequence of str
+        The arguments of the module that it stands for, which may be called by name.
+    """
+
+    def __init__(self, names: Sequence[str] = ()) -> None:
+        super().__init__()
+        self.names = tuple(names)
+        self.register_forward_pre_hook(_by_position, with_kwargs=True)
 
     def forward(self, given: torch.Tensor, *_others: Any) -> torch.Tensor:
         """Return what is given, Tensor of the same shape."""
         return given.clone()
+
+
+def _by_position(module: Skip, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return what is given first as an argument by position, and none by name."""
+    name = None if args else first_name(module.names, kwargs)
+    return (args if name is None else (kwargs[name],)), {}
 
 
 class Zeros(nn.Module):

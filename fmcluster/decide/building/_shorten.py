@@ -1,5 +1,7 @@
 """Shortening: modules replaced by the identity, residual branches that add nothing removed."""
 
+from inspect import signature
+
 from torch import nn
 
 from ...capture import kernel_geometry
@@ -33,7 +35,7 @@ def shorten(model: nn.Module, action: Action, *, network: Network) -> None:
     if isinstance(network.modules[name], Skip):
         raise ValueError(f"'{action}' cannot be built: {name} was replaced already")
     if facts.given and facts.given == facts.returned:
-        model.set_submodule(name, Skip())
+        model.set_submodule(name, Skip(tuple(signature(network.modules[name].forward).parameters)))
         return
     branch = residual_branch(network, name)
     if branch is None:

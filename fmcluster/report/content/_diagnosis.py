@@ -77,7 +77,8 @@ class AdviceLine:
     text : str
         The sentence, with its numbers; not escaped.
     anchor : str
-        The id of its evidence in the page.
+        The id of its evidence in the page; empty where the sentence holds all of it, as of what was measured on the
+        model.
     """
 
     action: str
@@ -146,7 +147,14 @@ def advice_lines(findings: Findings) -> list[AdviceLine]:
     ordinal = {name: number for number, name in enumerate(findings.layers["layer"])}
     order = list(_ACTIONS)
     advice = sorted(findings.advice, key=lambda each: order.index(each.action))
-    return [AdviceLine(_ACTIONS[each.action], each.text, _anchor(ordinal.get(each.layer, 0))) for each in advice]
+    return [
+        AdviceLine(
+            _ACTIONS[each.action],
+            each.text,
+            _anchor(ordinal[each.layer]) if each.layer in ordinal and "measure" in each.evidence else "",
+        )
+        for each in advice
+    ]
 
 
 def layer_evidence(findings: Findings) -> list[LayerEvidence]:

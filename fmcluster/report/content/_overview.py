@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from ...analysis import Findings, ResultCache, Similarity, diagnose
+from ...analysis import Damage, Findings, ResultCache, Similarity, diagnose
 from ...analysis.diagnosis import leave_one_out_accuracy
 from ...plot.drawing import snapshot_titles
 from ...store import Run, layers_left_out, missing_snapshots, varying_layers
@@ -66,10 +66,13 @@ class Overview:
         return None if self.findings is None else self.findings.similarity
 
 
-def make_overview(run: Run, settings: Settings, *, announce: Announce, cache: ResultCache | None) -> Overview:
+def make_overview(
+    run: Run, settings: Settings, *, announce: Announce, cache: ResultCache | None, damage: Damage | None = None
+) -> Overview:
     """Diagnose a run, which compares its layers, or take what is saved of that.
 
-    Where the run cannot be judged (fewer than four images in every snapshot), the result says why.
+    Where the run cannot be judged (fewer than four images in every snapshot), the result says why. What rests on damage
+    that was measured is not saved.
     """
     announce("diagnosis of all layers")
     parameters = {"random_state": settings.random_state, "max_bytes": settings.max_bytes}
@@ -81,9 +84,16 @@ def make_overview(run: Run, settings: Settings, *, announce: Announce, cache: Re
 
         def find() -> Findings:
             seed, workers = settings.random_state, settings.executor
-            return diagnose(run, snapshots=chosen, random_state=seed, max_bytes=settings.max_bytes, executor=workers)
+            return diagnose(
+                run,
+                damage=damage,
+                snapshots=chosen,
+                random_state=seed,
+                max_bytes=settings.max_bytes,
+                executor=workers,
+            )
 
-        if cache is None:
+        if cache is None or damage is not None:
             findings = find()
         else:
             said = parameters | {"left_out": run.diverged().to_dict("list")}  # which no vectors are of

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ...decide import MeasuredDamage, Plan
+    from ...decide import Action, MeasuredDamage, Plan
 
 _COSTS = (
     ("forward", "multiply-adds of the forward pass"),
@@ -24,7 +24,8 @@ class PlannedAction:
     kind, modules, what : str
         What is done, to which modules, how much of it.
     damage, null : str
-        What that costs alone, with its 95 % interval, and a random change of the same size.
+        What that costs alone, with its 95 % interval, and what it is ranked as by its prediction, where it is; and a
+        random change of the same size.
     saves : tuple of str
         The shares that it saves alone, in the order of the costs.
     """
@@ -85,7 +86,7 @@ def plan_text(plan: "Plan") -> PlanText:
                 kind=each.kind,
                 modules=", ".join(each.modules),
                 what=each.what,
-                damage=_interval(each.damage),
+                damage=_damage(each),
                 null="–" if math.isnan(each.damage.null) else f"{each.damage.null:.3f}",
                 saves=tuple(_share(getattr(each.saves, name), getattr(plan.before, name)) for name, _ in _COSTS),
             )
@@ -95,6 +96,11 @@ def plan_text(plan: "Plan") -> PlanText:
         left=tuple((title, _share(getattr(plan.after, name), getattr(plan.before, name))) for name, title in _COSTS),
         time=time,
     )
+
+
+def _damage(action: "Action") -> str:
+    ranked = "" if action.by_prediction is None else f"; ranked by its prediction as {action.by_prediction:.3f}"
+    return f"{_interval(action.damage)}{ranked}"
 
 
 def _interval(damage: "MeasuredDamage") -> str:

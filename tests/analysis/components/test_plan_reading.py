@@ -9,7 +9,8 @@ import pytest
 from fmcluster.analysis import pca
 from fmcluster.analysis.components import _plan_reading
 from fmcluster.analysis.components._plan_reading import plan_reading
-from fmcluster.store import LayerSpec, Run, RunWriter, _shards, open_run
+from fmcluster.store import LayerSpec, Run, RunWriter, open_run
+from fmcluster.store.format import _shards
 
 SAMPLES, CHANNELS, SIDE = 32, 8, 16  # 4 KiB a sample
 
@@ -30,7 +31,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def run_of(path: Path, n_snapshots: int, monkeypatch: pytest.MonkeyPatch, *, shard: int = 16) -> Run:
     """A run with chunks of 4 samples."""
-    monkeypatch.setattr("fmcluster.store._create.CHUNK_BYTES", 4 * 2 * CHANNELS * SIDE * SIDE)
+    monkeypatch.setattr("fmcluster.store.writing._create.CHUNK_BYTES", 4 * 2 * CHANNELS * SIDE * SIDE)
     rng, kind = np.random.default_rng(0), rng_scale(n_snapshots)
     with RunWriter(path) as writer:
         spec = LayerSpec("conv", (CHANNELS, SIDE, SIDE), "float16", "Conv2d")

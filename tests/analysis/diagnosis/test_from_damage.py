@@ -39,8 +39,8 @@ BAD = {"layer": "bad", "loss": 0.5}
 def test_a_sentence_carries_its_number_its_interval_its_condition_its_null_and_its_price() -> None:
     (only,) = advise_from_damage(damage({"layer": "conv2"}, BAD), Thresholds())
     assert only.text == (
-        "conv2, 3 x 3 to 1 x 1: costs 0.004 (0.000 to 0.008) nats of loss on these 200 images, divergence 0.005 "
-        "against 0.200 at random; saves 5.0 % of the multiply-adds and 10.0 % of the parameters"
+        "conv2, 3 x 3 to 1 x 1: costs 0.004 (0.000 to 0.008, for 2 changes at once) nats of loss on these 200 images, "
+        "divergence 0.005 against 0.200 at random; saves 5.0 % of the multiply-adds and 10.0 % of the parameters"
     )
     assert only.action == "kernel"
     assert only.evidence["layer"].tolist() == ["conv2"]
@@ -74,6 +74,25 @@ def test_nothing_is_advised_where_the_evidence_is_weak(weak: dict) -> None:
     assert advised({"layer": "conv2", **weak}, BAD) == []
 
 
+@pytest.mark.parametrize(("n_layers", "said"), [(2, 1), (100, 0)])
+@pytest.mark.parametrize("weak", [{"loss_se": 0.006}, {"below_null": 0.03, "below_null_se": 0.01}])
+def test_one_of_many_changes_has_to_be_clearer_than_one_of_few(weak: dict, n_layers: int, said: int) -> None:
+    """By 2.2 standard errors of two, by 3.5 of a hundred."""
+    others = [{**BAD, "layer": f"bad{number}"} for number in range(n_layers - 1)]
+    assert len(advised({"layer": "good", **weak}, *others)) == said
+
+
+def test_layers_that_are_all_harmless_by_themselves_are_not_told_apart_by_how_many_they_are() -> None:
+    errors = {"a": 0.001, "b": 0.001, "c": 0.009}  # of c, the interval by itself ends within 0.02, and at once beyond
+    rows = [{"layer": name, "loss": 0.001, "loss_se": error} for name, error in errors.items()]
+    assert advised(*rows) == []
+    assert advised(*rows, BAD) == [("a", "kernel"), ("b", "kernel")]
+    back = [rewound(name, epoch=1, loss=0.001, loss_se=error) for name, error in errors.items()]
+    back += [rewound(name, epoch=1, loss=0.001, loss_se=0.009 * ("c" in name)) for name in ("a, b", "a, b, c")]
+    assert advised(*back) == []
+    assert advised(*back, rewound("d", epoch=1, loss=0.9)) == [("a", "freeze"), ("b", "freeze")]
+
+
 def test_what_is_so_of_every_layer_is_not_advised() -> None:
     assert advised({"layer": "conv1"}, {"layer": "conv2"}) == []
     assert advised({"layer": "conv1"}, {"layer": "conv2"}, BAD) == [("conv1", "kernel"), ("conv2", "kernel")]
@@ -100,7 +119,7 @@ def test_a_change_that_does_nothing_at_all_needs_no_null() -> None:
 def test_without_labels_the_divergence_is_judged() -> None:
     row = {"loss": np.nan, "loss_se": np.nan}
     (only,) = advise_from_damage(damage({"layer": "conv2", **row}, {**BAD, **row, "kl": 1.0}), Thresholds())
-    assert "costs 0.005 (0.003 to 0.007) nats of divergence on these 200 images" in only.text
+    assert "costs 0.005 (0.003 to 0.007, for 2 changes at once) nats of divergence on these 200 images" in only.text
 
 
 def rewound(layers: str, *, epoch: int, loss: float, **more) -> dict:
@@ -126,8 +145,8 @@ def test_the_most_layers_that_may_be_put_back_together_are_candidates_to_freeze(
     first, second = advise_from_damage(damage(*rows), Thresholds())
     assert (first.layer, first.action, first.epoch) == ("a", "freeze", 1)
     assert first.text == (
-        "a: its weights put back to epoch 1, together with those of 1 other layer, cost 0.004 (0.000 to 0.008) nats of "
-        "loss on these 200 images: a candidate to freeze from then on"
+        "a: its weights put back to epoch 1, together with those of 1 other layer, cost 0.004 (-0.001 to 0.009, for 5 "
+        "changes at once) nats of loss on these 200 images: a candidate to freeze from then on"
     )
     assert second.text.endswith("from then on; that saves no backward pass while b below it is trained")
     assert second.evidence["layer"].tolist() == ["c", "a, c"]

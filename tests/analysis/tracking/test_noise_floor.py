@@ -9,8 +9,8 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
 from fmcluster.analysis import cluster, pca, track
-from fmcluster.analysis.tracking import _matched
-from fmcluster.analysis.tracking._matched import assign_groups, draw_groups, draw_halves
+from fmcluster.analysis.tracking import _matched_halves
+from fmcluster.analysis.tracking._matched_halves import assign_groups, draw_groups, draw_halves
 from fmcluster.analysis.tracking._noise_floor import NoiseFloor, SomeChannels, noise_floor
 from tests.analysis.array_source import ArraySource
 
@@ -29,7 +29,7 @@ def maps() -> np.ndarray:
 @pytest.mark.parametrize("few", [1, 1000], ids=["side by side", "apart"])
 @pytest.mark.parametrize(("view", "axis"), [("channel", "n"), ("sample", "c"), ("position", "c")])
 def test_distances_to_centroids_are_those_of_float64(view, axis, few, maps, vectors_of, monkeypatch):
-    monkeypatch.setattr(_matched, "_FEW", few)
+    monkeypatch.setattr(_matched_halves, "_FEW", few)
     vectors = vectors_of(maps, view)
     labels = np.arange(vectors.shape[0]) % 3
     count = vectors.feature_shape[vectors.feature_axes.index(axis)]

@@ -1,8 +1,6 @@
 """Snapshots from the Trainer of Transformers, in real short trainings."""
 
 import math
-import os
-import socket
 from collections.abc import Callable
 from contextlib import nullcontext
 from copy import deepcopy
@@ -226,15 +224,6 @@ def test_training_outside_the_block_is_refused(net: nn.Module, data: list, recor
         trainer.train()
 
 
-def one_of_two(rank: int, port: int, net: nn.Module, data: list, folder: Path) -> None:
-    """Train in one process of two."""
-    where = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    os.environ.update({key: str(value) for key, value in where.items()})
-    snapshots = SnapshotCallback(fm.Recorder(net, folder / "run.zarr", probe=data))
-    with snapshots:
-        trainer_of(net, data, folder, callbacks=[snapshots], num_train_epochs=2).train()
-
-
 def test_a_schedule_freezes_while_training_goes_on_and_before_a_resumed_one_does(
     as_new: Callable, recorder: Callable, fit: Callable, at_rest: Run, tmp_path: Path
 ) -> None:
@@ -258,10 +247,3 @@ def test_a_schedule_freezes_while_training_goes_on_and_before_a_resumed_one_does
     assert schedule.frozen == (first,)
     for name, value in whole[5].state_dict().items():
         torch.testing.assert_close(again[5].state_dict()[name], value, rtol=0, atol=0)
-
-
-def test_only_the_first_of_two_processes_records(net: nn.Module, data: list, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(one_of_two, args=(port, net, data, tmp_path), nprocs=2)
-    assert fm.open_run(tmp_path / "run.zarr").snapshots["step"].tolist() == [0, 3, 6]

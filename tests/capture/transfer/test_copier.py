@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from fmcluster.capture._options import Reduction
+from fmcluster.capture.options._options import Reduction
 from fmcluster.capture.transfer._copier import Copier, Copy
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import fmcluster as fm
-from fmcluster.capture._options import Reduction
+from fmcluster.capture.options._options import Reduction
 from fmcluster.capture.transfer import _copier, _device_clock, _memory
 from fmcluster.capture.transfer._copier import Copier, Copy
 

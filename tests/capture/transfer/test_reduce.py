@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch.nn import functional
 
-from fmcluster.capture._options import Reduction
+from fmcluster.capture.options._options import Reduction
 from fmcluster.capture.transfer import _reduce as reduce
 from fmcluster.capture.transfer._moments import Moments
 from fmcluster.capture.transfer._reduce import (

@@ -1,0 +1,10 @@
+from ._hooks import CallCounts as CallCounts
+from ._hooks import Firing as Firing
+from ._hooks import GradientHooks as GradientHooks
+from ._hooks import hooked as hooked
+from ._hooks import is_batch as is_batch
+from ._isolation import isolated as isolated
+from ._isolation import same_random_numbers as same_random_numbers
+from ._known_tensors import KnownTensors as KnownTensors
+from ._plain_model import device_of as device_of
+from ._plain_model import plain_model as plain_model

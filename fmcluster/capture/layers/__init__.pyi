@@ -1,0 +1,12 @@
+from ._axes import AxisTracker as AxisTracker
+from ._first_output import FirstOutput as FirstOutput
+from ._first_output import first_output as first_output
+from ._layers import PlannedLayer as PlannedLayer
+from ._layers import discover as discover
+from ._layers import is_kept as is_kept
+from ._layers import names_of as names_of
+from ._layers import plan as plan
+from ._layers import plan_layer as plan_layer
+from ._links import kernel_geometry as kernel_geometry
+from ._lists_of_samples import lists_with as lists_with
+from ._repeats import why_varying as why_varying

@@ -1,0 +1,13 @@
+from ._options import Channels as Channels
+from ._options import Crop as Crop
+from ._options import Keep as Keep
+from ._options import OnError as OnError
+from ._options import Overflow as Overflow
+from ._options import PerLayer as PerLayer
+from ._options import Recorded as Recorded
+from ._options import RecorderOptions as RecorderOptions
+from ._options import Reduction as Reduction
+from ._options import Size as Size
+from ._patterns import Layers as Layers
+from ._patterns import is_optional as is_optional
+from ._patterns import select_modules as select_modules

@@ -1,0 +1,5 @@
+"""Weights: copied from a model, and found in checkpoints."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

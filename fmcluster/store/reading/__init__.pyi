@@ -1,0 +1,15 @@
+from ._diverged import describe_diverged as describe_diverged
+from ._layer import Layer as Layer
+from ._layer_expression import layer_expression as layer_expression
+from ._layer_title import layer_title as layer_title
+from ._left_out import layers_left_out as layers_left_out
+from ._left_out import missing_snapshots as missing_snapshots
+from ._left_out import varying_layers as varying_layers
+from ._recorded_weights import RecordedWeights as RecordedWeights
+from ._run import Run as Run
+from ._run import open_run as open_run
+from ._slots import ranges as ranges
+from ._verify import missing_files as missing_files
+from ._verify import verify as verify
+from ._weight_names import prefixes_before as prefixes_before
+from ._weight_names import without_wrapped_parts as without_wrapped_parts

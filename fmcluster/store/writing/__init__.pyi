@@ -1,0 +1,9 @@
+from ._copy_run import CopiedRun as CopiedRun
+from ._copy_run import copy_run as copy_run
+from ._create import Mode as Mode
+from ._open_storage import run_location as run_location
+from ._rank_writer import RankWriter as RankWriter
+from ._run_writer import RunWriter as RunWriter
+from ._trial import disk_rate as disk_rate
+from ._trial import upload_rate as upload_rate
+from ._trial import write_trial as write_trial
