@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 SAID = "interrupted; whole snapshots and earlier files are kept"
 
 INTERRUPTED = """
@@ -62,3 +64,92 @@ def test_interrupted_while_text_is_run_it_ends_with_130_and_not_by_the_signal() 
     assert found.stdout == "caught\n"
     assert found.stderr == f"{SAID}\n"
     assert found.returncode == 130
+
+
+AT_THE_END = """
+import atexit
+import os
+import signal
+import sys
+import typer
+import fmcluster.cli
+
+
+def done():
+    atexit.register(os.kill, os.getpid(), signal.SIGINT)
+    print("done")
+
+
+fmcluster.cli.app = typer.Typer()
+fmcluster.cli.app.command()(done)
+sys.argv = ["fmcluster"]
+from fmcluster.__main__ import main
+
+main()
+"""
+
+
+def test_interrupted_when_all_is_done_it_ends_with_130_and_says_so() -> None:
+    found = subprocess.run([sys.executable, "-c", AT_THE_END], capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stdout, found.stderr) == (130, "done\n", f"{SAID}\n")
+
+
+@pytest.mark.parametrize(
+    ("ends", "code"),
+    [("raise typer.Exit(2)", 2), ("return", 0), ("raise SystemExit('why')", 1), ("raise RuntimeError", 1)],
+)
+def test_it_ends_with_the_code_of_the_command_and_all_that_it_said(ends: str, code: int) -> None:
+    script = AT_THE_END.replace(
+        "atexit.register(os.kill, os.getpid(), signal.SIGINT)", "atexit.register(print, 'at the end')"
+    )
+    script = script.replace('print("done")', f"print('done', end=''); {ends}")
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stdout) == (code, "doneat the end\n")
+
+
+LOST = """
+import sys
+import time
+import typer
+import fmcluster.cli
+
+
+def interrupted(ends: str):
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt:
+        pass
+    if ends == "in an error":
+        raise RuntimeError
+    while ends == "never":
+        pass
+    if ends == "in order":
+        print("done", flush=True)
+
+
+import signal
+fmcluster.cli.app = typer.Typer()
+fmcluster.cli.app.command()(interrupted)
+sys.argv = ["fmcluster", sys.argv[1]]
+from fmcluster.__main__ import main
+
+main()
+"""
+
+
+@pytest.mark.parametrize("ends", ["in an error", "never", "in order"])
+def test_an_interrupt_that_others_drop_ends_it_all_the_same(ends: str) -> None:
+    """As what loads a compiled module does, and finalizers."""
+    found = subprocess.run([sys.executable, "-c", LOST, ends], capture_output=True, text=True, check=False, timeout=60)
+    assert (found.returncode, found.stderr) == (130, f"{SAID}\n")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such children")
+def test_what_was_started_to_go_on_in_spite_of_interrupts_does() -> None:
+    """As `nohup` and a shell's background jobs do."""
+    ignore = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
+    raised = INTERRUPTED.replace("raise KeyboardInterrupt", "signal.raise_signal(signal.SIGINT)")
+    ignored = f"{ignore}\n{raised}".replace("main()", "sys.argv = ['', '--version']; main()")
+    found = subprocess.run([sys.executable, "-c", ignored], capture_output=True, text=True, check=False)
+    assert found.returncode == 0
+    assert found.stdout.startswith("fmcluster ")

@@ -59,22 +59,25 @@ def main() -> None:
         errors.print(INTERRUPTED, style="red")
         sys.exit(130)
     except SystemExit as ended:
-        if _was_interrupted(ended):  # typer makes an exit code of it, and says nothing
+        if ended.code == 130 and _was_interrupted(ended):  # typer makes an exit code of it, and says nothing
             errors.print(INTERRUPTED, style="red")
         raise
     except Exception as error:
+        if _was_interrupted(error):  # and what tidied up failed, for want of what was not there yet
+            errors.print(INTERRUPTED, style="red")
+            sys.exit(130)
         if not is_expected(error):
             raise
         say(f"error: {one_line(error)}", style="red", to=errors)
         sys.exit(2)
 
 
-def _was_interrupted(ended: SystemExit) -> bool:
-    """Whether Ctrl-C is what ended the command."""
-    cause: BaseException | None = ended
+def _was_interrupted(error: BaseException) -> bool:
+    """Whether an error came of Ctrl-C."""
+    cause: BaseException | None = error
     while cause is not None and not isinstance(cause, KeyboardInterrupt):
         cause = cause.__cause__ or cause.__context__
-    return cause is not None and ended.code == 130
+    return cause is not None
 
 
 def is_expected(error: Exception) -> bool:

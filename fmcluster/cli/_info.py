@@ -28,11 +28,13 @@ def info(
     if as_json:
         typer.echo(json.dumps(_as_dict(opened, missing), indent=2, allow_nan=False))
         return
+    reduced = [layer for layer in map(opened.__getitem__, opened.layers) if _kept(layer)]
+    guessed = [n for n in opened if opened[n].channel_axis_source == "shape" and len(opened[n].shape) > 3]
     classes = f" of {len(opened.classes)} classes ({list_classes(opened.classes)})" if opened.classes else ""
     held = "the same" if opened.kind == "probe" else "up to"
     say_line(f"{opened.path}: {opened.kind} run, {held} {opened.n_samples} samples{classes} in every snapshot")
     console.print(_layer_table(opened))
-    if reduced := [layer for layer in map(opened.__getitem__, opened.layers) if _kept(layer)]:
+    if reduced:
         console.print(_kept_table(reduced))
     if len(opened):
         console.print(_snapshot_table(opened))
@@ -44,7 +46,7 @@ def info(
         say_line(
             f"{size(opened.nbytes_weights)} of weights: {len(opened.weight_names)} parameters and buffers a snapshot."
         )
-    if guessed := [n for n in opened if opened[n].channel_axis_source == "shape" and len(opened[n].shape) > 3]:
+    if guessed:
         say_line(
             f"Which axis holds the channels is not known of {', '.join(guessed)}; record with channel_axis= to say it."
         )

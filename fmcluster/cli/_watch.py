@@ -51,8 +51,10 @@ def until_interrupted() -> Iterator[Event]:
     """
     stop = Event()
 
-    def end(_number: int, _frame: FrameType | None) -> None:
+    def end(number: int, frame: FrameType | None) -> None:
         Thread(target=stop.set).start()  # in this thread, the event's lock may be held
+        if callable(before):
+            before(number, frame)
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGINT, end)

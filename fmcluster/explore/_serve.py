@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 from dash import Dash
 from flask import Flask, Response, abort, request
 from werkzeug.exceptions import HTTPException
-from werkzeug.serving import WSGIRequestHandler, make_server
 
 from ..report.content import term_source
 from ..store import Run, open_run
+from ._bounded_server import LARGEST, BoundedServer
 from ._callbacks import connect
 from ._page import page
 from ._questions import ReportOf
@@ -24,7 +24,6 @@ from ._worker import Worker
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")  # names of this machine that lead nowhere else
 OTHERS = ("cross-site", "same-site")  # as browsers say it: of another host, and of another port of this one
-LARGEST = 16 << 20  # bytes of a request; the page's own have some kB
 
 
 def build_app(run: Run) -> Dash:
@@ -122,6 +121,8 @@ def refuse_others(server: Flask, *, hosts: Collection[str] | None = LOOPBACK) ->
             fits = False
         if not fits or (request.headers.get("Sec-Fetch-Site") in OTHERS and request.path != "/"):
             abort(403)  # a link of another page may lead to this one, and to nothing else
+        if "Transfer-Encoding" in request.headers:  # of chunks, which need have no end; browsers send none
+            abort(411)
 
 
 def refuse_frames(server: Flask) -> None:
@@ -147,13 +148,6 @@ def _check_free(host: str, port: int) -> None:
             else:
                 why = f"cannot listen at {host}: {error.strerror}; expected an address of this machine"
             raise OSError(why) from error
-
-
-class Quiet(WSGIRequestHandler):
-    """Says what went wrong, and not that a page was asked for."""
-
-    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        """Say nothing."""
 
 
 def serve(
@@ -193,7 +187,7 @@ def serve(
     refuse_others(app.server, hosts=LOOPBACK if host in LOOPBACK else None)
     refuse_frames(app.server)
     _check_free(host, port)
-    server = make_server(host, port, app.server, threaded=True, request_handler=Quiet)
+    server = BoundedServer(host, port=port, app=app.server)
     address = f"http://{f'[{host}]' if ':' in host else host}:{server.server_port}/"
     if ready is not None:
         ready(address)

@@ -4,10 +4,9 @@ import threading
 from dataclasses import dataclass, field
 from html import escape
 
-from werkzeug.serving import BaseWSGIServer, make_server
-
 from ..store import Run
-from ._serve import Quiet, build_app, refuse_others
+from ._bounded_server import BoundedServer
+from ._serve import build_app, refuse_others
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class ShownExplorer:
 
     address: str
     height: int
-    _server: BaseWSGIServer = field(repr=False, compare=False)
+    _server: BoundedServer = field(repr=False, compare=False)
 
     def stop(self) -> None:
         """End the server; the frame then answers no more."""
@@ -64,6 +63,6 @@ def show(run: Run, *, height: int = 900) -> ShownExplorer:
     """
     app = build_app(run)
     refuse_others(app.server)
-    server = make_server("127.0.0.1", 0, app.server, threaded=True, request_handler=Quiet)
+    server = BoundedServer("127.0.0.1", port=0, app=app.server)
     threading.Thread(target=server.serve_forever, name="fmcluster explorer", daemon=True).start()
     return ShownExplorer(f"http://127.0.0.1:{server.server_port}/", height, server)

@@ -47,7 +47,7 @@ class EventFile:
         TensorBoard's own bins end at 1e20: of values that are all beyond, it would say that there are none.
         """
         beyond = np.abs(values).max(initial=0) > _LARGEST_BIN
-        self._add(self._form.histogram(name, values, "sturges" if beyond else _bins()), step=step)
+        self._add(self._form.histogram(name, values, _bins_around(values) if beyond else _bins()), step=step)
 
     def add_image(self, name: str, pixels: npt.NDArray[np.uint8], *, step: int) -> None:
         """Add a picture of shape (height, width, 3)."""
@@ -99,6 +99,14 @@ def check_tensorboard() -> None:
         import torch.utils.tensorboard  # noqa: F401
     except ImportError as error:
         raise ImportError(f"TensorBoard is not installed ({error}): pip install 'fmcluster[tensorboard]'") from error
+
+
+def _bins_around(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the edges of bins from the least of the values to the largest, and wider where these are much alike."""
+    low, high = float(values.min()), float(values.max())
+    least = 1e-3 * max(abs(low), abs(high))
+    margin = least if high - low < least else 0.0
+    return np.histogram_bin_edges(values, "sturges", range=(low - margin, high + margin))
 
 
 def _bins() -> list[float]:

@@ -20,6 +20,7 @@ from .drawing import (
     draw_timeline,
     dress_embedding,
     inch_axes,
+    layer_text,
     new_figure,
     point_area,
     ratio_of,
@@ -82,7 +83,7 @@ def animate_embedding(
     indices = embedding.by_snapshot(embedding.values)
     colors, marks = _colors(embedding, clusters)
 
-    what = f"{embedding.layer}: {embedding.view} view, "
+    what = f"{layer_text(embedding.layer)}: {embedding.view} view, "
     longest = max(text_width(what + title, size=11) for title in titles)
     beside = 1.5 * (1 + len(marks) // 26) if marks else 0.3
     wide = max(5.2, longest)

@@ -20,6 +20,7 @@ from .drawing import (
     draw_sheet,
     draw_timeline,
     labels_at,
+    layer_text,
     notes,
     page,
     plan_sheet,
@@ -97,7 +98,7 @@ def animate_grid(
     maps = np.stack(reads, axis=1)
     scales = scales_of(layer, maps, scale=scale)
     sheet = plan_sheet(chosen, columns=columns, aspect=aspect_of(reads[0]))
-    titles = [f"{layer.label} at {title}" for title in snapshot_titles(table)]
+    titles = [f"{layer_text(layer.label)} at {title}" for title in snapshot_titles(table)]
     said = [notes(tiles, scales) for tiles in reads]
     figure, panel, (headline, foot) = page(
         layer,

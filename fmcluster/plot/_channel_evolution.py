@@ -17,6 +17,7 @@ from .drawing import (
     check_sample,
     chosen_channels,
     draw_tile,
+    layer_text,
     notes,
     page,
     sample_name,
@@ -91,7 +92,7 @@ def channel_evolution(
     figure, panel, _ = page(
         layer,
         sample=sample,
-        headline=f"{layer.label} over {span(table)}{part}",
+        headline=f"{layer_text(layer.label)} over {span(table)}{part}",
         subtitle=f"{layer.quantity.capitalize()} of {which}, on {sample_name(layer, sample)}",
         note=notes(maps.reshape(-1, *maps.shape[2:]), scales),
         panel=(naming + len(numbers) * pitch_x, heading + len(chosen) * pitch_y),

@@ -18,6 +18,7 @@ from .drawing import (
     draw_sheet,
     find_snapshot,
     labels_at,
+    layer_text,
     notes,
     page,
     plan_sheet,
@@ -114,7 +115,7 @@ def channel_grid(
     figure, panel, _ = page(
         layer,
         sample=sample,
-        headline=f"{layer.label} at {snapshot_titles(table)[position]}",
+        headline=f"{layer_text(layer.label)} at {snapshot_titles(table)[position]}",
         subtitle=describe_grid(layer, chosen, sample=sample, order=order),
         note=" ".join(filter(None, note)),
         panel=sheet.size,

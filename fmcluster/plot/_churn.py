@@ -17,6 +17,7 @@ from .drawing import (
     axes_or_new,
     brief_ticks,
     dress_curve,
+    layer_text,
     points_per_unit,
     snapshot_table,
     snapshot_titles,
@@ -63,7 +64,7 @@ def churn(history: "History", *, ax: Axes | None = None) -> Axes:
     names = dict(zip(table["snapshot"], snapshot_titles(table, separator="\n"), strict=True))
     share = steps["churn"].to_numpy(dtype=np.float64)
     indices = np.arange(len(steps))
-    what = f"{clusters.layer}: {clusters.view} view, rows that changed cluster since the previous snapshot"
+    what = f"{layer_text(clusters.layer)}: {clusters.view} view, rows that changed cluster since the previous snapshot"
     width = max(float(np.clip(0.7 * len(steps) + 1, 6.4, 14.0)), min(text_width(what, size=11) + 0.6, 16.0))
     ax = axes_or_new(ax, width=width, height=3.6)
     ax.bar(indices, share, width=0.55, color=PLAIN)

@@ -18,6 +18,7 @@ from .drawing import (
     cluster_palette,
     color_map,
     dress_curve,
+    layer_text,
     metric_title,
     name_columns,
     new_figure,
@@ -59,16 +60,17 @@ def compare(comparison: "Comparison") -> Figure:
     layers = list(dict.fromkeys(comparison.frame["layer"]))
     tables = {other: comparison.by_epoch(other) for other in others}
     names = recorded_metrics(comparison.metrics)[:MOST_METRICS]
-    margin = max(text_width(name, size=8) for name in layers)
+    margin = max(text_width(layer_text(name), size=8) for name in layers)
     height = 0.3 * max(len(layers), 4) + 1.6
     most = max(table.shape[1] for table in tables.values())
     left = float(np.clip(0.45 * most, 3.0, 8.0)) + margin
+    right = 3.6 + max(0.0, margin - 1.0)
     heights = [height] * len(others) + ([2.6] if names else [])
-    figure = new_figure(width=left + 5.0, height=sum(heights) + 0.9)
+    figure = new_figure(width=left + right + 1.4, height=sum(heights) + 0.9)
     figure.set_layout_engine("constrained", h_pad=0.12, w_pad=0.12)
     rows = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     for part, (other, table) in zip(rows, tables.items(), strict=False):
-        similar, matched = part.subplots(1, 2, width_ratios=[left, 3.6])
+        similar, matched = part.subplots(1, 2, width_ratios=[left, right])
         _draw_similarity(similar, table, other=other)
         _draw_matches(matched, comparison.matches, layers=layers, other=other)
     if names:
@@ -140,7 +142,7 @@ def _draw_metric(ax: Axes, frame: pd.DataFrame, name: str) -> None:
 
 def _name_layers(ax: Axes, layers: list[str]) -> None:
     ax.set_ylim(len(layers), 0)
-    ax.set_yticks(np.arange(len(layers)) + 0.5, layers, parse_math=False)
+    ax.set_yticks(np.arange(len(layers)) + 0.5, list(map(layer_text, layers)), parse_math=False)
     ax.tick_params(axis="y", length=0)
 
 

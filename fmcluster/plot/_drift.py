@@ -12,6 +12,7 @@ from .drawing import (
     axes_or_new,
     draw_mesh,
     dress_mesh,
+    layer_text,
     name_columns,
     points_per_unit,
     snapshot_table,
@@ -88,7 +89,7 @@ def drift(findings: "Findings", layer: str, *, order: str = "drift", ax: Axes | 
     ended = f"median {np.nanmedian(values.iloc[:, -1]):.2f} at the last snapshot"
     dress_mesh(
         ax,
-        title=f"{layer}: drift of {count} channels, {ended}"
+        title=f"{layer_text(layer)}: drift of {count} channels, {ended}"
         + (f", {n_dead} dead ({'hatched' if hatched else 'gray'})" if n_dead else ""),
         x="snapshot",
         y="channel" + (", by drift" if order == "drift" else ""),

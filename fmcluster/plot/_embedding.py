@@ -12,6 +12,7 @@ from .drawing import (
     dress_embedding,
     embedding_axes,
     find_snapshot,
+    layer_text,
     legend_marks,
     row_colors,
     scatter_rows,
@@ -63,7 +64,11 @@ def embedding(
     scatter_rows(ax, embedding, colors=colors, position=position)
     when = span(table) if position is None else snapshot_titles(table)[position]
     ax.set_title(
-        f"{embedding.layer}: {embedding.view} view, {when}", fontsize=11, color=INK, loc="left", parse_math=False
+        f"{layer_text(embedding.layer)}: {embedding.view} view, {when}",
+        fontsize=11,
+        color=INK,
+        loc="left",
+        parse_math=False,
     )
     dress_embedding(ax, embedding)
     add_legend(ax, legend_marks(embedding, clusters))

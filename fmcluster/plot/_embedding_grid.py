@@ -12,6 +12,7 @@ from .drawing import (
     brief,
     check_same_rows,
     dress_embedding,
+    layer_text,
     legend_marks,
     new_figure,
     ratio_of,
@@ -56,7 +57,7 @@ def embedding_grid(embedding: "Embedding", clusters: "Clusters | None" = None) -
     rows = ceil(len(shown) / columns)
     colors = row_colors(embedding, clusters)
     part = "" if len(shown) == len(table) else f" ({len(shown)} of them drawn)"
-    title = f"{embedding.layer}: {embedding.view} view in {embedding.method}, {span(table)}{part}"
+    title = f"{layer_text(embedding.layer)}: {embedding.view} view in {embedding.method}, {span(table)}{part}"
     # Without clusters the titles of the panels say all that a legend would.
     marks = legend_marks(embedding, clusters) if clusters is not None else []
     side = 2.5 if columns > 2 else 3.6

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from ._trajectories import PLAIN
-from .drawing import axes_or_new, dress_curve
+from .drawing import axes_or_new, dress_curve, layer_text
 
 if TYPE_CHECKING:
     from ..analysis import Scores
@@ -36,6 +36,6 @@ def explained_variance(scores: "Scores", *, ax: Axes | None = None) -> Axes:
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     kept = f"{len(together)} components" if len(together) != 1 else "1 component"
-    what = f"{scores.layer}: {scores.view} view, {kept} hold {together[-1]:.1%} of the variance"
+    what = f"{layer_text(scores.layer)}: {scores.view} view, {kept} hold {together[-1]:.1%} of the variance"
     dress_curve(ax, title=what, x="number of components", y="explained variance, cumulative (%)")
     return ax

@@ -21,6 +21,7 @@ from .drawing import (
     cluster_palette,
     count_members,
     inches,
+    layer_text,
     mark_transitions,
     points_per_unit,
     snapshot_titles,
@@ -86,7 +87,7 @@ def flow(history: "History", *, transitions: bool = True, ax: Axes | None = None
             ax.add_patch(node)
     marks = _mark(ax, history.transitions, upper=upper, counts=counts, middles=middles) if transitions else []
     count = len(clusters.rows) // len(snapshots)
-    title = f"{clusters.layer}: flow of the {count} rows of the {clusters.view} view between clusters"
+    title = f"{layer_text(clusters.layer)}: flow of the {count} rows of the {clusters.view} view between clusters"
     _dress(ax, title=title, titles=snapshot_titles(table, separator="\n"))
     if marks:
         _put_marks(ax, marks)

@@ -19,6 +19,7 @@ from .drawing import (
     count_members,
     dress_curve,
     inches,
+    layer_text,
     mark_transitions,
     points_per_unit,
     snapshot_titles,
@@ -67,7 +68,7 @@ def lifelines(history: "History", *, ax: Axes | None = None) -> Axes:
 
     lasting = int(history.lives["died"].isna().sum())
     count = f"{len(history.lives)} clusters" if len(history.lives) != 1 else "1 cluster"
-    title = f"{clusters.layer}: lives of {count} of the {clusters.view} view, {lasting} there at the end"
+    title = f"{layer_text(clusters.layer)}: lives of {count} of the {clusters.view} view, {lasting} there at the end"
     width = max(float(np.clip(0.7 * len(snapshots) + 2, 7.0, 14.0)), min(text_width(title, size=11) + 0.6, 16.0))
     ax = axes_or_new(ax, width=width, height=float(np.clip(0.32 * len(counts.labels) + 1.6, 3.4, 12.0)))
     lanes, bottom = _lanes(sizes, lines_of_text=inches(ax)[1] * 72 / LINE_OF_TEXT)

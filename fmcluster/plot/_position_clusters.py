@@ -22,6 +22,7 @@ from .drawing import (
     cluster_palette,
     inch_axes,
     inch_text,
+    layer_text,
     new_figure,
     require_layer,
     sample_name,
@@ -115,7 +116,7 @@ def position_clusters(
     body = ceil(panels / columns) * (TITLE + tall + UNDER)
     legend_columns = ceil(len(marks) * LEGEND_ROW / (body - 0.1))
     part = "" if len(shown) == len(table) else f" ({len(shown)} of them drawn)"
-    headline = f"{layer.label}: clusters of positions over {span(table)}{part}"
+    headline = f"{layer_text(layer.label)}: clusters of positions over {span(table)}{part}"
     name = sample_name(layer, sample)
     counted = f"{clusters.n_clusters} clusters" if clusters.n_clusters != 1 else "1 cluster"
     counted_positions = f"{height} x {width} positions" if height * width > 1 else "1 position"

@@ -14,6 +14,7 @@ from .drawing import (
     brief_ticks,
     cluster_palette,
     dress_curve,
+    layer_text,
     snapshot_table,
     snapshot_titles,
     text_width,
@@ -75,7 +76,7 @@ def quality(found: "Quality", *, measures: Sequence[str] = ("silhouette",), ax: 
     names = _checked(found, measures)
     table = snapshot_table(found.frame)
     frame = found.frame.sort_values("snapshot")
-    title = f"{found.layer}: {found.view} view, {_in_words(names)}"
+    title = f"{layer_text(found.layer)}: {found.view} view, {_in_words(names)}"
     if names != ["knn_accuracy"]:  # which is of rows, whatever their clusters
         title += f" of the clusters of {found.method}"
     width = max(float(np.clip(0.6 * len(table) + 1.5, 6.4, 14.0)), min(text_width(title, size=11) + 0.6, 16.0))

@@ -11,6 +11,7 @@ from .drawing import (
     draw_mesh,
     dress_mesh,
     find_snapshot,
+    layer_text,
     name_columns,
     name_rows,
     scale_start,
@@ -75,7 +76,7 @@ def similarity(
         shared = times[times["snapshot"].isin(similarity.columns["snapshot"])].reset_index(drop=True)
         at = int(shared["snapshot"].iloc[find_snapshot(shared, epoch=epoch, snapshot=snapshot)])
         table = similarity.between_layers(at)
-        sides = [[str(name) for name in labels] for labels in (table.index, table.columns)]
+        sides = [[layer_text(str(name)) for name in labels] for labels in (table.index, table.columns)]
         when = snapshot_titles(times)[find_snapshot(times, epoch=None, snapshot=at)]
         title, axis = f"{what} between layers, {when}", "layer"
     else:
@@ -84,11 +85,13 @@ def similarity(
             snapshot_titles(snapshot_table(side[side["layer"] == layer]))
             for side in (similarity.rows, similarity.columns)
         ]
-        title, axis = f"{layer}: {what} between snapshots", "snapshot"
+        title, axis = f"{layer_text(layer)}: {what} between snapshots", "snapshot"
     values = table.to_numpy(dtype=np.float64)
     margin = max(text_width(name, size=8) for name in sides[0])
     size = float(np.clip(0.34 * max(values.shape), 3.2, 9.0))
-    ax = axes_or_new(ax, width=size + margin + 1.6, height=size + 1.2)
+    under = max(text_width(name, size=8) for name in sides[1])
+    foot = under if 1.1 * under * len(sides[1]) > size else 0.0  # they stand upright
+    ax = axes_or_new(ax, width=size + margin + 1.6, height=size + 1.2 + max(0.0, foot - 0.6))
     lowest = scale_start(values)
     draw_mesh(ax, values, norm=Normalize(lowest, 1), bar=f"{what} (1: the same)", palette="mako")
     if len(values) <= 12 and values.shape[1] <= 12:

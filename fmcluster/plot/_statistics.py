@@ -16,6 +16,7 @@ from .drawing import (
     age_palette,
     brief,
     dress_curve,
+    layer_text,
     new_figure,
     require_layer,
     snapshot_table,
@@ -81,7 +82,7 @@ def statistics(layer: MeasuredLayer, *, what: str | Iterable[str] = "mean") -> F
     part = "" if len(shown) == len(table) else f" ({len(shown)} of them drawn)"
     count = frame["channel"].nunique()
     channels = f"{count} channels" if count != 1 else "1 channel"
-    title = f"{layer.label}: statistics of {channels} over {span(table)}{part}"
+    title = f"{layer_text(layer.label)}: statistics of {channels} over {span(table)}{part}"
     names = max(text_width(each, size=8) for each in titles)
     side = 5.2 if len(chosen) == 1 else 3.6
     figure = new_figure(

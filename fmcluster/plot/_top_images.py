@@ -19,6 +19,7 @@ from .drawing import (
     find_snapshot,
     inch_panel,
     inch_text,
+    layer_text,
     new_figure,
     require_layer,
     snapshot_table,
@@ -121,7 +122,7 @@ def top_images(
     width = NAMING + len(shown) * block + (len(shown) - 1) * BETWEEN
     height = ROW * len(indices)
     titles = [snapshot_titles(table)[position] for position in shown]
-    headline = f"{layer.label}: the images that drive a channel most, {' and '.join(titles)}"
+    headline = f"{layer_text(layer.label)}: the images that drive a channel most, {' and '.join(titles)}"
     which = f" driven most at {titles[-1]}" if channels is None and len(indices) < len(numbers) else ""
     ranked = f"images ranked by the {RANKED[found.by]} (the number under an image)"
     subtitle = f"{_counted(len(indices), 'channel')}{which}, {ranked}"

@@ -21,6 +21,7 @@ from .drawing import (
     dress_embedding,
     embedding_axes,
     inches,
+    layer_text,
     pixels_per_inch,
     snapshot_table,
     snapshot_titles,
@@ -122,7 +123,7 @@ def trajectories(
     dress_embedding(ax, embedding)
     _point(ax, paths[strong], colors=[colors[i] for i in strong])
     _number(ax, paths[strong[:NUMBERED]], names=[names[i] for i in strong[:NUMBERED]])
-    what = f"{embedding.layer}: paths in the {embedding.view} view, {span(table)}"
+    what = f"{layer_text(embedding.layer)}: paths in the {embedding.view} view, {span(table)}"
     ax.set_title(what, fontsize=11, color=INK, loc="left", parse_math=False)
     titles = snapshot_titles(table)
     marks = [

@@ -15,6 +15,7 @@ from sklearn.cluster import KMeans
 import fmcluster as fm
 from fmcluster.cli import main
 from fmcluster.store import LayerSpec, Run, RunWriter, open_run
+from tests.faults.test_hostile import change, described
 
 N_SAMPLES = 12
 # the largest are near 1e37; the least normal number of float32 is 2 ** -126: all of the last are below it
@@ -112,6 +113,20 @@ def test_classes_of_any_name(tmp_path: Path, call: Callable[..., tuple[int, str]
     from fmcluster.explore._figures import sample_names
 
     assert [each["label"] for each in sample_names(run)][:1] == [f"0 ({long})"]
+
+
+@pytest.mark.parametrize(
+    "said", [{"output": True}, {"output": [6, "x", 4]}, {"channel_axis": "x"}, {"crop": 7}], ids=str
+)
+def test_info_says_nothing_of_a_run_before_it_refuses_it(
+    said: dict[str, object], tmp_path: Path, call: Callable[..., tuple[int, str]]
+) -> None:
+    path = tmp_path / "run.zarr"
+    write(path, [CONV, FC])
+    change(path, described(**said))
+    code, answer = call("info", path)
+    assert code == 2
+    assert re.fullmatch(r"error: .* is damaged: the (output|channel_axis|crop) of layer 'conv' is .*\n", answer)
 
 
 @pytest.mark.slow

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from werkzeug.serving import make_server
 
 from fmcluster.explore import build_app
+from fmcluster.explore._bounded_server import BoundedServer
 from fmcluster.explore._questions import ContentOf
 from fmcluster.plot.drawing._tiles import scale_of
 from fmcluster.store import Run
@@ -56,7 +56,7 @@ class Opened:
 
 @pytest.fixture
 def address(run: Run) -> Iterator[str]:
-    server = make_server("127.0.0.1", 0, build_app(run).server, threaded=True)
+    server = BoundedServer("127.0.0.1", port=0, app=build_app(run).server)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}/"

@@ -52,6 +52,16 @@ def test_tensorboard_reads_what_its_own_writer_writes(tmp_path: Path) -> None:
         assert [{**vars(each), "wall_time": 0} for each in one] == [{**vars(each), "wall_time": 0} for each in other]
 
 
+@pytest.mark.parametrize("spread", [0.0, 1e-17, 1e-9, 1.0])
+def test_large_values_that_are_much_alike_have_a_histogram(spread: float, tmp_path: Path) -> None:
+    values = 1e37 * (1 + spread * np.linspace(0, 1, 50))
+    with write_events(tmp_path, suffix=".x") as events:
+        events.add_histogram("large", values, step=0)
+    ((histogram,),) = (read(tmp_path).Histograms("large"),)
+    assert sum(histogram.histogram_value.bucket) == 50
+    assert max(histogram.histogram_value.bucket_limit) >= values.max()
+
+
 def test_two_files_in_a_second_have_names_of_their_own(tmp_path: Path) -> None:
     for _ in range(3):
         with write_events(tmp_path, suffix=".x") as events:

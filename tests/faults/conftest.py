@@ -23,7 +23,8 @@ PAGE = """# Reliability
 After reading this page you know what was done to runs, and what came of it. `make soak` gives each kind of fault
 1,000 rounds (`ROUNDS=100` for fewer), spread over what it can meet, and writes this page; a few rounds of each are part
 of the tests. Every round draws its harm from a seed. What has no chance in it is done once, however many rounds there
-are: all commands, each at a run that lies, is damaged, or holds what is seldom.
+are: all commands, each at a run that lies, is damaged, or holds what is seldom; and of a run in a bucket, each kind of
+file harmed in each way.
 
 - *Found* means: `fmcluster verify` lists it, or the run is refused with an error that says what is damaged. Every
   reading function is then called; each returns what was recorded, or raises `StoreError`. None returned a wrong number.

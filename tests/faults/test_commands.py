@@ -109,7 +109,7 @@ class Asked:
 
     server_port = 1
 
-    def __init__(self, _host: str, _port: int, app: Any, **_: object) -> None:
+    def __init__(self, _host: str, *, port: int, app: Any) -> None:
         self.client = app.test_client()
 
     def serve_forever(self) -> None:
@@ -164,7 +164,7 @@ def test_every_command_answers_or_says_one_sentence(
     run = copy_of(originals("probe", 0))
     RUNS[what](run)
     before, answered, wrong = tree(run), set(), {}
-    monkeypatch.setattr("fmcluster.explore._serve.make_server", Asked)
+    monkeypatch.setattr("fmcluster.explore._serve.BoundedServer", Asked)
     for command, arguments in COMMANDS.items():
         if what != "that lies" and command.startswith("plot ") and command.split()[1] not in SLOW_PICTURES:
             continue

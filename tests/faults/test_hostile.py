@@ -17,8 +17,8 @@ from fmcluster.cli import main
 from fmcluster.store import RunWriter, escape, open_run, verify
 from fmcluster.store.format._chunk_file import write_chunk
 
+from ..store.format.test_check_root import bomb
 from ..store.sealing import seal
-from ..store.test_check_root import bomb
 from .small_runs import parts_of, record_probe
 
 CONV = "layers/conv/activation"

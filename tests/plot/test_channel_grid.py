@@ -40,6 +40,14 @@ def test_grid_draws_what_the_layer_reads(layers):
     assert len(tiles(figure)) + len(hatched(figure)) == 64
 
 
+def test_a_class_of_a_long_name_does_not_run_over_the_channels(layers):
+    layer = layers["conv1"]
+    long = replace(layer, samples=layer.samples.assign(class_name="a long name of a class of images"))
+    figure = plot.channel_grid(long, epoch=1, sample=3)
+    assert figure.axes[0].get_title(loc="left") == "input: sample 3"
+    assert any("on sample 3 (a long name of a class of images)" in word for word in words(figure))
+
+
 def test_grid_numbers_every_tile_and_says_what_it_shows(layers):
     figure = plot.channel_grid(layers["conv1"], epoch=1, sample=3)
     said = words(figure)

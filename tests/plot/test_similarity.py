@@ -128,3 +128,12 @@ def test_what_there_is_not_is_refused():
         drift(found({"conv1": np.zeros((2, 2))}), "fc")
     with pytest.raises(ValueError, match="received order='size'; expected 'drift' or 'index'"):
         drift(found({"conv1": np.zeros((2, 2))}), "conv1", order="size")
+
+
+def test_layers_of_long_names_leave_room_for_the_picture() -> None:
+    names = [f"{'stage_with_a_long_name.' * 9}{number}" for number in range(5)]
+    ax = similarity(alike(names, [0, 1]), epoch=1)
+    figure = ax.get_figure()
+    figure.draw_without_rendering()  # what has no room is a warning
+    inches = ax.get_window_extent().transformed(figure.dpi_scale_trans.inverted())
+    assert min(inches.width, inches.height) > 2

@@ -20,6 +20,7 @@ class Proxy(BaseHTTPRequestHandler):
     def answer(self):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         with self.server.lock:
+            self.server.asked.append(f"{self.command} {self.path}")
             fault = next((f for f in self.server.plan if f[0] == self.command and f[1] in self.path), None)
             if fault is not None:
                 self.server.plan.remove(fault)
@@ -67,13 +68,14 @@ class Proxy(BaseHTTPRequestHandler):
 
 @contextmanager
 def s3_server():
-    """Serve; yields the proxy's server, with its `url`, and the lists `plan` and `failed`."""
+    """Serve; yields the proxy's server, with its `url`, and the lists `plan`, `failed` and `asked`."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     moto.start()
     proxy = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
     proxy.daemon_threads = True
-    proxy.upstream, proxy.plan, proxy.failed, proxy.lock = moto.get_host_and_port()[1], [], [], threading.Lock()
+    proxy.upstream, proxy.lock = moto.get_host_and_port()[1], threading.Lock()
+    proxy.plan, proxy.failed, proxy.asked = [], [], []
     proxy.url = f"http://127.0.0.1:{proxy.server_address[1]}"
     thread = threading.Thread(target=proxy.serve_forever, daemon=True)
     thread.start()

@@ -23,6 +23,7 @@ from ._heat_maps import name_columns as name_columns
 from ._heat_maps import name_rows as name_rows
 from ._heat_maps import scale_start as scale_start
 from ._heat_maps import write_values as write_values
+from ._layer_names import layer_text as layer_text
 from ._layer_rows import layer_rows as layer_rows
 from ._layer_rows import letter_size as letter_size
 from ._layer_rows import lowered as lowered

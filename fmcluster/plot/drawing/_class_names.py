@@ -19,9 +19,14 @@ def class_title(name: str) -> str:
     >>> len(class_title("x" * 300)), class_title("x" * 300)[-2:]
     (40, 'x…')
     """
-    kept = (" " if unicodedata.category(each) in _LINES else each for each in name if each not in _BIDI)
-    text = " ".join("".join("\ufffd" if unicodedata.category(each) == "Cs" else each for each in kept).split())
+    text = one_line(name)
     return text if len(text) <= LONGEST else text[: LONGEST - 1].rstrip() + "…"
+
+
+def one_line(name: str) -> str:
+    """Return a name without what ends lines, controls, or turns the text around."""
+    kept = (" " if unicodedata.category(each) in _LINES else each for each in name if each not in _BIDI)
+    return " ".join("".join("\ufffd" if unicodedata.category(each) == "Cs" else each for each in kept).split())
 
 
 def list_classes(classes: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.transforms import ScaledTranslation, Transform
 
 from ._figures import FAINT, INK, axes_or_new, points_per_unit, text_width
+from ._layer_names import layer_text
 
 if TYPE_CHECKING:
     pass
@@ -17,10 +18,11 @@ ROW = 0.3
 
 def layer_rows(ax: Axes | None, names: list[str], *, width: float, foot: float) -> Axes:
     """Return axes with a row for each layer, the first at the top, and its name to the left of it."""
-    margin = max(text_width(name, size=8) for name in names)
+    shown = [layer_text(name) for name in names]
+    margin = max(text_width(name, size=8) for name in shown)
     ax = axes_or_new(ax, width=width + margin, height=ROW * max(len(names), 4) + foot)
     ax.set_ylim(len(names), 0)
-    ax.set_yticks(np.arange(len(names)) + 0.5, names, parse_math=False)
+    ax.set_yticks(np.arange(len(names)) + 0.5, shown, parse_math=False)
     return ax
 
 

@@ -212,8 +212,10 @@ def page(
     inch_text(figure, subtitle, left=MARGIN, top=0.42, size=9.5, color=FAINT)
     foot = inch_text(figure, note, left=MARGIN, top=TITLE + body + 0.18, size=8, color=FAINT)
     if picture is not None:
-        name = sample_name(layer, sample)
-        draw_input(figure, picture, left=MARGIN, top=TITLE + 0.2, side=PICTURE, title=f"input: {name}")
+        name = f"input: {sample_name(layer, sample)}"
+        if text_width(name, size=9) > aside:  # the subtitle says it whole
+            name = f"input: sample {sample}"
+        draw_input(figure, picture, left=MARGIN, top=TITLE + 0.2, side=PICTURE, title=name)
     left = MARGIN + aside
     draw_color_bar(
         figure,

@@ -124,7 +124,7 @@ def _holder(content: bytes, *, now: float) -> str:
     try:
         said = json.loads(content)
         left = float(said["until"]) - now
-        who = f"process {int(said['process'])} on {str(said['host'])[:100]}"
-    except (ValueError, TypeError, KeyError):
+        who = f"process {int(said['process'])} on {' '.join(str(said['host']).split())[:100]}"
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return ""
     return f"{who}, renewed {max(0, EXPIRES - left):.0f} s ago" if left > 0 else ""

@@ -147,7 +147,7 @@ def get_object(bucket: Any, key: str, *, url: str, at_most: int) -> Found | None
         with _asking(url):
             found = obstore.get(bucket, key)
             if found.meta["size"] > at_most:
-                raise StoreError(f"{url} is damaged: its {key} is larger than {at_most >> 20} MiB. Pass another URL.")
+                raise StoreError(f"{url} is damaged: its {key} is larger than {at_most:,} bytes. Pass another URL.")
             return Found(bytes(found.bytes()), _tag(found.meta))
     except FileNotFoundError:
         return None

@@ -54,6 +54,7 @@ from ._loss_scale import unscale as unscale
 from ._metadata import UNFINISHED as UNFINISHED
 from ._metadata import check_digest as check_digest
 from ._metadata import root_metadata as root_metadata
+from ._names import is_own as is_own
 from ._shards import ShardLayout as ShardLayout
 from ._shards import check_whole as check_whole
 from ._shards import shard_layout as shard_layout

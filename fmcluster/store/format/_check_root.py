@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import stat
 from collections.abc import Collection, Mapping, Sequence
 from math import prod
@@ -27,6 +26,7 @@ from ._format import (
     weight_path,
 )
 from ._metadata import Unfinished, checked_attributes
+from ._names import is_node
 from ._shards import shard_layout
 from ._weight_spec import are_weight_axes
 
@@ -34,13 +34,6 @@ LARGEST = 64 << 20  # bytes of JSON; a thousand layers with gradients take 7 MB
 _SAID = 300  # characters of what is wrong with it, which it may quote
 MOST_VALUES = 1 << 53  # in an array
 
-_SEGMENT = r"(?!\.|__|c\.|c/|zarr\.json(?:/|$))[a-z0-9_.~-]{1,240}"
-_PATH = re.compile(
-    r"epoch|step|index|loss_scale|checksums|statistic|samples(/(sample|label|path|digest))?|inputs(/display)?"
-    rf"|metrics(/{_SEGMENT})?|layers(/{_SEGMENT}(/(activation|gradient|statistics|gradient_statistics|channel))?)?"
-    rf"|weights(/{_SEGMENT}(/value)?)?|weight_norms(/(weight|norm|gradient_norm|update_norm))?"
-    rf"|normalizations(/{_SEGMENT}(/(mean|variance))?)?"
-)
 _KEYS = {"name": "default", "configuration": {"separator": "."}}
 _NEEDED = ("epoch", "step", "index", CHECKSUMS, "layers")
 
@@ -155,8 +148,10 @@ def check_root(path: str, root: Mapping[str, Any]) -> None:
             _require(name in nodes, f"it names no {name}")
         _check_attributes(attributes)
         for name, node in nodes.items():
-            _require(_PATH.fullmatch(name) is not None, f"{name!r} is no path of a run's")
+            _require(is_node(name), f"{name!r} is no path of a run's")
             _check_node(name, node, n_snapshots=len(attributes["commits"]))
+        lost = attributes["constant"].keys() - nodes.keys()
+        _require(not lost, f"it vouches for files of {sorted(lost)[:1]}, which it does not hold")
         check_commits(attributes["commits"])
         check_layers(attributes["layers"], nodes)
         check_samples({name: node for name, node in nodes.items() if node["node_type"] == "array"})

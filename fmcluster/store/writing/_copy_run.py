@@ -7,11 +7,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import md5
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from ...errors import StoreError
+from ...errors import StoreError, Unreachable
 from .._compat import open_store, read_bytes
-from ..files import LARGEST_PUT, get_object, holds_parts_of_runs, is_bucket, list_bucket, open_bucket, unreachable
+from ..files import (
+    LARGEST_PUT,
+    ConflictError,
+    get_object,
+    holds_parts_of_runs,
+    is_bucket,
+    list_bucket,
+    open_bucket,
+    put_object,
+)
 from ..format import KEY, LARGEST, Commits, check_digest, check_no_links, check_root, check_whole, committed_root
 from ._nodes import Node
 
@@ -102,7 +111,7 @@ def copy_run(run: str | os.PathLike[str], url: str, *, progress: Callable[[int, 
                 progress(done, len(todo))
     if before is None or before[0] != root:
         content = (json.dumps(root, indent=1)).encode()
-        sent.put("zarr.json", content, replaces=None if before is None else before[1], is_root=True)
+        sent.put("zarr.json", content, over="nothing" if before is None else before[1])
     nodes = root["consolidated_metadata"]["metadata"]
     for name, node in nodes.items():  # for programs that open one by itself; never ahead of the root
         sent.put_if_new(f"{name}/zarr.json", _node_bytes(node))
@@ -181,30 +190,22 @@ class _Sender:
         self.put_if_new(file.name, content)
 
     def put_if_new(self, name: str, content: bytes) -> None:
-        """Put a file, unless one with the same MD5 lies there."""
+        """Put a file where nothing lies, or over what lay there at the beginning, unless that has the same MD5."""
         size, tag = self._there.get(name, (-1, ""))
         if size == len(content) and tag.strip('"') == md5(content, usedforsecurity=False).hexdigest():
             self.n_there += 1
         else:
-            self.put(name, content)
+            self.put(name, content, over={"e_tag": tag} if tag else "nothing" if size < 0 else "anything")
 
-    def put(
-        self, name: str, content: bytes, *, replaces: Mapping[str, Any] | None = None, is_root: bool = False
-    ) -> None:
-        """Put a file; the root only where that is still what was there before."""
-        import obstore
-        from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
-
-        mode: Any = "overwrite" if not is_root else "create" if replaces is None else dict(replaces)
+    def put(self, name: str, content: bytes, *, over: Literal["nothing", "anything"] | Mapping[str, Any]) -> None:
+        """Put a file over what may lie there; see `put_object`."""
         try:
-            obstore.put(self._bucket, name, content, mode=mode, use_multipart=False)
-        except (AlreadyExistsError, PreconditionError) as error:  # also of the same root: two copy the same run
+            put_object(self._bucket, name, content=content, url=self._url, over=over)
+        except ConflictError as error:
             raise StoreError(
                 f"{self._url} was written by another process meanwhile, and is as that one left it. Copy again."
             ) from error
-        except (BaseError, FileNotFoundError) as error:
-            raise StoreError(
-                f"{unreachable(self._url, error)} The copy goes on from here when it is started again."
-            ) from error
+        except Unreachable as error:
+            raise Unreachable(f"{error} The copy goes on from here when it is started again.") from error
         self.n_files += 1
         self.nbytes += len(content)

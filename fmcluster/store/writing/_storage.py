@@ -1,15 +1,12 @@
 """Storage: where a run is kept while it is written, a folder of this machine or an object store."""
 
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from ..format import KEY
+from ..format import KEY, is_own
 
-# names of a run's files; also of those that it, or zarr, was writing
-_OWN = re.compile(r"zarr\.json(\.partial)?|c(\.[0-9]+)*(\.partial)?|(zarr|c(\.[0-9]+)*)\.[0-9a-f]{32}\.partial")
 Content = Literal["nothing", "unfinished", "run", "other"]
 
 
@@ -104,7 +101,7 @@ def check_own(name: str, *, run: str) -> None:
     FileExistsError
         Where it is somebody else's.
     """
-    if not _OWN.fullmatch(name.rpartition("/")[2]):
+    if not is_own(name):
         raise FileExistsError(
             f"{run} holds a file that is none of a run's, {name}, which would be removed with it: nothing was changed. "
             f"Move the file away, or pass another path."

@@ -95,12 +95,13 @@ def test_a_copy_is_the_run_and_what_is_there_is_not_sent_again(s3_server, path):
 
 def test_requests_that_fail_are_made_again(s3_server, path):
     url = "s3://bucket/faults.zarr"
-    s3_server.plan += [("PUT", "faults.zarr/", kind) for kind in (500, 503, "drop")]
+    s3_server.plan += [("PUT", "faults.zarr/", kind) for kind in (500, 503, "drop", "lost")]
+    s3_server.plan += [("PUT", "faults.zarr/zarr.json", "lost")]
     fm.copy_run(path, url)
-    assert len(s3_server.failed) == 3
+    assert len(s3_server.failed) == 5
     s3_server.plan += [("GET", "activation", kind) for kind in (500, 503, "drop", "truncate")]
     check(url, path)
-    assert len(s3_server.failed) == 7
+    assert len(s3_server.failed) == 9
 
 
 def test_a_copy_that_breaks_off_shows_nothing_and_goes_on(s3_server, path, monkeypatch):
@@ -189,33 +190,67 @@ def test_a_damaged_file_is_not_copied(s3_server, path):
 def test_another_run_is_left_as_it_is(s3_server, path, tmp_path):
     url = "s3://bucket/other.zarr"
     fm.copy_run(path, url)
-    other = tmp_path / "other.zarr"
-    with RunWriter(other) as writer:
-        writer.create([SPEC], n_samples=8, shard_samples=4, kind="live")
-        writer.describe_session({})
-        add_epoch(writer, 7)
+    other = write_other(tmp_path / "other.zarr")
     with pytest.raises(StoreError, match=r"holds another run than .*other\.zarr"):
         fm.copy_run(other, url)
     check(url, path)
 
 
-def test_of_two_who_copy_at_once_the_second_is_refused(s3_server, path, tmp_path, monkeypatch):
+@pytest.mark.parametrize("at", ["zarr.json", CHUNK])
+def test_two_may_copy_one_run_at_once(at, s3_server, path, tmp_path, monkeypatch):
+    url = f"s3://bucket/{tmp_path.name}.zarr"
+    part = shutil.copytree(path, tmp_path / "part.zarr")
+    raced = race(monkeypatch, at=at, copy=lambda: fm.copy_run(part, url))
+    fm.copy_run(path, url)
+    assert raced == [at]
+    check(url, path)
+
+
+@pytest.mark.parametrize("at", ["zarr.json", CHUNK])
+def test_of_two_who_copy_other_runs_at_once_none_puts_its_files_over_the_others(
+    at, s3_server, path, tmp_path, monkeypatch
+):
+    url, refused = f"s3://bucket/{tmp_path.name}.zarr", []
+    other = write_other(tmp_path / "other.zarr")
+
+    def copy(run):
+        try:
+            fm.copy_run(run, url)
+        except StoreError as error:
+            refused.append(str(error))
+
+    raced = race(monkeypatch, at=at, copy=lambda: copy(other))
+    copy(path)
+    assert raced == [at]
+    assert refused
+    assert all(f"{url} was written by another process meanwhile" in each for each in refused)
+    if len(refused) == 1:
+        assert verify(fm.open_run(url)) == []
+
+
+def race(monkeypatch, *, at, copy):
+    """Have another copy made right before a file is put; return the names of those before which it was."""
     from fmcluster.store.writing import _copy_run as module
 
-    url, part = "s3://bucket/race.zarr", tmp_path / "part.zarr"
-    shutil.copytree(path, part)
     put, raced = module._Sender.put, []
 
-    def race(self, name, content, **options):
-        if options.get("is_root") and not raced:
+    def late(self, name, content, **options):
+        if name == at and not raced:
             raced.append(name)
-            fm.copy_run(part, url)
+            copy()
         put(self, name, content, **options)
 
-    monkeypatch.setattr(module._Sender, "put", race)
-    with pytest.raises(StoreError, match=r"race\.zarr was written by another process meanwhile"):
-        fm.copy_run(path, url)
-    check(url, path)
+    monkeypatch.setattr(module._Sender, "put", late)
+    return raced
+
+
+def write_other(path):
+    """Write another run of the same layer."""
+    with RunWriter(path) as writer:
+        writer.create([SPEC], n_samples=8, shard_samples=4, kind="live")
+        writer.describe_session({})
+        add_epoch(writer, 7)
+    return path
 
 
 def test_what_is_wrong_is_one_sentence(s3_server, path, monkeypatch, tmp_path):
