@@ -1,7 +1,7 @@
 """Channel evolution: the feature maps of one image, a row for each channel and a column for each snapshot."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -26,9 +26,6 @@ from .drawing import (
     snapshots_of,
     span,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 def channel_evolution(

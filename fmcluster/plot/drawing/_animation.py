@@ -1,6 +1,6 @@
 """Animations: what moving pictures share, the animation itself and the timeline under it."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from matplotlib.animation import FuncAnimation
 from matplotlib.axes import Axes
@@ -8,9 +8,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ._figures import FAINT, INK, RULE, inch_axes
-
-if TYPE_CHECKING:
-    pass
 
 
 class Animation(FuncAnimation):

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from math import ceil
 from textwrap import fill
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -11,9 +10,6 @@ from matplotlib.axes import Axes
 
 from ._figures import FAINT, INK, RULE, inches, text_width
 from ._snapshots import brief
-
-if TYPE_CHECKING:
-    pass
 
 
 def dress_curve(ax: Axes, *, title: str, x: str, y: str, legend: Sequence[Artist] = ()) -> None:

@@ -1,7 +1,5 @@
 """Heat maps: the mesh of values, its color bar, and the names of its rows and columns."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
@@ -10,10 +8,6 @@ from matplotlib.colors import Normalize
 from ._figures import FAINT, INK, RULE, inches, text_width
 from ._palette import MISSING, color_map
 from ._snapshots import brief
-
-if TYPE_CHECKING:
-    pass
-
 
 ROWS_WITH_NAMES = 40
 

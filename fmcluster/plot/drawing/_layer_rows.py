@@ -1,17 +1,11 @@
 """Layer rows: axes with a row for each layer, and the table beside them."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.transforms import ScaledTranslation, Transform
 
 from ._figures import FAINT, INK, axes_or_new, points_per_unit, text_width
 from ._layer_names import layer_text
-
-if TYPE_CHECKING:
-    pass
-
 
 ROW = 0.3
 
