@@ -66,10 +66,16 @@ def test_interrupted_while_text_is_run_it_ends_with_130_and_not_by_the_signal() 
     assert found.returncode == 130
 
 
+# a job in the background of a shell without job control is started to ignore Ctrl-C; this one is not
+LISTENS = """
+import signal
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+"""
+
 AT_THE_END = """
 import atexit
 import os
-import signal
 import sys
 import typer
 import fmcluster.cli
@@ -90,7 +96,7 @@ main()
 
 
 def test_interrupted_when_all_is_done_it_ends_with_130_and_says_so() -> None:
-    found = subprocess.run([sys.executable, "-c", AT_THE_END], capture_output=True, text=True, check=False)
+    found = subprocess.run([sys.executable, "-c", LISTENS + AT_THE_END], capture_output=True, text=True, check=False)
     assert (found.returncode, found.stdout, found.stderr) == (130, "done\n", f"{SAID}\n")
 
 
@@ -103,7 +109,7 @@ def test_it_ends_with_the_code_of_the_command_and_all_that_it_said(ends: str, co
         "atexit.register(os.kill, os.getpid(), signal.SIGINT)", "atexit.register(print, 'at the end')"
     )
     script = script.replace('print("done")', f"print('done', end=''); {ends}")
-    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    found = subprocess.run([sys.executable, "-c", LISTENS + script], capture_output=True, text=True, check=False)
     assert (found.returncode, found.stdout) == (code, "doneat the end\n")
 
 
@@ -127,7 +133,6 @@ def interrupted(ends: str):
         print("done", flush=True)
 
 
-import signal
 fmcluster.cli.app = typer.Typer()
 fmcluster.cli.app.command()(interrupted)
 sys.argv = ["fmcluster", sys.argv[1]]
@@ -140,7 +145,9 @@ main()
 @pytest.mark.parametrize("ends", ["in an error", "never", "in order"])
 def test_an_interrupt_that_others_drop_ends_it_all_the_same(ends: str) -> None:
     """As what loads a compiled module does, and finalizers."""
-    found = subprocess.run([sys.executable, "-c", LOST, ends], capture_output=True, text=True, check=False, timeout=60)
+    found = subprocess.run(
+        [sys.executable, "-c", LISTENS + LOST, ends], capture_output=True, text=True, check=False, timeout=60
+    )
     assert (found.returncode, found.stderr) == (130, f"{SAID}\n")
 
 
