@@ -85,7 +85,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fail-on-skip", action="store_true", help="a skipped test fails the run")
 
 
+# what takes a minute is begun first: begun last, other processes would wait for it with nothing to do
+TAKES_LONG = ("tests/test_benchmarks.py", "tests/test_notebooks.py", "tests/test_proof.py")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.nodeid.startswith(TAKES_LONG))
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if marked:
         import torch

@@ -27,6 +27,10 @@ pytest.importorskip("moto")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")]
 
 
+def past_the_proxy(server: Any) -> str:
+    return f"http://127.0.0.1:{server.upstream}"
+
+
 class Bucket:
     """The bucket, past what a run does in it."""
 
@@ -38,7 +42,7 @@ class Bucket:
         self._obstore = obstore
         self._store = S3Store(
             "bucket",
-            endpoint=server.url,
+            endpoint=past_the_proxy(server),
             access_key_id="a",
             secret_access_key="b",
             region="us-east-1",
@@ -71,6 +75,7 @@ def server() -> Any:
 def bucket(server: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Bucket:
     for key, value in environment_of(server).items():
         monkeypatch.setenv(key, value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", past_the_proxy(server))
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
     return Bucket(server)
@@ -154,13 +159,19 @@ LEADS_OUT = {
 
 @pytest.mark.parametrize("what", LEADS_OUT)
 def test_nothing_outside_a_run_in_a_bucket_is_read_written_or_removed(
-    what: str, originals: Callable[[str, int], Path], copy_of: Callable[[Path], Path], bucket: Bucket, tmp_path: Path
+    what: str,
+    originals: Callable[[str, int], Path],
+    copy_of: Callable[[Path], Path],
+    bucket: Bucket,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", bucket.server.url)  # which notes what is asked for
     above = f"{tmp_path.name}"
     url, run = f"s3://bucket/{above}/run.zarr", copy_of(originals("probe", 0))
     LEADS_OUT[what](run)
     bucket.mirror(originals("probe", 1), f"s3://bucket/{above}/victim.zarr")
-    bucket.mirror(originals("probe", 1), f"s3://bucket/{above}/run.zarr.victim")
+    bucket.put(f"{above}/run.zarr.victim/zarr.json", (originals("probe", 1) / "zarr.json").read_bytes())
     bucket.mirror(run, url)
     before = bucket.all(above)
 
@@ -178,6 +189,7 @@ def test_nothing_outside_a_run_in_a_bucket_is_read_written_or_removed(
             call()
     assert bucket.all(above) == before
     RunWriter(url, mode="w").close()
+    assert bucket.server.asked
     assert not asked()
     assert bucket.all(above) == {key: value for key, value in before.items() if not key.startswith("run.zarr/")}
 

@@ -16,6 +16,7 @@ class Proxy(BaseHTTPRequestHandler):
     """Hands requests on; of those whose method and part of the path are in `plan`, the next fails in that way."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # an answer's body would wait for its head's receipt, 40 ms each
 
     def answer(self):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))

@@ -107,7 +107,7 @@ def test_killed_at_many_moments(
     moments: list[tuple[int, str, int]], killed_writer: Writer, contents: ModuleType, reference: Path, tmp_path: Path
 ) -> None:
     path, whole = tmp_path / "run.zarr", files_of(reference)
-    for _, kind, number in moments[::12]:
+    for _, kind, number in moments[::24]:
         kill_and_go_on(path, (kind, number), writer=killed_writer, contents=contents, whole=whole)
         shutil.rmtree(path)
 

@@ -17,7 +17,6 @@ MODELS = (
     "efficientnet_lite0",
     "focalnet_tiny_srf",
     "ghostnet_100",
-    "maxvit_pico_rw_256",
     "mobilenetv3_small_050",
     "poolformer_s12",
     "resnet10t",

@@ -90,7 +90,7 @@ With torch {torch} and torchvision {torchvision}:
   rows for each sample the values are compared, and their order is tested apart.
 - What is left out is named in `run.provenance[-1]["left_out"]` and by `fmcluster info`: modules that evaluation never
   calls, such as auxiliary heads, and outputs that are no batch, such as a detector's proposals.
-- Twelve models of timm and eleven of Transformers, in tiny configurations, are compared in the same way by `tests/zoo`.
+- Eleven models of timm and eleven of Transformers, in tiny configurations, are compared in the same way by `tests/zoo`.
 
 | model | layers recorded | equal to the clones | left out |
 | --- | ---: | ---: | ---: |

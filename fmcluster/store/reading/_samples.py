@@ -76,7 +76,7 @@ def samples_in_common(run: "Run", snapshots: Sequence[int]) -> Numbers:
             f"the snapshots have no sample in common: {'; '.join(said)}{'; ...' if len(snapshots) > 4 else ''}. "
             f"Choose snapshots that have"
         )
-    return common
+    return np.unique(common)
 
 
 def extent(samples: Numbers) -> str:
