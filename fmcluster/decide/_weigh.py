@@ -38,15 +38,13 @@ def weigh(actions: Sequence[Action], predicted: PredictedDamage) -> list[Action]
     }
     out = list(actions)
     for kind in BY_PREDICTION:
-        at = [
-            number
+        found = {
+            number: known[key]
             for number, each in enumerate(actions)
-            if each.kind == kind and (kind, each.module, each.what, each.how) in known
-        ]
-        measured = sorted(actions[number].damage.mean for number in at)
-        ranked = sorted(
-            at, key=lambda number: known[kind, actions[number].module, actions[number].what, actions[number].how]
-        )
+            if (key := (each.kind, each.module, each.what, each.how)) in known and each.kind == kind
+        }
+        measured = sorted(actions[number].damage.mean for number in found)
+        ranked = sorted(found, key=found.__getitem__)
         for number, mean in zip(ranked, measured, strict=True):
             out[number] = replace(actions[number], by_prediction=mean)
     return out

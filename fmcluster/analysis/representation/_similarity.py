@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ...store import NotFinite, Run, finite_parts, samples_left_out
+from ...store import FinitePart, NotFinite, Run, finite_parts, samples_left_out
 from ...vectors import Vectors
 from .._cka import FEWEST_SAMPLES, flatten_kernel, rbf_kernel, warn_of_bias
 from .._parallel import own_threads, run_each
@@ -181,10 +181,13 @@ def similarity(
     for each in runs:
         require(each, Run, verb="similarity", made_by="open_run(path)")
     names = _shared_layers(runs, layers)
-    parts = finite_parts(runs, names, chosen=layers is not None) if snapshots is None else []
-    if parts:
-        names = parts[0].layers
-    numbers = [part.snapshots for part in parts] if snapshots is None else [snapshots] * len(runs)
+    parts: list[FinitePart] = []
+    numbers: list[Sequence[int]]
+    if snapshots is None:
+        parts = finite_parts(runs, names, chosen=layers is not None)
+        names, numbers = parts[0].layers, [part.snapshots for part in parts]
+    else:
+        numbers = [snapshots] * len(runs)
     chosen, left_out = _shared_samples(runs, names, numbers, samples)
     if samples is None and parts:
         chosen = chosen[~np.isin(chosen, samples_left_out(parts))]

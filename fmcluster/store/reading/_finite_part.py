@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _COLUMNS = {"layer": "str", "snapshots": "int64", "of_snapshots": "int64", "channels": "int64", "of_channels": "int64"}
 _OF_SNAPSHOTS = {"snapshot": "int64", "epoch": "int64", "step": "int64", "layers": "int64", "first": "str"}
-_MOST_SAID = 5
+MOST_SAID = 5
 _MOST_SAMPLES = 0.5  # of a snapshot, that are left out rather than the layer
 
 Flags = npt.NDArray[np.bool_]
@@ -55,17 +55,17 @@ class NotFinite:
     def lines(self) -> list[str]:
         """Say what is left out, and why: a sentence each of the first five snapshots and layers, and of the samples."""
         said = describe_diverged(self.snapshots, n_layers=self.n_layers)
-        for row in self.layers.iloc[:_MOST_SAID].to_dict("records"):
+        for row in self.layers.iloc[:MOST_SAID].to_dict("records"):
             some, every = row["snapshots"], row["of_snapshots"]
             when = "at every snapshot" if some == every else f"at {some} of {every} snapshots"
             few = row["channels"] < row["of_channels"]
             where = f", in at least {row['channels']} of {row['of_channels']} channels" if few else ""
             said.append(f"Left out: layer {row['layer']}, which gave NaN or infinite values {when}{where}.")
-        if (more := len(self.layers) - _MOST_SAID) > 0:
+        if (more := len(self.layers) - MOST_SAID) > 0:
             said.append(f"Left out: {more} more such layers, to {self.layers['layer'].iloc[-1]}.")
         if len(self.samples):
-            named = ", ".join(map(str, self.samples[:_MOST_SAID].tolist()))
-            more = len(self.samples) - _MOST_SAID
+            named = ", ".join(map(str, self.samples[:MOST_SAID].tolist()))
+            more = len(self.samples) - MOST_SAID
             several, who = "samples" if len(self.samples) > 1 else "sample", "layers" if self.n_layers > 1 else "it"
             more_said = f" and {more} more" if more > 0 else ""
             said.append(f"Left out: {several} {named}{more_said}, of which {who} gave NaN or infinite values.")

@@ -6,14 +6,13 @@ import numpy as np
 
 from ...vectors import Vectors
 from ._diverged import find_diverged
-from ._finite_part import FinitePart, NotFinite
+from ._finite_part import MOST_SAID, FinitePart, NotFinite
 from ._layer import Layer
 
 if TYPE_CHECKING:
     from ._run import Run
 
 _MOST_CHANNELS = 0.5  # that are not finite at a snapshot whose others are analyzed
-_MOST_SAID = 5
 
 
 def part_by_rows(run: "Run", layer: str) -> FinitePart:
@@ -57,10 +56,8 @@ def describe_excluded(vectors: Vectors) -> list[str]:
         return []
     identity = [name for name in vectors.excluded if name not in ("snapshot", "epoch", "step")]
     rows = vectors.excluded[identity].drop_duplicates()
-    named = [
-        ", ".join(f"{what} {value}" for what, value in row.items()) for row in rows[:_MOST_SAID].to_dict("records")
-    ]
-    more = f" and {len(rows) - _MOST_SAID} more" if len(rows) > _MOST_SAID else ""
+    named = [", ".join(f"{what} {value}" for what, value in row.items()) for row in rows[:MOST_SAID].to_dict("records")]
+    more = f" and {len(rows) - MOST_SAID} more" if len(rows) > MOST_SAID else ""
     return [
         f"Left out: {len(rows)} of {len(rows) + vectors.rows_per_snapshot} rows of the {vectors.view} view of "
         f"{vectors.layer} ({'; '.join(named)}{more}), which hold NaN or infinite values."
