@@ -1,11 +1,13 @@
 """Object store: the bucket behind a URL, by way of obstore; what goes wrong there is one sentence."""
 
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, Literal, NamedTuple
+from urllib.parse import urlsplit
 
 from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
@@ -17,6 +19,8 @@ SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss")
 _RETRIES: Any = {"max_retries": 6, "retry_timeout": timedelta(seconds=60)}  # pauses grow
 LARGEST_PUT = 5 << 30  # bytes of an object; a bucket takes no more in one request
 _ATTEMPTS = 6  # of a conditional put, which obstore does not make again where its answer was lost
+_REFUSED = re.compile(r"status code: 40[13]\b|InvalidAccessKeyId|SignatureDoesNotMatch|AccessDenied|Forbidden")
+_GIVES_CREDENTIALS = ("169.254.", "[fd00:ec2::", "metadata.")  # hosts asked where the environment has none
 _WAITS: Any = {"connect_timeout": "5 seconds", "timeout": "60 seconds"}
 
 
@@ -63,17 +67,21 @@ def open_bucket(url: str) -> Any:
 
 def unreachable(url: str, error: Exception) -> str:
     """Say in one sentence why an object store did not answer as it should."""
-    text = " ".join(str(error).split())
-    lower = text.lower()
-    if "169.254.169.254" in text or "metadata" in lower or "credential" in lower or "Missing Acc" in text:
+    text = " ".join(str(error).partition("Debug source:")[0].split())
+    # Addresses and durations hold any digits and words: judged is by what was answered, and by whom.
+    asked = re.search(r"Error performing \S+ (\S+) in \S+.*? - (.*)", text)
+    host, answer = ("", text.replace(url, "")) if asked is None else (urlsplit(asked[1]).netloc, asked[2])
+    if host.startswith(_GIVES_CREDENTIALS) or "Missing Acc" in answer or "locate credentials" in answer:
         why = (
             "there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or for a public bucket "
             "AWS_SKIP_SIGNATURE=true"
         )
-    elif "NoSuchBucket" in text or "bucket does not exist" in lower:
+    elif "NoSuchBucket" in answer or "bucket does not exist" in answer.lower():
         why = "there is no such bucket, or it is in another region (AWS_REGION)"
-    elif "InvalidAccessKeyId" in text or "SignatureDoesNotMatch" in text or "403" in text or "AccessDenied" in text:
+    elif _REFUSED.search(answer) is not None:
         why = "the credentials are not accepted there"
+    elif "configured region" in answer:
+        why = "the bucket is in another region: set AWS_REGION"
     else:
         why = text[:300]
     return f"{url} cannot be reached: {why}."
