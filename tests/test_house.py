@@ -28,6 +28,7 @@ def test_tiers_import_only_what_is_under_them():
         ("import fmcluster", {"torch", "zarr", "numba", "umap", "matplotlib", "sklearn", "pandas"}),
         ("from fmcluster import open_run", {"torch", "numba", "umap", "matplotlib", "sklearn"}),
         ("from fmcluster import plot", {"torch", "zarr", "umap"}),
+        ("from fmcluster import compare, diagnose, pca, similarity, top_images, track", {"torch", "umap"}),
         ("import fmcluster.cli", {"torch", "zarr", "numba", "umap", "matplotlib", "sklearn", "pandas"}),
         pytest.param(
             "from fmcluster import Recorder", {"umap", "matplotlib", "sklearn", "plotly"}, marks=pytest.mark.slow

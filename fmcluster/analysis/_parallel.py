@@ -1,6 +1,7 @@
 """Parallel work: parts of it one after the other, or on any executor."""
 
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -9,7 +10,6 @@ from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 from threadpoolctl import threadpool_limits
 
 from ._compat import dask_client, start_method
@@ -132,7 +132,8 @@ class _OwnThreads(ThreadPoolExecutor):
 
 
 def _alone(function: Callable[[Item], Part], item: Item) -> Part:
-    torch.get_num_threads()  # or torch would set its own number at its first use in this thread
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.get_num_threads()  # or it would set its own number at its first use in this thread
     with threadpool_limits(1):
         return function(item)
 

@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from ...vectors import Matrix, RowPart, Scale, Tile, Vectors
 from .._parallel import run_each, sum_each
@@ -265,12 +264,20 @@ def slices(length: int, *, width: int) -> Iterator[slice]:
 def _add_group(
     read: Read[Part], add: Add, shape: tuple[int, int], device: str, ahead: bool, parts: Sequence[tuple[int, Part]]
 ) -> Array:
-    total: Total = np.zeros(shape) if device == "cpu" else torch.zeros(shape, dtype=torch.float64, device=device)
+    total = _zeros(shape, device)
     blocks = (((number, at), block) for number, part in parts for at, block in enumerate(read(part)))
     for number, block in read_ahead(blocks) if ahead else blocks:
         add(total, block, number)
     out: Array = total if isinstance(total, np.ndarray) else total.cpu().numpy()
     return out
+
+
+def _zeros(shape: tuple[int, int], device: str) -> Total:
+    if device == "cpu":
+        return np.zeros(shape)
+    import torch
+
+    return torch.zeros(shape, dtype=torch.float64, device=device)
 
 
 def _add_gram(total: Total, block: Matrix, _: Number, *, basis: slice, dtype: Dtype) -> None:
@@ -328,10 +335,14 @@ def _center_again(total: Array, basis: slice) -> Array:
 
 def _beside(total: Total, values: npt.NDArray[np.floating]) -> Total:
     """Return values where the total is."""
-    return values if isinstance(total, np.ndarray) else torch.from_numpy(values).to(total.device)
+    if isinstance(total, np.ndarray):
+        return values
+    import torch
+
+    return torch.from_numpy(values).to(total.device)
 
 
 def _cast(values: Total, dtype: Dtype) -> Total:
     if isinstance(values, np.ndarray):
         return values.astype(dtype, copy=False)
-    return values.to(torch.float32 if dtype is np.float32 else torch.float64)
+    return values.float() if dtype is np.float32 else values.double()

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import fmcluster as fm
-from fmcluster.analysis.diagnosis._modules import activated_by, head_of, made_by, next_layers, passes_on
+from fmcluster.analysis.diagnosis._modules import activated_by, head_of, is_activation, made_by, next_layers, passes_on
 from tests.analysis.planted_runs import head, moving, write_run
 
 
@@ -41,6 +41,18 @@ def run(tmp_path_factory):
 )
 def test_only_modules_with_channels_of_their_own_count(module, expected):
     assert passes_on(module) is expected
+
+
+def test_the_names_are_those_of_the_modules_of_torch():
+    passing = {"activation", "batchnorm", "channelshuffle", "dropout", "flatten", "fold", "instancenorm"}
+    passing |= {"normalization", "padding", "pixelshuffle", "pooling", "upsampling"}
+    modules = {name: found for name, found in vars(nn).items() if isinstance(found, type)}
+    rooms = {name: found.__module__.rpartition(".")[2] for name, found in modules.items()}
+    own = {"Identity": True, "MultiheadAttention": False}
+    for name, room in rooms.items():
+        assert passes_on(name) is own.get(name, room in passing), name
+        assert is_activation(name) is (room == "activation" and name != "MultiheadAttention"), name
+    assert {"ReLU", "Conv2d", "ZeroPad2d"} < set(rooms)
 
 
 def test_neighbors_are_of_one_depth_and_not_made_of_one_another(run):
