@@ -1,5 +1,8 @@
 """Blocks of memory: whole arrays, large ones in pages of their own, and copies to float32."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -30,5 +33,20 @@ def test_a_copy_holds_every_value_in_float32(dtype):
     values[0, :3] = np.nan, np.inf, -0.0
     values.flags.writeable = False
     out = np.empty(values.shape, np.float32)
-    copy_block(values, out)
+    copy_block(values, out, of=values.size)
     np.testing.assert_array_equal(out, values.astype(np.float32))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("of", "loaded"), [(1 << 20, False), (1 << 28, True)])
+def test_torch_is_imported_only_where_much_is_read(of, loaded):
+    script = f"""
+import sys
+import numpy as np
+from fmcluster.vectors._blocks import copy_block
+values, out = np.arange(6, dtype=np.float16).reshape(2, 3).T, np.empty((3, 2), np.float32)
+copy_block(values, out, of={of})
+print(out.tolist(), "torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"[[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]] {loaded}"
