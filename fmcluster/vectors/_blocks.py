@@ -40,11 +40,9 @@ def copy_block(values: npt.NDArray[np.floating], out: npt.NDArray[np.float32], *
     of : int
         How many values there are in all, which are often read several times.
     """
-    torch = sys.modules.get("torch")
-    if torch is None and of >= _WORTH_TORCH:
-        torch = import_module("torch")
-    if torch is None:
+    if of < _WORTH_TORCH and "torch" not in sys.modules:
         out[...] = values
-    else:
-        source = values if values.flags.writeable else values.copy()
-        torch.from_numpy(out).copy_(torch.from_numpy(source))
+        return
+    torch = import_module("torch")  # which waits where another thread is just importing it
+    source = values if values.flags.writeable else values.copy()
+    torch.from_numpy(out).copy_(torch.from_numpy(source))

@@ -38,6 +38,25 @@ def test_a_copy_holds_every_value_in_float32(dtype):
 
 
 @pytest.mark.slow
+def test_threads_that_read_at_once_wait_for_the_import():
+    script = """
+from concurrent.futures import ThreadPoolExecutor
+import numpy as np
+from fmcluster.analysis._parallel import _alone
+from fmcluster.vectors._blocks import copy_block
+def work(number):
+    out = np.empty(3, np.float32)
+    copy_block(np.full(3, number, np.float16), out, of=1 << 30)
+    return out.tolist()
+with ThreadPoolExecutor(4) as threads:
+    one, two = [threads.submit(call, 1) for call in (work, work)], [threads.submit(_alone, work, 2) for _ in range(2)]
+    print([each.result() for each in one + two])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == str([[1.0] * 3] * 2 + [[2.0] * 3] * 2), done.stderr
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("of", "loaded"), [(1 << 20, False), (1 << 28, True)])
 def test_torch_is_imported_only_where_much_is_read(of, loaded):
     script = f"""
