@@ -83,38 +83,43 @@ def _measured(done: Trained, task: Task) -> tuple[dict[str, Any], nn.Module]:
 
 
 def shrink(
-    seeds: Sequence[int], done: Callable[[Rows], None], *, n_steps: int, measured: smaller.Measured | None = None
+    left: Sequence[tuple[float, int]],
+    done: Callable[[Rows], None],
+    *,
+    n_steps: int,
+    measured: smaller.Measured | None = None,
 ) -> None:
-    """Build smaller networks, and retrain each with every seed."""
+    """Build smaller networks for each budget, and retrain each with every seed."""
     first = make_task(SHRINK, 0)
     measured = smaller.measure(first) if measured is None else measured
-    plan = smaller.plan(first, measured)
-    planned = plan.apply(first.start)
-    removed = smaller.share_removed(first, planned)
-    builds: Mapping[str, Callable[[int], nn.Module]] = {
-        "plan": lambda _: planned,
-        "uniform": lambda _: smaller.uniform(first, removed, measured),
-        "L1 norm": lambda _: smaller.by_norm(first, removed),
-        "torch-pruning": lambda _: smaller.by_torch_pruning(first, removed),
-        "random": lambda seed: smaller.at_random(first, removed, np.random.default_rng(seed)),
-    }
     whole = smaller.multiply_adds(first.start)
-    for seed in seeds:
-        task, rows = make_task(SHRINK, seed), []
-        for name, build in builds.items():
-            model = build(seed)
-            before = accuracy(model, task.held_out)
-            share = smaller.multiply_adds(model) / whole
-            after = accuracy(
-                train(Arm(copy.deepcopy(model)), task.training, seed=seed, n_steps=n_steps).model, task.held_out
-            )
-            row = {"arm": name, "seed": seed, "share": share, "before": before, "accuracy": after}
-            rows.append(row | ({"actions": [str(each) for each in plan.actions]} if name == "plan" else {}))
-        done(rows)
+    for budget in dict.fromkeys(each for each, _ in left):
+        plan = smaller.plan(first, measured, budget=budget)
+        planned = plan.apply(first.start)
+        removed = smaller.share_removed(first, planned)
+        evenly = smaller.uniform(first, removed, measured)
+        builds: Mapping[str, Callable[[int], nn.Module]] = {
+            "plan": lambda _, model=planned: model,
+            "uniform": lambda _, model=evenly: model,
+            "L1 norm": lambda _, share=removed: smaller.by_norm(first, share),
+            "torch-pruning": lambda _, share=removed: smaller.by_torch_pruning(first, share),
+            "random": lambda seed, share=removed: smaller.at_random(first, share, np.random.default_rng(seed)),
+        }
+        for seed in [each for of, each in left if of == budget]:
+            task, rows = make_task(SHRINK, seed), []
+            for name, build in builds.items():
+                model = build(seed)
+                before = accuracy(model, task.held_out)
+                share = smaller.multiply_adds(model) / whole
+                arm = Arm(copy.deepcopy(model))
+                after = accuracy(train(arm, task.training, seed=seed, n_steps=n_steps).model, task.held_out)
+                row = {"budget": budget, "arm": name, "seed": seed, "share": share, "before": before, "accuracy": after}
+                rows.append(row | ({"actions": [str(each) for each in plan.actions]} if name == "plan" else {}))
+            done(rows)
 
 
 def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return row.get("task"), row["seed"], row["arm"]
+    return row.get("task"), row.get("budget"), row["seed"], row["arm"]
 
 
 def main() -> None:
@@ -170,7 +175,9 @@ def main() -> None:
                 print(name, seed, {row["arm"]: round(row["accuracy"], 3) for row in rows}, rows[-1]["evidence"])
                 print(f"{process_time() - begin:.0f} processor seconds", flush=True)
                 keep("tune", rows)
-    left = [seed for seed in range(1, n_seeds + 1) if seed not in {row["seed"] for row in measured["shrink"]}]
+    shrunk = {(row["budget"], row["seed"]) for row in measured["shrink"]}
+    asked = [(budget, seed) for seed in range(1, n_seeds + 1) for budget in smaller.BUDGETS]
+    left = [each for each in asked if each not in shrunk]
     if "shrink" in arguments.task and left:
         shrink(left, lambda rows: keep("shrink", rows), n_steps=n_steps)
 

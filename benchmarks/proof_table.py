@@ -135,16 +135,20 @@ def _smaller(shrunk: pd.DataFrame) -> str:
         "| smaller network | multiply-adds left | before retraining | after | the plan over it |",
         "|---|---|---|---|---|",
     ]
-    after = 100 * shrunk.pivot(index="seed", columns="arm", values="accuracy")
-    before = 100 * shrunk.pivot(index="seed", columns="arm", values="before")
-    for arm in [name for name in ("plan", "uniform", "L1 norm", "torch-pruning", "random") if name in after]:
-        share = 100 * shrunk.loc[shrunk["arm"] == arm, "share"].mean()
-        difference = after["plan"] - after[arm]
-        over = "" if arm == "plan" else f"{difference.mean():+.1f} ± {_error(difference):.1f}"
-        cells = [
-            f"{share:.1f} %",
-            f"{before[arm].mean():.1f} %",
-            f"{after[arm].mean():.1f} ± {_error(after[arm]):.1f} %",
-        ]
-        lines.append(f"| {arm} | {' | '.join(cells)} | {over} |")
-    return "\n".join(lines)
+    for budget, of in shrunk.groupby("budget", sort=False):
+        after = 100 * of.pivot(index="seed", columns="arm", values="accuracy")
+        before = 100 * of.pivot(index="seed", columns="arm", values="before")
+        for arm in [name for name in ("plan", "uniform", "L1 norm", "torch-pruning", "random") if name in after]:
+            share = 100 * of.loc[of["arm"] == arm, "share"].mean()
+            difference = after["plan"] - after[arm]
+            over = "" if arm == "plan" else f"{difference.mean():+.1f} ± {_error(difference):.1f}"
+            cells = [
+                f"{share:.1f} %",
+                f"{before[arm].mean():.1f} %",
+                f"{after[arm].mean():.1f} ± {_error(after[arm]):.1f} %",
+            ]
+            lines.append(
+                f"| {f'plan for {100 * budget:g} %' if arm == 'plan' else arm} | {' | '.join(cells)} | {over} |"
+            )
+    seeds = shrunk.groupby("budget")["seed"].nunique().min()
+    return "\n".join(lines) + f"\n\nMeans over {seeds} seeds, with the standard error of what follows retraining."

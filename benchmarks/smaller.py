@@ -23,7 +23,8 @@ from fmcluster.decide._costs import Costs
 
 N_ABLATED = 100  # images of the probe that changes are measured on
 EXAMPLE = torch.zeros(1, 3, 32, 32)
-ANY_DAMAGE = 100.0  # nats
+BUDGETS = (0.75, 0.5)  # of the multiply-adds of a forward pass
+SHARES = tuple(count / 8 for count in range(1, 8))  # of a layer's channels that may go
 Measured = tuple[TensorDataset, fm.analysis.Damage]
 
 
@@ -37,19 +38,19 @@ def measure(task: Task) -> Measured:
     ablated = TensorDataset(*(tensor[:N_ABLATED] for tensor in task.probe.tensors))
     inner = _inner(task.start)
     layers = [*inner, *(name.removesuffix(".conv1") for name in inner)]
-    questions = [Depth(), Width(shares=(0.5, 0.75))]
+    questions = [Depth(), Width(shares=SHARES)]
     return ablated, fm.ablate(task.start, ablated, interventions=questions, layers=layers, n_null=2)
 
 
-def plan(task: Task, measured: Measured) -> Plan:
-    """Plan all that is measured to do clearly less than a random change of the same size."""
+def plan(task: Task, measured: Measured, *, budget: float) -> Plan:
+    """Plan for a share of the multiply-adds of a forward pass."""
     ablated, damage = measured
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run.zarr"
         with fm.Recorder(task.start, path, layers=["linear"], probe=ablated) as recorder:
             recorder.snapshot(epoch=0)
         findings = fm.diagnose(fm.open_run(path))
-    how = {"tolerance": ANY_DAMAGE, "of": "forward", "model": task.start, "probe": ablated, "rounds": 0}
+    how = {"budget": budget, "of": "forward", "model": task.start, "probe": ablated, "rounds": 0}
     return fm.plan(findings, damage, **how)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 SIGMAS = 1.96
+_FEWEST_LAYERS = 3
 
 
 def sigmas_at_once(count: int) -> float:
@@ -67,6 +68,11 @@ class Damage:
         where there are no classes.
     shown : object, optional
         The probe, and how it was shown: what a plan's weights are fitted on.
+    choices : DataFrame
+        Whether choosing is better than chance: one row per intervention and way of choosing, ``intervention``, ``how``,
+        ``layers`` (how many), and by how much less than random changes its changes do, as a share of what both do
+        together, in the mean over a layer's amounts and over layers: ``below_null``, and its standard error
+        ``below_null_se``, of the samples and of the layers, which add up.
     """
 
     frame: pd.DataFrame
@@ -77,7 +83,9 @@ class Damage:
     costs: Mapping[str, float]
     majority: float = float("nan")
     shown: object | None = field(default=None, repr=False)
+    choices: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=Damage.CHOICES))
 
+    CHOICES: ClassVar[list[str]] = ["intervention", "how", "layers", "below_null", "below_null_se"]
     COLUMNS: ClassVar[list[str]] = [
         *["intervention", "layer", "what", "how", "epoch", "amount", "channels", "setting", "consumer"],
         *["fitted_on", "unknowns"],
@@ -117,6 +125,18 @@ class Damage:
         frame = self.frame
         return (frame["below_null"] > sigmas * frame["below_null_se"]) | (frame["kl"] == 0)
 
+    def is_chosen_clearly(self) -> "pd.Series[bool]":
+        """Return of each change whether how it was chosen is clearly (95 %) better than chance, in the mean of layers.
+
+        That is, whether changes of its intervention that were chosen in one way (``how``) do less than random ones, as
+        `choices` has it; of at least three layers.
+        """
+        choices = self.choices
+        clear = (choices["below_null"] > SIGMAS * choices["below_null_se"]) & (choices["layers"] >= _FEWEST_LAYERS)
+        known = set(zip(choices["intervention"][clear], choices["how"][clear], strict=True))
+        rows = zip(self.frame["intervention"], self.frame["how"], strict=True)
+        return pd.Series([row in known for row in rows], self.frame.index, dtype=bool)
+
     def knows_its_task(self) -> bool:
         """Whether the network is clearly (95 %) more often right than the most frequent class alone would be.
 
@@ -139,6 +159,8 @@ class Damage:
             of = self.frame["intervention"] == intervention
             lines.append(f"{intervention}: {of.sum()} changes; those that do least:")
             lines += [f"  {_line(row)}" for _, row in self.least(intervention).iterrows()]
+            chosen = self.choices[self.choices["intervention"] == intervention]
+            lines += [f"  {_choice(row)}" for _, row in chosen[chosen["layers"] >= _FEWEST_LAYERS].iterrows()]
         fitted = self.frame[self.frame["fitted_on"].notna()]
         if len(fitted):
             images = fitted["fitted_on"].min()
@@ -159,6 +181,15 @@ class Damage:
             return "without labels, so that only divergences are known"
         accuracy = "" if np.isnan(self.accuracy) else f", accuracy {self.accuracy:.3f}"
         return f"as it is, loss {self.loss:.3f}{accuracy}"
+
+
+def _choice(values: "pd.Series[Any]") -> str:
+    """Say by how much less than chance is done, with its interval; nothing of it where that is not clear."""
+    of = f"over {values['layers']} layers{', ' if values['how'] else ''}{values['how']}"
+    low, high = (values["below_null"] + sign * SIGMAS * values["below_null_se"] for sign in (-1, 1))
+    side = "less than" if low > 0 else "more than" if high < 0 else "not clearly less or more than"
+    share = _interval(values["below_null"], values["below_null_se"], 2, sign="+")
+    return f"{of}: {side} random changes do, {share} of what both do together"
 
 
 def _line(values: "pd.Series[Any]") -> str:

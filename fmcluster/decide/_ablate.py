@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..analysis import Damage
 from ..capture import ToInputs, plain_model
+from ._compare_with_chance import compare_with_chance
 from ._cross_fit import CrossFit
 from ._network import Network
 from ._outcomes import Loss, mean_and_error, sample_losses
@@ -136,6 +137,7 @@ def ablate(
     costs = asdict(network.costs)
     integers = dict.fromkeys(("epoch", "setting", "fitted_on", "unknowns"), "Int64")
     frame = pd.DataFrame(rows, columns=Damage.COLUMNS).astype(integers)
+    below = [row["by_sample"] for row in rows]
     return Damage(
         frame=frame,
         skipped=pd.DataFrame([asdict(each) for each in skipped], columns=["intervention", "layer", "reason"]),
@@ -145,6 +147,7 @@ def ablate(
         costs=costs,
         majority=_majority(targets),
         shown=Shown(probe, batch_size, to_inputs),
+        choices=compare_with_chance(frame, below),
     )
 
 
@@ -245,6 +248,7 @@ class _Judge:
             **_mean_of("loss", _difference(after.loss, before.loss)),
             **_mean_of("accuracy", _difference(after.right, before.right)),
             **_mean_of("kl", divergence),
+            "by_sample": None,
             "forward_share": _share(change.saves.forward, whole.forward),
             "backward_share": _share(change.saves.backward, whole.backward),
             "parameters_share": _share(change.saves.parameters, whole.parameters),
@@ -254,6 +258,7 @@ class _Judge:
         if nulls:
             of_null = torch.stack([before.divergence(each) for each in nulls]).mean(0)
             row |= _mean_of("null_kl", of_null) | _mean_of("below_null", of_null - divergence)
+            row["by_sample"] = (of_null - divergence).cpu().numpy()
             if before.loss is not None:
                 losses = torch.stack([each.loss for each in nulls if each.loss is not None]).mean(0)
                 row |= _mean_of("null_loss", losses - before.loss)

@@ -15,8 +15,10 @@ def candidates(findings: Findings, damage: Damage) -> list[Action]:
     """Return the actions that may be planned.
 
     Of the changes that `ablate` measured, one by one: those that do clearly less than a random change of the same size
-    (the 95 % interval of the difference is above zero), or nothing at all; none where there was no null, and none that
-    saves nothing. Of the findings: layers that are advised to be frozen, with the damage of putting them back together.
+    (the 95 % interval of the difference is above zero), or nothing at all; and those that do less, of an intervention
+    that is clearly better than chance over all layers (`Damage.is_chosen_clearly`): which of its changes to take is
+    then a matter of what each does. None where there was no null, and none that saves nothing. Of the findings: layers
+    that are advised to be frozen, with the damage of putting them back together.
 
     Parameters
     ----------
@@ -26,7 +28,8 @@ def candidates(findings: Findings, damage: Damage) -> list[Action]:
         Of the network.
     """
     costs = Costs(**damage.costs)
-    rows = damage.frame[damage.is_clear()].to_dict("records")
+    better = damage.is_chosen_clearly() & (damage.frame["below_null"] > 0)
+    rows = damage.frame[damage.is_clear() | better].to_dict("records")
     built = [
         action_of(row, costs=costs) for row in rows if row["intervention"] in ACTION_OF and ", " not in row["layer"]
     ]

@@ -47,13 +47,13 @@ def plan(
 ) -> Plan:
     """Choose what to do to a network: the least damage that keeps a budget, or most savings at a tolerated damage.
 
-    What may be chosen is what `ablate` measured to do clearly less than a random change of the same size, and what
-    `diagnose` advises to freeze. Actions are chosen greedily, by damage for what is saved. Given what `predict_damage`
-    found, smaller kernels, separable convolutions and lower resolutions are taken in its order, each with the measured
-    damage that has its rank (``Action.by_prediction``): of a ResNet-20, that order was nearer to what retraining left
-    than the measured one, of small networks as near. What an action may do, and all together, stays what is measured of
-    them. With a model and a probe,
-    the network is built, shown the probe and counted: actions are added until it keeps the budget, the worst are
+    What may be chosen is what `ablate` measured to do less than a random change of the same size, clearly so by itself
+    or over all layers of its intervention (`Damage.is_chosen_clearly`), and what `diagnose` advises to freeze. Actions
+    are chosen greedily, by damage for what is saved. Given what `predict_damage` found, smaller kernels, separable
+    convolutions and lower resolutions are taken in its order, each with the measured damage that has its rank
+    (``Action.by_prediction``): of a ResNet-20, that order was nearer to what retraining left than the measured one, of
+    small networks as near. What an action may do, and all together, stays what is measured of them. With a model and a
+    probe, the network is built, shown the probe and counted: actions are added until it keeps the budget, the worst are
     dropped for as long as all of them together do more than is tolerated, and what then fits is added. Without, no two
     actions touch the same layer, so that what they save adds up.
 
@@ -223,9 +223,10 @@ def _difference(before: Outcomes, after: Outcomes) -> torch.Tensor:
 
 
 def _sure(action: Action, tolerance: float | None) -> bool:
-    """Whether the interval is narrow enough: it ends below chance, and within what is tolerated."""
+    """Whether it does less than chance, and its interval ends within what is tolerated."""
     damage = action.damage
-    below_chance = isnan(damage.null) or damage.upper < damage.null or damage.lower == damage.upper == 0
+    reaches = damage.upper if action.kind == "freeze" else damage.mean  # of others, `candidates` has seen to the error
+    below_chance = isnan(damage.null) or reaches < damage.null or damage.lower == damage.upper == 0
     return below_chance and (tolerance is None or damage.upper <= tolerance)
 
 

@@ -1,5 +1,7 @@
 """Damage: what is least, and how it reads."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -59,3 +61,29 @@ def test_what_is_clear_by_itself_need_not_be_so_among_many() -> None:
     of = damage(below_null=[0.3, 0.3, 0.0], below_null_se=[0.1, 0.05, 0.1], kl=[0.3, 0.1, 0.0])
     assert of.is_clear().tolist() == [True, True, True]
     assert of.is_clear(pd.Series([3.5, 3.5, 3.5])).tolist() == [False, True, True]
+
+
+def choices(*rows: tuple[str, int, float, float]) -> pd.DataFrame:
+    return pd.DataFrame([("width", *row) for row in rows], columns=Damage.CHOICES)
+
+
+def test_what_is_chosen_clearly_is_so_by_its_interval_and_of_three_layers_at_least() -> None:
+    """Of 0.2 with standard errors of 0.1 and 0.103: twice 1.96 of them reach 0.196 and 0.202."""
+    how = {"intervention": "width", "how": ["redundancy", "l1", "taylor"]}
+    found = damage(**how)
+    assert not found.is_chosen_clearly().any()
+    wide, narrow, few = ("redundancy", 9, 0.2, 0.1), ("l1", 9, 0.2, 0.103), ("taylor", 2, 0.9, 0.1)
+    known = replace(found, choices=choices(wide, narrow, few))
+    assert known.is_chosen_clearly().tolist() == [True, False, False]
+    assert replace(known, frame=known.frame.iloc[1:]).is_chosen_clearly().tolist() == [False, False]
+    assert replace(known, frame=known.frame.assign(intervention="depth")).is_chosen_clearly().tolist() == [False] * 3
+
+
+def test_whether_choosing_is_better_than_chance_is_said_with_its_interval() -> None:
+    rows = [("redundancy", 9, 0.37, 0.11), ("l1", 9, 0.1, 0.11), ("taylor", 9, -0.5, 0.11), ("few", 2, 0.9, 0.01)]
+    text = str(replace(damage(intervention="width"), choices=choices(*rows)))
+    together = "of what both do together"
+    assert f"  over 9 layers, redundancy: less than random changes do, +0.37 (± 0.22) {together}" in text
+    assert f"  over 9 layers, l1: not clearly less or more than random changes do, +0.10 (± 0.22) {together}" in text
+    assert f"  over 9 layers, taylor: more than random changes do, -0.50 (± 0.22) {together}" in text
+    assert "few" not in text

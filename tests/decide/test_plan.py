@@ -82,9 +82,12 @@ def test_a_plan_keeps_its_budget_when_it_is_built(learnt) -> None:
     assert f"Together, built on half of 100 samples and shown the others: damage {plan.together.mean:.4f}" in text
     assert f"one by one they add up to {plan.summed:.4f}" in text
     assert f"A step of 100 samples, on the machine where this was measured: {before.median:.4f} s" in text
+    frame, chosen = learnt.damage.frame, learnt.damage.is_clear() | learnt.damage.is_chosen_clearly()
+    spoken_for = set(zip(frame["layer"][chosen], frame["what"][chosen], strict=True))
     for action in plan.actions:
         assert action.module in text
-        assert action.damage.upper < action.damage.null or action.damage.mean == 0
+        assert (action.module, action.what) in spoken_for
+        assert action.damage.mean < action.damage.null or action.damage.mean == 0
 
 
 def test_one_action_does_as_a_plan_what_it_did_alone(learnt) -> None:
@@ -183,6 +186,22 @@ def test_weak_evidence_is_not_planned(learnt) -> None:
         plan = fm.plan(findings(), replace(learnt.damage, frame=each), tolerance=0.5)
         assert plan.actions == ()
         assert "Nothing to do" in str(plan)
+
+
+def test_what_is_weak_alone_is_planned_where_its_intervention_is_better_than_chance(learnt) -> None:
+    """And of its changes those that do less than chance, whose damage is tolerated."""
+    frame = learnt.damage.frame.query("intervention == 'kernel size'").reset_index(drop=True)
+    weak = frame.assign(kl=0.1, loss=0.01, loss_se=0.001, null_loss=1.0, below_null=0.1, below_null_se=1.0)
+    weak.loc[0, "below_null"] = -0.1
+    weak.loc[1, "loss"] = 0.2
+    sure, unsure = (
+        pd.DataFrame([("kernel size", "", 3, 0.3, error)], columns=learnt.damage.CHOICES) for error in (0.1, 0.2)
+    )
+    planned = [
+        fm.plan(findings(), replace(learnt.damage, frame=weak, choices=each), tolerance=0.1) for each in (sure, unsure)
+    ]
+    assert [each.module for each in planned[0].actions] == frame["layer"].tolist()[2:]
+    assert planned[1].actions == ()
 
 
 def action(name: str, mean: float, saved: float, kind: str = "kernel") -> Action:
