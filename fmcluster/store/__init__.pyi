@@ -36,6 +36,7 @@ from .reading import part_by_rows as part_by_rows
 from .reading import prefixes_before as prefixes_before
 from .reading import ranges as ranges
 from .reading import samples_left_out as samples_left_out
+from .reading import snapshots_by_rows as snapshots_by_rows
 from .reading import varying_layers as varying_layers
 from .reading import verify as verify
 from .reading import without_broken_rows as without_broken_rows

@@ -1,5 +1,6 @@
 """Finite rows: what of a layer can be analyzed where none of its snapshots is finite, and what is left out."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,6 +34,25 @@ def part_by_rows(run: "Run", layer: str) -> FinitePart:
         diverged = find_diverged(run, [layer])
         left_out = diverged[~diverged["snapshot"].isin(snapshots)].reset_index(drop=True)
         return FinitePart([layer], snapshots, None, NotFinite(snapshots=left_out, n_layers=1))
+
+
+def snapshots_by_rows(layer: Layer, snapshots: Sequence[int]) -> list[int]:
+    """Return those of some snapshots at which a layer, or its gradient, is finite; else, in most of its channels.
+
+    Raises
+    ------
+    ValueError
+        Where there are none.
+    """
+    known = layer.statistics
+    share = (known["nonfinite"] > 0).groupby(known["snapshot"]).mean()
+    for most in (0.0, _MOST_CHANNELS):
+        if found := [number for number in snapshots if share[number] <= most]:
+            return found
+    raise ValueError(
+        f"{layer.label} holds NaN or infinite values in most channels at each of {len(snapshots)} snapshots: there is "
+        f"nothing to analyze"
+    )
 
 
 def without_broken_rows(vectors: Vectors) -> Vectors:
