@@ -3,7 +3,6 @@
 from itertools import pairwise
 
 import numpy as np
-import pytest
 
 from fmcluster.plot import convergence
 from tests.plot.test_channels_per_layer import TWO, found, mesh_of, written

@@ -37,22 +37,18 @@ def part_by_rows(run: "Run", layer: str) -> FinitePart:
 
 
 def snapshots_by_rows(layer: Layer, snapshots: Sequence[int]) -> list[int]:
-    """Return those of some snapshots at which a layer, or its gradient, is finite; else, in most of its channels.
+    """Return those of some snapshots at which a layer, or its gradient, is finite.
 
-    Raises
-    ------
-    ValueError
-        Where there are none.
+    Where there are none, those at which most channels are, or have some finite values; else all.
     """
     known = layer.statistics
-    share = (known["nonfinite"] > 0).groupby(known["snapshot"]).mean()
-    for most in (0.0, _MOST_CHANNELS):
+    at = known["snapshot"]
+    broken = (known["nonfinite"] > 0).groupby(at).mean()
+    empty = known["mean"].isna().groupby(at).mean()  # over the finite values
+    for share, most in ((broken, 0.0), (broken, _MOST_CHANNELS), (empty, _MOST_CHANNELS)):
         if found := [number for number in snapshots if share[number] <= most]:
             return found
-    raise ValueError(
-        f"{layer.label} holds NaN or infinite values in most channels at each of {len(snapshots)} snapshots: there is "
-        f"nothing to analyze"
-    )
+    return list(snapshots)
 
 
 def without_broken_rows(vectors: Vectors) -> Vectors:
