@@ -135,7 +135,7 @@ def connect(app: Dash, worker: Worker) -> None:
         if ctx.triggered_id == "sample" and mark == "dots":
             return no_update, no_update, no_update
         row = row if row is not None and row < content.n_rows else None
-        asked, snapshot = snapshot_titles(worker.shown)[snapshot], place_of(content, worker.shown, snapshot)
+        asked, snapshot = snapshot_titles(worker.shown)[snapshot], place_of(content, worker.shown, ordinal=snapshot)
         stamp = f"{question_of(values).in_words()}; {content.titles[snapshot]}; colored by {color}"
         pictures = None
         if mark == "pictures" and content.n_rows <= MOST_PICTURES:

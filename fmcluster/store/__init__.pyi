@@ -3,6 +3,7 @@ from .files import is_url as is_url
 from .files import local_path as local_path
 from .files import remedy as remedy
 from .files import stage as stage
+from .files import whole_url as whole_url
 from .files import write_beside as write_beside
 from .format import GRADIENT_DTYPE as GRADIENT_DTYPE
 from .format import STATISTICS as STATISTICS

@@ -257,7 +257,9 @@ def finite_parts(runs: Sequence["Run"], layers: Sequence[str], *, chosen: bool) 
         try:
             parts.append(run.finiteness.part(layers, chosen=chosen))
         except ValueError as error:
-            raise ValueError(f"of {run.path}, {error}") from None if len(runs) > 1 else error
+            if len(runs) == 1:
+                raise
+            raise ValueError(f"of {run.path}, {error}") from None
     names = [name for name in layers if all(name in part.layers for part in parts)]
     if not names:
         raise ValueError(
