@@ -10,7 +10,7 @@ from sklearn.decomposition import PCA
 
 import fmcluster as fm
 from fmcluster import plot
-from fmcluster.explore._chosen import place_of
+from fmcluster.explore._chosen import ordinal_in
 from fmcluster.explore._questions import ContentOf, OverviewOf, TopImagesOf
 from fmcluster.explore._worker import Worker
 from fmcluster.report import write_comparison
@@ -161,7 +161,7 @@ def test_the_explorer_shows_a_gradient_where_it_is_finite(tmp_path: Path) -> Non
     content = ContentOf("fc", "gradient", view="sample", n_clusters=2).answer(run, print)
     assert content.scores.rows["snapshot"].unique().tolist() == [0, 1]
     shown = Worker(run).shown
-    assert [place_of(content, shown, ordinal=each) for each in range(4)] == [0, 1, 1, 1]
+    assert [ordinal_in(content, shown, ordinal=each) for each in range(4)] == [0, 1, 1, 1]
     whole = write(tmp_path / "whole.zarr", **CASES["gradients of a sample"])
     content = ContentOf("fc", "gradient", view="sample", n_clusters=2).answer(whole, print)
     assert content.scores.rows["snapshot"].unique().tolist() == [0, 1, 2, 3]

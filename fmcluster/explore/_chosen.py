@@ -14,7 +14,7 @@ from ..report.content import LayerContent
 N_NEIGHBORS = 8
 
 
-def place_of(content: LayerContent, shown: pd.DataFrame, *, ordinal: int) -> int:
+def ordinal_in(content: LayerContent, shown: pd.DataFrame, *, ordinal: int) -> int:
     """Return which snapshot of a content stands for one of those shown: itself, or the last finite one before it.
 
     Parameters

@@ -26,9 +26,7 @@ def test_the_last_snapshot_with_gradients_is_taken_without_what_is_not_finite_th
     assert found.samples.tolist() == [each for each in EVERY if each != 2]
     assert [each.layer for each in found.skipped] == ["mid"]
     assert found.skipped[0].reason == "its gradients are NaN or infinite of most samples at snapshot 2"
-    with pytest.raises(
-        ValueError, match=r"NaN or infinite values at snapshot 3; pass another snapshot"
-    ):
+    with pytest.raises(ValueError, match=r"NaN or infinite values at snapshot 3; pass another snapshot"):
         find_finite_gradients(run, run.layers, snapshots=[3], samples=EVERY)
 
 

@@ -36,7 +36,7 @@ def split_batch(batch: Any, *, n_indices: int, takes: ForwardArguments, due: int
         Where it is not a batch that the model can be called with.
     """
     if isinstance(batch, Mapping):
-        return _of_mapping(batch, takes=takes), targets_of(batch)
+        return _of_mapping(batch, takes=takes, other=LABELS), targets_of(batch)
     parts = tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
     if takes.takes_list and len(parts) == due and all(map(_is_item, parts)):
         parts = as_lists(parts)
@@ -94,8 +94,8 @@ def without_indices(batch: Any, n_indices: int) -> Any:
     return rest[0] if len(rest) == 1 else rest
 
 
-def _of_mapping(batch: Mapping[Any, Any], *, takes: ForwardArguments) -> ModelInputs:
-    named = {key: value for key, value in batch.items() if isinstance(value, torch.Tensor) and key not in LABELS}
+def _of_mapping(batch: Mapping[Any, Any], *, takes: ForwardArguments, other: Sequence[str] = ()) -> ModelInputs:
+    named = {key: value for key, value in batch.items() if isinstance(value, torch.Tensor) and key not in other}
     only = [key for key, value in named.items() if value.ndim > 2]
     first = next((key for key in INPUTS if key in named), only[0] if len(only) == 1 else None)
     more = {key: value for key, value in named.items() if key != first and key in takes.names}

@@ -204,6 +204,13 @@ class Several(Net):
         return self.conv(left - 2 * right)
 
 
+class Swapped(Net):
+    """Its second argument has a name that labels often have."""
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.conv(x - 2 * y)
+
+
 class Nested(torch.utils.data.Dataset[Any]):
     """Items are ((left, right), label), or ({"left": left, "right": right}, label)."""
 
@@ -221,7 +228,15 @@ class Nested(torch.utils.data.Dataset[Any]):
 @pytest.mark.parametrize("indexed", [False, True])
 @pytest.mark.parametrize(
     ("kind", "names"),
-    [(Two, ()), (Pair, ()), (Several, ()), (TwoByName, ()), (Two, ("left", "right")), (TwoByName, ("left", "right"))],
+    [
+        (Swapped, ("x", "y")),
+        (Two, ()),
+        (Pair, ()),
+        (Several, ()),
+        (TwoByName, ()),
+        (Two, ("left", "right")),
+        (TwoByName, ("left", "right")),
+    ],
 )
 def test_inputs_in_a_tuple_of_their_own_come_before_the_label(
     kind: type[Net], names: tuple[str, ...], indexed: bool, tmp_path: Path
