@@ -89,7 +89,7 @@ def _draw_similarity(ax: Axes, table: pd.DataFrame, *, other: int) -> None:
         write_values(ax, values, dark_below=lowest + 0.6 * (1 - lowest))
     pairs = [(int(pair[0]), int(pair[1])) for pair in table.columns]
     common = all(here == there for here, there in pairs)
-    along = "epoch" if common else f"epoch of run 0 | of run {other}: they have none in common"
+    along = "epoch" if common else f"epoch of run 0 | of run {other}"
     dress_curve(ax, title=f"CKA of each layer, run {other} with run 0", x=along, y="")
     ax.grid(visible=False)
     _name_layers(ax, list(table.index))
