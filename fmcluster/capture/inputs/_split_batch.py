@@ -114,7 +114,7 @@ def _of_mapping(batch: Mapping[Any, Any], *, takes: ForwardArguments, other: Seq
 def _of_nested(first: Any, *, takes: ForwardArguments, due: int) -> ModelInputs | None:
     """Return what lies in the first part of items, as of ``((left, right), label)``; None where that holds no inputs.
 
-    A tuple goes to the model as it is where that needs one argument, and else part by part.
+    A tuple goes to the model as it is where that takes one argument, and else part by part.
     """
     if isinstance(first, Mapping):
         return _of_mapping(first, takes=takes)
@@ -123,7 +123,8 @@ def _of_nested(first: Any, *, takes: ForwardArguments, due: int) -> ModelInputs 
         return None
     if takes.by_name and len(takes.by_name) == len(first):
         return ModelInputs((), dict(zip(takes.by_name, first, strict=True)))
-    return ModelInputs((first,) if takes.n_needed == 1 else tuple(first))
+    is_whole = takes.n_needed == 1 and len(first) > takes.n_taken
+    return ModelInputs((first,) if is_whole else tuple(first))
 
 
 def _are_batches(tensors: Sequence[torch.Tensor], takes: ForwardArguments, *, due: int) -> bool:

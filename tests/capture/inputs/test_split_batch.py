@@ -198,6 +198,19 @@ class Pair(Net):
         return self.conv(left - 2 * right)
 
 
+class Optional(Net):
+    def forward(self, left: Tensor, right: Tensor | None = None, *, scale: float = 1) -> Tensor:
+        return self.conv(left if right is None else left - 2 * scale * right)
+
+
+class Switched(Net):
+    """One argument, and a switch, which is none of the inputs."""
+
+    def forward(self, pair: tuple[Tensor, Tensor], halved: bool = False) -> Tensor:
+        left, right = pair
+        return self.conv(left - (1 if halved else 2) * right)
+
+
 class Several(Net):
     def forward(self, *images: Tensor) -> Tensor:
         left, right = images
@@ -232,6 +245,8 @@ class Nested(torch.utils.data.Dataset[Any]):
         (Swapped, ("x", "y")),
         (Two, ()),
         (Pair, ()),
+        (Optional, ()),
+        (Switched, ()),
         (Several, ()),
         (TwoByName, ()),
         (Two, ("left", "right")),
