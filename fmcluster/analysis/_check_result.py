@@ -194,7 +194,7 @@ def _check_findings(result: "Findings", vectors: Sequence[Vectors]) -> None:
     for name in ("converged", "separated"):
         for column, known in ((name, time["snapshot"]), (f"{name}_epoch", time["epoch"])):
             _require(result.layers[column].dropna().isin(known).all(), f"{column} is not in the run")
-    _check_not_finite(result.not_finite)
+    _check_not_finite(result.not_finite, result.not_finite_at_rest)
     if result.similarity is None:
         raise ValueError("it lacks the similarity of layers")
     _check_pairs(result.similarity, vectors)

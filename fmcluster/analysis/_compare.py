@@ -82,21 +82,62 @@ class Comparison:
         ValueError
             If there is no such run, or no such epoch.
         """
+        frame = self._at_ends_of_epochs(other)
+        same = frame[frame["epoch"] == frame["other_epoch"]]
+        if same.empty:
+            raise ValueError(
+                f"{self._apart(frame, other)}: record both at the same epochs; `comparison.frame` holds all pairs of "
+                f"snapshots"
+            )
+        table = same.pivot_table(index="layer", columns="epoch", values="cka", dropna=False)
+        return table.reindex(self.frame["layer"].unique())
+
+    def side_by_side(self, other: int) -> pd.DataFrame:
+        """Return the CKA of each layer between run 0 and another at the snapshots that are shown side by side.
+
+        Parameters
+        ----------
+        other : int
+            The other run's number.
+
+        Returns
+        -------
+        DataFrame
+            A row per layer, in forward order. A column per pair of epochs, one of either run: as of `by_epoch`; of runs
+            without an epoch in common, those of their last snapshots alone.
+
+        Raises
+        ------
+        ValueError
+            If there is no such run.
+        """
+        frame = self._at_ends_of_epochs(other)
+        shown = frame[frame["epoch"] == frame["other_epoch"]]
+        if shown.empty:
+            last = frame[["snapshot", "other_snapshot"]].eq(frame[["snapshot", "other_snapshot"]].max())
+            shown = frame[last.all(axis=1)]
+        table = shown.pivot(index="layer", columns=["epoch", "other_epoch"], values="cka")
+        return table.reindex(self.frame["layer"].unique()).sort_index(axis="columns")
+
+    def apart(self, other: int) -> str:
+        """Say that run 0 and another have no epoch in common at which both are finite; nothing where they have one."""
+        frame = self._at_ends_of_epochs(other)
+        return "" if (frame["epoch"] == frame["other_epoch"]).any() else self._apart(frame, other)
+
+    def _at_ends_of_epochs(self, other: int) -> pd.DataFrame:
+        """Return the rows of `frame` of another run, at the last snapshots of epochs."""
         others = self.runs["run"].tolist()[1:]
         if other not in others:
             raise ValueError(f"received the run {other!r}; expected one of {', '.join(map(str, others))}")
         frame = self.frame[self.frame["other_run"] == other]
         last = frame.groupby("epoch")["snapshot"].transform("max") == frame["snapshot"]
         last &= frame.groupby("other_epoch")["other_snapshot"].transform("max") == frame["other_snapshot"]
-        same = frame[last & (frame["epoch"] == frame["other_epoch"])]
-        if same.empty:
-            raise ValueError(
-                f"run 0 and run {other} have no epoch in common (epochs {_listed(frame['epoch'])}; epochs "
-                f"{_listed(frame['other_epoch'])}): record both at the same epochs; `comparison.frame` holds all pairs "
-                f"of snapshots"
-            )
-        table = same.pivot_table(index="layer", columns="epoch", values="cka", dropna=False)
-        return table.reindex(self.frame["layer"].unique())
+        return frame[last]
+
+    def _apart(self, frame: pd.DataFrame, other: int) -> str:
+        finite = "" if all(each.snapshots.empty for each in self.not_finite) else " at which both are finite"
+        here, there = _listed(frame["epoch"]), _listed(frame["other_epoch"])
+        return f"run 0 and run {other} have no epoch in common{finite} (epochs {here}; epochs {there})"
 
 
 def _listed(epochs: pd.Series) -> str:

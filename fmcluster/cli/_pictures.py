@@ -1,5 +1,7 @@
 """Pictures of the `plot` command: for each name, the figure or animation that it stands for."""
 
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal, cast
@@ -57,8 +59,8 @@ class Asked:
         None only where the picture is of the whole run.
     epoch : int or None
         None for the last one, or all.
-    sample : int
-        Index of an image.
+    sample : int or None
+        Index of an image; None for the first whose feature maps are finite.
     channels : list of int or None
         None for all, or the picture's own choice.
     order : str
@@ -83,7 +85,7 @@ class Asked:
     picture: Picture
     layer: str | None
     epoch: int | None
-    sample: int
+    sample: int | None
     channels: list[int] | None
     order: str
     by: Literal["max", "mean", "relevance"]
@@ -104,6 +106,21 @@ class Asked:
     def pictured(self) -> "Layer":
         """The layer."""
         return self.run[self.name]
+
+    @property
+    def one_sample(self) -> int:
+        """The image asked for, or the first in every snapshot of which the layer's feature maps are finite."""
+        from ..store import part_by_rows
+
+        if self.sample is not None:
+            return self.sample
+        known: Sequence[int] = []
+        with suppress(ValueError):  # of a live run, where no image is in every snapshot
+            known = self.run.common_samples(self.run.snapshots["snapshot"].tolist()).tolist()
+        with suppress(ValueError):  # of a layer that is finite nowhere
+            lost = part_by_rows(self.run, self.name).left_out.samples.tolist()
+            known = [each for each in known if each not in lost] or known
+        return known[0] if known else 0
 
     def analyze(self, *, view: str | None = None) -> "Analysis":
         """Reduce, embed, cluster and track the rows asked for, or all of another view."""
@@ -157,7 +174,7 @@ def draw_animation(asked: Asked) -> "FuncAnimation":
         raise ValueError("received --order cluster for an animation; channels keep their order: pass index or activity")
     with status(f"reading {len(asked.run)} snapshots of {asked.name}"):
         order = cast(Literal["index", "activity"], asked.order)
-        return pictures.animate_grid(asked.pictured, sample=asked.sample, channels=asked.channels, order=order)
+        return pictures.animate_grid(asked.pictured, sample=asked.one_sample, channels=asked.channels, order=order)
 
 
 def _draw_run(asked: Asked) -> "Axes":
@@ -184,7 +201,7 @@ def _draw_channels(asked: Asked) -> "Figure":
     if asked.picture is Picture.statistics:
         return pictures.statistics(asked.pictured)
     if asked.picture is Picture.channel_evolution:
-        return pictures.channel_evolution(asked.pictured, sample=asked.sample, channels=asked.channels)
+        return pictures.channel_evolution(asked.pictured, sample=asked.one_sample, channels=asked.channels)
     if asked.picture is Picture.top_images:
         with status(f"searching the images that drive {asked.name}"):
             from .. import analysis
@@ -199,7 +216,7 @@ def _draw_channels(asked: Asked) -> "Figure":
     return pictures.channel_grid(
         asked.pictured,
         epoch=asked.epoch,
-        sample=asked.sample,
+        sample=asked.one_sample,
         channels=asked.channels,
         order=cast(Literal["index", "activity", "cluster"], asked.order),
         clusters=groups,
@@ -225,7 +242,7 @@ def _draw_layer(asked: Asked) -> "Figure":
         from sklearn.cluster import KMeans
 
         found = analysis.cluster(scores, KMeans(asked.clusters, random_state=asked.random_state))
-    return pictures.position_clusters(found, asked.pictured, sample=asked.sample)
+    return pictures.position_clusters(found, asked.pictured, sample=asked.one_sample)
 
 
 def _draw_analysis(asked: Asked) -> "Figure":

@@ -59,7 +59,10 @@ def plot(
     ],
     layers: OneLayer = None,
     epoch: Annotated[int | None, typer.Option(help="Which epoch; the last by default.")] = None,
-    sample: Annotated[int, typer.Option(help="Which sample, by its index in the data set.")] = 0,
+    sample: Annotated[
+        int | None,
+        typer.Option(help="Which sample, by index in the data set; by default the first that is finite."),
+    ] = None,
     channels: Annotated[
         str | None, typer.Option(help="Which channels, such as 0-15 or 3,7,9; by default all, or the most active.")
     ] = None,

@@ -64,6 +64,8 @@ def train(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")] = False,
 ) -> None:
     """Fine-tune a ResNet as PyTorch's transfer-learning tutorial does, and capture it as it learns."""
+    if output.is_file():
+        raise FileExistsError(f"{output} is a file, and a run is a folder: choose another path with -o")
     if output.exists() and not overwrite:
         raise _exists_already(output)
     if plan is not None and not plan.is_file():

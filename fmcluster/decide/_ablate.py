@@ -211,6 +211,13 @@ class _Judge:
         self._generator = torch.Generator().manual_seed(random_state)
         self._whole = CrossFit.whole(network, targets, loss=loss)
         self._before = self._whole.before
+        lost = self._before.log_p.isnan().flatten(1).any(1).nonzero().flatten().tolist()
+        if lost:
+            raise ValueError(
+                f"the model gives NaN for {len(lost)} of {len(self._before.log_p)} images (the first is sample "
+                f"{lost[0]}): what a change of it does cannot be measured. Where it diverged, take weights from "
+                f"before; else leave these images out of the probe"
+            )
         if not torch.equal(self._whole.outcomes([Change("", "", 0.0, "")], _answers).log_p, self._before.log_p):
             raise ValueError(
                 "the model gives other answers when it is shown the same again, in evaluation mode: no change of it "

@@ -19,6 +19,7 @@ from ..analysis.diagnosis import (
     draw_samples,
     frozen_from,
     head_of,
+    part_at_rest,
     passes_on,
 )
 from ..capture import Recorder, is_in_job
@@ -67,7 +68,7 @@ class _Watched:
     """A layer that may be frozen: its modules, how it moves, and how it moved at rest."""
 
     modules: tuple[str, ...]
-    rest: Change
+    rest: Change | None
     movement: Movement = field(repr=False)
 
 
@@ -218,12 +219,14 @@ class FreezeSchedule:
         known = run[run.layers[0]].vectors("sample", snapshots=[0]).samples
         with suppress(ValueError):  # of a run that is finite nowhere, nothing will be looked at
             known = np.setdiff1d(known, run.finite_part().left_out.samples)
+        resting = part_at_rest(self._at_rest, names)
+        known = np.setdiff1d(known, resting.left_out.samples)
         self._samples = draw_samples(
             known, n_items=len(run.layers), max_bytes=self._max_bytes, random_state=self._random_state
         )
         rest, self._rest_steps = changes_at_rest(
             self._at_rest,
-            names,
+            resting,
             samples=self._samples,
             block_bytes=self._max_bytes // 8,
             random_state=self._random_state,
@@ -231,7 +234,7 @@ class FreezeSchedule:
         for name in names:
             self._layers[name] = _Watched(
                 modules=tuple(dict.fromkeys(self._module_of(each) for each in groups[name])),
-                rest=rest[name],
+                rest=rest.get(name),  # of none, it is never frozen
                 movement=Movement(with_errors=True, random_state=self._random_state),
             )
 

@@ -12,6 +12,7 @@ from scipy.stats import rankdata
 
 from ..analysis import MAX_BYTES, SIGMAS, Damage
 from ..store import Layer, NotFinite, Run
+from ._finite_gradients import find_finite_gradients
 from ._outcomes import mean_and_error
 from ._predicted_changes import LayerReader, PredictedChange, predicted_changes
 from .interventions import Skipped
@@ -41,6 +42,8 @@ class PredictedDamage:
         Which snapshot.
     not_finite : NotFinite
         The snapshots, layers and samples that were left out, as values were NaN or infinite.
+    passed_over : tuple of int
+        Later snapshots, at which the gradients of every image are NaN or infinite.
     """
 
     frame: pd.DataFrame
@@ -49,6 +52,7 @@ class PredictedDamage:
     snapshot: int
     epoch: int
     not_finite: NotFinite = field(default_factory=NotFinite)
+    passed_over: tuple[int, ...] = ()
 
     COLUMNS: ClassVar[list[str]] = [
         *["intervention", "layer", "what", "how", "amount", "predicted", "predicted_se"],
@@ -114,6 +118,7 @@ class PredictedDamage:
     def __str__(self) -> str:
         lines = [
             *self.not_finite.lines,
+            *(f"Left out: snapshot {each}, where no layer has finite gradients." for each in self.passed_over[-5:]),
             f"{self.n_samples} samples of epoch {self.epoch}; predicted from feature maps and gradients, not measured",
         ]
         for intervention in self.frame["intervention"].unique():
@@ -169,9 +174,9 @@ def predict_damage(
         A run with gradients and whole feature maps: no crop, no averaging down, all channels. A loss that sums over the
         samples gives units that do not depend on the size of the batches.
     epoch, snapshot : int, optional
-        Which snapshot; by default the last at which layers are finite.
+        Which snapshot; by default the last at which layers and their gradients are finite.
     layers : sequence of str, optional
-        Names of layers; all by default.
+        Names of layers; all by default, but for those whose gradients are not finite of most samples.
     samples : sequence of int, optional
         Dataset indices; by default all that the snapshot holds, but for those of which feature maps or gradients are
         not finite.
@@ -205,10 +210,10 @@ def predict_damage(
     left_out, by_hand = NotFinite(), samples is not None
     if epoch is None and snapshot is None:
         part = run.finite_part(layers=None if layers is None else names)
-        names, number, left_out = part.layers, part.snapshots[-1], part.left_out
+        names, numbers, left_out = part.layers, part.snapshots, part.left_out
         samples = part.samples if samples is None else samples
     else:
-        number = run.resolve(epoch=epoch, snapshot=snapshot)
+        numbers = [run.resolve(epoch=epoch, snapshot=snapshot)]
     known = [name for name in names if "gradient" in run[name].quantities]
     if not known:
         raise ValueError(
@@ -217,9 +222,14 @@ def predict_damage(
         )
     rows: list[tuple[object, ...]] = []
     skipped: list[Skipped] = []
+    number = numbers[-1]
+    passed_over: tuple[int, ...] = ()
     chosen = run[known[0]].vectors("sample", snapshots=[number], samples=samples).samples
-    broken = np.zeros(len(chosen), bool) if by_hand else _broken_gradients(run, known, number, chosen)
-    without, chosen = chosen[broken], chosen[~broken]
+    without = chosen[:0]
+    if not by_hand:
+        finite = find_finite_gradients(run, known, snapshots=numbers, samples=chosen)
+        number, known, chosen, without = finite.snapshot, list(finite.layers), finite.samples, finite.without
+        skipped, passed_over = [*finite.skipped], finite.passed_over
     if len(chosen) < 2:
         raise ValueError("there is one image; expected at least two, for means and standard errors")
     for name in known:
@@ -237,23 +247,8 @@ def predict_damage(
         snapshot=number,
         epoch=int(run.snapshots["epoch"].iloc[number]),
         not_finite=replace(left_out, samples=np.union1d(left_out.samples, without)),
+        passed_over=passed_over,
     )
-
-
-def _broken_gradients(
-    run: Run, layers: Sequence[str], snapshot: int, samples: npt.NDArray[np.int64]
-) -> npt.NDArray[np.bool_]:
-    """Say of which samples gradients are not finite in one of the layers; ValueError where of all."""
-    broken = np.zeros(len(samples), bool)
-    for gradient in (run[name].gradient for name in layers):
-        known = gradient.statistics
-        if known.loc[known["snapshot"] == snapshot, "nonfinite"].any():
-            broken |= gradient.vectors("sample", snapshots=[snapshot], samples=samples).nonfinite_rows()[0]
-    if broken.all():
-        raise ValueError(
-            f"the gradients of every image hold NaN or infinite values at snapshot {snapshot}; pass another snapshot"
-        )
-    return broken
 
 
 def _row(change: PredictedChange, scores: torch.Tensor, variance: float) -> tuple[object, ...]:

@@ -7,6 +7,7 @@ from dash import ALL, Dash, Input, Output, State, ctx, html, no_update
 from ..plot.drawing import cluster_name, snapshot_titles
 from ..report.charts import flow_chart, similarity_charts
 from ..report.content import NOTHING_FOUND, LayerContent, advice_lines, faithfulness_line
+from ._chosen import ordinal_in
 from ._figures import (
     class_of_rows,
     embedding_figure,
@@ -134,6 +135,7 @@ def connect(app: Dash, worker: Worker) -> None:
         if ctx.triggered_id == "sample" and mark == "dots":
             return no_update, no_update, no_update
         row = row if row is not None and row < content.n_rows else None
+        asked, snapshot = snapshot_titles(worker.shown)[snapshot], ordinal_in(content, worker.shown, ordinal=snapshot)
         stamp = f"{question_of(values).in_words()}; {content.titles[snapshot]}; colored by {color}"
         pictures = None
         if mark == "pictures" and content.n_rows <= MOST_PICTURES:
@@ -144,7 +146,9 @@ def connect(app: Dash, worker: Worker) -> None:
         figure = embedding_figure(content, snapshot=snapshot, row=row, members=members, color=color, pictures=pictures)
         if color == "class" and class_of_rows(content) is None:
             stamp += " of images, which a point of this view is not: the colors are those of clusters"
-        return figure, content.titles[snapshot], stamp
+        if asked != content.titles[snapshot]:
+            stamp += f"; at {asked} it is not finite"
+        return figure, asked, stamp
 
     @app.callback(
         Output("row", "value", allow_duplicate=True),

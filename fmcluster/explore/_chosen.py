@@ -1,15 +1,33 @@
 """Chosen points: which rows of the embedding are chosen, what they have in common, and their neighbors."""
 
+from bisect import bisect_right
 from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from ..analysis import TopImages
 from ..plot.drawing import class_title
 from ..report.content import LayerContent
 
 N_NEIGHBORS = 8
+
+
+def ordinal_in(content: LayerContent, shown: pd.DataFrame, *, ordinal: int) -> int:
+    """Return which snapshot of a content stands for one of those shown: itself, or the last finite one before it.
+
+    Parameters
+    ----------
+    content : LayerContent
+        Of a gradient, it may lack some.
+    shown : DataFrame
+        The snapshots that the slider goes through.
+    ordinal : int
+        Where the slider stands.
+    """
+    numbers = content.scores.rows["snapshot"].unique().tolist()
+    return max(0, bisect_right(numbers, int(shown["snapshot"].iloc[ordinal])) - 1)
 
 
 def rows_named(content: LayerContent, text: str) -> list[int]:

@@ -51,8 +51,13 @@ def page(run: Run, shown: pd.DataFrame) -> html.Div:
     )
 
 
+def _finite_epochs(run: Run) -> list[int]:
+    """Return the epochs that are shown: clusters of any other cannot be asked for."""
+    return list(dict.fromkeys(run.snapshots["epoch"].iloc[run.finite_snapshots()].tolist()))
+
+
 def _controls(run: Run) -> html.Div:
-    epochs = [{"value": str(epoch), "label": f"epoch {epoch}"} for epoch in dict.fromkeys(run.epochs)]
+    epochs = [{"value": str(epoch), "label": f"epoch {epoch}"} for epoch in _finite_epochs(run)]
     fits = [
         {"value": "pooled", "label": "all snapshots"},
         {"value": "each", "label": "each snapshot"},

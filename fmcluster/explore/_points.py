@@ -8,7 +8,7 @@ from dash import ALL, Dash, Input, Output, State, ctx, html, no_update
 from ..plot.drawing import cluster_name
 from ..report.charts import flow_chart
 from ..report.content import LayerContent
-from ._chosen import class_mix, nearest, rows_named, rows_of_cluster
+from ._chosen import class_mix, nearest, ordinal_in, rows_named, rows_of_cluster
 from ._figures import row_pictures
 from ._questions import TopImagesOf
 from ._worker import Worker
@@ -40,7 +40,8 @@ def _connect_choice(app: Dash, worker: Worker, content_now: ContentNow, states: 
             return no_update
         if isinstance(by, dict):
             label = by["cluster"]
-            return None if label == "all" else rows_of_cluster(content, int(label), snapshot=snapshot)
+            at = ordinal_in(content, worker.shown, ordinal=snapshot)
+            return None if label == "all" else rows_of_cluster(content, int(label), snapshot=at)
         if by == "search":
             return rows_named(content, text) if text and text.strip() else None
         if by == "embedding":
@@ -66,6 +67,7 @@ def _connect_choice(app: Dash, worker: Worker, content_now: ContentNow, states: 
         content = content_now(values)
         if content is None or members is None:
             return []
+        snapshot = ordinal_in(content, worker.shown, ordinal=snapshot)
         title = content.titles[snapshot]
         parts: list[Any] = [html.H3(f"{len(members)} of {content.n_rows} points")]
         if members:
@@ -96,7 +98,7 @@ def _connect_pointer(app: Dash, worker: Worker, content_now: ContentNow, states:
         points = [point for point in (hovered or {}).get("points", []) if point["curveNumber"] == 0]
         if content is None or not points or points[0]["pointNumber"] >= content.n_rows:
             return False, no_update, no_update
-        row = points[0]["pointNumber"]
+        row, snapshot = points[0]["pointNumber"], ordinal_in(content, worker.shown, ordinal=snapshot)
         (picture,) = row_pictures(content, worker.run, rows=[row], snapshot=snapshot, sample=sample, side=96)
         name, label = content.row_names[row], int(content.labels[snapshot, row])
         shown = [] if picture is None else [html.Img(src=picture, alt="")]
@@ -117,6 +119,7 @@ def _connect_pointer(app: Dash, worker: Worker, content_now: ContentNow, states:
             return no_update
         if content.n_rows < 2:
             return []
+        snapshot = ordinal_in(content, worker.shown, ordinal=snapshot)
         found = nearest(content, row=row, snapshot=snapshot)
         ends = [(0, found.then)] if snapshot == 0 else [(0, found.then), (snapshot, found.now)]
         parts: list[Any] = []

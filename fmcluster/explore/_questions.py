@@ -12,7 +12,7 @@ from sklearn.mixture import GaussianMixture
 from ..analysis import MAX_BYTES, N_INIT, ResultCache, TopImages, analyze, cluster, top_images, track
 from ..report import write_report
 from ..report.content import LayerContent, Overview, Settings, make_overview, samples_of
-from ..store import Layer, Run, without_broken_rows
+from ..store import FinitePart, Layer, Run, snapshots_by_rows, without_broken_rows
 from ..vectors import Scaling
 
 CLUSTERERS = ("KMeans", "AgglomerativeClustering", "GaussianMixture", "HDBSCAN")
@@ -58,7 +58,7 @@ class ContentOf:
         """Compute it, or take what is saved beside the run."""
         layer = layer_of(run, self.layer, quantity=self.quantity)
         part = run.finite_part()
-        snapshots, samples = part.snapshots, part.samples
+        snapshots, samples = snapshots_of(layer, part), part.samples
         whole = layer.vectors(self.view, snapshots=snapshots, samples=samples, scaling=self.scaling)
         vectors = whole
         if whole.rows_per_snapshot > self.n_rows:
@@ -149,7 +149,7 @@ class TopImagesOf:
         """Compute it: reads two snapshots of the layer."""
         announce(f"the top images of {self.layer}")
         layer = layer_of(run, self.layer, quantity=self.quantity)
-        every = run.finite_snapshots()
+        every = snapshots_of(layer, run.finite_part())
         return top_images(layer, k=5, snapshots=sorted({every[0], every[-1]}), max_bytes=MAX_BYTES)
 
 
@@ -170,6 +170,11 @@ class ReportOf:
 
 
 Question = ContentOf | OverviewOf | TopImagesOf | ReportOf
+
+
+def snapshots_of(layer: Layer, part: FinitePart) -> list[int]:
+    """Return the snapshots of a part of the run that can be shown of a layer: its gradient may be finite at fewer."""
+    return part.snapshots if layer.quantity == "activation" else snapshots_by_rows(layer, part.snapshots)
 
 
 def layer_of(run: Run, name: str, *, quantity: str) -> Layer:

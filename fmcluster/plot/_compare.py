@@ -47,18 +47,13 @@ def compare(comparison: "Comparison") -> Figure:
     -------
     Figure
         For each run that run 0 is compared with, a row: on the left, the debiased CKA of each layer with itself in run
-        0, at the last snapshot of each epoch that both have; on the right, the correlations of matched channels at the
-        last snapshots (dot: median; thick: the middle half; thin: from 5 to 95 %; how many channels of run 0 have a
-        match). Below, up to four metrics of all runs.
-
-    Raises
-    ------
-    ValueError
-        If no epoch is in run 0 and in another run.
+        0, at the last snapshot of each epoch that both have, or, where they have none in common, at the last of either;
+        on the right, the correlations of matched channels at the last snapshots (dot: median; thick: the middle half;
+        thin: from 5 to 95 %; how many channels of run 0 have a match). Below, up to four metrics of all runs.
     """
     others = [int(run) for run in comparison.runs["run"]][1:]
     layers = list(dict.fromkeys(comparison.frame["layer"]))
-    tables = {other: comparison.by_epoch(other) for other in others}
+    tables = {other: comparison.side_by_side(other) for other in others}
     names = recorded_metrics(comparison.metrics)[:MOST_METRICS]
     margin = max(text_width(layer_text(name), size=8) for name in layers)
     height = 0.3 * max(len(layers), 4) + 1.6
@@ -92,10 +87,13 @@ def _draw_similarity(ax: Axes, table: pd.DataFrame, *, other: int) -> None:
     ax.set_facecolor(MISSING)
     if values.shape[1] <= _WRITTEN:
         write_values(ax, values, dark_below=lowest + 0.6 * (1 - lowest))
-    dress_curve(ax, title=f"CKA of each layer, run {other} with run 0", x="epoch", y="")
+    pairs = [(int(pair[0]), int(pair[1])) for pair in table.columns]
+    common = all(here == there for here, there in pairs)
+    along = "epoch" if common else f"epoch of run 0 | of run {other}"
+    dress_curve(ax, title=f"CKA of each layer, run {other} with run 0", x=along, y="")
     ax.grid(visible=False)
     _name_layers(ax, list(table.index))
-    name_columns(ax, [str(epoch) for epoch in table.columns])
+    name_columns(ax, [str(here) if common else f"{here} | {there}" for here, there in pairs])
     ax.spines[:].set_visible(False)
     figure = ax.get_figure()
     assert figure is not None

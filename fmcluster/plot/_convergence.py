@@ -41,7 +41,7 @@ def convergence(findings: "Findings", *, ax: Axes | None = None) -> Axes:
     Parameters
     ----------
     findings : Findings
-        Made by `fmcluster.diagnose`, of two snapshots or more.
+        Made by `fmcluster.diagnose`; of one snapshot, no layer has converged.
     ax : Axes, optional
         Where to draw: on a figure of constrained layout, which makes room for the table on the right. By default a
         new figure.
@@ -52,15 +52,8 @@ def convergence(findings: "Findings", *, ax: Axes | None = None) -> Axes:
         With a mesh of layers x snapshots, the first layer at the top. Right of the thick line a layer has converged:
         its CKA stays at or above its level. Beside it stand when that is, the level, and the noise floor: the CKA of
         two random halves of its channels. Gray is what is not defined.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than two snapshots.
     """
     table = snapshot_table(findings.frame)
-    if len(table) < 2:
-        raise ValueError(f"received findings of {len(table)} snapshot; expected 2 or more: record more snapshots")
     layers = findings.layers.set_index("layer")
     numbers = table["snapshot"].tolist()
     values = findings.rows("cka_to_last").set_index(["layer", "snapshot"])["value"].unstack()

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from ._trajectories import PLAIN
-from .drawing import RULE, brief, dress_curve, metric_title, new_figure, recorded_metrics
+from .drawing import IDENTITY, RULE, brief, dress_curve, metric_title, new_figure, recorded_metrics
 
 
 def metrics(frame: pd.DataFrame, *, columns: Sequence[str] | None = None) -> Figure:
@@ -36,6 +36,10 @@ def metrics(frame: pd.DataFrame, *, columns: Sequence[str] | None = None) -> Fig
     """
     recorded = recorded_metrics(frame)
     if not recorded:
+        if held := [str(name) for name in frame.columns if name not in IDENTITY]:
+            raise ValueError(
+                f"the run's metrics ({', '.join(held[:5])}) hold no finite value: there is nothing to draw"
+            )
         raise ValueError("the run has no metrics; pass metrics={...} to `Recorder.snapshot` to record some")
     chosen = recorded if columns is None else list(columns)
     if unknown := [name for name in chosen if name not in recorded]:

@@ -14,7 +14,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from ..store import is_url
+from ..store import is_url, whole_url
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -91,6 +91,8 @@ def load_image_folder(
     ------
     FileNotFoundError
         No such folder, no ``train/`` or ``val/`` in it, no class folders, or a class folder without images.
+    NotADirectoryError
+        It is a file.
     ValueError
         ``train/`` and ``val/`` hold different classes, or `probe_size` is not within 1 and the number of
         validation images.
@@ -98,10 +100,12 @@ def load_image_folder(
     folder = Path(data).expanduser()
     if is_url(data):
         raise FileNotFoundError(
-            f"{str(data)!r} is a URL; images are read from a folder of this machine that holds train/ and val/: "
+            f"{whole_url(data)!r} is a URL; images are read from a folder of this machine that holds train/ and val/: "
             f"download them into one first"
         )
     if not folder.is_dir():
+        if folder.exists():
+            raise NotADirectoryError(f"{str(data)!r} is a file: expected a folder that holds train/ and val/")
         raise FileNotFoundError(f"no folder at {str(data)!r}: expected one that holds train/ and val/")
     absent = [f"{part}/" for part in ("train", "val") if not (folder / part).is_dir()]
     if absent:

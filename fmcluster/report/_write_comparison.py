@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from ..analysis import Comparison
 from ..errors import StoreError
@@ -39,8 +40,6 @@ def write_comparison(comparison: Comparison, path: str | os.PathLike[str]) -> Wr
     ------
     TypeError
         For what is not a comparison.
-    ValueError
-        If two runs have no epoch in common.
     FileNotFoundError, IsADirectoryError
         Where the file cannot be written.
     """
@@ -51,7 +50,6 @@ def write_comparison(comparison: Comparison, path: str | os.PathLike[str]) -> Wr
     names = comparison.runs[by].tolist()
     metric_names = metrics_to_draw(comparison.metrics, at_most=MOST_METRICS)
     rows = layer_rows(comparison)
-    epochs = _common_epochs(comparison)
     others = comparison.runs["run"].tolist()[1:]
     runs = _opened(comparison)
     templates = environment()
@@ -61,11 +59,11 @@ def write_comparison(comparison: Comparison, path: str | os.PathLike[str]) -> Wr
         left_out=comparison.left_out,
         n_samples=len(comparison.samples),
         n_layers=len({row["layer"] for row in rows}),
-        lines=[f"At epoch {epochs[-1]}, {line}" for line in _extremes(comparison, epoch=epochs[-1])],
+        lines=_extremes(comparison),
         runs=[_run_row(comparison, number, metric_names) for number in comparison.runs["run"]],
         metric_names=[metric_title(name)[0] for name in metric_names],
-        first=epochs[0],
-        last=epochs[-1],
+        first=_title_of_all(comparison, at=0),
+        last=_title_of_all(comparison, at=-1),
         layers=rows,
         by_epoch=[_by_epoch(comparison, other, metric_names) for other in others],
         across=[_across(comparison, other) for other in others],
@@ -78,12 +76,11 @@ def write_comparison(comparison: Comparison, path: str | os.PathLike[str]) -> Wr
 
 
 def layer_rows(comparison: Comparison) -> list[dict[str, Any]]:
-    """Return the rows of the table of layers: CKA at the first and last common epoch, and the channels matched."""
-    epochs = _common_epochs(comparison)
+    """Return the rows of the table of layers: CKA at the first and last epoch shown, and the channels matched."""
     rows = []
     for other in comparison.runs["run"].tolist()[1:]:
-        table = comparison.by_epoch(other)
-        for layer, first, last in zip(table.index, table[epochs[0]], table[epochs[-1]], strict=True):
+        table = comparison.side_by_side(other)
+        for layer, first, last in zip(table.index, table.iloc[:, 0], table.iloc[:, -1], strict=True):
             of_layer = comparison.matches
             of_layer = of_layer[(of_layer["layer"] == layer) & (of_layer["other_run"] == other)]
             known = of_layer["correlation"].dropna()
@@ -100,25 +97,36 @@ def layer_rows(comparison: Comparison) -> list[dict[str, Any]]:
     return rows
 
 
-def _common_epochs(comparison: Comparison) -> list[int]:
-    """Return the epochs that run 0 and each other run have."""
-    tables = [comparison.by_epoch(other) for other in comparison.runs["run"].tolist()[1:]]
-    common = set.intersection(*(set(table.columns) for table in tables))
-    if not common:
-        raise ValueError("the runs have no epoch in common: compare them two by two, or record them at the same epochs")
-    return sorted(int(epoch) for epoch in common)
+def _pairs(table: pd.DataFrame) -> list[tuple[int, int]]:
+    """Return the pairs of epochs that are the columns of `Comparison.side_by_side`."""
+    return [(int(pair[0]), int(pair[1])) for pair in table.columns]
 
 
-def _extremes(comparison: Comparison, *, epoch: int) -> list[str]:
+def _title(pair: tuple[int, int]) -> str:
+    """Return the name of a pair of epochs that are shown side by side."""
+    return f"epoch {pair[0]}" if pair[0] == pair[1] else f"epochs {pair[0]} | {pair[1]}"
+
+
+def _title_of_all(comparison: Comparison, *, at: int) -> str:
+    """Return the name of the first or last pair of epochs, where it is the same of all runs."""
+    others = comparison.runs["run"].tolist()[1:]
+    titles = {_title(_pairs(comparison.side_by_side(other))[at]) for other in others}
+    return titles.pop() if len(titles) == 1 else "last epoch" if at else "first epoch"
+
+
+def _extremes(comparison: Comparison) -> list[str]:
     """Say of each pair of runs which layers are most and least similar, with the numbers."""
     lines = []
     for other in comparison.runs["run"].tolist()[1:]:
-        at_epoch = comparison.by_epoch(other)[epoch].dropna()
-        known = {str(layer): float(cka) for layer, cka in at_epoch.items()}
+        table = comparison.side_by_side(other)
+        here, there = _pairs(table)[-1]
+        known = {str(layer): float(cka) for layer, cka in table.iloc[:, -1].dropna().items()}
         if len(known) < 2:
             continue
         most, least = max(known, key=known.__getitem__), min(known, key=known.__getitem__)
-        pair = f"of run 0 and run {other}"
+        pair = f"At epoch {here}, of run 0 and run {other}"
+        if here != there:
+            pair = f"At the last snapshots, of run 0 (epoch {here}) and run {other} (epoch {there})"
         if f"{known[most]:.3f}" == f"{known[least]:.3f}":
             lines.append(f"{pair}, all layers have a CKA of {known[most]:.3f}.")
             continue
@@ -161,24 +169,24 @@ def _opened(comparison: Comparison) -> list[Run] | None:
 
 def _by_epoch(comparison: Comparison, other: int, metric_names: list[str]) -> dict[str, Any]:
     """Return CKA and the first metric of both runs, epoch by epoch (up to 12 of them)."""
-    table = comparison.by_epoch(other)
-    epochs = (
-        [int(table.columns[index]) for index in brief(len(table.columns), at_most=MOST_EPOCHS)]
-        if len(table.columns) > 1
-        else [int(table.columns[0])]
-    )
+    table = comparison.side_by_side(other)
+    shown = brief(len(table.columns), at_most=MOST_EPOCHS) if table.shape[1] > 1 else [0]
+    table = table.iloc[:, list(shown)]
     metrics = []
     for name in metric_names[:1]:
-        for number in (0, other):
+        for side, number in enumerate((0, other)):
             of_run = comparison.metrics[comparison.metrics["run"] == number]
             last = of_run.groupby("epoch")[name].last()
-            metrics.append((number, metric_title(name)[0], [_value(float(last.get(e, np.nan)), name) for e in epochs]))
+            metrics.append(
+                (number, metric_title(name)[0], [_value(float(last.get(e[side], np.nan)), name) for e in _pairs(table)])
+            )
     return {
         "other": other,
-        "epochs": epochs,
-        "layers": [(str(layer), [float(value) for value in table.loc[layer, epochs]]) for layer in table.index],
+        "epochs": [_title(pair) for pair in _pairs(table)],
+        "apart": comparison.apart(other),
+        "layers": [(str(layer), [float(value) for value in table.loc[layer]]) for layer in table.index],
         "metrics": metrics,
-        "start": scale_start(table[epochs].to_numpy(dtype=np.float64)),
+        "start": scale_start(table.to_numpy(dtype=np.float64)),
     }
 
 

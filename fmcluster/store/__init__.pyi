@@ -3,6 +3,7 @@ from .files import is_url as is_url
 from .files import local_path as local_path
 from .files import remedy as remedy
 from .files import stage as stage
+from .files import whole_url as whole_url
 from .files import write_beside as write_beside
 from .format import GRADIENT_DTYPE as GRADIENT_DTYPE
 from .format import STATISTICS as STATISTICS
@@ -36,6 +37,7 @@ from .reading import part_by_rows as part_by_rows
 from .reading import prefixes_before as prefixes_before
 from .reading import ranges as ranges
 from .reading import samples_left_out as samples_left_out
+from .reading import snapshots_by_rows as snapshots_by_rows
 from .reading import varying_layers as varying_layers
 from .reading import verify as verify
 from .reading import without_broken_rows as without_broken_rows

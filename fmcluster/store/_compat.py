@@ -119,7 +119,10 @@ def read_bytes(store: Store, key: str, *, at_most: int) -> bytes | None:
     try:
         if sync(store.getsize(key)) > at_most:
             raise StoreError(f"{key} in {store} is larger than {at_most >> 20} MiB; nothing was read")
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        why = error.__cause__
+        if isinstance(why, OSError) and not isinstance(why, FileNotFoundError):
+            raise why from None  # fsspec says of a host that it did not reach, too, that nothing is there
         return None
     found = sync(store.get(key, prototype=default_buffer_prototype()))
     return None if found is None else found.to_bytes()

@@ -262,6 +262,7 @@ class Vectors:
         if some.all():
             raise ValueError(
                 f"every row of the {self.view} view of {self.layer} holds NaN or infinite values somewhere"
+                + ("" if "c" in self.row_axes else "; take the channel view, of which those that are finite stay")
             )
         drawn = np.arange(self.rows_per_snapshot) if self.drawn is None else self.drawn
         return replace(self, drawn=drawn[~some], excluded=self.rows[bad.ravel()].reset_index(drop=True))

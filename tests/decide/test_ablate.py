@@ -280,3 +280,9 @@ def test_rewinding_to_what_is_there_costs_nothing_and_to_something_else_does(
     assert (frame.loc["weights of epoch 0", "backward_share"] >= 0).all()
     labels = probe.tensors[1]
     assert damage.majority == float(labels.bincount().max()) / len(labels)
+
+
+def test_a_network_that_diverged_is_not_said_to_draw_at_random(plain: nn.Module, probe: TensorDataset) -> None:
+    next(plain.parameters()).data[0] = torch.nan
+    with pytest.raises(ValueError, match=r"gives NaN for (\d+) of \1 images \(the first is sample 0\): "):
+        fm.ablate(plain, probe, interventions=[Resolution()])

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pandas as pd
-import pytest
 
 from fmcluster import plot
 from fmcluster.analysis import Comparison
@@ -80,6 +79,12 @@ def test_without_metrics_there_is_no_panel_for_them():
     assert len(plot.compare(made(accuracy=False)).axes) == 3  # two panels and a color bar
 
 
-def test_runs_without_a_common_epoch_are_refused():
-    with pytest.raises(ValueError, match=r"in common \(epochs 0, 1; epochs 3\): record both at the same epochs"):
-        plot.compare(made(epochs=(0, 1), other_epochs=(3,)))
+def test_runs_without_a_common_epoch_are_compared_at_their_last_snapshots():
+    found = made(epochs=(0, 1), other_epochs=(3,))
+    figure = plot.compare(found)
+    similar = figure.axes[0]
+    assert [label.get_text() for label in similar.get_xticklabels()] == ["1 | 3"]
+    assert similar.get_xlabel() == "epoch of run 0 | of run 1"
+    last = found.frame[(found.frame["epoch"] == 1) & (found.frame["other_epoch"] == 3)]
+    (mesh,) = similar.collections
+    np.testing.assert_array_equal(mesh.get_array().ravel(), last["cka"])

@@ -3,7 +3,6 @@
 from itertools import pairwise
 
 import numpy as np
-import pytest
 
 from fmcluster.plot import convergence
 from tests.plot.test_channels_per_layer import TWO, found, mesh_of, written
@@ -51,6 +50,8 @@ def test_the_headings_of_the_table_do_not_meet():
     assert all(left.x1 < right.x0 for left, right in pairwise(parts))
 
 
-def test_convergence_of_one_snapshot_is_refused():
-    with pytest.raises(ValueError, match="received findings of 1 snapshot; expected 2 or more: record more"):
-        convergence(found({"conv1": [1.0]}, converged={}))
+def test_of_one_snapshot_no_layer_has_converged():
+    ax = convergence(found({"conv1": [1.0]}, converged={}))
+    (mesh,) = (each for each in ax.collections if hasattr(each, "get_cmap") and each.get_array() is not None)
+    assert mesh.get_array().ravel().tolist() == [1.0]
+    assert "not converged" in [text.get_text() for text in ax.texts]

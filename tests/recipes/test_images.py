@@ -82,6 +82,17 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         load_image_folder(tmp_path / "absent")
 
 
+def test_a_file_in_the_place_of_a_folder_is_named(folder: Path) -> None:
+    image = next(folder.rglob("*.png"))
+    with pytest.raises(NotADirectoryError, match=r"\.png' is a file: expected a folder that holds train/ and val/"):
+        load_image_folder(image)
+
+
+def test_a_url_is_said_as_it_was_written() -> None:
+    with pytest.raises(FileNotFoundError, match=r"^'https://example.org/data' is a URL"):
+        load_image_folder(Path("https://example.org/data"))
+
+
 def test_a_missing_part_is_named(folder: Path) -> None:
     shutil.rmtree(folder / "val")
     with pytest.raises(FileNotFoundError, match=r"holds no val/: expected DATA/train/CLASS"):

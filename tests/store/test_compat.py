@@ -10,7 +10,9 @@ import pytest
 import zarr
 from zarr.storage import LocalStore, MemoryStore
 
+from fmcluster.errors import StoreError
 from fmcluster.store import _compat as compat
+from fmcluster.store import open_run
 
 ADAPT = "adapt it in fmcluster/store/_compat.py"
 
@@ -82,3 +84,10 @@ def test_the_versions_it_was_checked_with_are_named() -> None:
     for package in ("zarr", "zarrs"):
         minor = ".".join(version(package).split(".")[:2])
         assert f"{minor}." in stated, f"{package} {version(package)} is installed; run these tests and name it"
+
+
+def test_a_host_that_is_not_reached_is_no_run_that_is_missing() -> None:
+    """Whether a run is there, nobody knows: fsspec says of both that nothing was found."""
+    pytest.importorskip("aiohttp")
+    with pytest.raises(StoreError, match="cannot be reached"):
+        open_run("http://localhost:1/run.zarr")

@@ -17,6 +17,7 @@ from ._rate_of_change import change_to_end as change_to_end
 from ._rate_of_change import changes_at_rest as changes_at_rest
 from ._rate_of_change import check_steps as check_steps
 from ._rate_of_change import frozen_from as frozen_from
+from ._rate_of_change import part_at_rest as part_at_rest
 from ._separation import leave_one_out_accuracy as leave_one_out_accuracy
 from ._separation import neighbor_accuracy as neighbor_accuracy
 from ._separation import right_by_vote as right_by_vote

@@ -22,7 +22,7 @@ from ._from_rates import advise_freezing
 from ._judge import Judged, channel_table, judge, layer_table, measure_table
 from ._measures import draw_samples, examine_layer
 from ._modules import activated_by, next_layers
-from ._rate_of_change import Change, change_to_end, changes_at_rest, check_steps
+from ._rate_of_change import Change, change_to_end, changes_at_rest, check_steps, part_at_rest
 from ._thresholds import Thresholds
 
 _BYTES_OF_A_WORKER = 1 << 29  # with less, products of wide layers are taken in more passes
@@ -77,7 +77,8 @@ def diagnose(
         others, on depth, width, kernels and resolution.
     at_rest : Run, optional
         The same training of the same network at learning rate 0, recorded with the same probe: what a layer moves where
-        nothing is learned, as its normalizations go on following the images. With it, where `damage` holds no `Rewind`,
+        nothing is learned, as its normalizations go on following the images. What of it is not finite is left out, and
+        named in `Findings.not_finite_at_rest`. With it, where `damage` holds no `Rewind`,
         freezing is advised of layers that would move no further than ``1 - thresholds.cka`` beyond that to the end.
     steps_left : int
         How many optimizer steps follow the last snapshot.
@@ -122,7 +123,10 @@ def diagnose(
     if isinstance(steps_left, bool) or not isinstance(steps_left, int) or steps_left < 0:
         raise ValueError(f"steps_left is {steps_left!r}; expected how many optimizer steps follow the last snapshot")
     names = chosen_layers(run, layers)
-    not_finite = NotFinite()
+    not_finite = not_finite_at_rest = NotFinite()
+    if at_rest is not None:  # of all snapshots, as rates may be there where those that are finite have none
+        numbers = run.snapshots["snapshot"].tolist() if snapshots is None else list(snapshots)
+        check_steps(run.snapshots.set_index("snapshot")["step"].reindex(numbers).to_numpy(np.float64))
     if snapshots is None:
         part = run.finite_part(layers=None if layers is None else names)
         names, snapshots, not_finite = part.layers, part.snapshots, part.left_out
@@ -131,8 +135,13 @@ def diagnose(
     if len(first.samples) < 4:
         raise ValueError(f"diagnose received {len(first.samples)} samples; debiased CKA needs at least 4")
     numbers = list(first.snapshots)
+    compared_images = first.samples
+    if at_rest is not None:
+        resting = part_at_rest(at_rest, names)
+        not_finite_at_rest = resting.left_out
+        compared_images = np.setdiff1d(compared_images, not_finite_at_rest.samples)
     n_items = len(names) * len(numbers)
-    drawn = draw_samples(first.samples, n_items=n_items, max_bytes=max_bytes, random_state=random_state)
+    drawn = draw_samples(compared_images, n_items=n_items, max_bytes=max_bytes, random_state=random_state)
     n_workers = 1 if executor else max(1, min(os.cpu_count() or 1, max_bytes // _BYTES_OF_A_WORKER))
     examine = partial(
         examine_layer,
@@ -156,9 +165,8 @@ def diagnose(
     rest: dict[str, Change] = {}
     rest_steps: Array | None = None
     if at_rest is not None:
-        check_steps(steps)
         rest, rest_steps = changes_at_rest(
-            at_rest, names, samples=drawn, block_bytes=max_bytes // 8, random_state=random_state
+            at_rest, resting, samples=drawn, block_bytes=max_bytes // 8, random_state=random_state
         )
     judged: list[Judged] = []
     for ordinal, each in enumerate(evidence):
@@ -201,6 +209,7 @@ def diagnose(
         ),
         thresholds=thresholds,
         not_finite=not_finite,
+        not_finite_at_rest=not_finite_at_rest,
         similarity=Similarity(
             values=pairs,
             rows=compared,

@@ -81,6 +81,9 @@ class Findings:
         What it was judged by.
     not_finite : NotFinite
         The snapshots, layers and samples that were left out, as values were NaN or infinite.
+    not_finite_at_rest : NotFinite
+        The same of the run at learning rate 0, where there was one: of layers that are left out there, nothing is known
+        of how they move at rest, and samples that are left out there are not compared in either run.
     similarity : Similarity or None
         Debiased linear CKA of all layers and snapshots, over the images that were compared: what `similarity` returns,
         but of 2,000 images at most.
@@ -93,6 +96,12 @@ class Findings:
     thresholds: Thresholds
     not_finite: NotFinite = field(default_factory=NotFinite)
     similarity: Similarity | None = None
+    not_finite_at_rest: NotFinite = field(default_factory=NotFinite)
+
+    @property
+    def lines_left_out(self) -> list[str]:
+        """What was left out, in sentences; of the run at rest, they begin with that."""
+        return [*self.not_finite.lines, *(f"Run at rest: {line}" for line in self.not_finite_at_rest.lines)]
 
     @property
     def left_out(self) -> pd.DataFrame:
@@ -101,7 +110,7 @@ class Findings:
 
     def __str__(self) -> str:
         nothing = "There is nothing to say of single layers: no measure passes its threshold."
-        return "\n".join([*self.not_finite.lines, *(map(str, self.advice) if self.advice else (nothing,))])
+        return "\n".join([*self.lines_left_out, *(map(str, self.advice) if self.advice else (nothing,))])
 
     def rows(self, measure: str, *, layer: str | None = None) -> pd.DataFrame:
         """Return the rows of `frame` of one measure, of all layers or of one."""

@@ -6,7 +6,7 @@ from math import sqrt
 
 import numpy as np
 
-from ...store import Run
+from ...store import FinitePart, Run
 from .._cka import FEWEST_SAMPLES, flatten_kernel
 from .._damage import SIGMAS
 from .._results import Array, Labels
@@ -109,8 +109,23 @@ class Movement:
         return kernel
 
 
+def part_at_rest(at_rest: Run, layers: Sequence[str]) -> FinitePart:
+    """Return what of a run at learning rate 0 can be compared with; nothing, where too little of it is finite.
+
+    Raises
+    ------
+    ValueError
+        Where the run lacks layers, or its snapshots hold no steps that grow.
+    """
+    if absent := [name for name in layers if name not in at_rest.layers]:
+        raise ValueError(f"the run at rest, {at_rest.path}, lacks layer {absent[0]!r}; record the same layers in both")
+    at_rest.resolve(snapshot=0)
+    check_steps(at_rest.snapshots["step"].to_numpy(np.float64))
+    return at_rest.finiteness.part_if_any(layers)
+
+
 def changes_at_rest(
-    at_rest: Run, layers: Sequence[str], *, samples: Labels, block_bytes: int, random_state: int
+    at_rest: Run, part: FinitePart, *, samples: Labels, block_bytes: int, random_state: int
 ) -> tuple[dict[str, Change], Array]:
     """Return what layers move at learning rate 0, and after which optimizer steps.
 
@@ -118,10 +133,10 @@ def changes_at_rest(
     ----------
     at_rest : Run
         The run; each of the layers is read once.
-    layers : sequence of str
-        Their names.
+    part : FinitePart
+        What of it is finite; of fewer than two snapshots, nothing is known.
     samples : ndarray of int64
-        Dataset indices of the images that are compared.
+        Dataset indices of the images that are compared, of which none is left out of `part`.
     block_bytes : int
         About how large a block of vectors is.
     random_state : int
@@ -130,15 +145,14 @@ def changes_at_rest(
     Raises
     ------
     ValueError
-        Where the run lacks layers or samples, or its snapshots hold no steps that grow.
+        Where the run lacks samples.
     """
-    if absent := [name for name in layers if name not in at_rest.layers]:
-        raise ValueError(f"the run at rest, {at_rest.path}, lacks layer {absent[0]!r}; record the same layers in both")
-    numbers = at_rest.finite_snapshots(layers=list(layers))
+    numbers = part.snapshots
     steps = at_rest.snapshots.set_index("snapshot").loc[numbers, "step"].to_numpy(np.float64)
-    check_steps(steps)
-    found = {}
-    for name in layers:
+    found: dict[str, Change] = {}
+    if not has_rates(steps):
+        return found, steps
+    for name in part.layers:
         images = at_rest[name].vectors("sample", snapshots=numbers, samples=samples.tolist())
         movement = Movement(with_errors=True, random_state=random_state)
         for number in images.snapshots:
@@ -169,6 +183,8 @@ def change_to_end(
         return ToEnd(value, nothing, nothing, nothing)
     rest_rate, rest_rates = _rates(rest, rest_steps)
     known = np.flatnonzero(np.isfinite(rest_rate))
+    if not len(known):
+        return change_to_end(change, None, steps=steps, rest_steps=None, steps_left=steps_left)
     nearest = known[np.abs(rest_steps[known][None] - steps[:, None]).argmin(axis=1)]
     excess = (rate - rest_rate[nearest]) * left
     each = (rates - rest_rates[nearest]) * left[:, None]
@@ -191,6 +207,11 @@ def frozen_from(to_end: ToEnd, *, tolerance: float, steps_left: int) -> int | No
     return len(good) - 1 if first is None and steps_left and good[-1] else first
 
 
+def has_rates(steps: Array) -> bool:
+    """Say whether optimizer steps grow from snapshot to snapshot: rates need that."""
+    return bool(len(steps) > 1 and steps[-1] > steps[0] >= 0)
+
+
 def check_steps(steps: Array) -> None:
     """Check that optimizer steps grow from snapshot to snapshot.
 
@@ -199,7 +220,7 @@ def check_steps(steps: Array) -> None:
     ValueError
         Where they do not: rates need them.
     """
-    if not (len(steps) > 1 and steps[-1] > steps[0] >= 0):
+    if not has_rates(steps):
         raise ValueError(
             f"the snapshots hold the optimizer steps {steps[:5].astype(int).tolist()}; a rate of change needs steps "
             f"that grow. They are counted while the recorder is open, or given as snapshot(..., step=)"

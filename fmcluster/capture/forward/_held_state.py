@@ -27,6 +27,7 @@ _ON_THEIR_WAY = (Iterator, Queue, SimpleQueue, Thread)  # files are iterators
 _NO_HOLDERS = (*_NUMBERS, *_ARRAYS, ModuleType)
 _MOST_ENTRIES, _MOST_OBJECTS = 10_000, 100_000  # a longer list is of items; a search that takes seconds is none
 _MOST_BYTES = 16 << 20  # of an array: what is larger holds data
+_SEQUENCES = frozenset({"SobolEngine", "QMCEngine"})  # of torch and SciPy, in the place of random numbers
 _LIBRARIES = frozenset({"fmcluster", "numpy", "torch", *sys.stdlib_module_names})
 
 
@@ -39,11 +40,15 @@ class HeldState:
     generators : list
         Random generators of Python, NumPy and torch.
     own : list
-        Objects of classes that belong to no library, and are no modules of torch.
+        Objects of classes that belong to no library, and are no modules of torch; and sequences that stand for random
+        numbers.
+    scopes : list
+        Such classes, and functions that belong to no library: what they hold, enclose or name may count, too.
     """
 
     generators: list[Any]
     own: list[Any]
+    scopes: list[Any]
 
     @classmethod
     def of(cls, holders: Sequence[object]) -> "HeldState":
@@ -54,6 +59,7 @@ class HeldState:
         """
         found: list[Any] = []
         own: list[Any] = []
+        scopes: list[Any] = []
         seen: dict[int, object] = {}  # the objects too: an id is another's once its owner is gone
         todo = deque(holders)
         while todo and len(seen) < _MOST_OBJECTS:
@@ -69,10 +75,12 @@ class HeldState:
             if issubclass(type(holder), _GENERATORS):
                 found.append(holder)
                 continue
-            if not issubclass(type(holder), type | nn.Module) and _has_attributes(holder) and _is_own(type(holder)):
+            if isinstance(holder, FunctionType | type):
+                scopes += [holder] if _is_own(holder) else []
+            elif _holds_state(holder):
                 own.append(holder)
             todo += _reached_from(holder)
-        return cls(found, own)
+        return cls(found, own, scopes)
 
     def put_generators_back_by(self, restored: ExitStack) -> None:
         """Let a stack put the generators back to what they are now."""
@@ -87,16 +95,18 @@ class HeldState:
                 restored.callback(generator.set_state, generator.get_state())
 
     def put_attributes_back_by(self, restored: ExitStack) -> None:
-        """Let a stack put numbers, orders and small arrays that objects of one's own hold back to what they are now.
+        """Let a stack put numbers, orders and small arrays back to what they are now.
+
+        Those that objects and classes of one's own hold, and that functions of one's own enclose or name as a global.
 
         Objects that hold what cannot be put back, such as a file or an iterator, keep theirs, which may count it.
         """
-        for holder in self.own:
-            attributes = dict(vars(holder))
+        for names in (each for holder in (*self.own, *self.scopes) for each in _names_of(holder)):
+            attributes = names.now()
             if any(issubclass(type(value), _ON_THEIR_WAY) for value in attributes.values()):
                 continue
             before = {name: _Value.now(value) for name, value in attributes.items()}
-            restored.callback(_put_back, holder, before)
+            restored.callback(_put_back, names, before)
 
 
 def start_anew(generator: Any) -> None:
@@ -147,13 +157,51 @@ class _Value:
         return partial(_refill, self.value, self.copy) if changed else _nothing
 
 
-def _put_back(holder: Any, before: dict[str, _Value]) -> None:
-    """Put back the attributes of an object: all that changed, or none.
+@dataclass(frozen=True, eq=False)
+class _Names:
+    """Names that have values: attributes of an object or a class, or what a function encloses, or names as a global."""
+
+    now: Callable[[], dict[str, Any]]
+    put: Callable[[str, Any], object]
+    drop: Callable[[str], object]
+
+
+def _names_of(holder: Any) -> Iterator[_Names]:
+    if isinstance(holder, FunctionType):
+        cells = dict(zip(holder.__code__.co_freevars, holder.__closure__ or (), strict=True))
+        yield _Names(
+            lambda: {name: cell.cell_contents for name, cell in cells.items() if _is_filled(cell)},
+            lambda name, value: setattr(cells[name], "cell_contents", value),
+            lambda name: None,
+        )
+        known, named = holder.__globals__, set(_names_in(holder.__code__))
+        for name in named & known.keys():  # each by itself: a module's globals have nothing else in common
+            yield _Names(
+                lambda name=name: {name: known[name]} if name in known else {},  # type: ignore[misc]
+                known.__setitem__,
+                lambda name: None,
+            )
+    elif isinstance(holder, type):
+        of_class = lambda: {name: value for name, value in vars(holder).items() if not name.startswith("__")}  # noqa: E731
+        yield _Names(of_class, partial(setattr, holder), partial(delattr, holder))
+    else:
+        yield _Names(lambda: dict(vars(holder)), vars(holder).__setitem__, vars(holder).pop)
+
+
+def _holds_state(holder: Any) -> bool:
+    """Whether an object is one whose values are the caller's state."""
+    if issubclass(type(holder), nn.Module) or not _has_attributes(holder):
+        return False
+    return _is_own(type(holder)) or any(kind.__name__ in _SEQUENCES for kind in type(holder).__mro__)
+
+
+def _put_back(holder: _Names, before: dict[str, _Value]) -> None:
+    """Put back the values of names: all that changed, or none.
 
     None where something changed that is no number, order or array: it was set up, or fills a cache, and what else
     changed may belong to that.
     """
-    now = dict(vars(holder))
+    now = holder.now()
     ways = {name: before.get(name, _Value(None, None)).way_back(value) for name, value in now.items()}
     if before.keys() - now.keys() or any(way is None for way in ways.values()):
         return
@@ -161,9 +209,9 @@ def _put_back(holder: Any, before: dict[str, _Value]) -> None:
         assert way is not None
         way()
         if name not in before:
-            vars(holder).pop(name, None)
+            holder.drop(name)
         elif now[name] is not before[name].value:
-            vars(holder)[name] = before[name].value
+            holder.put(name, before[name].value)
 
 
 def _nothing() -> None:

@@ -246,6 +246,25 @@ def as_labels(listed: Any, *, count: int) -> npt.NDArray[np.int64] | None:
     return found.astype(np.int64)
 
 
+def of_each_sample(targets: Any, *, count: int) -> Any:
+    """Return a batch's targets sample by sample, where a loader put lists together: it gives a list of columns.
+
+    Examples
+    --------
+    >>> of_each_sample([torch.tensor([1, 0]), torch.tensor([0, 1])], count=2).tolist()
+    [[1, 0], [0, 1]]
+    >>> of_each_sample([("ant", "bee")], count=2)
+    ('ant', 'bee')
+    """
+    if not isinstance(targets, list | tuple) or not targets:
+        return targets
+    if all(isinstance(each, torch.Tensor) and each.shape == (count,) for each in targets):
+        return torch.stack(list(targets), dim=1)
+    one = targets[0]
+    is_text = isinstance(one, list | tuple) and len(one) == count and all(isinstance(each, str) for each in one)
+    return one if len(targets) == 1 and is_text else targets
+
+
 def unusable_labels(dataset: Any) -> Any:
     """Return what a data set lists for labels where nothing that it lists is one class for each; else None."""
     whole, _ = base(dataset)
@@ -307,7 +326,9 @@ def normalizations(dataset: Any) -> list[tuple[Any, Any]]:
         if any(stage is each for each in seen):
             continue
         seen.append(stage)
-        if type(stage).__name__ == "Normalize" and hasattr(stage, "mean") and hasattr(stage, "std"):
+        kind = type(stage)  # torchvision's weights come with transforms that normalize at their end
+        is_one = kind.__name__ == "Normalize" or kind.__module__ == "torchvision.transforms._presets"
+        if is_one and hasattr(stage, "mean") and hasattr(stage, "std"):
             found.append((stage.mean, stage.std))
         inner = stage if isinstance(stage, nn.Sequential | list | tuple) else _attribute(stage, "transforms")
         stages.extend(inner if isinstance(inner, Iterable) and not isinstance(inner, str) else ())

@@ -13,7 +13,16 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSample
 
 from ...errors import CaptureError
 from .._compat import with_own_workers
-from ._datasets import as_labels, check_numbered, classes, listed_classes, n_indices, normalizations, paths
+from ._datasets import (
+    as_labels,
+    check_numbered,
+    classes,
+    listed_classes,
+    n_indices,
+    normalizations,
+    of_each_sample,
+    paths,
+)
 from ._forward_arguments import ForwardArguments
 from ._inputs import ModelInputs, ToInputs, as_inputs
 from ._items import describe, why_no_batch
@@ -119,12 +128,13 @@ class Probe:
             else:
                 batch = without_indices(item, self._n_indices) if self._n_indices else item
                 inputs, targets = as_inputs(self._to_inputs(batch), due=due), targets_of(batch)
+            given = of_each_sample(targets, count=len(inputs))
             texts, labels = (
-                as_texts(targets, count=len(inputs)),
-                None if targets is None else as_labels(targets, count=len(inputs)),
+                as_texts(given, count=len(inputs)),
+                None if given is None else as_labels(given, count=len(inputs)),
             )
-            is_unusable = texts is None and labels is None and look_like_labels(targets)
-            unusable = describe(targets) if is_unusable else ""
+            is_unusable = texts is None and labels is None and look_like_labels(given)
+            unusable = describe(given) if is_unusable else ""
             labels = np.full(len(inputs), -1, np.int64) if labels is None else labels
             yield ProbeBatch(offset, inputs, labels, targets, texts, unusable, _digests(inputs))
             offset += len(inputs)

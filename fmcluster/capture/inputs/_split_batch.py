@@ -16,7 +16,8 @@ def split_batch(batch: Any, *, n_indices: int, takes: ForwardArguments, due: int
     """Return what the model is called with, and what comes with it: labels, where there are any.
 
     Of a mapping, what the model takes by name goes to it by name. Of a tuple, it is given the first, or as many as it
-    needs. Of images that lie in a list, it is given the list.
+    needs; where the first is itself a tuple or mapping, it holds all that the model is given, and a label follows. Of
+    images that lie in a list, it is given the list.
 
     Parameters
     ----------
@@ -35,13 +36,15 @@ def split_batch(batch: Any, *, n_indices: int, takes: ForwardArguments, due: int
         Where it is not a batch that the model can be called with.
     """
     if isinstance(batch, Mapping):
-        return _of_mapping(batch, takes=takes), targets_of(batch)
+        return _of_mapping(batch, takes=takes, other=LABELS), targets_of(batch)
     parts = tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
     if takes.takes_list and len(parts) == due and all(map(_is_item, parts)):
         parts = as_lists(parts)
     parts = parts[n_indices:]
-    if parts and is_list_of_images(parts[0]) and len(parts[0]) == due:
+    if parts and is_list_of_images(parts[0]) and len(parts[0]) == due and not _are_batches(parts[0], takes, due=due):
         return ModelInputs((list(parts[0]),), is_list=True), parts[1] if len(parts) > 1 else None
+    if parts and (inputs := _of_nested(parts[0], takes=takes, due=due)) is not None:
+        return inputs, parts[1] if len(parts) > 1 else None
     if not parts or not isinstance(parts[0], torch.Tensor):
         raise ValueError(
             f"the probe's items start with {_kind_of(parts[0]) if parts else 'nothing'}; expected an image "
@@ -91,8 +94,8 @@ def without_indices(batch: Any, n_indices: int) -> Any:
     return rest[0] if len(rest) == 1 else rest
 
 
-def _of_mapping(batch: Mapping[Any, Any], *, takes: ForwardArguments) -> ModelInputs:
-    named = {key: value for key, value in batch.items() if isinstance(value, torch.Tensor) and key not in LABELS}
+def _of_mapping(batch: Mapping[Any, Any], *, takes: ForwardArguments, other: Sequence[str] = ()) -> ModelInputs:
+    named = {key: value for key, value in batch.items() if isinstance(value, torch.Tensor) and key not in other}
     only = [key for key, value in named.items() if value.ndim > 2]
     first = next((key for key in INPUTS if key in named), only[0] if len(only) == 1 else None)
     more = {key: value for key, value in named.items() if key != first and key in takes.names}
@@ -106,6 +109,27 @@ def _of_mapping(batch: Mapping[Any, Any], *, takes: ForwardArguments) -> ModelIn
         f"{', '.join(INPUTS)}, or under a name that the model's forward takes. Or pass to_inputs, a function from a "
         f"batch to (args, kwargs)"
     )
+
+
+def _of_nested(first: Any, *, takes: ForwardArguments, due: int) -> ModelInputs | None:
+    """Return what lies in the first part of items, as of ``((left, right), label)``; None where that holds no inputs.
+
+    A tuple goes to the model as it is where that takes one argument, and else part by part.
+    """
+    if isinstance(first, Mapping):
+        return _of_mapping(first, takes=takes)
+    rows = [each for each in ModelInputs((first,)).tensors() if each.ndim and len(each) == due]
+    if not isinstance(first, tuple | list) or not rows:
+        return None
+    if takes.by_name and len(takes.by_name) == len(first):
+        return ModelInputs((), dict(zip(takes.by_name, first, strict=True)))
+    is_whole = takes.n_needed == 1 and len(first) > takes.n_taken
+    return ModelInputs((first,) if is_whole else tuple(first))
+
+
+def _are_batches(tensors: Sequence[torch.Tensor], takes: ForwardArguments, *, due: int) -> bool:
+    """Whether tensors of three axes are a batch for each of a model's arguments, rather than each an image."""
+    return not takes.takes_list and 1 < takes.n_needed == len(tensors) and all(len(each) == due for each in tensors)
 
 
 def _is_item(value: Any) -> bool:

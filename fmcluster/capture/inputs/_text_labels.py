@@ -16,7 +16,7 @@ def as_texts(listed: Any, *, count: int) -> tuple[str, ...] | None:
     >>> as_texts(["bee", "ant"], count=2)
     ('bee', 'ant')
     """
-    if isinstance(listed, np.ndarray):
+    if not isinstance(listed, torch.Tensor) and hasattr(listed, "tolist"):  # of NumPy, or a column of pandas
         listed = listed.tolist()
     if not isinstance(listed, list | tuple) or len(listed) != count:
         return None

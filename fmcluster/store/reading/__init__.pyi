@@ -5,6 +5,7 @@ from ._finite_part import finite_parts as finite_parts
 from ._finite_part import samples_left_out as samples_left_out
 from ._finite_rows import describe_excluded as describe_excluded
 from ._finite_rows import part_by_rows as part_by_rows
+from ._finite_rows import snapshots_by_rows as snapshots_by_rows
 from ._finite_rows import without_broken_rows as without_broken_rows
 from ._layer import Layer as Layer
 from ._layer_expression import layer_expression as layer_expression

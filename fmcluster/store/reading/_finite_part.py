@@ -149,6 +149,14 @@ class Finiteness:
         self._run.resolve(snapshot=0)
         return self.of_all if layers is None else self._find(layers, chosen=chosen)
 
+    def part_if_any(self, layers: Sequence[str]) -> FinitePart:
+        """Return the finite part of some layers; one without layers and snapshots where nothing is left."""
+        self._run.resolve(snapshot=0)
+        try:
+            return self._find(layers, chosen=False)
+        except ValueError:
+            return FinitePart([], [], None, NotFinite(layers=self._table(layers), n_layers=len(layers)))
+
     def _find(self, layers: Sequence[str], *, chosen: bool) -> FinitePart:
         broken: Flags = np.array([self.at(name) for name in layers])
         samples = np.empty(0, np.int64)
@@ -244,7 +252,14 @@ def finite_parts(runs: Sequence["Run"], layers: Sequence[str], *, chosen: bool) 
     ValueError
         Where nothing is left.
     """
-    parts = [run.finiteness.part(layers, chosen=chosen) for run in runs]
+    parts = []
+    for run in runs:
+        try:
+            parts.append(run.finiteness.part(layers, chosen=chosen))
+        except ValueError as error:
+            if len(runs) == 1:
+                raise
+            raise ValueError(f"of {run.path}, {error}") from None
     names = [name for name in layers if all(name in part.layers for part in parts)]
     if not names:
         raise ValueError(

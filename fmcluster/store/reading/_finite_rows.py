@@ -1,5 +1,6 @@
 """Finite rows: what of a layer can be analyzed where none of its snapshots is finite, and what is left out."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,6 +34,21 @@ def part_by_rows(run: "Run", layer: str) -> FinitePart:
         diverged = find_diverged(run, [layer])
         left_out = diverged[~diverged["snapshot"].isin(snapshots)].reset_index(drop=True)
         return FinitePart([layer], snapshots, None, NotFinite(snapshots=left_out, n_layers=1))
+
+
+def snapshots_by_rows(layer: Layer, snapshots: Sequence[int]) -> list[int]:
+    """Return those of some snapshots at which a layer, or its gradient, is finite.
+
+    Where there are none, those at which most channels are, or have some finite values; else all.
+    """
+    known = layer.statistics
+    at = known["snapshot"]
+    broken = (known["nonfinite"] > 0).groupby(at).mean()
+    empty = known["mean"].isna().groupby(at).mean()  # over the finite values
+    for share, most in ((broken, 0.0), (broken, _MOST_CHANNELS), (empty, _MOST_CHANNELS)):
+        if found := [number for number in snapshots if share[number] <= most]:
+            return found
+    return list(snapshots)
 
 
 def without_broken_rows(vectors: Vectors) -> Vectors:

@@ -3,6 +3,7 @@
 import random
 import sys
 from collections import deque
+from collections.abc import Callable
 from contextlib import ExitStack
 from threading import Event, Thread
 from types import SimpleNamespace
@@ -162,3 +163,66 @@ def test_what_another_thread_changes_meanwhile_ends_nothing() -> None:
         sys.setswitchinterval(interval)
         stop.set()
         thread.join()
+
+
+class Counting:
+    n = 0
+
+
+COUNT = 0
+
+
+def count_globally() -> float:
+    global COUNT
+    COUNT += 1
+    return COUNT
+
+
+def count_by_class() -> float:
+    Counting.n += 1
+    return Counting.n
+
+
+def enclosed(kind: str) -> Callable[[], float]:
+    """Return a function that counts in what it encloses."""
+    number, array, tensor, entry = 0, np.zeros(2), torch.zeros(2), {"n": 0}
+    order, sobol = deque(range(5)), torch.quasirandom.SobolEngine(1, scramble=True, seed=2)
+
+    def by_number() -> float:
+        nonlocal number
+        number += 1
+        return number
+
+    def by_entry() -> float:
+        entry["n"] += 1
+        return entry["n"]
+
+    def by_order() -> float:
+        order.rotate(1)
+        return order[0]
+
+    def by_array() -> float:
+        array[0] += 1
+        return float(array[0])
+
+    return {
+        "number": by_number,
+        "entry": by_entry,
+        "order": by_order,
+        "array": by_array,
+        "tensor": lambda: float(tensor.add_(1)[0]),
+        "sobol": lambda: float(sobol.draw(1)),
+        "global": count_globally,
+        "class": count_by_class,
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["number", "entry", "order", "array", "tensor", "sobol", "global", "class"])
+def test_what_a_function_encloses_or_names_is_put_back(kind: str) -> None:
+    """As where training's data set and the probe's share a function that counts."""
+    draw = enclosed(kind)
+    draw()
+    with ExitStack() as restored:
+        HeldState.of((lambda: draw(),)).put_attributes_back_by(restored)
+        within = [draw(), draw()]
+    assert [draw(), draw()] == within

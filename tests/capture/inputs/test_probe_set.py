@@ -336,3 +336,40 @@ def test_pictures_of_shares_stay_as_they_are_beside_values_that_are_not_finite()
     shown = Probe([(image[0], 0)], batch_size=1).display(image)
     assert shown is not None
     assert np.abs(shown.transpose(0, 3, 1, 2).ravel()[1:] - 255 * image.numpy().ravel()[1:]).max() <= 0.5
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [
+        (lambda number: [number % 3], [0, 1, 2]),
+        (lambda number: (number % 3,), [0, 1, 2]),
+        (lambda number: [int(number % 3 == k) for k in range(3)], [0, 1, 2]),
+        (lambda number: ["abc"[number % 3]], ["a", "b", "c"]),
+    ],
+)
+def test_labels_in_lists_are_those_of_the_samples(label: Any, expected: list[Any]) -> None:
+    """A loader puts lists together column by column; of as many samples as classes, too."""
+    items = [(torch.rand(3, 4, 4), label(number)) for number in range(6)]
+    for batch in Probe(items, batch_size=3):
+        found = list(batch.texts) if batch.texts else batch.labels.tolist()
+        assert found == expected
+
+
+def test_the_transforms_that_come_with_weights_are_undone() -> None:
+    from torchvision.models import ResNet18_Weights
+
+    gray = np.tile(np.linspace(0, 255, 32).astype(np.uint8), (32, 1))
+    image = Image.fromarray(np.stack([gray] * 3, axis=-1))
+
+    class Prepared(Dataset[Any]):
+        transform = ResNet18_Weights.IMAGENET1K_V1.transforms(crop_size=32, resize_size=32)
+
+        def __len__(self) -> int:
+            return 2
+
+        def __getitem__(self, number: int) -> Any:
+            return self.transform(image)
+
+    probe = Probe(Prepared(), batch_size=2)
+    shown = probe.display(probe.batch().images)
+    assert np.abs(shown[0].astype(int) - gray[..., None]).max() <= 1

@@ -11,6 +11,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 import fmcluster as fm
+from fmcluster.capture import forward_arguments
+from fmcluster.capture.inputs._split_batch import split_batch
 from fmcluster.store import Run
 
 LEFT = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -186,3 +188,119 @@ def test_the_one_image_of_a_mapping_is_shown_whatever_its_name(key: str, tmp_pat
     with torch.no_grad():
         np.testing.assert_array_equal(run["conv"].read(epoch=0), model(LEFT).numpy())
     assert run.samples["label"].tolist() == LABELS.tolist()
+
+
+class Pair(Net):
+    """What it is given comes as a pair, in one argument."""
+
+    def forward(self, pair: tuple[Tensor, Tensor]) -> Tensor:
+        left, right = pair
+        return self.conv(left - 2 * right)
+
+
+class Optional(Net):
+    def forward(self, left: Tensor, right: Tensor | None = None, *, scale: float = 1) -> Tensor:
+        return self.conv(left if right is None else left - 2 * scale * right)
+
+
+class Switched(Net):
+    """One argument, and a switch, which is none of the inputs."""
+
+    def forward(self, pair: tuple[Tensor, Tensor], halved: bool = False) -> Tensor:
+        left, right = pair
+        return self.conv(left - (1 if halved else 2) * right)
+
+
+class Several(Net):
+    def forward(self, *images: Tensor) -> Tensor:
+        left, right = images
+        return self.conv(left - 2 * right)
+
+
+class Swapped(Net):
+    """Its second argument has a name that labels often have."""
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.conv(x - 2 * y)
+
+
+class Nested(torch.utils.data.Dataset[Any]):
+    """Items are ((left, right), label), or ({"left": left, "right": right}, label)."""
+
+    def __init__(self, names: tuple[str, ...] = ()) -> None:
+        self.names = names
+
+    def __len__(self) -> int:
+        return len(LEFT)
+
+    def __getitem__(self, index: int) -> Any:
+        both = (LEFT[index], RIGHT[index])
+        return dict(zip(self.names, both, strict=True)) if self.names else both, int(LABELS[index])
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        (Swapped, ("x", "y")),
+        (Two, ()),
+        (Pair, ()),
+        (Optional, ()),
+        (Switched, ()),
+        (Several, ()),
+        (TwoByName, ()),
+        (Two, ("left", "right")),
+        (TwoByName, ("left", "right")),
+    ],
+)
+def test_inputs_in_a_tuple_of_their_own_come_before_the_label(
+    kind: type[Net], names: tuple[str, ...], indexed: bool, tmp_path: Path
+) -> None:
+    model, probe = kind(), Nested(names)
+    run = record(model, tmp_path / "run.zarr", probe=fm.with_index(probe) if indexed else probe)
+    with torch.no_grad():
+        np.testing.assert_array_equal(run["conv"].read(epoch=0), model.conv(LEFT - 2 * RIGHT).numpy())
+    assert run.samples["label"].tolist() == LABELS.tolist()
+    np.testing.assert_array_equal(run.display(0), record_of_left(tmp_path).display(0))
+
+
+def record_of_left(folder: Path) -> Run:
+    return record(OneByName(), folder / "left.zarr", probe=TensorDataset(LEFT, LABELS))
+
+
+def test_two_sequences_in_a_batch_of_two_are_no_two_images() -> None:
+    batch = [[torch.rand(2, 4, 3), torch.rand(2, 4, 3)], torch.tensor([0, 1])]
+    inputs, labels = split_batch(batch, n_indices=0, takes=forward_arguments(Two()), due=2)
+    assert [each.shape for each in inputs.args] == [(2, 4, 3), (2, 4, 3)]
+    assert not inputs.is_list
+    assert labels.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("kind", [Two, Pair])
+def test_ablation_and_replay_are_given_such_items(kind: type[Net], tmp_path: Path) -> None:
+    class Classifier(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = kind(), nn.Linear(4, 3)
+
+        def forward(self, *given: Any) -> Tensor:
+            return self.head(self.body(*given).relu().mean((2, 3)))
+
+    class Needs(Classifier):
+        if kind is Two:
+
+            def forward(self, left: Tensor, right: Tensor) -> Tensor:
+                return super().forward(left, right)
+        else:
+
+            def forward(self, pair: Any) -> Tensor:
+                return super().forward(pair)
+
+    model = Needs()
+    damage = fm.ablate(model, Nested(), interventions=[fm.decide.Width(shares=(0.5,))], layers=["body.conv"])
+    assert len(damage.frame)
+    states = {0: model.state_dict()}
+    fm.replay(model, tmp_path / "run.zarr", checkpoints=states, layers=["body.conv"], probe=Nested(), dtype="float32")
+    with torch.no_grad():
+        expected = model.body.conv(LEFT - 2 * RIGHT).numpy()
+    np.testing.assert_array_equal(fm.open_run(tmp_path / "run.zarr")["body.conv"].read(epoch=0), expected)

@@ -106,3 +106,11 @@ def test_numbers_and_other_lists_are_no_text() -> None:
     assert as_texts("be", count=2) is None
     assert as_texts(["bee"], count=2) is None
     assert numbered(["b", "a"], classes=["a"])[1] == ("a", "b"), "of classes that lack one"
+
+
+def test_a_column_of_pandas_is_text_too() -> None:
+    import pandas as pd
+
+    column = pd.Series(["bee", "ant"], dtype="category", index=[7, 9])
+    assert as_texts(column, count=2) == ("bee", "ant")
+    assert as_texts(column.astype("category").cat.codes, count=2) is None

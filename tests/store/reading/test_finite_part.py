@@ -116,6 +116,18 @@ def test_two_runs_have_the_layers_that_are_finite_in_both(tmp_path):
         finite_parts([runs[0], planted(third, b=[EVERY], c=[EVERY])], ["a", "b", "c"], chosen=False)
 
 
+def test_of_several_runs_the_one_without_anything_finite_is_named(tmp_path):
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.mkdir(), other.mkdir()
+    runs = [planted(one), planted(other, a=[EVERY], b=[EVERY], c=[EVERY])]
+    with pytest.raises(ValueError, match=r"^of .*other/run.zarr, at each of the 4 snapshots, layers gave NaN"):
+        finite_parts(runs, ["a", "b", "c"], chosen=False)
+    with pytest.raises(ValueError, match=r"^at each of the 4 snapshots"):
+        finite_parts(runs[1:], ["a", "b", "c"], chosen=False)
+    nothing = runs[1].finiteness.part_if_any(["a", "b"])
+    assert (nothing.layers, nothing.snapshots, nothing.left_out.layers["layer"].tolist()) == ([], [], ["a", "b"])
+
+
 def test_values_beyond_a_reduction_break_nothing_that_is_stored(tmp_path):
     """Statistics are of the whole output: where they tell of NaN that was cropped away, what is stored is finite."""
     run = planted(tmp_path, b=[np.s_[:, 3]])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fmcluster.store import describe_excluded, part_by_rows, without_broken_rows
+from fmcluster.store import describe_excluded, part_by_rows, snapshots_by_rows, without_broken_rows
 from tests.analysis.planted_runs import N_SAMPLES, write_run
 
 
@@ -47,3 +47,18 @@ def test_what_is_finite_is_not_read(run, monkeypatch):
     monkeypatch.setattr(type(vectors), "nonfinite_rows", None)
     assert without_broken_rows(vectors) is vectors
     assert describe_excluded(vectors) == []
+
+
+def test_snapshots_of_a_gradient_are_those_at_which_it_is_finite(tmp_path):
+    maps = np.ones((5, N_SAMPLES, 4, 3, 3))
+    maps[1] = np.nan
+    maps[2, :, :1] = np.nan
+    layer = write_run(tmp_path / "run.zarr", {"a": ("Conv2d", maps)})["a"]
+    assert snapshots_by_rows(layer, [0, 1, 2, 3]) == [0, 3]
+    assert snapshots_by_rows(layer, [1, 2]) == [2]
+    assert snapshots_by_rows(layer, [1]) == [1]
+
+
+def test_a_view_without_rows_of_single_channels_says_which_has_them(run):
+    with pytest.raises(ValueError, match="somewhere; take the channel view, of which those that are finite stay"):
+        run["a"].vectors("sample").without_nonfinite()
