@@ -232,7 +232,7 @@ def _connect_overview(app: Dash, worker: Worker) -> None:
         lines = advice_lines(overview.findings)
         if not lines:
             return html.P(f"{NOTHING_FOUND[0].upper()}{NOTHING_FOUND[1:]}.")
-        return html.Ul([html.Li([html.Strong(each.action), f" {each.text}."]) for each in lines], className="advice")
+        return html.Ul([html.Li([html.Strong(each.action), f" {each.text}"]) for each in lines], className="advice")
 
     @app.callback(
         Output("write", "disabled"),

@@ -81,8 +81,9 @@ def test_the_flow_is_that_of_the_history_in_the_same_colors(
     places = pd.DataFrame({"title": [t for t, _ in nodes], "name": [n for _, n in nodes], "y": flow["node"]["y"]})
     for _, column in places.groupby("title"):
         assert column.sort_values("y")["name"].tolist() == sorted(column["name"])
-    moved = [note["text"] for note in charts["flow"]["figure"]["layout"]["annotations"] if "moved" in note["text"]]
-    assert moved == [f"{share:.0%} moved" for share in history.steps["churn"]]
+    under = [note["text"] for note in charts["flow"]["figure"]["layout"]["annotations"] if note["y"] == 0]
+    steps = zip(history.steps["churn"], history.steps["churn_noise_floor_limit"], strict=True)
+    assert under == ["moved", *(f"({share:.0%})" if share <= limit else f"{share:.0%}" for share, limit in steps)]
 
 
 def test_the_tables_count_what_the_history_says(written: Written, recomputed: tuple[Any, Any, Any]) -> None:

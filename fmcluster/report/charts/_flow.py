@@ -83,7 +83,7 @@ def flow_chart(content: LayerContent) -> Json:
     return {
         "figure": {"data": [sankey], "layout": layout},
         "moves": [list(move[:4]) for move in moves],
-        "min_width": max(640, 88 * columns + 2 * side),
+        "min_width": max(640, 72 * (columns - 1) + 2 * side),
     }
 
 
@@ -113,13 +113,15 @@ def _flow_heads(content: LayerContent, columns: int) -> list[Json]:
         text = content.titles[column].replace(", ", "<br>")
         heads.append(_note(text=text, x=column / max(columns - 1, 1), y=1, yanchor="bottom", yshift=8))
     steps = content.history.steps[["churn", "churn_noise_floor_limit"]].to_numpy(np.float64)
+    if columns <= 14 and not np.isnan(steps[:, 0]).all():
+        heads.append(_note(text="moved", x=0, y=0, xanchor="right", yanchor="top", xshift=-10, yshift=-10))
     for step, (share, limit) in enumerate(steps):
         if columns <= 14 and not np.isnan(share):
             middle = (step + 0.5) / (columns - 1)
-            text = f"{share:.0%} moved{_to_noise(content, step)}"
+            text = f"{share:.0%}"
             if share <= limit:  # what any halving of the probe may give is no news
-                text += "<br>(not over the<br>noise floor)"  # as wide as a step
-            heads.append(_note(text=text, x=middle, y=0, yanchor="top", yshift=-10))
+                text = f"({text})"
+            heads.append(_note(text=text + _to_noise(content, step), x=middle, y=0, yanchor="top", yshift=-10))
     return heads
 
 
@@ -127,7 +129,7 @@ def _to_noise(content: LayerContent, step: int) -> str:
     """Say how many rows became noise, or ceased to be: these have not moved, and are bands all the same."""
     before, after = content.labels[step], content.labels[step + 1]
     count = int(((before == NOISE) != (after == NOISE)).sum())
-    return f"<br>{count / len(before):.0%} to or from noise" if count else ""
+    return f"<br>{count / len(before):.0%} to or<br>from noise" if count else ""
 
 
 def _note(

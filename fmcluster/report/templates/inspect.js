@@ -156,7 +156,8 @@
     });
     const mosaic = at(".mosaic");
     const tile = names.length > 256 ? 24 : names.length > 64 ? 36 : 56, pitch = tile + 2, line = tile + 5;
-    const across = Math.min(names.length, Math.floor(832 / pitch));
+    const room = mosaic ? Math.min(832, mosaic.parentElement.clientWidth) : 832;
+    const across = Math.max(1, Math.min(names.length, Math.floor(room / pitch)));
     const sorted = [...names.keys()].sort((a, b) => frames[last].cluster[a] - frames[last].cluster[b] || a - b);
     const showAll = async () => {
       const ordinal = nearest(now()), { columns, height, width } = sprites;

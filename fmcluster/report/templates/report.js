@@ -54,12 +54,13 @@
     const chart = data.layers[player.dataset.layer].embedding;
     const div = document.querySelector(`[data-layer="${player.dataset.layer}"][data-chart="embedding"]`);
     const [button, slider, output] = ["button", "input", "output"].map((name) => player.querySelector(name));
+    const heading = document.querySelector(`.shown-at[data-layer="${player.dataset.layer}"]`);
     const last = chart.frames.length - 1;
     let timer = 0;
 
     const show = () => {
       const snapshot = Number(slider.value);
-      output.textContent = chart.titles[snapshot];
+      output.textContent = heading.textContent = chart.titles[snapshot];
       slider.setAttribute("aria-valuetext", chart.titles[snapshot]);
       player.dispatchEvent(new Event("moved"));
       const duration = still.matches ? 0 : 600;
