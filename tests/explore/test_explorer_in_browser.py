@@ -51,7 +51,7 @@ class Opened:
 
     def choose(self, control: str, option: str) -> None:
         self.page.click(f"#{control}")
-        self.page.get_by_role("option", name=option, exact=True).click()
+        self.page.locator(".dash-dropdown-option").get_by_text(option, exact=True).click()
 
 
 @pytest.fixture

@@ -149,7 +149,13 @@
       pick.addEventListener("click", () => (pick.getAttribute("aria-pressed") === "true" ? show(null) : showCluster(pick)));
     }
     // The members of a cluster, and the maps of all channels, are those at the snapshot that is shown.
+    const offer = () => {
+      const here = new Set(frames[now()].cluster.map(String));
+      for (const pick of picks) pick.parentElement.hidden = !here.has(pick.dataset.cluster);
+    };
+    offer();
     if (player) player.addEventListener("moved", () => {
+      offer();
       const pressed = picks.find((pick) => pick.getAttribute("aria-pressed") === "true");
       if (pressed) showCluster(pressed);
       if (mosaic) showAll();
@@ -191,12 +197,16 @@
       showAll();
     }
     panel.querySelector(".which").addEventListener("input", (event) => pin(Number(event.target.value)));
-    if (flow) whenDrawn(flow, () => flow.on("plotly_click", ({ points }) => {
-      if (points[0].source === undefined) return; // a bar, not a band
-      const [from, to, here, there] = charts.flow.moves[points[0].pointNumber];
+    const showBand = (number) => {
+      const [from, to, here, there] = charts.flow.moves[number];
       const rows = rowsWhere((row) => frames[from].cluster[row] === here && frames[to].cluster[row] === there);
       show(rows, `${clusters[here]} to ${clusters[there]}, ${titles[from]} to ${titles[to]}`);
+    };
+    if (flow) whenDrawn(flow, () => flow.on("plotly_click", ({ points }) => {
+      if (points[0].source !== undefined) showBand(points[0].pointNumber); // else a bar
     }));
+    const band = section.querySelector(".band");
+    if (band) band.addEventListener("input", () => (band.value === "" ? show(null) : showBand(band.value)));
     group.querySelector(".clear").addEventListener("click", () => show(null));
     section.addEventListener("keydown", (event) => { if (event.key === "Escape" && members) show(null); });
     detail(pinned);
