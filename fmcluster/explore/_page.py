@@ -159,7 +159,7 @@ def _chosen() -> html.Section:
 def _grid() -> html.Section:
     return _panel(
         "All channels on this image",
-        html.Div([html.Div(id="input"), _graph("grid", 520)], className="beside"),
+        html.Div([html.Div(id="input"), _graph("grid", 400)], className="beside"),
         _stamp("grid"),
         note="At the snapshot of the slider; one scale for all. Click a channel to look at it closely.",
     )
@@ -197,6 +197,7 @@ def _overview() -> html.Section:
         _stamp("similarity"),
         note="What the measurements say, and debiased CKA: layer against layer at the snapshot of the slider, and the "
         "chosen layer against itself. It reads the whole run once.",
+        wide=True,
     )
 
 
@@ -209,12 +210,12 @@ def _metrics(run: Run) -> html.Section | None:
     for index, name in enumerate(names):
         chart = metric_chart(metrics, column=name)["figure"]
         charts.append(html.Figure([html.Figcaption(metric_title(name)[0]), _graph(f"metric-{index}", 230, chart)]))
-    return _panel("The training", html.Div(charts, className="charts"))
+    return _panel("The training", html.Div(charts, className="charts"), wide=True)
 
 
-def _panel(title: str, *children: Any, note: str = "") -> html.Section:
+def _panel(title: str, *children: Any, note: str = "", wide: bool = False) -> html.Section:
     head = [html.H2(title), *([html.P(explained(note), className="note")] if note else [])]
-    return html.Section([*head, *children], className="card")
+    return html.Section([*head, *children], className="card wide" if wide else "card")
 
 
 def explained(text: str) -> list[Any]:
