@@ -30,10 +30,7 @@ def page(run: Run, shown: pd.DataFrame) -> html.Div:
             html.Main(
                 id="panels",
                 children=[
-                    _embedding(len(shown)),
-                    _side(),
-                    _flow(len(shown)),
-                    _grid(),
+                    html.Div([_embedding(len(shown)), _side(), _flow(len(shown)), _grid()], className="desk"),
                     _overview(),
                     _metrics(run),
                 ],
@@ -197,7 +194,6 @@ def _overview() -> html.Section:
         _stamp("similarity"),
         note="What the measurements say, and debiased CKA: layer against layer at the snapshot of the slider, and the "
         "chosen layer against itself. It reads the whole run once.",
-        wide=True,
     )
 
 
@@ -210,12 +206,12 @@ def _metrics(run: Run) -> html.Section | None:
     for index, name in enumerate(names):
         chart = metric_chart(metrics, column=name)["figure"]
         charts.append(html.Figure([html.Figcaption(metric_title(name)[0]), _graph(f"metric-{index}", 230, chart)]))
-    return _panel("The training", html.Div(charts, className="charts"), wide=True)
+    return _panel("The training", html.Div(charts, className="charts"))
 
 
-def _panel(title: str, *children: Any, note: str = "", wide: bool = False) -> html.Section:
+def _panel(title: str, *children: Any, note: str = "") -> html.Section:
     head = [html.H2(title), *([html.P(explained(note), className="note")] if note else [])]
-    return html.Section([*head, *children], className="card wide" if wide else "card")
+    return html.Section([*head, *children], className="card")
 
 
 def explained(text: str) -> list[Any]:

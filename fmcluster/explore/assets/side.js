@@ -1,6 +1,6 @@
 // What is chosen is brought into view beside the charts; on a narrow page it stays above them until it is closed.
 (() => {
-  const CHARTS = "#embedding, #flow, #grid, #legend, #snapshot, #band";
+  const CHARTS = "#embedding, #flow, #grid, #legend, #band";
   let asked = false;
   const ask = ({ target }) => { asked = target instanceof Element && Boolean(target.closest(CHARTS)); };
   for (const event of ["pointerdown", "keydown"]) document.addEventListener(event, ask, true);
