@@ -77,6 +77,12 @@ def test_the_flow_is_that_of_the_history_in_the_same_colors(
     assert shown == expected
     for (_, name), color in zip(nodes, flow["node"]["color"], strict=True):
         assert color == palette[int(name.removeprefix("cluster "))]
+    # Who cannot point at a band chooses it by its name: those who move, with how many they are.
+    bands = {name: charts["flow"]["moves"][number] for number, name in charts["flow"]["bands"]}
+    assert len(bands) == sum(here != there for _, _, here, there in charts["flow"]["moves"])
+    for name, (source, target, here, there) in bands.items():
+        count = shown[source, f"cluster {here}", f"cluster {there}"]
+        assert name == f"{titles[source]} to {titles[target]}: cluster {here} to cluster {there} ({count})"
     # Clusters stand in the same order in each column, without covering one another.
     places = pd.DataFrame({"title": [t for t, _ in nodes], "name": [n for _, n in nodes], "y": flow["node"]["y"]})
     for _, column in places.groupby("title"):

@@ -215,6 +215,28 @@ def test_a_band_of_the_flow_shows_exactly_the_channels_that_go_that_way(opened: 
     assert heading.endswith(f"({len(members(opened))})")
 
 
+def test_without_a_mouse_a_band_is_chosen_by_its_name_and_clusters_without_members_are_not_offered(
+    opened: Opened, written: Written
+) -> None:
+    charts = written.parsed.data["layers"][0]
+    frames = charts["embedding"]["frames"]
+    opened.view("Flow")
+    opened.page.locator("#layer-0 .band").focus()
+    opened.page.keyboard.press("ArrowDown")
+    number, name = charts["flow"]["bands"][0]
+    a, b, here, there = charts["flow"]["moves"][number]
+    going = [row for row in range(10) if frames[a]["cluster"][row] == here and frames[b]["cluster"][row] == there]
+    assert members(opened) == going
+    assert f"({len(going)})" in name
+    opened.page.locator("#layer-0 .band").select_option("")
+    assert not opened.page.locator(GROUP).is_visible()
+    for snapshot in (0, 2):
+        opened.page.locator('.player[data-layer="0"] input').fill(str(snapshot))
+        offered = opened.page.locator("#layer-0 .pick:visible").evaluate_all("all => all.map(p => p.dataset.cluster)")
+        assert offered == sorted({str(label) for label in frames[snapshot]["cluster"]})
+        assert opened.page.locator('.shown-at[data-layer="0"]').inner_text() == written.parsed.data["titles"][snapshot]
+
+
 def test_the_images_are_those_of_top_images_with_a_ring_where_they_answer(opened: Opened, written: Written) -> None:
     found = fm.top_images(written.run["conv1"], k=8, snapshots=[0, 2])
     row = written.parsed.data["most_moved"][0]

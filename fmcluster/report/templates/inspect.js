@@ -151,7 +151,9 @@
     // The members of a cluster, and the maps of all channels, are those at the snapshot that is shown.
     const offer = () => {
       const here = new Set(frames[now()].cluster.map(String));
-      for (const pick of picks) pick.parentElement.hidden = !here.has(pick.dataset.cluster);
+      for (const pick of picks) {
+        pick.parentElement.hidden = !here.has(pick.dataset.cluster) && pick.getAttribute("aria-pressed") === "false";
+      }
     };
     offer();
     if (player) player.addEventListener("moved", () => {
