@@ -234,7 +234,8 @@ def test_without_a_mouse_a_band_is_chosen_by_its_name_and_clusters_without_membe
         opened.page.locator('.player[data-layer="0"] input').fill(str(snapshot))
         offered = opened.page.locator("#layer-0 .pick:visible").evaluate_all("all => all.map(p => p.dataset.cluster)")
         assert offered == sorted({str(label) for label in frames[snapshot]["cluster"]})
-        assert opened.page.locator('.shown-at[data-layer="0"]').inner_text() == written.parsed.data["titles"][snapshot]
+        title = opened.page.locator('.shown-at[data-layer="0"]').text_content()
+        assert title == written.parsed.data["titles"][snapshot]
 
 
 def test_the_images_are_those_of_top_images_with_a_ring_where_they_answer(opened: Opened, written: Written) -> None:
@@ -294,9 +295,10 @@ def test_in_other_views_a_row_shows_its_image(view: str, browser: Any, written: 
 
         until(opened.page, as_expected)
     assert opened.page.locator(f"{PANEL} canvas[data-sheet]").count() == (view == "feature_map")
-    opened.page.locator("#layer-0 .pick").first.click()
+    pick = opened.page.locator("#layer-0 .pick:visible").first  # of those that have members
+    pick.click()
     frames = parsed.data["layers"][0]["embedding"]["frames"]
-    label = int(opened.page.locator("#layer-0 .pick").first.get_attribute("data-cluster"))
+    label = int(pick.get_attribute("data-cluster"))
     assert members(opened) == [row for row, each in enumerate(frames[2]["cluster"]) if each == label]
     assert opened.page.locator(f"{GROUP} button canvas").count() == len(members(opened))
     assert opened.complaints == []
