@@ -5,10 +5,11 @@ from typing import Any
 from dash import ALL, Dash, Input, Output, State, ctx, html, no_update
 
 from ..plot.drawing import cluster_name, snapshot_titles
-from ..report.charts import flow_chart, similarity_charts
+from ..report.charts import band_names, flow_chart, similarity_charts
 from ..report.content import NOTHING_FOUND, LayerContent, advice_lines, faithfulness_line
 from ._chosen import ordinal_in
 from ._figures import (
+    class_legend,
     class_of_rows,
     embedding_figure,
     grid_figure,
@@ -86,6 +87,8 @@ def connect(app: Dash, worker: Worker) -> None:
         Output("flow", "figure"),
         Output("members", "data"),
         Output("stamp-flow", "children"),
+        Output("band", "options"),
+        Output("band", "value"),
         Input("ready", "data"),
         *states,
         prevent_initial_call=True,
@@ -93,7 +96,7 @@ def connect(app: Dash, worker: Worker) -> None:
     def show_study(_ready: str, *values: Any) -> tuple[Any, ...]:
         content = content_now(values)
         if content is None:
-            return (no_update,) * 7
+            return (no_update,) * 9
         options = [{"value": row, "label": name} for row, name in enumerate(content.row_names)]
         drawn = (
             f" {content.n_rows} of {content.rows_in_view} rows, drawn at random."
@@ -101,14 +104,18 @@ def connect(app: Dash, worker: Worker) -> None:
             else ""
         )
         faithful = f"This embedding {faithfulness_line(content.embedding.faithfulness)}.{drawn}"
-        flow = flow_chart(content)["figure"] if content.scores.n_snapshots > 1 else no_update
-        stamp = question_of(values).in_words()
-        return options, int(content.change.argmax()), _legend(content), explained(faithful), flow, None, stamp
+        more = content.scores.n_snapshots > 1
+        flow = flow_chart(content)["figure"] if more else no_update
+        bands = [{"value": number, "label": name} for number, name in band_names(content)] if more else []
+        stamp, row = question_of(values).in_words(), int(content.change.argmax())
+        return options, row, _legend(content), explained(faithful), flow, None, stamp, bands, None
 
     @app.callback(
         Output("embedding", "figure"),
         Output("when", "children"),
         Output("stamp-embedding", "children"),
+        Output("classes", "children"),
+        Output("legend", "className"),
         Input("ready", "data"),
         Input("snapshot", "value"),
         Input("row", "value"),
@@ -131,9 +138,9 @@ def connect(app: Dash, worker: Worker) -> None:
     ) -> tuple[Any, ...]:
         content = content_now(values)
         if content is None:
-            return no_update, snapshot_titles(worker.shown)[snapshot], no_update
+            return no_update, snapshot_titles(worker.shown)[snapshot], no_update, no_update, no_update
         if ctx.triggered_id == "sample" and mark == "dots":
-            return no_update, no_update, no_update
+            return (no_update,) * 5
         row = row if row is not None and row < content.n_rows else None
         asked, snapshot = snapshot_titles(worker.shown)[snapshot], ordinal_in(content, worker.shown, ordinal=snapshot)
         stamp = f"{question_of(values).in_words()}; {content.titles[snapshot]}; colored by {color}"
@@ -146,9 +153,12 @@ def connect(app: Dash, worker: Worker) -> None:
         figure = embedding_figure(content, snapshot=snapshot, row=row, members=members, color=color, pictures=pictures)
         if color == "class" and class_of_rows(content) is None:
             stamp += " of images, which a point of this view is not: the colors are those of clusters"
+            color = "cluster"
         if asked != content.titles[snapshot]:
             stamp += f"; at {asked} it is not finite"
-        return figure, asked, stamp
+        named = class_legend(content) if color == "class" else []
+        # a color that no point has would say nothing
+        return figure, asked, stamp, named, "legend" if color == "cluster" else "legend plain"
 
     @app.callback(
         Output("row", "value", allow_duplicate=True),
@@ -236,7 +246,7 @@ def _connect_overview(app: Dash, worker: Worker) -> None:
         lines = advice_lines(overview.findings)
         if not lines:
             return html.P(f"{NOTHING_FOUND[0].upper()}{NOTHING_FOUND[1:]}.")
-        return html.Ul([html.Li([html.Strong(each.action), f" {each.text}."]) for each in lines], className="advice")
+        return html.Ul([html.Li([html.Strong(each.action), f" {each.text}"]) for each in lines], className="advice")
 
     @app.callback(
         Output("write", "disabled"),

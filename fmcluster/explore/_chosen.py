@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ..analysis import TopImages
-from ..plot.drawing import class_title
+from ..plot.drawing import class_in_words
 from ..report.content import LayerContent
 
 N_NEIGHBORS = 8
@@ -77,7 +77,7 @@ def class_mix(content: LayerContent, rows: list[int], *, found: TopImages | None
 
     def counted(chosen: list[int]) -> Counter[str]:
         known = (names.get(sample) for row in chosen for sample in samples[row])
-        return Counter(class_title(name) for name in known if isinstance(name, str) and name)
+        return Counter(class_in_words(name) for name in known if isinstance(name, str) and name)
 
     here, every = counted(rows), counted(list(range(content.n_rows)))
     return {name: (here[name], every[name]) for name in sorted(every, key=lambda name: (-here[name], name))}

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from dash import html
 from PIL import Image, ImageDraw
 
 from ..analysis import relative_centers
-from ..plot.drawing import Scale, Tiles, as_tiles, cluster_palette, sample_name, scale_of
+from ..plot.drawing import Scale, Tiles, as_tiles, class_in_words, cluster_palette, sample_name, scale_of
 from ..report.charts import embedding_chart, layout_of
 from ..report.content import LayerContent
 from ..store import Layer, Run
@@ -48,9 +49,8 @@ def embedding_figure(
         points["marker"] |= {"cmin": 0, "cmax": max(float(values.max()), 1e-9)}
         points["marker"] |= {"colorbar": {"title": {"text": "drift", "side": "right"}, "thickness": 12, "len": 0.8}}
     elif color == "class" and (classes := class_of_rows(content)) is not None:
-        names = sorted(set(classes))
-        palette = cluster_palette(len(names))
-        points["marker"] |= {"color": [palette[names.index(name)] for name in classes]}
+        color_of = _class_colors(classes)
+        points["marker"] |= {"color": [color_of[name] for name in classes]}
     points["customdata"] = [
         [name, chart["clusters"][str(label)], content.titles[snapshot]]
         for name, label in zip(chart["names"], frame["cluster"], strict=True)
@@ -111,9 +111,25 @@ def class_of_rows(content: LayerContent) -> list[str] | None:
     """Return the class of the image that each row is of; None where rows are of no image, or classes are not known."""
     if "sample" not in content.scores.identity or "label" not in content.layer.samples:
         return None
-    labels = content.layer.samples["label"]
-    rows = content.scores.rows["sample"].iloc[: content.n_rows]
-    return [f"class {label}" for label in labels.reindex(rows, fill_value=-1)]
+    samples, rows = content.layer.samples, content.scores.rows["sample"].iloc[: content.n_rows]
+    labels = samples["label"].reindex(rows, fill_value=-1).astype(str)
+    names = samples["class_name"].reindex(rows) if "class_name" in samples else labels
+    return [
+        class_in_words(name if isinstance(name, str) and name else label)
+        for name, label in zip(names, labels, strict=True)
+    ]
+
+
+def class_legend(content: LayerContent) -> list[html.Li]:
+    """Return which color each class of the rows' images has."""
+    colors = _class_colors(class_of_rows(content) or [])
+    return [html.Li([html.I(style={"background": color}), name]) for name, color in colors.items()]
+
+
+def _class_colors(classes: list[str]) -> dict[str, str]:
+    names = sorted(set(classes))
+    palette = cluster_palette(len(names))
+    return {name: palette[ordinal] for ordinal, name in enumerate(names)}
 
 
 def grid_figure(layer: Layer, *, snapshot: int, sample: int, chosen: int | None) -> Json:

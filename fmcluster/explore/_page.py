@@ -6,7 +6,7 @@ import pandas as pd
 from dash import dcc, html
 
 from ..plot.drawing import metric_title, metrics_to_draw, snapshot_titles
-from ..report.charts import layout_of, metric_chart
+from ..report.charts import flow_width, layout_of, metric_chart
 from ..report.content import GLOSSARY, choose_layers, diverged_lines, part_lines, split_at_terms
 from ..store import Run
 from ..vectors import VIEWS
@@ -30,11 +30,7 @@ def page(run: Run, shown: pd.DataFrame) -> html.Div:
             html.Main(
                 id="panels",
                 children=[
-                    _embedding(len(shown)),
-                    _row(),
-                    _chosen(),
-                    _flow(len(shown)),
-                    _grid(),
+                    html.Div([_embedding(len(shown)), _side(), _flow(len(shown)), _grid()], className="desk"),
                     _overview(),
                     _metrics(run),
                 ],
@@ -117,9 +113,16 @@ def _embedding(n_snapshots: int) -> html.Section:
         _graph("embedding", 470, clear_on_unhover=True),
         dcc.Tooltip(id="tip", direction="top"),
         _stamp("embedding"),
+        html.Ul(id="classes", className="legend"),
         html.Div(id="legend", className="legend"),
         html.P(id="faithful", className="note"),
     )
+
+
+def _side() -> html.Aside:
+    """Return what is chosen: it stays in view beside the charts, and on a narrow page above them until it is closed."""
+    close = html.Button("Close", id="close", type="button")
+    return html.Aside([close, _chosen(), _row()], id="side", **{"aria-label": "What is chosen"})  # type: ignore[arg-type]
 
 
 def _row() -> html.Section:
@@ -152,28 +155,31 @@ def _chosen() -> html.Section:
         ),
         html.Div(id="chosen"),
         note="Draw a line around points of the embedding, click a cluster under it or a band of the flow, or search.",
-        wide=True,
     )
 
 
 def _grid() -> html.Section:
     return _panel(
         "All channels on this image",
-        html.Div([html.Div(id="input"), _graph("grid", 520)], className="beside"),
+        html.Div([html.Div(id="input"), _graph("grid", 400)], className="beside"),
         _stamp("grid"),
         note="At the snapshot of the slider; one scale for all. Click a channel to look at it closely.",
-        wide=True,
     )
 
 
 def _flow(n_snapshots: int) -> html.Section:
-    chart = html.Div(_graph("flow", 430), style={"minWidth": max(640, 88 * n_snapshots + 180)})
+    chart = html.Div(_graph("flow", 430), style={"minWidth": flow_width(n_snapshots)})
+    scroll: Any = {"aria-label": "Flow between clusters"}
     return _panel(
         "Flow between clusters",
-        html.Div(chart, className="scroll"),
+        html.Div(chart, className="scroll", role="group", tabIndex=0, **scroll),
+        html.Label(
+            [html.Span("who goes from one to another"), dcc.Dropdown(id="band", placeholder="which band")],
+            className="named",
+        ),
         _stamp("flow"),
-        note="Click a band: the embedding then shows who goes that way.",
-        wide=True,
+        note="Click a band, or choose one under the chart: the embedding then shows who goes that way. Under each step "
+        "is the share that moved; what of it is over the noise floor, the report says.",
     )
 
 
@@ -193,7 +199,6 @@ def _overview() -> html.Section:
         _stamp("similarity"),
         note="What the measurements say, and debiased CKA: layer against layer at the snapshot of the slider, and the "
         "chosen layer against itself. It reads the whole run once.",
-        wide=True,
     )
 
 
@@ -206,12 +211,12 @@ def _metrics(run: Run) -> html.Section | None:
     for index, name in enumerate(names):
         chart = metric_chart(metrics, column=name)["figure"]
         charts.append(html.Figure([html.Figcaption(metric_title(name)[0]), _graph(f"metric-{index}", 230, chart)]))
-    return _panel("The training", html.Div(charts, className="charts"), wide=True)
+    return _panel("The training", html.Div(charts, className="charts"))
 
 
-def _panel(title: str, *children: Any, note: str = "", wide: bool = False) -> html.Section:
+def _panel(title: str, *children: Any, note: str = "") -> html.Section:
     head = [html.H2(title), *([html.P(explained(note), className="note")] if note else [])]
-    return html.Section([*head, *children], className="card wide" if wide else "card")
+    return html.Section([*head, *children], className="card")
 
 
 def explained(text: str) -> list[Any]:

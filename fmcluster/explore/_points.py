@@ -27,6 +27,7 @@ def _connect_choice(app: Dash, worker: Worker, content_now: ContentNow, states: 
     @app.callback(
         Output("members", "data", allow_duplicate=True),
         Input("flow", "clickData"),
+        Input("band", "value"),
         Input("embedding", "selectedData"),
         Input("search", "value"),
         Input({"cluster": ALL}, "n_clicks"),
@@ -34,7 +35,9 @@ def _connect_choice(app: Dash, worker: Worker, content_now: ContentNow, states: 
         *states,
         prevent_initial_call=True,
     )
-    def choose(band: Any, drawn_around: Any, text: str | None, _clicks: Any, snapshot: int, *values: Any) -> Any:
+    def choose(
+        clicked: Any, band: int | None, drawn_around: Any, text: str | None, _clicks: Any, snapshot: int, *values: Any
+    ) -> Any:
         content, by = content_now(values), ctx.triggered_id
         if content is None or (isinstance(by, dict) and not ctx.triggered[0]["value"]):
             return no_update
@@ -48,9 +51,13 @@ def _connect_choice(app: Dash, worker: Worker, content_now: ContentNow, states: 
             points = (drawn_around or {}).get("points", [])
             rows = sorted(point["pointNumber"] for point in points if point["curveNumber"] == 0)
             return rows or no_update
-        if not band or "source" not in band["points"][0]:
+        if by == "flow":
+            if not clicked or "source" not in clicked["points"][0]:
+                return no_update  # a bar, not a band
+            band = clicked["points"][0]["pointNumber"]
+        if band is None:
             return no_update
-        source, target, here, there = flow_chart(content)["moves"][band["points"][0]["pointNumber"]]
+        source, target, here, there = flow_chart(content)["moves"][band]
         labels = content.labels
         return [row for row in range(content.n_rows) if labels[source, row] == here and labels[target, row] == there]
 
@@ -70,6 +77,8 @@ def _connect_choice(app: Dash, worker: Worker, content_now: ContentNow, states: 
         snapshot = ordinal_in(content, worker.shown, ordinal=snapshot)
         title = content.titles[snapshot]
         parts: list[Any] = [html.H3(f"{len(members)} of {content.n_rows} points")]
+        if not members:
+            parts.append(html.P("No point has that in its name."))
         if members:
             labels = content.labels[snapshot, members]
             counts = [(int((labels == label).sum()), label) for label in sorted(set(labels.tolist()))]

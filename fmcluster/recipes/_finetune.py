@@ -89,7 +89,7 @@ def finetune(
     probe_size : int, optional
         How many validation images to record, evenly over the classes; all by default.
     random_state : int
-        Of the fresh weights, the order and the crops of the images, and the probe.
+        Of the fresh weights, the order and the crops of the images; the probe is the same for all.
     device : str, optional
         CUDA where there is one, else the CPU.
     mode : str
@@ -127,7 +127,8 @@ def finetune(
         raise ValueError(f"mode is {mode!r}: expected x (a new run) or w (replace it); training starts from epoch 0")
     chosen = choose_device(device)
     followed = None if plan is None else Plan.from_yaml(plan)
-    images = load_image_folder(data, probe_size=probe_size, random_state=random_state, skip_broken=skip_broken)
+    # the probe is the same whatever the seed, so that runs of several seeds can be compared image by image
+    images = load_image_folder(data, probe_size=probe_size, skip_broken=skip_broken)
     if images.skipped and progress is not None:
         progress(FilesSkipped(images.skipped))
     train_loader = make_loader(

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from fmcluster.explore._figures import (
+    class_legend,
     embedding_figure,
     grid_figure,
     input_image,
@@ -21,6 +22,7 @@ from fmcluster.explore._questions import ContentOf
 from fmcluster.plot.drawing._tiles import scale_of
 from fmcluster.report.content._layer_content import LayerContent
 from fmcluster.store import Run
+from tests.explore.explored_run import HOSTILE
 from tests.report.test_diverged import record as record_diverging
 
 
@@ -48,6 +50,16 @@ def test_the_map_stands_where_the_embedding_puts_it_with_the_same_axes_at_all_sn
         assert (here["x"], here["y"]) == ([at[place, 4, 0]], [at[place, 4, 1]])
     axes = [(figure["layout"]["xaxis"]["range"], figure["layout"]["yaxis"]["range"]) for figure in figures]
     assert axes == axes[:1] * 3
+
+
+def test_each_class_has_one_color_which_the_legend_tells(run: Run) -> None:
+    images = ContentOf("2", view="sample", n_clusters=3).answer(run, print)
+    points = embedding_figure(images, snapshot=1, row=None, members=None, color="class")["data"][0]
+    drawn = points["marker"]["color"]
+    told = {entry.children[1]: entry.children[0].style["background"] for entry in class_legend(images)}
+    assert set(told) == {"bees", HOSTILE}
+    assert len(set(told.values())) == 2
+    assert drawn == [told["bees" if index % 2 else HOSTILE] for index in range(12)]
 
 
 def test_without_a_row_there_is_no_path(content: LayerContent) -> None:

@@ -51,7 +51,7 @@ class Opened:
 
     def choose(self, control: str, option: str) -> None:
         self.page.click(f"#{control}")
-        self.page.get_by_role("option", name=option, exact=True).click()
+        self.page.locator(".dash-dropdown-option").get_by_text(option, exact=True).click()
 
 
 @pytest.fixture
@@ -178,6 +178,19 @@ def test_points_are_searched_for_drawn_around_and_pointed_at(browser: Any, addre
     page.wait_for_function("() => / of 12 points/.test(document.querySelector('#chosen h3').textContent)")
     page.locator("#legend button").last.click()
     page.wait_for_function("() => document.querySelector('#chosen').children.length === 0")
+
+    # a band, without a mouse; whatever chart was last in view, who is chosen is too
+    page.locator("#flow").scroll_into_view_if_needed()
+    page.focus("#band")
+    page.keyboard.press("Enter")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => / of 12 points/.test(document.querySelector('#chosen h3')?.textContent)")
+    assert page.evaluate(
+        "() => { const {top, bottom} = document.querySelector('#chosen h3').getBoundingClientRect();"
+        " return top >= 0 && bottom <= innerHeight }"
+    )
+    page.locator("#legend button").last.click()
 
     # pointing at one shows it
     page.locator("#embedding").scroll_into_view_if_needed()

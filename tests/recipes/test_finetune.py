@@ -135,3 +135,11 @@ def test_ants_and_bees(tmp_path: Path) -> None:
     assert [event for event in events if isinstance(event, SnapshotTaken)] == list(done.snapshots)
     # 40 MB, and pytest keeps its folders.
     shutil.rmtree(done.run)
+
+
+@pytest.mark.slow
+def test_runs_of_two_seeds_have_one_probe(folder: Path, result: FinetuneResult, tmp_path: Path) -> None:
+    other = finetune_briefly(folder, tmp_path / "other.zarr", seed=2, probe_size=2)
+    here, there = (fm.open_run(each.run) for each in (result, other))
+    assert here.samples.index.tolist() == there.samples.index.tolist()
+    assert [np.array_equal(here.display(each), there.display(each)) for each in here.samples.index] == [True, True]

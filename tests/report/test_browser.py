@@ -363,7 +363,7 @@ def test_terms_say_what_they_mean_to_pointer_keyboard_and_touch(opened: Opened) 
 def test_on_a_phone_what_was_chosen_stays_in_view(browser: Any, written: Written) -> None:
     opened = open_report(browser, written, width=390)
     opened.tab("conv1")
-    opened.page.locator("#layer-0 .pick").first.click()
+    opened.page.locator("#layer-0 .pick:visible").first.click()
     box = opened.page.locator('.group[data-layer="0"]').bounding_box()
     assert 0 < box["y"] < 900 - 60
     opened.page.locator('.side[data-layer="0"] .away').click()

@@ -77,12 +77,19 @@ def test_the_flow_is_that_of_the_history_in_the_same_colors(
     assert shown == expected
     for (_, name), color in zip(nodes, flow["node"]["color"], strict=True):
         assert color == palette[int(name.removeprefix("cluster "))]
+    # Who cannot point at a band chooses it by its name: those who move, with how many they are.
+    bands = {name: charts["flow"]["moves"][number] for number, name in charts["flow"]["bands"]}
+    assert len(bands) == sum(here != there for _, _, here, there in charts["flow"]["moves"])
+    for name, (source, target, here, there) in bands.items():
+        count = shown[source, f"cluster {here}", f"cluster {there}"]
+        assert name == f"{titles[source]} to {titles[target]}: cluster {here} to cluster {there} ({count})"
     # Clusters stand in the same order in each column, without covering one another.
     places = pd.DataFrame({"title": [t for t, _ in nodes], "name": [n for _, n in nodes], "y": flow["node"]["y"]})
     for _, column in places.groupby("title"):
         assert column.sort_values("y")["name"].tolist() == sorted(column["name"])
-    moved = [note["text"] for note in charts["flow"]["figure"]["layout"]["annotations"] if "moved" in note["text"]]
-    assert moved == [f"{share:.0%} moved" for share in history.steps["churn"]]
+    under = [note["text"] for note in charts["flow"]["figure"]["layout"]["annotations"] if note["y"] == 0]
+    steps = zip(history.steps["churn"], history.steps["churn_noise_floor_limit"], strict=True)
+    assert under == ["moved", *(f"({share:.0%})" if share <= limit else f"{share:.0%}" for share, limit in steps)]
 
 
 def test_the_tables_count_what_the_history_says(written: Written, recomputed: tuple[Any, Any, Any]) -> None:

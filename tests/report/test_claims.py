@@ -218,8 +218,8 @@ def test_what_channels_respond_to_is_beside_chance(page: tuple[Run, Claims]) -> 
     alike = [int((labels[end] == labels[end][:, :1]).all(axis=1).sum()) for end in (0, 1)]
     drawn = np.random.default_rng(0).permuted(np.tile(np.arange(N_IMAGES) % 2, (40_000, 1)), axis=1)[:, :K]
     chance = 32 * float((drawn == drawn[:, :1]).all(axis=1).mean())
-    start = f"Of their 8 top images, the 32 channels of conv3 that respond at both kept {np.mean(kept):.1f}"
-    assert text.startswith(f"{start} (by chance {K * K / N_IMAGES:.1f})")
+    start = f"On average, the 32 channels of conv3 that respond at both snapshots kept {np.mean(kept):.1f} of"
+    assert text.startswith(f"{start} their 8 top images (by chance {K * K / N_IMAGES:.1f})")
     assert f"those of {alike[1]} channels are all of one class at epoch 2, {alike[0]} at epoch 0" in text
     said = re.search(r"\((fewer than )?([\d.]+) by chance\)", text)
     assert said is not None

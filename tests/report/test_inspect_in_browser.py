@@ -215,6 +215,29 @@ def test_a_band_of_the_flow_shows_exactly_the_channels_that_go_that_way(opened: 
     assert heading.endswith(f"({len(members(opened))})")
 
 
+def test_without_a_mouse_a_band_is_chosen_by_its_name_and_clusters_without_members_are_not_offered(
+    opened: Opened, written: Written
+) -> None:
+    charts = written.parsed.data["layers"][0]
+    frames = charts["embedding"]["frames"]
+    opened.view("Flow")
+    opened.page.locator("#layer-0 .band").focus()
+    opened.page.keyboard.press("ArrowDown")
+    number, name = charts["flow"]["bands"][0]
+    a, b, here, there = charts["flow"]["moves"][number]
+    going = [row for row in range(10) if frames[a]["cluster"][row] == here and frames[b]["cluster"][row] == there]
+    assert members(opened) == going
+    assert f"({len(going)})" in name
+    opened.page.locator("#layer-0 .band").select_option("")
+    assert not opened.page.locator(GROUP).is_visible()
+    for snapshot in (0, 2):
+        opened.page.locator('.player[data-layer="0"] input').fill(str(snapshot))
+        offered = opened.page.locator("#layer-0 .pick:visible").evaluate_all("all => all.map(p => p.dataset.cluster)")
+        assert offered == sorted({str(label) for label in frames[snapshot]["cluster"]})
+        title = opened.page.locator('.shown-at[data-layer="0"]').text_content()
+        assert title == written.parsed.data["titles"][snapshot]
+
+
 def test_the_images_are_those_of_top_images_with_a_ring_where_they_answer(opened: Opened, written: Written) -> None:
     found = fm.top_images(written.run["conv1"], k=8, snapshots=[0, 2])
     row = written.parsed.data["most_moved"][0]
@@ -272,9 +295,10 @@ def test_in_other_views_a_row_shows_its_image(view: str, browser: Any, written: 
 
         until(opened.page, as_expected)
     assert opened.page.locator(f"{PANEL} canvas[data-sheet]").count() == (view == "feature_map")
-    opened.page.locator("#layer-0 .pick").first.click()
+    pick = opened.page.locator("#layer-0 .pick:visible").first  # of those that have members
+    pick.click()
     frames = parsed.data["layers"][0]["embedding"]["frames"]
-    label = int(opened.page.locator("#layer-0 .pick").first.get_attribute("data-cluster"))
+    label = int(pick.get_attribute("data-cluster"))
     assert members(opened) == [row for row, each in enumerate(frames[2]["cluster"]) if each == label]
     assert opened.page.locator(f"{GROUP} button canvas").count() == len(members(opened))
     assert opened.complaints == []

@@ -1,5 +1,6 @@
 from ._animation import Animation as Animation
 from ._animation import draw_timeline as draw_timeline
+from ._class_names import class_in_words as class_in_words
 from ._class_names import class_title as class_title
 from ._class_names import list_classes as list_classes
 from ._curves import brief_ticks as brief_ticks

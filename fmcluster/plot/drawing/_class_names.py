@@ -23,6 +23,18 @@ def class_title(name: str) -> str:
     return text if len(text) <= LONGEST else text[: LONGEST - 1].rstrip() + "…"
 
 
+def class_in_words(name: str) -> str:
+    """Return a class's name as it stands in a sentence beside numbers: a bare number would look like one of them.
+
+    Examples
+    --------
+    >>> class_in_words("bees"), class_in_words("5")
+    ('bees', 'class 5')
+    """
+    title = class_title(name)
+    return f"class {title}" if title.isdecimal() else title
+
+
 def one_line(name: str) -> str:
     """Return a name without what ends lines, controls, or turns the text around."""
     kept = (" " if unicodedata.category(each) in _LINES else each for each in name if each not in _BIDI)

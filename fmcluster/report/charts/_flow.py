@@ -9,6 +9,8 @@ from ...plot.drawing import brief, cluster_name, spread
 from ..content import LayerContent
 from ._charts import Json, layout_of
 
+SIDE = 92  # pixels for the names of clusters
+
 
 def flow_chart(content: LayerContent) -> Json:
     """Return the flow of rows between clusters: a column for each snapshot, clusters in the same order in each.
@@ -34,14 +36,7 @@ def flow_chart(content: LayerContent) -> Json:
                 across.append(float(np.clip(column / max(columns - 1, 1), 1e-4, 1)))
                 down.append(round((upper + members * per_row / 2) / inner, 6))
                 upper += members * per_row + pad
-    flow = content.history.flow
-    ordinal_of = {int(snapshot): ordinal for ordinal, snapshot in enumerate(table.index)}
-    moves = [
-        (ordinal_of[source], ordinal_of[target], here, there, count)
-        for source, target, here, there, count in _integers(
-            flow, ["from_snapshot", "to_snapshot", "from_cluster", "to_cluster", "count"]
-        )
-    ]
+    moves = _moves(content)
     link = {
         "source": [nodes[source, here] for source, _, here, _, _ in moves],
         "target": [nodes[target, there] for _, target, _, there, _ in moves],
@@ -51,7 +46,7 @@ def flow_chart(content: LayerContent) -> Json:
             [
                 f"{count} of {content.n_rows}",
                 ("stay in " if here == there else f"{cluster_name(here)} to ") + cluster_name(there),
-                f"{content.titles[source]} to {content.titles[target]}",
+                _step(content, source, target),
             ]
             for source, target, here, there, count in moves
         ],
@@ -75,16 +70,53 @@ def flow_chart(content: LayerContent) -> Json:
         ],
         "hovertemplate": "<b>%{customdata[0]}</b>: %{customdata[1]}<br>%{customdata[2]}<extra></extra>",
     }
-    side = 92
-    layout = layout_of(margin={"l": side, "r": side, "t": top, "b": bottom})
+    layout = layout_of(margin={"l": SIDE, "r": SIDE, "t": top, "b": bottom})
     layout["annotations"] = _flow_names(content, nodes, across=across, down=down, sizes=sizes, labels=labels)
     layout["annotations"] += _flow_heads(content, columns)
     sankey = {"type": "sankey", "arrangement": "fixed", "node": node, "link": link}
     return {
         "figure": {"data": [sankey], "layout": layout},
         "moves": [list(move[:4]) for move in moves],
-        "min_width": max(640, 88 * columns + 2 * side),
+        "bands": band_names(content),
+        "min_width": flow_width(columns),
     }
+
+
+def flow_width(n_snapshots: int) -> int:
+    """Return how wide a flow has to be for what stands under its steps, in pixels."""
+    return max(640, 72 * (n_snapshots - 1) + 2 * SIDE)
+
+
+def band_names(content: LayerContent) -> list[list[int | str]]:
+    """Name the bands of a flow that go from one cluster to another, for those who cannot point at them.
+
+    Each is ``[position in moves, name]``, those of one step together, the widest first.
+    """
+    named = [
+        (
+            source,
+            -count,
+            number,
+            f"{_step(content, source, target)}: {cluster_name(here)} to {cluster_name(there)} ({count})",
+        )
+        for number, (source, target, here, there, count) in enumerate(_moves(content))
+        if here != there
+    ]
+    return [[number, name] for _, _, number, name in sorted(named)]
+
+
+def _moves(content: LayerContent) -> list[tuple[int, ...]]:
+    """Return of each band the positions of its snapshots, the labels of its clusters, and how many rows it has."""
+    ordinal_of = {int(snapshot): ordinal for ordinal, snapshot in enumerate(content.history.sizes.index)}
+    columns = ["from_snapshot", "to_snapshot", "from_cluster", "to_cluster", "count"]
+    return [
+        (ordinal_of[source], ordinal_of[target], here, there, count)
+        for source, target, here, there, count in _integers(content.history.flow, columns)
+    ]
+
+
+def _step(content: LayerContent, source: int, target: int) -> str:
+    return f"{content.titles[source]} to {content.titles[target]}"
 
 
 def _flow_names(
@@ -113,13 +145,15 @@ def _flow_heads(content: LayerContent, columns: int) -> list[Json]:
         text = content.titles[column].replace(", ", "<br>")
         heads.append(_note(text=text, x=column / max(columns - 1, 1), y=1, yanchor="bottom", yshift=8))
     steps = content.history.steps[["churn", "churn_noise_floor_limit"]].to_numpy(np.float64)
+    if columns <= 14 and not np.isnan(steps[:, 0]).all():
+        heads.append(_note(text="moved", x=0, y=0, xanchor="right", yanchor="top", xshift=-10, yshift=-10))
     for step, (share, limit) in enumerate(steps):
         if columns <= 14 and not np.isnan(share):
             middle = (step + 0.5) / (columns - 1)
-            text = f"{share:.0%} moved{_to_noise(content, step)}"
+            text = f"{share:.0%}"
             if share <= limit:  # what any halving of the probe may give is no news
-                text += "<br>(not over the<br>noise floor)"  # as wide as a step
-            heads.append(_note(text=text, x=middle, y=0, yanchor="top", yshift=-10))
+                text = f"({text})"
+            heads.append(_note(text=text + _to_noise(content, step), x=middle, y=0, yanchor="top", yshift=-10))
     return heads
 
 
@@ -127,7 +161,7 @@ def _to_noise(content: LayerContent, step: int) -> str:
     """Say how many rows became noise, or ceased to be: these have not moved, and are bands all the same."""
     before, after = content.labels[step], content.labels[step + 1]
     count = int(((before == NOISE) != (after == NOISE)).sum())
-    return f"<br>{count / len(before):.0%} to or from noise" if count else ""
+    return f"<br>{count / len(before):.0%} to or<br>from noise" if count else ""
 
 
 def _note(

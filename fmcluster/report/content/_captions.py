@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...plot.drawing import class_title
+from ...plot.drawing import class_in_words
 from ...store import Run
 from ._feature_maps import Picture
 from ._image_strips import image_strip
@@ -77,4 +77,4 @@ def _mix(run: Run, images: list[int]) -> str:
 
 
 def _name(run: Run, label: int) -> str:
-    return class_title(run.classes[label]) if 0 <= label < len(run.classes) else str(label)
+    return class_in_words(run.classes[label] if 0 <= label < len(run.classes) else str(label))

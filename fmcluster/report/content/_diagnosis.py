@@ -75,7 +75,7 @@ class AdviceLine:
     action : str
         What is advised, or found, in a word or two.
     text : str
-        The sentence, with its numbers; not escaped.
+        The sentence, with its numbers and its stop; not escaped.
     anchor : str
         The id of its evidence in the page; empty where the sentence holds all of it, as of what was measured on the
         model.
@@ -150,7 +150,7 @@ def advice_lines(findings: Findings) -> list[AdviceLine]:
     return [
         AdviceLine(
             _ACTIONS[each.action],
-            each.text,
+            each.text if each.text.endswith("...") else f"{each.text}.",
             _anchor(ordinal[each.layer]) if each.layer in ordinal and "measure" in each.evidence else "",
         )
         for each in advice

@@ -42,6 +42,8 @@ class Responses:
         Over all channels, with the chance level; not escaped.
     titles : tuple of str
         The two snapshots.
+    chosen : str
+        Which channels these are, before they are shown.
     channels : tuple of ChangedChannel
         Those whose top images came to be of one class most, or, without classes, were exchanged most.
     """
@@ -49,6 +51,7 @@ class Responses:
     layer: str
     sentences: tuple[str, ...]
     titles: tuple[str, str]
+    chosen: str
     channels: tuple[ChangedChannel, ...]
 
 
@@ -75,15 +78,17 @@ def find_responses(run: Run, found: TopImages, *, titles: tuple[str, str]) -> Re
     chance = k * k / found.n_samples
     numbers = found.channels["channel"].to_numpy()[: len(kept)]
     lines = [
-        f"Of their {k} top images, the {full.sum()} channels of {layer_title(found.layer)} that respond at both kept "
-        f"{kept[full].mean():.1f} (by chance {chance:.1f})"
+        f"On average, the {full.sum()} channels of {layer_title(found.layer)} that respond at both snapshots kept "
+        f"{kept[full].mean():.1f} of their {k} top images (by chance {chance:.1f})"
     ]
     labels = _labels(run, found)
     if labels is None:
+        which = "Those that exchanged most:"
         order = np.lexsort((-found.values[-1].mean(axis=1), kept))
         chosen = [index for index in order.tolist() if full[index]][:SHOWN]
         texts = {index: _kept(kept[index], chance) for index in chosen}
     else:
+        which = "Those whose top images came to be of one class most:"
         share_then, class_then = _most_frequent(labels, then)
         share_now, class_now = _most_frequent(labels, now)
         pure = [int((full & (share == k)).sum()) for share in (share_then, share_now)]
@@ -108,6 +113,7 @@ def find_responses(run: Run, found: TopImages, *, titles: tuple[str, str]) -> Re
         layer=found.layer,
         sentences=("; ".join(lines) + ".",),
         titles=titles,
+        chosen=which,
         channels=tuple(
             ChangedChannel(
                 channel=int(numbers[index]),

@@ -149,14 +149,23 @@
       pick.addEventListener("click", () => (pick.getAttribute("aria-pressed") === "true" ? show(null) : showCluster(pick)));
     }
     // The members of a cluster, and the maps of all channels, are those at the snapshot that is shown.
+    const offer = () => {
+      const here = new Set(frames[now()].cluster.map(String));
+      for (const pick of picks) {
+        pick.parentElement.hidden = !here.has(pick.dataset.cluster) && pick.getAttribute("aria-pressed") === "false";
+      }
+    };
+    offer();
     if (player) player.addEventListener("moved", () => {
+      offer();
       const pressed = picks.find((pick) => pick.getAttribute("aria-pressed") === "true");
       if (pressed) showCluster(pressed);
       if (mosaic) showAll();
     });
     const mosaic = at(".mosaic");
     const tile = names.length > 256 ? 24 : names.length > 64 ? 36 : 56, pitch = tile + 2, line = tile + 5;
-    const across = Math.min(names.length, Math.floor(832 / pitch));
+    const room = mosaic ? Math.min(832, mosaic.parentElement.clientWidth) : 832;
+    const across = Math.max(1, Math.min(names.length, Math.floor(room / pitch)));
     const sorted = [...names.keys()].sort((a, b) => frames[last].cluster[a] - frames[last].cluster[b] || a - b);
     const showAll = async () => {
       const ordinal = nearest(now()), { columns, height, width } = sprites;
@@ -190,12 +199,16 @@
       showAll();
     }
     panel.querySelector(".which").addEventListener("input", (event) => pin(Number(event.target.value)));
-    if (flow) whenDrawn(flow, () => flow.on("plotly_click", ({ points }) => {
-      if (points[0].source === undefined) return; // a bar, not a band
-      const [from, to, here, there] = charts.flow.moves[points[0].pointNumber];
+    const showBand = (number) => {
+      const [from, to, here, there] = charts.flow.moves[number];
       const rows = rowsWhere((row) => frames[from].cluster[row] === here && frames[to].cluster[row] === there);
       show(rows, `${clusters[here]} to ${clusters[there]}, ${titles[from]} to ${titles[to]}`);
+    };
+    if (flow) whenDrawn(flow, () => flow.on("plotly_click", ({ points }) => {
+      if (points[0].source !== undefined) showBand(points[0].pointNumber); // else a bar
     }));
+    const band = section.querySelector(".band");
+    if (band) band.addEventListener("input", () => (band.value === "" ? show(null) : showBand(band.value)));
     group.querySelector(".clear").addEventListener("click", () => show(null));
     section.addEventListener("keydown", (event) => { if (event.key === "Escape" && members) show(null); });
     detail(pinned);

@@ -54,12 +54,13 @@
     const chart = data.layers[player.dataset.layer].embedding;
     const div = document.querySelector(`[data-layer="${player.dataset.layer}"][data-chart="embedding"]`);
     const [button, slider, output] = ["button", "input", "output"].map((name) => player.querySelector(name));
+    const heading = document.querySelector(`.shown-at[data-layer="${player.dataset.layer}"]`);
     const last = chart.frames.length - 1;
     let timer = 0;
 
     const show = () => {
       const snapshot = Number(slider.value);
-      output.textContent = chart.titles[snapshot];
+      output.textContent = heading.textContent = chart.titles[snapshot];
       slider.setAttribute("aria-valuetext", chart.titles[snapshot]);
       player.dispatchEvent(new Event("moved"));
       const duration = still.matches ? 0 : 600;
@@ -100,16 +101,14 @@
     });
   };
 
-  // On paper nothing is folded up, charts are as wide as it is, and what would be cut off is made smaller.
+  // On paper, charts are as wide as it is, and what would be cut off is made smaller.
   const paper = document.documentElement.classList;
   const room = ({ parentElement }) => {
     const { paddingLeft, paddingRight } = getComputedStyle(parentElement);
     return parentElement.clientWidth - parseFloat(paddingLeft) - parseFloat(paddingRight);
   };
-  let folded = [], changed = [];
+  let changed = [];
   addEventListener("beforeprint", () => {
-    folded = [...document.querySelectorAll("details:not([open])")];
-    folded.forEach((details) => { details.open = true; });
     const charts = [...document.querySelectorAll(".chart")].map((div) => [div, div.offsetWidth, div.offsetHeight]);
     const wide = [...document.querySelectorAll(".scroll > :not(.chart)")];
     changed = [...charts.map(([div]) => div), ...wide].map((each) => [each, each.style.cssText]);
@@ -121,18 +120,9 @@
     for (const each of wide) each.style.zoom = Math.min(1, room(each) / each.offsetWidth);
   });
   addEventListener("afterprint", () => {
-    folded.forEach((details) => { details.open = false; });
     changed.forEach(([each, style]) => { each.style.cssText = style; });
     paper.remove("paper");
   });
-
-  // What scrolls sideways fades out where there is more to see.
-  const hint = (box) => box.classList.toggle("more", box.scrollWidth - box.clientWidth - box.scrollLeft > 2);
-  const sizes = new ResizeObserver((entries) => entries.forEach(({ target }) => hint(target.closest(".scroll"))));
-  for (const box of document.querySelectorAll(".scroll")) {
-    box.addEventListener("scroll", () => hint(box), { passive: true });
-    for (const each of [box, ...box.children]) sizes.observe(each);
-  }
 
   // One chart after the other, so that the page answers while they are drawn; first what the reader looks at.
   const start = async () => {
