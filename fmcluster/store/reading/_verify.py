@@ -54,12 +54,9 @@ def _misleading(run: Run) -> list[str]:
     damage, store = [], run.stored("epoch").array.store
     for path, node in run.nodes.items():
         try:
-            content = read_bytes(store, f"{path}/zarr.json", at_most=LARGEST)
-            if content is None and not run.is_local:  # there it follows at the end of the recording
-                continue
-            found = json.loads(content or b"")
+            found = json.loads(read_bytes(store, f"{path}/zarr.json", at_most=LARGEST) or b"")
             if node.get("dimension_names", [""])[0] == "snapshot" and found["shape"][0] <= node["shape"][0]:
-                found["shape"][0] = node["shape"][0]  # a writer that was interrupted left it behind
+                found["shape"][0] = node["shape"][0]  # it follows; in a bucket, at the end of the recording
         except (StoreError, OSError, ValueError, LookupError, TypeError, RecursionError):
             found = None
         if found != node:
@@ -84,6 +81,7 @@ def missing_files(run: Run) -> list[str]:
         except StoreError:  # what the commit vouches for is not known, so that nothing else of it can be missing
             expected.add(f"{CHECKSUMS}/{chunk_key(snapshot)}")
     lost += [name for name in expected if not there.get(name)]
+    lost += [name for path in run.nodes if not there.get(name := f"{path}/zarr.json")]
     for name in there.keys() - expected:
         path, _, key = name.rpartition("/")
         if there[name] and path in arrays and key.startswith("c."):
