@@ -109,15 +109,12 @@ def copy_run(run: str | os.PathLike[str], url: str, *, progress: Callable[[int, 
         for done, _ in enumerate(pool.map(sent.send, todo), start=1):
             if progress is not None:
                 progress(done, len(todo))
-    nodes = {f"{name}/zarr.json": _node_bytes(node) for name, node in root["consolidated_metadata"]["metadata"].items()}
-    new = nodes.keys() - there.keys()
-    for name in new:
-        sent.put(name, nodes[name], over="nothing")
     if before is None or before[0] != root:
         content = (json.dumps(root, indent=1)).encode()
         sent.put("zarr.json", content, over="nothing" if before is None else before[1])
-    for name in nodes.keys() - new:  # for programs that open one by itself; never ahead of the root
-        sent.put_if_new(name, nodes[name])
+    nodes = root["consolidated_metadata"]["metadata"]
+    for name, node in nodes.items():  # for programs that open one by itself; never ahead of the root
+        sent.put_if_new(f"{name}/zarr.json", _node_bytes(node))
     return CopiedRun(url, len(root["attributes"][KEY]["commits"]), sent.n_files, sent.nbytes, sent.n_there)
 
 
