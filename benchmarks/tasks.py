@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
+from math import prod
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -142,15 +143,16 @@ def one(arguments: argparse.Namespace) -> None:
     """Do one task in this process, and print what it took above the imports."""
     import sklearn.cluster
     import sklearn.decomposition
-    import torch
 
     import fmcluster as fm
     from fmcluster import analysis
+    from fmcluster.vectors._blocks import copy_block
 
-    _ = sklearn.cluster, sklearn.decomposition, torch, analysis.pca, analysis.cluster
+    _ = sklearn.cluster, sklearn.decomposition, analysis.pca, analysis.cluster
     kmeans().fit(np.random.default_rng(0).random((100, 2)))  # thread pools exist
-    torch.ones((64, 64)) @ torch.ones((64, 64))
     run = fm.open_run(arguments.run)
+    values = prod(run[arguments.layer].vectors("channel").shape)
+    copy_block(np.zeros(1, np.float16), np.zeros(1, np.float32), of=values)  # torch is imported as it will be
     work = TASKS[arguments.task](run, arguments.layer, arguments.view, arguments.max_bytes)
     Path("/proc/self/clear_refs").write_text("5")  # the peak from here on
     before, start = memory("VmRSS"), perf_counter()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
 from typing import Any, TypeVar
 
 import numpy as np
@@ -132,8 +133,8 @@ class _OwnThreads(ThreadPoolExecutor):
 
 
 def _alone(function: Callable[[Item], Part], item: Item) -> Part:
-    if (torch := sys.modules.get("torch")) is not None:
-        torch.get_num_threads()  # or it would set its own number at its first use in this thread
+    if "torch" in sys.modules:  # it would set its own number of threads at its first use in this thread
+        import_module("torch").get_num_threads()  # waits where another thread is just importing it
     with threadpool_limits(1):
         return function(item)
 

@@ -2,6 +2,7 @@
 
 import mmap
 import sys
+from importlib import import_module
 from math import prod
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 _LEAST_BYTES = 1 << 20
+_WORTH_TORCH = 1 << 27  # values, of which NumPy casts about as many while torch is imported
 
 
 def new_block(shape: tuple[int, ...], dtype: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
@@ -26,11 +28,21 @@ def new_block(shape: tuple[int, ...], dtype: npt.DTypeLike = np.float32) -> npt.
     return np.frombuffer(pages, dtype).reshape(shape)
 
 
-def copy_block(values: npt.NDArray[np.floating], out: npt.NDArray[np.float32]) -> None:
-    """Copy values to float32: by torch, ten times as fast where they are float16, if it is loaded."""
-    torch = sys.modules.get("torch")
-    if torch is None:  # reading alone does not wait for its import
+def copy_block(values: npt.NDArray[np.floating], out: npt.NDArray[np.float32], *, of: int) -> None:
+    """Copy values to float32: by torch, ten times as fast where they are float16, if it is loaded or worth loading.
+
+    Parameters
+    ----------
+    values : ndarray
+        A part.
+    out : ndarray
+        Where to, of the same shape.
+    of : int
+        How many values there are in all, which are often read several times.
+    """
+    if of < _WORTH_TORCH and "torch" not in sys.modules:
         out[...] = values
-    else:
-        source = values if values.flags.writeable else values.copy()
-        torch.from_numpy(out).copy_(torch.from_numpy(source))
+        return
+    torch = import_module("torch")  # which waits where another thread is just importing it
+    source = values if values.flags.writeable else values.copy()
+    torch.from_numpy(out).copy_(torch.from_numpy(source))

@@ -169,7 +169,7 @@ class Vectors:
                 here = block[number * self.rows_per_snapshot :][: self.rows_per_snapshot]
                 turned = maps[cut].transpose(["nchw".index(axis) for axis in order])
                 out = here if self.drawn is None else new_block((self._size(self.row_axes), block.shape[1]))
-                copy_block(turned, out.reshape(turned.shape))
+                copy_block(turned, out.reshape(turned.shape), of=prod(self.shape))
                 if self.drawn is not None:
                     here[:] = out[self.drawn]
             yield apply_scale(self._finite(block, 0), scale)
@@ -326,7 +326,7 @@ class Vectors:
         blocks = np.moveaxis(out.reshape([lengths[axis] for axis in order]), order.index("n"), 0)
         for start, maps in self._maps(snapshot, box):
             turned = maps.transpose(["nchw".index(axis) for axis in "n" + order.replace("n", "")])
-            copy_block(turned, blocks[start : start + len(maps)])
+            copy_block(turned, blocks[start : start + len(maps)], of=prod(self.shape))
         return out
 
     def _maps(self, snapshot: int, box: Box) -> Iterator[tuple[int, npt.NDArray[np.floating]]]:
