@@ -32,14 +32,17 @@ _MORE_SCRIPTS = (  # fonts that have what matplotlib's own lacks, where one is i
 
 
 @contextmanager
-def _any_script(figure: "Figure") -> Iterator[None]:
-    """Write names in whatever script with the fonts there are; boxes stand for the rest, of which nothing warns."""
+def _any_script(figure: "Figure | None" = None) -> Iterator[None]:
+    """Write names in whatever script with the fonts there are; boxes stand for the rest, of which nothing warns.
+
+    An animation makes its texts as it is written, so that nothing but the warnings is seen to there.
+    """
     from matplotlib.font_manager import fontManager
     from matplotlib.text import Text
 
     known = set(fontManager.get_font_names())
     more = [name for name in _MORE_SCRIPTS if name in known]
-    for text in figure.findobj(Text) if more else ():
+    for text in figure.findobj(Text) if figure is not None and more else ():
         assert isinstance(text, Text)
         text.set_fontfamily([*text.get_fontfamily(), *more])
     with warnings.catch_warnings():
@@ -75,8 +78,7 @@ def save_animation(animation: "FuncAnimation", output: Path, *, dpi: int) -> Non
     from ..store import write_beside
 
     writer = "ffmpeg" if output.suffix.lower() == ".mp4" else "pillow"
-    figure = animation._fig  # type: ignore[attr-defined]
-    with bars() as progress, write_beside(output) as beside, _any_script(figure):
+    with bars() as progress, write_beside(output) as beside, _any_script():
         task = progress.add_task(f"writing {output.name}", total=None)
         try:
             animation.save(
