@@ -134,7 +134,8 @@ def _save(path: Path, result: object, *, key: Mapping[str, Any]) -> None:
     try:
         write_result(path, result, key=key)
     except (OSError, ValueError) as error:
-        warnings.warn(f"the result is not saved in {path.parent}: {error}", stacklevel=3)
+        why = error.strerror.lower() if isinstance(error, OSError) and error.strerror else error
+        warnings.warn(f"the result is not saved in {path.parent}: {why}", stacklevel=3)
 
 
 def _load(path: Path, kind: type[Result], *, key: Mapping[str, Any], vectors: Sequence[Vectors]) -> Result | None:

@@ -8,7 +8,7 @@ import typer
 
 from ..errors import INTERRUPTED
 from ._analyze import analyze
-from ._app import app, console, errors, say
+from ._app import app, console, errors, say, warnings_in_words
 from ._compare import compare
 from ._copy import copy
 from ._demo import demo
@@ -54,7 +54,8 @@ def _options(
 def main() -> None:
     """Run the command line; a mistake of the caller's is one line on standard error, and exit code 2."""
     try:
-        app()
+        with warnings_in_words():
+            app()
     except KeyboardInterrupt:
         errors.print(INTERRUPTED, style="red")
         sys.exit(130)

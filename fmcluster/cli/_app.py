@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -71,6 +72,22 @@ def say_left_out(lines: Iterable[str]) -> None:
     """Say on the error stream what is left out, as values are not finite: the lines of a `NotFinite`."""
     for line in lines:
         say(line.replace("\n", "\\n"), to=errors)
+
+
+@contextmanager
+def warnings_in_words() -> Iterator[None]:
+    """Within the block, say each warning once, in a line on the error stream, without the code that warns."""
+    said = set()
+
+    def show(message: Warning | str, *_: object) -> None:
+        text = " ".join(str(message).split())
+        if text not in said:
+            said.add(text)
+            say(f"warning: {text}", to=errors)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
 
 
 def status(text: str) -> Status:

@@ -2,13 +2,13 @@
 
 ``tests/store/test_compat.py`` says which one a new version has changed.
 
-`zarrs` is several times faster, but checks a chunk's CRC-32C only where the whole of a file is decoded. It reads files
-of one chunk. Shards are read by `read_shard`; zarr's own pipeline reads the rest.
+Arrays are written by `zarrs`. Neither it nor zarr's own pipeline reads them here: they unpack whatever a file holds
+before they compare how much it is. `read_shard` and `decode_chunk` take memory for what an array's metadata says.
 """
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from importlib.util import find_spec
@@ -22,7 +22,7 @@ from zarr.abc.store import RangeByteRequest, Store
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.group import AsyncGroup, GroupMetadata
 from zarr.core.sync import sync
-from zarr.storage import FsspecStore, LocalStore, MemoryStore, StorePath
+from zarr.storage import FsspecStore, LocalStore, StorePath
 
 from ..errors import StoreError
 from .files import BucketStore, is_bucket, kind_of_file, walk
@@ -69,23 +69,6 @@ def array_from_metadata(root: Path, path: str, *, metadata: dict[str, Any]) -> z
     """
     with _fast_pipeline({"threading.max_workers": 1}):
         return zarr.Array.from_dict(StorePath(LocalStore(root), path), metadata)
-
-
-def padded_array(array: zarr.Array[Any], shape: tuple[int, ...]) -> zarr.Array[Any]:
-    """Return an array with another shape, to decode whole files of it fast, those at its edges too."""
-    metadata: dict[str, Any] = {**array.metadata.to_dict(), "shape": shape}
-    if not isinstance(array.store, LocalStore):  # zarrs knows no others
-        return zarr.Array.from_dict(array.store_path, metadata)
-    with _fast_pipeline({}):
-        return zarr.Array.from_dict(array.store_path, metadata)
-
-
-def array_in_memory(array: zarr.Array[Any], files: Mapping[str, bytes]) -> zarr.Array[Any]:
-    """Return an array whose files are in memory, by their names."""
-    buffer = default_buffer_prototype().buffer
-    store = MemoryStore({f"{array.path}/{key}": buffer.from_bytes(content) for key, content in files.items()})
-    with careful_pipeline():
-        return zarr.Array.from_dict(StorePath(store, array.path), array.metadata.to_dict())
 
 
 def group_from_metadata(store: Store, metadata: dict[str, Any]) -> zarr.Group:

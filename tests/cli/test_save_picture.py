@@ -28,6 +28,13 @@ def test_the_names_ending_is_the_format(name: str, begins: bytes, figure: Figure
     assert [each.name for each in tmp_path.iterdir()] == [name]
 
 
+@pytest.mark.parametrize("name", ["a.png", "a.pdf", "a.svg"])
+def test_names_in_any_script_are_drawn_without_a_warning(name: str, figure: Figure, tmp_path: Path) -> None:
+    figure.axes[0].set_title("蜜蜂 🐝 مرحبا")
+    save_still(figure, tmp_path / name, dpi=50)
+    assert (tmp_path / name).stat().st_size
+
+
 def test_without_being_cut_a_picture_has_the_figures_size(figure: Figure, tmp_path: Path) -> None:
     save_still(figure, tmp_path / "a.png", dpi=50, tight=False)
     with Image.open(tmp_path / "a.png") as image:

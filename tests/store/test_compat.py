@@ -36,16 +36,6 @@ def test_the_careful_pipeline_is_zarrs_own_and_is_kept_by_what_was_opened_in_it(
     )
 
 
-def test_files_of_one_chunk_are_decoded_by_zarrs_and_by_it_alone(array: zarr.Array) -> None:
-    fast = compat.padded_array(array, (6, 4))
-    pipeline = type(fast.async_array.codec_pipeline)
-    assert pipeline.__name__ == "ZarrsCodecPipeline", f"padded_array decodes with {pipeline}: {ADAPT}"
-    np.testing.assert_array_equal(fast[:5], array[:])
-    elsewhere = zarr.create_array(MemoryStore(), name="a", shape=(5, 4), chunks=(2, 4), dtype="float32")
-    elsewhere[:] = 1
-    np.testing.assert_array_equal(compat.padded_array(elsewhere, (6, 4))[:5], 1)  # zarrs knows no such store
-
-
 def test_an_array_is_written_by_the_metadata_that_one_has_not_by_its_file(array: zarr.Array, tmp_path: Path) -> None:
     described = {**array.metadata.to_dict(), "shape": (9, 4)}
     larger = compat.array_from_metadata(tmp_path, "a", metadata=described)

@@ -57,7 +57,7 @@ def checked_bytes(data: bytes, *, expected: int | None) -> memoryview:
     """
     if expected is not None:
         check_identity(data[-4:], expected)
-    if _number(data[-4:]) != crc32c(np.frombuffer(data, np.uint8)[:-4]):  # it takes no memoryview
+    if len(data) < 4 or _number(data[-4:]) != crc32c(np.frombuffer(data, np.uint8)[:-4]):  # it takes no memoryview
         raise ValueError("a CRC-32C checksum does not fit")
     return memoryview(data)[:-4]
 

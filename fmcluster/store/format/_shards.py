@@ -251,6 +251,21 @@ def check_frame(header: bytes | memoryview, *, nbytes: int) -> None:
     ------
     ValueError
         Where it says something else, or nothing.
+    """
+    size = frame_size(header)
+    if size != nbytes:
+        raise ValueError(
+            f"a chunk says that it unpacks to {'any number of' if size is None else size} bytes, not {nbytes}"
+        )
+
+
+def frame_size(header: bytes | memoryview) -> int | None:
+    """Return to how many bytes a Zstandard frame says that it unpacks; None where it does not say so.
+
+    Raises
+    ------
+    ValueError
+        Where it is no such frame.
 
     References
     ----------
@@ -263,8 +278,7 @@ def check_frame(header: bytes | memoryview, *, nbytes: int) -> None:
     first = 6 - single_segment + (0, 1, 2, 4)[flags & 3]
     width = (single_segment, 2, 4, 8)[flags >> 6]
     size = int.from_bytes(header[first : first + width], "little") + (256 if width == 2 else 0)
-    if not width or size != nbytes:
-        raise ValueError(f"a chunk says that it unpacks to {size if width else 'any number of'} bytes, not {nbytes}")
+    return size if width else None
 
 
 def _opened(source: Path | bytes | Readable) -> Readable:

@@ -104,6 +104,17 @@ class LayerDescription:
         """
         return self._parsed("stream", _words)
 
+    def _parsed_shape(self, name: str, *, n_axes: int | None = None) -> tuple[int, ...] | None:
+        """Return the shape of what a module returned for one sample; None where it was not stored."""
+
+        def parse(found: Any) -> tuple[int, ...]:
+            shape = tuple(_integer(n, least=1) for n in found)
+            if isinstance(found, str) or len(shape) != (n_axes or len(shape)):
+                raise ValueError(f"{len(shape)} axes, not {n_axes}")
+            return shape
+
+        return self._parsed(name, parse)
+
     def _parsed(self, name: str, parse: Callable[[Any], Parsed]) -> Parsed | None:
         """Return what an attribute stands for; None where there is none."""
         found = self._attributes.get(name)
@@ -115,17 +126,6 @@ class LayerDescription:
             raise StoreError(
                 f"{self._run.path} is damaged: the {name} of layer {self.name!r} is {str(found)[:100]}"
             ) from error
-
-    def _parsed_output(self, n_axes: int) -> tuple[int, ...] | None:
-        """Return the shape of one sample's output, of so many axes; None where it was not stored."""
-
-        def parse(found: Any) -> tuple[int, ...]:
-            shape = tuple(_integer(n, least=1) for n in found)
-            if len(shape) != n_axes or isinstance(found, str):
-                raise ValueError(f"{len(shape)} axes, not {n_axes}")
-            return shape
-
-        return self._parsed("output", parse)
 
     @cached_property
     def _attributes(self) -> dict[str, Any]:

@@ -93,8 +93,13 @@ class Layer(LayerDescription):
 
     @property
     def output_shape(self) -> tuple[int, ...]:
-        """Shape of one sample's output as the module returned it."""
-        return self._parsed_output(len(self.shape) - 2) or self.shape[2:]
+        """Shape of one sample's output, channels first where it has feature maps."""
+        return self._parsed_shape("output", n_axes=len(self.shape) - 2) or self.shape[2:]
+
+    @property
+    def returned_shape(self) -> tuple[int, ...]:
+        """Shape of one row as the module returned it, before its channels were moved, or rows laid beside others."""
+        return self._parsed_shape("returned") or self.output_shape
 
     @property
     def feature_map_shape(self) -> tuple[int, int, int]:

@@ -8,6 +8,7 @@ from itertools import product
 from ...errors import StoreError
 from .._compat import list_files, read_bytes
 from ..format import CHECKSUMS, LARGEST, Files, StoredArray, chunk_key, shard_shape
+from ._misdescribed import find_misdescribed
 from ._run import Run
 
 
@@ -28,14 +29,15 @@ def verify(run: Run, *, progress: Callable[[int, int], None] | None = None) -> l
     """
     arrays = [run.stored(path) for path in run.array_paths]
     boxes = [(array, box) for array in arrays for box in _boxes(array)]
-    damage = [*_other_stamps(run), *_misleading(run)]
+    damage = [*_other_stamps(run), *_misleading(run), *find_misdescribed(run)]
     for done, (array, box) in enumerate(boxes, start=1):
         try:
             array.read(*box)
         except StoreError as error:
-            damage.append(str(error).replace(" `fmcluster verify` lists all damage.", ""))
+            damage.append(str(error))
         if progress is not None:
             progress(done, len(boxes))
+    damage = [each.replace(" `fmcluster verify` lists all damage.", "") for each in damage]
     return list(dict.fromkeys(damage))  # a snapshot without its checksums is one line, not one for each of its files
 
 
@@ -53,17 +55,17 @@ def _misleading(run: Run) -> list[str]:
     """Return a line for each node whose own metadata, which other programs may read, is not what was committed."""
     damage, store = [], run.stored("epoch").array.store
     for path, node in run.nodes.items():
+        content: bytes | None = b"unread"
         try:
             content = read_bytes(store, f"{path}/zarr.json", at_most=LARGEST)
-            if content is None and not run.is_local:  # there it follows at the end of the recording
-                continue
             found = json.loads(content or b"")
             if node.get("dimension_names", [""])[0] == "snapshot" and found["shape"][0] <= node["shape"][0]:
-                found["shape"][0] = node["shape"][0]  # a writer that was interrupted left it behind
+                found["shape"][0] = node["shape"][0]  # it follows; in a bucket, at the end of the recording
         except (StoreError, OSError, ValueError, LookupError, TypeError, RecursionError):
             found = None
         if found != node:
-            damage.append(f"{run.path} is damaged: {path}/zarr.json is not what was committed.")
+            what = "is not what was committed" if content else "is missing"
+            damage.append(f"{run.path} is damaged: {path}/zarr.json {what}.")
     return damage
 
 
@@ -84,6 +86,7 @@ def missing_files(run: Run) -> list[str]:
         except StoreError:  # what the commit vouches for is not known, so that nothing else of it can be missing
             expected.add(f"{CHECKSUMS}/{chunk_key(snapshot)}")
     lost += [name for name in expected if not there.get(name)]
+    lost += [name for path in run.nodes if not there.get(name := f"{path}/zarr.json")]
     for name in there.keys() - expected:
         path, _, key = name.rpartition("/")
         if there[name] and path in arrays and key.startswith("c."):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import zarr
 from google_crc32c import value as crc32c
+from numcodecs.zstd import compress
 
 from fmcluster.errors import StoreError
 from fmcluster.store import LayerSpec, RunWriter, open_run, verify
@@ -180,21 +181,29 @@ def test_a_store_of_another_version_is_no_run(tmp_path):
         RunWriter(tmp_path / "old.zarr", mode="a")
 
 
-def bomb(nbytes: int) -> bytes:
-    """Return a Zstandard frame of a few bytes that unpacks to many, with its checksum."""
-    parts = [struct.pack("<I", 0xFD2FB528) + bytes([0xE0]) + struct.pack("<Q", nbytes)]
+def bomb(nbytes: int, *, said: int | None = None) -> bytes:
+    """Return a Zstandard frame of a few bytes that unpacks to many (and says another number), with its checksum."""
+    parts = [struct.pack("<I", 0xFD2FB528) + bytes([0xE0]) + struct.pack("<Q", nbytes if said is None else said)]
     while nbytes:
         count = min(1 << 17, nbytes)
         nbytes -= count
         parts.append((count << 3 | 2 | (not nbytes)).to_bytes(3, "little") + b"\0")
-    frame = b"".join(parts)
-    return frame + struct.pack("<I", crc32c(frame))
+    return sealed_chunk(b"".join(parts))
+
+
+def sealed_chunk(frames: bytes) -> bytes:
+    """Return what a chunk's file holds, with its checksum."""
+    return frames + struct.pack("<I", crc32c(frames))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are Linux's")
+@pytest.mark.parametrize("follows", [False, True], ids=["its own frame", "a frame that follows"])
 @pytest.mark.parametrize("where", ["index/c.0.0", f"{ACTIVATION}/c.0.0.0.0.0"])
-def test_a_chunk_that_unpacks_to_more_than_it_should_takes_no_memory(where, stored):
+def test_a_chunk_that_unpacks_to_more_than_it_should_takes_no_memory(where, follows, stored):
     content = bomb(3 << 30)
+    if follows:
+        size = _chunk_bytes(stored, where.split("/c.")[0])
+        content = sealed_chunk(compress(bytes(size), 1) + content[:-4])
     if where.startswith("layers"):
         count = _chunks_of(stored)
         table = struct.pack(f"<{2 * count}Q", *([0, len(content)] * count))
@@ -212,10 +221,17 @@ def test_a_chunk_that_unpacks_to_more_than_it_should_takes_no_memory(where, stor
     done = subprocess.run([sys.executable, "-c", code, str(stored)], capture_output=True, text=True, check=True)
     said, peak = done.stdout.strip().splitlines()
     assert said.startswith("StoreError")
-    assert "unpacks to 3221225472 bytes" in said
+    assert ("buffer too small" if follows else "unpacks to 3221225472 bytes") in said
     assert int(peak) < 1_500_000
 
     assert any(where.split("/c.")[0] in line for line in verify(open_run(stored)))
+
+
+def _chunk_bytes(path: Path, array: str) -> int:
+    node = nodes_of(root_of(path))[array]
+    inner = node["codecs"][0].get("configuration", {}).get("chunk_shape")
+    shape = inner or node["chunk_grid"]["configuration"]["chunk_shape"]
+    return int(np.prod(shape)) * np.dtype(node["data_type"]).itemsize
 
 
 def _chunks_of(path: Path) -> int:

@@ -252,3 +252,9 @@ def test_what_may_not_be_read_is_not_called_damaged(
     with pytest.raises(StoreError, match=rf"cannot be read \(.*says no\)\. .*{advice}, try again\.$") as caught:
         run["conv1"].read(epoch=1)
     assert "damage" not in str(caught.value)
+
+
+def test_metadata_of_a_node_that_is_gone_is_found_and_listed(stored):
+    (stored / "layers/conv1/activation/zarr.json").unlink()
+    assert verify(open_run(stored)) == [f"{stored} is damaged: layers/conv1/activation/zarr.json is missing."]
+    assert missing_files(open_run(stored)) == ["layers/conv1/activation/zarr.json"]
