@@ -183,8 +183,12 @@ def test_points_are_searched_for_drawn_around_and_pointed_at(browser: Any, addre
     page.locator("#flow").scroll_into_view_if_needed()
     page.focus("#band")
     page.keyboard.press("Enter")
-    page.locator(".dash-dropdown-option").first.wait_for()  # the list opens after the key, and is then in focus
-    page.keyboard.press("ArrowDown")
+    page.wait_for_function("() => document.activeElement?.closest('.dash-dropdown-search') !== null")
+    for _ in range(50):  # a key goes to what is in focus when it is pressed, and may come before the list listens
+        page.keyboard.press("ArrowDown")
+        page.wait_for_timeout(100)
+        if page.evaluate("() => document.activeElement?.closest('.dash-dropdown-option') !== null"):
+            break
     page.keyboard.press("Enter")
     page.wait_for_function("() => / of 12 points/.test(document.querySelector('#chosen h3')?.textContent)")
     assert page.evaluate(
