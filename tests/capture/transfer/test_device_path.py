@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from random import Random
 from types import SimpleNamespace
 from typing import Any
 
@@ -246,13 +247,14 @@ def outputs(sizes: list[int]) -> list[torch.Tensor]:
     sizes=st.lists(st.integers(1, 12), min_size=1, max_size=9),
     max_bytes=st.integers(1, 6000),
     delays=st.lists(st.integers(0, 5), min_size=1, max_size=8),
-    order=st.randoms(use_true_random=False),
+    seed=st.integers(0, 1000),
 )
-@example(sizes=[12, 1, 12, 1], max_bytes=1, delays=[0], order=None)
+@example(sizes=[12, 1, 12, 1], max_bytes=1, delays=[0], seed=None)
 def test_nothing_is_read_early_or_used_again_early_and_nobody_waits_for_ever(
-    sizes: list[int], max_bytes: int, delays: list[int], order: Any
+    sizes: list[int], max_bytes: int, delays: list[int], seed: int | None
 ) -> None:
     """At any bound, with outputs that are overwritten as soon as their reduction is queued and done."""
+    order = None if seed is None else Random(seed)  # hypothesis may end what is drawn, here in the writer's thread
     with stand_in() as device, working(device, delays):
         copier = Copier(max_bytes=max_bytes, clips=True, threads=1)
         taken: list[tuple[int, Copy]] = []
