@@ -82,15 +82,11 @@ class Comparison:
         ValueError
             If there is no such run, or no such epoch.
         """
-        frame = self._at_ends_of_epochs(other)
-        same = frame[frame["epoch"] == frame["other_epoch"]]
-        if same.empty:
+        if apart := self.apart(other):
             raise ValueError(
-                f"{self._apart(frame, other)}: record both at the same epochs; `comparison.frame` holds all pairs of "
-                f"snapshots"
+                f"{apart}: record both at the same epochs; `comparison.frame` holds all pairs of snapshots"
             )
-        table = same.pivot_table(index="layer", columns="epoch", values="cka", dropna=False)
-        return table.reindex(self.frame["layer"].unique())
+        return self.side_by_side(other).droplevel("other_epoch", axis="columns")
 
     def side_by_side(self, other: int) -> pd.DataFrame:
         """Return the CKA of each layer between run 0 and another at the snapshots that are shown side by side.
@@ -122,7 +118,11 @@ class Comparison:
     def apart(self, other: int) -> str:
         """Say that run 0 and another have no epoch in common at which both are finite; nothing where they have one."""
         frame = self._at_ends_of_epochs(other)
-        return "" if (frame["epoch"] == frame["other_epoch"]).any() else self._apart(frame, other)
+        if (frame["epoch"] == frame["other_epoch"]).any():
+            return ""
+        finite = "" if all(each.snapshots.empty for each in self.not_finite) else " at which both are finite"
+        here, there = _listed(frame["epoch"]), _listed(frame["other_epoch"])
+        return f"run 0 and run {other} have no epoch in common{finite} (epochs {here}; epochs {there})"
 
     def _at_ends_of_epochs(self, other: int) -> pd.DataFrame:
         """Return the rows of `frame` of another run, at the last snapshots of epochs."""
@@ -133,11 +133,6 @@ class Comparison:
         last = frame.groupby("epoch")["snapshot"].transform("max") == frame["snapshot"]
         last &= frame.groupby("other_epoch")["other_snapshot"].transform("max") == frame["other_snapshot"]
         return frame[last]
-
-    def _apart(self, frame: pd.DataFrame, other: int) -> str:
-        finite = "" if all(each.snapshots.empty for each in self.not_finite) else " at which both are finite"
-        here, there = _listed(frame["epoch"]), _listed(frame["other_epoch"])
-        return f"run 0 and run {other} have no epoch in common{finite} (epochs {here}; epochs {there})"
 
 
 def _listed(epochs: pd.Series) -> str:

@@ -184,7 +184,7 @@ class Damage:
 
 
 def _choice(values: "pd.Series[Any]") -> str:
-    """Say by how much less than chance is done, with its interval; nothing of it where that is not clear."""
+    """Say whether less or more than chance is done, or neither clearly, and by how much, with its interval."""
     of = f"over {values['layers']} layers{', ' if values['how'] else ''}{values['how']}"
     low, high = (values["below_null"] + sign * SIGMAS * values["below_null_se"] for sign in (-1, 1))
     side = "less than" if low > 0 else "more than" if high < 0 else "not clearly less or more than"
