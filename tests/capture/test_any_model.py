@@ -435,9 +435,9 @@ def test_without_a_folder_for_compiled_code_it_is_compiled_each_time(tmp_path: P
     script = (
         "import numba, numba.core.caching as caching\n"
         "caching.CacheImpl._locator_classes = []\n"
-        "from fmcluster.capture.transfer import _sum_planes; import numpy as np\n"
+        "from fmcluster.capture.transfer import _cast_and_sum; import numpy as np\n"
         "planes, sums = np.ones((2, 8), np.float32), np.zeros((8, 2))\n"
-        "_sum_planes.sum_planes(planes, None, sums=sums, converts=False); print(sums[1].tolist())"
+        "_cast_and_sum.cast_and_sum(planes, None, sums=sums, converts=False); print(sums[1].tolist())"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "[8.0, 8.0]", done.stderr

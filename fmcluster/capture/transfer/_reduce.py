@@ -10,8 +10,8 @@ import numpy.typing as npt
 import torch
 
 from ..options import Reduction
+from ._cast_and_sum import CONVERTS, cast_and_sum
 from ._moments import Moments
-from ._sum_planes import CONVERTS, sum_planes
 
 LARGEST = {"float16": 65504.0, "float32": float(np.finfo(np.float32).max)}
 OVERFLOW = {"float16": 65520.0, "float32": 2.0**128 - 2.0**103}  # the first number that rounds to infinity
@@ -56,7 +56,7 @@ def reduce_on_cpu(
     parts = [slice(start, stop) for start, stop in pairwise(bounds)]
 
     def one(part: slice) -> None:
-        sum_planes(flat[part], None if half is None else half[part], sums=sums[:, part], converts=CONVERTS)
+        cast_and_sum(flat[part], None if half is None else half[part], sums=sums[:, part], converts=CONVERTS)
 
     for _ in pool.map(one, parts):
         pass

@@ -1,4 +1,4 @@
-"""Kernels by Numba, for the processor: an output rounded to float16 and summed up by plane, in one read."""
+"""Cast and sum, by Numba on the processor: an output rounded to float16 and summed up by plane, in one read."""
 
 import platform
 from collections.abc import Callable
@@ -45,14 +45,14 @@ def _float16_bits(_typing: Any, _value: Any) -> Any:  # pragma: no cover  (compi
     return numba.uint16(numba.float32), generate
 
 
-def sum_planes(
+def cast_and_sum(
     planes: npt.NDArray[np.float32],
     half: npt.NDArray[np.uint16] | None,
     *,
     sums: npt.NDArray[np.float64],
     converts: bool = CONVERTS,
 ) -> None:
-    """Sum up each plane, and round it to float16 on the way.
+    """Round each plane to float16, and sum it up on the way.
 
     Parameters
     ----------
@@ -66,13 +66,13 @@ def sum_planes(
         Whether the processor converts to float16 itself.
     """
     if half is not None and not converts:
-        _sum_planes_with_care(planes, half, sums)
+        _cast_and_sum_with_care(planes, half, sums)
     else:
-        _sum_planes(planes, half, sums)
+        _cast_and_sum(planes, half, sums)
 
 
 @_compiled(error_model="numpy")
-def _sum_planes(
+def _cast_and_sum(
     planes: npt.NDArray[np.float32], half: npt.NDArray[np.uint16] | None, sums: npt.NDArray[np.float64]
 ) -> None:  # pragma: no cover  (compiled)
     # a loop for each thing: together, the compiler finds no vector instructions for them
@@ -148,7 +148,7 @@ def _value_of(key: np.int32) -> np.float32:  # pragma: no cover  (compiled)
 
 
 @_compiled(error_model="numpy")
-def _sum_planes_with_care(
+def _cast_and_sum_with_care(
     planes: npt.NDArray[np.float32], half: npt.NDArray[np.uint16], sums: npt.NDArray[np.float64]
 ) -> None:  # pragma: no cover  (compiled)
     for i in range(planes.shape[0]):
