@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.nn.modules import conv, instancenorm, pooling
+from torch.nn.modules import conv, dropout, instancenorm, pooling
 from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
 from torch.utils.data import DataLoader
 
@@ -21,6 +21,10 @@ BATCH_NORM = nn.modules.batchnorm._BatchNorm  # what BatchNorms of all kinds are
 CONVOLUTION = conv._ConvNd  # likewise, of any number of axes
 INSTANCE_NORM = instancenorm._InstanceNorm
 POOLING = (pooling._MaxPoolNd, pooling._AvgPoolNd, pooling._AdaptiveMaxPoolNd, pooling._AdaptiveAvgPoolNd)
+OTHERS_OF_CHANNELS = (  # of which the documentation says (N, C, L)
+    *(pooling._LPPoolNd, dropout.Dropout1d, nn.Upsample),
+    *(nn.ConstantPad1d, nn.ReflectionPad1d, nn.ReplicationPad1d, nn.CircularPad1d),
+)
 
 
 @contextmanager

@@ -176,7 +176,10 @@ def discover(
     if n_rows > 1:
         less = inputs.rows(slice(1, None))
         axes = {firing: found[firing].samples_axis for firing in seen}
-        rows, again, fewer = at_other_samples(model, modules, inputs=less, folded=folded.keys(), seen=axes)
+        row_shapes = {firing: found[firing].shape for firing in seen}
+        rows, again, fewer = at_other_samples(
+            model, modules, inputs=less, folded=folded.keys(), seen=axes, row_shapes=row_shapes
+        )
         of_samples = in_lists_of_samples(fired, rows, n_samples=n_rows)
         for firing in [f for f in fired if f in of_samples]:
             left_out[names_of(firing)[1]] = NO_BATCH

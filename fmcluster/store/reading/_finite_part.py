@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _COLUMNS = {"layer": "str", "snapshots": "int64", "of_snapshots": "int64", "channels": "int64", "of_channels": "int64"}
 _OF_SNAPSHOTS = {"snapshot": "int64", "epoch": "int64", "step": "int64", "layers": "int64", "first": "str"}
 MOST_SAID = 5
-_MOST_SAMPLES = 0.5  # of a snapshot, that are left out rather than the layer
+MOST_SAMPLES = 0.5  # of a snapshot, that are left out rather than the layer
 
 Flags = npt.NDArray[np.bool_]
 Labels = npt.NDArray[np.int64]
@@ -190,7 +190,7 @@ class Finiteness:
         for order in np.flatnonzero(broken.all(axis=1)).tolist():
             found[order] = [self.samples(layers[order], number) for number in range(len(self._run))]
             fewest, number = min((len(each), number) for number, each in enumerate(found[order]))
-            if fewest <= _MOST_SAMPLES * len(self._run.sample_ids(number)):
+            if fewest <= MOST_SAMPLES * len(self._run.sample_ids(number)):
                 lost.update(found[order][number].tolist())
         samples = np.array(sorted(lost), np.int64)
         rest = broken.copy()
