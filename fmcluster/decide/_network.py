@@ -123,6 +123,7 @@ class Network:
             return hook
 
         order: list[str] = []
+        few = self._few  # before there are hooks
 
         def enter(name: str) -> Callable[..., None]:
             return lambda *_: None if name in order else order.append(name)
@@ -131,7 +132,7 @@ class Network:
             self._hooked({name: enter(name) for name in self.modules}, before=True),
             self._hooked({name: note(name) for name in self.modules}),
         ):
-            self.show(0, rows=slice(0, 1))
+            self.show(0, rows=few)
         out = {}
         for name in order:
             inside = (costs for other, costs in own.items() if other == name or other.startswith(f"{name}."))
@@ -155,12 +156,13 @@ class Network:
                 held[id(tensor)] = name
         trace = Trace(held)
         starts: dict[str, int] = {}
+        few = self._few  # before functions are noted
         with (
             self._hooked({name: _noting(starts, name, trace) for name in self.modules}, before=True),
             self._hooked({name: _spanning(starts, name, trace) for name in self.modules}),
             trace,
         ):
-            self.show(0, rows=slice(0, 2))
+            self.show(0, rows=few)
         return trace
 
     def consumer(self, layer: str) -> Consumer | None:
@@ -318,8 +320,21 @@ class Network:
 
     @property
     def example(self) -> ModelInputs:
-        """The first two samples of the probe."""
-        return self._batches[0].rows(slice(0, 2))
+        """The first two samples of the probe, or, of a model that takes batches of one size only, the first batch."""
+        return self._batches[0].rows(self._few)
+
+    @cached_property
+    def takes_fewer(self) -> bool:
+        """Whether the model can be shown some of a batch."""
+        try:
+            self.show(0, rows=slice(0, 2))
+        except Exception:  # it raises what it likes
+            return False
+        return True
+
+    @property
+    def _few(self) -> slice:
+        return slice(0, 2 if self.takes_fewer else None)
 
     @property
     def n_batches(self) -> int:

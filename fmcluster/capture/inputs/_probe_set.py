@@ -17,6 +17,7 @@ from ._datasets import (
     as_labels,
     check_numbered,
     classes,
+    fitting_names,
     listed_classes,
     n_indices,
     normalizations,
@@ -279,6 +280,7 @@ class Identity:
             labels, named = numbered(texts, classes=named or listed_classes(self._probe.dataset))
         elif any(batch.unusable for batch in batches):  # of a batch of whole numbers by chance, too
             labels = np.full_like(labels, -1)
+        named = fitting_names(named, labels)
         tables: dict[str, npt.NDArray[Any]] = {
             "sample": np.arange(self._probe.n_samples),
             "label": labels,

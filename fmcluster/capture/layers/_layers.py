@@ -50,7 +50,12 @@ class PlannedLayer:
         return (n_samples * self.spec.rows_folded, *self.output)
 
     def samples_first(self, output: torch.Tensor) -> torch.Tensor:
-        """Return a view of what the module returned, or of its gradient, with the samples first."""
+        """Return a view of what the module returned, or of its gradient, with the samples first.
+
+        What has the shape of a row is of one sample, whose axis was lost, as by ``squeeze()``.
+        """
+        if self.spec.rows_folded == 1 and tuple(output.shape) == self.output:
+            return output[None]
         return samples_first(output, self.samples_axis)
 
     def in_order(self, output: torch.Tensor) -> torch.Tensor:

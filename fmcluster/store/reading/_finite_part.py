@@ -19,6 +19,7 @@ _COLUMNS = {"layer": "str", "snapshots": "int64", "of_snapshots": "int64", "chan
 _OF_SNAPSHOTS = {"snapshot": "int64", "epoch": "int64", "step": "int64", "layers": "int64", "first": "str"}
 MOST_SAID = 5
 MOST_SAMPLES = 0.5  # of a snapshot, that are left out rather than the layer
+MOST_CHANNELS = 0.5  # that are not finite at a snapshot whose others are analyzed
 
 Flags = npt.NDArray[np.bool_]
 Labels = npt.NDArray[np.int64]
@@ -211,9 +212,15 @@ class Finiteness:
         first = find_diverged(self._run, layers)["first"].iloc[0]
         stayed = [name for name in layers if not self.at(name).all()]
         others = f", or pass layers that stayed finite, such as {', '.join(map(repr, stayed[:3]))}" if stayed else ""
+        partly = [name for name in layers if (self.counts(name) > 0).mean(axis=1).min() <= MOST_CHANNELS]
+        if partly and len(layers) > 1 and not stayed:
+            others = f". Most channels of {partly[0]!r} are finite, and shown by a report, or an analysis, of it alone"
+        n, first = len(self._run), repr(first)
+        who = f"layer {first}" if len(layers) == 1 else "layers"
+        before = "" if len(layers) == 1 else f" (at the first, {first} before others)"
         return (
-            f"at each of the {len(self._run)} snapshots, layers gave NaN or infinite values (at the first, {first!r} "
-            f"before others): there is nothing to analyze. Look at the training: a lower learning rate, or gradient "
+            f"at {f'each of the {n} snapshots' if n > 1 else 'the one snapshot'}, {who} gave NaN or infinite values"
+            f"{before}: there is nothing to analyze. Look at the training: a lower learning rate, or gradient "
             f"clipping{others}"
         )
 
