@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch.nn import functional
-from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSampler
+from torch.utils.data import DataLoader, Dataset, SequentialSampler
 
 from ...errors import CaptureError
-from .._compat import with_own_workers
+from .._compat import goes_through_in_order, with_own_workers
 from ._datasets import (
     as_labels,
     check_numbered,
@@ -298,9 +298,11 @@ def _checked_loader(loader: DataLoader[Any]) -> DataLoader[Any]:
             "the probe's DataLoader has no batch_size (it has a batch_sampler, or leaves batches to its data set); "
             "pass batch_size and shuffle=False, or the data set itself"
         )
-    if not isinstance(loader.sampler, SequentialSampler) or type(loader.batch_sampler) is not BatchSampler:
+    if not goes_through_in_order(loader):
+        in_order = isinstance(loader.sampler, SequentialSampler)
+        sampler = type(loader.batch_sampler if in_order else loader.sampler).__name__
         raise ValueError(
-            f"the probe's DataLoader goes through its data in the order of a {type(loader.sampler).__name__}; every "
+            f"the probe's DataLoader goes through its data in the order of a {sampler}; every "
             f"snapshot has to see the same samples in the same order. Pass shuffle=False, or the data set itself."
         )
     if loader.drop_last:
