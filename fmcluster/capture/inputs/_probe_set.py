@@ -318,6 +318,8 @@ def _digests(inputs: ModelInputs) -> npt.NDArray[np.uint8]:
 
 
 def _digest(image: torch.Tensor) -> bytes:
+    if image.is_meta:
+        raise ValueError("the probe's items are tensors on the device 'meta', without values; expected images")
     digest = sha256(f"{str(image.dtype).removeprefix('torch.')}{tuple(image.shape)}".encode())
     digest.update(image.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)  # no copy of it
     return digest.digest()

@@ -409,6 +409,12 @@ class Stateful(DataLoader):
         return self._iterator
 
 
+def test_items_without_values_are_refused_in_words(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="tensors on the device 'meta', without values"):
+        fm.Recorder(network(), tmp_path / "run.zarr", probe=list(torch.empty(4, 3, 8, 8, device="meta"))).__enter__()
+    assert not (tmp_path / "run.zarr").exists()
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning:torch")  # of torchdata's import
 @pytest.mark.parametrize("real", [False, True])
 def test_a_loader_that_knows_how_far_it_is_goes_on_from_there(real: bool, tmp_path: Path) -> None:
