@@ -1,4 +1,4 @@
-"""Damage: what changes of a network do to its answers, beside what they would save."""
+"""Damage: what changes of a network do to its outputs, beside what they would save."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -49,7 +49,7 @@ class Damage:
         fitted on the half of the probe that it is not in, of at least so many images), ``unknowns`` (how many numbers
         that fit solves for, of each output);
         ``loss`` and ``accuracy``, the mean change of each over the samples of the probe (NaN without labels), ``kl``,
-        the mean Kullback-Leibler divergence of the changed answers from those of the network as it is, in nats; of
+        the mean Kullback-Leibler divergence of the changed outputs from those of the network as it is, in nats; of
         each, its standard error over samples, paired: ``loss_se``, ``accuracy_se``, ``kl_se``. ``null_kl, null_loss``
         are those of random changes of the same size, ``below_null`` by how much the change does less (paired), each
         with its standard error. ``forward_share, backward_share, parameters_share, kept_share``: what a network that is
@@ -148,13 +148,19 @@ class Damage:
         error = np.sqrt(self.accuracy * (1 - self.accuracy) / self.n_samples)
         return bool(self.accuracy - SIGMAS * error > self.majority)
 
+    @property
+    def caveat(self) -> str:
+        """What has to be said of all changes, where the network does not know its task; empty where it does."""
+        if self.knows_its_task():
+            return ""
+        return (
+            f"The network is right on {self.accuracy:.3f} of {self.n_samples} samples. That is not clearly better than "
+            f"always naming the most frequent class ({self.majority:.3f}): what can be put back or removed says "
+            f"nothing of what the task needs."
+        )
+
     def __str__(self) -> str:
-        lines = [f"{self.n_samples} samples; " + self._as_it_is()]
-        if not self.knows_its_task():
-            lines.append(
-                f"That is not clearly better than always naming the most frequent class ({self.majority:.3f}): what "
-                f"can be put back or removed says nothing of what the task needs."
-            )
+        lines = [f"{self.n_samples} samples; " + self._as_it_is(), *filter(None, [self.caveat])]
         for intervention in self.frame["intervention"].unique():
             of = self.frame["intervention"] == intervention
             lines.append(f"{intervention}: {of.sum()} changes; those that do least:")
