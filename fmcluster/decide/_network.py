@@ -11,7 +11,7 @@ from torch import nn
 
 from ..capture import ModelInputs, isolated, kernel_geometry
 from ._compat import BATCH_NORM
-from ._costs import Costs, multiply_adds
+from ._costs import Costs, own_costs
 from ._first_input import hook_first
 from ._least_squares import kernel_patches
 from ._trace import Call, Key, Trace
@@ -118,7 +118,9 @@ class Network:
                 given, returned = (_shape_of(args[0] if args else None), _shape_of(output))
                 before = seen.get(name)
                 seen[name] = (before[0], before[1], before[2] + 1) if before else (given, returned, 1)
-                own[name] = own.get(name, Costs()) + _own_costs(module, given, returned)
+                computes, normalizes = (isinstance(module, kinds) for kinds in (PARAMETRIC, NORMALIZATION))
+                costs = own_costs(module, given, returned=returned, computes=computes, keeps=computes or normalizes)
+                own[name] = own.get(name, Costs()) + costs
 
             return hook
 
@@ -388,21 +390,8 @@ def _shape_of(value: Any) -> tuple[int, ...]:
     return tuple(value.shape[1:]) if isinstance(value, torch.Tensor) else ()
 
 
-def _own_costs(module: nn.Module, given: tuple[int, ...], returned: tuple[int, ...]) -> Costs:
-    """Return the costs of a module by itself; its parameters are counted where all of it is known."""
-    kept = 4.0 * _product(given) if isinstance(module, (*PARAMETRIC, *NORMALIZATION)) else 0.0
-    if not isinstance(module, PARAMETRIC) or not returned:
-        return Costs(kept=kept)
-    forward = multiply_adds(module, _product(returned))
-    return Costs(forward=forward, backward=2 * forward, kept=kept)
-
-
 def _n_parameters(module: nn.Module) -> int:
     return sum(each.numel() for each in module.parameters())
-
-
-def _product(shape: tuple[int, ...]) -> float:
-    return float(torch.Size(shape).numel()) if shape else 0.0
 
 
 def _as_rows(values: torch.Tensor) -> torch.Tensor:

@@ -19,7 +19,6 @@ from .format import WeightSpec as WeightSpec
 from .format import escape as escape
 from .format import normalization_path as normalization_path
 from .format import norms_path as norms_path
-from .reading import MOST_SAMPLES as MOST_SAMPLES
 from .reading import FinitePart as FinitePart
 from .reading import Layer as Layer
 from .reading import NotFinite as NotFinite

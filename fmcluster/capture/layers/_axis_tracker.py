@@ -254,7 +254,7 @@ def _of_kind(module: nn.Module) -> int | None:
 
 def _is_torchs_own(module: nn.Module) -> bool:
     """Whether what a module computes is written in torch, and not in a class of somebody's own, or put into it."""
-    return "forward" not in vars(module) and type(module).forward.__module__.partition(".")[0] == "torch"
+    return "forward" not in vars(module) and (type(module).forward.__module__ or "").partition(".")[0] == "torch"
 
 
 def _where_it_fits(module: nn.Module, shape: tuple[int, ...]) -> int | None:

@@ -1,5 +1,4 @@
 from ._diverged import describe_diverged as describe_diverged
-from ._finite_part import MOST_SAMPLES as MOST_SAMPLES
 from ._finite_part import FinitePart as FinitePart
 from ._finite_part import NotFinite as NotFinite
 from ._finite_part import finite_parts as finite_parts

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 _COLUMNS = {"layer": "str", "snapshots": "int64", "of_snapshots": "int64", "channels": "int64", "of_channels": "int64"}
 _OF_SNAPSHOTS = {"snapshot": "int64", "epoch": "int64", "step": "int64", "layers": "int64", "first": "str"}
 MOST_SAID = 5
-MOST_SAMPLES = 0.5  # of a snapshot, that are left out rather than the layer
 MOST_CHANNELS = 0.5  # that are not finite at a snapshot whose others are analyzed
 
 Flags = npt.NDArray[np.bool_]
@@ -45,8 +44,11 @@ class NotFinite:
         Dataset indices of the samples, ascending.
     n_layers : int
         How many layers were analyzed.
+    most_samples : float
+        The share of the samples of a snapshot that are left out rather than the layer.
     """
 
+    most_samples: ClassVar[float] = 0.5
     snapshots: pd.DataFrame = field(default_factory=lambda: _no_rows(_OF_SNAPSHOTS))
     layers: pd.DataFrame = field(default_factory=lambda: _no_rows(_COLUMNS))
     samples: Labels = field(default_factory=lambda: np.empty(0, np.int64))
@@ -191,7 +193,7 @@ class Finiteness:
         for order in np.flatnonzero(broken.all(axis=1)).tolist():
             found[order] = [self.samples(layers[order], number) for number in range(len(self._run))]
             fewest, number = min((len(each), number) for number, each in enumerate(found[order]))
-            if fewest <= MOST_SAMPLES * len(self._run.sample_ids(number)):
+            if fewest <= NotFinite.most_samples * len(self._run.sample_ids(number)):
                 lost.update(found[order][number].tolist())
         samples = np.array(sorted(lost), np.int64)
         rest = broken.copy()
