@@ -107,7 +107,10 @@ class HeldState:
 
 
 def put_counters_back_by(restored: ExitStack, modules: Iterable[nn.Module]) -> None:
-    """Let a stack put back what modules of one's own count, note and keep beside their buffers, as of other objects."""
+    """Let a stack put back what modules of one's own count and note beside their buffers, as of other objects.
+
+    Tensors stay what they are: they are what a forward pass leaves for whoever looks at it.
+    """
     for module in modules:
         if _is_own(type(module)):
             held = vars(module)
@@ -194,7 +197,8 @@ def _names_of(holder: Any) -> Iterator[_Names]:
 
 
 def _own_attributes(module: nn.Module) -> dict[str, Any]:
-    return {name: value for name, value in vars(module).items() if name not in _OF_EVERY_MODULE}
+    own = vars(module).items()
+    return {k: value for k, value in own if k not in _OF_EVERY_MODULE and not isinstance(value, torch.Tensor)}
 
 
 def _holds_state(holder: Any) -> bool:

@@ -62,8 +62,8 @@ def why_varying(layers: Sequence[str]) -> str:
     return (
         f"layer {layers[0]!r} gave other values when the model was shown the same batch again, in evaluation mode and "
         f"with the same random state{others}: it draws random numbers that a recorder cannot hold (a generator made "
-        f"in forward, the time, os.urandom), or keeps a state that is no buffer. Snapshots of unchanged weights will "
-        f"differ there, and so will CKA, drift and what follows from them. Make the generator in __init__ "
+        f"in forward, the time, os.urandom), or keeps a state that it cannot put back. Snapshots of unchanged weights "
+        f"will differ there, and so will CKA, drift and what follows from them. Make the generator in __init__ "
         f"(self.generator = torch.Generator()), draw nothing in evaluation mode, or leave these layers out"
     )
 

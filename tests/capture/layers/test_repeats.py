@@ -1,5 +1,6 @@
 """Models that give other values for the same batch: told from those that do not, and said."""
 
+import itertools
 import random
 import time
 import warnings
@@ -42,7 +43,7 @@ class Makes(nn.Module):
 
 
 class Counts(nn.Module):
-    """Keeps a state: in a buffer, which a recorder puts back, or in an attribute, which it cannot."""
+    """Keeps a state, in a buffer or an attribute: a recorder puts both back."""
 
     def __init__(self, *, is_buffer: bool) -> None:
         super().__init__()
@@ -110,8 +111,9 @@ def _seeded_by_time() -> torch.Generator:
         torch.zeros_like,
         lambda x: x.bfloat16().float(),
         Counts(is_buffer=True),
+        Counts(is_buffer=False),
     ],
-    ids=["dropout", "shuffled", "batch", "first", "nan", "inf", "zero", "bfloat16", "buffer"],
+    ids=["dropout", "shuffled", "batch", "first", "nan", "inf", "zero", "bfloat16", "buffer", "attribute"],
 )
 @pytest.mark.parametrize("n", [1, 6])
 def test_what_a_recorder_holds_or_depends_on_the_batch_is_the_same_each_time(
@@ -126,17 +128,17 @@ def test_what_a_recorder_holds_or_depends_on_the_batch_is_the_same_each_time(
         np.testing.assert_array_equal(run[name].read(epoch=0), run[name].read(epoch=1))
 
 
-def test_a_state_that_is_no_buffer_and_calls_that_come_and_go_are_said(tmp_path: Path) -> None:
+def test_a_state_that_cannot_be_put_back_and_calls_that_come_and_go_are_said(tmp_path: Path) -> None:
+    calls = itertools.count(1)
     with pytest.warns(UserWarning, match="layer 'change' gave other values"):
-        record(Net(Counts(is_buffer=False)), tmp_path / "run.zarr")
+        record(Net(lambda x: x * next(calls)), tmp_path / "run.zarr")
 
     class Twice(Net):
-        calls = 0
+        calls = itertools.count(1)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            self.calls += 1
             x = self.conv(x)
-            for _ in range(1 + self.calls % 2):
+            for _ in range(1 + next(self.calls) % 2):
                 x = self.change(x)
             return self.fc(x.mean((2, 3)))
 
