@@ -10,7 +10,7 @@ from typing import Any
 
 from ...errors import NoSnapshotYet, StoreError
 from .._compat import open_store, read_bytes
-from ..files import has_writer, kind_of_file, unreachable, walk
+from ..files import has_writer, kind_of_file, read_at_most, unreachable, walk
 from ._check_shapes import check_commits, check_layers, check_node_shape, check_samples
 from ._checksums import check_files
 from ._format import (
@@ -49,13 +49,12 @@ def load_root(path: Path) -> dict[str, Any]:
         Where it is a link, too large, or no JSON object.
     """
     file = path / "zarr.json"
-    about = file.lstat()
-    if not stat.S_ISREG(about.st_mode):
+    mode = file.lstat().st_mode
+    if not stat.S_ISREG(mode):
         raise StoreError(
-            f"{file} is a {kind_of_file(about.st_mode)}, not a file: nothing was read. Pass the folder that Recorder "
-            f"wrote."
+            f"{file} is a {kind_of_file(mode)}, not a file: nothing was read. Pass the folder that Recorder wrote."
         )
-    return parse_root(str(path), file.read_bytes() if about.st_size <= LARGEST else None)
+    return parse_root(str(path), read_at_most(file, LARGEST))
 
 
 def parse_root(path: str, content: bytes | None) -> dict[str, Any]:
@@ -63,7 +62,7 @@ def parse_root(path: str, content: bytes | None) -> dict[str, Any]:
     try:
         if content is None:
             raise ValueError(f"it is larger than {LARGEST >> 20} MiB")
-        root = json.loads(content)
+        root = json.loads(content.decode())  # of bytes, json takes UTF-16 and UTF-32, too, which others do not
         if not isinstance(root, dict):
             raise ValueError(f"it holds a {type(root).__name__}, not an object")
     except (ValueError, RecursionError) as error:
