@@ -20,8 +20,8 @@ SECTIONS = {
 In each of three convolutions, one after the other, drawn anew for each of {seeds} seeds, one channel is made zero, one
 the twin of another (a tenth of its weights' spread away), one gets other weights at each of four snapshots, two change
 places, and one is multiplied by zero in the normalization that follows. The weights of all others move by 2 % of their
-spread. A fault counts as found where `fm.diagnose` names it at the last snapshot (two that change places: at any), and
-what it names beside it as false, unless that was so before, or follows from another fault.
+spread. A fault counts as found where `fm.diagnose` names it at the last snapshot (two that change places: at any). Any
+other channel that it names is a false alarm, unless it was faulty before, or another planted fault made it so.
 
 {planted}
 
@@ -107,7 +107,7 @@ def planted_in_words(planted: pd.DataFrame) -> str:
     found, faults = int(planted["found"].sum()), int(planted["planted"].sum())
     false, sound = int(planted["false"].sum()), int(planted["sound"].sum())
     return (
-        f"{found} of {faults} were found ({found / faults:.0%}; goal: 95 %), and {false} of {sound} sound channels "
+        f"{found} of {faults} were found ({found / faults:.0%}; goal: 95 %), and {false} of {sound} healthy channels "
         f"were named ({false / sound:.1%}; goal: at most 2 %)."
     )
 

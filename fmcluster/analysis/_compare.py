@@ -150,7 +150,7 @@ def compare(
     random_state: int = 0,
     executor: Executor | None = None,
 ) -> Comparison:
-    """Compare runs on one probe set: a frozen backbone with a full fine-tuning, or two seeds.
+    """Compare the layers of runs on one probe set: a frozen backbone with a full fine-tuning, or two seeds.
 
     Samples are aligned by dataset index, and must be the same images where both runs know their digests. What is not
     finite is left out, as `Run.finite_part` says, and named in `Comparison.not_finite`.

@@ -1,4 +1,4 @@
-"""Damage: what changes of a network do to its answers, beside what they would save."""
+"""Damage: what changes of a network do to its outputs, beside what they would save."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -49,7 +49,7 @@ class Damage:
         fitted on the half of the probe that it is not in, of at least so many images), ``unknowns`` (how many numbers
         that fit solves for, of each output);
         ``loss`` and ``accuracy``, the mean change of each over the samples of the probe (NaN without labels), ``kl``,
-        the mean Kullback-Leibler divergence of the changed answers from those of the network as it is, in nats; of
+        the mean Kullback-Leibler divergence of the changed outputs from those of the network as it is, in nats; of
         each, its standard error over samples, paired: ``loss_se``, ``accuracy_se``, ``kl_se``. ``null_kl, null_loss``
         are those of random changes of the same size, ``below_null`` by how much the change does less (paired), each
         with its standard error. ``forward_share, backward_share, parameters_share, kept_share``: what a network that is

@@ -149,7 +149,7 @@ def top_images(
     max_bytes: int = MAX_BYTES,
     executor: Executor | None = None,
 ) -> TopImages:
-    """Find the images that drive each channel most, at every snapshot, and where in them it answers most.
+    """Find the images that drive each channel most, at every snapshot, and where in them it is most active.
 
     The maps are read once, in blocks of images. Images of the same value are taken in their order, whatever the blocks.
 

@@ -45,7 +45,7 @@ def replay(
     max_pending_bytes: int = 512 << 20,
     notes: Mapping[str, Any] | None = None,
 ) -> None:
-    r"""Record the run that a `Recorder` would have recorded, had it been there.
+    r"""Record a run from checkpoints that were saved during an earlier training, as a `Recorder` would have.
 
     With the same weights, probe, batch size, software, device and precision flags, the stored values are the same bit
     for bit. Another batch size, device or number of threads rounds differently; the run's provenance says which were

@@ -35,12 +35,15 @@ def analyze(
             "-o",
             "--output",
             callback=local_output,
-            help="Folder for the tables, of several layers a folder each; beside the run by default, and none of one "
-            "at a URL.",
+            help="Folder for the tables, with a folder for each of several layers. By default it lies beside the run; "
+            "for a run at a URL, none is written.",
         ),
     ] = None,
 ) -> None:
-    """Reduce, embed, cluster and track the vectors of layers over all snapshots; print and save the results."""
+    """Cluster and track vectors of layers.
+
+    Reduces, embeds, clusters and tracks them over all snapshots; prints and saves the results.
+    """
     from ..store import escape, open_run
 
     opened = open_run(seen_by_workers(run, scheduler=scheduler))

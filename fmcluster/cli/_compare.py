@@ -26,7 +26,7 @@ def compare(
     random_state: RandomState = 0,
     scheduler: Scheduler = None,
 ) -> None:
-    """Compare runs on one probe set: how similar each layer is, which channels match, and the metrics."""
+    """Compare runs that saw the same probe. Says how similar each layer is, which channels match, and the metrics."""
     from .. import analysis
     from ..store import open_run
 

@@ -9,7 +9,7 @@ from ._options import RunPath
 
 
 def copy(run: RunPath, url: Annotated[str, typer.Argument(help="Where to, such as s3://bucket/run.zarr.")]) -> None:
-    """Copy a run into an object store: files that are there already are not sent again; snapshots show up last."""
+    """Copy a run into an object store. Files that are there already are not sent again; snapshots show up last."""
     from ..store import copy_run
 
     with bars() as progress:

@@ -19,7 +19,10 @@ def demo(
         typer.Option("--seed", min=0, max=2**32 - 1, help="Random seed of the weights and of the order of the images."),
     ] = 0,
 ) -> None:
-    """Fine-tune a ResNet-18 on real digits, capture it, analyze it, and write a report: the whole path, offline."""
+    """Train, record and report, offline.
+
+    Fine-tunes a ResNet-18 on real digits, records and analyzes it, and writes a report.
+    """
     if output.exists() and not output.is_dir():
         raise FileExistsError(f"{output} is a file; the demo writes into a folder")
     with status("loading torch"):

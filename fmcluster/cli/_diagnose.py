@@ -17,17 +17,23 @@ def diagnose(
     at_rest: Annotated[
         Path | None,
         typer.Option(
-            help="The same training at learning rate 0, recorded with the same probe: for advice on freezing."
+            help="Another run: the same training at learning rate 0, with the same probe. Advice on freezing needs it."
         ),
     ] = None,
-    steps_left: Annotated[int, typer.Option(min=0, help="Optimizer steps that follow the last snapshot.")] = 0,
+    steps_left: Annotated[
+        int, typer.Option(min=0, help="How many optimizer steps are still to come; for advice on freezing.")
+    ] = 0,
     random_state: RandomState = 0,
     scheduler: Scheduler = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", callback=local_output, help="Folder for the tables, as CSV.")
     ] = None,
 ) -> None:
-    """Find layers that converged, and channels that are dead, duplicate or drifting; print the advice that follows."""
+    """Find converged layers and faulty channels.
+
+    Names layers that converged, and channels that are dead, duplicate, noise or permuted; prints
+    the advice that follows.
+    """
     from ..store import open_run
 
     opened = open_run(seen_by_workers(run, scheduler=scheduler))

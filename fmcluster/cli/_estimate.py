@@ -32,7 +32,10 @@ def estimate(
         ),
     ] = Path("run.zarr"),
 ) -> None:
-    """Estimate the bytes and seconds that a run will take, from one batch of random images and random weights."""
+    """Estimate what recording will take.
+
+    Says the bytes and seconds, from one batch of random images and random weights.
+    """
     if min(samples, epochs, snapshots_per_epoch, pixels, batch_size) < 1:
         raise ValueError("--samples, --epochs, --snapshots-per-epoch, --pixels and --batch-size are at least 1")
     with status("measuring one batch"):

@@ -17,7 +17,7 @@ def explore(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free port.")] = 8050,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")] = True,
 ) -> None:
-    """Explore a whole run in the browser: each view is computed on request. Ctrl-C stops the server."""
+    """Explore a whole run in the browser. Each view is computed on request; Ctrl-C stops the server."""
     from ..store import open_run
 
     opened = open_run(run)

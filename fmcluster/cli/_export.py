@@ -45,7 +45,10 @@ def export(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export of the same name.")] = False,
     random_state: RandomState = 0,
 ) -> None:
-    """Write metrics, pictures, embeddings and findings for TensorBoard or Weights & Biases (offline)."""
+    """Write logs for TensorBoard or W&B.
+
+    They hold metrics, pictures, embeddings and findings; Weights & Biases stays offline.
+    """
     from ..store import open_run
 
     opened = open_run(run)

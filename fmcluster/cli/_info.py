@@ -20,7 +20,7 @@ def info(
     run: RunPath,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")] = False,
 ) -> None:
-    """Show what is in a run: layers, shapes, snapshots, samples, bytes, and what is missing."""
+    """Show what is in a run. Lists layers, shapes, snapshots, samples, bytes, and what is missing."""
     from ..plot.drawing import list_classes
     from ..store import layers_left_out, missing_files, missing_snapshots, open_run, varying_layers
 

@@ -35,7 +35,8 @@ RandomState = Annotated[
     int, typer.Option("--random-state", min=0, max=2**32 - 1, help="Seed of everything that is drawn at random.")
 ]
 Rows = Annotated[
-    int | None, typer.Option("--rows", min=1, help="Number of rows to draw from each snapshot; all by default.")
+    int | None,
+    typer.Option("--rows", min=1, help="How many rows to choose at random, the same in each snapshot; all by default."),
 ]
 
 

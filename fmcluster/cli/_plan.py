@@ -35,7 +35,8 @@ def plan(
         typer.Option("--question", help=f"What to measure: {', '.join(QUESTIONS)}; may be repeated. All by default."),
     ] = None,
     layers: Annotated[
-        list[str] | None, typer.Option("--layer", help=LAYERS_HELP + "Modules of the network; all by default.")
+        list[str] | None,
+        typer.Option("--layer", help=LAYERS_HELP + "Modules of the network, recorded or not; all by default."),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Folder with train/ and val/; by default the run's images.")] = None,
     images: Annotated[int, typer.Option(min=4, help="How many images to measure on, at most.")] = 100,
@@ -44,7 +45,7 @@ def plan(
         Path | None, typer.Option("-o", "--output", callback=local_output, help="Where to write the plan, as YAML.")
     ] = None,
 ) -> None:
-    """Measure what a network needs, and plan what to freeze and what to build smaller; print it as a table."""
+    """Plan what to freeze and what to shrink. Measures what the network needs, and prints the plan as a table."""
     from ..store import open_run
 
     asked = list(questions or QUESTIONS)

@@ -88,7 +88,7 @@ def plot(
         int | None, typer.Option(min=10, max=2400, help="Dots per inch; by default 150, and 100 for an animation.")
     ] = None,
 ) -> None:
-    """Draw one picture of a run, or animate it from snapshot to snapshot."""
+    """Draw one picture of a run. It can be animated from snapshot to snapshot."""
     from ..store import open_run
 
     opened = open_run(run)

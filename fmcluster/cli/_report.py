@@ -49,7 +49,7 @@ def report(
     random_state: RandomState = 0,
     scheduler: Scheduler = None,
 ) -> None:
-    """Write one HTML page that shows how a run's feature maps evolved; it works offline."""
+    """Write one HTML page about a run. It shows how feature maps evolved, and works offline."""
     from ..store import open_run
 
     planned = None

@@ -63,7 +63,7 @@ def train(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")] = False,
 ) -> None:
-    """Fine-tune a ResNet as PyTorch's transfer-learning tutorial does, and capture it as it learns."""
+    """Fine-tune a ResNet, and record it. It is trained as in PyTorch's transfer-learning tutorial."""
     if output.is_file():
         raise FileExistsError(f"{output} is a file, and a run is a folder: choose another path with -o")
     if output.exists() and not overwrite:

@@ -7,7 +7,7 @@ from ._options import RunPath
 
 
 def verify(run: RunPath) -> None:
-    """Check every chunk of a run against its checksum; the exit code is 1 where anything is damaged."""
+    """Check every chunk against its checksum. The exit code is 1 where anything is damaged."""
     from ..store import open_run
     from ..store import verify as check
 

@@ -40,7 +40,7 @@ def ablate(
     random_state: int = 0,
     progress: Progress | None = None,
 ) -> Damage:
-    """Measure what changes of a network do to its answers on a probe.
+    """Measure how removing or simplifying parts of a network changes its outputs, and what that saves.
 
     The network is changed, shown the probe in evaluation mode, and left as it was, bit for bit: other weights are used
     for one call, and hooks are removed. Beside each change stands its null, a change of the same size at random.
@@ -220,7 +220,7 @@ class _Judge:
             )
         if not torch.equal(self._whole.outcomes([Change("", "", 0.0, "")], _answers).log_p, self._before.log_p):
             raise ValueError(
-                "the model gives other answers when it is shown the same again, in evaluation mode: no change of it "
+                "the model gives other outputs when it is shown the same again, in evaluation mode: no change of it "
                 "can be told from chance. Does it drop, mask or draw at random without asking self.training?"
             )
 

@@ -93,19 +93,19 @@ class CrossFit:
         """Return what is made of the network on the images to fit on, for each part."""
         return [make(part.fitted_on) for part in self._parts]
 
-    def outcomes(self, made: Sequence[_T], answers: Callable[[Network, _T], list[Any]]) -> Outcomes:
+    def outcomes(self, made: Sequence[_T], outputs_of: Callable[[Network, _T], list[Any]]) -> Outcomes:
         """Return what is made of all images, part by part.
 
         Parameters
         ----------
         made : sequence
             What `fit` returned.
-        answers : callable
+        outputs_of : callable
             Makes of the network on a part, and of what was fitted for it, the outputs of each batch.
         """
         outputs, targets = [], []
         for part, each in zip(self._parts, made, strict=True):
-            outputs += answers(part.shown, each)
+            outputs += outputs_of(part.shown, each)
             targets += part.targets
         return outcomes_of(outputs, targets, loss=self._loss)
 

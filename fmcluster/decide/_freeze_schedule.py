@@ -73,7 +73,7 @@ class _Watched:
 
 
 class FreezeSchedule:
-    """Freezes the first layers of a network, one after the other, once they move no more than at learning rate 0.
+    """Freezes the first layers during training, one by one, when they change no faster than at learning rate 0.
 
     What is decided after a snapshot depends on that snapshot and on earlier ones alone. A layer is frozen when all
     before it are, since only then is its backward pass saved. What is frozen stays so: of a run that is resumed, the

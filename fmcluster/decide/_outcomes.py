@@ -23,7 +23,7 @@ class Outcomes:
     loss : Tensor of shape (n_samples,), float64, or None
         The loss of each; None where there are no labels.
     right : Tensor of shape (n_samples,), float64, or None
-        Share of right answers: 0 or 1, of dense predictions in between; None where there are no labels.
+        Share of right predictions: 0 or 1, of dense predictions in between; None where there are no labels.
     log_p : Tensor of shape (n_samples, n_classes, ...), float64
         Logarithms of the probabilities.
     """
@@ -125,7 +125,7 @@ def _by_sample(values: torch.Tensor) -> torch.Tensor:
 
 
 def _right(scores: torch.Tensor, target: Any) -> torch.Tensor | None:
-    """Return the share of right answers of each sample; None where the targets are no classes."""
+    """Return the share of right predictions of each sample; None where the targets are no classes."""
     target = torch.as_tensor(target, device=scores.device)
     if target.is_floating_point() or target.shape != (scores.shape[0], *scores.shape[2:]):
         return None

@@ -45,7 +45,7 @@ def plan(
     rounds: int = 7,
     random_state: int = 0,
 ) -> Plan:
-    """Choose what to do to a network: the least damage that keeps a budget, or most savings at a tolerated damage.
+    """Choose what to freeze and to make smaller: the least damage within a budget, or most savings at a tolerated one.
 
     What may be chosen is what `ablate` measured to do less than a random change of the same size, clearly so by itself
     or over all layers of its intervention (`Damage.is_chosen_clearly`), and what `diagnose` advises to freeze. Actions

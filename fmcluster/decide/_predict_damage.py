@@ -149,7 +149,7 @@ def predict_damage(
     samples: Sequence[int] | npt.NDArray[np.int64] | None = None,
     max_bytes: int = MAX_BYTES,
 ) -> PredictedDamage:
-    """Predict what changes of a network would do to its loss, from the maps and gradients that a run holds.
+    """Predict how much changes of a network would raise its loss, from the feature maps and gradients that a run holds.
 
     Of a change that an intervention makes in a layer's maps, and the gradient of the loss there, the product is taken
     element by element, squared, summed over channels and positions; the mean over images is the predicted damage. It

@@ -12,7 +12,7 @@ from ..store import Layer, Run
 
 
 class StoredFeatureMaps(Dataset[tuple[torch.Tensor, int]]):
-    """What a layer returned for each sample at one snapshot, and the sample's label.
+    """A PyTorch data set of one layer's recorded feature maps and labels, to train the layers behind it.
 
     Parameters
     ----------

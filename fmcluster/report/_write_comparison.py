@@ -19,7 +19,7 @@ MOST_METRICS, MOST_EPOCHS = 4, 12
 
 
 def write_comparison(comparison: Comparison, path: str | os.PathLike[str]) -> WrittenPage:
-    """Write what was found between runs to one HTML file, which needs no network.
+    """Write what was found between runs to one HTML file, which works offline.
 
     Images of matched channels, and those that one run alone tells, are read from the runs where they still lie at their
     paths; elsewhere the page says that they do not.

@@ -28,7 +28,6 @@ from .content import (
     choose_layers,
     choose_snapshots,
     find_captions,
-    find_change,
     find_responses,
     find_top_images,
     make_layer_content,
@@ -39,6 +38,7 @@ from .content import (
     row_noun,
     samples_of,
     top_images_of,
+    what_changed_most,
 )
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def write_report(
     progress: Progress | None = None,
     executor: Executor | None = None,
 ) -> WrittenPage:
-    """Analyze some layers of a run and write what was found to one HTML file, which needs no network.
+    """Analyze some layers of a run and write what was found to one HTML file, which works offline.
 
     What is not finite is left out, and named on the page: snapshots at which a layer gave NaN or infinite values; where
     there would be none left, samples and layers, too (`Run.finite_part`).
@@ -207,7 +207,7 @@ def write_report(
     if diagnosis:
         overview = make_overview(run, settings, part=part, announce=announce, cache=saved, damage=damage)
     announce("page")
-    change = _find_change(run, overview, contents, noun=row_noun(view)) if len(snapshots) > 1 else None
+    change = _what_changed_most(run, overview, contents, noun=row_noun(view)) if len(snapshots) > 1 else None
     page = render_page(
         run,
         sections,
@@ -238,11 +238,11 @@ def _check_plan(plan: object) -> None:
         raise TypeError(f"plan is a {type(plan).__name__}; expected a Plan, made by plan(findings, damage)")
 
 
-def _find_change(run: Run, overview: Overview, contents: list[LayerContent], *, noun: str) -> Change | None:
+def _what_changed_most(run: Run, overview: Overview, contents: list[LayerContent], *, noun: str) -> Change | None:
     if overview.findings is None or overview.similarity is None:
         return None
     moved = [(content.layer.name, moved_overall(content)) for content in contents]
-    return find_change(run, findings=overview.findings, similarity=overview.similarity, moved=moved, noun=noun)
+    return what_changed_most(run, findings=overview.findings, similarity=overview.similarity, moved=moved, noun=noun)
 
 
 def _responses(

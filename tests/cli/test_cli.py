@@ -42,6 +42,13 @@ def test_info_prints_layers_shapes_and_snapshots(run, capsys, monkeypatch):
     assert "Nothing is missing." in out
 
 
+def test_the_list_of_commands_cuts_no_sentence(capsys, monkeypatch):
+    assert call("--help", monkeypatch=monkeypatch) == 0
+    listed = capsys.readouterr().out.split("Commands:")[1].splitlines()[1:]
+    assert len(listed) == 14
+    assert [line for line in listed if not line.endswith(".") or line.endswith("...")] == []
+
+
 def test_info_as_json_is_complete(run, capsys, monkeypatch):
     assert call("info", run, "--json", monkeypatch=monkeypatch) == 0
     told = json.loads(capsys.readouterr().out)

@@ -207,7 +207,7 @@ def test_bad_input_is_refused_in_one_sentence(plain: nn.Module, probe: TensorDat
     with pytest.raises(ValueError, match="the probe has 3 samples; expected at least 4: what is refitted is fitted on"):
         fm.ablate(plain, three, interventions=[KernelSize()])
     assert len(fm.ablate(plain, three, interventions=[Resolution()]).frame)  # nothing is fitted
-    with pytest.raises(ValueError, match="gives other answers when it is shown the same again"):
+    with pytest.raises(ValueError, match="gives other outputs when it is shown the same again"):
         fm.ablate(Counting(), probe)
     with pytest.raises(ValueError, match="labels are from 0 to 3, and the model gives scores of 3 classes"):
         fm.ablate(nn.Sequential(nn.Flatten(), nn.Linear(192, 3)), probe)

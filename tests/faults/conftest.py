@@ -22,17 +22,17 @@ PAGE = """# Reliability
 
 After reading this page you know what was done to runs, and what came of it. `make soak` gives each kind of fault
 1,000 rounds (`ROUNDS=100` for fewer), spread over what it can meet, and writes this page; a few rounds of each are part
-of the tests. Every round draws its harm from a seed. What has no chance in it is done once, however many rounds there
-are: all commands, each at a run that lies, is damaged, or holds what is seldom; and of a run in a bucket, each kind of
-file harmed in each way.
+of the tests. A seed decides which damage is done in a round. What needs no chance is done once, however many rounds
+there are: all commands, each at a run whose metadata is false, that is damaged, or that holds unusual content; and of a
+run in a bucket, each kind of file harmed in each way.
 
 - *Found* means: `fmcluster verify` lists it, or the run is refused with an error that says what is damaged. Every
   reading function is then called; each returns what was recorded, or raises `StoreError`. None returned a wrong number.
-- *Harmless* means: what was changed says nothing (the spelling of JSON, two files with the same content), and all that
-  can be read is what was recorded.
-- *A command is given a run ...*: all commands of the command line, each at a run that lies, is damaged, or holds what
-  is seldom. *Found* means here: it answers, or refuses in one sentence with exit code 2 and no file; there is no
-  traceback, the run is as it was, and nothing that a name holds steers the terminal or runs in a page.
+- *Harmless* means: what was changed has no meaning (the spelling of JSON, two files with the same content), and all
+  that can be read is what was recorded.
+- *A command is given a run ...*: all commands of the command line, each at a run whose metadata is false, that is
+  damaged, or that holds unusual content. *Found* means here: it gives its result, or refuses in one sentence with exit
+  code 2 and no file; there is no traceback, the run is as it was, and no name controls the terminal or runs in a page.
 - *Survived* means: all snapshots that were whole are read as they were recorded, and the run that was resumed is
   equal, file by file, to one that nothing happened to.
 

@@ -273,6 +273,19 @@ def test_the_first_screen_answers_the_four_questions(opened: Opened) -> None:
         assert box["y"] + box["height"] <= 900, name
 
 
+def test_the_first_screen_of_a_phone_answers_them_in_short(browser: Any, written: Written) -> None:
+    opened = open_report(browser, written, width=390)
+    for part in (".lead", *(f".short li:has([href='#{name}'])" for name in ("change", "responses", "findings"))):
+        box = opened.page.locator(part).bounding_box()
+        assert box["height"] > 0, part
+        assert box["y"] + box["height"] <= 900, part
+    change = opened.page.locator("#change .claim").inner_text()
+    assert change.startswith(opened.page.locator(".short li").first.inner_text().removeprefix("What changed most: "))
+    opened.page.set_viewport_size({"width": 1280, "height": 900})
+    assert not opened.page.locator(".short").is_visible()
+    opened.page.context.close()
+
+
 def test_a_phone_scrolls_no_way_but_down(browser: Any, written: Written) -> None:
     opened = open_report(browser, written, width=390)
     assert opened.page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -18,8 +18,8 @@ from torch import nn
 
 import fmcluster as fm
 from fmcluster.analysis import noise_floor
-from fmcluster.report.content._change import LayerChange, _clusters, _representation
 from fmcluster.report.content._tables import Moved
+from fmcluster.report.content._what_changed_most import LayerChange, _clusters, _representation
 from fmcluster.store import Run
 
 N_IMAGES, K = 24, 8

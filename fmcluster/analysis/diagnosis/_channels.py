@@ -69,7 +69,7 @@ class ChannelEvidence:
         Correlation of a response with the channel's own at the snapshot before; NaN at the first, and for dead ones.
     moved_from : ndarray of shape (n_snapshots, n_channels), int64
         Position of the channel that gave this response at the snapshot before, where that is another than the channel
-        itself and no third channel answers nearly the same; -1 elsewhere.
+        itself and no third channel is nearly the same; -1 elsewhere.
     """
 
     dead: Mask
@@ -343,7 +343,7 @@ def _judge(
 def _moved(correlation: Array, own: Array, permuted: float, *, twins: tuple[Mask, Mask]) -> Labels:
     """Return whose position before a channel's response had, where it is another's, and unlike its own.
 
-    Two channels answer for one another only where nothing else would do nearly as well: each is the other's best match,
+    Two channels are matched only where nothing else would do nearly as well: each is the other's best match,
     neither has a duplicate at its own snapshot, and the distance between them, 1 - correlation, is less than
     `_DISTINCTIVE` of that to any rival: any other channel at the other snapshot, or the channel's own response there.
 

@@ -42,7 +42,7 @@ def diagnose(
     random_state: int = 0,
     executor: Executor | None = None,
 ) -> Findings:
-    """Judge every layer at every snapshot, and say what follows, never without the numbers.
+    """Find dead, duplicate, noise and permuted channels and unchanged layers, and advise what to do.
 
     A layer's channels are read once (in parts where their products exceed the budget), and its samples once, for CKA
     and the accuracy of nearest neighbors. What compares samples takes 2,000 at most, drawn once, or as many as the

@@ -1,4 +1,4 @@
-from ._axes import AxisTracker as AxisTracker
+from ._axis_tracker import AxisTracker as AxisTracker
 from ._first_output import FirstOutput as FirstOutput
 from ._first_output import first_output as first_output
 from ._layers import PlannedLayer as PlannedLayer

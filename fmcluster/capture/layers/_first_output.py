@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from ...store import KernelGeometry, Quantization
-from ._axes import AxisTracker, ChannelAxis, Fold
+from ._axis_tracker import AxisTracker, ChannelAxis, Fold
 from ._links import kernel_geometry
-from ._sample_axes import channels_behind_samples, samples_first
+from ._samples_first import channels_behind_samples, samples_first
 
 
 @dataclass(frozen=True)

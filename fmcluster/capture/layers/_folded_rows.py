@@ -7,9 +7,9 @@ from torch import nn
 
 from ..forward import Firing, hooked, is_batch
 from ..inputs import ModelInputs
-from ._axes import Fold
+from ._axis_tracker import Fold
 from ._repeats import as_at_first, glimpse
-from ._sample_axes import samples_first
+from ._samples_first import samples_first
 
 
 def rows_per_sample(output: torch.Tensor, n_rows: int) -> int:

@@ -11,14 +11,14 @@ from ...store import LayerInput, LayerSpec, Quantity
 from ..forward import Firing, hooked, is_batch
 from ..inputs import ModelInputs, describe
 from ..options import Keep, Reduction
-from ._axes import Arrangement, AxisTracker, ChannelAxis, Fold
+from ._axis_tracker import Arrangement, AxisTracker, ChannelAxis, Fold
 from ._first_output import FirstOutput, first_output
 from ._folded_rows import at_other_samples, fold_of, rows_per_sample, summaries
 from ._links import Links
 from ._lists_of_samples import NO_BATCH, in_lists_of_samples
 from ._repeats import as_at_first, differing, glimpse, shown_again
-from ._sample_axes import channels_behind_samples, fitting_axis, samples_first
 from ._sample_order import WHY_ASTRAY, astray
+from ._samples_first import channels_behind_samples, fitting_axis, samples_first
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from torch import nn
 
 from ..forward import Firing, hooked, is_batch, isolated, same_random_numbers
 from ..inputs import ModelInputs
-from ._sample_axes import samples_first
+from ._samples_first import samples_first
 
 _MOST_VALUES = 256  # of a row
 

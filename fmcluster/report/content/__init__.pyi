@@ -1,7 +1,5 @@
 from ._captions import Caption as Caption
 from ._captions import find_captions as find_captions
-from ._change import Change as Change
-from ._change import find_change as find_change
 from ._choose_layers import choose_layers as choose_layers
 from ._choose_snapshots import choose_snapshots as choose_snapshots
 from ._diagnosis import NOTHING_FOUND as NOTHING_FOUND
@@ -58,6 +56,8 @@ from ._two_runs import MatchedLayer as MatchedLayer
 from ._two_runs import find_learned as find_learned
 from ._two_runs import find_matched as find_matched
 from ._two_runs import right_by_neighbors as right_by_neighbors
+from ._what_changed_most import Change as Change
+from ._what_changed_most import what_changed_most as what_changed_most
 from ._words import faithfulness_line as faithfulness_line
 from ._words import how_it_was_made as how_it_was_made
 from ._words import one_row as one_row

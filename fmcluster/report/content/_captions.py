@@ -56,7 +56,7 @@ def find_captions(run: Run, content: LayerContent, *, shown: list[ShownImages]) 
         captions[label] = Caption(
             n_members=len(members),
             mix=_mix(run, images),
-            picture=image_strip(run, wanted, what="images that most members answer to"),
+            picture=image_strip(run, wanted, what="images that drive most members"),
         )
     return captions
 

@@ -7,9 +7,9 @@ from importlib import resources
 from markupsafe import Markup
 
 GLOSSARY: dict[str, str] = {
-    "snapshot": "The answers of all recorded layers to the same images at one moment of training.",
+    "snapshot": "The activations of all recorded layers on the same images at one moment of training.",
     "probe": "The images that the network is shown at every snapshot, always the same and in the same order.",
-    "feature map": "What one channel of a layer answers to one image: a number at each position.",
+    "feature map": "The output of one channel of a layer for one image: a number at each position.",
     "embedding": "A position in the plane for every row, such that similar rows lie close together. Two dimensions "
     "always lose something: neighbor recall and motion say how much.",
     "neighbor recall": "The share of a point's nearest points by its full vector that are among its nearest in the "
@@ -19,16 +19,16 @@ GLOSSARY: dict[str, str] = {
     "noise floor": "What the measure gives where nothing changed: two random halves of the same data, compared with "
     "each other. What is not over it is no finding.",
     "null": "What chance gives: the same measure with labels or channels permuted at random.",
-    "CKA": "Centered kernel alignment: how similar two sets of answers to the same images are, up to rotation and "
+    "CKA": "Centered kernel alignment: how similar two sets of activations on the same images are, up to rotation and "
     "scale. 1: the same; 0: unrelated. Debiased, so that many features do not raise it.",
-    "drift": "How far a layer's answers are from those at the first snapshot, relative to their own size.",
+    "drift": "How far a layer's activations are from those at the first snapshot, relative to their own size.",
     "churn": "The share of rows that are in another cluster than before.",
-    "effective rank": "How many directions a layer's answers fill: the exponential of the entropy of their variances.",
-    "dead": "A channel whose answer is constant over all images of the probe.",
-    "duplicate": "A channel whose answers correlate with another's: the 95 % interval over images lies over 0.95.",
-    "neighbor accuracy": "The share of images whose nearest others, by a layer's answers, have the same class.",
+    "effective rank": "How many directions a layer's activations fill: exp of the entropy of their variances.",
+    "dead": "A channel whose output is constant over all images of the probe.",
+    "duplicate": "A channel whose outputs correlate with another's: the 95 % interval over images lies over 0.95.",
+    "neighbor accuracy": "The share of images whose nearest others, by a layer's activations, have the same class.",
     "damage": "What a change of the network does to the loss on the probe, in nats, with its 95 % interval.",
-    "top images": "The images that drive a channel most, with a ring where it answers most strongly.",
+    "top images": "The images that drive a channel most, with a ring where it is most active.",
     "most typical": "The member of a cluster that is nearest to the cluster's mean.",
     "matched": "Channels of two runs, paired one to one so that the sum of their correlations is greatest.",
 }

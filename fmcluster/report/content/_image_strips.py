@@ -19,7 +19,7 @@ def image_strip(
     fractions: npt.NDArray[np.float64] | None = None,
     what: str,
 ) -> Picture | None:
-    """Draw images side by side, with a ring where in them a channel answers most; None where the run has no pictures.
+    """Draw images side by side, with a ring where in them a channel is most active; None where the run has no pictures.
 
     Parameters
     ----------

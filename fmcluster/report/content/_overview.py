@@ -132,7 +132,7 @@ def make_overview(
 
 
 def pixel_accuracy(run: Run, *, n_neighbors: int, random_state: int = 0) -> PixelAccuracy | None:
-    """Ask the nearest images by pixels for an image's class, as `diagnose` asks those by a layer's answers.
+    """Ask the nearest images by pixels for an image's class, as `diagnose` asks those by a layer's activations.
 
     Images are averaged to 32 x 32 pixels. None where the run holds no pictures, or fewer than two classes are known,
     or there are more than 2,000 images, which `diagnose` draws from.

@@ -17,15 +17,15 @@ from ._object_store import is_bucket
 _PATIENCE = 0.2  # seconds; whoever asks for a writer holds the lock for less than a thousandth
 
 
-def take_lock(path: Path) -> FileLock | None:
-    """Return the lock of the run at a path, held; None where another writer holds it.
+def take_lock(path: Path) -> FileLock:
+    """Return the lock of the run at a path, held: a run has one writer at a time.
 
     Raises
     ------
     OSError
         Where there can be no lock.
     StoreError
-        Where something else than a file stands in its place.
+        Where another writer holds it, or something else than a file stands in its place.
     """
     if (mode := _mode_of(f"{path}.lock")) is not None and not stat.S_ISREG(mode):
         raise StoreError(
@@ -35,9 +35,12 @@ def take_lock(path: Path) -> FileLock | None:
     lock = FileLock(f"{path}.lock", thread_local=False)
     try:
         lock.acquire(timeout=_PATIENCE, poll_interval=_PATIENCE / 20)
-    except Timeout:
+    except Timeout as error:
         os.close(os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT))  # an error, where it is not held but cannot be made
-        return None
+        raise StoreError(
+            f"{path} is being written by another process or recorder. A run has one writer at a time: wait until it "
+            f"has finished, or record into another path."
+        ) from error
     return lock
 
 

@@ -17,7 +17,7 @@ from ._checksums import encode_files as encode_files
 from ._checksums import record_digest as record_digest
 from ._chunk_file import decode_chunk as decode_chunk
 from ._chunk_file import write_chunk as write_chunk
-from ._commits import Commits as Commits
+from ._committed_files import CommittedFiles as CommittedFiles
 from ._committed_root import committed_root as committed_root
 from ._escape import escape as escape
 from ._format import AXES as AXES

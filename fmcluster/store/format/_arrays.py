@@ -59,7 +59,7 @@ def chunk_keys(array: zarr.Array[Any], *slices: slice) -> list[str]:
 
 
 class Vouched(Protocol):
-    """What the commits say of a run's files; see `Commits`."""
+    """What the commits say of a run's files; see `CommittedFiles`."""
 
     def constant(self, path: str, *, key: str) -> str | None:
         """Return the checksums of a file of an array without an axis of snapshots; None: there is no such file."""

@@ -18,7 +18,7 @@ from ..files import has_writer, whole_url
 from ..format import (
     KEY,
     LOSS_SCALE,
-    Commits,
+    CommittedFiles,
     Files,
     RunKind,
     StoredArray,
@@ -104,7 +104,7 @@ class Run(RecordedWeights):
             check_no_links(Path(path), nodes=self.nodes)
         self._group = open_group(path, root)
         about = {name: self._attributes[name] for name in ("commits", "constant")}
-        self._commits = Commits(path, store=self._group.store, **about)
+        self._commits = CommittedFiles(path, store=self._group.store, **about)
         self._indices: dict[int, npt.NDArray[np.int64]] = {}
         self.finiteness = Finiteness(self)
         self.kind: RunKind = self._attributes.get("kind", "probe")
@@ -365,7 +365,7 @@ class Run(RecordedWeights):
         return sorted(path for path, node in self.nodes.items() if node["node_type"] == "array")
 
     def committed_files(self, snapshot: int | None = None) -> Files:
-        """Return the files that a snapshot's commit vouches for; by default those that do not change, see `Commits`."""
+        """Return the files that a snapshot's commit vouches for; by default those that do not change."""
         return self._commits.files(snapshot)
 
     def holds(self, path: str) -> bool:

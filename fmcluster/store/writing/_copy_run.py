@@ -21,7 +21,7 @@ from ..files import (
     open_bucket,
     put_object,
 )
-from ..format import KEY, LARGEST, Commits, check_digest, check_no_links, check_root, check_whole, committed_root
+from ..format import KEY, LARGEST, CommittedFiles, check_digest, check_no_links, check_root, check_whole, committed_root
 from ._nodes import Node
 
 _AT_ONCE = 8  # uploads
@@ -154,7 +154,7 @@ def _files(path: str, root: Mapping[str, Any]) -> Iterator[_File]:
     """Yield the names of the files that the commits vouch for, with the checksums of their chunks."""
     about = root["attributes"][KEY]
     store = open_store(path)
-    commits = Commits(path, store=store, commits=about["commits"], constant=about["constant"])
+    commits = CommittedFiles(path, store=store, commits=about["commits"], constant=about["constant"])
     nodes = root["consolidated_metadata"]["metadata"]
     for snapshot in (None, *range(len(about["commits"]))):
         for array, keys in commits.files(snapshot).items():

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ...errors import StoreError
 from ..files import (
     flush,
     flush_below,
@@ -49,11 +48,6 @@ class Folder:
         self._made = [folder for folder in self.folder.parents if not folder.exists()]  # innermost first
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         self._lock = take_lock(self.folder)
-        if self._lock is None:
-            raise StoreError(
-                f"{self.name} is being written by another process or recorder. A run has one writer at a time: "
-                f"wait until it has finished, or record into another path."
-            )
 
     def content(self) -> Content:
         """Say what lies there."""

@@ -20,7 +20,7 @@ from fmcluster.capture import estimate
 from fmcluster.capture.estimating import _timed_batch as timed_batch
 from fmcluster.capture.estimating._estimate import check_size
 from fmcluster.capture.forward._hooks import Firing
-from fmcluster.capture.layers._axes import ChannelAxis
+from fmcluster.capture.layers._axis_tracker import ChannelAxis
 from fmcluster.capture.layers._first_output import FirstOutput
 from fmcluster.capture.layers._layers import plan_layer
 from fmcluster.capture.options._options import Keep

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from fmcluster.capture.forward._hooks import Firing
-from fmcluster.capture.layers._axes import ChannelAxis
+from fmcluster.capture.layers._axis_tracker import ChannelAxis
 from fmcluster.capture.layers._layers import FirstOutput, plan_layer
 from fmcluster.capture.options._options import Keep, Reduction
 from fmcluster.capture.transfer._reduce import reduce_with_torch, stored_shape

@@ -11,7 +11,7 @@ from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 from torchvision.models.swin_transformer import SwinTransformer
 
 import fmcluster as fm
-from fmcluster.capture.layers._axes import Arrangement
+from fmcluster.capture.layers._axis_tracker import Arrangement
 
 IMAGES = torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 

@@ -1,4 +1,4 @@
-"""Commits of a run: which files they vouch for, and with which checksums."""
+"""Committed files of a run: which files its commits vouch for, and with which checksums."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from ._checksums import Files, check_files, checksum_at_end, record_digest
 from ._format import CHECKSUMS
 
 
-class Commits:
+class CommittedFiles:
     """What the commits of a run vouch for; the checksums of a snapshot are read when they are first asked for.
 
     Parameters

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 import fmcluster as fm
-from fmcluster.capture.layers._axes import ChannelAxis
-from fmcluster.capture.layers._sample_axes import channels_behind_samples, fitting_axis, samples_first
+from fmcluster.capture.layers._axis_tracker import ChannelAxis
+from fmcluster.capture.layers._samples_first import channels_behind_samples, fitting_axis, samples_first
 from tests.zoo.cloning import clones
 
 INNER: dict[str, Callable[[], nn.Module]] = {

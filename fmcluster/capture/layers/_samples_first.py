@@ -1,9 +1,9 @@
-"""Sample axes: which axis of an output holds the samples, where it is not the first, as with sequences first."""
+"""Samples first: outputs whose samples are on another axis, as with sequences first, brought to that order."""
 
 import torch
 
 from ..forward import is_batch
-from ._axes import ChannelAxis, standard_axis
+from ._axis_tracker import ChannelAxis, standard_axis
 
 
 def samples_first(output: torch.Tensor, axis: int) -> torch.Tensor:

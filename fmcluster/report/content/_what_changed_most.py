@@ -1,4 +1,4 @@
-"""Change: how much each layer's representation and clusters changed, and when, against its noise floor."""
+"""Headline of a report, what changed most: how far each layer changed, and when, against its noise floor."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -74,7 +74,7 @@ class Change:
     chosen: bool
 
 
-def find_change(
+def what_changed_most(
     run: Run, *, findings: Findings, similarity: Similarity, moved: Sequence[tuple[str, Moved]], noun: str
 ) -> Change | None:
     """Compare every layer with itself at the snapshots, and say what is over its noise floor; None of one snapshot.

@@ -1,4 +1,4 @@
-"""Channel axes: which axis of a module's output holds its channels, as its class or what made the output tells."""
+"""Axis tracker: which axis of an output holds its samples, and which its channels, by class or by what made it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
