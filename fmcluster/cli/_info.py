@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _WIDEST = 32  # characters of a metric's name
 
+
 def info(
     run: RunPath,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")] = False,

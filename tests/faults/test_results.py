@@ -278,7 +278,8 @@ def saved(results: dict[str, Any], tmp_path: Path) -> Callable[[str], Saved]:
     return lambda what: Saved(tmp_path / "results", *results[what])
 
 
-WHAT = [*("Scores", "Scores with components", "Embedding", "Clusters", "TopImages", "Similarity"), "Findings", "NoiseFloor"]
+RESULTS = ("Scores", "Scores with components", "Embedding", "Clusters", "TopImages", "Similarity")
+WHAT = [*RESULTS, "Findings", "NoiseFloor"]
 
 
 @pytest.mark.parametrize("what", WHAT)
