@@ -13,6 +13,7 @@ from .._compat import open_store, read_bytes
 from ..files import has_writer, kind_of_file, read_at_most, unreachable, walk
 from ._check_shapes import check_commits, check_layers, check_node_shape, check_samples
 from ._checksums import check_files
+from ._escape import escape
 from ._format import (
     AXES,
     CHECKSUMS,
@@ -216,7 +217,9 @@ def _check_node(name: str, node: Mapping[str, Any], *, n_snapshots: int) -> None
     _require(node["zarr_format"] == 3 and isinstance(node["attributes"], dict), f"{name} is no node of Zarr v3")
     parent, _, _ = name.rpartition("/")
     if parent in ("layers", "metrics", "weights", "normalizations"):
-        _require(isinstance(node["attributes"]["name"], str), f"{name} does not say what it is of")
+        said = node["attributes"]["name"]
+        _require(isinstance(said, str), f"{name} does not say what it is of")
+        _require(name == f"{parent}/{escape(said)}", f"{name} says that it is of {said!r}, which lies elsewhere")
     if node["node_type"] == "group":
         return
     _require(node["node_type"] == "array", f"{name} is a {node['node_type']!r}")

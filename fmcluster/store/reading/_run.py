@@ -88,7 +88,8 @@ class Run(RecordedWeights):
         One row per sample, indexed by ``sample``, its index in the data set: ``label`` (-1 where it is not known),
         and where they are known ``class_name``, ``path`` and ``digest`` (SHA-256, hexadecimal).
     metrics : DataFrame
-        One row per snapshot: ``snapshot``, ``epoch``, ``step``, and a column per metric, NaN where it has none.
+        One row per snapshot: ``snapshot``, ``epoch``, ``step``, and a column per metric, NaN where it has none. One
+        that was logged as ``epoch``, ``step``, ``snapshot`` or ``run`` has ``(metric)`` after its name.
     classes : tuple of str
         Class names by label, where the data set had any.
     nodes : dict
@@ -157,7 +158,10 @@ class Run(RecordedWeights):
         frame = self.snapshots.copy()
         if self.holds("metrics"):
             for name, array in sorted(self._group["metrics"].arrays()):  # type: ignore[union-attr]
-                frame[array.attrs["name"]] = self.stored(f"metrics/{name}").read()
+                column = str(array.attrs["name"])
+                while column in (*frame, "run"):  # tables of several runs say by it which one
+                    column += " (metric)"
+                frame[column] = self.stored(f"metrics/{name}").read()
         return frame
 
     @property
