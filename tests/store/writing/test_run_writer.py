@@ -160,14 +160,15 @@ def test_a_commit_that_failed_leaves_nothing_in_the_next(
     assert {name for name in last.index[3:] if not np.isnan(last[name])} == set(names)
 
 
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), MemoryError("no more")])
 def test_a_commit_is_whole_though_the_arrays_own_metadata_could_not_be_written(
-    stored: Path, contents: ModuleType, monkeypatch: pytest.MonkeyPatch, reference: Path
+    error: Exception, stored: Path, contents: ModuleType, monkeypatch: pytest.MonkeyPatch, reference: Path
 ) -> None:
     shutil.rmtree(stored)
     contents.record(stored, mode="x", n_snapshots=1)
 
     def full(*_: object, **how: object) -> None:
-        raise OSError(28, "No space left on device")
+        raise error
 
     with RunWriter(stored, mode="a") as writer:
         monkeypatch.setattr("fmcluster.store.writing._folder.replace_unawaited", full)
