@@ -128,19 +128,31 @@ def test_what_is_read_is_of_one_state(
         run = copy_of(originals("live", 0))
         for name in ("gone", "aside"):
             shutil.rmtree(run.with_name(name), ignore_errors=True)
+        changed: list[Any] = []
         count, at = [0], random.Random(f"{change.__name__} {when} {seed}").randrange(60)
 
-        def watched(path: Any, flags: int, *rest: Any, count: Any = count, at: int = at, run: Path = run) -> int:
-            if not str(path).startswith(f"{run}/") or flags & (os.O_WRONLY | os.O_RDWR):
-                return opening(path, flags, *rest)
+        def watched(
+            path: Any,
+            flags: int,
+            *rest: Any,
+            count: Any = count,
+            at: int = at,
+            run: Path = run,
+            changed: Any = changed,
+            **more: Any,
+        ) -> int:
+            if count[0] >= 10**6 or not str(path).startswith(f"{run}/") or flags & (os.O_WRONLY | os.O_RDWR):
+                return opening(path, flags, *rest, **more)
             count[0] += 1
             if now := count[0] == at + 1:
                 count[0] = 10**6  # what the change opens itself is not counted
             if now and when == "before it is opened":
                 change(run, other, Path(path))
+                changed.append(path)
             handle = opening(path, flags, *rest)
             if now and when != "before it is opened":
                 change(run, other, Path(path))
+                changed.append(path)
             return handle
 
         wrong: list[str] = []
@@ -154,7 +166,7 @@ def test_what_is_read_is_of_one_state(
             except StoreError as error:
                 refused.append(str(error))
         monkeypatch.setattr(os, "open", opening)
-        assert count[0] >= 10**6, "nothing was changed"
+        assert changed, "nothing was changed"
         tally[KIND, when, "wrong" if wrong else "found" if refused else "harmless"] += 1
         assert not wrong, f"{change.__name__} {when}, file {at}"
         assert not any("\n" in each for each in refused)

@@ -311,12 +311,12 @@ class RunWriter:
         record: dict[str, Any] = {"epoch": epoch, "step": step, "checksums": self._flush_snapshot(now, index)}
         if any(clipped.values()):
             record["clipped"] = {layer: count for layer, count in clipped.items() if count}
-        self.attributes["commits"].append(record)
-        self._nodes.resize(now + 1)
         try:
+            self.attributes["commits"].append(record)
+            self._nodes.resize(now + 1)
             self.replace_root()
         except BaseException:
-            self.attributes["commits"].pop()
+            del self.attributes["commits"][now:]
             self._nodes.resize(now)
             raise
         self._nodes.forget_arrays()
