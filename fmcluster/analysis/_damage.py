@@ -148,13 +148,19 @@ class Damage:
         error = np.sqrt(self.accuracy * (1 - self.accuracy) / self.n_samples)
         return bool(self.accuracy - SIGMAS * error > self.majority)
 
+    @property
+    def caveat(self) -> str:
+        """What has to be said of all changes, where the network does not know its task; empty where it does."""
+        if self.knows_its_task():
+            return ""
+        return (
+            f"The network is right on {self.accuracy:.3f} of {self.n_samples} samples. That is not clearly better than "
+            f"always naming the most frequent class ({self.majority:.3f}): what can be put back or removed says "
+            f"nothing of what the task needs."
+        )
+
     def __str__(self) -> str:
-        lines = [f"{self.n_samples} samples; " + self._as_it_is()]
-        if not self.knows_its_task():
-            lines.append(
-                f"That is not clearly better than always naming the most frequent class ({self.majority:.3f}): what "
-                f"can be put back or removed says nothing of what the task needs."
-            )
+        lines = [f"{self.n_samples} samples; " + self._as_it_is(), *filter(None, [self.caveat])]
         for intervention in self.frame["intervention"].unique():
             of = self.frame["intervention"] == intervention
             lines.append(f"{intervention}: {of.sum()} changes; those that do least:")

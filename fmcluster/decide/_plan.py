@@ -120,7 +120,8 @@ def plan(
         after = _added_up(chosen, before)
         _check_budget(after, before, goal)
         measured_on = damage.shown if isinstance(damage.shown, Shown) else None
-        return Plan(tuple(chosen), of, budget, tolerance, before, after, n_samples=damage.n_samples, shown=measured_on)
+        plan = Plan(tuple(chosen), of, budget, tolerance, before, after, n_samples=damage.n_samples, shown=measured_on)
+        return replace(plan, caveat=damage.caveat)
     shown = Shown(probe, batch_size, to_inputs)
     trial = _Trial(model, shown, loss=loss, random_state=random_state)
     made = trial.choose(found, goal, whole=before)
@@ -131,6 +132,7 @@ def plan(
         n_samples=damage.n_samples,
         seconds=_pair(measure_seconds([model, made.model], trial.inputs, rounds=rounds)) if timed else None,
         batch=len(trial.inputs) if timed else 0,
+        caveat=damage.caveat,
     )
 
 

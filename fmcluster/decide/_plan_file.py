@@ -136,6 +136,19 @@ def number_from_data(given: Any, source: str, *, finite: bool = True) -> float:
     return number
 
 
+def words_from_data(given: Any, source: str) -> str:
+    """Return words.
+
+    Raises
+    ------
+    ValueError
+        For anything else.
+    """
+    if not isinstance(given, str):
+        raise ValueError(f"{source} is {given!r:.80}; expected words")
+    return given
+
+
 def damage_from_data(given: Any, source: str) -> MeasuredDamage:
     """Return the damage that plain data stand for.
 
@@ -173,9 +186,7 @@ def _action(given: Any, source: str) -> Action:
     if given["kind"] == "narrow" and not (keep and counts["width"] and keep[-1] < counts["width"]):
         raise ValueError(f"{source}: expected the channels to keep, all below its width {counts['width']}")
     ranked = given.get("by_prediction")
-    words = {name: given.get(name, "") for name in _WORDS}
-    if wrong := [name for name, value in words.items() if not isinstance(value, str)]:
-        raise ValueError(f"{source}: {wrong[0]} is {words[wrong[0]]!r:.80}; expected words")
+    words = {name: words_from_data(given.get(name, ""), f"{source}: {name}") for name in _WORDS}
     return Action(
         kind=given["kind"],
         modules=tuple(modules),

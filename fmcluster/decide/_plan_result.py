@@ -23,6 +23,7 @@ from ._plan_file import (
     damage_from_data,
     number_from_data,
     read_yaml,
+    words_from_data,
     write_yaml,
 )
 from ._plan_table import plan_table
@@ -60,6 +61,8 @@ class Plan:
         A step before and after, on the machine where the plan was made.
     batch : int
         Of how many samples this step was.
+    caveat : str
+        What has to be said of all its evidence, as where the network does not know its task; empty where nothing has.
     shown : Shown, optional
         The probe that the plan was made with, or the damage was measured on; it is no part of a file.
     """
@@ -75,6 +78,7 @@ class Plan:
     n_samples: int = 0
     seconds: tuple[Seconds, Seconds] | None = None
     batch: int = 0
+    caveat: str = ""
     shown: Shown | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -189,6 +193,8 @@ class Plan:
             content["together"] = asdict(self.together)
         if self.seconds is not None:
             content |= {"batch": self.batch, "seconds": [asdict(each) for each in self.seconds]}
+        if self.caveat:
+            content["caveat"] = self.caveat
         return write_yaml(content | {"actions": [action_to_data(each) for each in self.actions]}, path)
 
     @classmethod
@@ -206,7 +212,7 @@ class Plan:
         """
         content = read_yaml(path)
         known = {"format", "of", "budget", "tolerance", "n_samples", "built", "before", "after", "together"}
-        if unknown := sorted(str(name) for name in set(content) - known - {"batch", "seconds", "actions"}):
+        if unknown := sorted(str(name) for name in set(content) - known - {"batch", "seconds", "caveat", "actions"}):
             raise ValueError(f"{path} has a field {unknown[0]!r:.80} that no plan has")
         if content.get("of") not in PARTS:
             raise ValueError(f"{path}: of is {content.get('of')!r:.80}; expected one of {', '.join(PARTS)}")
@@ -223,6 +229,7 @@ class Plan:
             n_samples=int(_optional(content, "n_samples", path) or 0),
             seconds=None if seconds is None else _seconds(seconds, path),
             batch=int(_optional(content, "batch", path) or 0),
+            caveat=words_from_data(content.get("caveat", ""), f"{path}: caveat"),
         )
 
     def to_schedule(self, path: str | Path, *, model: nn.Module) -> Path:

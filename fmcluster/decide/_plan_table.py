@@ -21,7 +21,7 @@ RANKED_BY_PREDICTION = (
 
 def plan_table(plan: "Plan") -> str:
     """Return a plan as text: one line an action, then all of them together, and the price."""
-    lines = [_title(plan)]
+    lines = [_title(plan), *filter(None, [plan.caveat])]
     if plan.actions:
         ranked = any(each.by_prediction is not None for each in plan.actions)
         header = (*_HEADER[:_DAMAGE], *([_RANKED] if ranked else []), *_HEADER[_DAMAGE:])

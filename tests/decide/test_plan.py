@@ -188,6 +188,17 @@ def test_weak_evidence_is_not_planned(learnt) -> None:
         assert "Nothing to do" in str(plan)
 
 
+def test_a_plan_for_a_network_that_does_not_know_its_task_says_so(learnt, tmp_path) -> None:
+    assert fm.plan(findings(), learnt.damage, tolerance=0.5).caveat == ""
+    blind = replace(learnt.damage, accuracy=0.27)  # of 100 images of four classes
+    for model in ({}, {"model": learnt.model, "probe": learnt.probe, "rounds": 0}):
+        plan = fm.plan(findings(), blind, tolerance=0.5, **model)
+        assert str(plan).splitlines()[1] == plan.caveat == blind.caveat
+        assert "right on 0.270 of 100 samples" in plan.caveat
+        assert "the most frequent class (0.250)" in plan.caveat
+        assert fm.decide.Plan.from_yaml(plan.to_yaml(tmp_path / "plan.yaml")) == replace(plan, shown=None)
+
+
 def test_what_is_weak_alone_is_planned_where_its_intervention_is_better_than_chance(learnt) -> None:
     """And of its changes those that do less than chance, whose damage is tolerated."""
     frame = learnt.damage.frame.query("intervention == 'kernel size'").reset_index(drop=True)

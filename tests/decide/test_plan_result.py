@@ -98,6 +98,7 @@ def test_a_file_gives_the_same_network(plan: Plan, residual, probe: TensorDatase
             "before: expected a mapping of forward, backward, parameters, kept",
         ),
         (lambda c: c.update(actions={}), "actions is a dict; expected a list"),
+        (lambda c: c.update(caveat=["x"]), r"caveat is \['x'\]; expected words"),
         (lambda c: c.update(seconds=[1, 2]), r"seconds is \[1, 2\]; expected two of median"),
         (lambda c: c["actions"].append("kernel"), "action 5 is a str; expected a mapping"),
         (lambda c: c["actions"][2].update(kind="grow"), "action 3: kind is 'grow'; expected one of freeze"),

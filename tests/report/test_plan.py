@@ -39,6 +39,7 @@ PLAN = Plan(
     n_samples=12,
     seconds=(Seconds(0.02, 0.018, 0.03), Seconds(0.0125, 0.01, 0.02)),
     batch=4,
+    caveat="Its evidence is <weak>.",
 )
 
 
@@ -52,7 +53,7 @@ def page_of(written: Written, path: Path, **options: object) -> Parsed:
 def test_the_plan_stands_on_the_page_with_its_evidence_and_its_price(written: Written, tmp_path: Path) -> None:
     text = page_of(written, tmp_path / "report.html", plan=PLAN).text
     for said in (
-        "What to do for at most 70% of compute left and at most 0.05 nats of damage",
+        "The plan Its evidence is <weak>. What to do for at most 70% of compute left and at most 0.05 nats of damage",
         "Built on half of 12 images and shown the others, all of it costs 0.031 (0.011 to 0.051) nats; one by one, the "
         "actions add up to 0.012.",
         "freeze conv1, relu from the start on 0.001 (-0.002 to 0.004) – 0.0% 15.0% 50.0% 0.0%",

@@ -11,7 +11,7 @@ from scipy.stats import t
 
 from ...vectors import Box, Vectors
 from .._results import Array, Labels
-from ..components import BLOCK_BYTES
+from ..components import BLOCK_BYTES, beyond_float32, product_dtype, slices
 
 NONE = -1
 _CONFIDENCE = 0.975  # of each end of a 95 % interval
@@ -126,24 +126,40 @@ def _products_of_images(
 ) -> Iterator[Array]:
     """Yield each image's share of the correlations: ndarray of shape (n_channels, n_channels)."""
     everything = slice(0, len(vectors.samples))
+    size, shift = len(channels), means.astype(np.float32)
+    missed, both_norms = means - shift, np.outer(norms, norms)
     parts = vectors.feature_parts(max_bytes=min(BLOCK_BYTES, max_bytes // 6))
     for images, group in groupby(parts, key=lambda part: part.get("n", everything)):
         lines, n_images = list(group), images.stop - images.start
         if len(lines) == 1:
-            for rows in _standardized(vectors, lines[0], channels, means, norms, n_images):
-                yield rows @ rows.T
+            for rows in _by_image(vectors, lines[0], channels, shift, n_images):
+                yield _product(rows, missed) / both_norms
             continue
-        products = np.zeros((n_images, len(channels), len(channels)))  # of a few, whose lines do not fit into a block
+        products = np.zeros((n_images, size, size))  # of a few, whose lines do not fit into a block
         for part in lines:
-            rows = _standardized(vectors, part, channels, means, norms, n_images)
-            products += rows @ rows.transpose(0, 2, 1)
-        yield from products
+            for number, rows in enumerate(_by_image(vectors, part, channels, shift, n_images)):
+                products[number] += _product(rows, missed)
+        yield from products / both_norms
 
 
-def _standardized(vectors: Vectors, part: Box, channels: Labels, means: Array, norms: Array, n_images: int) -> Array:
-    """Return responses, centered and over their norms: ndarray (n_images, n_channels, n_positions), float64."""
-    rows = (vectors.read_features(part)[channels] - means[:, None]) / norms[:, None]
-    return np.asarray(rows.reshape(len(channels), n_images, -1).transpose(1, 0, 2))
+def _by_image(
+    vectors: Vectors, part: Box, channels: Labels, shift: npt.NDArray[np.float32], n_images: int
+) -> Iterator[npt.NDArray[np.floating]]:
+    """Yield each image's responses, less their means in float32: ndarray (n_channels, n_positions)."""
+    rows: npt.NDArray[np.floating] = vectors.read_features(part)[channels]
+    if beyond_float32(rows.min(), rows.max()) or product_dtype(vectors.n_features) is np.float64:
+        rows = rows.astype(np.float64)
+    rows -= shift[:, None]
+    yield from rows.reshape(len(channels), n_images, -1).transpose(1, 0, 2)
+
+
+def _product(rows: npt.NDArray[np.floating], missed: Array) -> Array:
+    """Return the responses' inner products, less what their centering has missed, summed up in float64."""
+    sums = rows.sum(axis=1, dtype=np.float64)
+    total = rows.shape[1] * np.outer(missed, missed) - np.outer(sums, missed) - np.outer(missed, sums)
+    for here in slices(rows.shape[1], width=len(rows)):
+        total += rows[:, here] @ rows[:, here].T  # of a matrix and itself, NumPy takes half
+    return np.asarray(total)
 
 
 def _groups(similar: npt.NDArray[np.bool_]) -> Labels:

@@ -54,6 +54,8 @@ class PlanText:
         Of each cost, which share is left.
     time : str
         What a step takes before and after; empty where it was not timed.
+    caveat : str
+        What has to be said of all of its evidence; empty where nothing has.
     """
 
     goal: str
@@ -61,6 +63,7 @@ class PlanText:
     together: str
     left: tuple[tuple[str, str], ...]
     time: str
+    caveat: str
 
 
 def plan_text(plan: "Plan") -> PlanText:
@@ -95,6 +98,7 @@ def plan_text(plan: "Plan") -> PlanText:
         together=together if plan.actions else "",
         left=tuple((title, _share(getattr(plan.after, name), getattr(plan.before, name))) for name, title in _COSTS),
         time=time,
+        caveat=plan.caveat,
     )
 
 

@@ -78,3 +78,13 @@ def test_maps_are_read_again_only_where_channels_are_near():
     vectors, correlation, moments = view(np.random.default_rng(4).normal(size=(20, 5, 2, 2)))
     find_duplicates(vectors, correlation, **moments, threshold=0.95, max_bytes=1 << 24)
     assert vectors.source.reads == 0
+
+
+def test_many_positions_are_multiplied_in_float32_and_summed_in_float64():
+    rng = np.random.default_rng(2)
+    maps = np.concatenate([correlated(rng, 0.95, images=30, size=48), rng.normal(size=(30, 1, 48, 48))], axis=1) + 30
+    vectors, whole, moments = view(maps)
+    found = correlate_pairs(vectors, np.arange(3), **moments, max_bytes=1 << 26)
+    np.testing.assert_allclose(found.value, whole, atol=1e-6)
+    in_float64 = correlate_pairs(view(maps * 1e16)[0], np.arange(3), **view(maps * 1e16)[2], max_bytes=1 << 26)
+    np.testing.assert_allclose(found.low, in_float64.low, atol=1e-6)
