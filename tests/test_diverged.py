@@ -14,6 +14,7 @@ from fmcluster.explore._chosen import ordinal_in
 from fmcluster.explore._questions import ContentOf, OverviewOf, TopImagesOf
 from fmcluster.explore._worker import Worker
 from fmcluster.report import write_comparison
+from fmcluster.report.content import part_with
 from fmcluster.store import LayerSpec, Run, RunWriter, open_run
 from tests.cli.test_odd_runs import measured
 from tests.report.small_report import Parsed
@@ -206,3 +207,17 @@ def test_of_runs_without_a_finite_epoch_in_common_the_last_snapshots_are_compare
     assert all(f"{value:.3f}" in text for value in table[1, 3])
     with pytest.raises(ValueError, match="have no epoch in common at which both are finite"):
         both.by_epoch(1)
+
+
+def test_where_no_layer_is_finite_as_a_whole_the_reason_is_one_sentence_and_names_what_can_be_shown(
+    tmp_path: Path,
+) -> None:
+    run = write(tmp_path / "run.zarr", maps=lambda name, at, x: put(x, np.s_[:, 1], NAN))
+    said = "layers gave NaN or infinite values .* Most channels of 'conv' are finite, and shown by a report"
+    for verb in (fm.diagnose, part_with):
+        with pytest.raises(ValueError, match=said):
+            verb(run, *([()] if verb is part_with else []))
+    with pytest.raises(ValueError, match="at each of the 4 snapshots, layer 'conv' gave NaN or infinite values: there"):
+        fm.diagnose(run, layers=["conv"])
+    page = fm.write_report(run, tmp_path / "run.html", layers=["conv"], n_clusters=2, diagnosis=False)
+    assert "channel 1" in Parsed(page.read_text()).text

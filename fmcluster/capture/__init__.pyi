@@ -7,6 +7,7 @@ from .estimating import estimate as estimate
 from .forward import device_of as device_of
 from .forward import isolated as isolated
 from .forward import plain_model as plain_model
+from .forward import same_random_numbers as same_random_numbers
 from .inputs import ModelInputs as ModelInputs
 from .inputs import Probe as Probe
 from .inputs import ToInputs as ToInputs

@@ -13,14 +13,18 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.nn.modules import conv, instancenorm, pooling
+from torch.nn.modules import conv, dropout, instancenorm, pooling
 from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
 BATCH_NORM = nn.modules.batchnorm._BatchNorm  # what BatchNorms of all kinds are, SyncBatchNorm's too
 CONVOLUTION = conv._ConvNd  # likewise, of any number of axes
 INSTANCE_NORM = instancenorm._InstanceNorm
 POOLING = (pooling._MaxPoolNd, pooling._AvgPoolNd, pooling._AdaptiveMaxPoolNd, pooling._AdaptiveAvgPoolNd)
+OTHERS_OF_CHANNELS = (  # of which the documentation says (N, C, L)
+    *(pooling._LPPoolNd, dropout.Dropout1d, nn.Upsample),
+    *(nn.ConstantPad1d, nn.ReflectionPad1d, nn.ReplicationPad1d, nn.CircularPad1d),
+)
 
 
 @contextmanager
@@ -109,12 +113,28 @@ def version_of(tensor: torch.Tensor) -> int:
 
 
 def with_own_workers(loader: DataLoader[Any]) -> DataLoader[Any]:
-    """Return a loader of the same that does not share its persistent workers, whose one iterator others may be at."""
-    if not loader.persistent_workers:
+    """Return a loader of the same that does not share its one iterator, which others may be at.
+
+    It has one where workers are persistent, and in torchdata's loaders, which can say how far they are and be set to go
+    on from there (checked with 0.11); so can their samplers.
+    """
+    is_stateful = hasattr(loader, "state_dict")
+    if not (loader.persistent_workers or is_stateful):
         return loader
     own = copy.copy(loader)
     own._iterator = None
+    if is_stateful:
+        of_loader = {"next_iter_state": None, "sampler": copy.copy(loader.sampler)}
+        vars(own).update(of_loader, batch_sampler=copy.copy(loader.batch_sampler))
+        vars(own.batch_sampler)["sampler"] = own.sampler
     return own
+
+
+def goes_through_in_order(loader: DataLoader[Any]) -> bool:
+    """Whether a loader's batches are of one item after another: nobody's own sampler says otherwise."""
+    batches = type(loader.batch_sampler)
+    is_torchs = issubclass(batches, BatchSampler) and batches.__module__.partition(".")[0] in ("torch", "torchdata")
+    return is_torchs and isinstance(loader.sampler, SequentialSampler)
 
 
 def buffers_of(module: nn.Module) -> dict[str, torch.Tensor | None]:

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..store import Mode, open_run
 from ._compat import with_versions
 from ._recorder import Recorder
-from .forward import plain_model
+from .forward import check_has_weights, plain_model
 from .inputs import ToInputs
 from .options import Channels, Crop, Layers, Overflow, PerLayer, Recorded, Size
 from .passes import Loss
@@ -91,6 +91,7 @@ def replay(
             raise FileNotFoundError(f"there is no checkpoint{folder} at {os.fspath(checkpoint)}; nothing was recorded")
     ordered = sorted((_coordinates(key), key) for key in checkpoints)
     plain = plain_model(model)
+    check_has_weights(plain)
     recorder = Recorder(
         plain,
         path,
@@ -168,6 +169,8 @@ def _load(model: nn.Module, checkpoint: Checkpoint, *, what: str) -> str:
     try:
         found, others = choose_weights(state, like=own)
     except ValueError as error:
+        if _loads_as_it_is(model, state):
+            return ""
         raise ValueError(f"{what} {error}") from None
     try:
         model.load_state_dict(with_versions(found.weights, like=own))
@@ -175,3 +178,14 @@ def _load(model: nn.Module, checkpoint: Checkpoint, *, what: str) -> str:
         lines = [line.strip() for line in str(error).splitlines()[1:4]] or [str(error)]
         raise ValueError(f"{what} does not hold this model's weights: {' '.join(lines)}") from error
     return f"{what} holds {found.where}, which were taken, and {'; '.join(others)}" if others else ""
+
+
+def _loads_as_it_is(model: nn.Module, state: object) -> bool:
+    """Whether a model takes a state dict whose names are not its own, as modules do that were renamed since."""
+    if not isinstance(state, Mapping) or not state:
+        return False
+    try:
+        model.load_state_dict(state)
+    except Exception:  # of what is no state dict, whatever the modules' own hooks raise
+        return False
+    return True

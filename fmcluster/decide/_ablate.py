@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from ..analysis import Damage
-from ..capture import ToInputs, plain_model
+from ..capture import ToInputs, isolated, plain_model, same_random_numbers
 from ._compare_with_chance import compare_with_chance
 from ._cross_fit import CrossFit
 from ._network import Network
@@ -111,44 +111,46 @@ def ablate(
     def batch_loss(output: Any, number: int) -> torch.Tensor:
         return sample_losses(output, targets[number], loss=loss).sum()
 
-    has_labels = all(each is not None for each in targets)
-    network = Network(model, batches, loss=batch_loss if has_labels else None)
-    judge = _Judge(network, targets, loss=loss, n_null=n_null, random_state=random_state)
-    rows: list[dict[str, Any]] = []
-    skipped: list[Skipped] = []
-    for intervention in DEFAULT if interventions is None else interventions:
-        found: list[tuple[Change, float]] = []
-        chosen = layers
-        if predicted is not None:
-            asked = [*network.facts] if layers is None else layers
-            chosen, passed_over = _promising(
-                intervention, network, predicted=predicted, count=n_promising, layers=asked
-            )
-            skipped += passed_over
-        for change in _all_changes(intervention, network, chosen, found):
-            if isinstance(change, Skipped):
-                skipped.append(change)
-                continue
-            if progress is not None:
-                progress(f"{change.intervention}: {change.layer}", len(rows))
-            row = judge.judge(change)
-            found.append((change, row["kl"]))
-            rows.append(row)
-    costs = asdict(network.costs)
-    integers = dict.fromkeys(("epoch", "setting", "fitted_on", "unknowns"), "Int64")
-    frame = pd.DataFrame(rows, columns=Damage.COLUMNS).astype(integers)
-    below = [row["by_sample"] for row in rows]
-    return Damage(
-        frame=frame,
-        skipped=pd.DataFrame([asdict(each) for each in skipped], columns=["intervention", "layer", "reason"]),
-        loss=judge.baseline("loss"),
-        accuracy=judge.baseline("right"),
-        n_samples=sum(map(len, batches)),
-        costs=costs,
-        majority=_majority(targets),
-        shown=Shown(probe, batch_size, to_inputs),
-        choices=compare_with_chance(frame, below),
-    )
+    # a model that draws random numbers draws the same in each forward pass, whatever was drawn before
+    with isolated(model, gradients=torch.is_grad_enabled(), reads=(loss,)), same_random_numbers(model):
+        has_labels = all(each is not None for each in targets)
+        network = Network(model, batches, loss=batch_loss if has_labels else None)
+        judge = _Judge(network, targets, loss=loss, n_null=n_null, random_state=random_state)
+        rows: list[dict[str, Any]] = []
+        skipped: list[Skipped] = []
+        for intervention in DEFAULT if interventions is None else interventions:
+            found: list[tuple[Change, float]] = []
+            chosen = layers
+            if predicted is not None:
+                asked = [*network.facts] if layers is None else layers
+                chosen, passed_over = _promising(
+                    intervention, network, predicted=predicted, count=n_promising, layers=asked
+                )
+                skipped += passed_over
+            for change in _all_changes(intervention, network, chosen, found):
+                if isinstance(change, Skipped):
+                    skipped.append(change)
+                    continue
+                if progress is not None:
+                    progress(f"{change.intervention}: {change.layer}", len(rows))
+                row = judge.judge(change)
+                found.append((change, row["kl"]))
+                rows.append(row)
+        costs = asdict(network.costs)
+        integers = dict.fromkeys(("epoch", "setting", "fitted_on", "unknowns"), "Int64")
+        frame = pd.DataFrame(rows, columns=Damage.COLUMNS).astype(integers)
+        below = [row["by_sample"] for row in rows]
+        return Damage(
+            frame=frame,
+            skipped=pd.DataFrame([asdict(each) for each in skipped], columns=["intervention", "layer", "reason"]),
+            loss=judge.baseline("loss"),
+            accuracy=judge.baseline("right"),
+            n_samples=sum(map(len, batches)),
+            costs=costs,
+            majority=_majority(targets),
+            shown=Shown(probe, batch_size, to_inputs),
+            choices=compare_with_chance(frame, below),
+        )
 
 
 def _majority(targets: Sequence[Any]) -> float:
@@ -231,6 +233,12 @@ class _Judge:
 
     @cached_property
     def _halves(self) -> CrossFit:
+        if not self._network.takes_fewer:
+            raise ValueError(
+                f"the model takes batches of {len(self._network.batch(0))} samples alone, and what is refitted is "
+                f"measured on halves of the probe: pass a model that takes batches of any size, or `interventions` "
+                f"that refit nothing"
+            )
         return CrossFit.halves(self._network, self._targets, loss=self._loss, random_state=self._random_state)
 
     def judge(self, change: Change) -> dict[str, Any]:

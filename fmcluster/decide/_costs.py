@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, replace
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -55,3 +56,26 @@ def multiply_adds(module: "nn.Module", numbers: float) -> float:
     """Return how many multiply-adds a convolution or a linear layer takes for so many numbers of its output."""
     weight: Any = module.weight
     return float(weight.numel() / (weight.shape[0] or 1) * numbers)
+
+
+def own_costs(
+    module: "nn.Module", given: tuple[int, ...], *, returned: tuple[int, ...], computes: bool, keeps: bool
+) -> Costs:
+    """Return the costs of a module by itself; its parameters are counted where all of it is known.
+
+    Parameters
+    ----------
+    module : Module
+        The module.
+    given, returned : tuple of int
+        Shapes of its first input and of its output, without the axis of samples; empty where it is no tensor.
+    computes : bool
+        Whether it is a convolution, or a linear layer.
+    keeps : bool
+        Whether it keeps its input for the backward pass.
+    """
+    kept = 4.0 * prod(given) if keeps and given else 0.0
+    if not computes or not returned:
+        return Costs(kept=kept)
+    forward = multiply_adds(module, float(prod(returned)))
+    return Costs(forward=forward, backward=2 * forward, kept=kept)

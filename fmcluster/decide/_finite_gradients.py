@@ -6,10 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..store import Run
+from ..store import NotFinite, Run
 from .interventions import Skipped
-
-_MOST_SAMPLES = 0.5  # that are left out rather than the layer
 
 Labels = npt.NDArray[np.int64]
 
@@ -63,7 +61,7 @@ def find_finite_gradients(
     """
     for number in reversed(snapshots):
         broken = {name: _broken(run, name, number, samples) for name in layers}
-        kept = [name for name, each in broken.items() if each.mean() <= _MOST_SAMPLES]
+        kept = [name for name, each in broken.items() if each.mean() <= NotFinite.most_samples]
         without = np.logical_or.reduce([broken[name] for name in kept]) if kept else np.ones(len(samples), bool)
         if not without.all():
             why = f"its gradients are NaN or infinite of most samples at snapshot {number}"

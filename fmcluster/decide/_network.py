@@ -11,7 +11,7 @@ from torch import nn
 
 from ..capture import ModelInputs, isolated, kernel_geometry
 from ._compat import BATCH_NORM
-from ._costs import Costs, multiply_adds
+from ._costs import Costs, own_costs
 from ._first_input import hook_first
 from ._least_squares import kernel_patches
 from ._trace import Call, Key, Trace
@@ -118,11 +118,14 @@ class Network:
                 given, returned = (_shape_of(args[0] if args else None), _shape_of(output))
                 before = seen.get(name)
                 seen[name] = (before[0], before[1], before[2] + 1) if before else (given, returned, 1)
-                own[name] = own.get(name, Costs()) + _own_costs(module, given, returned)
+                computes, normalizes = (isinstance(module, kinds) for kinds in (PARAMETRIC, NORMALIZATION))
+                costs = own_costs(module, given, returned=returned, computes=computes, keeps=computes or normalizes)
+                own[name] = own.get(name, Costs()) + costs
 
             return hook
 
         order: list[str] = []
+        few = self._few  # before there are hooks
 
         def enter(name: str) -> Callable[..., None]:
             return lambda *_: None if name in order else order.append(name)
@@ -131,7 +134,7 @@ class Network:
             self._hooked({name: enter(name) for name in self.modules}, before=True),
             self._hooked({name: note(name) for name in self.modules}),
         ):
-            self.show(0, rows=slice(0, 1))
+            self.show(0, rows=few)
         out = {}
         for name in order:
             inside = (costs for other, costs in own.items() if other == name or other.startswith(f"{name}."))
@@ -155,12 +158,13 @@ class Network:
                 held[id(tensor)] = name
         trace = Trace(held)
         starts: dict[str, int] = {}
+        few = self._few  # before functions are noted
         with (
             self._hooked({name: _noting(starts, name, trace) for name in self.modules}, before=True),
             self._hooked({name: _spanning(starts, name, trace) for name in self.modules}),
             trace,
         ):
-            self.show(0, rows=slice(0, 2))
+            self.show(0, rows=few)
         return trace
 
     def consumer(self, layer: str) -> Consumer | None:
@@ -318,8 +322,21 @@ class Network:
 
     @property
     def example(self) -> ModelInputs:
-        """The first two samples of the probe."""
-        return self._batches[0].rows(slice(0, 2))
+        """The first two samples of the probe, or, of a model that takes batches of one size only, the first batch."""
+        return self._batches[0].rows(self._few)
+
+    @cached_property
+    def takes_fewer(self) -> bool:
+        """Whether the model can be shown some of a batch."""
+        try:
+            self.show(0, rows=slice(0, 2))
+        except Exception:  # it raises what it likes
+            return False
+        return True
+
+    @property
+    def _few(self) -> slice:
+        return slice(0, 2 if self.takes_fewer else None)
 
     @property
     def n_batches(self) -> int:
@@ -373,21 +390,8 @@ def _shape_of(value: Any) -> tuple[int, ...]:
     return tuple(value.shape[1:]) if isinstance(value, torch.Tensor) else ()
 
 
-def _own_costs(module: nn.Module, given: tuple[int, ...], returned: tuple[int, ...]) -> Costs:
-    """Return the costs of a module by itself; its parameters are counted where all of it is known."""
-    kept = 4.0 * _product(given) if isinstance(module, (*PARAMETRIC, *NORMALIZATION)) else 0.0
-    if not isinstance(module, PARAMETRIC) or not returned:
-        return Costs(kept=kept)
-    forward = multiply_adds(module, _product(returned))
-    return Costs(forward=forward, backward=2 * forward, kept=kept)
-
-
 def _n_parameters(module: nn.Module) -> int:
     return sum(each.numel() for each in module.parameters())
-
-
-def _product(shape: tuple[int, ...]) -> float:
-    return float(torch.Size(shape).numel()) if shape else 0.0
 
 
 def _as_rows(values: torch.Tensor) -> torch.Tensor:

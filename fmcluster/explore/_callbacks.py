@@ -283,7 +283,10 @@ def _connect_overview(app: Dash, worker: Worker) -> None:
         if "snapshots" not in charts:
             return whole, no_update, False, ""
         stamp = f"left: {snapshot_titles(worker.shown)[snapshot]}; right: {layer}"
-        stage = list(dict.fromkeys(found.rows["layer"])).index(layer)
+        compared = found.rows["layer"].unique().tolist()
+        if layer not in compared:  # it was finite until the snapshots that were shown since it was chosen
+            return whole, no_update, False, f"left: {snapshot_titles(worker.shown)[snapshot]}; {layer} is not finite"
+        stage = compared.index(layer)
         return whole, heat_map(charts["snapshots"], stage=stage), False, stamp
 
 

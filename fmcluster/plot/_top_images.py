@@ -128,7 +128,10 @@ def top_images(
     subtitle = f"{_counted(len(indices), 'channel')}{which}, {ranked}"
     pictures = _pictures(layer, np.unique(found.samples[np.ix_(shown, indices)][..., :k]))
     box = _box(layer, found)
+    lost = found.channels["nonfinite"].to_numpy().reshape(found.samples.shape[:2])
     notes = _notes(found, shown, k=k, boxed=box is not None)
+    if most := int(lost[np.ix_(shown, indices)].max()):
+        notes.append(f"Left out: up to {_counted(most, 'image')} of a channel, whose feature maps are NaN or infinite.")
     words = max(text_width(headline, size=13), text_width(subtitle, size=9.5), *(text_width(n, size=8) for n in notes))
     foot = FOOT + 0.16 * len(notes)
     figure = new_figure(width=max(width, words) + 2 * MARGIN, height=HEAD + height + foot)
@@ -153,7 +156,7 @@ def top_images(
         for column, position in enumerate(shown):
             left = NAMING + column * (block + BETWEEN)
             if not lists[column]:
-                nothing = "no image drives it"
+                nothing = "it is not finite" if lost[position, index] == found.n_samples else "no image drives it"
                 panel.text(left, top + SIDE / 2, nothing, fontsize=8, color=FAINT, ha="left", va="center")
             for rank, sample in enumerate(found.samples[position, index, :k].tolist()):
                 if sample == NOBODY:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,14 @@ class Items(Dataset[Any]):
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, Any]:
         return self.x[index], self.label(index)
+
+
+def live_run(model: nn.Module, path: Path, data: Any) -> fm.store.Run:
+    """Record all of a data set in one training batch."""
+    recorder = fm.BatchRecorder(model, path, layers="conv", dataset=data)
+    with recorder, recorder.epoch(0), recorder.batch(range(len(data))):
+        model(pictures(len(data)))
+    return fm.open_run(path)
 
 
 @pytest.fixture
@@ -102,11 +111,29 @@ class TestNamesOfClasses:
             (None, []),
             (3, []),
             ("abc", []),
+            (dict.fromkeys(["x", "y", "z"]).keys(), ["x", "y", "z"]),  # which have an order
+            (iter(["x", "y", "z"]), []),  # which is the caller's to go through
+            ({"0": "x", "1": "y", "2": "z"}, ["x", "y", "z"]),  # as JSON has them
+            ([b"x", b"caf\xe9", b"z"], ["x", "caf\\xe9", "z"]),
+            (Enum("Kind", ["x", "y", "z"]), ["x", "y", "z"]),
         ],
     )
     def test_are_taken_from_what_lists_them(self, classes: Any, expected: list[str], record: Any) -> None:
         run = record(Net(), Items(classes=classes), layers="conv")
         assert list(run.classes) == expected
+
+    @pytest.mark.parametrize("numbered", [{}, {"x": None}, {"x": 0.0, "y": 1.0, "z": 2.0}])
+    def test_are_those_listed_where_nothing_numbers_them(self, numbered: Any, record: Any) -> None:
+        run = record(Net(), Items(classes=["x", "y", "z"], class_to_idx=numbered), layers="conv")
+        assert list(run.classes) == ["x", "y", "z"]
+
+    @pytest.mark.parametrize("live", [False, True])
+    def test_are_not_those_of_the_labels_before(self, live: bool, record: Any, tmp_path: Path) -> None:
+        data = Items(classes=["x", "y", "z"], targets=[1, 2, 3] * 2, label=lambda i: 1 + i % 3)
+        with pytest.warns(UserWarning, match="labels are from 1 to 3, and the data set names 3 classes"):
+            run = live_run(Net(), tmp_path / "live.zarr", data) if live else record(Net(), data, layers="conv")
+        assert run.samples["label"].tolist() == [1, 2, 3, 1, 2, 3]
+        assert set(run.samples["class_name"]) == {""}
 
 
 class TestLabels:
@@ -118,8 +145,11 @@ class TestLabels:
             lambda i: float(i % 3),
             lambda i: nn.functional.one_hot(torch.tensor(i % 3), 3),
             lambda i: np.int64(i % 3),
+            lambda i: torch.tensor(i % 3, dtype=torch.bfloat16),
+            lambda i: {"label": i % 3},
+            lambda i: {"labels": torch.tensor([i % 3])},
         ],
-        ids=["int", "column", "float", "one-hot", "numpy"],
+        ids=["int", "column", "float", "one-hot", "numpy", "bfloat16", "mapping", "mapping of columns"],
     )
     def test_of_any_form_are_kept(self, label: Any, record: Any) -> None:
         assert record(Net(), Items(label=label), layers="conv").samples["label"].tolist() == [0, 1, 2, 0, 1, 2]
@@ -132,6 +162,35 @@ class TestLabels:
 
     def test_that_are_pictures_are_left_out_without_a_word(self, record: Any) -> None:
         run = record(Net(), Items(label=lambda i: torch.rand(4, 4)), layers="conv")
+        assert run.samples["label"].tolist() == [-1] * 6
+
+    def test_of_objects_in_a_picture_are_none_of_the_picture(self, record: Any) -> None:
+        boxes = {"boxes": torch.rand(2, 4), "labels": torch.tensor([0, 1])}
+        run = record(Net(), Items(label=lambda i: boxes), layers="conv")
+        assert run.samples["label"].tolist() == [-1] * 6
+
+    @pytest.mark.parametrize(
+        "listed",
+        [
+            {"_labels": [0, 1, 2] * 2},  # as torchvision's Flowers102 and Food101 name them
+            {"samples": [(f"{i}.png", i % 3) for i in range(6)]},
+            {"_samples": [(f"{i}.png", i % 3) for i in range(6)]},  # and StanfordCars
+        ],
+    )
+    def test_that_torchvisions_data_sets_keep_are_live_labels(self, listed: Any, tmp_path: Path) -> None:
+        run = live_run(Net(), tmp_path / "live.zarr", Items(**listed))
+        assert run.samples["label"].tolist() == [0, 1, 2, 0, 1, 2]
+
+    @pytest.mark.parametrize(
+        "listed",
+        [
+            {"samples": [("a.png", "mask.png")] * 6},
+            {"samples": [("a.avi", 0)] * 4},
+            {"column_names": ["label"]},  # of no Hugging Face data set
+        ],
+    )
+    def test_that_are_none_are_none(self, listed: Any, tmp_path: Path) -> None:
+        run = live_run(Net(), tmp_path / "live.zarr", Items(**listed))
         assert run.samples["label"].tolist() == [-1] * 6
 
     def test_of_several_data_sets_and_parts_of_them(self, tmp_path: Path) -> None:
@@ -256,6 +315,39 @@ class TestRandomNumbers:
         for epoch in (1, 2):
             np.testing.assert_array_equal(run["fc"].read(epoch=epoch), run["fc"].read(epoch=0))
 
+    def test_modules_of_ones_own_do_not_count_what_a_snapshot_shows_them(self, record: Any) -> None:
+        class Alternates(Net):
+            def __init__(self) -> None:
+                super().__init__()
+                self.calls, self.noted, self.sums = 0, [0.0], np.zeros(1)
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                self.calls += 1
+                self.noted[0] = float(x.sum())
+                self.sums += 1
+                return super().forward(x) * (1 + self.calls % 2)
+
+        model = Alternates()
+        model(pictures())
+        before = model.calls, model.noted[0], model.sums.item()
+        run = record(model, Items(), n_snapshots=2)
+        assert (model.calls, model.noted[0], model.sums.item()) == before
+        np.testing.assert_array_equal(run["fc"].read(epoch=0), run["fc"].read(epoch=1))
+
+    def test_what_modules_of_ones_own_set_up_stays(self, record: Any) -> None:
+        class Caches(Net):
+            table: Any = None
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                self.calls = getattr(self, "calls", 0) + 1
+                if self.table is None:
+                    self.table = torch.ones(3)
+                return super().forward(x) * self.table
+
+        model = Caches()
+        record(model, Items())
+        assert model.table is not None
+
 
 class TestModels:
     def test_what_is_no_batch_is_found_out_with_a_real_one(self, record: Any) -> None:
@@ -359,6 +451,73 @@ class TestCheckpoints:
     def test_another_models_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="does not hold this model's weights"):
             fm.replay(Net(), tmp_path / "run.zarr", checkpoints={0: nn.Linear(2, 2).state_dict()}, probe=Items())
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda state: {name: value.numpy() for name, value in state.items()},
+            lambda state: {"params": {name: value.numpy() for name, value in state.items()}},
+            lambda state: {name: np.float64(value) if value.ndim == 0 else value for name, value in state.items()},
+        ],
+        ids=["arrays", "arrays under a key", "numbers"],
+    )
+    def test_of_arrays_are_weights_too(self, change: Any, tmp_path: Path) -> None:
+        trained = Net()
+        fm.replay(Net(), tmp_path / "run.zarr", checkpoints={0: change(trained.state_dict())}, probe=Items())
+        own = fm.open_run(tmp_path / "run.zarr")["conv"].read(epoch=0)
+        np.testing.assert_allclose(own, trained.conv(pictures()).detach(), atol=2e-3)
+
+    @pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm`", "ignore::FutureWarning")
+    def test_whose_names_the_modules_take_for_their_own(self, tmp_path: Path) -> None:
+        old, new = Net(), Net()
+        nn.utils.weight_norm(old.conv)
+        new.conv = nn.utils.parametrizations.weight_norm(new.conv)
+        fm.replay(new, tmp_path / "run.zarr", checkpoints={0: old.state_dict()}, probe=Items())
+        own = fm.open_run(tmp_path / "run.zarr")["conv"].read(epoch=0)
+        np.testing.assert_allclose(own, old.conv(pictures()).detach(), atol=2e-3)
+
+    def test_of_nothing_and_of_a_lazy_model_are_refused_in_a_sentence(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="does not hold this model's weights: it is empty"):
+            fm.replay(Net(), tmp_path / "run.zarr", checkpoints={0: {}}, probe=Items())
+        lazy = nn.Sequential(nn.Conv2d(3, 4, 3), nn.LazyBatchNorm2d())
+        with pytest.raises(ValueError, match="module '1' is lazy and has no weights yet"):
+            fm.replay(lazy, tmp_path / "lazy.zarr", checkpoints={0: {}}, probe=Items())
+        assert not (tmp_path / "lazy.zarr").exists()
+
+
+class Squeezes(nn.Module):
+    """Loses the axis of samples, where there is one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 6, 3), nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(nn.functional.adaptive_avg_pool2d(self.conv(x), 1).squeeze())
+
+
+@pytest.mark.parametrize("live", [False, True])
+@pytest.mark.parametrize("batches", [[2, 2], [2, 2, 1], [3, 1]], ids=str)
+def test_a_batch_of_one_may_lose_its_axis(batches: list[int], live: bool, tmp_path: Path) -> None:
+    model, n = Squeezes(), sum(batches)
+    images = pictures(n)
+    if live:
+        recorder = fm.BatchRecorder(
+            model, tmp_path / "run.zarr", n_samples=n, record=("activation", "gradient"), dtype="float32"
+        )
+        with recorder, recorder.epoch(0):
+            for part in torch.arange(n).split(batches):
+                with recorder.batch(part):
+                    model(images[part]).square().sum().backward()
+    else:
+        probe = TensorDataset(images)
+        with fm.Recorder(model, tmp_path / "run.zarr", probe=probe, batch_size=batches[0], dtype="float32") as recorder:
+            recorder.snapshot(epoch=0)
+    run = fm.open_run(tmp_path / "run.zarr")
+    wanted = model.fc(model.conv(images).mean((2, 3))).detach()
+    np.testing.assert_allclose(run["fc"].read(epoch=0), wanted, atol=1e-5)
+    if live:
+        np.testing.assert_allclose(run["fc"].gradient.read(epoch=0), 2 * wanted, atol=1e-5)
 
 
 class Positions(nn.Module):

@@ -263,3 +263,23 @@ def test_tensors_of_other_classes_are_recorded_as_their_values(live: bool, tmp_p
         else:
             run = record(model, path, batch_size=6)
         np.testing.assert_array_equal(run["inner"].read(epoch=0), expected)
+
+
+class WithAuxiliaryHeads(Around):
+    def __init__(self) -> None:
+        super().__init__(nn.ReLU())
+        self.aux1, self.aux2 = nn.Linear(5, 2), nn.Linear(5, 2)
+
+
+@pytest.mark.parametrize("layers", [["*", "!inner"], ["aux?", "c*"], [re.compile("conv|aux.")], "*"])
+def test_of_patterns_what_never_fires_is_left_out_and_named(layers: Any, tmp_path: Path) -> None:
+    run = record(WithAuxiliaryHeads(), tmp_path / "run.zarr", layers=layers)
+    assert "conv" in run.layers
+    assert {"aux1", "aux2"} <= run.provenance[-1]["left_out"].keys()
+
+
+@pytest.mark.parametrize("layers", ["aux?", ["aux1"], ["*", "aux1"]])
+def test_what_never_fires_is_refused_where_it_is_all_there_is_or_was_named(layers: Any, tmp_path: Path) -> None:
+    with pytest.raises(fm.CaptureError, match="layer 'aux1' did not fire .*" + ("aux2" if layers == "aux?" else "")):
+        record(WithAuxiliaryHeads(), tmp_path / "run.zarr", layers=layers)
+    assert not (tmp_path / "run.zarr").exists()

@@ -1,9 +1,11 @@
 """Ablation: the model is left as it was, and every number is what it is said to be."""
 
 import copy
+import itertools
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -174,16 +176,15 @@ def test_layers_that_are_named_are_the_only_ones(residual: nn.Module, probe: Ten
 
 
 class Counting(nn.Module):
-    """Counts how often it was asked, and answers by it."""
+    """Counts how often it was asked, where nobody can put it back, and answers by it."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.fc, self.count = nn.Linear(192, 4), 0
+        self.fc, self.counts = nn.Linear(192, 4), itertools.count(1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return scores."""
-        self.count += 1
-        return self.count * self.fc(x.flatten(1))
+        return next(self.counts) * self.fc(x.flatten(1))
 
 
 class Words(nn.Module):
@@ -286,3 +287,59 @@ def test_a_network_that_diverged_is_not_said_to_draw_at_random(plain: nn.Module,
     next(plain.parameters()).data[0] = torch.nan
     with pytest.raises(ValueError, match=r"gives NaN for (\d+) of \1 images \(the first is sample 0\): "):
         fm.ablate(plain, probe, interventions=[Resolution()])
+
+
+class OfBatches(nn.Module):
+    """An export, whose batches have one size."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+        self.conv, self.last, self.fc = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3), nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = self.last(functional.relu(self.conv(x)))
+        return self.fc(x.view(self.size, 4, 36).mean(2))
+
+
+IMAGES = torch.rand(12, 1, 10, 10, generator=torch.Generator().manual_seed(0))
+
+
+def test_a_model_of_one_batch_size_is_measured_as_far_as_no_halves_are_needed() -> None:
+    data, model = TensorDataset(IMAGES, torch.arange(12) % 3), OfBatches(6)
+    damage = fm.ablate(model, data, batch_size=6, interventions=[Zeroed("conv")])
+    free = OfBatches(-1)
+    free.load_state_dict(model.state_dict())
+    other = fm.ablate(free, data, batch_size=6, interventions=[Zeroed("conv")])
+    assert damage.frame["loss"].tolist() == other.frame["loss"].tolist()
+    assert damage.costs == other.costs
+    with pytest.raises(ValueError, match="takes batches of 6 samples alone, and what is refitted"):
+        fm.ablate(model, data, batch_size=6, interventions=[Width()])
+
+
+def test_a_model_and_a_loss_that_draw_give_the_same_whatever_was_drawn_before() -> None:
+    class Drops(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(1, 4, 3), nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.fc(functional.dropout(self.conv(x), 0.5).mean((2, 3)))
+
+    class Smoothed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.generator = torch.Generator().manual_seed(3)
+
+        def forward(self, scores, labels):
+            noise = torch.rand(scores.shape, generator=self.generator)
+            return functional.cross_entropy(scores + noise, labels, reduction="none")
+
+    model, loss = Drops(), Smoothed()
+    before, own = torch.get_rng_state(), loss.generator.get_state()
+    one = fm.ablate(model, TensorDataset(IMAGES, torch.arange(12) % 3), loss=loss)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(loss.generator.get_state(), own)
+    torch.rand(5)
+    other = fm.ablate(model, TensorDataset(IMAGES, torch.arange(12) % 3), loss=loss)
+    pd.testing.assert_frame_equal(one.frame, other.frame)

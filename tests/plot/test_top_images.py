@@ -51,7 +51,7 @@ def found() -> TopImages:
         values=-np.sort(-rng.gamma(2, 3, shape), axis=2),
         positions=places,
         fractions=(places + 0.5) / 4,
-        channels=snapshots.merge(pd.DataFrame({"channel": range(2, 26, 2)}), how="cross"),
+        channels=snapshots.merge(pd.DataFrame({"channel": range(2, 26, 2), "nonfinite": 0}), how="cross"),
         n_samples=40,
         left_out=np.empty(0, np.int64),
     )
@@ -212,3 +212,17 @@ def test_another_layer_or_one_without_pictures_is_refused(found, layer):
         top_images(found, replace(layer, label="layer4"))
     with pytest.raises(ValueError, match="a run without pictures of its inputs"):
         top_images(found, replace(layer, pictures=None))
+
+
+def test_images_that_are_left_out_as_they_are_not_finite_are_counted(found, layer):
+    table = found.channels.copy()
+    n_channels = found.samples.shape[1]
+    table.loc[table.index[2 * n_channels], "nonfinite"] = 3  # of the first channel at the last snapshot
+    figure = top_images(replace(found, channels=table), layer, channels=[2])
+    assert "Left out: up to 3 images of a channel, whose feature maps are NaN or infinite." in words(figure)
+    assert not any("Left out" in word for word in words(top_images(found, layer, channels=[2])))
+    table.loc[table.index[2 * n_channels], "nonfinite"] = found.n_samples
+    never = replace(without(found, snapshot=2, channel=0), channels=table)
+    said = words(top_images(never, layer, channels=[2]))
+    assert "it is not finite" in said
+    assert "no image drives it" not in said

@@ -77,7 +77,7 @@ def test_a_run_without_anything_finite_is_refused_in_one_sentence(tmp_path) -> N
     with fm.Recorder(model, tmp_path / "run.zarr", probe=TensorDataset(torch.rand(8, 3, 12, 12))) as recorder:
         recorder.snapshot(epoch=0)
     run = fm.open_run(tmp_path / "run.zarr")
-    said = r"at each of the 1 snapshots, layers gave NaN or infinite values \(at the first, '0' before others\)"
+    said = r"at the one snapshot, layers gave NaN or infinite values \(at the first, '0' before others\)"
     for verb in (fm.diagnose, fm.similarity, lambda each: fm.write_report(each, tmp_path / "report.html")):
         with pytest.raises(ValueError, match=said):
             verb(run)

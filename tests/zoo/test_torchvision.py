@@ -90,6 +90,9 @@ With torch {torch} and torchvision {torchvision}:
 - What is left out is named in `run.provenance[-1]["left_out"]` and by `fmcluster info`: modules that evaluation never
   calls, such as auxiliary heads, and outputs that are no batch, such as a detector's proposals.
 - Eleven models of timm and eleven of Transformers, in tiny configurations, are compared in the same way by `tests/zoo`.
+- Layers that return sequences first are left out of training batches, by name, where the first batch holds one sample:
+  an axis of one sample cannot be told from others of length one, (tokens, 1, channels) looks like as many samples as
+  there are tokens, and what a run holds is laid out once the first batch is known. A first batch of two is enough.
 
 | model | layers recorded | equal to the clones | left out |
 | --- | ---: | ---: | ---: |

@@ -3,6 +3,7 @@ from ._hooks import Firing as Firing
 from ._hooks import GradientHooks as GradientHooks
 from ._hooks import hooked as hooked
 from ._hooks import is_batch as is_batch
+from ._isolation import check_has_weights as check_has_weights
 from ._isolation import isolated as isolated
 from ._isolation import same_random_numbers as same_random_numbers
 from ._known_tensors import KnownTensors as KnownTensors

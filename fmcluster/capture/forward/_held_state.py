@@ -3,7 +3,7 @@
 import random
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache, partial
@@ -28,6 +28,7 @@ _NO_HOLDERS = (*_NUMBERS, *_ARRAYS, ModuleType)
 _MOST_ENTRIES, _MOST_OBJECTS = 10_000, 100_000  # a longer list is of items; a search that takes seconds is none
 _MOST_BYTES = 16 << 20  # of an array: what is larger holds data
 _SEQUENCES = frozenset({"SobolEngine", "QMCEngine"})  # of torch and SciPy, in the place of random numbers
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 _LIBRARIES = frozenset({"fmcluster", "numpy", "torch", *sys.stdlib_module_names})
 
 
@@ -102,11 +103,15 @@ class HeldState:
         Objects that hold what cannot be put back, such as a file or an iterator, keep theirs, which may count it.
         """
         for names in (each for holder in (*self.own, *self.scopes) for each in _names_of(holder)):
-            attributes = names.now()
-            if any(issubclass(type(value), _ON_THEIR_WAY) for value in attributes.values()):
-                continue
-            before = {name: _Value.now(value) for name, value in attributes.items()}
-            restored.callback(_put_back, names, before)
+            _put_back_by(restored, names)
+
+
+def put_counters_back_by(restored: ExitStack, modules: Iterable[nn.Module]) -> None:
+    """Let a stack put back what modules of one's own count, note and keep beside their buffers, as of other objects."""
+    for module in modules:
+        if _is_own(type(module)):
+            held = vars(module)
+            _put_back_by(restored, _Names(partial(_own_attributes, module), held.__setitem__, held.pop))
 
 
 def start_anew(generator: Any) -> None:
@@ -188,11 +193,21 @@ def _names_of(holder: Any) -> Iterator[_Names]:
         yield _Names(lambda: dict(vars(holder)), vars(holder).__setitem__, vars(holder).pop)
 
 
+def _own_attributes(module: nn.Module) -> dict[str, Any]:
+    return {name: value for name, value in vars(module).items() if name not in _OF_EVERY_MODULE}
+
+
 def _holds_state(holder: Any) -> bool:
     """Whether an object is one whose values are the caller's state."""
     if issubclass(type(holder), nn.Module) or not _has_attributes(holder):
         return False
     return _is_own(type(holder)) or any(kind.__name__ in _SEQUENCES for kind in type(holder).__mro__)
+
+
+def _put_back_by(restored: ExitStack, names: _Names) -> None:
+    attributes = names.now()
+    if not any(issubclass(type(value), _ON_THEIR_WAY) for value in attributes.values()):
+        restored.callback(_put_back, names, {name: _Value.now(value) for name, value in attributes.items()})
 
 
 def _put_back(holder: _Names, before: dict[str, _Value]) -> None:

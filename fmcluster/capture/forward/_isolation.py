@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from .._compat import buffers_of, eagerly
-from ._held_state import HeldState, same_bits, start_anew
+from ._held_state import HeldState, put_counters_back_by, same_bits, start_anew
 
 
 @contextmanager
@@ -20,20 +20,17 @@ def isolated(model: nn.Module, *, gradients: bool = False, reads: Sequence[objec
 
     And without gradients, unless they are asked for; then whoever asks sees to it that they reach no parameter.
     Afterwards every module's training flag, every buffer, the global random generators of Python, NumPy and torch
-    (CUDA's included) and those that the modules and `reads` (a loader, its samplers, a data set, a loss) can reach, and
-    the counters and orders that `reads` can, are bit for bit what they were. Every step of putting back is done, even
-    where another fails. The flags are set directly: a module's own `train` may do more than set a flag.
+    (CUDA's included) and those that the modules and `reads` (a loader, its samplers, a data set, a loss) can reach, the
+    counters and orders that `reads` can, and those of modules of one's own are bit for bit what they were. Every step
+    of putting back is done, even where another fails. The flags are set directly: a module's own `train` may do more
+    than set a flag.
     """
     if isinstance(model, torch.jit.ScriptModule):
         raise TypeError(
             f"the model is a TorchScript {type(model).__name__}, whose modules cannot be hooked; pass the module that "
             f"it was scripted from"
         )
-    if lazy := [name for name, module in model.named_modules() if _has_no_weights_yet(module)]:
-        raise ValueError(
-            f"module {lazy[0]!r} is lazy and has no weights yet; show the model a batch before it is recorded, so that "
-            f"its weights are drawn as they would be without a recorder"
-        )
+    check_has_weights(model)
     with ExitStack() as restored:
         for module in model.modules():
             restored.callback(setattr, module, "training", module.training)
@@ -41,6 +38,7 @@ def isolated(model: nn.Module, *, gradients: bool = False, reads: Sequence[objec
             _remember_buffers(restored, part)
         _remember_generators(restored, HeldState.of((*model.modules(), *reads)))
         HeldState.of(reads).put_attributes_back_by(restored)
+        put_counters_back_by(restored, model.modules())
         devices = {tensor.device.type for tensor in (*model.parameters(), *model.buffers())} | {"cpu"}
         for module in model.modules():
             module.training = False
@@ -50,6 +48,15 @@ def isolated(model: nn.Module, *, gradients: bool = False, reads: Sequence[objec
             for device in sorted(devices):
                 stack.enter_context(torch.autocast(device, enabled=False))
             yield
+
+
+def check_has_weights(model: nn.Module) -> None:
+    """Raise `ValueError` for a lazy module that has no weights yet."""
+    if lazy := [name for name, module in model.named_modules() if _has_no_weights_yet(module)]:
+        raise ValueError(
+            f"module {lazy[0]!r} is lazy and has no weights yet; show the model a batch before it is recorded, so that "
+            f"its weights are drawn as they would be without a recorder"
+        )
 
 
 def _has_no_weights_yet(module: nn.Module) -> bool:

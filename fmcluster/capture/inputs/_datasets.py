@@ -1,6 +1,9 @@
 """Data sets: classes, labels and paths of their items, and a data set whose items begin with their index."""
 
-from collections.abc import Iterable, Iterator, Mapping, Set, Sized
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from contextlib import suppress
+from enum import Enum
 from operator import index
 from typing import Any
 
@@ -120,15 +123,16 @@ def classes(dataset: Any) -> tuple[str, ...]:
         return ("",)
     listed = _attribute(whole, "classes")
     numbered = _attribute(whole, "class_to_idx")
-    if isinstance(numbered, Mapping):
+    if isinstance(numbered, Mapping) and any(_as_label(label) is not None for label in numbered.values()):
         return _by_label((label, name) for name, label in numbered.items())
     if isinstance(listed, Mapping):  # of names to labels, or of labels to names
+        listed = {int(key) if isinstance(key, str) and key.isdecimal() else key: name for key, name in listed.items()}
         by_label = all(_as_label(key) is not None for key in listed)
         return _by_label(listed.items() if by_label else ((label, name) for name, label in listed.items()))
     features = _attribute(whole, "features")  # of a Hugging Face data set
     if listed is None and isinstance(features, Mapping):
         listed = next((features[key].names for key in LABELS if hasattr(features.get(key), "names")), None)
-    if isinstance(listed, str | Set) or not isinstance(listed, Iterable):  # a set has no order
+    if isinstance(listed, str | set | frozenset | Iterator) or not isinstance(listed, Iterable):  # a set has no order
         return ()
     return tuple(_class_name(name) for name in listed)
 
@@ -137,7 +141,29 @@ def listed_classes(dataset: Any) -> tuple[str, ...]:
     """Return class names by what `labels` returns: where these are text, it numbers them."""
     whole, _ = base(dataset)
     texts = _texts(whole)
-    return classes(whole) if texts is None else numbered(texts, classes=classes(whole))[1]
+    if texts is None:
+        return fitting_names(classes(whole), labels(dataset))
+    return numbered(texts, classes=classes(whole))[1]
+
+
+def fitting_names(names: tuple[str, ...], labels: npt.NDArray[np.int64]) -> tuple[str, ...]:
+    """Return names of classes; none, with a warning, where labels count from 1 and there is no telling of which.
+
+    Examples
+    --------
+    >>> fitting_names(("ant", "bee"), np.array([1, 0, -1]))
+    ('ant', 'bee')
+    """
+    known = labels[labels >= 0]
+    if not (names and known.size and known.min() > 0 and known.max() == len(names)):
+        return names
+    warnings.warn(
+        f"the labels are from {known.min()} to {known.max()}, and the data set names {len(names)} classes, which would "
+        f"be those of 0 to {len(names) - 1}: no names are stored. Say which label each has by the data set's "
+        f"class_to_idx, a mapping of names to labels",
+        stacklevel=4,
+    )
+    return ("",)
 
 
 def _by_label(pairs: Iterable[tuple[Any, Any]]) -> tuple[str, ...]:
@@ -151,6 +177,8 @@ def _by_label(pairs: Iterable[tuple[Any, Any]]) -> tuple[str, ...]:
 
 
 def _as_label(value: Any) -> int | None:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
     try:
         return None if isinstance(value, bool) else index(value)
     except TypeError:
@@ -161,6 +189,10 @@ def _class_name(name: Any) -> str:
     """Return a class's name; of several synonyms, as ImageNet has them, all."""
     if name is None:
         return ""
+    if isinstance(name, bytes):
+        return name.decode(errors="backslashreplace")
+    if isinstance(name, Enum):
+        return name.name
     return _readable(", ".join(map(str, name)) if isinstance(name, tuple | list) else str(name))
 
 
@@ -231,7 +263,10 @@ def as_labels(listed: Any, *, count: int) -> npt.NDArray[np.int64] | None:
     array([1, 0])
     """
     try:
-        found = np.asarray(listed.detach().cpu() if isinstance(listed, torch.Tensor) else listed)
+        if isinstance(listed, torch.Tensor):  # NumPy has no bfloat16
+            listed = listed.detach().cpu()
+            listed = listed.double() if listed.is_floating_point() else listed
+        found = np.asarray(listed)
     except (TypeError, ValueError):  # of what is no list of numbers
         return None
     if found.shape[:1] == (count,) and found.size == count:
@@ -249,6 +284,8 @@ def as_labels(listed: Any, *, count: int) -> npt.NDArray[np.int64] | None:
 def of_each_sample(targets: Any, *, count: int) -> Any:
     """Return a batch's targets sample by sample, where a loader put lists together: it gives a list of columns.
 
+    Of targets that are a mapping, those under ``label``, or a name like it; a detector's are none.
+
     Examples
     --------
     >>> of_each_sample([torch.tensor([1, 0]), torch.tensor([0, 1])], count=2).tolist()
@@ -256,6 +293,8 @@ def of_each_sample(targets: Any, *, count: int) -> Any:
     >>> of_each_sample([("ant", "bee")], count=2)
     ('ant', 'bee')
     """
+    if isinstance(targets, Mapping):
+        return None if "boxes" in targets else next((targets[key] for key in LABELS if key in targets), None)
     if not isinstance(targets, list | tuple) or not targets:
         return targets
     if all(isinstance(each, torch.Tensor) and each.shape == (count,) for each in targets):
@@ -297,7 +336,7 @@ def _readable(path: str) -> str:
 
 def _listed(whole: Any) -> Iterator[Any]:
     change = _attribute(whole, "target_transform")
-    for name in ("targets", "labels"):
+    for name in ("targets", "labels", "_labels"):  # the last of torchvision's, such as Flowers102
         listed = _attribute(whole, name)
         if listed is not None and not callable(listed):
             yield listed if change is None else [change(label) for label in listed]
@@ -308,9 +347,20 @@ def _listed(whole: Any) -> Iterator[Any]:
         yield parts[1]
     columns = _attribute(whole, "column_names")  # of a Hugging Face data set
     if isinstance(columns, list):
-        yield from (whole[key] for key in LABELS if key in columns)
+        for key in LABELS:
+            with suppress(LookupError, TypeError, ValueError):  # of a data set with other columns than one may ask for
+                if key in columns:
+                    yield whole[key]
+    for name in ("samples", "_samples", "imgs"):  # of files and their labels, as torchvision's folders have them
+        pairs = _attribute(whole, name)
+        if isinstance(pairs, list) and len(pairs) == len(whole) and all(map(_is_labeled, pairs)):
+            yield [label if change is None else change(label) for _, label in pairs]
     if isinstance(whole, list) and all(isinstance(item, tuple | list) and len(item) > 1 for item in whole):
         yield [item[1] for item in whole]
+
+
+def _is_labeled(pair: Any) -> bool:
+    return isinstance(pair, tuple) and len(pair) == 2 and _as_label(pair[1]) is not None
 
 
 def normalizations(dataset: Any) -> list[tuple[Any, Any]]:

@@ -9,14 +9,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch.nn import functional
-from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSampler
+from torch.utils.data import DataLoader, Dataset, SequentialSampler
 
 from ...errors import CaptureError
-from .._compat import with_own_workers
+from .._compat import goes_through_in_order, with_own_workers
 from ._datasets import (
     as_labels,
     check_numbered,
     classes,
+    fitting_names,
     listed_classes,
     n_indices,
     normalizations,
@@ -279,6 +280,7 @@ class Identity:
             labels, named = numbered(texts, classes=named or listed_classes(self._probe.dataset))
         elif any(batch.unusable for batch in batches):  # of a batch of whole numbers by chance, too
             labels = np.full_like(labels, -1)
+        named = fitting_names(named, labels)
         tables: dict[str, npt.NDArray[Any]] = {
             "sample": np.arange(self._probe.n_samples),
             "label": labels,
@@ -296,9 +298,11 @@ def _checked_loader(loader: DataLoader[Any]) -> DataLoader[Any]:
             "the probe's DataLoader has no batch_size (it has a batch_sampler, or leaves batches to its data set); "
             "pass batch_size and shuffle=False, or the data set itself"
         )
-    if not isinstance(loader.sampler, SequentialSampler) or type(loader.batch_sampler) is not BatchSampler:
+    if not goes_through_in_order(loader):
+        in_order = isinstance(loader.sampler, SequentialSampler)
+        sampler = type(loader.batch_sampler if in_order else loader.sampler).__name__
         raise ValueError(
-            f"the probe's DataLoader goes through its data in the order of a {type(loader.sampler).__name__}; every "
+            f"the probe's DataLoader goes through its data in the order of a {sampler}; every "
             f"snapshot has to see the same samples in the same order. Pass shuffle=False, or the data set itself."
         )
     if loader.drop_last:
@@ -314,6 +318,8 @@ def _digests(inputs: ModelInputs) -> npt.NDArray[np.uint8]:
 
 
 def _digest(image: torch.Tensor) -> bytes:
+    if image.is_meta:
+        raise ValueError("the probe's items are tensors on the device 'meta', without values; expected images")
     digest = sha256(f"{str(image.dtype).removeprefix('torch.')}{tuple(image.shape)}".encode())
     digest.update(image.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)  # no copy of it
     return digest.digest()

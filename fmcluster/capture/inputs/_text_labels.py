@@ -18,8 +18,8 @@ def as_texts(listed: Any, *, count: int) -> tuple[str, ...] | None:
     """
     if not isinstance(listed, torch.Tensor) and hasattr(listed, "tolist"):  # of NumPy, or a column of pandas
         listed = listed.tolist()
-    if not isinstance(listed, list | tuple) or len(listed) != count:
-        return None
+    if isinstance(listed, str) or not isinstance(listed, Sequence) or len(listed) != count:
+        return None  # a Hugging Face data set's columns are sequences of their own
     return tuple(map(str, listed)) if all(isinstance(each, str) for each in listed) else None
 
 

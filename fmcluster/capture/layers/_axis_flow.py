@@ -14,7 +14,10 @@ Axes = tuple[Axis, ...]
 
 _ROW_MAJOR = frozenset({"view", "_unsafe_view", "reshape", "_reshape_alias", "squeeze", "unsqueeze", "flatten"})
 _REMOVING = frozenset({"select", "unbind", "mean", "sum", "amax", "amin", "var", "std", "logsumexp", "max", "min"})
-_BY_AXIS = ("slice", "cat", "index", "pad", "pool", "upsample", "split", "chunk", "narrow", "expand", "grid_sampler")
+_BY_AXIS = (
+    *("slice", "cat", "index", "pad", "pool", "upsample", "split", "chunk", "narrow", "expand", "grid_sampler"),
+    *("glu", "topk", "gather", "repeat", "_fft_"),
+)
 _IN_SECOND = ("conv", "batch_norm", "group_norm", "im2col", "col2im", "pixel_shuffle", "pixel_unshuffle", "roi_")
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from .._compat import BATCH_NORM, CONVOLUTION, INSTANCE_NORM, POOLING
+from .._compat import BATCH_NORM, CONVOLUTION, INSTANCE_NORM, OTHERS_OF_CHANNELS, POOLING
 from ._axis_flow import AxisFlow
 
 Source = Literal["module", "option", "shape"]
@@ -25,6 +25,7 @@ _SECOND = (
     nn.ChannelShuffle,
 )
 _LAST = (nn.Linear, nn.Embedding, nn.MultiheadAttention, nn.RNNBase)
+_SIZES = ("out_channels", "out_features", "num_features", "num_channels", "embedding_dim")
 
 
 @dataclass(frozen=True)
@@ -167,8 +168,8 @@ class AxisTracker:
         axis = _of_class(module)
         if axis is None:
             axis = self._flow.axis_of(output, "channel")
-        if axis is None and isinstance(module, nn.LayerNorm | nn.RMSNorm):
-            axis = _of_normalization(module, tuple(output.shape))
+        if axis is None:
+            axis = _where_it_fits(module, tuple(output.shape))
         if axis:
             return ChannelAxis(axis % output.ndim, "module")
         guess = self._of_last(tuple(output.shape))
@@ -238,10 +239,35 @@ class AxisTracker:
 
 
 def _of_class(module: nn.Module) -> int | None:
-    """Return the axis that a module's class tells; None where it tells none."""
+    """Return the axis that a module's class tells; None where it tells none.
+
+    A class of somebody's own may turn what torch's returns, as one that flattens patches to tokens does.
+    """
+    return _of_kind(module) if _is_torchs_own(module) else None
+
+
+def _of_kind(module: nn.Module) -> int | None:
     if isinstance(module, _SECOND):
         return 1
     return -1 if isinstance(module, _LAST) else None
+
+
+def _is_torchs_own(module: nn.Module) -> bool:
+    """Whether what a module computes is written in torch, and not in a class of somebody's own, or put into it."""
+    return "forward" not in vars(module) and (type(module).forward.__module__ or "").partition(".")[0] == "torch"
+
+
+def _where_it_fits(module: nn.Module, shape: tuple[int, ...]) -> int | None:
+    """Return the axis that a module tells where what it was given does not: of its kind, where that has its size."""
+    if isinstance(module, nn.LayerNorm | nn.RMSNorm):
+        return _of_normalization(module, shape)
+    axis = _of_kind(module)
+    if axis is None:
+        by_channel = isinstance(module, nn.PReLU) and module.num_parameters > 1
+        return 1 if by_channel or isinstance(module, OTHERS_OF_CHANNELS) else None
+    size = next((getattr(module, name) for name in _SIZES if isinstance(getattr(module, name, None), int)), shape[axis])
+    fitting = [each for each in range(1, len(shape)) if shape[each] == size]
+    return fitting[0] if len(fitting) == 1 and shape[axis] != size else axis
 
 
 def _of_normalization(module: nn.LayerNorm | nn.RMSNorm, shape: tuple[int, ...]) -> int:

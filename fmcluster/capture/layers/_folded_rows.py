@@ -34,8 +34,11 @@ def at_other_samples(
     inputs: ModelInputs,
     folded: Collection[Firing],
     seen: Mapping[Firing, int],
+    row_shapes: Mapping[Firing, tuple[int, ...]] | None = None,
 ) -> tuple[dict[Firing, int], dict[Firing, torch.Tensor], dict[Firing, torch.Tensor]]:
     """Show the model other samples: of another number, which tells a batch from what is as long by chance, or order.
+
+    Of one sample, an output in the shape of a row (`row_shapes`) has lost its axis of samples, as by ``squeeze()``.
 
     Returns
     -------
@@ -48,7 +51,8 @@ def at_other_samples(
     glimpses: dict[Firing, torch.Tensor] = {}
 
     def count(firing: Firing, output: torch.Tensor, *, module: nn.Module) -> None:
-        output = samples_first(output, seen.get(firing, 0))
+        squeezed = len(inputs) == 1 and tuple(output.shape) == (row_shapes or {}).get(firing)
+        output = output[None] if squeezed else samples_first(output, seen.get(firing, 0))
         rows[firing] = output.shape[0] if output.ndim else 0
         if firing in folded:
             again[firing] = summaries(output)

@@ -50,7 +50,12 @@ class PlannedLayer:
         return (n_samples * self.spec.rows_folded, *self.output)
 
     def samples_first(self, output: torch.Tensor) -> torch.Tensor:
-        """Return a view of what the module returned, or of its gradient, with the samples first."""
+        """Return a view of what the module returned, or of its gradient, with the samples first.
+
+        What has the shape of a row is of one sample, whose axis was lost, as by ``squeeze()``.
+        """
+        if self.spec.rows_folded == 1 and tuple(output.shape) == self.output:
+            return output[None]
         return samples_first(output, self.samples_axis)
 
     def in_order(self, output: torch.Tensor) -> torch.Tensor:
@@ -176,7 +181,10 @@ def discover(
     if n_rows > 1:
         less = inputs.rows(slice(1, None))
         axes = {firing: found[firing].samples_axis for firing in seen}
-        rows, again, fewer = at_other_samples(model, modules, inputs=less, folded=folded.keys(), seen=axes)
+        row_shapes = {firing: found[firing].shape for firing in seen}
+        rows, again, fewer = at_other_samples(
+            model, modules, inputs=less, folded=folded.keys(), seen=axes, row_shapes=row_shapes
+        )
         of_samples = in_lists_of_samples(fired, rows, n_samples=n_rows)
         for firing in [f for f in fired if f in of_samples]:
             left_out[names_of(firing)[1]] = NO_BATCH

@@ -74,14 +74,20 @@ def select_modules(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
 
 
 def is_optional(model: nn.Module, layers: Layers) -> bool:
-    """Whether layers are chosen by "children" or "leaves" alone, which leave out what evaluation does not call."""
-    if isinstance(layers, str):
-        return layers in WORDS
-    if not isinstance(layers, list | tuple):
+    """Whether no layer is chosen by its own name, but by words, patterns and classes: what never fires is left out.
+
+    Of a function, which may look for names, nobody can tell: what it takes has to fire.
+    """
+    choices = [layers] if isinstance(layers, str | re.Pattern | type) else layers
+    if not isinstance(choices, list | tuple):
         return False
-    taken = [each for each in layers if not (isinstance(each, str) and each.startswith("!"))]
     named = {name for name, _ in model.named_modules()}
-    return bool(taken) and all(isinstance(each, str) and each in WORDS and each not in named for each in taken)
+    taken = [each for each in choices if not (isinstance(each, str) and each.startswith("!"))]
+    return all(not isinstance(each, str) or (each not in named and _is_pattern(each)) for each in taken)
+
+
+def _is_pattern(choice: str) -> bool:
+    return choice in WORDS or "*" in choice or "?" in choice
 
 
 def _meant_by(word: str, modules: Mapping[str, nn.Module]) -> list[str]:

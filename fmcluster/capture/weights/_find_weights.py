@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from ...store import prefixes_before, without_wrapped_parts
@@ -128,12 +129,19 @@ def _mappings(value: object, path: tuple[str, ...]) -> Iterator[tuple[tuple[str,
     """Yield all mappings that hold tensors, with the keys that lead to them."""
     if not isinstance(value, Mapping):
         return
-    names = {key: each for key, each in value.items() if isinstance(key, str)}
+    names = {key: _as_tensor(each) for key, each in value.items() if isinstance(key, str)}
     if any(isinstance(each, torch.Tensor) for each in names.values()):
         yield path, names
     if len(path) < _DEEPEST:
         for key, each in names.items():
             yield from _mappings(each, (*path, key))
+
+
+def _as_tensor(value: Any) -> Any:
+    """Return an array of numbers as a tensor, such as safetensors' other loaders and JAX make; all else as it is."""
+    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biufc":
+        return torch.from_numpy(np.array(value))  # a copy: it may be read-only, or in another order of bytes
+    return value
 
 
 def _in_mapping(
@@ -194,6 +202,8 @@ def _what_there_is(content: object, like: Mapping[str, torch.Tensor]) -> str:
     """Say what a checkpoint holds, and how many of a model's names are among them."""
     if not isinstance(content, Mapping):
         return f"it holds a {type(content).__name__}; expected a state dict, or mappings with one"
+    if not content:
+        return "it is empty"
     keys = [str(key) for key in content]
     said = f"its {len(keys)} keys are {', '.join(keys[:8])}{', ...' if len(keys) > 8 else ''}"
     best: tuple[int, str, list[str]] = (0, "", list(like))

@@ -1,7 +1,7 @@
 """Overview: what a report says of the whole run, by `diagnose` and by the similarity of its layers."""
 
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -43,7 +43,7 @@ def part_with(run: Run, layers: Sequence[str]) -> FinitePart:
 
     Of one layer that is finite at no snapshot, those at which most of its channels are.
     """
-    with suppress(ValueError):
+    with suppress(ValueError) if layers else nullcontext():
         part = run.finite_part()
         if set(layers) <= set(part.layers):
             return part

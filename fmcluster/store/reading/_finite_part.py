@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _COLUMNS = {"layer": "str", "snapshots": "int64", "of_snapshots": "int64", "channels": "int64", "of_channels": "int64"}
 _OF_SNAPSHOTS = {"snapshot": "int64", "epoch": "int64", "step": "int64", "layers": "int64", "first": "str"}
 MOST_SAID = 5
-_MOST_SAMPLES = 0.5  # of a snapshot, that are left out rather than the layer
+MOST_CHANNELS = 0.5  # that are not finite at a snapshot whose others are analyzed
 
 Flags = npt.NDArray[np.bool_]
 Labels = npt.NDArray[np.int64]
@@ -44,8 +44,11 @@ class NotFinite:
         Dataset indices of the samples, ascending.
     n_layers : int
         How many layers were analyzed.
+    most_samples : float
+        The share of the samples of a snapshot that are left out rather than the layer.
     """
 
+    most_samples: ClassVar[float] = 0.5
     snapshots: pd.DataFrame = field(default_factory=lambda: _no_rows(_OF_SNAPSHOTS))
     layers: pd.DataFrame = field(default_factory=lambda: _no_rows(_COLUMNS))
     samples: Labels = field(default_factory=lambda: np.empty(0, np.int64))
@@ -190,7 +193,7 @@ class Finiteness:
         for order in np.flatnonzero(broken.all(axis=1)).tolist():
             found[order] = [self.samples(layers[order], number) for number in range(len(self._run))]
             fewest, number = min((len(each), number) for number, each in enumerate(found[order]))
-            if fewest <= _MOST_SAMPLES * len(self._run.sample_ids(number)):
+            if fewest <= NotFinite.most_samples * len(self._run.sample_ids(number)):
                 lost.update(found[order][number].tolist())
         samples = np.array(sorted(lost), np.int64)
         rest = broken.copy()
@@ -211,9 +214,15 @@ class Finiteness:
         first = find_diverged(self._run, layers)["first"].iloc[0]
         stayed = [name for name in layers if not self.at(name).all()]
         others = f", or pass layers that stayed finite, such as {', '.join(map(repr, stayed[:3]))}" if stayed else ""
+        partly = [name for name in layers if (self.counts(name) > 0).mean(axis=1).min() <= MOST_CHANNELS]
+        if partly and len(layers) > 1 and not stayed:
+            others = f". Most channels of {partly[0]!r} are finite, and shown by a report, or an analysis, of it alone"
+        n, first = len(self._run), repr(first)
+        who = f"layer {first}" if len(layers) == 1 else "layers"
+        before = "" if len(layers) == 1 else f" (at the first, {first} before others)"
         return (
-            f"at each of the {len(self._run)} snapshots, layers gave NaN or infinite values (at the first, {first!r} "
-            f"before others): there is nothing to analyze. Look at the training: a lower learning rate, or gradient "
+            f"at {f'each of the {n} snapshots' if n > 1 else 'the one snapshot'}, {who} gave NaN or infinite values"
+            f"{before}: there is nothing to analyze. Look at the training: a lower learning rate, or gradient "
             f"clipping{others}"
         )
 

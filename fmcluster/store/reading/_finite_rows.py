@@ -7,13 +7,11 @@ import numpy as np
 
 from ...vectors import Vectors
 from ._diverged import find_diverged
-from ._finite_part import MOST_SAID, FinitePart, NotFinite
+from ._finite_part import MOST_CHANNELS, MOST_SAID, FinitePart, NotFinite
 from ._layer import Layer
 
 if TYPE_CHECKING:
     from ._run import Run
-
-_MOST_CHANNELS = 0.5  # that are not finite at a snapshot whose others are analyzed
 
 
 def part_by_rows(run: "Run", layer: str) -> FinitePart:
@@ -28,7 +26,7 @@ def part_by_rows(run: "Run", layer: str) -> FinitePart:
         return run.finite_part(layers=[layer])
     except ValueError:
         share = (run.finiteness.counts(layer) > 0).mean(axis=1)
-        snapshots = np.flatnonzero(share <= _MOST_CHANNELS).tolist()
+        snapshots = np.flatnonzero(share <= MOST_CHANNELS).tolist()
         if not snapshots:
             raise
         diverged = find_diverged(run, [layer])
@@ -45,7 +43,7 @@ def snapshots_by_rows(layer: Layer, snapshots: Sequence[int]) -> list[int]:
     at = known["snapshot"]
     broken = (known["nonfinite"] > 0).groupby(at).mean()
     empty = known["mean"].isna().groupby(at).mean()  # over the finite values
-    for share, most in ((broken, 0.0), (broken, _MOST_CHANNELS), (empty, _MOST_CHANNELS)):
+    for share, most in ((broken, 0.0), (broken, MOST_CHANNELS), (empty, MOST_CHANNELS)):
         if found := [number for number in snapshots if share[number] <= most]:
             return found
     return list(snapshots)

@@ -1,9 +1,10 @@
 """The probe is the same at every snapshot; what is kept of it; what is refused."""
 
 import io
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from hashlib import sha256
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
@@ -373,3 +374,61 @@ def test_the_transforms_that_come_with_weights_are_undone() -> None:
     probe = Probe(Prepared(), batch_size=2)
     shown = probe.display(probe.batch().images)
     assert np.abs(shown[0].astype(int) - gray[..., None]).max() <= 1
+
+
+class Counted(BatchSampler):
+    """As torchdata's, which count how far they are."""
+
+    taken = 0
+
+    def __iter__(self) -> Iterator[list[int]]:
+        self.taken = 0
+        for batch in super().__iter__():
+            self.taken += 1
+            yield batch
+
+
+Counted.__module__ = "torchdata.stateful_dataloader.sampler"
+
+
+class Stateful(DataLoader):
+    """As torchdata's `StatefulDataLoader`: it keeps its iterator, says how far it is, and can be set to go on."""
+
+    def __init__(self, data: Any, size: int, **options: Any) -> None:
+        self._iterator = None
+        self.next_iter_state: int | None = None
+        super().__init__(data, size, **options)
+        vars(self)["batch_sampler"] = Counted(self.sampler, size, drop_last=False)
+
+    def state_dict(self) -> dict[str, int]:
+        return {"taken": self.batch_sampler.taken}
+
+    def __iter__(self) -> Any:
+        skipped, self.next_iter_state = self.next_iter_state or 0, None
+        self._iterator = islice(super().__iter__(), skipped, None)
+        return self._iterator
+
+
+def test_items_without_values_are_refused_in_words(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="tensors on the device 'meta', without values"):
+        fm.Recorder(network(), tmp_path / "run.zarr", probe=list(torch.empty(4, 3, 8, 8, device="meta"))).__enter__()
+    assert not (tmp_path / "run.zarr").exists()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:torch")  # of torchdata's import
+@pytest.mark.parametrize("real", [False, True])
+def test_a_loader_that_knows_how_far_it_is_goes_on_from_there(real: bool, tmp_path: Path) -> None:
+    make: Any = Stateful
+    if real:
+        make = pytest.importorskip("torchdata.stateful_dataloader").StatefulDataLoader
+    loader, alone = make(DATA, 2), make(DATA, 2)
+    model, seen = network(), []
+    with fm.Recorder(model, tmp_path / "run.zarr", probe=loader) as recorder:
+        for number, ((batch, *_), (other, *_)) in enumerate(zip(loader, alone, strict=True)):
+            seen.append(torch.equal(batch, other))
+            if number == 0:
+                recorder.snapshot(epoch=0)
+            assert loader.state_dict() == alone.state_dict()
+    assert all(seen)
+    assert len(seen) == math.ceil(len(DATA) / 2)
+    assert fm.open_run(tmp_path / "run.zarr").n_samples == len(DATA)

@@ -114,3 +114,11 @@ def test_a_column_of_pandas_is_text_too() -> None:
     column = pd.Series(["bee", "ant"], dtype="category", index=[7, 9])
     assert as_texts(column, count=2) == ("bee", "ant")
     assert as_texts(column.astype("category").cat.codes, count=2) is None
+
+
+def test_columns_of_their_own_kind_are_read() -> None:
+    """As Hugging Face's, since version 4 of its datasets."""
+    from collections import UserList
+
+    assert as_texts(UserList(["bee", "ant"]), count=2) == ("bee", "ant")
+    assert as_texts("be", count=2) is None

@@ -172,3 +172,94 @@ def test_an_axis_that_the_outputs_do_not_have_is_refused(tmp_path: Path) -> None
 def test_shapes_in_order(shape: tuple[int, ...], axis: int, expected: tuple[int, ...]) -> None:
     assert Arrangement(axis).shape(shape) == expected
     assert Arrangement(axis).of(torch.empty(2, *shape)).shape == (2, *expected)
+
+
+class ChannelsSecond(nn.Linear):
+    """As what replaces a convolution of kernel size 1."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+class ChannelsLast(nn.Conv2d):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x).permute(0, 2, 3, 1)
+
+
+class Patches(nn.Conv2d):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x).flatten(2).transpose(1, 2)
+
+
+@pytest.mark.parametrize("live", [False, True])
+@pytest.mark.parametrize(
+    ("module", "order"),
+    [
+        (ChannelsSecond(3, 9), (0, 1, 2, 3)),
+        (ChannelsSecond(3, 32), (0, 1, 2, 3)),  # as many as columns
+        (ChannelsLast(3, 9, 3), (0, 3, 1, 2)),
+        (ChannelsLast(3, 30, 3), (0, 3, 1, 2)),
+        (Patches(3, 9, 8, 8), (0, 1, 2)),
+    ],
+    ids=str,
+)
+def test_classes_of_ones_own_may_turn_what_torchs_return(
+    module: nn.Module, order: tuple[int, ...], live: bool, tmp_path: Path
+) -> None:
+    model = nn.Sequential(module, nn.ReLU())
+    if live:
+        path = tmp_path / "run.zarr"
+        recorder = fm.BatchRecorder(model, path, n_samples=6, dtype="float32")
+        with recorder, recorder.epoch(0), recorder.batch(range(6)):
+            model(IMAGES)
+        run = fm.open_run(path)
+    else:
+        run = record(model, tmp_path / "run.zarr", images=IMAGES)
+    wanted = module(IMAGES).permute(order).detach().numpy()
+    np.testing.assert_allclose(run["0"].read(epoch=0), wanted, atol=1e-6)
+    np.testing.assert_allclose(run["1"].read(epoch=0), wanted.clip(0), atol=1e-6)
+    assert run["0"].n_channels == n_channels_of(module)
+
+
+def test_what_only_its_size_tells_of_a_class_of_ones_own(tmp_path: Path) -> None:
+    class Untraced(nn.Conv2d):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            with torch._C._DisableTorchDispatch():  # as an extension in C++ computes
+                return super().forward(x).permute(0, 2, 3, 1).contiguous()
+
+    layer = record(nn.Sequential(Untraced(3, 9, 3)), tmp_path / "run.zarr")["0"]
+    assert layer.shape[2:] == (9, 30, 30)
+
+
+SIGNALS = torch.rand(5, 4, 40, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    "module",
+    [nn.LPPool1d(2, 2), nn.Dropout1d(), nn.Upsample(scale_factor=2), nn.ZeroPad1d(1), nn.PReLU(4), nn.AvgPool1d(2)],
+    ids=str,
+)
+def test_modules_that_take_channels_second_say_so(module: nn.Module, tmp_path: Path) -> None:
+    layer = record(nn.Sequential(module), tmp_path / "run.zarr", images=SIGNALS)["0"]
+    assert layer.dimensions[2:] == ("channel", "time")
+    assert layer.n_channels == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "n_channels"),
+    [
+        (nn.GLU(1), 4),
+        (nn.GLU(2), 8),
+        (lambda x: x.repeat(1, 1, 3), 8),
+        (lambda x: x.topk(5, dim=2).values, 8),
+        (lambda x: torch.fft.rfft(x).abs(), 8),
+    ],
+)
+def test_channels_are_followed_where_an_axis_changes_its_length(change: Any, n_channels: int, tmp_path: Path) -> None:
+    class Changed(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return change(x)
+
+    layer = record(nn.Sequential(nn.Conv1d(4, 8, 3), Changed()), tmp_path / "run.zarr", images=SIGNALS)["1"]
+    assert layer.dimensions[2:] == ("channel", "time")
+    assert layer.n_channels == n_channels

@@ -124,5 +124,13 @@ def test_children_and_leaves_within_a_list(resnet: nn.Module) -> None:
     assert list(select_modules(resnet, ["children", "layer1.0.conv1", "!fc"]))[-1] == "avgpool"
     assert is_optional(resnet, ["children", "!fc"])
     assert not is_optional(resnet, ["children", "layer1.0.conv1"])
-    assert not is_optional(resnet, ["!fc"])
+    assert is_optional(resnet, ["!fc"])
     assert not is_optional(nn.ModuleDict({"leaves": nn.ReLU()}), ["leaves"]), "a module's own name"
+
+
+def test_only_a_name_has_to_fire(resnet: nn.Module) -> None:
+    for layers in ("layer?", ["*", "!fc"], [re.compile(".*")], nn.Linear, [nn.Conv2d, "children"]):
+        assert is_optional(resnet, layers)
+    for layers in ("conv1", ["layer?", "conv1"], lambda name, module: True):
+        assert not is_optional(resnet, layers)
+    assert not is_optional(nn.ModuleDict({"a*": nn.ReLU()}), ["a*"]), "a module's own name"

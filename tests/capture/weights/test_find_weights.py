@@ -106,7 +106,7 @@ def test_the_trained_weights_are_taken_before_their_averages_with_one_warning(tm
             r"its 1 keys are state_dict; of the model's 9 names 7 are 'state_dict' behind 'model\.', and it lacks 3\.",
         ),
         ([OWN], "it holds a list; expected a state dict"),
-        ({}, "its 0 keys are"),
+        ({}, "it is empty"),
     ],
 )
 def test_what_does_not_fit_is_said_with_what_there_is(content: Any, told: str) -> None:

@@ -32,7 +32,7 @@ def test_the_others_are_finite(run):
 def test_where_there_is_none_it_is_said_what_to_look_at(tmp_path):
     maps = np.full((2, N_SAMPLES, 4, 3, 3), np.nan)
     broken = write_run(tmp_path / "run.zarr", {"a": ("Conv2d", maps)})
-    with pytest.raises(ValueError, match=r"each of the 2 snapshots, .* 'a' before others\).*lower learning rate"):
+    with pytest.raises(ValueError, match=r"each of the 2 snapshots, layer 'a' gave NaN .*lower learning rate"):
         broken.finite_snapshots()
 
 
