@@ -318,6 +318,7 @@ class BatchRecorder(LiveRecording):
                 self._create(batch)
                 epoch.context = self._make_epoch_context(epoch)
                 batch.deliver_held(epoch.context)
+            epoch.normalized.keep()
         except Exception as error:
             if not self._warns:
                 raise
@@ -346,7 +347,6 @@ class BatchRecorder(LiveRecording):
         epoch.count += len(numbers)
         epoch.n_batches += 1
         epoch.n_whole += 1
-        epoch.normalized.keep()
         snapshot, buffer = epoch.snapshot, epoch.context.buffer
         # in turn: an earlier batch may still be withdrawn
         self._session.put(snapshot, partial(buffer.release, epoch.stop), what="a batch")

@@ -14,6 +14,8 @@ from ._options import RunPath
 if TYPE_CHECKING:
     from ..store import Layer, Run
 
+_WIDEST = 32  # characters of a metric's name
+
 
 def info(
     run: RunPath,
@@ -119,7 +121,9 @@ def _kept(layer: "Layer") -> str:
 def _snapshot_table(run: "Run") -> Table:
     table = Table(title="Snapshots", title_justify="left")
     for name in run.metrics.columns:
-        table.add_column(Text(printable(str(name).replace("\n", "\\n"))), justify="right", no_wrap=True)
+        title = Text(printable(str(name).replace("\n", "\\n")))
+        least = len(title) if name in run.snapshots else None  # which snapshot it is, is seen beside any metric
+        table.add_column(title, justify="right", no_wrap=True, min_width=least, max_width=least or _WIDEST)
     for row in run.metrics.itertuples(index=False):
         add_row(table, *map(cell, row))
     return table

@@ -18,6 +18,7 @@ from .drawing import (
     cluster_palette,
     color_map,
     dress_curve,
+    finite_stretches,
     layer_text,
     metric_title,
     name_columns,
@@ -130,8 +131,10 @@ def _draw_matches(ax: Axes, matches: pd.DataFrame, *, layers: list[str], other: 
 def _draw_metric(ax: Axes, frame: pd.DataFrame, name: str) -> None:
     title, is_share = metric_title(name)
     for run, rows in frame.groupby("run"):
-        known = rows[np.isfinite(rows[name].to_numpy(dtype=np.float64))].drop_duplicates("epoch", keep="last")
-        ax.plot(known["epoch"], known[name], color=_color(int(str(run))), marker="o", ms=4, lw=1.6)
+        known = rows[rows[name].notna()].drop_duplicates("epoch", keep="last")
+        for part in finite_stretches(known[name]):
+            of_part = known.iloc[part]
+            ax.plot(of_part["epoch"], of_part[name], color=_color(int(str(run))), marker="o", ms=4, lw=1.6)
     if is_share:
         ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))

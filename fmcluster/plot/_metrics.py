@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from ._trajectories import PLAIN
-from .drawing import IDENTITY, RULE, brief, dress_curve, metric_title, new_figure, recorded_metrics
+from .drawing import IDENTITY, RULE, brief, dress_curve, finite_stretches, metric_title, new_figure, recorded_metrics
 
 
 def metrics(frame: pd.DataFrame, *, columns: Sequence[str] | None = None) -> Figure:
@@ -62,17 +62,17 @@ def _draw_metric(ax: Axes, frame: pd.DataFrame, name: str) -> None:
     stepped = stepped and frame["step"].is_unique
     along = frame["step" if stepped else "snapshot"]
     ends = frame.assign(along=along).groupby("epoch", sort=True)["along"].max()
-    known = np.isfinite(frame[name].to_numpy(dtype=np.float64))
     for border in ends:
         ax.axvline(float(border), color=RULE, lw=0.8, zorder=0)
-    ax.plot(along[known], frame.loc[known, name], color=PLAIN, marker="o", ms=5, lw=1.8)
+    for part in finite_stretches(frame[name]):
+        ax.plot(along.iloc[part], frame[name].iloc[part], color=PLAIN, marker="o", ms=5, lw=1.8)
     shown = brief(len(ends), at_most=10) if len(ends) > 1 else [0]
     ax.set_xticks([float(ends.iloc[i]) for i in shown], [f"{int(ends.iloc[i])}\nepoch {ends.index[i]}" for i in shown])
     title, is_share = metric_title(name)
     if is_share:
         ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
-    last = float(frame.loc[known, name].iloc[-1])
-    end = f"{last:.1%}" if is_share else f"{last:.3g}"
+    last = float(frame[name].dropna().iloc[-1])
+    end = "infinite" if np.isinf(last) else f"{last:.1%}" if is_share else f"{last:.3g}"
     what = ("optimizer steps" if stepped else "snapshot") + ", lines at the end of each epoch"
     dress_curve(
         ax,

@@ -25,7 +25,7 @@ from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, StorePath
 
 from ..errors import StoreError
-from .files import BucketStore, is_bucket, kind_of_file, walk
+from .files import BucketStore, is_bucket, not_a_file, read_at_most, walk
 
 # zarr's settings are global: two threads that change and restore them at once would leave them changed
 _SETTINGS = RLock()
@@ -95,10 +95,13 @@ def read_bytes(store: Store, key: str, *, at_most: int) -> bytes | None:
     """Return what lies at a key of a store; None where there is nothing, StoreError where it is too much, or a link."""
     if isinstance(store, LocalStore):  # at once, not by way of zarr's event loop
         file = store.root / key
-        size = _size(file)
-        if size > at_most:
+        try:
+            content = read_at_most(file, at_most)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        if content is None:
             raise StoreError(f"{file} is larger than {at_most >> 20} MiB; nothing was read")
-        return file.read_bytes() if size else None
+        return content or None
     try:
         if sync(store.getsize(key)) > at_most:
             raise StoreError(f"{key} in {store} is larger than {at_most >> 20} MiB; nothing was read")
@@ -167,7 +170,5 @@ def _size(file: Path) -> int:
     except (FileNotFoundError, NotADirectoryError):
         return 0
     if not stat.S_ISREG(about.st_mode):
-        raise StoreError(
-            f"{file} is a {kind_of_file(about.st_mode)}, not a file: it was not read. Copy the run instead."
-        )
+        raise not_a_file(file, about.st_mode)
     return about.st_size

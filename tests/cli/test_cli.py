@@ -75,6 +75,12 @@ def test_info_as_json_says_what_json_has_no_numbers_for(tmp_path, capsys, monkey
     assert told["snapshots"][0]["accuracy"] is None
 
 
+def test_info_shows_the_snapshots_beside_a_metric_with_a_long_name(tmp_path, capsys, monkeypatch):
+    path = record_small(tmp_path / "run.zarr", metrics=[{"loss": 0.5, "m" * 300: 1.0}])
+    assert call("info", path, monkeypatch=monkeypatch) == 0
+    assert re.search(r"snapshot ┃ epoch ┃ step ┃ +loss ┃ +m+…", capsys.readouterr().out)
+
+
 @pytest.mark.slow
 def test_info_and_the_report_say_what_was_not_recorded_and_why(tmp_path, capsys, monkeypatch):
     path = record_small(tmp_path / "run.zarr", metrics=[{}, {}], layers="children", fails=1)

@@ -13,6 +13,7 @@ import pytest
 import fmcluster as fm
 from fmcluster.cli import main
 from fmcluster.cli._pictures import OF_THE_RUN, Picture
+from fmcluster.store import escape
 from fmcluster.store.format._chunk_file import write_chunk
 
 from ..store.sealing import seal
@@ -43,14 +44,20 @@ SLOW_PICTURES = {"channel_grid", "top_images", "embedding", "flow", "similarity"
 ODD = "\x1b[31m[bold]x[/red]\u202e<script>alert(1)</script>$\\frac{1}{"
 
 
-def odd_words(root: Root) -> None:
+def odd_words(run: Path) -> None:
     """Have all that is said in words steer a terminal, be markup, or be half of a formula."""
-    about(root)["classes"] = [ODD, "", "a\nb"]
-    about(root)["sessions"][0].update(
-        model=ODD, notes={ODD: ODD}, missing=[{"epoch": 1, "step": 1, "reason": ODD}], left_out={ODD: ODD}
-    )
-    nodes(root)["layers/conv"]["attributes"]["module"] = ODD
-    nodes(root)["metrics/loss"]["attributes"]["name"] = ODD
+    metric = f"metrics/{escape(ODD)}"
+    (run / "metrics/loss").rename(run / metric)
+
+    def how(root: Root) -> None:
+        about(root)["classes"] = [ODD, "", "a\nb"]
+        about(root)["sessions"][0].update(
+            model=ODD, notes={ODD: ODD}, missing=[{"epoch": 1, "step": 1, "reason": ODD}], left_out={ODD: ODD}
+        )
+        nodes(root)["layers/conv"]["attributes"]["module"] = ODD
+        nodes(root)[metric] = nodes(root).pop("metrics/loss") | {"attributes": {"name": ODD}}
+
+    change(run, how)
 
 
 def unknown_samples(run: Path) -> None:
@@ -87,7 +94,7 @@ RUNS: dict[str, Callable[[Path], Any]] = {
     "whose maps are a FIFO": fifo,
     "whose maps are cut": cut,
     "of samples that it does not describe": unknown_samples,
-    "of odd words": lambda run: change(run, odd_words),
+    "of odd words": odd_words,
     "that no session describes": lambda run: change(run, lambda root: about(root).update(sessions=[])),
     "of metrics that are not finite": lambda run: metrics_of(run, [np.nan, np.inf, -np.inf]),
 }

@@ -28,11 +28,13 @@ from fmcluster.analysis import (
     Clusters,
     Embedding,
     Findings,
+    NoiseFloor,
     ResultCache,
     Scores,
     Similarity,
     TopImages,
     analyze,
+    noise_floor,
     top_images,
 )
 from fmcluster.analysis._saved_result import digest_of
@@ -61,6 +63,7 @@ def made(run: Run) -> dict[str, tuple[type, Vectors | list[Vectors], Any]]:
         "TopImages": (TopImages, samples, top_images(run["conv"], k=3)),
         "Similarity": (Similarity, every, fm.similarity(run)),
         "Findings": (Findings, every, fm.diagnose(run)),
+        "NoiseFloor": (NoiseFloor, vectors, noise_floor(vectors, KMeans(2, n_init=1), n_splits=2)),
     }
 
 
@@ -275,7 +278,8 @@ def saved(results: dict[str, Any], tmp_path: Path) -> Callable[[str], Saved]:
     return lambda what: Saved(tmp_path / "results", *results[what])
 
 
-WHAT = ["Scores", "Scores with components", "Embedding", "Clusters", "TopImages", "Similarity", "Findings"]
+RESULTS = ("Scores", "Scores with components", "Embedding", "Clusters", "TopImages", "Similarity")
+WHAT = [*RESULTS, "Findings", "NoiseFloor"]
 
 
 @pytest.mark.parametrize("what", WHAT)

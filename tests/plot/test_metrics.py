@@ -48,6 +48,16 @@ def test_what_is_infinite_is_left_out(run_metrics):
     frame.loc[frame.index[-1], "loss"] = np.inf
     (ax,) = plot.metrics(frame, columns=["loss"]).axes
     assert np.isfinite(ax.lines[-1].get_ydata()).all()
+    assert ax.get_title(loc="left") == "Loss while training, infinite at the end"
+
+
+def test_no_line_leads_past_what_is_infinite_and_one_past_what_was_not_recorded(run_metrics):
+    frame = run_metrics.copy()
+    frame["loss"] = np.arange(len(frame), 0.0, -1)
+    frame.loc[frame.index[2], "loss"], frame.loc[frame.index[4], "loss"] = np.nan, np.inf
+    (ax,) = plot.metrics(frame, columns=["loss"]).axes
+    drawn = [line.get_ydata().tolist() for line in ax.lines if len(line.get_xdata()) > 2]
+    assert drawn == [[9, 8, 6], [4, 3, 2, 1]]
 
 
 def test_one_epoch_has_one_tick(run_metrics):

@@ -118,6 +118,8 @@ def test_a_metric_may_miss_values_and_steps_may_repeat() -> None:
     figure = metric_chart(frame, column="loss")["figure"]
     assert figure["data"][0]["x"] == [0, 1, 2]
     assert figure["data"][0]["y"] == [1.0, None, 3.0]
+    assert figure["data"][0]["connectgaps"]
+    assert not metric_chart(frame.replace(np.nan, np.inf), column="loss")["figure"]["data"][0]["connectgaps"]
 
 
 def test_hostile_names_are_escaped_inside_the_charts(written: Written) -> None:

@@ -11,6 +11,8 @@ from ...errors import CaptureError, StoreError
 from ...store import LayerSpec, Quantity
 from ..transfer import Moments, no_statistics
 
+_LARGEST = np.iinfo(np.int64).max
+
 
 class PendingSnapshot:
     """A snapshot that is being recorded, or is recorded and not yet committed.
@@ -125,7 +127,7 @@ def reason_of(error: Exception) -> str:
 def check_order(epoch: int, step: int, *, last: tuple[int, int]) -> None:
     """Raise `ValueError` where a snapshot does not come after the last one, an (epoch, step)."""
     check_epoch(epoch, last=last[0])
-    if isinstance(step, bool) or not isinstance(step, (int, np.integer)) or step < max(0, last[1]):
+    if not _is_number(step) or step < max(0, last[1]):
         raise ValueError(f"step is {step!r}; expected an integer from {max(0, last[1])} on: steps so far")
     if (epoch, step) == last:
         raise ValueError(
@@ -136,7 +138,7 @@ def check_order(epoch: int, step: int, *, last: tuple[int, int]) -> None:
 
 def check_epoch(epoch: int, *, last: int) -> None:
     """Raise `ValueError` where an epoch comes before the last one."""
-    if isinstance(epoch, bool) or not isinstance(epoch, (int, np.integer)) or epoch < 0:
+    if not _is_number(epoch) or epoch < 0:
         raise ValueError(f"epoch is {epoch!r}; expected an integer from 0 on")
     if epoch < last:
         raise ValueError(
@@ -145,8 +147,13 @@ def check_epoch(epoch: int, *, last: int) -> None:
         )
 
 
+def _is_number(value: object) -> bool:
+    """Whether a value is an integer that 64 bits hold."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) <= _LARGEST
+
+
 def as_numbers(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Return metrics as floats; raise `TypeError` naming one that is no number."""
+    """Return metrics as floats; raise `TypeError` naming one that is no number, or whose name is no text."""
     if not isinstance(metrics, Mapping):
         raise TypeError(f"metrics is {metrics!r}; expected a mapping of names to numbers")
     numbers = {}
@@ -155,4 +162,14 @@ def as_numbers(metrics: Mapping[str, float]) -> dict[str, float]:
             numbers[str(name)] = float(value.item() if hasattr(value, "item") else value)
         except (TypeError, ValueError, OverflowError, RuntimeError):  # the last of a tensor of several numbers
             raise TypeError(f"the metric {name!r} is {reprlib.repr(value)}; expected a number") from None
+        if not _is_text(str(name)):
+            raise TypeError(f"a metric is called {name!r}; expected text that UTF-8 can hold")
     return numbers
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # half a letter
+        return False
+    return True

@@ -41,6 +41,7 @@ from ._layers import require_layer as require_layer
 from ._layers import sample_name as sample_name
 from ._layers import snapshots_of as snapshots_of
 from ._metric_names import IDENTITY as IDENTITY
+from ._metric_names import finite_stretches as finite_stretches
 from ._metric_names import metric_title as metric_title
 from ._metric_names import metrics_to_draw as metrics_to_draw
 from ._metric_names import recorded_metrics as recorded_metrics

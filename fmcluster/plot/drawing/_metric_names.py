@@ -1,6 +1,7 @@
 """Metric names: which metrics a table has, and how they are written in a picture."""
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from ._class_names import class_title
@@ -29,3 +30,18 @@ def metric_title(name: str) -> tuple[str, bool]:
     (('validation accuracy', True), ('loss', False))
     """
     return class_title(name.replace("val_", "validation ").replace("_", " ")), "accuracy" in name
+
+
+def finite_stretches(values: npt.ArrayLike) -> list[npt.NDArray[np.int64]]:
+    """Return the positions of finite values, apart where an infinite one lies between: no line leads past it.
+
+    NaN stands where nothing was recorded, and parts nothing.
+
+    Examples
+    --------
+    >>> [each.tolist() for each in finite_stretches([3.0, np.nan, 2.0, np.inf, 1.0])]
+    [[0, 2], [4]]
+    """
+    numbers = np.asarray(values, np.float64)
+    positions = np.flatnonzero(np.isfinite(numbers))
+    return np.split(positions, np.flatnonzero(np.diff(np.cumsum(np.isinf(numbers))[positions])) + 1)

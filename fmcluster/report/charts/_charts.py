@@ -33,7 +33,7 @@ def metric_chart(metrics: pd.DataFrame, *, column: str) -> Json:
         "x": along.tolist(),
         "y": [float(f"{value:.6g}") if np.isfinite(value) else None for value in values],
         "customdata": [[title] for title in snapshot_titles(metrics[["snapshot", "epoch", "step"]])],
-        "connectgaps": True,
+        "connectgaps": not np.isinf(values).any().item(),  # a line leads past what was not recorded, and not past that
         "cliponaxis": False,
         "line": {"color": LINE, "width": 2.5},
         "marker": {"size": 9, "color": LINE},

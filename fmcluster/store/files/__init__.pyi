@@ -24,6 +24,9 @@ from ._object_store import open_bucket as open_bucket
 from ._object_store import put_object as put_object
 from ._object_store import remove_objects as remove_objects
 from ._object_store import unreachable as unreachable
+from ._read_at_most import not_a_file as not_a_file
+from ._read_at_most import open_regular as open_regular
+from ._read_at_most import read_at_most as read_at_most
 from ._remedy import in_words as in_words
 from ._remedy import remedy as remedy
 from ._remote_file import RemoteFile as RemoteFile

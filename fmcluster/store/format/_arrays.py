@@ -19,9 +19,14 @@ from ...vectors import new_block
 from .._compat import read_bytes, require_folder, stored_bytes
 from ..files import RemoteFile
 from ._chunk_file import decode_chunk, largest_chunk
+from ._format import holds_weights
 from ._shards import ShardLayout, read_shard, shard_layout
 
 MOST_BYTES = 8 << 30  # of a file that is not on this machine
+
+# of arrays that are read as a whole, of which a hostile run may say that they are as long as it likes
+_UNSEEN = 256 << 20  # bytes that are taken, whatever lies there
+_UNSEEN_OF_ONE, _RATIO = 4 << 20, 1000  # bytes more for each snapshot and each file, and for each byte in one
 
 _UNCOMPRESSED = 2  # codecs: of numbers or strings, and the checksum
 
@@ -96,12 +101,14 @@ class StoredArray:
             Where a file is missing, empty, there though none was committed, or another than the one that was.
         """
         slices = (slice(first, first + 1) if isinstance(first, int) else first, *rest)
-        for key in chunk_keys(self.array, *slices):
+        keys = chunk_keys(self.array, *slices)
+        for key in keys:
             self.check_present(key)
+        self._check_memory(slices, keys)
         try:
             values = self._decode(slices)
         except Exception as error:  # the codecs raise whatever they like
-            key = self._first_damaged(chunk_keys(self.array, *slices))
+            key = self._first_damaged(keys)
             if isinstance(error, OSError) and error.errno in _REFUSED:
                 raise StoreError(
                     f"{self._run}: {self.array.path}/{key} cannot be read ({_first_line(error)}). "
@@ -208,11 +215,32 @@ class StoredArray:
             found = "is missing or empty, though it was committed"
         elif size and not committed:
             found = "is there, though no commit vouches for it"
+        elif not committed and holds_weights(self.array.path):
+            found = "is missing, and no commit vouches for it, though all of a weight is written"
         else:
             return
         raise StoreError(
             f"{self._run} is damaged: {self.array.path}/{key} {found}. `fmcluster verify` lists all damage."
         )
+
+    def _check_memory(self, slices: Sequence[slice], keys: Sequence[str]) -> None:
+        """Raise `StoreError` where what lies there is too little for what is to be taken for it.
+
+        Maps are not looked at, of which nothing lies there where there was no gradient, nor weights, which may be zero.
+        """
+        nbytes = prod(
+            [len(range(*each.indices(n))) for each, n in zip(slices, self.shape, strict=False)]
+            + [self.array.dtype.itemsize, *self.shape[len(slices) :]]
+        )
+        if nbytes <= _UNSEEN or self.array.shards is not None or holds_weights(self.array.path):
+            return
+        sizes = [size for size in (stored_bytes(self.array, key) for key in keys) if size]
+        n_seen = len(sizes) + (len(range(*slices[0].indices(self.shape[0]))) if self.over_time else 0)
+        if nbytes > _UNSEEN + _UNSEEN_OF_ONE * n_seen + _RATIO * sum(sizes):
+            raise StoreError(
+                f"{self._run} is damaged: {self.array.path} says that it holds {nbytes >> 20:,} MiB, of which "
+                f"{sum(sizes):,} bytes lie there. Nothing was read; restore it from a copy."
+            )
 
     def _first_damaged(self, keys: Sequence[str]) -> str:
         for key in keys:

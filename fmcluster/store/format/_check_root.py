@@ -10,9 +10,10 @@ from typing import Any
 
 from ...errors import NoSnapshotYet, StoreError
 from .._compat import open_store, read_bytes
-from ..files import has_writer, kind_of_file, unreachable, walk
+from ..files import has_writer, kind_of_file, read_at_most, unreachable, walk
 from ._check_shapes import check_commits, check_layers, check_node_shape, check_samples
 from ._checksums import check_files
+from ._escape import escape
 from ._format import (
     AXES,
     CHECKSUMS,
@@ -49,13 +50,12 @@ def load_root(path: Path) -> dict[str, Any]:
         Where it is a link, too large, or no JSON object.
     """
     file = path / "zarr.json"
-    about = file.lstat()
-    if not stat.S_ISREG(about.st_mode):
+    mode = file.lstat().st_mode
+    if not stat.S_ISREG(mode):
         raise StoreError(
-            f"{file} is a {kind_of_file(about.st_mode)}, not a file: nothing was read. Pass the folder that Recorder "
-            f"wrote."
+            f"{file} is a {kind_of_file(mode)}, not a file: nothing was read. Pass the folder that Recorder wrote."
         )
-    return parse_root(str(path), file.read_bytes() if about.st_size <= LARGEST else None)
+    return parse_root(str(path), read_at_most(file, LARGEST))
 
 
 def parse_root(path: str, content: bytes | None) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def parse_root(path: str, content: bytes | None) -> dict[str, Any]:
     try:
         if content is None:
             raise ValueError(f"it is larger than {LARGEST >> 20} MiB")
-        root = json.loads(content)
+        root = json.loads(content.decode())  # of bytes, json takes UTF-16 and UTF-32, too, which others do not
         if not isinstance(root, dict):
             raise ValueError(f"it holds a {type(root).__name__}, not an object")
     except (ValueError, RecursionError) as error:
@@ -217,7 +217,9 @@ def _check_node(name: str, node: Mapping[str, Any], *, n_snapshots: int) -> None
     _require(node["zarr_format"] == 3 and isinstance(node["attributes"], dict), f"{name} is no node of Zarr v3")
     parent, _, _ = name.rpartition("/")
     if parent in ("layers", "metrics", "weights", "normalizations"):
-        _require(isinstance(node["attributes"]["name"], str), f"{name} does not say what it is of")
+        said = node["attributes"]["name"]
+        _require(isinstance(said, str), f"{name} does not say what it is of")
+        _require(name == f"{parent}/{escape(said)}", f"{name} says that it is of {said!r}, which lies elsewhere")
     if node["node_type"] == "group":
         return
     _require(node["node_type"] == "array", f"{name} is a {node['node_type']!r}")

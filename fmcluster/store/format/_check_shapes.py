@@ -52,6 +52,8 @@ def check_node_shape(name: str, node: Mapping[str, Any]) -> None:
         fits = fits and all(type(each) is int and each > 0 for each in chunks)
         fits = fits and all(whole % part == 0 for whole, part in zip(files, chunks, strict=True))
         _require(fits, f"{name} has chunks of {chunks} in shards of {files}")
+        n_chunks = prod(whole // part for whole, part in zip(files, chunks, strict=True))
+        _require(n_chunks <= MOST_FILES, f"{name} has {n_chunks:,} chunks in a shard")
     nbytes = prod(chunks) * (16 if dtype == "string" else np.dtype(dtype).itemsize)
     _require(nbytes <= MOST_BYTES, f"{name} has chunks of {nbytes >> 20:,} MiB")
     per_snapshot = [-(-n // step) for n, step in zip(shape, files, strict=True)]

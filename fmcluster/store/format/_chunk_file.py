@@ -12,7 +12,7 @@ from numcodecs.vlen import VLenUTF8  # type: ignore[import-untyped]
 from numcodecs.zstd import compress, decompress  # type: ignore[import-untyped]
 
 from ._checksums import checked_bytes
-from ._shards import HEADER, check_frame, frame_size
+from ._shards import HEADER, check_frame, frame_size, largest_file
 
 _MOST_OF_STRINGS = 1 << 30  # bytes, as those of any chunk
 
@@ -49,9 +49,8 @@ def write_chunk(path: Path, values: npt.NDArray[Any], *, chunk: tuple[int, ...],
 
 
 def largest_chunk(chunk: tuple[int, ...], dtype: np.dtype[Any]) -> int:
-    """Return how many bytes a file of one chunk has at most: all that it can hold, and what compressing adds to it."""
-    nbytes = _MOST_OF_STRINGS if _holds_strings(dtype) else prod(chunk) * dtype.itemsize
-    return nbytes + (nbytes >> 7) + (1 << 20)
+    """Return how many bytes a file of one chunk has at most."""
+    return largest_file(_MOST_OF_STRINGS if _holds_strings(dtype) else prod(chunk) * dtype.itemsize)
 
 
 def decode_chunk(

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from google_crc32c import value as crc32c
 from numcodecs.zstd import compress, decompress  # type: ignore[import-untyped]
 
+from ..files import open_regular
 from ._checksums import checked_bytes, checksum_digits, committed_checksum
 
 _NOTHING = 2**64 - 1  # offset and length of a chunk that is not there
@@ -206,7 +207,7 @@ def read_shard(
             if offset == length == _NOTHING and expected is None:
                 target[...] = np.nan
                 continue
-            data = checked_bytes(_part(file, offset, length), expected=expected)
+            data = checked_bytes(_part(file, offset, length, at_most=largest_file(nbytes)), expected=expected)
             check_frame(data[:HEADER], nbytes=nbytes)
             if target.nbytes == nbytes and target.flags.c_contiguous and target.dtype == dtype:
                 decompress(data, target)
@@ -259,6 +260,11 @@ def check_frame(header: bytes | memoryview, *, nbytes: int) -> None:
         )
 
 
+def largest_file(nbytes: int) -> int:
+    """Return how many bytes a chunk has at most in a file: all that it holds, and what compressing adds to it."""
+    return nbytes + (nbytes >> 7) + (1 << 20)
+
+
 def frame_size(header: bytes | memoryview) -> int | None:
     """Return to how many bytes a Zstandard frame says that it unpacks; None where it does not say so.
 
@@ -283,7 +289,7 @@ def frame_size(header: bytes | memoryview) -> int | None:
 
 def _opened(source: Path | bytes | Readable) -> Readable:
     if isinstance(source, Path):
-        return source.open("rb", buffering=0)
+        return open_regular(source)
     return BytesIO(source) if isinstance(source, bytes) else source
 
 
@@ -294,10 +300,12 @@ def _index(file: Readable, n_chunks: int) -> npt.NDArray[np.uint64]:
     return np.frombuffer(table, "<u8").reshape(n_chunks, 2)
 
 
-def _part(file: Readable, offset: int, length: int) -> bytes:
+def _part(file: Readable, offset: int, length: int, *, at_most: int | None = None) -> bytes:
     """Return bytes of a file; how many there are is known before memory is taken for them."""
     if not (offset >= 0 and length >= 4 and offset + length <= file.seek(0, os.SEEK_END)):
         raise ValueError("the file is too short")
+    if at_most is not None and length > at_most:  # a file may be long, and hold nothing
+        raise ValueError(f"a chunk says that it has {length} bytes in its file, and has at most {at_most}")
     file.seek(offset)
     return file.read(length)
 

@@ -88,7 +88,8 @@ class Run(RecordedWeights):
         One row per sample, indexed by ``sample``, its index in the data set: ``label`` (-1 where it is not known),
         and where they are known ``class_name``, ``path`` and ``digest`` (SHA-256, hexadecimal).
     metrics : DataFrame
-        One row per snapshot: ``snapshot``, ``epoch``, ``step``, and a column per metric, NaN where it has none.
+        One row per snapshot: ``snapshot``, ``epoch``, ``step``, and a column per metric, NaN where it has none. One
+        that was logged as ``epoch``, ``step``, ``snapshot`` or ``run`` has ``(metric)`` after its name.
     classes : tuple of str
         Class names by label, where the data set had any.
     nodes : dict
@@ -157,7 +158,10 @@ class Run(RecordedWeights):
         frame = self.snapshots.copy()
         if self.holds("metrics"):
             for name, array in sorted(self._group["metrics"].arrays()):  # type: ignore[union-attr]
-                frame[array.attrs["name"]] = self.stored(f"metrics/{name}").read()
+                column = str(array.attrs["name"])
+                while column in (*frame, "run"):  # tables of several runs say by it which one
+                    column += " (metric)"
+                frame[column] = self.stored(f"metrics/{name}").read()
         return frame
 
     @property
@@ -249,12 +253,12 @@ class Run(RecordedWeights):
     def to_xarray(self) -> "xarray.DataTree":
         """Return the run as a DataTree, named dimensions and lazily read.
 
-        `xarray.open_datatree(path, engine="zarr")` gives the same without this package.
+        `xarray.open_datatree(path, engine="zarr")` gives the same of a whole run without this package. What is read of
+        this one is compared with what was committed, and takes no more memory than it has: damage is a `StoreError`.
         """
-        import xarray
+        from ._data_tree import data_tree
 
-        with careful_pipeline():
-            return xarray.open_datatree(self.path, engine="zarr", chunks=None)
+        return data_tree(self)
 
     def resolve(self, *, epoch: int | None = None, snapshot: int | None = None) -> int:
         """Return the number of the snapshot asked for; of an epoch, the last one.
@@ -373,8 +377,8 @@ class Run(RecordedWeights):
         return path in self._group
 
     def group_attributes(self, path: str) -> dict[str, Any]:
-        """Return the attributes of one of the run's groups."""
-        return self._group[path].attrs.asdict()
+        """Return the attributes of one of the run's groups; with "", those of the root."""
+        return (self._group[path] if path else self._group).attrs.asdict()
 
     def stored(self, path: str) -> StoredArray:
         """Return one of the run's arrays, by its path in the hierarchy."""

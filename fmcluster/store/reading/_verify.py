@@ -58,7 +58,7 @@ def _misleading(run: Run) -> list[str]:
         content: bytes | None = b"unread"
         try:
             content = read_bytes(store, f"{path}/zarr.json", at_most=LARGEST)
-            found = json.loads(content or b"")
+            found = json.loads((content or b"").decode())
             if node.get("dimension_names", [""])[0] == "snapshot" and found["shape"][0] <= node["shape"][0]:
                 found["shape"][0] = node["shape"][0]  # it follows; in a bucket, at the end of the recording
         except (StoreError, OSError, ValueError, LookupError, TypeError, RecursionError):

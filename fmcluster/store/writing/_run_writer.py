@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from ...errors import Unreachable
 from ..format import (
     CHECKSUMS,
     KEY,
@@ -312,21 +311,19 @@ class RunWriter:
         record: dict[str, Any] = {"epoch": epoch, "step": step, "checksums": self._flush_snapshot(now, index)}
         if any(clipped.values()):
             record["clipped"] = {layer: count for layer, count in clipped.items() if count}
-        self.attributes["commits"].append(record)
-        self._nodes.resize(now + 1)
         try:
+            self.attributes["commits"].append(record)
+            self._nodes.resize(now + 1)
             self.replace_root()
         except BaseException:
-            self.attributes["commits"].pop()
+            del self.attributes["commits"][now:]
             self._nodes.resize(now)
             raise
         self._nodes.forget_arrays()
         self.shards.clear()
         self.weights.clear()
-        self.storage.committed()
-        with suppress(
-            OSError, Unreachable
-        ):  # the snapshot is whole; the next commit, or whoever resumes the run, tries again
+        with suppress(Exception):  # the snapshot is whole; the next commit, or whoever resumes the run, tries again
+            self.storage.committed()
             self._nodes.catch_up()
 
     def discard(self) -> None:

@@ -1,5 +1,6 @@
 """What BatchNorms are given: mean and variance per channel, of all samples and positions of a snapshot."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -167,6 +168,27 @@ def test_an_error_goes_where_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(MemoryError), inputs.watched():
         model(torch.ones(3, 2))
     assert not model[0]._forward_pre_hooks
+
+
+def test_what_a_device_says_only_when_it_is_asked_does_not_end_the_training(
+    net: nn.Module, data: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sums are fetched once a batch is whole; what went wrong on a device before is said then."""
+
+    def fails(_: object) -> None:
+        raise RuntimeError("the device failed")
+
+    images, path = torch.stack([image for image, _ in data]), tmp_path / "run.zarr"
+    options = {"layers": ["conv1"], "n_samples": 10, "record": RECORD, "on_error": "warn"}
+    with fm.BatchRecorder(net, path, **options) as recorder:
+        for epoch in range(3):
+            with monkeypatch.context() as patch:
+                if epoch == 1:
+                    patch.setattr(NormalizationInputs, "keep", fails)
+                expected = pytest.warns(UserWarning, match="epoch 1: .*failed") if epoch == 1 else nullcontext()
+                with expected, recorder.epoch(epoch), recorder.batch(range(10)):
+                    net(images)
+    assert fm.open_run(path).epochs == [0, 2]
 
 
 def test_loaders_of_any_kind(net: nn.Module, data: list, tmp_path: Path) -> None:

@@ -123,3 +123,23 @@ def test_what_is_no_number_is_named(wrong: Any, said: str) -> None:
     with pytest.raises(TypeError, match=said) as caught:
         as_numbers(wrong)
     assert len(str(caught.value)) < 100
+
+
+@pytest.mark.parametrize("bad", [{"epoch": 2**63}, {"epoch": 1, "step": 2**63}, {"epoch": 1, "metrics": {"\ud800": 1}}])
+def test_what_no_file_can_hold_is_refused_before_it_is_recorded(bad: dict[str, Any], loud, tmp_path: Path) -> None:
+    with fm.Recorder(loud, tmp_path / "run.zarr", probe=IMAGES, on_error="warn") as recorder:
+        recorder.snapshot(epoch=0)
+        with pytest.raises((ValueError, TypeError), match=r"expected (an integer from \d+ on|text)"):
+            recorder.snapshot(**bad)
+        recorder.snapshot(epoch=2**62, step=2**62)
+    assert fm.open_run(tmp_path / "run.zarr").epochs == [0, 2**62]
+
+
+def test_metrics_that_are_called_as_what_a_snapshot_is_known_by_do_not_take_its_place(loud, tmp_path: Path) -> None:
+    """Trainers log an epoch of their own, such as 0.98."""
+    logged = {"epoch": 0.98, "step": 3.0, "snapshot": 4.0, "run": 5.0, "loss": 1.0}
+    with fm.Recorder(loud, tmp_path / "run.zarr", probe=IMAGES) as recorder:
+        recorder.snapshot(epoch=7, step=9, metrics=logged)
+    (found,) = fm.open_run(tmp_path / "run.zarr").metrics.to_dict("records")
+    aside = {f"{name} (metric)": value for name, value in logged.items() if name != "loss"}
+    assert found == {"snapshot": 0, "epoch": 7, "step": 9, "loss": 1.0} | aside

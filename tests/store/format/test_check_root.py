@@ -252,3 +252,15 @@ def test_a_url_that_a_library_cannot_read_is_one_sentence(tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path)
     with pytest.raises(StoreError, match=r"zip://absent\.zip cannot be reached"):
         open_run("zip://absent.zip")
+
+
+@pytest.mark.parametrize("name", ["another", "epoch", "\ud800"])
+def test_a_metric_lies_where_its_name_says(name, stored):
+    """Of two that are called alike, one would be read as the other."""
+    root = root_of(stored)
+    path = next(each for each in nodes_of(root) if each.startswith("metrics/"))
+    assert nodes_of(root)[path]["attributes"]["name"] != name
+    nodes_of(root)[path]["attributes"]["name"] = name
+    put(stored, root)
+    seal(stored)
+    refused(stored, "is not of format v1")

@@ -10,6 +10,7 @@ import pytest
 
 from fmcluster import StoreError
 from fmcluster.store import RunWriter, open_run, verify
+from fmcluster.store.files import _disk
 from fmcluster.store.writing._folder import Folder
 
 
@@ -64,3 +65,40 @@ def test_a_shard_that_cannot_be_flushed_does_not_count(
         writer.write("conv1", offset=0, values=values)
         writer.commit(statistics=contents.all_statistics(0), **one)
     assert verify(open_run(tmp_path / "run.zarr")) == []
+
+
+def test_a_commit_that_readers_see_is_one_though_the_disk_failed_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, contents: ModuleType
+) -> None:
+    """The folder cannot be flushed once the new root is in it: were the snapshot given up, a root would name it."""
+    path, flushed = tmp_path / "run.zarr", _disk.flush
+    contents.record(path, mode="x", n_snapshots=1)
+
+    def fail(paths: object) -> None:
+        listed = list(paths)
+        if listed == [path]:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        flushed(listed)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_disk, "flush", fail)
+        contents.record(path, mode="a", n_snapshots=3)
+    run = open_run(path)
+    assert len(run) == 3
+    assert verify(run) == []
+
+
+def test_a_root_that_could_not_be_replaced_is_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, contents: ModuleType
+) -> None:
+    path = tmp_path / "run.zarr"
+    contents.record(path, mode="x", n_snapshots=1)
+    before = (path / "zarr.json").read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("fmcluster.store.writing._folder.replace_file", full)
+    with pytest.raises(OSError, match="No space"):
+        Folder(path, locked=False).keep_root(before + b" ")
+    assert (path / "zarr.json").read_bytes() == before

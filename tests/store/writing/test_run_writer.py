@@ -20,6 +20,7 @@ from fmcluster import StoreError
 from fmcluster.store import LayerSpec, RunWriter, open_run, verify
 from fmcluster.store.files import _disk as disk
 from fmcluster.store.writing import _folder
+from fmcluster.store.writing._nodes import Nodes
 
 
 def test_a_second_writer_of_this_process_is_refused(stored: Path) -> None:
@@ -135,9 +136,11 @@ def test_a_snapshot_can_be_discarded(stored: Path, contents: ModuleType, referen
     assert {str(f): (stored / f).read_bytes() for f in files} == {str(f): (reference / f).read_bytes() for f in files}
 
 
-@pytest.mark.parametrize("names", [["loss"], ["extra", "loss"], []])
+@pytest.mark.parametrize(
+    ("names", "step"), [(["loss"], "root"), (["extra", "loss"], "root"), ([], "root"), (["loss"], "lengths")]
+)
 def test_a_commit_that_failed_leaves_nothing_in_the_next(
-    names: list[str], tmp_path: Path, contents: ModuleType, monkeypatch: pytest.MonkeyPatch
+    names: list[str], step: str, tmp_path: Path, contents: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "run.zarr"
     contents.record(path, mode="x", n_snapshots=2)
@@ -145,8 +148,19 @@ def test_a_commit_that_failed_leaves_nothing_in_the_next(
     common = {"epoch": 5, "step": 9, "index": np.arange(5), "statistics": statistics, "clipped": {}}
     with RunWriter(path, mode="a") as writer:
         contents.write_maps(writer, 2)
+        failures = [OSError(28, "No space left")]
+        resize = Nodes.resize
         with monkeypatch.context() as patch:
-            patch.setattr(RunWriter, "replace_root", lambda _: (_ for _ in ()).throw(OSError(28, "No space left")))
+            if step == "root":
+                patch.setattr(RunWriter, "replace_root", lambda _: (_ for _ in ()).throw(failures.pop()))
+            else:  # once: they are put back
+
+                def fails_once(nodes: Nodes, n_snapshots: int) -> None:
+                    if failures:
+                        raise failures.pop()
+                    resize(nodes, n_snapshots)
+
+                patch.setattr(Nodes, "resize", fails_once)
             with pytest.raises(OSError, match="No space"):
                 writer.commit(metrics={"loss": 7.0, "doomed": 8.0}, **common)
         assert len(open_run(path)) == 2
@@ -160,14 +174,15 @@ def test_a_commit_that_failed_leaves_nothing_in_the_next(
     assert {name for name in last.index[3:] if not np.isnan(last[name])} == set(names)
 
 
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), MemoryError("no more")])
 def test_a_commit_is_whole_though_the_arrays_own_metadata_could_not_be_written(
-    stored: Path, contents: ModuleType, monkeypatch: pytest.MonkeyPatch, reference: Path
+    error: Exception, stored: Path, contents: ModuleType, monkeypatch: pytest.MonkeyPatch, reference: Path
 ) -> None:
     shutil.rmtree(stored)
     contents.record(stored, mode="x", n_snapshots=1)
 
     def full(*_: object, **how: object) -> None:
-        raise OSError(28, "No space left on device")
+        raise error
 
     with RunWriter(stored, mode="a") as writer:
         monkeypatch.setattr("fmcluster.store.writing._folder.replace_unawaited", full)
