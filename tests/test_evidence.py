@@ -26,7 +26,7 @@ def test_the_page_is_what_the_script_writes_of_the_numbers(page):
 def test_what_was_found_is_counted_over_all_faults(page):
     planted = pd.DataFrame({"planted": [5, 5], "found": [5, 4], "sound": [100, 60], "false": [0, 4]})
     assert page.planted_in_words(planted) == (
-        "9 of 10 were found (90%; goal: 95 %), and 4 of 160 sound channels were named (2.5%; goal: at most 2 %)."
+        "9 of 10 were found (90%; goal: 95 %), and 4 of 160 healthy channels were named (2.5%; goal: at most 2 %)."
     )
 
 

@@ -284,7 +284,7 @@ class TestRefused:
         run = fm.open_run(tmp_path / "run.zarr")
         with pytest.raises(ValueError, match="4 holds NaN or infinite values"):
             similarity(run, metric=metric, snapshots=[0])
-        with pytest.raises(ValueError, match="at each of the 1 snapshots, layers gave NaN"):
+        with pytest.raises(ValueError, match="at the one snapshot, layers gave NaN"):
             similarity(run, metric=metric, layers=["2", "4"])
         alone = similarity(run, metric=metric, layers=["2"]).values
         assert np.isfinite(alone).all()

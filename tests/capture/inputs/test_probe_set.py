@@ -4,6 +4,8 @@ import io
 import math
 from collections.abc import Callable, Iterator
 from hashlib import sha256
+from importlib import import_module
+from importlib.util import find_spec
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -416,11 +418,11 @@ def test_items_without_values_are_refused_in_words(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:torch")  # of torchdata's import
-@pytest.mark.parametrize("real", [False, True])
+@pytest.mark.parametrize("real", [False, *([True] if find_spec("torchdata") else [])])  # no extra of this package
 def test_a_loader_that_knows_how_far_it_is_goes_on_from_there(real: bool, tmp_path: Path) -> None:
     make: Any = Stateful
     if real:
-        make = pytest.importorskip("torchdata.stateful_dataloader").StatefulDataLoader
+        make = import_module("torchdata.stateful_dataloader").StatefulDataLoader
     loader, alone = make(DATA, 2), make(DATA, 2)
     model, seen = network(), []
     with fm.Recorder(model, tmp_path / "run.zarr", probe=loader) as recorder:
