@@ -1,5 +1,6 @@
 """Whatever is not finite, each verb, picture and page says what is left out and shows the rest; warnings are errors."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,11 +11,12 @@ from sklearn.decomposition import PCA
 
 import fmcluster as fm
 from fmcluster import plot
+from fmcluster.explore import build_app
 from fmcluster.explore._chosen import ordinal_in
 from fmcluster.explore._questions import ContentOf, OverviewOf, TopImagesOf
 from fmcluster.explore._worker import Worker
 from fmcluster.report import write_comparison
-from fmcluster.report.content import part_with
+from fmcluster.report.content import choose_layers, part_with
 from fmcluster.store import LayerSpec, Run, RunWriter, open_run
 from tests.cli.test_odd_runs import measured
 from tests.report.small_report import Parsed
@@ -219,5 +221,11 @@ def test_where_no_layer_is_finite_as_a_whole_the_reason_is_one_sentence_and_name
             verb(run, *([()] if verb is part_with else []))
     with pytest.raises(ValueError, match="at each of the 4 snapshots, layer 'conv' gave NaN or infinite values: there"):
         fm.diagnose(run, layers=["conv"])
-    page = fm.write_report(run, tmp_path / "run.html", layers=["conv"], n_clusters=2, diagnosis=False)
-    assert "channel 1" in Parsed(page.read_text()).text
+    page = fm.write_report(run, tmp_path / "run.html", n_clusters=2, diagnosis=False)
+    text = Parsed(page.read_text()).text
+    assert "Left out: 1 of 6 rows of the channel view of conv (channel 1)" in text
+    assert "Here stand the channels of conv that stayed finite, and nothing else" in text
+    assert choose_layers(run) == ["conv"]
+    assert ContentOf("conv").answer(run, lambda stage: None).vectors.excluded["channel"].unique().tolist() == [1]
+    assert re.search(said, OverviewOf().answer(run, lambda stage: None).refused)
+    assert build_app(run).layout is not None

@@ -24,8 +24,9 @@ def explore(
     opened.resolve(snapshot=0)
     say("loading the explorer")
     from ..explore import LOOPBACK, serve
+    from ..report.content import part_to_show
 
-    say_left_out(opened.finite_part().left_out.lines)
+    say_left_out(part_to_show(opened).left_out.lines)
 
     def ready(address: str) -> None:
         if host not in LOOPBACK:

@@ -79,9 +79,9 @@ def export(
     if rows is not None:
         raise ValueError("--rows is for the projector; other exports draw 2,048 rows where there are more")
     from ..export import to_tensorboard, to_wandb
-    from ..report.content import part_with
+    from ..report.content import part_to_show, part_with
 
-    say_left_out(part_with(opened, names or ()).left_out.lines)
+    say_left_out((part_with(opened, names) if names else part_to_show(opened)).left_out.lines)
     with report_progress() as on_stage:
         if target is Target.tensorboard:
             written = to_tensorboard(
@@ -143,10 +143,10 @@ def _to_projector(
     random_state: int,
 ) -> None:
     from ..export import to_projector
-    from ..report.content import choose_layers, part_lines, part_with
+    from ..report.content import choose_layers, part_lines, part_to_show
 
     if layers is None:  # of those named, their analysis says it
-        say_left_out(part_lines(part_with(run, ())))
+        say_left_out(part_lines(part_to_show(run)))
     for layer in layers or choose_layers(run):
         found = analyze_layer(
             run, layer, view=view, clusters=clusters, components=50, rows=rows, random_state=random_state

@@ -60,7 +60,7 @@ def report(
 
     def write(opened: "Run") -> None:
         from ..report import write_report
-        from ..report.content import part_with
+        from ..report.content import part_to_show, part_with
 
         names = matching_layers(opened, layers)
         with workers_of(scheduler) as executor, report_progress() as on_stage:
@@ -79,7 +79,7 @@ def report(
                 progress=on_stage,
                 executor=executor,
             )
-        say_left_out(part_with(opened, names or ()).left_out.lines)
+        say_left_out((part_with(opened, names) if names else part_to_show(opened)).left_out.lines)
         say(f"The report of {len(opened)} snapshots is in {page.resolve()}")
 
     if not watch:

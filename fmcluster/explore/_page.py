@@ -7,7 +7,7 @@ from dash import dcc, html
 
 from ..plot.drawing import metric_title, metrics_to_draw, snapshot_titles
 from ..report.charts import flow_width, layout_of, metric_chart
-from ..report.content import GLOSSARY, choose_layers, diverged_lines, part_lines, split_at_terms
+from ..report.content import GLOSSARY, choose_layers, diverged_lines, part_lines, part_to_show, split_at_terms
 from ..store import Run
 from ..vectors import VIEWS
 from ._figures import sample_names
@@ -49,7 +49,7 @@ def page(run: Run, shown: pd.DataFrame) -> html.Div:
 
 def _finite_epochs(run: Run) -> list[int]:
     """Return the epochs that are shown: clusters of any other cannot be asked for."""
-    return list(dict.fromkeys(run.snapshots["epoch"].iloc[run.finite_snapshots()].tolist()))
+    return list(dict.fromkeys(run.snapshots["epoch"].iloc[part_to_show(run).snapshots].tolist()))
 
 
 def _controls(run: Run) -> html.Div:
@@ -62,7 +62,7 @@ def _controls(run: Run) -> html.Div:
     samples = sample_names(run)
     return html.Div(
         [
-            _choice("layer", "layer", run.finite_part().layers, choose_layers(run)[-1]),
+            _choice("layer", "layer", part_to_show(run).layers, choose_layers(run)[-1]),
             _choice("quantity", "of its", QUANTITIES, "activation"),
             _choice("view", "a point is a", VIEWS, "channel"),
             _choice("scaling", "rows are", _scalings(), "none"),
@@ -252,4 +252,4 @@ def about(run: Run, shown: pd.DataFrame) -> str:
     text = f"{len(run.layers)} layers, {len(run)} snapshots ({titles[0]} to {titles[-1]}), {run.n_samples} images"
     if lines := diverged_lines(run, kept=shown["snapshot"].tolist()):
         text += f". Left out, as layers gave NaN or infinite values: {'; '.join(lines)}"
-    return ". ".join([text, *(line.removesuffix(".") for line in part_lines(run.finite_part()))])
+    return ". ".join([text, *(line.removesuffix(".") for line in part_lines(part_to_show(run)))])

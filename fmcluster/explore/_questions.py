@@ -11,7 +11,7 @@ from sklearn.mixture import GaussianMixture
 
 from ..analysis import MAX_BYTES, N_INIT, ResultCache, TopImages, analyze, cluster, top_images, track
 from ..report import write_report
-from ..report.content import LayerContent, Overview, Settings, make_overview, samples_of
+from ..report.content import LayerContent, Overview, Settings, make_overview, part_to_show, samples_of
 from ..store import FinitePart, Layer, Run, snapshots_by_rows, without_broken_rows
 from ..vectors import Scaling
 
@@ -57,7 +57,7 @@ class ContentOf:
     def answer(self, run: Run, announce: Announce) -> LayerContent:
         """Compute it, or take what is saved beside the run."""
         layer = layer_of(run, self.layer, quantity=self.quantity)
-        part = run.finite_part()
+        part = part_to_show(run)
         snapshots, samples = snapshots_of(layer, part), part.samples
         whole = layer.vectors(self.view, snapshots=snapshots, samples=samples, scaling=self.scaling)
         vectors = whole
@@ -125,7 +125,7 @@ class OverviewOf:
 
     def answer(self, run: Run, announce: Announce) -> Overview:
         """Compute it as a report does, which reads all of the run, or take what is saved beside the run."""
-        part = run.finite_part()  # as a report asks, so that each finds what the other saved
+        part = part_to_show(run)  # as a report asks, so that each finds what the other saved
         settings = Settings(
             view="channel",
             n_clusters=8,
@@ -149,7 +149,7 @@ class TopImagesOf:
         """Compute it: reads two snapshots of the layer."""
         announce(f"the top images of {self.layer}")
         layer = layer_of(run, self.layer, quantity=self.quantity)
-        every = snapshots_of(layer, run.finite_part())
+        every = snapshots_of(layer, part_to_show(run))
         return top_images(layer, k=5, snapshots=sorted({every[0], every[-1]}), max_bytes=MAX_BYTES)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..report.content import part_to_show
 from ..store import Run, open_run
 from ._questions import Question
 
@@ -123,4 +124,4 @@ class Worker:
 
 
 def _finite(run: Run) -> pd.DataFrame:
-    return run.snapshots.set_index("snapshot", drop=False).loc[run.finite_snapshots()].reset_index(drop=True)
+    return run.snapshots.set_index("snapshot", drop=False).loc[part_to_show(run).snapshots].reset_index(drop=True)

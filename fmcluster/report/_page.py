@@ -268,6 +268,8 @@ def _left_out_how(run: Run, part: FinitePart) -> str:
         return "These snapshots are left out of everything else"
     if len(part.left_out.samples) and not len(part.left_out.layers):
         return "The images of which they did are left out of everything else"
+    if run.finiteness.at(part.layers[0])[part.snapshots].any():
+        return f"Here stand the channels of {layer_title(part.layers[0])} that stayed finite, and nothing else"
     return "Here stand layers that stayed finite, and nothing of the others"
 
 

@@ -1,6 +1,7 @@
 from ._captions import Caption as Caption
 from ._captions import find_captions as find_captions
 from ._choose_layers import choose_layers as choose_layers
+from ._choose_layers import part_to_show as part_to_show
 from ._choose_snapshots import choose_snapshots as choose_snapshots
 from ._diagnosis import NOTHING_FOUND as NOTHING_FOUND
 from ._diagnosis import advice_lines as advice_lines

@@ -1,9 +1,11 @@
 """Chosen layers: those that a report shows unless they are named."""
 
+from contextlib import suppress
+
 import numpy as np
 
 from ...analysis.diagnosis import passes_on
-from ...store import Layer, Run
+from ...store import FinitePart, Layer, Run, part_by_rows
 
 AT_LEAST, AT_MOST = 4, 5
 
@@ -12,7 +14,7 @@ def choose_layers(run: Run) -> list[str]:
     """Choose up to five layers spread over the depth: those that make new feature maps, coarse blocks first.
 
     Where fewer than four layers of the run are such, others fill up: those that make something new before those that
-    pass it on.
+    pass it on. Where no layer is finite as a whole, it is the first of those of which most channels are, alone.
 
     Parameters
     ----------
@@ -29,7 +31,7 @@ def choose_layers(run: Run) -> list[str]:
     ValueError
         Where no layer has enough channels for an embedding, or nothing is finite.
     """
-    part = run.finite_part()
+    part = part_to_show(run)
     layers = {name: run[name] for name in part.layers}
     n_snapshots = len(part.snapshots)
     drawable = [name for name in layers if layers[name].n_channels * n_snapshots >= AT_LEAST]
@@ -44,6 +46,26 @@ def choose_layers(run: Run) -> list[str]:
         if len(chosen) < AT_LEAST:
             chosen += [name for name in drawable if _rank(layers[name]) == rank]
     return _spread(_coarsest([name for name in drawable if name in chosen]))
+
+
+def part_to_show(run: Run) -> FinitePart:
+    """Return the part of a run of which layers are shown unless they are named.
+
+    Its finite part; where there is none, the first layer of which most channels are finite, at the snapshots at which
+    they are.
+
+    Raises
+    ------
+    ValueError
+        Where there is no such layer either.
+    """
+    try:
+        return run.finite_part()
+    except ValueError:
+        for name in run.layers:
+            with suppress(ValueError):
+                return part_by_rows(run, name)
+        raise
 
 
 def _rank(layer: Layer) -> int:
