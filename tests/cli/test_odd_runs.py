@@ -276,7 +276,7 @@ def test_commands_on_a_run_of_which_a_layer_was_never_finite_say_so_and_go_on(
     for command in (("analyze", run.path, "--layer", "head"), ("plot", run.path, "drift", "--layer", "head")):
         code, told = call(*command, "-o", tmp_path / "x.png")
         assert code == 2
-        assert "at each of the 3 snapshots, layers gave NaN or infinite values" in told
+        assert "at each of the 3 snapshots, layer 'head' gave NaN or infinite values" in told
 
 
 def test_a_diagnosis_says_which_snapshots_are_left_out(tmp_path: Path) -> None:
