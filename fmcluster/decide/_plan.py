@@ -120,8 +120,17 @@ def plan(
         after = _added_up(chosen, before)
         _check_budget(after, before, goal)
         measured_on = damage.shown if isinstance(damage.shown, Shown) else None
-        plan = Plan(tuple(chosen), of, budget, tolerance, before, after, n_samples=damage.n_samples, shown=measured_on)
-        return replace(plan, caveat=damage.caveat)
+        return Plan(
+            tuple(chosen),
+            of,
+            budget,
+            tolerance,
+            before,
+            after,
+            n_samples=damage.n_samples,
+            caveat=damage.caveat,
+            shown=measured_on,
+        )
     shown = Shown(probe, batch_size, to_inputs)
     trial = _Trial(model, shown, loss=loss, random_state=random_state)
     made = trial.choose(found, goal, whole=before)

@@ -70,9 +70,8 @@ class CommittedFiles:
                 f"copy. `fmcluster verify` lists all damage."
             )
         try:
-            files = json.loads(
-                record[8:-4].decode()
-            )  # one string: their number and its length before it, a checksum after it
+            # one string: their number and its length before it, a checksum after it
+            files = json.loads(record[8:-4].decode())
             check_files(files)
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise StoreError(f"{self._run} is damaged: {name} holds no checksums ({error}).") from error
