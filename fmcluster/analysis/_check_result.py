@@ -36,7 +36,7 @@ _OF_CHANNELS = _schema(
     "converged:bool noise:bool permuted_from:Int64"
 )
 _OF_LAYERS = _schema(
-    "layer:words module:words channels:int64 positions:int64 counts:bool noise_floor:float64 level:float64 "
+    "layer:words module:words channels:int64 positions:int64 of_positions:int64 counts:bool noise_floor:float64 level:float64 "
     "converged:Int64 converged_epoch:Int64 separated:Int64 separated_epoch:Int64"
 )
 _LEFT_OUT = _schema("snapshot:int64 epoch:int64 step:int64 layers:int64 first:words")

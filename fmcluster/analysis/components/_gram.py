@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ...vectors import Matrix, RowPart, Scale, Tile, Vectors
+from ...vectors import Box, Matrix, RowPart, Scale, Tile, Vectors
 from .._parallel import run_each, sum_each
 from .._results import Array
 from ._plan_reading import GROUPS
@@ -16,6 +16,7 @@ from ._plan_reading import GROUPS
 T = TypeVar("T")
 Part = TypeVar("Part")
 Read = Callable[[Part], Iterable[Matrix]]
+Watch = Callable[[Box, Matrix], None]
 Dtype = type[np.float32] | type[np.float64]
 Total = Any  # what is added up: ndarray, or on a device Tensor; both know the operators that are used here
 Number = tuple[int, int]  # of a part, and of a block in it
@@ -37,6 +38,7 @@ def accumulate_gram(
     basis: slice | None = None,
     executor: Executor | None = None,
     device: str = "cpu",
+    watch: Watch | None = None,
 ) -> Array:
     """Return the inner products of all rows, each feature centered over the rows.
 
@@ -47,6 +49,9 @@ def accumulate_gram(
     ----------
     basis : slice, optional
         Rows whose means are subtracted, and with which the products are taken; all by default.
+    watch : callable, optional
+        Shown each block as it is read, after the box that it is of: what else is to be known of the vectors is so
+        known without reading them again. Not with tiles, whose blocks are parts of boxes.
 
     Returns
     -------
@@ -55,8 +60,9 @@ def accumulate_gram(
     rows, features = vectors.shape
     tiles = vectors.feature_tiles(block_bytes=block_bytes, tile_bytes=tile_bytes)
     chosen = range(rows)[basis or slice(None)]
+    read = feature_reader(vectors, tiles, executor=executor)
     total = add_up(
-        feature_reader(vectors, tiles, executor=executor),
+        read if watch is None else partial(_read_watched, read, watch),
         tiles,
         add=partial(_add_gram, basis=basis or slice(None), dtype=product_dtype(features)),
         shape=(rows, len(chosen)),
@@ -199,6 +205,12 @@ def measure_rows(vectors: Vectors, tiles: Sequence[Tile], *, executor: Executor 
     for part in run_each(vectors.tile_moments, tiles, executor=executor):
         moments += part
     return vectors.scale_rows(moments)
+
+
+def _read_watched(read: Read[Tile], watch: Watch, tile: Tile) -> Iterator[Matrix]:
+    for block in read(tile):
+        watch(tile.box, block)
+        yield block
 
 
 def _read_rows(vectors: Vectors, part: RowPart) -> Iterator[Matrix]:
