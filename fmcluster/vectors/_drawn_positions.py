@@ -108,11 +108,3 @@ def draw_positions(source: Source, view: str, *, n_positions: int | None, random
             f"a row has all images and positions: leave n_positions out, or draw rows (n_rows)"
         )
     return source if n_positions >= height * width else DrawnPositions(source, n_positions, random_state)
-
-
-def positions_of_all(vectors_source: Source, n_samples: int) -> int | None:
-    """Return at how many positions of so many images rows were recorded; None where none of them were left out."""
-    if not isinstance(vectors_source, DrawnPositions):
-        return None
-    _, height, width = vectors_source.source.feature_map_shape
-    return n_samples * height * width
