@@ -162,7 +162,14 @@ class _Look:
                 threshold=self.duplicate,
                 max_bytes=self.max_bytes,
             )
-        _judge(evidence, products, squares, window, new, self.permuted, self.energy)
+            alive = np.flatnonzero(~constant[number])
+            covariance, rows = products.within[number][np.ix_(alive, alive)], None
+            if views[number].n_features < len(alive):
+                rows = views[number].to_numpy()[alive].astype(np.float64)
+                rows -= rows.mean(axis=1, keepdims=True)
+            evidence.effective_rank[k] = effective_rank(covariance, rows=rows) if len(alive) else 0
+            evidence.energy_width[k] = energy_width(covariance, energy=self.energy, rows=rows)
+        _judge(evidence, products, squares, window, new, self.permuted)
 
 
 def _with_all_positions(products: Products, vectors: Vectors, *, dead: float, max_bytes: int) -> Products:
@@ -262,15 +269,10 @@ def _judge(
     window: Sequence[int],
     new: Sequence[int],
     permuted: float,
-    energy: float,
 ) -> None:
     """Fill in what the products say of `new` ones of a window, where dead channels and duplicates are known."""
     for number in new:
         k = window[number]
-        alive = np.flatnonzero(~evidence.dead[k])
-        covariance = products.within[number][np.ix_(alive, alive)]
-        evidence.effective_rank[k] = effective_rank(covariance) if len(alive) else 0
-        evidence.energy_width[k] = energy_width(covariance, energy=energy)
         largest = np.maximum(products.norms[number], products.norms[0])
         evidence.drift[k] = _ratio(products.from_first[number], largest)
         if number == 0 or window[number - 1] != k - 1:
@@ -308,9 +310,15 @@ def _moved(correlation: Array, own: Array, permuted: float, *, twins: tuple[Mask
     D. G. Lowe, "Distinctive Image Features from Scale-Invariant Keypoints", International Journal of Computer Vision
     60, 2004 (a match is one whose nearest rival is clearly farther away).
     """
-    to = match_channels(correlation)
+    out = np.full(len(correlation), NONE)
     rivals = np.nan_to_num(correlation, nan=-1.0)
-    out = np.full(len(to), NONE)
+    wanted = (correlation >= permuted) & ~(own >= permuted) & ~twins[0][:, None] & ~twins[1]
+    np.fill_diagonal(wanted, False)
+    sources, targets = np.nonzero(wanted)
+    nearest = np.maximum(_without(rivals, sources, targets), _without(rivals.T, targets, sources))
+    if not (1 - correlation[sources, targets] < _DISTINCTIVE * (1 - nearest)).any():
+        return out  # nothing that a match could tell: of wide layers, it takes long
+    to = match_channels(correlation)
     for source, target in enumerate(to):
         if target in (NONE, source) or not correlation[source, target] >= permuted or own[target] >= permuted:
             continue
@@ -325,3 +333,11 @@ def _moved(correlation: Array, own: Array, permuted: float, *, twins: tuple[Mask
 def _ratio(distance: Array, norm: Array) -> Array:
     out: Array = np.divide(distance, norm, out=np.zeros_like(distance), where=norm > 0)
     return out
+
+
+def _without(values: Array, rows: Labels, columns: Labels) -> Array:
+    """Return the largest value in each of some rows, one column of each left out; -1 where there is none."""
+    if values.shape[1] < 2:
+        return np.full(len(rows), -1.0)
+    second, first = np.partition(values, -2, axis=1)[:, -2:].T
+    return np.where(values[rows, columns] == first[rows], second[rows], first[rows])

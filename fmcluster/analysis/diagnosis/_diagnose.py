@@ -4,12 +4,14 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from functools import partial
+from math import prod
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from ...store import NotFinite, Run
+from ...vectors import prepare_to_copy
 from .._damage import Damage
 from .._parallel import own_threads, run_each
 from .._results import MAX_BYTES, Array
@@ -153,6 +155,8 @@ def diagnose(
         max_bytes=max_bytes // n_workers,
         random_state=random_state,
     )
+    # before there are workers, each of which tells what is loaded how many threads it may take
+    prepare_to_copy(len(numbers) * len(first.samples) * sum(prod(run[name].feature_map_shape) for name in names))
     with own_threads(executor, most=n_workers) as workers:
         evidence = list(run_each(examine, [run[name] for name in names], executor=workers))
     kernels = [kernel for each in evidence for kernel in each.kernels]

@@ -19,6 +19,7 @@ from ._separation import half_grams, halves, leave_one_out_accuracy
 from ._thresholds import Thresholds
 
 MOST_SAMPLES = 2000
+_CACHED_BYTES = (1 << 20) - 1  # of a block that is gone over several times: a cache holds it, and malloc reuses it
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +119,7 @@ def examine_layer(
     }
     held = 3 * 4 * layer.n_channels * vectors.n_features + 8 * 8 * layer.n_channels**2
     if np.array_equal(samples, drawn) and held <= max_bytes // 2:
-        read = _responses(images, vectors, compare, block_bytes=min(block_bytes, BLOCK_BYTES))
+        read = _responses(images, vectors, compare, tile_bytes=min(block_bytes, BLOCK_BYTES))
         channels = examine_responses(read, vectors, **judge, max_bytes=max_bytes // 8)
     else:
         channels = examine_channels(vectors, **judge, max_bytes=max_bytes)
@@ -196,12 +197,14 @@ class _Compare:
         return np.array(self._found).T
 
 
-def _responses(images: Vectors, channels: Vectors, compare: _Compare, *, block_bytes: int) -> Iterator[Responses]:
+def _responses(images: Vectors, channels: Vectors, compare: _Compare, *, tile_bytes: int) -> Iterator[Responses]:
     """Read the images of one snapshot after the other, each map once: compare them, and yield the responses."""
     collector = Collector(channels)
     for snapshot in images.snapshots:
         collector.start()
-        compare.add(accumulate_gram(images.at([snapshot]), block_bytes=block_bytes, watch=collector.take))
+        of = images.at([snapshot])
+        sizes = {"block_bytes": _CACHED_BYTES, "tile_bytes": tile_bytes}
+        compare.add(accumulate_gram(of, **sizes, watch=collector.take))
         yield collector.responses
 
 

@@ -57,8 +57,8 @@ def _positions_line(scores: Scores) -> str:
         )
     if scores.method == "randomized":
         words += (
-            f" The components are those of a random sketch: variances along them are right to {scores.error:.1e} of the "
-            f"largest."
+            f" The components are those of a random sketch: variances along them are right to {scores.error:.1e} of "
+            f"the largest."
         )
     return words
 
