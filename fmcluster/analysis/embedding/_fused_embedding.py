@@ -131,7 +131,7 @@ class FusedEmbedding(BaseEstimator):  # type: ignore[misc]
         task = Task(
             values=values,
             neighborhoods=neighborhoods,
-            links=find_links(values, neighborhoods),
+            links=find_links(values),
             paths=Paths(values, lengths=self.lengths),
             stays=stays,
             n_neighbors=count,
