@@ -162,7 +162,7 @@ class _Look:
                 threshold=self.duplicate,
                 max_bytes=self.max_bytes,
             )
-            alive = np.flatnonzero(~constant[number])
+            alive = np.flatnonzero(squares[number] > 0)  # one may be constant at the positions drawn alone
             covariance, rows = products.within[number][np.ix_(alive, alive)], None
             if views[number].n_features < len(alive):
                 rows = views[number].to_numpy()[alive].astype(np.float64)
