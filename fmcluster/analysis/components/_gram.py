@@ -304,7 +304,8 @@ def _zeros(shape: tuple[int, int], device: str) -> Total:
 def _add_gram(total: Total, block: Matrix, _: Number, *, basis: slice, dtype: Dtype) -> None:
     rows = _beside(total, block)
     for here in slices(block.shape[1], width=len(block)):
-        products = _products(_cast(rows[:, here], dtype), basis)
+        with np.errstate(over="ignore", invalid="ignore"):  # such are taken once more
+            products = _products(_cast(rows[:, here], dtype), basis)
         if dtype is np.float32 and not _HELD[0] < float(abs(products).max()) < _HELD[1]:
             products = _products(_cast(rows[:, here], wide_enough(block[:, here], dtype)), basis)
         total += products

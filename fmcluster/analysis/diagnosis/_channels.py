@@ -340,4 +340,4 @@ def _without(values: Array, rows: Labels, columns: Labels) -> Array:
     if values.shape[1] < 2:
         return np.full(len(rows), -1.0)
     second, first = np.partition(values, -2, axis=1)[:, -2:].T
-    return np.where(values[rows, columns] == first[rows], second[rows], first[rows])
+    return np.asarray(np.where(values[rows, columns] == first[rows], second[rows], first[rows]))

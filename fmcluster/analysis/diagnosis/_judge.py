@@ -8,10 +8,11 @@ import pandas as pd
 
 from ...store import Run, ranges
 from .._results import Array
-from ._channels import Mask, converged_at, first_to_stay, is_noise
+from ._channels import converged_at, first_to_stay, is_noise
 from ._duplicates import NONE
 from ._measures import LayerEvidence
 from ._modules import head_of, passes_on
+from ._products import Mask
 from ._rate_of_change import ToEnd
 from ._thresholds import Thresholds
 

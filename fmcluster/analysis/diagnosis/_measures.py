@@ -202,9 +202,10 @@ def _responses(images: Vectors, channels: Vectors, compare: _Compare, *, tile_by
     collector = Collector(channels)
     for snapshot in images.snapshots:
         collector.start()
-        of = images.at([snapshot])
-        sizes = {"block_bytes": _CACHED_BYTES, "tile_bytes": tile_bytes}
-        compare.add(accumulate_gram(of, **sizes, watch=collector.take))
+        gram = accumulate_gram(
+            images.at([snapshot]), block_bytes=_CACHED_BYTES, tile_bytes=tile_bytes, watch=collector.take
+        )
+        compare.add(gram)
         yield collector.responses
 
 
