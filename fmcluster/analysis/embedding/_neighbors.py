@@ -1,10 +1,13 @@
 """Neighbors of rows: within a snapshot, with their distances and scale, and in the snapshots around it."""
 
+from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
+from .._parallel import run_each
 from .._results import Array
 
 # How many snapshots apart those are that a map of all of them ties together. With distances doubling, the last
@@ -120,24 +123,32 @@ def squares_to(rows: Array, among: Array, near: npt.NDArray[np.int64]) -> Array:
     return out
 
 
-def find_links(values: Array) -> Links:
+def find_links(values: Array, *, executor: Executor | None = None) -> Links:
     """Find the nearest row of each row in the snapshots that lie `LAGS` before and after its own.
 
     Parameters
     ----------
     values : ndarray of shape (n_snapshots, n_rows, n_features)
         Rows of all snapshots.
+    executor : concurrent.futures.Executor, optional
+        Where the snapshots are searched.
     """
+    found = list(run_each(partial(_links_of, values), range(len(values)), executor=executor))
+    rows, columns, distances = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return Links(rows, columns, distances)
+
+
+def _links_of(values: Array, now: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Array]:
+    """Return the links of a snapshot's rows: from, to, and how far apart."""
     n_snapshots, n_rows = values.shape[:2]
     rows, columns, distances = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0)]
-    for now in range(n_snapshots):
-        for other in (now + sign * lag for lag in LAGS for sign in (-1, 1)):
-            if 0 <= other < n_snapshots:
-                near = nearest_rows(values[now], values[other], count=1)
-                rows.append(now * n_rows + np.arange(n_rows))
-                columns.append(other * n_rows + near[:, 0])
-                distances.append(np.sqrt(squares_to(values[now], values[other], near))[:, 0])
-    return Links(np.concatenate(rows), np.concatenate(columns), np.concatenate(distances))
+    for other in (now + sign * lag for lag in LAGS for sign in (-1, 1)):
+        if 0 <= other < n_snapshots:
+            near = nearest_rows(values[now], values[other], count=1)
+            rows.append(now * n_rows + np.arange(n_rows))
+            columns.append(other * n_rows + near[:, 0])
+            distances.append(np.sqrt(squares_to(values[now], values[other], near))[:, 0])
+    return np.concatenate(rows), np.concatenate(columns), np.concatenate(distances)
 
 
 def kernel(squares: Array, precision: Array) -> Array:
