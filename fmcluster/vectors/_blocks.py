@@ -54,3 +54,9 @@ def copy_block(values: npt.NDArray[np.floating], out: npt.NDArray[np.float32], *
     torch = import_module("torch")
     source = values if values.flags.writeable else values.copy()
     torch.from_numpy(out).copy_(torch.from_numpy(source))
+
+
+def adds_up(block: npt.NDArray[np.floating]) -> bool:
+    """Whether a sum is finite, and so all of it is; of large values, a sum may not be. It takes no memory."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(block.sum()))

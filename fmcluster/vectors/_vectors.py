@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ._blocks import copy_block, new_block
+from ._blocks import adds_up, copy_block, new_block
 from ._scaling import Matrix, Scale, Scaling, apply_scale, moments_of, scale_of
 from ._source import RowPart, Source
 from ._tiles import Tile, cut_tile, itemsize_of, lengths_of, unit_bytes, units_of
@@ -156,10 +156,7 @@ class Vectors:
         return size, size * itemsize_of(self.source) // 4
 
     def read_tile(self, tile: Tile, scale: Scale = (None, None), *, reuse: bool = False) -> Iterator[Matrix]:
-        """Yield the blocks of a tile: ndarray of shape (n_rows, n_features of the block), float32.
-
-        With `reuse`, the memory of a block is that of the next one, too.
-        """
+        """Yield a tile's blocks, ndarray (n_rows, n_features of the block), float32; by `reuse`, in the same memory."""
         if len(tile.blocks) == 1:
             yield self.read_features(tile.box, scale)
             return
@@ -366,7 +363,7 @@ class Vectors:
         return out
 
     def _finite(self, block: Matrix, start: int) -> Matrix:
-        if self.checked and not _adds_up(block) and not np.isfinite(block).all():
+        if self.checked and not adds_up(block) and not np.isfinite(block).all():
             row = start + int(np.flatnonzero(~np.isfinite(block).all(axis=1))[0])
             labels = ", ".join(f"{name} {value}" for name, value in self.rows.iloc[row].items())
             raise ValueError(
@@ -376,12 +373,6 @@ class Vectors:
                 f"samples with samples=[...]."
             )
         return block
-
-
-def _adds_up(block: Matrix) -> bool:
-    """Whether a sum is finite, and so all of it is; of large values, a sum may not be. It takes no memory."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return bool(np.isfinite(block.sum()))
 
 
 def make_vectors(

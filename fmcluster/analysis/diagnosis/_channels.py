@@ -83,7 +83,7 @@ def examine_channels(
         products = sum_products(part, max_bytes=max_bytes // 2)
         if isinstance(vectors.source, DrawnPositions):
             products = _with_all_positions(products, part, dead=dead, max_bytes=max_bytes // 2)
-        look.at(window, products, [part.at([snapshot]) for snapshot in part.snapshots])
+        look.at(window, products=products, views=[part.at([snapshot]) for snapshot in part.snapshots])
     return look.evidence
 
 
@@ -115,7 +115,7 @@ def examine_responses(
     for k, each in enumerate(responses):
         window = sorted({0, max(k - 1, 0), k})
         of = each.vectors(vectors, vectors.snapshots[k])
-        look.at(window, sums.add(each), [of] * len(window))
+        look.at(window, products=sums.add(each), views=[of] * len(window))
     return look.evidence
 
 
@@ -145,7 +145,7 @@ class _Look:
             moved_from=np.full((count, size), NONE),
         )
 
-    def at(self, window: Sequence[int], products: Products, views: Sequence[Vectors]) -> None:
+    def at(self, window: Sequence[int], *, products: Products, views: Sequence[Vectors]) -> None:
         """Look at those snapshots of a window that are new; `views` holds the `channel` view of each of it."""
         evidence = self.evidence
         constant = is_constant(products, dead=self.dead)
