@@ -6,8 +6,10 @@ from typing import Any
 import numba
 
 
-def compiled(**options: Any) -> Callable[[Any], Any]:
+def compiled(*, fastmath: bool | set[str] = False, error_model: str = "python") -> Callable[[Any], Any]:
     """Compile a function; keep the result on the disk where there is a folder that may be written."""
+
+    options: dict[str, Any] = {"fastmath": fastmath, "error_model": error_model}
 
     def compile_it(function: Any) -> Any:
         try:

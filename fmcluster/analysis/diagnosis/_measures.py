@@ -100,16 +100,16 @@ def examine_layer(
         "channel",
         snapshots=snapshots,
         samples=samples.tolist(),
-        n_positions=positions_to_draw(layer.n_channels, len(samples), height * width),
+        n_positions=positions_to_draw(n_channels=layer.n_channels, n_images=len(samples), n_positions=height * width),
         random_state=random_state,
     )
     images = layer.vectors("sample", snapshots=snapshots, samples=drawn.tolist())
     block_bytes = max_bytes // 8
     compare = _Compare(
         known_classes(layer, drawn),
-        thresholds.n_neighbors,
-        random_state,
         Movement(with_errors=with_errors, random_state=random_state),
+        n_neighbors=thresholds.n_neighbors,
+        random_state=random_state,
     )
     judge = {
         "dead": thresholds.dead,
@@ -171,7 +171,7 @@ class _Compare:
     `movement` is told how they move; `kernels` is what `flatten_kernel` makes of them.
     """
 
-    def __init__(self, labels: Labels, n_neighbors: int, random_state: int, movement: Movement) -> None:
+    def __init__(self, labels: Labels, movement: Movement, *, n_neighbors: int, random_state: int) -> None:
         self.movement, self.kernels = movement, list[npt.NDArray[np.float32]]()
         self._labels, self._known = labels, labels >= 0
         self._n_neighbors, self._random_state = n_neighbors, random_state

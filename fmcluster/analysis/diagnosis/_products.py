@@ -118,7 +118,7 @@ class ProductSums:
     def add(self, responses: Responses) -> Products:
         """Return the products of the first snapshot, of the one before and of this one; each of them once."""
         values = responses.values.reshape(len(responses.values), -1)
-        now = _Snapshot(values, responses.low, responses.high)
+        now = _Snapshot(values, low=responses.low, high=responses.high)
         seen = [*self._seen, now]
         between = np.zeros((len(seen) - 1, len(values), len(values)))
         now.multiply(seen, between)
@@ -138,7 +138,7 @@ class ProductSums:
 class _Snapshot:
     """Responses at a snapshot, and their products."""
 
-    def __init__(self, values: npt.NDArray[np.float32], low: Array, high: Array) -> None:
+    def __init__(self, values: npt.NDArray[np.float32], *, low: Array, high: Array) -> None:
         self.values, self.low, self.high = values, low, high
         self.wide = beyond_float32(low, high)
         self.shift = values.mean(axis=1, keepdims=True, dtype=np.float64).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Responses of a layer's channels: kept while its images are compared, so that each map is decoded once."""
+"""Responses of a layer's channels: kept while its images are compared, so that all is decoded once."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ MOST_POSITIONS, DRAWN_POSITIONS = 1 << 17, 1 << 15
 _MOST_VALUES = 1 << 24  # of a snapshot
 
 
-def positions_to_draw(n_channels: int, n_images: int, n_positions: int) -> int | None:
+def positions_to_draw(*, n_channels: int, n_images: int, n_positions: int) -> int | None:
     """Return of how many positions of each image channels are measured; None: of all.
 
     Up to 131,072 positions of all images together are all taken, and up to 16.8 million responses; of more, 32,768 are
@@ -22,8 +22,8 @@ def positions_to_draw(n_channels: int, n_images: int, n_positions: int) -> int |
 
     Examples
     --------
-    >>> positions_to_draw(64, 40, 56 * 56), positions_to_draw(64, 40, 112 * 112)
-    (None, 819)
+    >>> positions_to_draw(n_channels=64, n_images=40, n_positions=112 * 112)
+    819
     """
     most = _MOST_VALUES // n_channels
     if n_images * n_positions <= min(MOST_POSITIONS, most):

@@ -69,7 +69,7 @@ def find_neighborhood(values: Array, *, perplexity: float) -> Neighborhood:
         nobody = np.empty((len(values), 0))
         return Neighborhood(nobody.astype(np.int64), nobody, np.zeros(len(values)))
     near = nearest_rows(values, values, count=count, others=True)
-    squares = squares_to(values, values, near)
+    squares = squares_to(values, values, near=near)
     order = np.argsort(squares, axis=1, kind="stable")  # products of matrices round
     near, squares = np.take_along_axis(near, order, axis=1), np.take_along_axis(squares, order, axis=1)
     wanted = min(perplexity, count / 3 + 2 / 3)  # with few neighbors, a third of them, and one at least
@@ -113,7 +113,7 @@ def nearest_rows(rows: Array, among: Array, *, count: int, others: bool = False)
     return found
 
 
-def squares_to(rows: Array, among: Array, near: npt.NDArray[np.int64]) -> Array:
+def squares_to(rows: Array, among: Array, *, near: npt.NDArray[np.int64]) -> Array:
     """Return the squared distances from rows to their neighbors, ndarray of the shape of `near`."""
     out = np.empty(near.shape)
     for start in range(0, len(rows), _ROWS):
@@ -147,7 +147,7 @@ def _links_of(values: Array, now: int) -> tuple[npt.NDArray[np.int64], npt.NDArr
             near = nearest_rows(values[now], values[other], count=1)
             rows.append(now * n_rows + np.arange(n_rows))
             columns.append(other * n_rows + near[:, 0])
-            distances.append(np.sqrt(squares_to(values[now], values[other], near))[:, 0])
+            distances.append(np.sqrt(squares_to(values[now], values[other], near=near))[:, 0])
     return np.concatenate(rows), np.concatenate(columns), np.concatenate(distances)
 
 

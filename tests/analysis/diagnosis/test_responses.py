@@ -98,8 +98,8 @@ def test_drawn_positions_say_what_all_of_them_say_within_the_standard_error_stat
 
 
 def test_all_positions_are_taken_of_what_is_small_and_as_many_as_are_stated_of_the_rest():
-    assert positions_to_draw(64, 100, 32 * 32) is None  # the demo's widest feature maps
-    assert positions_to_draw(64, 40, 112 * 112) * 40 == 32_760
-    assert positions_to_draw(2048, 100, 49) is None
-    assert positions_to_draw(2048, 500, 49) * 500 == 8000
-    assert positions_to_draw(8, 200_000, 4) == 1
+    assert positions_to_draw(n_channels=64, n_images=100, n_positions=32 * 32) is None  # the demo's widest feature maps
+    assert positions_to_draw(n_channels=64, n_images=40, n_positions=112 * 112) * 40 == 32_760
+    assert positions_to_draw(n_channels=2048, n_images=100, n_positions=49) is None
+    assert positions_to_draw(n_channels=2048, n_images=500, n_positions=49) * 500 == 8000
+    assert positions_to_draw(n_channels=8, n_images=200_000, n_positions=4) == 1
