@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.neighbors import NearestNeighbors
 
 from .._parallel import run_each
 from .._results import Array
@@ -77,7 +78,7 @@ def find_neighborhood(values: Array, *, perplexity: float) -> Neighborhood:
 
 
 def nearest_rows(rows: Array, among: Array, *, count: int, others: bool = False) -> npt.NDArray[np.int64]:
-    """Find the nearest of some rows to each of others, by products of matrices, some rows at a time.
+    """Find the nearest of some rows to each of others, by products of matrices: in many dimensions sooner than a tree.
 
     Parameters
     ----------
@@ -93,24 +94,12 @@ def nearest_rows(rows: Array, among: Array, *, count: int, others: bool = False)
     Returns
     -------
     ndarray of shape (n_rows, count), int64
-        The nearest first; of those equally far away, the first.
+        The nearest first.
     """
-    middle = among.mean(axis=0)
-    rows, among = rows - middle, among - middle
-    size = np.vecdot(among, among)
-    found = np.empty((len(rows), count), np.int64)
-    for start in range(0, len(rows), _ROWS):
-        squares = size - 2 * (rows[start : start + _ROWS] @ among.T)  # but for the row's own norm
-        if others:
-            np.fill_diagonal(squares[:, start:], np.inf)
-        here = found[start : start + _ROWS]
-        if count == 1:
-            here[:, 0] = squares.argmin(axis=1)
-        else:
-            near = np.sort(np.argpartition(squares, count - 1, axis=1)[:, :count], axis=1)
-            order = np.argsort(np.take_along_axis(squares, near, axis=1), axis=1, kind="stable")
-            here[:] = np.take_along_axis(near, order, axis=1)
-    return found
+    middle = among.mean(axis=0)  # products of matrices, of which distances are made, round where rows lie far from zero
+    finder = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(among - middle)
+    near: npt.NDArray[np.int64] = finder.kneighbors(None if others else rows - middle, return_distance=False)
+    return near
 
 
 def squares_to(rows: Array, among: Array, *, near: npt.NDArray[np.int64]) -> Array:
