@@ -2,13 +2,12 @@
 
 from math import isqrt
 
-import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from PIL import Image
 
-from ..plot.drawing import NOT_FINITE_COLOR, as_tiles, is_dead, scale_of
+from ..plot.drawing import NOT_FINITE_COLOR, as_tiles, color_map, is_dead, scale_of
 from ..store import Layer
 
 LARGEST, SMALLEST = 48, 4
@@ -76,7 +75,7 @@ def _channels(layer: Layer, rows: pd.DataFrame, *, sample: int | None, side: int
             alive[ordinal] = not is_dead(tile)
             maps[ordinal] = np.asarray(Image.fromarray(tile).resize((held[1], held[0]), Image.Resampling.BOX))
     signed = bool((layer.statistics["min"] < 0).any())
-    colors = mpl.colormaps["vlag" if signed else "rocket_r"].with_extremes(bad=NOT_FINITE_COLOR)
+    colors = color_map("vlag" if signed else "rocket_r", missing=NOT_FINITE_COLOR)
     pixels = np.full((*maps.shape, 3), CONSTANT, np.uint8)
     for channel in np.unique(numbers):
         here = np.flatnonzero(numbers == channel)

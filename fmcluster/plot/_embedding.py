@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-import seaborn  # noqa: F401  (registers the color map "crest")
 from matplotlib.axes import Axes
 
 from .drawing import (

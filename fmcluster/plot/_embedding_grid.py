@@ -3,7 +3,6 @@
 from math import ceil
 from typing import TYPE_CHECKING
 
-import seaborn  # noqa: F401  (registers the color map "crest")
 from matplotlib.figure import Figure
 
 from .drawing import (

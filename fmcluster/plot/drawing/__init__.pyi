@@ -3,6 +3,8 @@ from ._animation import draw_timeline as draw_timeline
 from ._class_names import class_in_words as class_in_words
 from ._class_names import class_title as class_title
 from ._class_names import list_classes as list_classes
+from ._color_maps import MISSING as MISSING
+from ._color_maps import color_map as color_map
 from ._curves import brief_ticks as brief_ticks
 from ._curves import dress_curve as dress_curve
 from ._figures import FAINT as FAINT
@@ -45,11 +47,9 @@ from ._metric_names import finite_stretches as finite_stretches
 from ._metric_names import metric_title as metric_title
 from ._metric_names import metrics_to_draw as metrics_to_draw
 from ._metric_names import recorded_metrics as recorded_metrics
-from ._palette import MISSING as MISSING
 from ._palette import NOISE as NOISE
 from ._palette import cluster_name as cluster_name
 from ._palette import cluster_palette as cluster_palette
-from ._palette import color_map as color_map
 from ._scatter import add_legend as add_legend
 from ._scatter import age_palette as age_palette
 from ._scatter import check_same_rows as check_same_rows

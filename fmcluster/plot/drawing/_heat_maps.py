@@ -5,8 +5,8 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 
+from ._color_maps import MISSING, color_map
 from ._figures import FAINT, INK, RULE, inches, text_width
-from ._palette import MISSING, color_map
 from ._snapshots import brief
 
 ROWS_WITH_NAMES = 40

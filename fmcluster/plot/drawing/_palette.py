@@ -4,12 +4,9 @@ from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
-import seaborn as sns
-from matplotlib.colors import Colormap
 
 NOISE = -1
 NOISE_COLOR = "#c9c9c9"
-MISSING = "#e4e4e4"
 
 # Eight colors that Petroff (2021, "Accessible color sequences for data visualization", arXiv:2107.02270) found to be
 # the easiest to tell apart among those that people like, with any kind of color vision; then two that are farthest
@@ -70,14 +67,10 @@ def cluster_palette(clusters: int | Iterable[int]) -> dict[int, str]:
 
 def _many(count: int) -> list[str]:
     """Return `count` hues around the wheel; neighboring hues differ in lightness as well."""
+    import seaborn as sns  # scipy's statistics with it, which few pictures need
+
     steps = [sns.husl_palette(count, s=0.9, l=lightness).as_hex() for lightness in (0.45, 0.62, 0.8)]
     return [str(steps[i % len(steps)][i]) for i in range(count)]
-
-
-def color_map(name: str) -> Colormap:
-    """Return one of seaborn's color maps, with light gray for what is missing."""
-    colors: Colormap = sns.color_palette(name, as_cmap=True)
-    return colors.with_extremes(bad=MISSING)
 
 
 def cluster_name(label: int) -> str:

@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
-import seaborn  # noqa: F401  (registers the color map "crest")
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.lines import Line2D
 
+from ._color_maps import color_map
 from ._figures import FAINT, RULE, axes_or_new
 from ._palette import NOISE, cluster_name, cluster_palette
 from ._snapshots import brief, snapshot_table, snapshot_titles
@@ -108,7 +107,7 @@ def point_area(count: int, *, shrink: float = 1.0) -> float:
 
 def age_palette(count: int) -> list[str]:
     """Return one color per snapshot, from light (early) to dark (late)."""
-    return [to_hex(color) for color in mpl.colormaps["crest"](np.linspace(0, 1, count))]
+    return [to_hex(color) for color in color_map("crest")(np.linspace(0, 1, count))]
 
 
 def _dot(color: str, label: str) -> Line2D:

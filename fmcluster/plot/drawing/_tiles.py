@@ -6,16 +6,15 @@ from functools import cached_property
 from math import floor, log10
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
-import seaborn  # noqa: F401  (registers the color maps "rocket" and "icefire")
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from ._color_maps import color_map
 from ._figures import FAINT, INK, RULE, inch_axes
 from ._layers import PicturedLayer
 
@@ -51,8 +50,7 @@ class Scale:
     @cached_property
     def colors(self) -> Colormap:
         """The color map: warm for positive and cold for negative values."""
-        name = "icefire" if self.signed else "rocket"
-        return mpl.colormaps[name].with_extremes(bad=NOT_FINITE_COLOR)
+        return color_map("icefire" if self.signed else "rocket", missing=NOT_FINITE_COLOR)
 
 
 def scale_of(tiles: Tiles, *, signed: bool) -> Scale:
