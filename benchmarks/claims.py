@@ -201,6 +201,14 @@ def scale(measured: Measured) -> list[str]:
     return rows_of(columns, ((name, *(f"{value:,.4g}" for value in row.values())) for name, row in paper.items()))
 
 
+def startup(measured: Measured) -> list[str]:
+    rows = [
+        (row["command"], spread(row["seconds"]), f"`import {row['needs']}`", spread(row["times"]), row["goal"] or "")
+        for row in measured["rows"]
+    ]
+    return rows_of(["command", "seconds of the processor", "what it needs", "times that", "goal"], rows)
+
+
 def elsewhere(name: str) -> Callable[[Measured], list[str]]:
     return lambda _measured: [f"Tables and sentences: [docs/{name}](../docs/{name})."]
 
@@ -230,6 +238,8 @@ CLAIMS = (
           "dynamic_projections.json", lambda measured: dynamic_projections.rendered(measured).splitlines()),
     Claim("The report", "Size, seconds to write, and seconds until it stands in Chromium.",
           ("report.py", "--folder", "{folder}"), None, "report.json", page),
+    Claim("Starting a command", "What a command takes from its start to its end, beside the imports that it needs.",
+          ("startup.py", "demo/run.zarr"), ("--quick",), "startup.json", startup),
     Claim("Growth", "What ImageNet would take, from measured rates; docs/scaling.md has the exponents.",
           ("scale.py", "--paper"), ("--paper",), "scale.json", scale),
     Claim("What is said of layers and channels", "Planted faults, controls, rankings; an hour.",
