@@ -6,6 +6,7 @@ Each is trained from random weights within seconds, on images that come with sci
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -74,15 +75,15 @@ def plain() -> nn.Module:
     widths = (3, 16, 32, 64, 64)
     layers = [
         nn.Sequential(nn.Conv2d(a, b, 3, 1 if a == 3 else 2, 1), nn.BatchNorm2d(b), nn.ReLU())
-        for a, b in zip(widths[:-1], widths[1:], strict=True)
+        for a, b in pairwise(widths)
     ]
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
 
 
 SETUPS = (
     Setup("ResNet-18, digits, channels", lambda: resnet18(num_classes=10), lambda: digits(64), "layer3", "channel",
-          n_train=500, n_probe=100, epochs=8, rate=0.02),
-    Setup("VGG, CIFAR-10, channels", vgg, cifar, "2", "channel", n_train=1500, n_probe=200, epochs=13, rate=0.02),
+          n_train=320, n_probe=100, epochs=8, rate=0.02),
+    Setup("VGG, CIFAR-10, channels", vgg, cifar, "2", "channel", n_train=960, n_probe=200, epochs=11, rate=0.02),
     Setup("plain CNN, digits, samples", plain, lambda: digits(16), "3", "sample",
           n_train=1200, n_probe=400, epochs=5, rate=0.05),
 )  # fmt: skip
