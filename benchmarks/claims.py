@@ -248,8 +248,8 @@ CLAIMS = (
           ("similarity.py",), ("--quick",), "similarity.json", similarity),
     Claim("Embeddings of snapshots", "Neighbors kept within a snapshot, and rank correlation of movements.",
           ("embeddings.py",), None, "embeddings-cifar.json", embeddings),
-    Claim("Embeddings of other runs", "Networks on which no default was chosen; goals: 98 % of what separate UMAPs keep, "
-          "and a joint UMAP's motion.",
+    Claim("Embeddings of other runs", "Networks on which no default was chosen; goals: 98 % of what separate UMAPs "
+          "keep, and a joint UMAP's motion.",
           ("embeddings.py", "--others"), ("--quick",), "embeddings-others.json", other_embeddings),
     Claim("Embeddings of more rows", "Seconds of the default embedding.",
           ("embeddings.py", "--scaling"), None, "embeddings-scaling.json", embedding_scale),
