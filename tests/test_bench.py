@@ -95,6 +95,20 @@ def test_the_table_of_embeddings_is_what_was_measured():
             ]
 
 
+def test_other_runs_are_told_as_they_were_measured():
+    rows = {}
+    for row in results("embeddings-others")["rows"]:
+        rows.setdefault(row["method"], []).append(row)
+    ours, apart, joint = (rows[name] for name in ("FusedEmbedding (default)", "separate UMAPs", "joint UMAP"))
+    shares = [100 * median(a["kept"]) / median(b["kept"]) for a, b in zip(ours, apart, strict=True)]
+    told = [f"{share:.1f} %" for share in shares]
+    moved, together = ([f"{median(row['motion']):.2f}" for row in each] for each in (ours, joint))
+    text = words("architecture.md")
+    assert f"the default keeps {told[0]}, {told[1]} and {told[2]} of the neighbors that separate UMAPs keep" in text
+    assert f"at motion {moved[0]}, {moved[1]} and {moved[2]} where a joint UMAP has {together[0]}, " in text
+    assert f"{together[1]} and {together[2]}." in text
+
+
 def test_how_large_and_fast_a_report_is_is_what_was_measured(claims):
     text, measured = words("report.md"), results("report")
     assert f"the file has {measured['bytes'] / 1e6:.1f} MB" in text

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
+import seaborn  # noqa: F401  (registers the color map "vlag")
 from google.protobuf import text_format
 from matplotlib import colormaps
 from PIL import Image
