@@ -248,7 +248,7 @@ CLAIMS = (
           ("similarity.py",), ("--quick",), "similarity.json", similarity),
     Claim("Embeddings of snapshots", "Neighbors kept within a snapshot, and rank correlation of movements.",
           ("embeddings.py",), None, "embeddings-cifar.json", embeddings),
-    Claim("Embeddings of other runs", "Networks on which no default was chosen; goals: 98 % of what separate UMAPs "
+    Claim("Embeddings of other runs", "Networks of three other kinds; goals: 98 % of what separate UMAPs "
           "keep, and a joint UMAP's motion.",
           ("embeddings.py", "--others"), ("--quick",), "embeddings-others.json", other_embeddings),
     Claim("Embeddings of more rows", "Seconds of the default embedding.",

@@ -1,4 +1,4 @@
-"""Runs on which the embedding's defaults were not chosen: other networks, images, lengths and rows.
+"""Runs of other kinds for the embedding: other networks, images, lengths and rows.
 
 Each is trained from random weights within seconds, on images that come with scikit-learn or lie in FMCLUSTER_DATA.
 """

@@ -2,7 +2,7 @@
 
     python benchmarks/embeddings.py                  a network is trained on images first (FMCLUSTER_DATA)
     python benchmarks/embeddings.py --run demo/run.zarr --views layer2:channel layer4:sample --name demo
-    python benchmarks/embeddings.py --others         three other networks, on which no default was chosen (--quick)
+    python benchmarks/embeddings.py --others         three networks of other kinds (--quick)
     python benchmarks/embeddings.py --scaling        how the time of the default grows with rows instead
 
 Every method maps the same 50 principal component scores of each layer and view, after one map to warm up, for several
@@ -153,7 +153,7 @@ OTHERS = {"separate UMAPs": 3, "joint UMAP": 3, "AlignedUMAP": 1, "FusedEmbeddin
 
 
 def others(*, quick: bool) -> list[dict[str, Any]]:
-    """Measure the default beside UMAP's three ways on runs on which it was not chosen; the first run warms all up."""
+    """Measure the default beside UMAP's three ways on runs of other kinds; the first run warms all up."""
     table = []
     for setup in SETUPS:
         if setup.needs_data and "FMCLUSTER_DATA" not in os.environ:
@@ -195,7 +195,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--train-seed", type=int, default=0, help="of the run that is trained")
     parser.add_argument("--name", default="cifar")
-    parser.add_argument("--others", action="store_true", help="three runs on which the default was not chosen")
+    parser.add_argument("--others", action="store_true", help="three runs of other kinds")
     parser.add_argument("--scaling", action="store_true")
     parser.add_argument("--quick", action="store_true", help="with --others: hardly trained, one seed: to try it out")
     parser.add_argument("--output", type=Path, default=FOLDER)
