@@ -70,11 +70,12 @@ clean:
 # Python compiles what is imported, when it is: pip would compile ten times as many files, a minute long
 PIP_INSTALL := $(BIN)/python -m pip install $(if $(PYTHONDONTWRITEBYTECODE),,--no-compile)
 
+# with the newest pip: that of Python 3.11 takes a minute longer to choose among versions
 define NEW_ENVIRONMENT
 @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
   { echo "fmcluster needs Python 3.11 or later; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 @echo "Installing into .venv; PyTorch is several GB, this takes some minutes the first time."
-$(PYTHON) -m venv .venv
+$(PYTHON) -m venv --upgrade-deps .venv
 endef
 
 .venv/installed: pyproject.toml

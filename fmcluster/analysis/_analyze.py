@@ -45,6 +45,7 @@ def analyze(
     reducer: Reducer | None = None,
     random_state: int = 0,
     max_bytes: int = MAX_BYTES,
+    exact: bool = True,
     executor: Executor | None = None,
     cache: ResultCache | None = None,
     announce: Callable[[str], None] | None = None,
@@ -65,6 +66,8 @@ def analyze(
         Seed of embedding and clusters.
     max_bytes : int
         Memory that the principal components may take.
+    exact : bool
+        As of `pca`.
     executor : concurrent.futures.Executor, optional
         Where parts of the passes are done.
     cache : ResultCache, optional
@@ -84,7 +87,8 @@ def analyze(
     if n_clusters < 1:
         raise ValueError(f"n_clusters is {n_clusters}; expected at least 1")
     say = announce or (lambda _what: None)
-    plan = plan_reading(vectors, n_components=min(n_components, *vectors.shape), max_bytes=max_bytes)
+    count = min(n_components, *vectors.shape)
+    plan = plan_reading(vectors, n_components=count, max_bytes=max_bytes, exact=exact)
     parameters: dict[str, Any] = {"n_components": n_components, "method": plan.method, "random_state": random_state}
 
     def use(make: Callable[[], Any], kind: type, verb: str) -> Any:
@@ -95,7 +99,12 @@ def analyze(
     say("principal components")
     scores: Scores = use(
         lambda: pca(
-            vectors, n_components=n_components, max_bytes=max_bytes, random_state=random_state, executor=executor
+            vectors,
+            n_components=n_components,
+            max_bytes=max_bytes,
+            random_state=random_state,
+            exact=exact,
+            executor=executor,
         ),
         Scores,
         "pca",

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..store import Layer, Run, escape
-from ..vectors import Vectors
+from ..vectors import DrawnPositions, Source, Vectors
 from ._check_result import check_result
 from ._saved_result import read_result, write_result
 
@@ -84,7 +84,7 @@ class ResultCache:
             folder that cannot be written is a warning, too.
         """
         several = [vectors] if isinstance(vectors, Vectors) else list(vectors)
-        if not all(isinstance(each.source, Layer) for each in several):
+        if not all(isinstance(_whole(each), Layer) for each in several):
             return make()
         name = f"{len(several)}-layers"
         if isinstance(vectors, Vectors):
@@ -104,7 +104,7 @@ def describe(vectors: Vectors) -> dict[str, Any]:
 
     The activations themselves are known by what the commits of their snapshots vouch for, and are not read.
     """
-    source = vectors.source
+    source, drawn = _whole(vectors), vectors.source
     assert isinstance(source, Layer)
     return {
         "layer": vectors.layer,
@@ -115,9 +115,16 @@ def describe(vectors: Vectors) -> dict[str, Any]:
         "samples": _digest(vectors.samples),
         "left_out": _digest(vectors.left_out),
         "drawn": None if vectors.drawn is None else _digest(vectors.drawn),
+        "positions": [drawn.count, drawn.random_state] if isinstance(drawn, DrawnPositions) else None,
         "scaling": vectors.scaling,
         "versions": _versions(),
     }
+
+
+def _whole(vectors: Vectors) -> Source:
+    """Return what vectors are of, whether or not positions of it were drawn."""
+    source = vectors.source
+    return source.source if isinstance(source, DrawnPositions) else source
 
 
 @cache

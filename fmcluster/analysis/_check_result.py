@@ -36,8 +36,8 @@ _OF_CHANNELS = _schema(
     "converged:bool noise:bool permuted_from:Int64"
 )
 _OF_LAYERS = _schema(
-    "layer:words module:words channels:int64 positions:int64 counts:bool noise_floor:float64 level:float64 "
-    "converged:Int64 converged_epoch:Int64 separated:Int64 separated_epoch:Int64"
+    "layer:words module:words channels:int64 positions:int64 of_positions:int64 counts:bool noise_floor:float64 "
+    "level:float64 converged:Int64 converged_epoch:Int64 separated:Int64 separated_epoch:Int64"
 )
 _LEFT_OUT = _schema("snapshot:int64 epoch:int64 step:int64 layers:int64 first:words")
 _LAYERS_LEFT_OUT = _schema("layer:words snapshots:int64 of_snapshots:int64 channels:int64 of_channels:int64")
@@ -84,6 +84,7 @@ def _check_scores(result: Scores, vectors: Sequence[Vectors]) -> None:
     _finite("singular_values", result.singular_values, least=0)
     _finite("total_variance and error", np.array([result.total_variance, result.error]), least=0)
     _require(result.n_features == of.n_features, f"it is of {result.n_features} features")
+    _require(result.of_features is None or result.of_features > of.n_features, f"of {result.of_features} features")
     _require(result.method in ("gram", "covariance", "randomized"), f"method is {result.method!r}")
     _require(result.n_fitted is None or 1 <= result.n_fitted <= of.shape[0], f"n_fitted is {result.n_fitted}")
     if result.components is not None:

@@ -132,11 +132,25 @@ class _OwnThreads(ThreadPoolExecutor):
         self.most = most + 1  # one waits for the next that is free
 
 
+def alone_in_thread() -> None:
+    """Have OpenMP, and torch with it, take one thread for what this thread asks for, from now on.
+
+    Each thread has a number of its own. A reader with as many as the machine has cores would have them wait, busily,
+    for one another and for whoever works on what it reads.
+    """
+    _settle_torch()
+    threadpool_limits(1, user_api="openmp")
+
+
 def _alone(function: Callable[[Item], Part], item: Item) -> Part:
-    if "torch" in sys.modules:  # it would set its own number of threads at its first use in this thread
-        import_module("torch").get_num_threads()  # waits where another thread is just importing it
+    _settle_torch()
     with threadpool_limits(1):
         return function(item)
+
+
+def _settle_torch() -> None:
+    if "torch" in sys.modules:  # it would set its own number of threads at its first use in this thread
+        import_module("torch").get_num_threads()  # waits where another thread is just importing it
 
 
 def _refuse_forks(executor: Executor) -> None:

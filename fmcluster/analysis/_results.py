@@ -140,6 +140,8 @@ class Scores(Rowwise):
         Sum of the variances of all features over those rows.
     n_features : int
         Length of the rows that were reduced.
+    of_features : int or None
+        Length of the whole rows, where those were reduced to positions that were drawn; None: they were not.
     method : str
         ``"gram"`` or ``"covariance"``: which side of the matrix was accumulated. ``"randomized"``: neither.
     n_fitted : int or None
@@ -159,6 +161,7 @@ class Scores(Rowwise):
     method: str
     n_fitted: int | None = None
     error: float = 0.0
+    of_features: int | None = None
     components: npt.NDArray[np.float32] | None = None
 
     @property

@@ -73,6 +73,11 @@ def write_report(
     What is not finite is left out, and named on the page: snapshots at which a layer gave NaN or infinite values; where
     there would be none left, samples and layers, too (`Run.finite_part`).
 
+    What would take long is estimated, and the page says on how much: channels are compared at 32,768 positions of all
+    images, drawn at random, where products of all rows would be over 69 billion multiplications; principal components
+    are those of a random sketch where that takes less than half of the exact way (`pca`, ``exact=False``); and
+    `diagnose` draws positions of large layers.
+
     What was found is saved beside the run (``<run>.results``), and used again by the next report or `fmcluster analyze`
     as long as arguments and snapshots are the same.
 

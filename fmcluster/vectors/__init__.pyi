@@ -1,4 +1,8 @@
 from ._blocks import new_block as new_block
+from ._blocks import prepare_to_copy as prepare_to_copy
+from ._compiled import compiled as compiled
+from ._drawn_positions import DrawnPositions as DrawnPositions
+from ._drawn_positions import draw_positions as draw_positions
 from ._scaling import Matrix as Matrix
 from ._scaling import Scale as Scale
 from ._scaling import Scaling as Scaling

@@ -28,6 +28,14 @@ def new_block(shape: tuple[int, ...], dtype: npt.DTypeLike = np.float32) -> npt.
     return np.frombuffer(pages, dtype).reshape(shape)
 
 
+def prepare_to_copy(of: int) -> bool:
+    """Say whether so many values are copied by torch, which then is loaded: by many small parts, ask for all first."""
+    if of < _WORTH_TORCH and "torch" not in sys.modules:
+        return False
+    import_module("torch")  # which waits where another thread is just importing it
+    return True
+
+
 def copy_block(values: npt.NDArray[np.floating], out: npt.NDArray[np.float32], *, of: int) -> None:
     """Copy values to float32: by torch, ten times as fast where they are float16, if it is loaded or worth loading.
 
@@ -40,9 +48,15 @@ def copy_block(values: npt.NDArray[np.floating], out: npt.NDArray[np.float32], *
     of : int
         How many values there are in all, which are often read several times.
     """
-    if of < _WORTH_TORCH and "torch" not in sys.modules:
+    if not prepare_to_copy(of):
         out[...] = values
         return
-    torch = import_module("torch")  # which waits where another thread is just importing it
+    torch = import_module("torch")
     source = values if values.flags.writeable else values.copy()
     torch.from_numpy(out).copy_(torch.from_numpy(source))
+
+
+def adds_up(block: npt.NDArray[np.floating]) -> bool:
+    """Whether a sum is finite, and so all of it is; of large values, a sum may not be. It takes no memory."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(block.sum()))

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ._blocks import copy_block, new_block
+from ._blocks import adds_up, copy_block, new_block
 from ._scaling import Matrix, Scale, Scaling, apply_scale, moments_of, scale_of
 from ._source import RowPart, Source
 from ._tiles import Tile, cut_tile, itemsize_of, lengths_of, unit_bytes, units_of
@@ -155,16 +155,20 @@ class Vectors:
         size = unit_bytes(self.feature_axes, sizes=self._sizes, units=units_of(self.source), copies=copies)
         return size, size * itemsize_of(self.source) // 4
 
-    def read_tile(self, tile: Tile, scale: Scale = (None, None)) -> Iterator[Matrix]:
-        """Yield the blocks of a tile: ndarray of shape (n_rows, n_features of the block), float32."""
+    def read_tile(self, tile: Tile, scale: Scale = (None, None), *, reuse: bool = False) -> Iterator[Matrix]:
+        """Yield a tile's blocks, ndarray (n_rows, n_features of the block), float32; by `reuse`, in the same memory."""
         if len(tile.blocks) == 1:
             yield self.read_features(tile.box, scale)
             return
         order = self.row_axes + self.feature_axes
         held = [self._hold(snapshot, tile.box) for snapshot in self.snapshots]
+        memory = new_block((0,))
         for box in tile.blocks:
             cut = tuple(box.get(axis, slice(None)) for axis in "nchw")
-            block = new_block((self.shape[0], prod(held[0][cut].shape) // self._size(self.row_axes)))
+            shape = (self.shape[0], prod(held[0][cut].shape) // self._size(self.row_axes))
+            if not reuse or len(memory) < prod(shape):
+                memory = new_block((prod(shape),))
+            block = memory[: prod(shape)].reshape(shape)
             for number, maps in enumerate(held):
                 here = block[number * self.rows_per_snapshot :][: self.rows_per_snapshot]
                 turned = maps[cut].transpose(["nchw".index(axis) for axis in order])
@@ -359,7 +363,7 @@ class Vectors:
         return out
 
     def _finite(self, block: Matrix, start: int) -> Matrix:
-        if self.checked and not np.isfinite(block).all():
+        if self.checked and not adds_up(block) and not np.isfinite(block).all():
             row = start + int(np.flatnonzero(~np.isfinite(block).all(axis=1))[0])
             labels = ", ".join(f"{name} {value}" for name, value in self.rows.iloc[row].items())
             raise ValueError(

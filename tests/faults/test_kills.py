@@ -84,7 +84,7 @@ def test_a_recorder_that_is_killed_loses_nothing_that_was_whole(
     count = child(what, whole)["changes"]
     truth, files = dict(parts_of(whole)), tree(whole)
     assert count > 50
-    for seed in range(rounds(5, among=len(KILLED))):
+    for seed in range(rounds(3, among=len(KILLED))):
         shutil.rmtree(path, ignore_errors=True)
         k = random.Random(f"{what} {seed}").randrange(count)
         ended = child(what, path, k=k)["status"]
@@ -134,7 +134,7 @@ def test_an_analysis_that_is_killed_leaves_no_half_of_a_table_and_the_run_as_it_
     assert answer["status"] == 0
     truth = tree(tables)
     assert {"rows.csv", "flow.csv", "parameters.json"} <= truth.keys()
-    for seed in range(rounds(4, among=len(KILLED))):
+    for seed in range(rounds(2, among=len(KILLED))):
         shutil.rmtree(results, ignore_errors=True)
         shutil.rmtree(tables)
         if there := seed % 2:

@@ -290,3 +290,20 @@ def test_what_was_measured_on_the_model_stands_among_what_follows(written: Writt
     ):
         with pytest.raises(error, match=match):
             fm.write_report(written.run, path, damage=wrong, **how, **more)
+
+
+def test_what_took_a_short_way_says_so_with_its_numbers(
+    written: Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fmcluster.report.content._layer_content.MANY_PRODUCTS", 0)
+    monkeypatch.setattr("fmcluster.report.content._layer_content.POSITIONS_IN_ALL", 50)
+    monkeypatch.setattr("fmcluster.analysis.components._plan_reading.MANY_PRODUCTS", 0)
+    run = fm.open_run(written.run.path)
+    layer = next(run[name] for name in run.layers if min(run[name].feature_map_shape[1:]) > 3)
+    path = fm.write_report(run, tmp_path / "r.html", layers=[layer.name], diagnosis=False, cache=None)
+    text = Parsed(Path(path).read_text()).text
+    n_images = len(run.common_samples(range(len(run))))
+    _, height, width = layer.feature_map_shape
+    count = 50 // n_images * n_images
+    assert f"compared at {count} of {n_images * height * width:,} positions, drawn at random" in text
+    assert f"(standard error of a correlation: {1 / np.sqrt(count):.4f} at most)" in text

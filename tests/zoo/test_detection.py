@@ -37,13 +37,12 @@ def test_images_of_any_size(name: str, tmp_path: Path) -> None:
     images = [torch.rand(3, *size) for size in ((80, 96), (96, 64))]
     items = [(image, {"boxes": torch.tensor([[0.0, 0.0, 9.0, 9.0]]), "labels": torch.tensor([1])}) for image in images]
     before, expected = state_of(model), clones(model, (images,))
-    ways: dict[str, dict[str, Any]] = {
-        "items": {"probe": items},
-        "to_inputs": {
+    ways: dict[str, dict[str, Any]] = {"items": {"probe": items}}
+    if name == "retinanet":  # how images come in is the same for all
+        ways["to_inputs"] = {
             "probe": DataLoader(items, batch_size=2, collate_fn=columns),
             "to_inputs": lambda batch: ((list(batch[0]),), {}),
-        },
-    }
+        }
     for way, options in ways.items():
         path = tmp_path / f"{way}.zarr"
         with fm.Recorder(model, path, layers="leaves", dtype="float32", **options) as recorder:

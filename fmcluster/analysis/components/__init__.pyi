@@ -7,5 +7,6 @@ from ._gram import slices as slices
 from ._pca import pca as pca
 from ._plan_reading import BLOCK_BYTES as BLOCK_BYTES
 from ._plan_reading import plan_reading as plan_reading
+from ._plan_reading import products_of as products_of
 from ._rank import effective_rank as effective_rank
 from ._rank import energy_width as energy_width

@@ -8,14 +8,15 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ...vectors import Matrix, RowPart, Scale, Tile, Vectors
-from .._parallel import run_each, sum_each
+from ...vectors import Box, Matrix, RowPart, Scale, Tile, Vectors
+from .._parallel import alone_in_thread, run_each, sum_each
 from .._results import Array
 from ._plan_reading import GROUPS
 
 T = TypeVar("T")
 Part = TypeVar("Part")
 Read = Callable[[Part], Iterable[Matrix]]
+Watch = Callable[[Box, Matrix], None]
 Dtype = type[np.float32] | type[np.float64]
 Total = Any  # what is added up: ndarray, or on a device Tensor; both know the operators that are used here
 Number = tuple[int, int]  # of a part, and of a block in it
@@ -27,6 +28,7 @@ _SHALLOWEST, _DEEPEST = 512, 4096
 # of the largest. The rounding of float32 products averages out to about that only over many of them.
 _DEPTH_FOR_FLOAT32 = 1 << 16
 _SMALLEST, _LARGEST = 1e-15, 1e15  # float32 holds their squares, and sums of many
+_HELD = (1e-26, 1e30)  # between these, sums of products are of values that float32 holds well
 
 
 def accumulate_gram(
@@ -37,6 +39,7 @@ def accumulate_gram(
     basis: slice | None = None,
     executor: Executor | None = None,
     device: str = "cpu",
+    watch: Watch | None = None,
 ) -> Array:
     """Return the inner products of all rows, each feature centered over the rows.
 
@@ -47,6 +50,9 @@ def accumulate_gram(
     ----------
     basis : slice, optional
         Rows whose means are subtracted, and with which the products are taken; all by default.
+    watch : callable, optional
+        Shown each block as it is read, after the box that it is of: what else is to be known of the vectors is so
+        known without reading them again. Nothing is read ahead then: small blocks stay in the cache in between.
 
     Returns
     -------
@@ -55,13 +61,15 @@ def accumulate_gram(
     rows, features = vectors.shape
     tiles = vectors.feature_tiles(block_bytes=block_bytes, tile_bytes=tile_bytes)
     chosen = range(rows)[basis or slice(None)]
+    read = feature_reader(vectors, tiles, executor=executor, reuse=watch is not None)
     total = add_up(
-        feature_reader(vectors, tiles, executor=executor),
+        read if watch is None else partial(_read_watched, read, watch),
         tiles,
         add=partial(_add_gram, basis=basis or slice(None), dtype=product_dtype(features)),
         shape=(rows, len(chosen)),
         executor=executor,
         device=device,
+        ahead=watch is None,
     )
     return _center_again(total, basis or slice(None))
 
@@ -186,9 +194,11 @@ def sketch_features(
     return basis, products, shift + away, float(found[-1, -1] - rows * away @ away)
 
 
-def feature_reader(vectors: Vectors, tiles: Sequence[Tile], *, executor: Executor | None = None) -> Read[Any]:
+def feature_reader(
+    vectors: Vectors, tiles: Sequence[Tile], *, executor: Executor | None = None, reuse: bool = False
+) -> Read[Any]:
     """Return what reads a tile of the features; rows that are to be scaled are measured in a pass of its own."""
-    return partial(vectors.read_tile, scale=measure_rows(vectors, tiles, executor=executor))
+    return partial(vectors.read_tile, scale=measure_rows(vectors, tiles, executor=executor), reuse=reuse)
 
 
 def measure_rows(vectors: Vectors, tiles: Sequence[Tile], *, executor: Executor | None = None) -> Scale:
@@ -199,6 +209,16 @@ def measure_rows(vectors: Vectors, tiles: Sequence[Tile], *, executor: Executor 
     for part in run_each(vectors.tile_moments, tiles, executor=executor):
         moments += part
     return vectors.scale_rows(moments)
+
+
+def _read_watched(read: Read[Tile], watch: Watch, tile: Tile) -> Iterator[Matrix]:
+    for inner, block in zip(tile.blocks, read(tile), strict=True):
+        moved = {}
+        for axis, part in inner.items():
+            start = (tile.box[axis].start or 0) if axis in tile.box else 0
+            moved[axis] = slice(start + part.start, start + part.stop)
+        watch({**tile.box, **moved}, block)
+        yield block
 
 
 def _read_rows(vectors: Vectors, part: RowPart) -> Iterator[Matrix]:
@@ -213,14 +233,15 @@ def add_up(
     shape: tuple[int, int],
     executor: Executor | None,
     device: str,
+    ahead: bool = True,
 ) -> Array:
     """Read parts and add up what is made of them: ndarray of `shape`, float64.
 
-    Without an executor another thread reads while this one multiplies. An executor gets groups of parts.
+    Without an executor another thread reads while this one multiplies, if `ahead`. An executor gets groups of parts.
     """
     numbered = list(enumerate(parts))
     if executor is None:
-        return _add_group(read, add, shape, device, True, numbered)
+        return _add_group(read, add, shape, device, ahead, numbered)
     size = -(-len(parts) // GROUPS)
     groups = [numbered[start : start + size] for start in range(0, len(numbered), size)]
     return sum_each(partial(_add_group, read, add, shape, device, False), groups, shape=shape, executor=executor)
@@ -229,7 +250,7 @@ def add_up(
 def read_ahead(blocks: Iterable[T]) -> Iterator[T]:
     """Yield from `blocks` while another thread reads the next one."""
     coming_from = iter(blocks)
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="fmcluster-reader") as reader:
+    with ThreadPoolExecutor(1, thread_name_prefix="fmcluster-reader", initializer=alone_in_thread) as reader:
         coming = reader.submit(next, coming_from, None)
         while (block := coming.result()) is not None:
             coming = reader.submit(next, coming_from, None)
@@ -283,9 +304,16 @@ def _zeros(shape: tuple[int, int], device: str) -> Total:
 def _add_gram(total: Total, block: Matrix, _: Number, *, basis: slice, dtype: Dtype) -> None:
     rows = _beside(total, block)
     for here in slices(block.shape[1], width=len(block)):
-        part = _cast(rows[:, here], wide_enough(block[:, here], dtype))
-        part = part - part[basis].mean(axis=0)
-        total += part @ part[basis].T  # of all rows, NumPy takes half of it
+        with np.errstate(over="ignore", invalid="ignore"):  # such are taken once more
+            products = _products(_cast(rows[:, here], dtype), basis)
+        if dtype is np.float32 and not _HELD[0] < float(abs(products).max()) < _HELD[1]:
+            products = _products(_cast(rows[:, here], wide_enough(block[:, here], dtype)), basis)
+        total += products
+
+
+def _products(part: Total, basis: slice) -> Total:
+    part = part - part[basis].mean(axis=0)
+    return part @ part[basis].T  # of all rows, NumPy takes half of it
 
 
 def _add_covariance(total: Total, block: Matrix, _: Number, *, shift: Matrix, dtype: Dtype) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ...vectors import Vectors
+from ...vectors import DrawnPositions, Vectors
 from .._parallel import own_threads, run_each
 from .._results import MAX_BYTES, Array, Scores
 from .._validation import fitted_snapshot, name_fit, require
@@ -23,9 +23,8 @@ from ._gram import (
     sketch_features,
 )
 from ._largest_eigenpairs import largest_eigenpairs
-from ._plan_reading import Plan, plan_reading
+from ._plan_reading import N_ITERATIONS, Plan, plan_reading
 
-N_ITERATIONS = 2
 # Below this share of the largest, a singular value is the rounding of products, and its direction means nothing.
 _SMALLEST = 2e-4
 
@@ -39,6 +38,7 @@ def pca(
     components: bool = False,
     max_bytes: int = MAX_BYTES,
     random_state: int = 0,
+    exact: bool = True,
     executor: Executor | None = None,
     device: str = "cpu",
 ) -> Scores:
@@ -69,6 +69,9 @@ def pca(
         scores alone. Each worker of an `executor` takes as much.
     random_state : int
         Seed of the range finder.
+    exact : bool
+        Whether the range finder is for what does not fit alone. If not, it is also taken where the exact matrix would
+        take over 17 billion multiplications, and twice as many as it does; `error` says what it may have missed.
     executor : concurrent.futures.Executor, optional
         Where parts of the pass are done; by default in threads, one for a core as far as memory goes, while BLAS takes
         one thread in the whole process. Processes must not be forked
@@ -103,7 +106,7 @@ def pca(
         raise ValueError(f"n_components is {n_components}; expected at least 1")
     n_components = min(n_components, *vectors.shape)
     snapshot = fitted_snapshot(vectors.rows, fit=fit, fit_epoch=fit_epoch, allowed=("pooled",))
-    plan = plan_reading(vectors, n_components=n_components, max_bytes=max_bytes)
+    plan = plan_reading(vectors, n_components=n_components, max_bytes=max_bytes, exact=exact or snapshot is not None)
     fitted = vectors if snapshot is None else vectors.at([snapshot])
     n_blocks = -(-4 * vectors.shape[0] * vectors.n_features // plan.block_bytes)
     with own_threads(executor, most=min(plan.workers, n_blocks) if device == "cpu" else 1) as workers:
@@ -136,6 +139,7 @@ def pca(
         singular_values=singular,
         total_variance=found.total / max(fitted.shape[0] - 1, 1),
         n_features=vectors.n_features,
+        of_features=of_features(vectors),
         method=plan.method,
         n_fitted=fitted.shape[0],
         error=found.error,
@@ -255,6 +259,14 @@ def _within(basis: Array, products: Array, count: int) -> tuple[Array, Array, fl
     vectors = basis @ axes
     residuals = np.linalg.norm(products @ axes - vectors * singular**2, axis=0)
     return singular, vectors, float(residuals.max() / singular[0] ** 2) if singular[0] > 0 else 0.0
+
+
+def of_features(vectors: Vectors) -> int | None:
+    """Return how many features rows have of which some were drawn; None where all are there."""
+    if not isinstance(vectors.source, DrawnPositions):
+        return None
+    _, height, width = vectors.source.source.feature_map_shape
+    return len(vectors.samples) * height * width
 
 
 def _numbers(vectors: Vectors, fitted: Vectors) -> slice:

@@ -12,6 +12,9 @@ _TILE_BLOCK_BYTES = 16 << 20  # of a tile, worked on at a time
 _READ_BYTES = 24 << 20  # decoded at once, to be put into a tile
 _TILE_CHUNKS = 8  # that a tile holds: where samples lie scattered, one at its edge is read twice
 OVERSAMPLING = 10
+N_ITERATIONS = 2  # of the sketch
+N_PASSES = 2 * N_ITERATIONS + 3  # that it takes over all values, each with as many multiplications as it has columns
+MANY_PRODUCTS = 1 << 34  # a few seconds of a processor
 GROUPS = 16  # of parts that an executor is handed: each comes back as a matrix
 
 
@@ -43,8 +46,14 @@ class Plan:
     over: str = "rows"
 
 
-def plan_reading(vectors: Vectors, *, n_components: int, max_bytes: int) -> Plan:
+def plan_reading(vectors: Vectors, *, n_components: int, max_bytes: int, exact: bool = True) -> Plan:
     """Choose the smaller side, or where that is too large a random sketch, and see that everything fits.
+
+    Parameters
+    ----------
+    exact : bool
+        Whether a sketch is taken only where the smaller side does not fit. If not, it is also where that side takes
+        over 17 billion multiplications, and twice as many as the sketch does.
 
     Raises
     ------
@@ -57,7 +66,7 @@ def plan_reading(vectors: Vectors, *, n_components: int, max_bytes: int) -> Plan
     result = rows * n_components * 8 + rows * 8 * 3 * columns
     method, side = ("gram", rows) if rows <= features else ("covariance", features)
     # accumulated in float64, one product beside it; then its eigenvectors and the solver's working copy
-    exact = side * side * (8 + 8) + 8 * side * n_components
+    whole = side * side * (8 + 8) + 8 * side * n_components
     width = min(n_components + OVERSAMPLING, rows, features)
     sketch, turned = 4 * rows * width * 8, 4 * (features + 1) * (width + 1) * 8
     # what is accumulated, what it takes in all, what one block has to hold of it, and by features of all rows or rows
@@ -68,12 +77,13 @@ def plan_reading(vectors: Vectors, *, n_components: int, max_bytes: int) -> Plan
         Plan("randomized", width, 0, 0, over="features"),
     ]
     needs = [
-        (exact, side * side, by_rows if method == "covariance" else by_features),
+        (whole, side * side, by_rows if method == "covariance" else by_features),
         (sketch, rows * width, by_features),
         (turned, features * width, by_rows),
     ]
     kept = min(_KEPT_BYTES, max_bytes // 6) + result
-    for plan, (matrix, one, (length, cut)) in zip(tried, needs, strict=True):
+    hasty = not exact and products_of(rows, features) > max(MANY_PRODUCTS, 2 * N_PASSES * rows * features * width)
+    for plan, (matrix, one, (length, cut)) in zip(tried[hasty:], needs[hasty:], strict=True):
         room = max_bytes - kept - matrix
         # features of all samples: where a block has few of them, it reads a part of each chunk
         most = max_bytes if "n" in vectors.row_axes and plan.method == "gram" else BLOCK_BYTES
@@ -90,10 +100,15 @@ def plan_reading(vectors: Vectors, *, n_components: int, max_bytes: int) -> Plan
                 return replace(plan, block_bytes=sizes[0], tile_bytes=sizes[1], workers=workers)
     raise MemoryError(
         f"the {vectors.view} view of {vectors.layer} has {rows} rows of {features} features; its {method} matrix "
-        f"and {n_components} scores a row take {_mib(exact + result)}, a random sketch {_mib(sketch + result)}, the "
+        f"and {n_components} scores a row take {_mib(whole + result)}, a random sketch {_mib(sketch + result)}, the "
         f"budget is {_mib(max_bytes)}. Draw fewer rows (vectors(..., n_rows=...)), take fewer snapshots or samples, or "
         f"raise max_bytes."
     )
+
+
+def products_of(rows: int, features: int) -> int:
+    """Return how many multiplications the exact matrix takes, of the smaller side, of which half is enough."""
+    return min(rows, features) ** 2 * max(rows, features) // 2
 
 
 def _divide(

@@ -6,7 +6,7 @@ from scipy.linalg import eigvalsh
 from .._results import Array
 
 
-def effective_rank(covariance: Array) -> float:
+def effective_rank(covariance: Array, *, rows: Array | None = None) -> float:
     """Return the exponential of the entropy of a covariance matrix's normalized eigenvalues.
 
     It is the number of channels where these are uncorrelated and of equal variance, 1 where all are multiples of one,
@@ -16,6 +16,9 @@ def effective_rank(covariance: Array) -> float:
     ----------
     covariance : ndarray of shape (n_channels, n_channels)
         Covariances, or centered inner products: the scale does not matter.
+    rows : ndarray of shape (n_channels, n_features), optional
+        The centered responses whose products these are. Where they are fewer than channels, the products of the
+        features are taken instead, which have the same eigenvalues but for zeros.
 
     References
     ----------
@@ -27,7 +30,7 @@ def effective_rank(covariance: Array) -> float:
     >>> effective_rank(np.eye(4)), effective_rank(np.ones((4, 4))), effective_rank(np.zeros((4, 4)))
     (4.0, 1.0, 0.0)
     """
-    eigenvalues = eigvalsh(covariance, check_finite=False)
+    eigenvalues = eigvalsh(_smaller(covariance, rows), check_finite=False)
     eigenvalues = eigenvalues[eigenvalues > len(covariance) * np.finfo(float).eps * eigenvalues[-1]]
     if not len(eigenvalues):
         return 0.0
@@ -35,7 +38,7 @@ def effective_rank(covariance: Array) -> float:
     return round(float(np.exp(-(share * np.log(share)).sum())), 12)
 
 
-def energy_width(covariance: Array, *, energy: float) -> int:
+def energy_width(covariance: Array, *, energy: float, rows: Array | None = None) -> int:
     """Return how many eigenvalues of the channels' correlation matrix hold a share of their sum, the largest first.
 
     Parameters
@@ -44,6 +47,8 @@ def energy_width(covariance: Array, *, energy: float) -> int:
         Covariances, or centered inner products, of channels that vary.
     energy : float
         The share, 0 to 1.
+    rows : ndarray of shape (n_channels, n_features), optional
+        As of `effective_rank`.
 
     References
     ----------
@@ -58,6 +63,12 @@ def energy_width(covariance: Array, *, energy: float) -> int:
     if not len(covariance):
         return 0
     scale = np.sqrt(np.diag(covariance))
-    eigenvalues = np.maximum(eigvalsh(covariance / scale[:, None] / scale, check_finite=False)[::-1], 0)
+    correlation = _smaller(covariance / scale[:, None] / scale, None if rows is None else rows / scale[:, None])
+    eigenvalues = np.maximum(eigvalsh(correlation, check_finite=False)[::-1], 0)
     share = np.cumsum(eigenvalues) / eigenvalues.sum()
     return int(np.searchsorted(share, energy - len(share) * np.finfo(float).eps) + 1)
+
+
+def _smaller(products: Array, rows: Array | None) -> Array:
+    """Return the products of rows, or of their features where these are fewer."""
+    return products if rows is None or rows.shape[1] >= len(products) else np.asarray(rows.T @ rows)

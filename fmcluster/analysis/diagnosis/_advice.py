@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 
 from ...store import Run, layer_title
-from ._channels import Mask
 from ._duplicates import NONE
 from ._findings import Advice
 from ._judge import Judged, groups_listed, listed, when
 from ._modules import made_by
+from ._products import Mask
 from ._thresholds import Thresholds
 
 Found = tuple[str, str, tuple[str, ...]]  # action, text, measures it rests on

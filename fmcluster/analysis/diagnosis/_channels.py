@@ -1,48 +1,20 @@
 """Channels of a layer: which are dead, duplicate, drifting, converged, permuted or noise, from reading it once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
-from ...vectors import Vectors
+from ...vectors import DrawnPositions, Vectors
 from .._results import Array, Labels
-from ..components import BLOCK_BYTES, beyond_float32, effective_rank, energy_width, product_dtype, read_ahead, slices
+from ..components import BLOCK_BYTES, effective_rank, energy_width
 from ._duplicates import NONE, find_duplicates
-
-Mask = npt.NDArray[np.bool_]
+from ._products import Mask, Products, ProductSums, correlate, is_constant, sum_products, windows
+from ._responses import Responses
 
 _DISTINCTIVE = 0.5  # of the distance to the nearest rival
-
-
-@dataclass(frozen=True, eq=False)
-class Products:
-    """Sums over the whole probe, of the channels of a few snapshots of a layer.
-
-    Attributes
-    ----------
-    within : ndarray of shape (n_snapshots, n_channels, n_channels), float64
-        Inner products of the centered responses within each snapshot.
-    between : ndarray of shape (n_snapshots - 1, n_channels, n_channels), float64
-        Those of each snapshot (rows) with the next (columns).
-    means, norms : ndarray of shape (n_snapshots, n_channels)
-        Means and Euclidean norms of the responses as they are.
-    low, high : ndarray of shape (n_snapshots, n_channels)
-        Their smallest and largest values.
-    from_first, from_previous : ndarray of shape (n_snapshots, n_channels)
-        Euclidean distances of each channel's response to its own at the first snapshot, and at the one before.
-    """
-
-    within: Array
-    between: Array
-    means: Array
-    norms: Array
-    low: Array
-    high: Array
-    from_first: Array
-    from_previous: Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,102 +77,110 @@ def examine_channels(
     MemoryError
         Where not even the products of three snapshots fit.
     """
-    count, size = len(vectors.snapshots), vectors.rows_per_snapshot
-    evidence = ChannelEvidence(
-        dead=np.zeros((count, size), bool),
-        group=np.full((count, size), NONE),
-        least=np.full((count, 2), np.nan),
-        effective_rank=np.zeros(count),
-        energy_width=np.zeros(count, np.int64),
-        drift=np.zeros((count, size)),
-        step=np.full((count, size), np.nan),
-        own=np.full((count, size), np.nan),
-        moved_from=np.full((count, size), NONE),
-    )
-    seen = -1
-    for window in windows(count, size, max_bytes=max_bytes // 2):
+    look = _Look(vectors, dead, duplicate, permuted, energy, max_bytes // 2)
+    for window in windows(*look.evidence.dead.shape, max_bytes=max_bytes // 2):
         part = replace(vectors, snapshots=tuple(vectors.snapshots[k] for k in window))
         products = sum_products(part, max_bytes=max_bytes // 2)
-        constant = is_constant(products, dead=dead)
-        squares = np.where(constant, 0, np.einsum("kcc->kc", products.within))
-        for number, k in enumerate(window):
-            if k > seen:
-                evidence.dead[k] = constant[number]
-                evidence.group[k], evidence.least[k] = find_duplicates(
-                    part.at(part.snapshots[number : number + 1]),
-                    correlate(products.within[number], squares[number], other_squares=squares[number]),
-                    means=products.means[number],
-                    norms=np.sqrt(squares[number]),
-                    threshold=duplicate,
-                    max_bytes=max_bytes // 2,
-                )
-        _judge(evidence, products, squares, window, permuted, energy)
-        seen = window[-1]
-    return evidence
+        if isinstance(vectors.source, DrawnPositions):
+            products = _with_all_positions(products, part, dead=dead, max_bytes=max_bytes // 2)
+        look.at(window, products=products, views=[part.at([snapshot]) for snapshot in part.snapshots])
+    return look.evidence
 
 
-def sum_products(vectors: Vectors, *, max_bytes: int) -> Products:
-    """Read the channels of a few snapshots once, and sum up what tells them apart.
-
-    Responses are centered on the mean of the first block, and what this misses is corrected at the end; distances are
-    taken of the responses themselves, so that what did not change is at distance 0.
+def examine_responses(
+    responses: Iterable[Responses],
+    vectors: Vectors,
+    *,
+    dead: float,
+    duplicate: float,
+    permuted: float,
+    energy: float = 0.9,
+    max_bytes: int,
+) -> ChannelEvidence:
+    """Judge a layer's channels by their responses at one snapshot after the other: what `examine_channels` finds.
 
     Parameters
     ----------
+    responses : iterable of Responses
+        Of each snapshot of the vectors; three are held at a time.
     vectors : Vectors
-        The `channel` view.
+        The `channel` view that they are of.
+    dead, duplicate, permuted, energy : float
+        Thresholds: see `Thresholds`.
     max_bytes : int
-        For the blocks; the products come on top.
+        Memory that may be taken beside the responses.
     """
-    count, size = len(vectors.snapshots), vectors.rows_per_snapshot
-    within, between = np.zeros((count, size, size)), np.zeros((max(count - 1, 0), size, size))
-    sums, squares, from_first, from_previous = np.zeros((4, count, size))
-    low, high = np.full((count, size), np.inf), np.full((count, size), -np.inf)
-    dtype = product_dtype(vectors.n_features)
-    shift = None
-    for rows in read_ahead(vectors.feature_blocks(max_bytes=min(BLOCK_BYTES, max_bytes // 6))):
-        block: npt.NDArray[np.floating] = rows.reshape(count, size, -1)
-        least, most = block.min(axis=2), block.max(axis=2)
-        np.minimum(low, least, out=low)
-        np.maximum(high, most, out=high)
-        if beyond_float32(least, most):  # of any channel: a faint one beside others is not to be lost
-            block = block.astype(np.float64)
-        for k in range(count):
-            squares[k] += _squares(block[k])
-            from_first[k] += _squares(block[k] - block[0])
-            from_previous[k] += _squares(block[k] - block[max(k - 1, 0)])
-        if shift is None:
-            shift = block.mean(axis=2, keepdims=True, dtype=np.float64).astype(np.float32)
-        block -= shift
-        sums += block.sum(axis=2, dtype=np.float64)
-        for here in slices(block.shape[2], width=count * size):
-            part = block[:, :, here].astype(np.result_type(block, dtype))
-            turned = part.transpose(0, 2, 1)
-            for k in range(count):  # one by one: of a matrix and itself, half is taken
-                within[k] += part[k] @ turned[k]
-                if k:
-                    between[k - 1] += part[k - 1] @ turned[k]
-    away = sums / vectors.n_features
-    for k in range(count):
-        within[k] -= np.outer(sums[k], away[k])
-        if k:
-            between[k - 1] -= np.outer(sums[k - 1], away[k])
-    return Products(
-        within,
-        between,
-        means=away if shift is None else away + shift[:, :, 0],
-        norms=np.sqrt(squares),
-        low=low,
-        high=high,
-        from_first=np.sqrt(from_first),
-        from_previous=np.sqrt(from_previous),
-    )
+    look = _Look(vectors, dead, duplicate, permuted, energy, max_bytes)
+    sums = ProductSums()
+    for k, each in enumerate(responses):
+        window = sorted({0, max(k - 1, 0), k})
+        of = each.vectors(vectors, vectors.snapshots[k])
+        look.at(window, products=sums.add(each), views=[of] * len(window))
+    return look.evidence
 
 
-def is_constant(products: Products, *, dead: float) -> Mask:
-    """Say which channels are constant: their range is at most `dead` of their largest magnitude."""
-    spread = products.high - products.low
-    return np.asarray(spread <= dead * np.maximum(np.abs(products.high), np.abs(products.low)))
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """Looks at snapshots, each once, and notes the evidence."""
+
+    vectors: Vectors
+    dead: float
+    duplicate: float
+    permuted: float
+    energy: float
+    max_bytes: int
+
+    @cached_property
+    def evidence(self) -> ChannelEvidence:
+        count, size = len(self.vectors.snapshots), self.vectors.rows_per_snapshot
+        return ChannelEvidence(
+            dead=np.zeros((count, size), bool),
+            group=np.full((count, size), NONE),
+            least=np.full((count, 2), np.nan),
+            effective_rank=np.full(count, np.nan),
+            energy_width=np.zeros(count, np.int64),
+            drift=np.zeros((count, size)),
+            step=np.full((count, size), np.nan),
+            own=np.full((count, size), np.nan),
+            moved_from=np.full((count, size), NONE),
+        )
+
+    def at(self, window: Sequence[int], *, products: Products, views: Sequence[Vectors]) -> None:
+        """Look at those snapshots of a window that are new; `views` holds the `channel` view of each of it."""
+        evidence = self.evidence
+        constant = is_constant(products, dead=self.dead)
+        squares = np.where(constant, 0, np.einsum("kcc->kc", products.within))
+        new = [number for number, k in enumerate(window) if np.isnan(evidence.effective_rank[k])]
+        for number in new:
+            k = window[number]
+            evidence.dead[k] = constant[number]
+            evidence.group[k], evidence.least[k] = find_duplicates(
+                views[number],
+                correlate(products.within[number], squares[number], other_squares=squares[number]),
+                means=products.means[number],
+                norms=np.sqrt(squares[number]),
+                threshold=self.duplicate,
+                max_bytes=self.max_bytes,
+            )
+            alive = np.flatnonzero(squares[number] > 0)  # one may be constant at the positions drawn alone
+            covariance, rows = products.within[number][np.ix_(alive, alive)], None
+            if views[number].n_features < len(alive):
+                rows = views[number].to_numpy()[alive].astype(np.float64)
+                rows -= rows.mean(axis=1, keepdims=True)
+            evidence.effective_rank[k] = effective_rank(covariance, rows=rows) if len(alive) else 0
+            evidence.energy_width[k] = energy_width(covariance, energy=self.energy, rows=rows)
+        _judge(evidence, products, squares, window, new, self.permuted)
+
+
+def _with_all_positions(products: Products, vectors: Vectors, *, dead: float, max_bytes: int) -> Products:
+    """Put in the extremes over all positions where those drawn are constant: a channel may be so at these alone."""
+    low, high = products.low.copy(), products.high.copy()
+    whole = replace(vectors, source=vectors.source.source)  # type: ignore[attr-defined]
+    for number in np.flatnonzero(is_constant(products, dead=dead).any(axis=1)).tolist():
+        for block in whole.at([vectors.snapshots[number]]).feature_blocks(max_bytes=min(BLOCK_BYTES, max_bytes // 6)):
+            np.minimum(low[number], block.min(axis=1), out=low[number])
+            np.maximum(high[number], block.max(axis=1), out=high[number])
+    return replace(products, low=low, high=high)
 
 
 def correlate_channels(vectors: Vectors, *, dead: float, max_bytes: int) -> Array:
@@ -282,50 +262,17 @@ def first_to_stay(good: Mask) -> int | None:
     return first if first < len(good) - 1 else None
 
 
-def correlate(products: Array, squares: Array, *, other_squares: Array) -> Array:
-    """Divide inner products of centered responses by the norms; NaN where one is 0.
-
-    `squares` holds the responses' products with themselves, 0 for those taken for dead.
-    """
-    norms = np.sqrt(np.maximum(np.outer(squares, other_squares), 0))
-    out: Array = np.divide(products, norms, out=np.full(products.shape, np.nan), where=norms > 0)
-    return out
-
-
-def windows(count: int, size: int, *, max_bytes: int) -> list[list[int]]:
-    """Cut the snapshots so that the products of each part fit: parts overlap by one, and all have the first.
-
-    Raises
-    ------
-    MemoryError
-        Where the products of three snapshots do not fit.
-    """
-    fits = (max_bytes // (8 * size * size) - 3) // 2  # products of each and with the next, and three for the judgement
-    if count <= fits:
-        return [list(range(count))]
-    if fits < 3:
-        raise MemoryError(
-            f"the products of {size} channels take {8 * size * size / 2**20:,.0f} MiB a snapshot; a budget of "
-            f"{2 * max_bytes / 2**20:,.0f} MiB holds too few of them. Raise max_bytes, or leave the layer out."
-        )
-    starts = range(fits - 1, count - 1, fits - 2)
-    return [list(range(fits)), *([0, *range(start, min(start + fits - 1, count))] for start in starts)]
-
-
 def _judge(
     evidence: ChannelEvidence,
     products: Products,
     squares: Array,
     window: Sequence[int],
+    new: Sequence[int],
     permuted: float,
-    energy: float,
 ) -> None:
-    """Fill in what the products of a window say, where it is known which channels are dead and which duplicates."""
-    for number, k in enumerate(window):
-        alive = np.flatnonzero(~evidence.dead[k])
-        covariance = products.within[number][np.ix_(alive, alive)]
-        evidence.effective_rank[k] = effective_rank(covariance) if len(alive) else 0
-        evidence.energy_width[k] = energy_width(covariance, energy=energy)
+    """Fill in what the products say of `new` ones of a window, where dead channels and duplicates are known."""
+    for number in new:
+        k = window[number]
         largest = np.maximum(products.norms[number], products.norms[0])
         evidence.drift[k] = _ratio(products.from_first[number], largest)
         if number == 0 or window[number - 1] != k - 1:
@@ -363,9 +310,15 @@ def _moved(correlation: Array, own: Array, permuted: float, *, twins: tuple[Mask
     D. G. Lowe, "Distinctive Image Features from Scale-Invariant Keypoints", International Journal of Computer Vision
     60, 2004 (a match is one whose nearest rival is clearly farther away).
     """
-    to = match_channels(correlation)
+    out = np.full(len(correlation), NONE)
     rivals = np.nan_to_num(correlation, nan=-1.0)
-    out = np.full(len(to), NONE)
+    wanted = (correlation >= permuted) & ~(own >= permuted) & ~twins[0][:, None] & ~twins[1]
+    np.fill_diagonal(wanted, False)
+    sources, targets = np.nonzero(wanted)
+    nearest = np.maximum(_without(rivals, sources, targets), _without(rivals.T, targets, sources))
+    if not (1 - correlation[sources, targets] < _DISTINCTIVE * (1 - nearest)).any():
+        return out  # nothing that a match could tell: of wide layers, it takes long
+    to = match_channels(correlation)
     for source, target in enumerate(to):
         if target in (NONE, source) or not correlation[source, target] >= permuted or own[target] >= permuted:
             continue
@@ -377,10 +330,14 @@ def _moved(correlation: Array, own: Array, permuted: float, *, twins: tuple[Mask
     return out
 
 
-def _squares(block: npt.NDArray[np.floating]) -> Array:
-    return np.asarray(np.vecdot(block, block), dtype=np.float64)
-
-
 def _ratio(distance: Array, norm: Array) -> Array:
     out: Array = np.divide(distance, norm, out=np.zeros_like(distance), where=norm > 0)
     return out
+
+
+def _without(values: Array, rows: Labels, columns: Labels) -> Array:
+    """Return the largest value in each of some rows, one column of each left out; -1 where there is none."""
+    if values.shape[1] < 2:
+        return np.full(len(rows), -1.0)
+    second, first = np.partition(values, -2, axis=1)[:, -2:].T
+    return np.asarray(np.where(values[rows, columns] == first[rows], second[rows], first[rows]))

@@ -105,13 +105,18 @@ def correlate_pairs(
     1981.
     """
     size, n_images = len(channels), len(vectors.samples)
-    value, squared, with_energy, energies = np.zeros((4, size, size))
-    for products in _products_of_images(vectors, channels, means=means, norms=norms, max_bytes=max_bytes):
-        energy = np.diag(products)
-        value += products
-        squared += products**2
-        with_energy += products * energy[:, None]
-        energies += np.outer(energy, energy)
+    if vectors.n_features == n_images:  # one position each: all of it is products of matrices
+        rows = (vectors.to_numpy()[channels].astype(np.float64) - means[:, None]) / norms[:, None]
+        value, energies = rows @ rows.T, rows**2 @ (rows**2).T
+        squared, with_energy = energies, rows**3 @ rows.T
+    else:
+        value, squared, with_energy, energies = np.zeros((4, size, size))
+        for products in _products_of_images(vectors, channels, means=means, norms=norms, max_bytes=max_bytes):
+            energy = np.diag(products)
+            value += products
+            squared += products**2
+            with_energy += products * energy[:, None]
+            energies += np.outer(energy, energy)
     own = np.diag(energies)
     # the influence of an image is its product, less half the correlation times the energies of both
     variance = squared + value**2 / 4 * (own[:, None] + 2 * energies + own) - value * (with_energy + with_energy.T)

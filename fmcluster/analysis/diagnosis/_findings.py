@@ -72,7 +72,8 @@ class Findings:
         ``noise``, ``permuted_from`` (the channel whose position it took, missing where it is its own).
     layers : DataFrame
         One row per layer: ``layer, module, channels`` (how many), ``positions`` (of all images, at which they are
-        seen), ``counts`` (whether it has parameters of its own and is not the head), ``noise_floor``, ``level`` (of the
+        measured), ``of_positions`` (how many there are: where these are more, those were drawn), ``counts`` (whether it
+        has parameters of its own and is not the head), ``noise_floor``, ``level`` (of the
         CKA, from which on it has converged), ``converged, converged_epoch, separated, separated_epoch`` (snapshot and
         epoch; missing where it has not, or this is not known).
     advice : tuple of Advice

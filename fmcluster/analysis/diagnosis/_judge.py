@@ -8,10 +8,11 @@ import pandas as pd
 
 from ...store import Run, ranges
 from .._results import Array
-from ._channels import Mask, converged_at, first_to_stay, is_noise
+from ._channels import converged_at, first_to_stay, is_noise
 from ._duplicates import NONE
 from ._measures import LayerEvidence
 from ._modules import head_of, passes_on
+from ._products import Mask
 from ._rate_of_change import ToEnd
 from ._thresholds import Thresholds
 
@@ -128,6 +129,7 @@ def layer_table(judged: Sequence[Judged], *, time: pd.DataFrame) -> pd.DataFrame
             "module": [each.evidence.module for each in judged],
             "channels": [len(each.evidence.numbers) for each in judged],
             "positions": [each.evidence.n_positions for each in judged],
+            "of_positions": [each.evidence.of_positions for each in judged],
             "counts": [each.counts for each in judged],
             "noise_floor": [each.evidence.noise_floor for each in judged],
             "level": [each.level for each in judged],
@@ -176,7 +178,8 @@ def _measures(judged: Judged, at: int, time: pd.DataFrame, thresholds: Threshold
     yield "revived", float(revived.sum()), thresholds.dead, NAN, NAN, listed(evidence, revived)
     count = len(np.unique(group[group != NONE]))
     yield "duplicates", float(count), thresholds.duplicate, NAN, NAN, groups_listed(evidence, at)
-    rank = f"{width} channels at {evidence.n_positions} positions"
+    drawn = f" drawn of {evidence.of_positions}" if evidence.n_positions < evidence.of_positions else ""
+    rank = f"{width} channels at {evidence.n_positions} positions{drawn}"
     yield "effective_rank", float(channels.effective_rank[at]), NAN, NAN, NAN, rank
     kept = f"{channels.energy_width[at]} of {width} channels"
     yield "energy_width", float(channels.energy_width[at]), thresholds.energy, NAN, NAN, kept

@@ -1,6 +1,6 @@
 """Measures of a layer: what is measured of it by itself, before anything is judged."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import isqrt
 
@@ -11,13 +11,15 @@ from ...store import Layer
 from ...vectors import Vectors
 from .._cka import flatten_kernel
 from .._results import Array, Labels
-from ..components import accumulate_gram
-from ._channels import ChannelEvidence, examine_channels
+from ..components import BLOCK_BYTES, accumulate_gram
+from ._channels import ChannelEvidence, examine_channels, examine_responses
 from ._rate_of_change import Change, Movement
+from ._responses import Collector, Responses, positions_to_draw
 from ._separation import half_grams, halves, leave_one_out_accuracy
 from ._thresholds import Thresholds
 
 MOST_SAMPLES = 2000
+_CACHED_BYTES = (1 << 20) - 1  # of a block that is gone over several times: a cache holds it, and malloc reuses it
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +32,8 @@ class LayerEvidence:
         The layer, and the class of its module.
     numbers : ndarray of shape (n_channels,), int64
         The module's numbers of the channels.
-    n_images, n_positions : int
-        Samples, and positions of all of them: at how many each channel was measured.
+    n_images, n_positions, of_positions : int
+        Samples; positions of all of them, at which each channel was measured; and out of how many these were drawn.
     channels : ChannelEvidence
         Of each channel.
     accuracy, chance, spread : ndarray of shape (n_snapshots,)
@@ -50,6 +52,7 @@ class LayerEvidence:
     numbers: Labels
     n_images: int
     n_positions: int
+    of_positions: int
     channels: ChannelEvidence
     accuracy: Array
     chance: Array
@@ -70,7 +73,10 @@ def examine_layer(
     max_bytes: int,
     random_state: int,
 ) -> LayerEvidence:
-    """Read a layer's channels, and its samples once.
+    """Read a layer once: its images are compared while its channels' responses are taken out.
+
+    Where only some of the images are compared, or three snapshots' responses do not fit into half the budget, it is
+    read once for each of the two.
 
     Parameters
     ----------
@@ -89,21 +95,36 @@ def examine_layer(
     random_state : int
         Seed of what is drawn.
     """
-    vectors = layer.vectors("channel", snapshots=snapshots, samples=samples.tolist())
-    channels = examine_channels(
-        vectors,
-        dead=thresholds.dead,
-        duplicate=thresholds.duplicate,
-        permuted=thresholds.permuted,
-        energy=thresholds.energy,
-        max_bytes=max_bytes,
+    _, height, width = layer.feature_map_shape
+    vectors = layer.vectors(
+        "channel",
+        snapshots=snapshots,
+        samples=samples.tolist(),
+        n_positions=positions_to_draw(n_channels=layer.n_channels, n_images=len(samples), n_positions=height * width),
+        random_state=random_state,
     )
     images = layer.vectors("sample", snapshots=snapshots, samples=drawn.tolist())
     block_bytes = max_bytes // 8
-    movement = Movement(with_errors=with_errors, random_state=random_state)
-    (accuracy, chance, spread), kernels = _compare_images(
-        images, known_classes(layer, drawn), thresholds.n_neighbors, block_bytes, random_state, movement
+    compare = _Compare(
+        known_classes(layer, drawn),
+        Movement(with_errors=with_errors, random_state=random_state),
+        n_neighbors=thresholds.n_neighbors,
+        random_state=random_state,
     )
+    judge = {
+        "dead": thresholds.dead,
+        "duplicate": thresholds.duplicate,
+        "permuted": thresholds.permuted,
+        "energy": thresholds.energy,
+    }
+    held = 3 * 4 * layer.n_channels * vectors.n_features + 8 * 8 * layer.n_channels**2
+    if np.array_equal(samples, drawn) and held <= max_bytes // 2:
+        read = _responses(images, vectors, compare, tile_bytes=min(block_bytes, BLOCK_BYTES))
+        channels = examine_responses(read, vectors, **judge, max_bytes=max_bytes // 8)
+    else:
+        channels = examine_channels(vectors, **judge, max_bytes=max_bytes)
+        for snapshot in images.snapshots:
+            compare.add(accumulate_gram(images.at([snapshot]), block_bytes=block_bytes))
     last = images.at(snapshots[-1:])
     grams = half_grams(last, alive=~channels.dead[-1], block_bytes=block_bytes, random_state=random_state)
     return LayerEvidence(
@@ -112,13 +133,14 @@ def examine_layer(
         numbers=layer.channels,
         n_images=len(vectors.samples),
         n_positions=vectors.n_features,
+        of_positions=len(samples) * height * width,
         channels=channels,
-        accuracy=accuracy,
-        chance=chance,
-        spread=spread,
+        accuracy=compare.accuracy[0],
+        chance=compare.accuracy[1],
+        spread=compare.accuracy[2],
         noise_floor=_noise_floor(grams),
-        change=movement.change,
-        kernels=kernels,
+        change=compare.movement.change,
+        kernels=compare.kernels,
     )
 
 
@@ -143,24 +165,48 @@ def known_classes(layer: Layer, samples: Labels) -> Labels:
     return labels
 
 
-def _compare_images(
-    images: Vectors, labels: Labels, n_neighbors: int, block_bytes: int, random_state: int, movement: Movement
-) -> tuple[Array, list[npt.NDArray[np.float32]]]:
-    """Return accuracy, chance and its spread at each snapshot, NaN where fewer than two classes are known; kernels.
+class _Compare:
+    """Compares images with one another, snapshot by snapshot, by the inner products of their vectors.
 
-    How the images move is added to `movement`.
+    `movement` is told how they move; `kernels` is what `flatten_kernel` makes of them.
     """
-    out, kernels = np.full((3, len(images.snapshots)), np.nan), []
-    known = labels >= 0
-    separable = len(np.unique(labels[known])) > 1
-    for index, snapshot in enumerate(images.snapshots):
-        gram = accumulate_gram(images.at([snapshot]), block_bytes=block_bytes)
-        kernels.append(movement.add(gram).astype(np.float32))
-        if separable:
-            out[:, index] = leave_one_out_accuracy(
-                gram[np.ix_(known, known)], labels[known], n_neighbors=n_neighbors, random_state=random_state
+
+    def __init__(self, labels: Labels, movement: Movement, *, n_neighbors: int, random_state: int) -> None:
+        self.movement, self.kernels = movement, list[npt.NDArray[np.float32]]()
+        self._labels, self._known = labels, labels >= 0
+        self._n_neighbors, self._random_state = n_neighbors, random_state
+        self._separable = len(np.unique(labels[self._known])) > 1
+        self._found: list[tuple[float, float, float]] = []
+
+    def add(self, gram: Array) -> None:
+        """Look at the next snapshot."""
+        self.kernels.append(self.movement.add(gram).astype(np.float32))
+        found = (np.nan,) * 3
+        if self._separable:
+            found = leave_one_out_accuracy(
+                gram[np.ix_(self._known, self._known)],
+                self._labels[self._known],
+                n_neighbors=self._n_neighbors,
+                random_state=self._random_state,
             )
-    return out, kernels
+        self._found.append(found)
+
+    @property
+    def accuracy(self) -> Array:
+        """Accuracy, chance and its spread at each snapshot, (3, n); NaN where fewer than two classes are known."""
+        return np.array(self._found).T
+
+
+def _responses(images: Vectors, channels: Vectors, compare: _Compare, *, tile_bytes: int) -> Iterator[Responses]:
+    """Read the images of one snapshot after the other, each map once: compare them, and yield the responses."""
+    collector = Collector(channels)
+    for snapshot in images.snapshots:
+        collector.start()
+        gram = accumulate_gram(
+            images.at([snapshot]), block_bytes=_CACHED_BYTES, tile_bytes=tile_bytes, watch=collector.take
+        )
+        compare.add(gram)
+        yield collector.responses
 
 
 def _noise_floor(grams: npt.NDArray[np.float64]) -> float:

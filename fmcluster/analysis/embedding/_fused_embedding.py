@@ -1,10 +1,13 @@
 """Fused embedding: all snapshots at once, with neighbors kept within each and every row followed to the next."""
 
+from functools import partial
+
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_array
 
+from .._parallel import own_threads, run_each
 from .._results import Array
 from ._losses import Task, lay_out_tsne, lay_out_umap
 from ._motion import Paths, Stays, draw_drift
@@ -126,12 +129,15 @@ class FusedEmbedding(BaseEstimator):  # type: ignore[misc]
         order = np.argsort(of, kind="stable")
         values = flat[order].reshape(len(counts), counts[0], -1)
         count = self.n_neighbors or N_NEIGHBORS[self.loss]
-        neighborhoods = [find_neighborhood(snapshot, perplexity=count) for snapshot in values]
+        with own_threads(None, most=len(values)) as workers:
+            find = partial(find_neighborhood, perplexity=count)
+            neighborhoods = list(run_each(find, values, executor=workers))
+            links = find_links(values, executor=workers)
         stays = Stays(values)
         task = Task(
             values=values,
             neighborhoods=neighborhoods,
-            links=find_links(values, neighborhoods),
+            links=links,
             paths=Paths(values, lengths=self.lengths),
             stays=stays,
             n_neighbors=count,

@@ -19,6 +19,8 @@ from .._results import Array
 from ._motion import Paths, Stays
 from ._neighbors import Links, Neighborhood, kernel
 
+MOST_ROWS = 2048  # of a snapshot, whose pairs are all gone over; from about twice as many on, a tree takes less time
+
 
 @dataclass(frozen=True, eq=False)
 class Task:
@@ -139,6 +141,11 @@ class TsneLoss:
         size = n_snapshots * n_rows
         directed = sparse.csr_matrix((weights, (rows, columns)), shape=(size, size))
         self.links = sparse.csr_matrix((directed + directed.T) / (2 * n_rows))
+        self._exact = None
+        if n_rows <= MOST_ROWS:
+            from ._exact_gradient import exact_gradient  # which loads the compiler
+
+            self._exact = exact_gradient
         self._heads = np.repeat(np.arange(size), np.diff(self.links.indptr))
 
     def __call__(
@@ -161,6 +168,9 @@ class TsneLoss:
 
         def descend(first: int) -> None:
             for now in range(first, len(self.within), self._n_threads):
+                if self._exact is not None:
+                    errors[now], gradient[now] = self._exact(positions[now], self.within[now], error=should_eval_error)
+                    continue
                 errors[now], gradient[now] = tsne_gradient(
                     positions[now],
                     self.within[now],

@@ -1,17 +1,19 @@
 """Neighbors of rows: within a snapshot, with their distances and scale, and in the snapshots around it."""
 
-from collections.abc import Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.neighbors import NearestNeighbors
 
+from .._parallel import run_each
 from .._results import Array
 
 # How many snapshots apart those are that a map of all of them ties together. With distances doubling, the last
 # snapshot is few ties away from the first, and the number of ties grows with that of snapshots, not with its square.
 LAGS = (1, 2, 4, 8)
+_ROWS = 512  # whose distances are held at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,8 +22,6 @@ class Neighborhood:
 
     Attributes
     ----------
-    finder : NearestNeighbors
-        Fitted on the snapshot.
     near : ndarray of shape (n_rows, n_neighbors), int64
         Positions of the nearest rows, nearest first.
     squares : ndarray of shape (n_rows, n_neighbors), float64
@@ -30,7 +30,6 @@ class Neighborhood:
         One over the squared bandwidth at which a Gaussian has the perplexity asked for.
     """
 
-    finder: NearestNeighbors
     near: npt.NDArray[np.int64]
     squares: Array
     precision: Array
@@ -65,37 +64,91 @@ def find_neighborhood(values: Array, *, perplexity: float) -> Neighborhood:
     perplexity : float
         How many neighbors a row effectively has; three times as many are looked at.
     """
-    finder = NearestNeighbors().fit(values)
     count = min(len(values) - 1, int(3 * perplexity))
     if count < 1:
         nobody = np.empty((len(values), 0))
-        return Neighborhood(finder, nobody.astype(np.int64), nobody, np.zeros(len(values)))
-    distances, near = finder.kneighbors(n_neighbors=count)
-    squares = distances**2
+        return Neighborhood(nobody.astype(np.int64), nobody, np.zeros(len(values)))
+    near = nearest_rows(values, values, count=count, others=True)
+    squares = squares_to(values, values, near=near)
+    order = np.argsort(squares, axis=1, kind="stable")  # products of matrices round
+    near, squares = np.take_along_axis(near, order, axis=1), np.take_along_axis(squares, order, axis=1)
     wanted = min(perplexity, count / 3 + 2 / 3)  # with few neighbors, a third of them, and one at least
-    return Neighborhood(finder, near, squares, find_precisions(squares, perplexity=wanted))
+    return Neighborhood(near, squares, find_precisions(squares, perplexity=wanted))
 
 
-def find_links(values: Array, neighborhoods: Sequence[Neighborhood]) -> Links:
+def nearest_rows(rows: Array, among: Array, *, count: int, others: bool = False) -> npt.NDArray[np.int64]:
+    """Find the nearest of some rows to each of others, by products of matrices, some rows at a time.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n_rows, n_features)
+        Whose neighbors.
+    among : ndarray of shape (n_others, n_features)
+        Of what.
+    count : int
+        How many.
+    others : bool
+        Whether both are the same rows, of which none is its own neighbor.
+
+    Returns
+    -------
+    ndarray of shape (n_rows, count), int64
+        The nearest first; of those equally far away, the first.
+    """
+    middle = among.mean(axis=0)
+    rows, among = rows - middle, among - middle
+    size = np.vecdot(among, among)
+    found = np.empty((len(rows), count), np.int64)
+    for start in range(0, len(rows), _ROWS):
+        squares = size - 2 * (rows[start : start + _ROWS] @ among.T)  # but for the row's own norm
+        if others:
+            np.fill_diagonal(squares[:, start:], np.inf)
+        here = found[start : start + _ROWS]
+        if count == 1:
+            here[:, 0] = squares.argmin(axis=1)
+        else:
+            near = np.sort(np.argpartition(squares, count - 1, axis=1)[:, :count], axis=1)
+            order = np.argsort(np.take_along_axis(squares, near, axis=1), axis=1, kind="stable")
+            here[:] = np.take_along_axis(near, order, axis=1)
+    return found
+
+
+def squares_to(rows: Array, among: Array, *, near: npt.NDArray[np.int64]) -> Array:
+    """Return the squared distances from rows to their neighbors, ndarray of the shape of `near`."""
+    out = np.empty(near.shape)
+    for start in range(0, len(rows), _ROWS):
+        here = slice(start, start + _ROWS)
+        apart = among[near[here]] - rows[here, None]
+        out[here] = np.einsum("ijk,ijk->ij", apart, apart)
+    return out
+
+
+def find_links(values: Array, *, executor: Executor | None = None) -> Links:
     """Find the nearest row of each row in the snapshots that lie `LAGS` before and after its own.
 
     Parameters
     ----------
     values : ndarray of shape (n_snapshots, n_rows, n_features)
         Rows of all snapshots.
-    neighborhoods : sequence of Neighborhood
-        Of each snapshot.
+    executor : concurrent.futures.Executor, optional
+        Where the snapshots are searched.
     """
+    found = list(run_each(partial(_links_of, values), range(len(values)), executor=executor))
+    rows, columns, distances = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return Links(rows, columns, distances)
+
+
+def _links_of(values: Array, now: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Array]:
+    """Return the links of a snapshot's rows: from, to, and how far apart."""
     n_snapshots, n_rows = values.shape[:2]
     rows, columns, distances = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0)]
-    for now in range(n_snapshots):
-        for other in (now + sign * lag for lag in LAGS for sign in (-1, 1)):
-            if 0 <= other < n_snapshots:
-                distance, nearest = neighborhoods[other].finder.kneighbors(values[now], n_neighbors=1)
-                rows.append(now * n_rows + np.arange(n_rows))
-                columns.append(other * n_rows + nearest[:, 0])
-                distances.append(distance[:, 0])
-    return Links(np.concatenate(rows), np.concatenate(columns), np.concatenate(distances))
+    for other in (now + sign * lag for lag in LAGS for sign in (-1, 1)):
+        if 0 <= other < n_snapshots:
+            near = nearest_rows(values[now], values[other], count=1)
+            rows.append(now * n_rows + np.arange(n_rows))
+            columns.append(other * n_rows + near[:, 0])
+            distances.append(np.sqrt(squares_to(values[now], values[other], near=near))[:, 0])
+    return np.concatenate(rows), np.concatenate(columns), np.concatenate(distances)
 
 
 def kernel(squares: Array, precision: Array) -> Array:

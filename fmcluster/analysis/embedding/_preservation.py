@@ -1,11 +1,14 @@
 """Faithfulness of an embedding: neighbor recall and trustworthiness in space, rank correlation in motion."""
 
+from functools import partial
+
 import numpy as np
 from scipy.stats import rankdata, spearmanr
 from sklearn.manifold import trustworthiness
-from sklearn.neighbors import NearestNeighbors
 
+from .._parallel import own_threads, run_each
 from .._results import Array, Faithfulness
+from ._neighbors import nearest_rows
 
 N_NEIGHBORS = 15
 # All pairs of so many rows are 32 MB; more of them hardly change a mean.
@@ -43,9 +46,11 @@ def measure_faithfulness(vectors: Array, positions: Array) -> Faithfulness:
     if n_rows < 3:
         recall = chance = trust = float("nan")
     else:
-        recall = float(np.mean([_recall(a, b, k) for a, b in zip(vectors, positions, strict=True)]))
+        with own_threads(None, most=len(vectors)) as workers:
+            pairs = zip(vectors, positions, strict=True)
+            kept = np.array(list(run_each(partial(_in_space, k), pairs, executor=workers)))
+        recall, trust = kept.mean(axis=0).tolist()
         chance = k / (n_rows - 1)
-        trust = float(np.mean([trustworthiness(a, b, n_neighbors=k) for a, b in zip(vectors, positions, strict=True)]))
     true = np.linalg.norm(np.diff(vectors, axis=0), axis=2)
     drawn = np.linalg.norm(np.diff(positions, axis=0), axis=2)
     steps = [_spearman(a, b) for a, b in zip(true, drawn, strict=True)]
@@ -61,9 +66,11 @@ def measure_faithfulness(vectors: Array, positions: Array) -> Faithfulness:
     )
 
 
-def _recall(vectors: Array, positions: Array, k: int) -> float:
-    near = [NearestNeighbors(n_neighbors=k).fit(a).kneighbors(return_distance=False) for a in (vectors, positions)]
-    return float(np.mean([len(np.intersect1d(a, b)) / k for a, b in zip(*near, strict=True)]))
+def _in_space(k: int, pair: tuple[Array, Array]) -> tuple[float, float]:
+    """Return neighbor recall and trustworthiness within a snapshot."""
+    one, other = (nearest_rows(rows, rows, count=k, others=True) for rows in pair)
+    recall = float(np.mean([len(np.intersect1d(a, b)) / k for a, b in zip(one, other, strict=True)]))
+    return recall, float(trustworthiness(*pair, n_neighbors=k))
 
 
 def _spearman(true: Array, drawn: Array) -> float:

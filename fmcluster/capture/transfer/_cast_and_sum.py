@@ -1,7 +1,6 @@
 """Cast and sum, by Numba on the processor: an output rounded to float16 and summed up by plane, in one read."""
 
 import platform
-from collections.abc import Callable
 from typing import Any
 
 import llvmlite.binding
@@ -11,6 +10,8 @@ import numpy.typing as npt
 from llvmlite import ir
 from numba.extending import intrinsic
 
+from ...vectors import compiled
+
 _INF = np.float32(np.inf)
 _FAST = {"reassoc", "contract", "nsz"}
 _BLOCK = 2048  # values that stay in the cache while they are gone over
@@ -19,20 +20,6 @@ _BLOCK = 2048  # values that stay in the cache while they are gone over
 CONVERTS = platform.machine().lower() in ("arm64", "aarch64") or bool(
     llvmlite.binding.get_host_cpu_features().get("f16c")
 )
-
-
-def _compiled(**options: Any) -> Callable[[Any], Any]:
-    """Compile a function; keep the result on the disk where there is a folder that may be written."""
-
-    def compile_it(function: Any) -> Any:
-        try:
-            return numba.njit(nogil=True, cache=True, **options)(function)
-        except RuntimeError as error:
-            if "cannot cache" not in str(error):
-                raise
-            return numba.njit(nogil=True, **options)(function)
-
-    return compile_it
 
 
 @intrinsic
@@ -71,7 +58,7 @@ def cast_and_sum(
         _cast_and_sum(planes, half, sums)
 
 
-@_compiled(error_model="numpy")
+@compiled(error_model="numpy")
 def _cast_and_sum(
     planes: npt.NDArray[np.float32], half: npt.NDArray[np.uint16] | None, sums: npt.NDArray[np.float64]
 ) -> None:  # pragma: no cover  (compiled)
@@ -99,13 +86,13 @@ def _cast_and_sum(
             _sum_with_care(planes[i], None if half is None else half[i], sums[:, i])
 
 
-@_compiled(error_model="numpy")
+@compiled(error_model="numpy")
 def _convert(values: npt.NDArray[np.float32], out: npt.NDArray[np.uint16]) -> None:  # pragma: no cover  (compiled)
     for k in range(values.size):
         out[k] = _float16_bits(values[k])  # type: ignore[call-arg]  # numba passes the context
 
 
-@_compiled(fastmath=_FAST, error_model="numpy")
+@compiled(fastmath=_FAST, error_model="numpy")
 def _add_up(values: npt.NDArray[np.float32]) -> tuple[float, float]:  # pragma: no cover  (compiled)
     total, squares = np.float64(0), np.float64(0)
     for k in range(values.size):
@@ -115,7 +102,7 @@ def _add_up(values: npt.NDArray[np.float32]) -> tuple[float, float]:  # pragma: 
     return total, squares
 
 
-@_compiled(error_model="numpy")
+@compiled(error_model="numpy")
 def _count_zeros(values: npt.NDArray[np.float32]) -> np.int32:  # pragma: no cover  (compiled)
     zeros = np.int32(0)
     for k in range(values.size):
@@ -123,7 +110,7 @@ def _count_zeros(values: npt.NDArray[np.float32]) -> np.int32:  # pragma: no cov
     return zeros
 
 
-@_compiled(error_model="numpy")
+@compiled(error_model="numpy")
 def _find_extremes(bits: npt.NDArray[np.int32]) -> tuple[np.int32, np.int32]:  # pragma: no cover  (compiled)
     """Find the extremes of float32 by their bits, in the order of `_key_of`."""
     lowest, highest = np.int32(0x7FFFFFFF), np.int32(-0x80000000)
@@ -133,13 +120,13 @@ def _find_extremes(bits: npt.NDArray[np.int32]) -> tuple[np.int32, np.int32]:  #
     return lowest, highest
 
 
-@_compiled()
+@compiled()
 def _key_of(bits: np.int32) -> np.int32:  # pragma: no cover  (compiled)
     """Return an integer that is in the order of the float32 with these bits; it is its own inverse."""
     return np.int32(bits ^ (np.int32(bits >> np.int32(31)) & np.int32(0x7FFFFFFF)))
 
 
-@_compiled()
+@compiled()
 def _value_of(key: np.int32) -> np.float32:  # pragma: no cover  (compiled)
     bits = np.empty(1, np.int32)
     bits[0] = _key_of(key)
@@ -147,7 +134,7 @@ def _value_of(key: np.int32) -> np.float32:  # pragma: no cover  (compiled)
     return value
 
 
-@_compiled(error_model="numpy")
+@compiled(error_model="numpy")
 def _cast_and_sum_with_care(
     planes: npt.NDArray[np.float32], half: npt.NDArray[np.uint16], sums: npt.NDArray[np.float64]
 ) -> None:  # pragma: no cover  (compiled)
@@ -155,7 +142,7 @@ def _cast_and_sum_with_care(
         _sum_with_care(planes[i], half[i], sums[:, i])
 
 
-@_compiled(fastmath=_FAST, error_model="numpy")
+@compiled(fastmath=_FAST, error_model="numpy")
 def _sum_with_care(
     plane: npt.NDArray[np.float32], out: npt.NDArray[np.uint16] | None, sums: npt.NDArray[np.float64]
 ) -> None:  # pragma: no cover  (compiled)

@@ -3,6 +3,7 @@
 import base64
 import io
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import prod
 
@@ -111,7 +112,8 @@ def make_sprites(content: LayerContent, *, samples: list[int], max_bytes: int) -
     columns = brief(count, at_most=MOST_COLUMNS) if count > 1 else [0]
     maps = _read_channels(content, columns, samples) if of_channels else _read_rows(content, columns)
     signed = bool((layer.statistics["min"] < 0).any())
-    scales = [scale_of(maps[:, row], signed=signed) for row in range(maps.shape[1])]
+    with ThreadPoolExecutor(thread_name_prefix="fmcluster-pictures") as threads:
+        scales = list(threads.map(lambda row: scale_of(maps[:, row], signed=signed), range(maps.shape[1])))
     per_pixel = 0.0  # bytes that the last tiles took, which were too large; smaller ones have no less in a pixel
     for tile in dict.fromkeys(_tiles(maps.shape[-2:])):
         across = max(1, _WEBP_SIDE // (tile[1] * len(columns))) * len(columns)
@@ -193,7 +195,8 @@ def _draw_sheets(maps: Floats, scales: Sequence[Scale], *, across: int, max_byte
     expected = len(first) * (1 + 0.8 * (len(shades) - 1))  # the others are about as large
     if expected > max_bytes:
         return [], expected
-    sheets = [first, *(_encode(_lay(each, across), palette) for each in shades[1:])]
+    with ThreadPoolExecutor(thread_name_prefix="fmcluster-pictures") as threads:
+        sheets = [first, *threads.map(lambda each: _encode(_lay(each, across), palette), shades[1:])]
     size = sum(map(len, sheets))
     return (sheets if size <= max_bytes else []), size
 

@@ -2,7 +2,7 @@
 
 import math
 
-from ...analysis import Faithfulness
+from ...analysis import Faithfulness, Scores
 from ...vectors import VIEWS
 from ._layer_content import LayerContent
 
@@ -42,8 +42,25 @@ def how_it_was_made(content: LayerContent) -> str:
     )
     return (
         f"{embedding.method} and {clusters.method} of {scores.values.shape[1]} principal components, which hold "
-        f"{held:.1%} of the variance; {fit}. Rows of the {embedding.view} view: {rows}."
+        f"{held:.1%} of the variance; {fit}. Rows of the {embedding.view} view: {rows}.{_positions_line(scores)}"
     )
+
+
+def _positions_line(scores: Scores) -> str:
+    """Say at how many positions rows were compared, and how near a random sketch came, where that is so."""
+    words = ""
+    if scores.of_features is not None:
+        off = 1 / math.sqrt(scores.n_features)
+        words += (
+            f" They are compared at {scores.n_features:,} of {scores.of_features:,} positions, drawn at random, others "
+            f"of each image (standard error of a correlation: {off:.4f} at most)."
+        )
+    if scores.method == "randomized":
+        words += (
+            f" The components are those of a random sketch: variances along them are right to {scores.error:.1e} of "
+            f"the largest."
+        )
+    return words
 
 
 def row_noun(view: str) -> str:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...vectors import Vectors
+from ...vectors import DrawnPositions, Vectors
 from ._diverged import find_diverged
 from ._finite_part import MOST_CHANNELS, MOST_SAID, FinitePart, NotFinite
 from ._layer import Layer
@@ -57,8 +57,10 @@ def without_broken_rows(vectors: Vectors) -> Vectors:
     ValueError
         Where no row is left.
     """
-    if isinstance(vectors.source, Layer):
-        known = vectors.source.statistics
+    source = vectors.source
+    layer = source.source if isinstance(source, DrawnPositions) else source
+    if isinstance(layer, Layer):
+        known = layer.statistics
         if not known.loc[known["snapshot"].isin(vectors.snapshots), "nonfinite"].any():
             return vectors
     return vectors.without_nonfinite()

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ...vectors import Scaling, Unit, Vectors, make_vectors
+from ...vectors import Scaling, Unit, Vectors, draw_positions, make_vectors
 from ..format import STATISTICS, STATISTICS_OF, Quantity, array_path, shard_shape, statistics_path, unscale
 from ._description import LayerDescription
 from ._slots import Selection, boxes, integers, ranges
@@ -246,6 +246,7 @@ class Layer(LayerDescription):
         snapshots: Sequence[int] | None = None,
         samples: Sequence[int] | npt.NDArray[np.integer] | None = None,
         n_rows: int | None = None,
+        n_positions: int | None = None,
         scaling: Scaling = "none",
         random_state: int = 0,
     ) -> Vectors:
@@ -263,6 +264,10 @@ class Layer(LayerDescription):
             by index.
         n_rows : int, optional
             Draw so many rows of each snapshot, once, the same in every snapshot. All by default.
+        n_positions : int, optional
+            Of the channel view, draw so many positions of each image: others for each, the same for every channel and
+            in every snapshot. All by default. The correlation of two rows over N positions in all is then off by
+            ``(1 - r**2) / sqrt(N)`` (standard error).
         scaling : {"none", "centered", "unit"}
             What is done to each row.
         random_state : int
@@ -289,7 +294,7 @@ class Layer(LayerDescription):
         if any(later <= earlier for earlier, later in pairwise(chosen)):
             raise ValueError(f"snapshots is {chosen}; expected each once, in order, so that each step goes forward")
         return make_vectors(
-            self,
+            draw_positions(self, view, n_positions=n_positions, random_state=random_state),
             view,
             snapshots=chosen,
             samples=self._samples_in_all(chosen, samples),

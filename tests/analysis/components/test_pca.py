@@ -14,6 +14,8 @@ from fmcluster.analysis.components._gram import (
     sketch,
 )
 from fmcluster.analysis.components._plan_reading import BLOCK_BYTES, plan_reading
+from fmcluster.vectors import DrawnPositions, Vectors
+from tests.analysis.array_source import ArraySource
 
 
 def relu_maps(seed: int, shape: tuple[int, ...], *, offset: float = 0.0) -> np.ndarray:
@@ -208,3 +210,28 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 def test_what_is_not_vectors_is_named(value):
     with pytest.raises(TypeError, match=r"pca received a \w+; expected Vectors, made by layer.vectors"):
         pca(value)
+
+
+def test_a_sketch_in_place_of_what_takes_long_is_as_near_as_it_says(vectors_of, monkeypatch):
+    monkeypatch.setattr("fmcluster.analysis.components._plan_reading.MANY_PRODUCTS", 0)
+    vectors = vectors_of(relu_maps(3, (3, 4, 300, 20, 20)), "channel")
+    exact, short = pca(vectors, n_components=5), pca(vectors, n_components=5, exact=False)
+    assert (exact.method, short.method) == ("gram", "randomized")
+    assert exact.error == 0 < short.error < 0.05
+    variances = np.linalg.svd(vectors.to_numpy() - vectors.to_numpy().mean(axis=0), compute_uv=False) ** 2
+    for found in short.singular_values**2:
+        assert np.abs(variances - found).min() <= 1.001 * short.error * variances[0]
+    np.testing.assert_allclose(short.total_variance, exact.total_variance, rtol=1e-5)
+    assert short.explained_variance_ratio.sum() == pytest.approx(exact.explained_variance_ratio.sum(), rel=0.05)
+
+
+def test_scores_at_drawn_positions_say_of_how_many_and_keep_distances_as_nearly_as_they_say():
+    rng = np.random.default_rng(2)
+    maps = rng.normal(size=(2, 20, 6, 30, 30)).astype(np.float32)
+    source = ArraySource(maps)
+    of_all = pca(Vectors(source, "channel", (0, 1), np.arange(20)))
+    drawn = pca(Vectors(DrawnPositions(source, 100, 0), "channel", (0, 1), np.arange(20)))
+    assert (of_all.n_features, of_all.of_features) == (18_000, None)
+    assert (drawn.n_features, drawn.of_features) == (2000, 18_000)
+    ratio = pdist(drawn.values) ** 2 / pdist(of_all.values) ** 2 * 9
+    assert np.abs(ratio - 1).max() < 4 * np.sqrt(2 / 2000)  # of normal values: two over how many

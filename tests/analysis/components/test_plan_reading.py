@@ -8,9 +8,11 @@ import pytest
 
 from fmcluster.analysis import pca
 from fmcluster.analysis.components import _plan_reading
-from fmcluster.analysis.components._plan_reading import plan_reading
+from fmcluster.analysis.components._plan_reading import plan_reading, products_of
 from fmcluster.store import LayerSpec, Run, RunWriter, open_run
 from fmcluster.store.format import _shards
+from fmcluster.vectors import Vectors
+from tests.analysis.array_source import ArraySource
 
 SAMPLES, CHANNELS, SIDE = 32, 8, 16  # 4 KiB a sample
 
@@ -171,3 +173,15 @@ def test_no_number_of_rows_up_to_a_million_is_refused(n_rows):
     )
     assert abs(vectors.shape[0] - n_rows) < 500
     assert plan_reading(vectors, n_components=50, max_bytes=1 << 30).method == "randomized"
+
+
+def test_a_sketch_in_place_of_what_takes_long_is_taken_where_asked_for_alone():
+    def planned(rows, features, **options):
+        maps = np.broadcast_to(np.float32(0), (1, 1, rows, 1, features))
+        vectors = Vectors(ArraySource(maps), "channel", (0,), np.arange(1))
+        return plan_reading(vectors, n_components=50, max_bytes=1 << 30, **options).method
+
+    assert products_of(5120, 7840) > 1e11
+    assert planned(5120, 7840) == "gram"
+    assert planned(5120, 7840, exact=False) == "randomized"
+    assert planned(600, 100_000, exact=False) == planned(300, 1 << 20, exact=False) == "gram"  # soon done, or no slower

@@ -39,7 +39,7 @@ def draw(values: np.ndarray, fused: FusedEmbedding) -> np.ndarray:
 
 def task_of(values: np.ndarray, *, n_neighbors: int = 10, link: float = 0.6, motion: float = 0.05) -> Task:
     neighborhoods = [find_neighborhood(snapshot, perplexity=n_neighbors) for snapshot in values]
-    links, stays = find_links(values, neighborhoods), Stays(values)
+    links, stays = find_links(values), Stays(values)
     return Task(values, neighborhoods, links, Paths(values), stays, n_neighbors, link, motion, 10, 0)
 
 
@@ -159,7 +159,7 @@ def test_rows_that_are_no_snapshots_of_one_another_are_refused():
 
 def test_links_go_to_the_nearest_row_of_snapshots_a_few_apart():
     values = np.random.default_rng(6).standard_normal((11, 12, 4))
-    links = find_links(values, [find_neighborhood(snapshot, perplexity=3) for snapshot in values])
+    links = find_links(values)
     expected = {}
     for now in range(11):
         for other in range(11):

@@ -1,0 +1,81 @@
+"""Exact gradient of t-SNE's loss, over all pairs of rows: sooner than a tree where these are a few thousand."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from ...vectors import compiled
+from .._results import Array
+
+_TINY = 1e-300
+
+
+def exact_gradient(positions: Array, affinities: sparse.csr_matrix, *, error: bool) -> tuple[float, Array]:
+    """Return t-SNE's divergence (0 where no `error` is asked for) and its gradient.
+
+    Parameters
+    ----------
+    positions : ndarray of shape (n_rows, 2), float64
+        Where the rows are.
+    affinities : csr_matrix of shape (n_rows, n_rows)
+        Symmetric.
+    error : bool
+        Whether the divergence is wanted.
+
+    References
+    ----------
+    L. van der Maaten and G. Hinton, "Visualizing Data using t-SNE", JMLR 9, 2008, equation 5.
+    """
+    x, y = np.ascontiguousarray(positions.T)
+    away, toward = np.empty((2, 2, len(x)))
+    total = _repel(x, y, away[0], away[1])
+    _attract(affinities.indptr, affinities.indices, affinities.data, x, y, toward[0], toward[1])
+    gradient: Array = 4 * (toward - away / max(total, _TINY)).T
+    if not error:
+        return 0.0, gradient
+    pairs = affinities.tocoo()
+    squares = (x[pairs.row] - x[pairs.col]) ** 2 + (y[pairs.row] - y[pairs.col]) ** 2
+    known = pairs.data > 0
+    shares = pairs.data[known]
+    values = shares * (np.log(shares) + np.log1p(squares[known]) + np.log(max(total, _TINY)))
+    return float(values.sum()), gradient
+
+
+@compiled(fastmath=True)
+def _repel(x: Array, y: Array, along_x: Array, along_y: Array) -> Any:  # pragma: no cover  (compiled)
+    """Sum up over all others what pushes each row away, not yet divided by the sum of all similarities: returned."""
+    total = 0.0
+    for i in range(len(x)):
+        to_x, to_y, here = 0.0, 0.0, 0.0
+        for j in range(len(x)):
+            dx, dy = x[i] - x[j], y[i] - y[j]
+            similarity = 1.0 / (1.0 + dx * dx + dy * dy)
+            here += similarity
+            to_x += similarity * similarity * dx
+            to_y += similarity * similarity * dy
+        along_x[i], along_y[i] = to_x, to_y
+        total += here - 1.0  # but for the row itself
+    return total
+
+
+@compiled(fastmath=True)
+def _attract(
+    ends: npt.NDArray[np.int32],
+    columns: npt.NDArray[np.int32],
+    shares: Array,
+    x: Array,
+    y: Array,
+    along_x: Array,
+    along_y: Array,
+) -> None:  # pragma: no cover  (compiled)
+    """Sum up over the neighbors what pulls each row."""
+    for i in range(len(x)):
+        to_x, to_y = 0.0, 0.0
+        for at in range(ends[i], ends[i + 1]):
+            dx, dy = x[i] - x[columns[at]], y[i] - y[columns[at]]
+            pull = shares[at] / (1.0 + dx * dx + dy * dy)
+            to_x += pull * dx
+            to_y += pull * dy
+        along_x[i], along_y[i] = to_x, to_y
