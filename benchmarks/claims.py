@@ -179,6 +179,23 @@ def embeddings(measured: Measured) -> list[str]:
     return rows_of(["method", "view", "neighbors kept of 15", "motion", "seconds"], rows)
 
 
+def other_embeddings(measured: Measured) -> list[str]:
+    apart = {row["run"]: median(row["kept"]) for row in measured["rows"] if row["method"] == "separate UMAPs"}
+    rows = [
+        (
+            row["run"],
+            row["method"],
+            spread(row["kept"]),
+            f"{median(row['kept']) / apart[row['run']]:.1%}",
+            spread(row["motion"]),
+            spread(row["processor_seconds"], 1),
+        )
+        for row in measured["rows"]
+    ]
+    columns = ["run", "method", "neighbors kept of 15", "of what separate UMAPs keep", "motion", "processor seconds"]
+    return rows_of(columns, rows)
+
+
 def embedding_scale(measured: Measured) -> list[str]:
     rows = [(f"{row['rows']:,}", f"{row['tsne']:.1f}", f"{row['umap']:.1f}") for row in measured["rows"]]
     return rows_of(["rows of each of 20 snapshots", "seconds, t-SNE's loss", "UMAP's loss"], rows)
@@ -199,6 +216,14 @@ def scale(measured: Measured) -> list[str]:
     paper = measured["paper"]
     columns = ["ImageNet on paper", *next(iter(paper.values()))]
     return rows_of(columns, ((name, *(f"{value:,.4g}" for value in row.values())) for name, row in paper.items()))
+
+
+def startup(measured: Measured) -> list[str]:
+    rows = [
+        (row["command"], spread(row["seconds"]), f"`import {row['needs']}`", spread(row["times"]), row["goal"] or "")
+        for row in measured["rows"]
+    ]
+    return rows_of(["command", "seconds of the processor", "what it needs", "times that", "goal"], rows)
 
 
 def elsewhere(name: str) -> Callable[[Measured], list[str]]:
@@ -223,6 +248,9 @@ CLAIMS = (
           ("similarity.py",), ("--quick",), "similarity.json", similarity),
     Claim("Embeddings of snapshots", "Neighbors kept within a snapshot, and rank correlation of movements.",
           ("embeddings.py",), None, "embeddings-cifar.json", embeddings),
+    Claim("Embeddings of other runs", "Networks of three other kinds; goals: 98 % of what separate UMAPs "
+          "keep, and a joint UMAP's motion.",
+          ("embeddings.py", "--others"), ("--quick",), "embeddings-others.json", other_embeddings),
     Claim("Embeddings of more rows", "Seconds of the default embedding.",
           ("embeddings.py", "--scaling"), None, "embeddings-scaling.json", embedding_scale),
     Claim("Embeddings of others' data", "By the scores, and beside 13 methods, of Vernier et al. (2020).",
@@ -230,6 +258,8 @@ CLAIMS = (
           "dynamic_projections.json", lambda measured: dynamic_projections.rendered(measured).splitlines()),
     Claim("The report", "Size, seconds to write, and seconds until it stands in Chromium.",
           ("report.py", "--folder", "{folder}"), None, "report.json", page),
+    Claim("Starting a command", "What a command takes from its start to its end, beside the imports that it needs.",
+          ("startup.py", "demo/run.zarr"), ("--quick",), "startup.json", startup),
     Claim("Growth", "What ImageNet would take, from measured rates; docs/scaling.md has the exponents.",
           ("scale.py", "--paper"), ("--paper",), "scale.json", scale),
     Claim("What is said of layers and channels", "Planted faults, controls, rankings; an hour.",

@@ -180,18 +180,18 @@ def ahead(row: dict[str, float], others: dict[str, dict[str, float]]) -> list[st
 def rendered(measured: dict[str, Any]) -> str:
     """Return the table of what was measured, as Markdown."""
     lines = [
-        "| data | method | neighbors kept | movement | published methods ahead on both |",
-        "| --- | --- | --- | --- | --- |",
+        "| data | method | neighbors kept | movement | stress of lengths | published methods ahead on the first two |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
     for data, found in measured["sets"].items():
         for row in found["rows"]:
             middle = {column: median(each[column] for each in row["seeds"]) for column in ("neighbors", "movement")}
             better = ", ".join(ahead(middle, found["published"])) or "none"
-            columns = " | ".join(told(row["seeds"], column) for column in middle)
+            columns = " | ".join(told(row["seeds"], column) for column in (*middle, "stress"))
             lines.append(f"| {data} | {row['method']} | {columns} | {better} |")
         for method, scores in found["published"].items():
             if not ahead(scores, found["published"]):
-                columns = " | ".join(f"{scores[column]:.3f}" for column in ("neighbors", "movement"))
+                columns = " | ".join(f"{scores[column]:.3f}" for column in ("neighbors", "movement", "stress"))
                 lines.append(f"| {data} | published: {method} | {columns} | none |")
     return "\n".join(lines)
 

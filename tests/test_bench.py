@@ -1,6 +1,7 @@
 """Numbers in the docs are those of the benchmarks' results, and so is the page that lists them."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from statistics import median
 from typing import Any
 
 import pytest
+
+from tests.cli.small_cli_run import write_run
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -92,6 +95,20 @@ def test_the_table_of_embeddings_is_what_was_measured():
             ]
 
 
+def test_other_runs_are_told_as_they_were_measured():
+    rows = {}
+    for row in results("embeddings-others")["rows"]:
+        rows.setdefault(row["method"], []).append(row)
+    ours, apart, joint = (rows[name] for name in ("FusedEmbedding (default)", "separate UMAPs", "joint UMAP"))
+    shares = [100 * median(a["kept"]) / median(b["kept"]) for a, b in zip(ours, apart, strict=True)]
+    told = [f"{share:.1f} %" for share in shares]
+    moved, together = ([f"{median(row['motion']):.2f}" for row in each] for each in (ours, joint))
+    text = words("architecture.md")
+    assert f"the default keeps {told[0]}, {told[1]} and {told[2]} of the neighbors that separate UMAPs keep" in text
+    assert f"at motion {moved[0]}, {moved[1]} and {moved[2]} where a joint UMAP has {together[0]}, " in text
+    assert f"{together[1]} and {together[2]}." in text
+
+
 def test_how_large_and_fast_a_report_is_is_what_was_measured(claims):
     text, measured = words("report.md"), results("report")
     assert f"the file has {measured['bytes'] / 1e6:.1f} MB" in text
@@ -150,3 +167,29 @@ def test_every_way_to_compare_all_pairs_finds_the_same(tmp_path):
         "loop, Gram matrices once",
     ]
     assert all(row["difference"] < 1e-6 and min(row["seconds"]) > 0 for row in measured["rows"])
+
+
+@pytest.mark.slow
+def test_the_embedding_is_measured_on_networks_that_are_trained_for_it(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != "FMCLUSTER_DATA"}
+    command = [sys.executable, str(ROOT / "benchmarks" / "embeddings.py"), "--others", "--quick"]
+    done = subprocess.run(
+        [*command, "--output", str(tmp_path)], capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert "VGG, CIFAR-10, channels: left out, FMCLUSTER_DATA is not set" in done.stdout
+    rows = json.loads((tmp_path / "embeddings-others.json").read_text())["rows"]
+    assert [row["shape"][:2] for row in rows] == [[3, 256]] * 4 + [[3, 64]] * 4
+    assert all(0 < row["chance"] < row["kept"][0] < 15 and len(row["processor_seconds"]) == 1 for row in rows)
+
+
+@pytest.mark.slow
+def test_starting_commands_is_measured_beside_what_they_need(tmp_path):
+    run = write_run(tmp_path / "run.zarr", channels=3)
+    command = [sys.executable, str(ROOT / "benchmarks" / "startup.py"), str(run), "--layer", "conv1", "--quick"]
+    done = subprocess.run([*command, "--output", str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = {row["command"]: row for row in json.loads((tmp_path / "startup.json").read_text())["rows"]}
+    assert {name: row["goal"] for name, row in rows.items() if row["goal"]} == {"--help": 1, "info": 2, "plot grid": 4}
+    assert all(row["times"] == [row["seconds"][0] / row["needs_seconds"][0]] for row in rows.values())
+    assert all(row["seconds"][0] > 0 for row in rows.values())

@@ -74,7 +74,9 @@ def test_maps_are_averaged_by_each_who_can_and_the_results_are_named_after_it(tm
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 def test_memory_is_told_per_snapshot_beside_what_the_recorder_may_take(tmp_path):
     contenders = ("fmcluster", "fmcluster 64 MiB", "dict of clones")
-    told = measured(tmp_path, "--memory", "--snapshots", "2", "--images", "8", "--batch-size", "4", "--only", *contenders)
+    told = measured(
+        tmp_path, "--memory", "--snapshots", "2", "--images", "8", "--batch-size", "4", "--only", *contenders
+    )
     rows = {row["contender"]: row for row in told["rows"]}
     large, small, clones = rows["fmcluster"], rows["fmcluster 64 MiB"], rows["dict of clones"]
     assert [large["max_pending_bytes"], small["max_pending_bytes"]] == [512 << 20, 64 << 20]

@@ -1,7 +1,6 @@
 """Command line: `fmcluster COMMAND --help` says what each command takes."""
 
 import sys
-from importlib.metadata import version as installed_version
 from typing import Annotated
 
 import typer
@@ -47,6 +46,8 @@ def _options(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
     if version:
+        from importlib.metadata import version as installed_version
+
         typer.echo(f"fmcluster {installed_version('fmcluster')}")
         raise typer.Exit
 

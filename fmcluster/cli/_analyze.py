@@ -1,7 +1,6 @@
 """The `analyze` command: components, embedding, clusters and churn of layers, printed and saved."""
 
 import json
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -165,6 +164,8 @@ def _results_folder(run: "Run", parameters: dict[str, Any]) -> Path | None:
 
     if not run.is_local:
         return None
+    from hashlib import sha256
+
     digest = sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:8]
     name = f"{escape(parameters['layer'])}-{escape(parameters['view'])}-{digest}"
     return Path(f"{run.path.rstrip('/')}.results") / name

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.status import Status
-from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.progress import Progress
+    from rich.status import Status
+    from rich.table import Table
 
 app = typer.Typer(
     help="See what a ResNet learns while it is fine-tuned.",
@@ -90,19 +90,21 @@ def warnings_in_words() -> Iterator[None]:
         yield
 
 
-def status(text: str) -> Status:
+def status(text: str) -> "Status":
     """Show what is being done, for the length of a block."""
     return console.status(Text(printable(text)))
 
 
-def add_row(table: Table, *cells: str) -> None:
+def add_row(table: "Table", *cells: str) -> None:
     """Add a row of plain text to a table: names of a run's are no markup."""
     table.add_row(*(Text(printable(each.replace("\n", "\\n"))) for each in cells))
 
 
 @contextmanager
-def bars() -> Iterator[Progress]:
+def bars() -> Iterator["Progress"]:
     """Progress bars, for the length of a block."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         yield progress
@@ -142,9 +144,16 @@ def report_progress() -> Iterator[Callable[[str, int, int], None]]:
         yield lambda what, done, total: progress.update(task, description=printable(what), completed=done, total=total)
 
 
-def frame_table(title: str, frame: "pd.DataFrame") -> Table:
+def new_table(title: str) -> "Table":
+    """Return a table that has a title and nothing else yet."""
+    from rich.table import Table
+
+    return Table(title=title, title_justify="left")
+
+
+def frame_table(title: str, frame: "pd.DataFrame") -> "Table":
     """Return a table of text with the rows and columns of a data frame."""
-    table = Table(title=title, title_justify="left")
+    table = new_table(title)
     for name in frame.columns:
         table.add_column(Text(printable(str(name))), justify="right", no_wrap=True)
     for row in frame.itertuples(index=False):

@@ -5,9 +5,8 @@ from typing import Annotated
 
 import typer
 from rich.filesize import decimal as size
-from rich.table import Table
 
-from ._app import add_row, console, say, status
+from ._app import add_row, console, new_table, say, status
 from ._options import CapturedLayers, MaxBytes, MaxSize, captured_layers, run_output
 
 
@@ -55,9 +54,7 @@ def estimate(
             max_bytes=max_bytes,
             path=output,
         )
-    table = Table(
-        title=f"{model}, {estimated.n_samples} samples, {estimated.n_snapshots} snapshots", title_justify="left"
-    )
+    table = new_table(f"{model}, {estimated.n_samples} samples, {estimated.n_snapshots} snapshots")
     for name in ("layer", "shape of a sample"):
         table.add_column(name, no_wrap=True)
     for name in ("activations", "compressed"):
@@ -72,7 +69,7 @@ def estimate(
         f"recording the probe takes about {estimated.seconds:.3g} s, without training. {estimated.parts}"
     )
     if len(estimated.averaged):
-        averaged = Table(title="Averaged down with --max-size", title_justify="left")
+        averaged = new_table("Averaged down with --max-size")
         for name in ("size", "activations", "compressed", "seconds", "bound by"):
             averaged.add_column(name, justify="left" if name == "bound by" else "right", no_wrap=True)
         for row in estimated.averaged.to_dict("records"):

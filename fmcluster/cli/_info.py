@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.filesize import decimal as size
-from rich.table import Table
 from rich.text import Text
 
-from ._app import add_row, cell, console, printable, say_line
+from ._app import add_row, cell, console, new_table, printable, say_line
 from ._options import RunPath
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from ..store import Layer, Run
 
 _WIDEST = 32  # characters of a metric's name
@@ -81,10 +82,10 @@ def _why(run: "Run") -> str:
     return f" ({', '.join(parts)}; feature maps without zeros hardly compress)"
 
 
-def _layer_table(run: "Run") -> Table:
+def _layer_table(run: "Run") -> "Table":
     layers = [run[name] for name in run.layers]
     graded = any("gradient" in layer.quantities for layer in layers)
-    table = Table(title="Layers", title_justify="left")
+    table = new_table("Layers")
     for name in ("layer", "module", "shape of a sample", "dtype"):
         table.add_column(name, no_wrap=True)
     for name in ("activations", *(["gradients"] if graded else [])):
@@ -95,8 +96,8 @@ def _layer_table(run: "Run") -> Table:
     return table
 
 
-def _kept_table(layers: "list[Layer]") -> Table:
-    table = Table(title="Kept of the outputs", title_justify="left")
+def _kept_table(layers: "list[Layer]") -> "Table":
+    table = new_table("Kept of the outputs")
     for name in ("layer", "output", "kept"):
         table.add_column(name, no_wrap=name != "kept")
     for layer in layers:
@@ -118,8 +119,8 @@ def _kept(layer: "Layer") -> str:
     return "; ".join(said)
 
 
-def _snapshot_table(run: "Run") -> Table:
-    table = Table(title="Snapshots", title_justify="left")
+def _snapshot_table(run: "Run") -> "Table":
+    table = new_table("Snapshots")
     for name in run.metrics.columns:
         title = Text(printable(str(name).replace("\n", "\\n")))
         least = len(title) if name in run.snapshots else None  # which snapshot it is, is seen beside any metric

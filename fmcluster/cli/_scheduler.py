@@ -2,11 +2,13 @@
 
 import os
 from collections.abc import Iterator
-from concurrent.futures import Executor
 from contextlib import contextmanager
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 Scheduler = Annotated[
     str | None,
@@ -21,7 +23,7 @@ _SECONDS = 10
 
 
 @contextmanager
-def workers_of(address: str | None) -> Iterator[Executor | None]:
+def workers_of(address: str | None) -> Iterator["Executor | None"]:
     """Yield an executor on the workers of a scheduler; None where there is no address.
 
     Raises

@@ -387,17 +387,6 @@ def test_diagnose_prints_what_the_api_finds_and_saves_tables(run, tmp_path, caps
         assert (list(saved.columns), len(saved)) == (list(table.columns), len(table))
 
 
-def test_the_store_is_read_without_torch(run):
-    import subprocess
-
-    script = (
-        "import sys; from fmcluster.cli import main; sys.argv = ['fmcluster', 'info', sys.argv[1]]\n"
-        "try: main()\nexcept SystemExit: pass\n"
-        "assert not {'torch', 'umap', 'numba', 'matplotlib'} & set(sys.modules), 'slow imports'"
-    )
-    subprocess.run([sys.executable, "-c", script, str(run)], check=True, capture_output=True)
-
-
 @pytest.fixture
 def live_run(tmp_path: Path) -> Path:
     """A live run of a layer of which a part is kept, with gradients, and of a plain one."""

@@ -81,7 +81,7 @@ class FusedEmbedding(BaseEstimator):  # type: ignore[misc]
         *,
         loss: str = "tsne",
         n_neighbors: int | None = None,
-        link: float = 0.6,
+        link: float = 0.2,
         motion: float = 0.05,
         lengths: str = "pair",
         n_iter: int | None = None,

@@ -8,6 +8,9 @@ from .._results import Array
 from ._neighbors import LAGS, Neighborhood
 
 N_NEIGHBORS = 30
+# Of the squared bandwidth that has the perplexity asked for: with all of it, rows that changed their neighbors count as
+# hardly moved where most distances are alike, as in many dimensions.
+DRIFT = 0.5
 # Of a run's spread: a step below that is rounding of whoever computed the vectors.
 NO_STEP = 1e-6
 # Rows at a time, whose neighbors' vectors are held: 100 MB with 50 features.
@@ -118,10 +121,10 @@ def draw_drift(values: Array, positions: Array, *, neighborhoods: Sequence[Neigh
 
     A layout by neighbors knows nothing of a movement that changes no neighbors: it puts the snapshots of such a row
     into one clump, in no order. Here each row's snapshots are averaged, weighted by a Gaussian of their distance to the
-    one at hand at the row's own bandwidth, both in the vectors and in the embedding; the row is put at that average in
-    the plane, moved by what it truly is away from the average, through the linear map that best takes its neighbors'
-    vectors to their positions (a ridge regression). A row that moved farther than its bandwidth averages over itself
-    alone, and stays where the layout put it.
+    one at hand, at half of the row's own squared bandwidth, both in the vectors and in the embedding; the row is put at
+    that average in the plane, moved by what it truly is away from the average, through the linear map that best takes
+    its neighbors' vectors to their positions (a ridge regression). A row that moved farther averages over itself alone,
+    and stays where the layout put it.
 
     Parameters
     ----------
@@ -139,7 +142,7 @@ def draw_drift(values: Array, positions: Array, *, neighborhoods: Sequence[Neigh
     """
     out = np.empty_like(positions)
     for now, index in enumerate(neighborhoods):
-        mean, middle = _smooth(values, positions, now, index.precision)
+        mean, middle = _smooth(values, positions, now, index.precision / DRIFT)
         near = index.near[:, :N_NEIGHBORS]
         if near.shape[1] == 0:
             out[now] = positions[now]
