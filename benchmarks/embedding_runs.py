@@ -1,4 +1,4 @@
-"""Runs of other kinds for the embedding: other networks, images, lengths and rows.
+"""Runs of other kinds for the embedding: three on which its default was chosen, and three tried after that.
 
 Each is trained from random weights within seconds, on images that come with scikit-learn or lie in FMCLUSTER_DATA.
 """
@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy, interpolate
 from torch.utils.data import TensorDataset
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
-from torchvision.models import resnet18
+from torchvision.models import resnet18, shufflenet_v2_x0_5
 
 from fmcluster import Recorder
 
@@ -35,6 +35,7 @@ class Setup:
     n_probe: int
     epochs: int
     rate: float
+    chosen: bool  # whether the default was chosen on it
 
     @property
     def needs_data(self) -> bool:
@@ -82,10 +83,17 @@ def plain() -> nn.Module:
 
 SETUPS = (
     Setup("ResNet-18, digits, channels", lambda: resnet18(num_classes=10), lambda: digits(64), "layer3", "channel",
-          n_train=320, n_probe=100, epochs=8, rate=0.02),
-    Setup("VGG, CIFAR-10, channels", vgg, cifar, "2", "channel", n_train=960, n_probe=200, epochs=11, rate=0.02),
+          n_train=320, n_probe=100, epochs=8, rate=0.02, chosen=True),
+    Setup("VGG, CIFAR-10, channels", vgg, cifar, "2", "channel",
+          n_train=960, n_probe=200, epochs=11, rate=0.02, chosen=True),
     Setup("plain CNN, digits, samples", plain, lambda: digits(16), "3", "sample",
-          n_train=1200, n_probe=400, epochs=5, rate=0.05),
+          n_train=1200, n_probe=400, epochs=5, rate=0.05, chosen=True),
+    Setup("ShuffleNet V2, digits, channels", lambda: shufflenet_v2_x0_5(num_classes=10), lambda: digits(64), "stage3",
+          "channel", n_train=640, n_probe=100, epochs=8, rate=0.05, chosen=False),
+    Setup("plain CNN, CIFAR-10, channels", plain, cifar, "2", "channel",
+          n_train=960, n_probe=200, epochs=10, rate=0.05, chosen=False),
+    Setup("ResNet-18, digits, samples", lambda: resnet18(num_classes=10), lambda: digits(32), "layer2", "sample",
+          n_train=640, n_probe=300, epochs=6, rate=0.02, chosen=False),
 )  # fmt: skip
 
 

@@ -1,7 +1,6 @@
 """Numbers in the docs are those of the benchmarks' results, and so is the page that lists them."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -95,18 +94,31 @@ def test_the_table_of_embeddings_is_what_was_measured():
             ]
 
 
-def test_other_runs_are_told_as_they_were_measured():
+@pytest.mark.parametrize(
+    ("chosen", "sentence"),
+    [
+        (
+            True,
+            "the default keeps {0}, {1} and {2} of what separate UMAPs keep, at motion {3}, {4} and {5} where a joint "
+            "UMAP has {6}, {7} and {8}.",
+        ),
+        (
+            False,
+            "it keeps {0}, {1} and {2}, at motion {3}, {4} and {5} where a joint UMAP has {6}, {7} and {8}: the first "
+            "misses the goal by a point.",
+        ),
+    ],
+)
+def test_other_runs_are_told_as_they_were_measured(chosen, sentence):
     rows = {}
     for row in results("embeddings-others")["rows"]:
-        rows.setdefault(row["method"], []).append(row)
+        if row["chosen"] == chosen:
+            rows.setdefault(row["method"], []).append(row)
     ours, apart, joint = (rows[name] for name in ("FusedEmbedding (default)", "separate UMAPs", "joint UMAP"))
-    shares = [100 * median(a["kept"]) / median(b["kept"]) for a, b in zip(ours, apart, strict=True)]
-    told = [f"{share:.1f} %" for share in shares]
-    moved, together = ([f"{median(row['motion']):.2f}" for row in each] for each in (ours, joint))
-    text = words("architecture.md")
-    assert f"the default keeps {told[0]}, {told[1]} and {told[2]} of the neighbors that separate UMAPs keep" in text
-    assert f"at motion {moved[0]}, {moved[1]} and {moved[2]} where a joint UMAP has {together[0]}, " in text
-    assert f"{together[1]} and {together[2]}." in text
+    shares = [median(a["kept"]) / median(b["kept"]) for a, b in zip(ours, apart, strict=True)]
+    moved = [f"{median(row['motion']):.2f}" for row in (*ours, *joint)]
+    assert sentence.format(*(f"{100 * share:.1f} %" for share in shares), *moved) in words("architecture.md")
+    assert [share < 0.98 for share in shares] == [not chosen, False, False]
 
 
 def test_how_large_and_fast_a_report_is_is_what_was_measured(claims):
@@ -171,15 +183,11 @@ def test_every_way_to_compare_all_pairs_finds_the_same(tmp_path):
 
 @pytest.mark.slow
 def test_the_embedding_is_measured_on_networks_that_are_trained_for_it(tmp_path):
-    environment = {name: value for name, value in os.environ.items() if name != "FMCLUSTER_DATA"}
     command = [sys.executable, str(ROOT / "benchmarks" / "embeddings.py"), "--others", "--quick"]
-    done = subprocess.run(
-        [*command, "--output", str(tmp_path)], capture_output=True, text=True, check=False, env=environment
-    )
+    done = subprocess.run([*command, "--output", str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "VGG, CIFAR-10, channels: left out, FMCLUSTER_DATA is not set" in done.stdout
     rows = json.loads((tmp_path / "embeddings-others.json").read_text())["rows"]
-    assert [row["shape"][:2] for row in rows] == [[3, 256]] * 4 + [[3, 64]] * 4
+    assert [row["shape"][:2] for row in rows] == [[3, 64]] * 3
     assert all(0 < row["chance"] < row["kept"][0] < 15 and len(row["processor_seconds"]) == 1 for row in rows)
 
 
