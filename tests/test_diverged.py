@@ -88,7 +88,7 @@ def usual(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 # of the others, what differs from these is tested by itself below
-ALIKE = {"all but the first snapshot", "gradients from snapshot 2 on", "gradients of a sample"}
+ALIKE = {"all but the first snapshot", "gradients of a layer", "gradients from snapshot 2 on", "gradients of a sample"}
 
 
 @pytest.mark.slow
