@@ -6,6 +6,7 @@ from ._drawn_positions import draw_positions as draw_positions
 from ._scaling import Matrix as Matrix
 from ._scaling import Scale as Scale
 from ._scaling import Scaling as Scaling
+from ._source import PartialSource as PartialSource
 from ._source import RowPart as RowPart
 from ._source import Source as Source
 from ._tiles import Tile as Tile

@@ -5,16 +5,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
-from ._source import Source
+from ._source import PartialSource, Source
 from ._views import Unit, parse_view
 
 _DECODED_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, eq=False)
-class DrawnPositions:
+class DrawnPositions(PartialSource):
     """Some positions of each image, drawn at random without putting back: others for each image, the same for all else.
 
     That they are others for each image makes the images independent of one another, so that what varies over images
@@ -31,19 +30,8 @@ class DrawnPositions:
         Seed of the draw.
     """
 
-    source: Source
     count: int
     random_state: int = 0
-
-    @property
-    def label(self) -> str:
-        """What the layer is called."""
-        return self.source.label
-
-    @property
-    def snapshots(self) -> pd.DataFrame:
-        """One row per snapshot: snapshot, epoch, step."""
-        return self.source.snapshots
 
     @property
     def feature_map_shape(self) -> tuple[int, int, int]:

@@ -42,6 +42,29 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
+class PartialSource:
+    """What a source with a part of another takes over from it.
+
+    Attributes
+    ----------
+    source : Source
+        The whole.
+    """
+
+    source: Source
+
+    @property
+    def label(self) -> str:
+        """What the layer is called."""
+        return self.source.label
+
+    @property
+    def snapshots(self) -> pd.DataFrame:
+        """One row per snapshot: snapshot, epoch, step."""
+        return self.source.snapshots
+
+
+@dataclass(frozen=True, eq=False)
 class RowPart:
     """Some rows of one snapshot.
 

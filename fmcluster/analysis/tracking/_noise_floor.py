@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ...vectors import Source, Unit, Vectors
+from ...vectors import PartialSource, Unit, Vectors
 from .._parallel import run_each
 from .._results import MAX_BYTES, Array, Clusters, Fit, Labels, snapshot_of_epoch
 from .._validation import require
@@ -249,7 +249,7 @@ def noise_floor_between(clusters: Clusters, other: Clusters) -> NoiseFloor:
 
 
 @dataclass(frozen=True, eq=False)
-class SomeChannels:
+class SomeChannels(PartialSource):
     """A source of vectors with some of the channels of another.
 
     Attributes
@@ -260,18 +260,7 @@ class SomeChannels:
         Which of its channels, counted from 0, in order. Whatever lies between them is read, too.
     """
 
-    source: Source
     chosen: Labels
-
-    @property
-    def label(self) -> str:
-        """What the layer is called."""
-        return self.source.label
-
-    @property
-    def snapshots(self) -> pd.DataFrame:
-        """One row per snapshot: snapshot, epoch, step."""
-        return self.source.snapshots
 
     @property
     def feature_map_shape(self) -> tuple[int, int, int]:
