@@ -316,17 +316,12 @@ def _moved(correlation: Array, own: Array, permuted: float, *, twins: tuple[Mask
     np.fill_diagonal(wanted, False)
     sources, targets = np.nonzero(wanted)
     nearest = np.maximum(_without(rivals, sources, targets), _without(rivals.T, targets, sources))
-    if not (1 - correlation[sources, targets] < _DISTINCTIVE * (1 - nearest)).any():
-        return out  # nothing that a match could tell: of wide layers, it takes long
-    to = match_channels(correlation)
-    for source, target in enumerate(to):
-        if target in (NONE, source) or not correlation[source, target] >= permuted or own[target] >= permuted:
-            continue
-        if twins[0][source] or twins[1][target]:
-            continue
-        others = np.concatenate([np.delete(rivals[source], target), np.delete(rivals[:, target], source)])
-        if 1 - correlation[source, target] < _DISTINCTIVE * (1 - others.max(initial=-1.0)):
-            out[target] = source
+    distinctive = 1 - correlation[sources, targets] < _DISTINCTIVE * (1 - nearest)
+    wanted[sources, targets] = distinctive
+    if distinctive.any():  # to match all takes long where a layer is wide
+        for source, target in enumerate(match_channels(correlation)):
+            if target != NONE and wanted[source, target]:
+                out[target] = source
     return out
 
 
