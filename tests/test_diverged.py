@@ -163,6 +163,7 @@ def test_damage_is_predicted_of_the_gradients_that_are_finite(
         assert "Left out: snapshot 3, where no layer has finite gradients." in str(found)
 
 
+@pytest.mark.slow
 def test_the_explorer_shows_a_gradient_where_it_is_finite(tmp_path: Path) -> None:
     run = write(tmp_path / "run.zarr", **CASES["gradients from snapshot 2 on"])
     content = ContentOf("fc", "gradient", view="sample", n_clusters=2).answer(run, print)
@@ -175,6 +176,7 @@ def test_the_explorer_shows_a_gradient_where_it_is_finite(tmp_path: Path) -> Non
     assert 2 not in content.scores.rows["sample"].tolist()
 
 
+@pytest.mark.slow
 def test_what_is_not_finite_at_rest_is_left_out_and_named(usual: Run, tmp_path: Path) -> None:
     rest = write(tmp_path / "rest.zarr", **CASES["a layer"])
     findings = fm.diagnose(usual, at_rest=rest)
@@ -192,6 +194,7 @@ def test_what_is_not_finite_at_rest_is_left_out_and_named(usual: Run, tmp_path: 
     assert without.rows("change_to_end")["noise_floor"].notna().any()
 
 
+@pytest.mark.slow
 def test_of_runs_without_a_finite_epoch_in_common_the_last_snapshots_are_compared(tmp_path: Path) -> None:
     early = write(tmp_path / "early.zarr", **CASES["all from snapshot 2 on"])
     late = write(tmp_path / "late.zarr", maps=lambda name, at, x: x * NAN if at < 2 else x)
@@ -211,6 +214,7 @@ def test_of_runs_without_a_finite_epoch_in_common_the_last_snapshots_are_compare
         both.by_epoch(1)
 
 
+@pytest.mark.slow
 def test_where_no_layer_is_finite_as_a_whole_the_reason_is_one_sentence_and_names_what_can_be_shown(
     tmp_path: Path,
 ) -> None:

@@ -101,6 +101,7 @@ def test_a_guide_begins_with_what_its_reader_can_do_after_it(page):
     assert re.match(r"After reading this page you (can|know) ", first)
 
 
+@pytest.mark.slow
 def test_what_names_were_changed_to_is_there():
     """Each name in the right column of the changelog's table is one of the package, and those in the left are gone."""
     rows = re.findall(r"^\| (`.+) \| (`.+) \|$", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)

@@ -63,6 +63,7 @@ def test_it_is_said_of_which_changes_damage_ranks_what_retraining_leaves(page):
     )
 
 
+@pytest.mark.slow
 def test_rank_correlations_with_the_loss_after_retraining(import_benchmark):
     retrained = import_benchmark("retrained")
     rows = [
@@ -75,6 +76,7 @@ def test_rank_correlations_with_the_loss_after_retraining(import_benchmark):
     assert found["low of measured"] <= found["measured"] <= found["high of measured"]
 
 
+@pytest.mark.slow
 def test_the_order_of_a_plan_is_compared_with_that_of_measured_damage(import_benchmark):
     """Predictions that are right of what retraining leaves, and measured damage that is the other way round."""
     ranked = import_benchmark("ranked")

@@ -92,6 +92,7 @@ def choices(module: Path) -> list[str]:
     return [each.value for node in literals for each in ast.walk(node.slice) if isinstance(each, ast.Constant)]
 
 
+@pytest.mark.slow
 def test_words_that_a_caller_chooses_among():
     found = {str(path): [str(each) for each in choices(path)] for path in PACKAGE.rglob("*.py")}
     assert sum(map(len, found.values())) > 40

@@ -72,6 +72,7 @@ def test_a_module_begins_with_what_it_holds(path):
     assert said.endswith(".") or path.name == "_compat.py", said
 
 
+@pytest.mark.slow
 def test_public_functions_take_two_positional_parameters_at_most():
     """Commands of the command line aside, as typer makes options of their parameters; and the trainers' own hooks."""
     too_many = []
@@ -138,6 +139,7 @@ def private_uses(source):
                 yield f"{ast.unparse(node.args[0])}.{name}"
 
 
+@pytest.mark.slow
 def test_private_interfaces_of_others_are_in_the_compat_module_of_their_tier():
     uses = {path: sorted(set(private_uses(path.read_text()))) for path in MODULES}
     assert {str(path): found for path, found in uses.items() if found and path.name != "_compat.py"} == {}

@@ -142,6 +142,7 @@ main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ends", ["in an error", "never", "in order"])
 def test_an_interrupt_that_others_drop_ends_it_all_the_same(ends: str) -> None:
     """As what loads a compiled module does, and finalizers."""

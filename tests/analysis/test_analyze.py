@@ -12,6 +12,7 @@ def maps_of(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(3, 6, 12, 4, 3)).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_it_gives_what_the_verbs_give(vectors_of) -> None:
     vectors = vectors_of(maps_of(), "channel")
     stages: list[str] = []

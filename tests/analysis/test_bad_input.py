@@ -28,6 +28,7 @@ def record(path: Path, *, channels: int = 9, snapshots: int = 3, samples: int = 
     return fm.open_run(path)
 
 
+@pytest.mark.slow
 def test_one_snapshot_has_clusters_and_no_steps(tmp_path) -> None:
     run = record(tmp_path / "run.zarr", snapshots=1)
     found = analyze(run["0"].vectors("channel"), n_clusters=3)
@@ -50,6 +51,7 @@ def test_one_channel_is_a_row_in_each_snapshot(tmp_path) -> None:
     assert len(fm.diagnose(run, layers=["0"]).channels) == 3
 
 
+@pytest.mark.slow
 def test_constant_rows_are_one_cluster(tmp_path) -> None:
     run = record(tmp_path / "run.zarr", dead=True)
     found = analyze(run["1"].vectors("channel", scaling="unit"), n_clusters=4)
@@ -62,6 +64,7 @@ def test_constant_rows_are_one_cluster(tmp_path) -> None:
     assert fm.diagnose(run, layers=["1"]).channels["dead"].all()
 
 
+@pytest.mark.slow
 def test_fewer_rows_than_components_or_clusters(tmp_path) -> None:
     run = record(tmp_path / "run.zarr", snapshots=2)
     scores = fm.pca(run["3"].vectors("channel"), n_components=50)

@@ -59,6 +59,7 @@ def same(one: object, other: object) -> None:
             assert a == b or (a != a and b != b), field.name
 
 
+@pytest.mark.slow
 def test_the_same_study_twice_is_made_once(record) -> None:
     run = record()
     first = analyze(run["2"].vectors("channel"), n_clusters=3, cache=ResultCache.beside(run))
@@ -74,6 +75,7 @@ def test_the_same_study_twice_is_made_once(record) -> None:
     pd.testing.assert_frame_equal(again.history.frame, first.history.frame)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "made"),
     [
@@ -94,6 +96,7 @@ def test_other_parameters_are_another_result(change, made, record) -> None:
     assert sorted(name.rsplit("-", 2)[1] for name in files(run).keys() - before.keys()) == made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [{"samples": [0, 1, 2, 3]}, {"samples": [3, 2, 1, 0, 4, 5, 6, 7, 8]}, {"snapshots": [0]}, {"scaling": "unit"}],
@@ -105,6 +108,7 @@ def test_other_vectors_are_another_result(options, record) -> None:
     assert verbs(run) == ["cluster", "cluster", "embed", "embed", "pca", "pca"]
 
 
+@pytest.mark.slow
 def test_other_rows_drawn_are_another_result(record) -> None:
     run = record()
     for seed in (0, 1):
@@ -123,6 +127,7 @@ def test_other_snapshots_or_activations_are_another_result(record) -> None:
     assert verbs(run).count("pca") == 3
 
 
+@pytest.mark.slow
 def test_a_snapshot_that_was_replaced_never_gets_an_old_result(record, monkeypatch) -> None:
     """Its statistics, epoch, step and samples are those of the old one: its commit alone tells them apart."""
     saved = ResultCache.beside(record())
@@ -138,6 +143,7 @@ def test_a_snapshot_that_was_replaced_never_gets_an_old_result(record, monkeypat
     assert verbs(new) == ["cluster", "cluster", "embed", "embed", "pca", "pca"]
 
 
+@pytest.mark.slow
 def test_a_snapshot_that_is_not_asked_for_does_not_matter(record) -> None:
     run = record(snapshots=2)
     analyze(run["2"].vectors("channel"), n_clusters=3, cache=ResultCache.beside(run))
@@ -147,6 +153,7 @@ def test_a_snapshot_that_is_not_asked_for_does_not_matter(record) -> None:
     assert files(longer) == before
 
 
+@pytest.mark.slow
 def test_equal_runs_use_the_same_results(record, tmp_path) -> None:
     """A run that was recorded again from the same weights, or copied, holds the same: so says its identity."""
     run = record()
@@ -190,6 +197,7 @@ class Elsewhere:
         return getattr(self._layer, name)
 
 
+@pytest.mark.slow
 def test_what_is_too_large_to_be_read_back_is_not_saved(record, monkeypatch) -> None:
     run = record()
     monkeypatch.setattr("fmcluster.analysis._saved_result.MAX_BYTES", 0)
@@ -209,6 +217,7 @@ def test_the_file_says_what_made_it(record) -> None:
     assert key["of"][0]["snapshots"]["epoch"] == [0, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [b"", b"not a zip file", None])
 def test_a_damaged_file_is_made_again_with_a_warning(damage, record) -> None:
     run = record()
@@ -246,6 +255,7 @@ def test_a_reducer_that_does_not_tell_its_parameters_is_not_saved(record) -> Non
     assert not Path(f"{run.path}.results").exists()
 
 
+@pytest.mark.slow
 def test_findings_are_read_back_with_their_advice_thresholds_and_gaps(record) -> None:
     run = record()
     cache = ResultCache.beside(run)

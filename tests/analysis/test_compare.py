@@ -46,6 +46,7 @@ def diagonal(comparison, layer="conv1"):
     return frame[frame["snapshot"] == frame["other_snapshot"]]["cka"].to_numpy()
 
 
+@pytest.mark.slow
 def test_two_runs_of_one_seed_are_the_same_to_the_channel(written):
     found = compare(written("a.zarr", moving()), written("b.zarr", moving()))
     np.testing.assert_allclose(diagonal(found), 1, atol=1e-6)
@@ -58,6 +59,7 @@ def test_two_runs_of_one_seed_are_the_same_to_the_channel(written):
     assert found.runs["path"].str.endswith(("a.zarr", "b.zarr")).all()
 
 
+@pytest.mark.slow
 def test_permuted_channels_are_matched_and_change_no_cka(written):
     found = compare(written("a.zarr", moving()), written("b.zarr", moving()[:, :, ORDER]), layers=["conv1"])
     np.testing.assert_allclose(diagonal(found), 1, atol=1e-6)
@@ -67,6 +69,7 @@ def test_permuted_channels_are_matched_and_change_no_cka(written):
     np.testing.assert_allclose(matched["correlation"], 1, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_runs_of_two_seeds_are_compared_at_all_pairs_of_snapshots(pair):
     found = compare(*pair)
     time = ["snapshot", "epoch", "step"]
@@ -121,6 +124,7 @@ def test_what_is_made_of_shared_scores_can_be_taken_apart(pair):
         alone.of_run(0)
 
 
+@pytest.mark.slow
 def test_several_runs_are_each_compared_with_the_first(written):
     runs = [written(f"{k}.zarr", moving(k)) for k in (0, 1)]
     permuted = written("2.zarr", moving()[:, :, ORDER])
@@ -133,6 +137,7 @@ def test_several_runs_are_each_compared_with_the_first(written):
     assert found.scores["conv1"].rows["run"].unique().tolist() == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_samples_are_aligned_by_their_index_whatever_their_slots(written):
     back = np.arange(N_SAMPLES)[::-1]
     found = compare(
@@ -143,6 +148,7 @@ def test_samples_are_aligned_by_their_index_whatever_their_slots(written):
     np.testing.assert_allclose(found.matches["correlation"], 1, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_only_samples_that_all_runs_hold_are_compared(written):
     part = np.arange(4, 16)
     found = compare(
@@ -153,6 +159,7 @@ def test_only_samples_that_all_runs_hold_are_compared(written):
     np.testing.assert_allclose(diagonal(found), 1, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_another_image_under_the_same_index_is_an_error_that_names_it(written):
     changed = DIGESTS.copy()
     changed[[5, 9], 0] += 1
@@ -161,11 +168,13 @@ def test_another_image_under_the_same_index_is_an_error_that_names_it(written):
         compare(first, second)
 
 
+@pytest.mark.slow
 def test_without_digests_on_one_side_the_index_is_believed(written):
     found = compare(written("a.zarr", moving()), written("b.zarr", moving(), digests=None))
     np.testing.assert_allclose(diagonal(found), 1, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_layers_of_other_shapes_have_cka_and_no_shared_basis(written):
     wider = np.concatenate([moving(), moving()], axis=2)
     found = compare(written("a.zarr", moving()), written("b.zarr", wider), layers=["conv1"])
@@ -175,6 +184,7 @@ def test_layers_of_other_shapes_have_cka_and_no_shared_basis(written):
     assert found.matches["other_channel"].dtype == "Int64"
 
 
+@pytest.mark.slow
 def test_layers_that_one_run_lacks_are_left_out_unless_they_were_asked_for(written, tmp_path):
     first = written("a.zarr", moving())
     second = write_run(tmp_path / "b.zarr", {"conv1": ("Conv2d", moving()), "conv2": ("Conv2d", moving(1))})
@@ -186,6 +196,7 @@ def test_layers_that_one_run_lacks_are_left_out_unless_they_were_asked_for(writt
         compare(first, third)
 
 
+@pytest.mark.slow
 def test_dead_channels_are_matched_with_none(written):
     maps, others = moving(), moving()
     maps[:, :, [3, 5]] = 0
@@ -204,6 +215,7 @@ def test_metrics_stand_side_by_side(pair):
     assert found["accuracy"].tolist() == pytest.approx([k / 10 for k in (*range(6), *range(5))])
 
 
+@pytest.mark.slow
 def test_an_executor_gives_the_same_numbers(pair):
     with ThreadPoolExecutor(2) as executor:
         found = compare(*pair, executor=executor)

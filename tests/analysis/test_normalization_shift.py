@@ -55,6 +55,7 @@ def test_it_is_the_divergence_of_the_inputs_from_the_running_statistics(model: T
     assert found[["clean_shift", "ratio"]].isna().all().all()
 
 
+@pytest.mark.slow
 def test_data_that_moved_stand_out_against_data_that_are_known(model: Two, tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(2)
     known = recorded(model, torch.randn(64, 3, 4, 4, generator=generator), tmp_path / "known.zarr")
@@ -66,6 +67,7 @@ def test_data_that_moved_stand_out_against_data_that_are_known(model: Two, tmp_p
     np.testing.assert_allclose(other["ratio"], other["shift"] / other["clean_shift"])
 
 
+@pytest.mark.slow
 def test_what_cannot_be_compared(model: Two, tmp_path: Path) -> None:
     run = recorded(model, torch.randn(4, 3, 4, 4), tmp_path / "run.zarr")
     with pytest.raises(TypeError, match="normalization_shift received a str; expected Run"):

@@ -20,6 +20,7 @@ def halve(number: int) -> float:
     return number / 2
 
 
+@pytest.mark.slow
 def test_parts_come_in_order_and_are_taken_as_they_are_needed(executor: Executor) -> None:
     taken = []
 

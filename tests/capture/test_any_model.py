@@ -370,6 +370,7 @@ class TestModels:
         np.testing.assert_array_equal(run["rnn[0]"].read(epoch=0), model.rnn(words)[0].detach().numpy())
         assert record(Squeezing(), TensorDataset(pictures())).layers == ["conv", "fc"]
 
+    @pytest.mark.slow
     def test_default_layers_leave_out_what_never_fires(self, record: Any) -> None:
         class Lists(nn.Module):
             def __init__(self) -> None:

@@ -635,6 +635,7 @@ class TestALossThatIsScaled:
         assert verify(run) == []
         return run
 
+    @pytest.mark.slow
     def test_is_kept_and_divided_by(self, net: nn.Module, images: TensorDataset, tmp_path: Path) -> None:
         """By powers of two, as a scaler's are: no bit is lost on the way there and back."""
         net.eval()

@@ -77,6 +77,7 @@ def on(device: str, data: list) -> list:
     return [(image.to(device), label) for image, label in data]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", DEVICES)
 def test_autocast(
     device: str, net: nn.Module, images: torch.Tensor, labels: torch.Tensor, data: list, tmp_path: Path,
@@ -94,6 +95,7 @@ def test_autocast(
         check_probe(take(net, data, layers=LAYERS), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", DEVICES)
 def test_channels_last(
     device: str, net: nn.Module, images: torch.Tensor, labels: torch.Tensor, data: list, tmp_path: Path,
@@ -116,6 +118,7 @@ BACKENDS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("device", "options"), BACKENDS, ids=str)
 def test_torch_compile(
     device: str, options: dict, net: nn.Module, images: torch.Tensor, labels: torch.Tensor, data: list,
@@ -151,6 +154,7 @@ def graphed_as_torch_does(module: nn.Module, replay: Callable) -> None:
     module.forward = make(module, module.training, replay, module.forward)
 
 
+@pytest.mark.slow
 def test_modules_that_were_made_graphs_run_as_they_were_written(
     net: nn.Module, images: torch.Tensor, labels: torch.Tensor, data: list, tmp_path: Path, take: Callable,
     cloned: Callable,

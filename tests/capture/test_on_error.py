@@ -69,6 +69,7 @@ def test_what_the_system_refuses_while_the_session_is_described_is_a_failure_to_
 
 
 class TestOfAProbe:
+    @pytest.mark.slow
     def test_a_full_disk_is_warned_of_once_and_the_next_snapshot_is_tried(
         self, net: nn.Module, data: Data, tmp_path: Path, disk: dict[str, bool]
     ) -> None:
@@ -150,6 +151,7 @@ class TestOfAProbe:
         recorder.__exit__(None, None, None)
         assert [epoch for epoch, _ in missing(path)] == [1]
 
+    @pytest.mark.slow
     def test_what_is_recorded_later_is_not_missing_any_more(
         self, net: nn.Module, data: Data, tmp_path: Path, disk: dict[str, bool]
     ) -> None:
@@ -360,6 +362,7 @@ class TestStepsOfAResumedRun:
                 if epoch > recorder.last_epoch:
                     recorder.snapshot(epoch=epoch)
 
+    @pytest.mark.slow
     def test_retrained_epochs_do_not_count_twice_without_a_word(
         self, net: nn.Module, data: Data, tmp_path: Path
     ) -> None:
@@ -369,6 +372,7 @@ class TestStepsOfAResumedRun:
             self.record(net, data, path, range(1, 5), mode="a")
         assert fm.open_run(path).snapshots["step"].tolist() == [5, 10, 15, 35]
 
+    @pytest.mark.slow
     def test_a_training_that_goes_on_is_not_warned_of(self, net: nn.Module, data: Data, tmp_path: Path) -> None:
         path = tmp_path / "run.zarr"
         self.record(net, data, path, range(1, 4))

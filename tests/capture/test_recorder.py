@@ -19,6 +19,7 @@ def files(path: Path) -> dict[str, bytes]:
     return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
 
 
+@pytest.mark.slow
 def test_two_recordings_are_the_same_bytes(tmp_path: Path) -> None:
     """So large that a file has several chunks, which could be written in any order."""
     torch.manual_seed(0)
@@ -46,6 +47,7 @@ def test_snapshots_of_one_model_are_the_same(net: nn.Module, data: list, take: C
         assert table[table.index < run[name].n_channels].equals(table.tail(run[name].n_channels).reset_index(drop=True))
 
 
+@pytest.mark.slow
 def test_values_and_statistics_of_uneven_batches(net: nn.Module, data: list, cloned: Callable, take: Callable) -> None:
     run = take(net, data, layers=lambda name, module: True, batch_size=4)
     expected = cloned(net, data, batch_size=4)
@@ -79,6 +81,7 @@ def test_it_is_entered_once(net: nn.Module, data: list, tmp_path: Path) -> None:
     assert len(fm.open_run(tmp_path / "run.zarr")) == 1
 
 
+@pytest.mark.slow
 def test_two_recorders_on_one_model(net: nn.Module, data: list, tmp_path: Path, cloned: Callable) -> None:
     with (
         fm.Recorder(net, tmp_path / "one.zarr", layers="leaves", probe=data, batch_size=4) as one,
@@ -93,6 +96,7 @@ def test_two_recorders_on_one_model(net: nn.Module, data: list, tmp_path: Path, 
     np.testing.assert_array_equal(fm.open_run(tmp_path / "two.zarr")["bn1"].read(epoch=1), expected)
 
 
+@pytest.mark.slow
 def test_two_recorders_of_one_run_are_refused(net: nn.Module, data: list, tmp_path: Path) -> None:
     with fm.Recorder(net, tmp_path / "run.zarr", probe=data) as recorder:
         with pytest.raises(fm.StoreError, match="one writer at a time"):
@@ -190,6 +194,7 @@ def test_an_existing_run_is_not_replaced_by_one_that_cannot_be_recorded(
     assert len(fm.open_run(path)) == 1
 
 
+@pytest.mark.slow
 def test_the_snapshot_that_would_be_too_large_is_refused_before_it_is_taken(
     net: nn.Module, data: list, tmp_path: Path
 ) -> None:

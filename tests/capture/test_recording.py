@@ -54,6 +54,7 @@ def test_all_leaf_calls(training: bool, resnet: nn.Module, images: list, cloned:
     assert all(module.training == training for module in resnet.modules())
 
 
+@pytest.mark.slow
 def test_children_in_forward_order_and_not_overwritten_in_place(
     resnet: nn.Module, images: list, cloned: Callable, take: Callable
 ) -> None:
@@ -104,6 +105,7 @@ def test_wrappers_and_surroundings_change_nothing(
     check(run, expected)
 
 
+@pytest.mark.slow
 def test_no_snapshot_shows_what_another_epoch_saw(resnet: nn.Module, images: list, cloned: Callable, tmp_path) -> None:
     torch.manual_seed(0)
     model = resnet18(num_classes=5)

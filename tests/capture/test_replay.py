@@ -27,6 +27,7 @@ def trained(net: nn.Module, data: list, tmp_path: Path) -> dict[int, Path]:
     return saved
 
 
+@pytest.mark.slow
 def test_it_is_the_same_bit_for_bit(trained, net, data, tmp_path):
     model = copy.deepcopy(net)
     with torch.no_grad():
@@ -126,6 +127,7 @@ def test_more_checkpoints_than_max_bytes_allows_are_refused_before_anything_is_r
     assert len(fm.open_run(path)) == 3
 
 
+@pytest.mark.slow
 def test_one_that_was_cut_off_goes_on_with_the_same_arguments(trained, net, data, tmp_path):
     fm.replay(net, tmp_path / "whole.zarr", checkpoints=trained, probe=data, batch_size=4)
     some = {epoch: trained[epoch] for epoch in (0, 1)}
@@ -138,6 +140,7 @@ def test_one_that_was_cut_off_goes_on_with_the_same_arguments(trained, net, data
             np.testing.assert_array_equal(cut[name].read(epoch=10), whole[name].read(epoch=10))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_from_between_recorded_ones_is_refused(trained, net, data, tmp_path):
     some = {epoch: trained[epoch] for epoch in (0, 10)}
     fm.replay(net, tmp_path / "run.zarr", checkpoints=some, probe=data, batch_size=4)

@@ -222,6 +222,7 @@ def test_train_never_replaces_what_it_was_not_told_to(run, capsys, monkeypatch):
     assert len(open_run(run)) == 3
 
 
+@pytest.mark.slow
 def test_weights_are_told_and_counted(tmp_path, capsys, monkeypatch):
     model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
     probe = [torch.zeros(4), torch.ones(4)]

@@ -35,6 +35,7 @@ def test_a_gif_moves(picture, run, tmp_path, capsys, monkeypatch):
         assert image.n_frames == 3 if picture == "grid" else image.n_frames > 3
 
 
+@pytest.mark.slow
 def test_an_mp4_moves_where_ffmpeg_is_there(run, tmp_path, monkeypatch):
     from matplotlib.animation import writers
 
@@ -78,6 +79,7 @@ def test_what_makes_no_sense_of_an_animation_is_refused(arguments, said, run, tm
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_grid_by_cluster_frames_the_representatives(run, tmp_path, monkeypatch):
     out = tmp_path / "grid.svg"
     arguments = (run, "grid", "--layer", "conv1", "--order", "cluster", "--clusters", "3", "-o", out)
@@ -89,6 +91,7 @@ def test_a_grid_by_cluster_frames_the_representatives(run, tmp_path, monkeypatch
     assert "Framed: the representative of its cluster" in written
 
 
+@pytest.mark.slow
 def test_trajectories_of_channels_that_drifted_farther_than_a_floor(run, tmp_path, capsys, monkeypatch):
     from fmcluster import diagnose, open_run
 
@@ -112,6 +115,7 @@ def test_one_epoch_of_an_embedding_is_one_map(run, tmp_path, monkeypatch):
     assert "conv1: channel view, epoch 1" in out.read_text()
 
 
+@pytest.mark.slow
 def test_churn_stands_between_its_null_and_its_floor(run, tmp_path, monkeypatch):
     out = tmp_path / "churn.svg"
     for view, told in (("channel", True), ("feature_map", False)):

@@ -86,6 +86,7 @@ def test_a_run_is_planned_and_the_plan_is_followed(folder) -> None:
     assert run.provenance[0]["notes"]["plan"][2] == "kernel layer2.0.conv1: 3 x 3 to 1 x 1"
 
 
+@pytest.mark.slow
 def test_mistakes_are_told_in_one_sentence(folder, tmp_path) -> None:
     torch.manual_seed(0)
     model = load_resnet("resnet18", weights="none", n_classes=2).eval()

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.cli.small_cli_run import write_run
 
 # in one process, those that need more after those that need less
@@ -27,6 +29,7 @@ OF_SEABORN = {"scipy"}
 DRAWING = {"matplotlib", "seaborn", "PIL"}
 
 
+@pytest.mark.slow
 def test_commands_load_nothing_that_they_do_not_use(tmp_path: Path) -> None:
     run = str(write_run(tmp_path / "run.zarr", channels=3))
     picture = str(tmp_path / "picture.png")

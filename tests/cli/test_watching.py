@@ -44,6 +44,7 @@ def wait_for(condition, *, seconds: float = 60) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_what_follows_sees_every_commit_once_and_ends_when_it_is_told(tmp_path: Path) -> None:
     slowly, stop, seen = Slowly(tmp_path / "run.zarr"), Event(), []
     slowly.record(epochs=[0])
@@ -69,6 +70,7 @@ def test_a_run_that_is_not_there_is_an_error_at_once(tmp_path: Path) -> None:
         follow(str(tmp_path / "nowhere.zarr"), lambda run: None, interval=0.01, stop=Event())
 
 
+@pytest.mark.slow
 def test_what_follows_waits_for_a_recording_that_has_begun(tmp_path: Path) -> None:
     """Its recorder holds the lock: there is no folder, then one without commits, then a snapshot."""
     slowly, stop, seen, failed = Slowly(tmp_path / "run.zarr"), Event(), [], []

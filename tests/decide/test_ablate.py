@@ -40,6 +40,7 @@ class Nothing:
         yield Change(self.name, "all", 0.0, "nothing", weights=weights, outputs=same, saves=Costs(forward=1))
 
 
+@pytest.mark.slow
 def test_the_model_is_left_as_it_was_bit_for_bit(residual: nn.Module, probe: TensorDataset) -> None:
     residual.train()
     functional.cross_entropy(residual(probe.tensors[0]), probe.tensors[1]).backward()
@@ -152,6 +153,7 @@ def test_the_same_seed_gives_the_same_table(residual: nn.Module, probe: TensorDa
     assert not one["null_kl"].equals(other["null_kl"])
 
 
+@pytest.mark.slow
 def test_what_is_asked_by_default_and_how_it_reads(residual: nn.Module, probe: TensorDataset) -> None:
     told: list[tuple[str, int]] = []
     damage = fm.ablate(residual, probe, n_null=1, progress=lambda what, done: told.append((what, done)))
@@ -269,6 +271,7 @@ def test_every_default_question_can_be_asked_of_a_resnet18_and_what_it_saves_is_
     assert share == pytest.approx(conv1 * (1 - 25 / 49) / damage.costs["forward"], rel=1e-9)
 
 
+@pytest.mark.slow
 def test_rewinding_to_what_is_there_costs_nothing_and_to_something_else_does(
     residual: nn.Module, probe: TensorDataset
 ) -> None:

@@ -47,6 +47,7 @@ def test_of_one_layer_no_error_is_known() -> None:
     assert np.isnan(row["below_null_se"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shared", [0.0, 1.0])
 def test_where_choosing_is_chance_it_is_seldom_clear(shared: float) -> None:
     """Six layers and 40 samples, whose noise is each layer's own or common to all: at most 2.5 % of draws, and luck."""

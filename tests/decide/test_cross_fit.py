@@ -104,6 +104,7 @@ def test_what_is_over_fitted_does_to_new_images_what_is_measured(intervention, l
     assert abs(row["loss"] - float(fresh.mean())) < 4 * error
 
 
+@pytest.mark.slow
 def test_what_is_not_fitted_is_measured_in_one_go(residual, probe: TensorDataset, monkeypatch) -> None:
     def refused(*_: object, **__: object) -> None:
         raise AssertionError("the probe is split")
@@ -118,6 +119,7 @@ def test_what_is_not_fitted_is_measured_in_one_go(residual, probe: TensorDataset
         fm.ablate(residual, probe, interventions=[Width()])
 
 
+@pytest.mark.slow
 def test_halves_do_not_depend_on_the_batches(plain, probe: TensorDataset) -> None:
     asked = {"interventions": [KernelSize(), Width(shares=(0.5,))], "n_null": 0}
     whole, parts = (fm.ablate(plain, probe, batch_size=size, **asked).frame for size in (24, 1))

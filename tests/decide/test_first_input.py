@@ -55,6 +55,7 @@ def test_the_first_tensor_is_that_of_the_definition_not_of_the_call() -> None:
     assert first_name((), {"b": 1}) is None
 
 
+@pytest.mark.slow
 def test_what_is_called_by_name_is_measured_as_what_is_called_by_position(probe: TensorDataset) -> None:
     asked = [Depth(), Width(shares=(0.5,), rankings=("redundancy", "taylor")), KernelSize(), Resolution(factors=(2,))]
     named, placed = (fm.ablate(Called(by_name=each), probe, interventions=asked, n_null=1) for each in (True, False))

@@ -103,6 +103,7 @@ def test_a_resumed_run_is_frozen_before_training_goes_on_as_one_that_was_not_int
     assert not restarted.stem.weight.requires_grad
 
 
+@pytest.mark.slow
 def test_momentum_does_not_move_what_is_frozen(residual, probe, tmp_path, rest):
     with fm.Recorder(residual, tmp_path / "run.zarr", layers=LAYERS, probe=probe) as recorder:
         schedule = FreezeSchedule(recorder, n_steps=4, at_rest=rest, tolerance=0.9, most=1)

@@ -90,6 +90,7 @@ def test_a_plan_keeps_its_budget_when_it_is_built(learnt) -> None:
         assert action.damage.mean < action.damage.null or action.damage.mean == 0
 
 
+@pytest.mark.slow
 def test_one_action_does_as_a_plan_what_it_did_alone(learnt) -> None:
     """Plan and ablation are cross-fitted in the same way, on the same halves; however the images come in batches."""
     chosen = []
@@ -137,6 +138,7 @@ def test_given_a_prediction_a_plan_takes_kernels_in_its_order_and_tells_what_was
         fm.plan(findings(), damage, predicted=rows)
 
 
+@pytest.mark.slow
 def test_together_may_do_more_than_one_by_one_and_the_worst_goes(learnt) -> None:
     """Of a table that tells of no damage where there is, what is built does too much, and actions are dropped."""
     frame = learnt.damage.frame.copy()

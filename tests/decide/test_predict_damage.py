@@ -153,6 +153,7 @@ def test_small_changes_cost_what_is_predicted(residual: nn.Module, probe: Tensor
     np.testing.assert_allclose((after - before).item() / 1e-4, expected, rtol=1e-2)
 
 
+@pytest.mark.slow
 def test_blocks_of_one_image_give_the_same(run: Run) -> None:
     layers = ["bn", "block1.conv2"]
     whole = predict_damage(run, layers=layers).frame
@@ -239,6 +240,7 @@ def test_only_what_is_promising_is_measured(run: Run, residual: nn.Module, probe
     pd.testing.assert_frame_equal(*of_groups)
 
 
+@pytest.mark.slow
 def test_layers_that_cannot_be_changed_do_not_count_among_the_promising(
     run: Run, residual: nn.Module, probe: TensorDataset
 ) -> None:

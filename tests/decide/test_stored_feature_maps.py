@@ -59,6 +59,7 @@ def test_a_tail_is_trained_as_if_the_frozen_prefix_were_there(residual, probe, t
     assert found[-1] != pytest.approx(found[0])
 
 
+@pytest.mark.slow
 def test_items_are_those_of_the_snapshot_in_any_order_and_by_workers(residual, probe, tmp_path):
     run = record(residual.eval(), probe, tmp_path / "run.zarr")
     stored = StoredFeatureMaps(run, "block2", snapshot=0, samples=[5, 2, 11])

@@ -92,6 +92,7 @@ def test_a_length_that_is_none_is_nothing(connect: Connect, length: bytes) -> No
     assert b"200 OK" in answer_of(connect(POSTED + b"Content-Length: " + length + b"\r\n\r\nabc"))
 
 
+@pytest.mark.slow
 def test_headers_that_come_byte_by_byte_are_not_waited_for(connect: Connect) -> None:
     connection = connect(ASKED[:-4])
     started = time.monotonic()

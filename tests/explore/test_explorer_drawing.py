@@ -118,6 +118,7 @@ def test_images_are_named_by_index_and_class(run: Run) -> None:
     assert options[1]["label"] == "1 (bees)"
 
 
+@pytest.mark.slow
 def test_what_diverged_is_not_shown_in_the_place_of_a_later_snapshot(tmp_path: Path) -> None:
     diverging = record_diverging(tmp_path / "run.zarr", broken=(1,))
     content = ContentOf("2", n_clusters=2).answer(diverging, print)

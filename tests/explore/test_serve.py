@@ -174,6 +174,7 @@ def test_a_port_in_use_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch, ca
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_without_dash_the_error_names_the_extra(run: Run, tmp_path: Path) -> None:
     blocked = "import sys; sys.modules['dash'] = None; from fmcluster.cli import main; main()"
     done = subprocess.run(

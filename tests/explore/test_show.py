@@ -10,6 +10,7 @@ from fmcluster.explore import show
 from fmcluster.store import Run
 
 
+@pytest.mark.slow
 def test_a_cell_shows_a_frame_that_answers_this_machine_alone(run: Run) -> None:
     shown = show(run, height=500)
     try:

@@ -53,6 +53,7 @@ def test_a_wrong_choice_is_refused(layers):
         plot.animate_grid(layers["conv1"], sample=99)
 
 
+@pytest.mark.slow
 def test_a_gif_has_a_frame_for_each_snapshot(layers, tmp_path):
     plot.animate_grid(layers["fc"]).save(tmp_path / "fc.gif", writer="pillow", dpi=40)
     with Image.open(tmp_path / "fc.gif") as image:

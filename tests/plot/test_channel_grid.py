@@ -80,6 +80,7 @@ def test_ten_by_ten_of_the_tutorial(layers):
     assert len({x for x, _ in places}) == len({y for _, y in places}) == 10
 
 
+@pytest.mark.slow
 def test_one_scale_for_all_with_its_bar(layers):
     figure = plot.channel_grid(layers["relu"])
     limits = {image.get_clim() for image in tiles(figure)}
@@ -108,6 +109,7 @@ def test_sign_is_that_of_the_layer_not_of_the_sample(layers):
     assert tiles(figure)[0].get_cmap().name == "icefire"
 
 
+@pytest.mark.slow
 def test_outliers_do_not_darken_the_rest(layers):
     layer = layers["relu"]
     spiked = layer.activation.copy()
@@ -138,6 +140,7 @@ def test_a_single_place_is_no_dead_map_and_shows_its_value(layers):
     assert f"{float(layers['fc'].activation[-1, 0, 0]):.2f}" in words(figure)
 
 
+@pytest.mark.slow
 def test_nan_and_inf_are_drawn_as_such_and_counted(layers):
     layer = layers["layer1"]
     broken = layer.activation.copy()

@@ -108,6 +108,7 @@ def test_another_snapshot_can_be_asked_for():
         channels_per_layer(found(TWO, converged={}), epoch=1, snapshot=1)
 
 
+@pytest.mark.slow
 def test_a_hundred_snapshots_of_layers_with_odd_names_fit_their_figure():
     names = [f"$block{i}$.with_a_rather_long_name.conv" for i in range(20)]
     given = found(dict.fromkeys(names, [0.5] * 99 + [1.0]), converged={})

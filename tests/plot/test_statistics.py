@@ -87,6 +87,7 @@ def test_a_snapshot_without_any_value_has_a_flat_ridge():
     assert [text.get_text() for text in ax.texts] == ["2 without value"] * 2
 
 
+@pytest.mark.slow
 def test_of_a_hundred_snapshots_twenty_are_drawn_the_last_among_them():
     values = np.random.default_rng(2).random((100, 2048))
     figure = statistics(measured(values))

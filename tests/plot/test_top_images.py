@@ -156,6 +156,7 @@ def test_samples_classes_and_values_are_written_under_the_images(found, layer):
             assert f"{value:.3g}" in said
 
 
+@pytest.mark.slow
 def test_long_class_names_are_cut_and_formulas_are_names(found, layer, tmp_path):
     long = replace(layer, samples=layer.samples.assign(class_name="$\\frac$ of a very long name"))
     figure = top_images(found, long)

@@ -241,6 +241,7 @@ def test_hidden_files_inside_a_class_are_no_images(folder: Path) -> None:
     assert (len(data.val), len(data.classes)) == (4, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 def test_what_is_no_file_or_too_large_a_picture_is_named(folder: Path) -> None:
     os.mkfifo(folder / "val" / "ants" / "pipe.png")

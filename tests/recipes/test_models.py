@@ -68,6 +68,7 @@ def test_wrappers_and_the_prefix_of_data_parallel_are_taken_off(
     assert equal(state, network.state_dict())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [("model_ema",), ("run", "net"), ("state_dict",)])
 def test_weights_of_other_trainers_are_found(path: tuple, state: dict[str, torch.Tensor], tmp_path: Path) -> None:
     content: dict = {f"model.{key}": value for key, value in state.items()}
@@ -118,6 +119,7 @@ def test_wrong_shapes_are_shown(state: dict[str, torch.Tensor], tmp_path: Path) 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_weights_of_another_model_are_refused_in_one_line(state: dict[str, torch.Tensor], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"for resnet50 do not fit.*missing.*of another shape") as caught:
         load_resnet("resnet50", weights=save(state, tmp_path), n_classes=2)

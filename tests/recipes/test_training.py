@@ -130,6 +130,7 @@ def test_evaluation_is_exact_and_leaves_each_training_flag_and_statistic() -> No
     assert result.loss == pytest.approx(float(nn.functional.cross_entropy(outputs, images.tensors[1])))
 
 
+@pytest.mark.slow
 def test_flags_come_back_when_evaluation_fails() -> None:
     model = make_model().train()
     loader = make_loader(TensorDataset(torch.zeros(2, 1, 9, 9), torch.zeros(2).long()), batch_size=2, shuffle=False)

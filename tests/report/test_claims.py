@@ -188,6 +188,7 @@ def test_the_heat_map_holds_the_changes_and_grays_what_is_not_over_the_noise_flo
         assert [gray for _, gray in row[2:]] == [value <= floor for value in (total, *steps)]
 
 
+@pytest.mark.slow
 def test_what_is_said_of_clusters_is_beside_its_noise_floor(page: tuple[Run, Claims]) -> None:
     run, claims = page
     known = {name: moved(run, name) for name in run.layers}

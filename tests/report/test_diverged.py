@@ -57,6 +57,7 @@ def test_a_finite_run_says_nothing_of_it(tmp_path) -> None:
     assert len(fm.diagnose(run).left_out) == 0
 
 
+@pytest.mark.slow
 def test_of_one_finite_snapshot_layers_of_few_channels_are_not_drawn(tmp_path) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 3, 3), nn.Conv2d(3, 6, 3))
@@ -83,6 +84,7 @@ def test_a_run_without_anything_finite_is_refused_in_one_sentence(tmp_path) -> N
             verb(run)
 
 
+@pytest.mark.slow
 def test_a_layer_that_was_never_finite_is_left_out_by_name(tmp_path) -> None:
     run = record(tmp_path / "run.zarr", broken=(0, 1, 2, 3))
     said = "Left out: layer 2, which gave NaN or infinite values at every snapshot"
@@ -131,6 +133,7 @@ def record_image(path, *, broken: int) -> Run:
     return fm.open_run(path)
 
 
+@pytest.mark.slow
 def test_an_image_that_is_never_finite_is_left_out_by_its_index(tmp_path) -> None:
     run = record_image(tmp_path / "run.zarr", broken=5)
     rest = [number for number in range(8) if number != 5]
@@ -168,6 +171,7 @@ def test_a_layer_of_which_a_channel_is_never_finite_has_a_page_where_it_is_asked
     assert "Left out: 1 of 6 rows of the channel view of 0 (channel 2)" in Parsed(page.read_text()).text
 
 
+@pytest.mark.slow
 def test_runs_are_compared_at_their_last_finite_snapshots(tmp_path) -> None:
     whole, broken = record(tmp_path / "a.zarr", broken=()), record(tmp_path / "b.zarr", broken=(3,))
     found = fm.compare(whole, broken)

@@ -64,6 +64,7 @@ def test_the_evidence_is_what_was_measured(written: Written, findings: Findings)
         assert all(value in written.parsed.text for one in each.measured for value in one.values)
 
 
+@pytest.mark.slow
 def test_the_evidence_that_advice_rests_on_is_marked(written: Written) -> None:
     findings = fm.diagnose(written.run, thresholds=Thresholds(dead=1))
     assert findings.advice
@@ -114,6 +115,7 @@ def test_a_second_report_uses_the_findings_that_were_saved(tmp_path: Path, quick
     assert second.data == first.data
 
 
+@pytest.mark.slow
 def test_without_a_diagnosis_the_page_says_so_and_has_no_evidence(tmp_path: Path, quick_disk: None) -> None:
     parsed = write(record(tmp_path), tmp_path / "page.html", diagnosis=False)
     assert "This run was not diagnosed." in parsed.text
@@ -134,6 +136,7 @@ def test_a_run_that_cannot_be_diagnosed_gets_a_page_that_says_why(tmp_path: Path
     assert "This run was not diagnosed: diagnose received 3 samples; debiased CKA needs at least 4." in parsed.text
 
 
+@pytest.mark.slow
 def test_a_run_of_one_snapshot_has_layers_against_layers_alone(tmp_path: Path, quick_disk: None) -> None:
     parsed = write(record(tmp_path, snapshots=1), tmp_path / "page.html")
     assert list(parsed.data["similarity"]) == ["layers"]

@@ -50,6 +50,7 @@ def page_of(written: Written, path: Path, **options: object) -> Parsed:
     return Parsed(path.read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_the_plan_stands_on_the_page_with_its_evidence_and_its_price(written: Written, tmp_path: Path) -> None:
     text = page_of(written, tmp_path / "report.html", plan=PLAN).text
     for said in (
@@ -66,6 +67,7 @@ def test_the_plan_stands_on_the_page_with_its_evidence_and_its_price(written: Wr
         assert said in text
 
 
+@pytest.mark.slow
 def test_without_a_plan_nothing_is_said_of_one(written: Written, tmp_path: Path) -> None:
     assert "The plan" not in written.parsed.texts
     empty = Plan((), "memory", 0.9, None, Costs(1, 1, 1, 1), Costs(1, 1, 1, 1))

@@ -55,6 +55,7 @@ def test_bad_arguments(comparison, tmp_path):
         write_comparison(comparison, tmp_path / "no" / "both.html")
 
 
+@pytest.mark.slow
 def test_runs_of_one_name_are_told_apart_and_equal_numbers_rank_no_layer(tmp_path):
     maps = {"conv1": ("Conv2d", moving(0)), "fc": ("Linear", head(moving(0)))}
     runs = [write_run(tmp_path / folder / "run.zarr", maps) for folder in "ab"]
@@ -64,6 +65,7 @@ def test_runs_of_one_name_are_told_apart_and_equal_numbers_rank_no_layer(tmp_pat
     assert "most similar" not in page
 
 
+@pytest.mark.slow
 def test_layers_are_compared_across_with_what_similarity_gives(comparison, tmp_path):
     page = write_comparison(comparison, tmp_path / "both.html").read_text()
     runs = [fm.open_run(path) for path in comparison.runs["path"]]

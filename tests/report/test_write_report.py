@@ -179,6 +179,7 @@ def test_of_many_snapshots_fewer_rows_are_drawn_but_never_fewer_channels(
         assert [len(frame["x"]) for frame in frames] == [expected] * 3
 
 
+@pytest.mark.slow
 def test_fewer_rows_make_fewer_clusters(written: Written, tmp_path: Path) -> None:
     path = fm.write_report(written.run, tmp_path / "r.html", layers=["fc"], n_clusters=8, reducer=FAST)
     parsed = Parsed(path.read_text(encoding="utf-8"))
@@ -258,6 +259,7 @@ def test_a_run_without_a_layer_of_enough_channels_is_refused_in_words(tmp_path):
         fm.write_report(fm.open_run(tmp_path / "run.zarr"), tmp_path / "report.html")
 
 
+@pytest.mark.slow
 def test_what_was_measured_on_the_model_stands_among_what_follows(written: Written, tmp_path: Path) -> None:
     """Each sentence holds its own evidence, and names a layer that need not be in the run."""
     losses = {"conv1": 0.004, f"deep.{HOSTILE}": 0.9, "never.recorded": 0.0, "bad": 0.9}
@@ -292,6 +294,7 @@ def test_what_was_measured_on_the_model_stands_among_what_follows(written: Writt
             fm.write_report(written.run, path, damage=wrong, **how, **more)
 
 
+@pytest.mark.slow
 def test_what_took_a_short_way_says_so_with_its_numbers(
     written: Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -80,6 +80,7 @@ def test_the_gap_is_that_of_inertias(blobs):
     np.testing.assert_allclose(frame["spread"], even.std(axis=0) * np.sqrt(1 + 1 / 5), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_gap_takes_the_smallest_k_within_a_standard_error(blobs):
     """The value at 4 is beyond that at 5 less its spread, and those before are not, though they are no maximum."""
     frame = choose_k(blobs, range(2, 8), criterion="gap").frame
@@ -121,6 +122,7 @@ def test_the_curve_is_the_same_on_any_executor(criterion, blobs):
     np.testing.assert_allclose(here.frame["value"], there.frame["value"], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_many_rows_are_judged_by_some(scores_of):
     rng = np.random.default_rng(0)
     scores = scores_of(np.repeat([[0], [6], [12.0]], 2000, axis=0) + rng.standard_normal((6000, 1)))

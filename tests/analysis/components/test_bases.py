@@ -51,6 +51,7 @@ def test_an_epoch_without_a_snapshot_is_named(vectors_of):
         pca(vectors, fit="each")
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     view=st.sampled_from(["channel", "feature_map", "sample", "position", "n c h w -> (c h) (n w)"]),

@@ -32,6 +32,7 @@ def reference(vectors) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return left, singular, right
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     shape=st.tuples(*(st.integers(1, n) for n in (4, 7, 9, 5, 5))),
@@ -212,6 +213,7 @@ def test_what_is_not_vectors_is_named(value):
         pca(value)
 
 
+@pytest.mark.slow
 def test_a_sketch_in_place_of_what_takes_long_is_as_near_as_it_says(vectors_of, monkeypatch):
     monkeypatch.setattr("fmcluster.analysis.components._plan_reading.MANY_PRODUCTS", 0)
     vectors = vectors_of(relu_maps(3, (3, 4, 300, 20, 20)), "channel")

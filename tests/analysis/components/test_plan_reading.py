@@ -125,6 +125,7 @@ def test_memory_stays_under_the_budget_with_tiles(tmp_path, monkeypatch):
     assert peak < budget
 
 
+@pytest.mark.slow
 def test_rows_beyond_a_sketch_of_rows_are_reduced_over_blocks_of_them(vectors_of):
     rng = np.random.default_rng(0)
     strength = 0.8 ** np.arange(200)

@@ -110,6 +110,7 @@ def test_there_is_a_row_for_every_layer_snapshot_and_channel(control):
     assert not channels[channels["layer"] == "conv1"]["converged"].any()
 
 
+@pytest.mark.slow
 def test_dead_and_revived_channels_are_found_and_named(planted):
     maps = moving()
     maps[:, :, 3] = 0
@@ -128,6 +129,7 @@ def test_dead_and_revived_channels_are_found_and_named(planted):
     assert actions(findings) == [("conv1", "dead")]
 
 
+@pytest.mark.slow
 def test_dead_channels_are_reported_once_of_the_layer_that_they_come_from(tmp_path):
     maps = moving()
     maps[:, :, 3] = -1
@@ -158,6 +160,7 @@ class Stream(nn.Module):
         return self.after_b(self.b(x) + x).mean((2, 3))
 
 
+@pytest.mark.slow
 def test_a_channel_that_is_constant_after_one_block_is_not_dead_where_the_stream_goes_on(tmp_path):
     torch.manual_seed(0)
     model = Stream(first=[-1e3, -1e3, 5, 5], second=[5, -1e3, 5, 5]).eval()
@@ -213,6 +216,7 @@ def test_a_single_duplicate_is_said_of_the_layer_that_it_comes_from_alone(tmp_pa
     )
 
 
+@pytest.mark.slow
 def test_feature_maps_alone_lead_to_no_advice_on_freezing_narrowing_or_shortening(tmp_path):
     """Layers that hardly move, are of low rank, and rotations of one another are found in untrained networks, too."""
     still = moving(angles=np.linspace(0, 0.1, N_SNAPSHOTS), n_channels=2)
@@ -231,6 +235,7 @@ def test_feature_maps_alone_lead_to_no_advice_on_freezing_narrowing_or_shortenin
     assert findings.advice == ()
 
 
+@pytest.mark.slow
 def test_a_frozen_layer_did_not_change(planted):
     findings = planted(moving(angles=np.zeros(N_SNAPSHOTS)))
     assert str(findings) == (
@@ -272,6 +277,7 @@ def test_the_floor_raises_the_level_at_which_a_layer_has_converged(planted):
     assert (findings.rows("cka_to_last", layer="conv1")["noise_floor"] == row["noise_floor"]).all()
 
 
+@pytest.mark.slow
 def test_a_permuted_layer_is_told_from_one_that_changed(planted):
     maps = moving(angles=np.linspace(0, 0.1, N_SNAPSHOTS))
     to = np.roll(np.arange(N_CHANNELS), 5)
@@ -288,6 +294,7 @@ def test_a_permuted_layer_is_told_from_one_that_changed(planted):
     assert "CKA to the last snapshot 1.00 before and 1.00 after" in text
 
 
+@pytest.mark.slow
 def test_noise_channels_are_found_and_no_others(planted):
     maps = moving(angles=np.linspace(0, 1.2, N_SNAPSHOTS))
     maps[:, :, [2, 13]] = np.random.default_rng(8).normal(size=maps[:, :, [2, 13]].shape)
@@ -299,6 +306,7 @@ def test_noise_channels_are_found_and_no_others(planted):
     assert actions(findings) == [("conv1", "noise")]
 
 
+@pytest.mark.slow
 def test_what_only_rescales_and_the_head_are_never_advised_on(tmp_path):
     still = moving(angles=np.linspace(0, 0.1, N_SNAPSHOTS))
     layers = {
@@ -407,6 +415,7 @@ def test_a_layer_that_is_dead_as_a_whole_is_reported_as_that(planted):
     assert "conv1: 16 of 16 channels are dead" in str(findings)
 
 
+@pytest.mark.slow
 def test_snapshots_that_are_not_finite_are_left_out_and_an_error_where_asked_for(tmp_path):
     maps = moving()
     maps[2, 7, 1] = np.nan

@@ -43,6 +43,7 @@ def test_the_interval_is_that_of_the_jackknife_over_images(max_bytes):
     np.testing.assert_allclose((found.value - found.low)[off], t.ppf(0.975, 59) * error[off], rtol=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("images", "shared"), [(30, 0.0), (100, 0.0), (100, 0.8)])
 def test_hardly_more_than_one_in_forty_lower_ends_is_over_the_truth(images, shared):
     rng = np.random.default_rng(1)

@@ -36,6 +36,7 @@ def test_changes_are_what_cka_of_the_arrays_says_with_and_without_images():
     np.testing.assert_allclose(found.without[1], without, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_error_is_about_the_spread_over_other_images():
     rng = np.random.default_rng(0)
     steps = np.array([0.0, 1.0, 2.0])

@@ -66,6 +66,7 @@ class Identity:
         return np.asarray(X) + 1000 * self.fitted
 
 
+@pytest.mark.slow
 def test_the_default_is_the_fused_map_of_all_snapshots():
     values = np.random.default_rng(1).standard_normal((4, 30, 5))
     scores = scores_of(values.reshape(-1, 5), 4)

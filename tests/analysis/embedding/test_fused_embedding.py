@@ -66,6 +66,7 @@ def test_the_same_seed_gives_the_same_map(loss):
     )
 
 
+@pytest.mark.slow
 def test_a_place_means_the_same_in_every_snapshot():
     """Groups are where they were; without links, snapshots laid out by themselves need not agree."""
     values = moving_groups(2)

@@ -54,6 +54,7 @@ def test_what_cannot_be_measured_is_not_a_number():
     assert np.isnan(still.motion)
 
 
+@pytest.mark.slow
 def test_faithfulness_of_many_rows_is_measured_on_some():
     rng = np.random.default_rng(5)
     values = rng.standard_normal((2, 5000, 2))

@@ -66,6 +66,7 @@ def test_groups_that_either_half_shows_have_no_churn(view, fit, maps, vectors_of
     assert floor.source == ("halves of the samples" if view == "channel" else "halves of the channels") + how
 
 
+@pytest.mark.slow
 def test_rows_of_noise_have_a_floor_as_high_as_their_null(vectors_of):
     noise = np.random.default_rng(1).standard_normal((2, 30, 60, 4, 4)).astype(np.float32)
     vectors = vectors_of(noise)

@@ -104,6 +104,7 @@ def test_renaming_clusters_changes_names_only(labels, names):
     assert sorted(one.flow["count"]) == sorted(other.flow["count"])
 
 
+@pytest.mark.slow
 @quickly
 @given(
     labels=st.tuples(st.integers(2, 5), st.integers(1, 8)).flatmap(
@@ -274,6 +275,7 @@ def test_labels_permuted_at_random_in_each_snapshot_give_the_same_transitions(la
     assert members_of(name_in_turn(labels)) == members_of(labels)
 
 
+@pytest.mark.slow
 @quickly
 @given(labels=some_labels)
 def test_every_cluster_has_its_transitions(labels):
@@ -296,6 +298,7 @@ def test_every_cluster_has_its_transitions(labels):
     assert [int(((lives["born"] <= at) & (until >= at)).sum()) for at in range(len(labels))] == alive
 
 
+@pytest.mark.slow
 @quickly
 @given(labels=arrays(np.int64, (2, 30), elements=st.integers(0, 4)))
 def test_agreement_is_that_of_scikit_learn(labels):
@@ -305,6 +308,7 @@ def test_agreement_is_that_of_scikit_learn(labels):
     assert steps["churn"][0] == pytest.approx((labels[0] != labels[1]).mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fit", ["pooled", "each"])
 def test_the_null_is_that_of_labels_permuted_at_random(fit):
     rng = np.random.default_rng(0)

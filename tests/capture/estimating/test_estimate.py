@@ -64,6 +64,7 @@ def test_bytes_are_those_of_the_run(options: dict, net: nn.Module, data: list, t
     assert told.seconds > 0
 
 
+@pytest.mark.slow
 def test_bytes_of_each_size_are_those_of_a_run_of_that_size(net: nn.Module, take: Callable) -> None:
     data = [(torch.rand(3, 40, 40, generator=torch.Generator().manual_seed(n)), 0) for n in range(4)]
     options: dict[str, Any] = {"layers": ["conv1", "fc"], "record": ("activation", "weight")}
@@ -261,6 +262,7 @@ layer = st.tuples(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(layers=st.lists(layer, min_size=1, max_size=5), share=st.floats(0.001, 0.999), gradient=st.booleans())
 def test_what_is_advised_is_what_it_would_take(layers: list, share: float, gradient: bool) -> None:

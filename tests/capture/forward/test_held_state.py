@@ -133,6 +133,7 @@ def test_what_is_a_librarys_and_what_has_no_state_is_left() -> None:
     assert held.own == []
 
 
+@pytest.mark.slow
 def test_what_another_thread_changes_meanwhile_ends_nothing() -> None:
     """A data loader's thread fills its queue, and gives an object attributes, while the state is looked for."""
 

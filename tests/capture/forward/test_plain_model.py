@@ -45,6 +45,7 @@ def test_what_is_no_module_is_refused(data: list, tmp_path: Path) -> None:
         fm.Recorder(lambda x: x, tmp_path / "run.zarr", probe=data)
 
 
+@pytest.mark.slow
 def test_distributed_and_compiled_in_any_order(
     process_group: None, net: nn.Module, data: list, take: Callable, cloned: Callable
 ) -> None:
@@ -182,6 +183,7 @@ def test_wrappers(
     check(run, reference)
 
 
+@pytest.mark.slow
 def test_a_compiled_model_is_compiled_again_outside_the_block(
     net: nn.Module, pictures: torch.Tensor, tmp_path: Path
 ) -> None:
@@ -204,6 +206,7 @@ def test_a_compiled_model_is_compiled_again_outside_the_block(
     assert len(ran) > before
 
 
+@pytest.mark.slow
 def test_a_vision_transformer(pictures: torch.Tensor, labels: torch.Tensor, tmp_path: Path) -> None:
     torch.manual_seed(0)
     vit = VisionTransformer(

@@ -57,6 +57,7 @@ def test_it_is_read_from_the_signature(model: nn.Module, expected: ForwardArgume
     assert forward_arguments(model) == expected
 
 
+@pytest.mark.slow
 def test_detectors_of_torchvision_take_lists() -> None:
     with torch.device("meta"):
         model = detection.ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=2)

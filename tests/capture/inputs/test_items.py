@@ -79,6 +79,7 @@ def test_what_is_no_data_set_is_said_to_be_so(probe: Any, message: str, tmp_path
         fm.with_index(probe)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("probe", "shown"),
     [
@@ -101,6 +102,7 @@ def test_what_the_model_raises_has_a_note_that_says_what_it_was_shown(probe: Any
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_items_may_begin_with_several_indices_or_be_behind_subsets(tmp_path: Path) -> None:
     data = TensorDataset(X, torch.arange(6))
     indexed = fm.with_index(data)

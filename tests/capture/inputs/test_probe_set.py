@@ -232,6 +232,7 @@ def test_a_loader_in_order_is_the_data_set(take: Callable, tmp_path: Path) -> No
     assert files(one) == files(other)
 
 
+@pytest.mark.slow
 def test_a_loader_with_workers_is_the_data_set(take: Callable) -> None:
     loader = DataLoader(DATA, batch_size=4, num_workers=1)
     one, other = take(network(), loader, name="one.zarr"), take(network(), DATA, name="other.zarr", batch_size=4)

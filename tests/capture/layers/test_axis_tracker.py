@@ -56,6 +56,7 @@ def is_wanted(name: str, module: nn.Module) -> bool:
     return n_channels_of(module) is not None and not name.endswith((".qkv", ".proj"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [swin, convnext])
 def test_every_layer_has_as_many_channels_as_its_module_and_the_values_of_its_clone(make: Any, tmp_path: Path) -> None:
     torch.manual_seed(0)

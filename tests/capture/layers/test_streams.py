@@ -28,6 +28,7 @@ def members(found: dict[str, str | None]) -> dict[str, list[str]]:
     return out
 
 
+@pytest.mark.slow
 def test_what_is_added_in_place_is_tied_to_what_the_sum_goes_through(tmp_path: Path) -> None:
     found = members(streams_of(SmallNet().eval(), tmp_path / "run.zarr", layers=re.compile(".*")))
     (stream,) = found.values()

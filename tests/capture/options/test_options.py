@@ -242,6 +242,7 @@ def kept(draw: st.DrawFn) -> tuple[Keep, tuple[int, ...]]:
     return Keep(dtype, channels, crop, max_size, record=record), shape
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(case=kept())
 def test_what_is_said_of_a_layer_is_what_is_stored_of_it(case: tuple[Keep, tuple[int, ...]]) -> None:

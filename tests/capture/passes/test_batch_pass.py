@@ -428,6 +428,7 @@ def test_two_recorders_of_the_same_batches(net: nn.Module, tmp_path: Path, no_ho
         np.testing.assert_array_equal(a.read(epoch=0), b.read(epoch=3))
 
 
+@pytest.mark.slow
 def test_a_model_copied_averaged_or_saved_within_an_epoch_has_no_hooks(net: nn.Module, tmp_path: Path) -> None:
     images, averaged = torch.rand(8, 3, 12, 12), AveragedModel(net)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
@@ -530,6 +531,7 @@ def test_resident_memory_is_flat_over_fifty_batches(tmp_path: Path) -> None:
     assert max(resident[25:]) - max(resident[:25]) < 32 << 20
 
 
+@pytest.mark.slow
 def test_the_sums_of_batches_that_have_passed_are_added_up(tmp_path: Path) -> None:
     """So that an epoch of thousands of batches holds no more than one of a few."""
     model, images = nn.Sequential(nn.ReLU()), torch.rand(2, 5000)

@@ -55,6 +55,7 @@ class TestOfAProbe:
             out.append(reference)
         return out
 
+    @pytest.mark.slow
     def test_is_that_of_clones(self, net: nn.Module, data: list, tmp_path: Path) -> None:
         expected = self.references(copy.deepcopy(net), data)
         run = self.take(net, data, tmp_path / "run.zarr", layers=lambda *_: True)
@@ -80,6 +81,7 @@ class TestOfAProbe:
         assert net.training
         assert torch.is_grad_enabled()
 
+    @pytest.mark.slow
     def test_frozen_layers_have_one_too(self, net: nn.Module, data: list, tmp_path: Path) -> None:
         expected = self.references(copy.deepcopy(net), data)
         for parameter in net.parameters():
@@ -114,6 +116,7 @@ class TestOfAProbe:
             with pytest.raises(ValueError, match="record is"):
                 fm.Recorder(net, tmp_path / "run.zarr", probe=data, record=record)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("loss", "told"),
         [
@@ -129,6 +132,7 @@ class TestOfAProbe:
             recorder.snapshot(epoch=0, loss=cross_entropy)
         assert len(fm.open_run(tmp_path / "run.zarr")) == 1
 
+    @pytest.mark.slow
     def test_replayed_from_a_checkpoint(self, net: nn.Module, data: list, tmp_path: Path) -> None:
         run = self.take(net, data, tmp_path / "run.zarr")
         fm.replay(
@@ -163,6 +167,7 @@ def test_no_hook_of_a_parameter_fires_in_a_snapshot(words: bool, tmp_path: Path)
     assert np.abs(fm.open_run(tmp_path / "run.zarr")["0"].gradient.read(epoch=0)).max() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_a_snapshot_within_an_evaluation(mode: Callable, net: nn.Module, data: list, tmp_path: Path) -> None:
     kept = {}

@@ -40,6 +40,7 @@ def test_only_numbers_are_kept(recorder: Callable, metrics: Callable) -> None:
             metrics(name)
 
 
+@pytest.mark.slow
 def test_a_trainer_that_counts_from_zero_on_a_run_that_is_ahead_does_not_fail(
     recorder: Callable, tmp_path: Path
 ) -> None:
@@ -71,6 +72,7 @@ def test_without_the_library_the_error_names_the_extra(extra: str, monkeypatch: 
         importlib.import_module(f"fmcluster.capture.trainers.{extra}")
 
 
+@pytest.mark.slow
 def test_what_follows_a_snapshot_is_called_after_each_and_when_a_run_is_resumed(recorder: Callable) -> None:
     for mode, expected in (("x", [0, 2]), ("a", [2, 4])):
         seen: list[int] = []

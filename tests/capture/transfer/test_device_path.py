@@ -405,6 +405,7 @@ def test_a_recording_by_way_of_a_slow_device_is_what_one_without_it_is(
         np.testing.assert_array_equal(fm.open_run(recorder.path)["1"].read(epoch=epoch), np.maximum(expected, 0))
 
 
+@pytest.mark.slow
 def test_what_goes_wrong_on_the_device_reaches_the_caller(recorded: Callable) -> None:
     """With layer and epoch, at the next call at the latest; what was recorded before stays."""
     with stand_in(computes_at_once=True) as device, working(device, [2]):

@@ -39,6 +39,7 @@ gives = st.tuples(st.just("give"), st.integers(0, 1000))
 deeds = st.lists(takes | takes | gives, max_size=120)
 
 
+@pytest.mark.slow
 @settings(max_examples=500, deadline=None)
 @given(length=st.integers(1, 100), deeds=deeds)
 def test_pieces_of_a_ring_never_overlap_and_always_come_free(length: int, deeds: list[tuple[str, int]]) -> None:

@@ -77,6 +77,7 @@ def test_of_several_that_differ_none_is_taken(content: Any, named: str) -> None:
         choose_weights(content, like=OWN)
 
 
+@pytest.mark.slow
 def test_the_trained_weights_are_taken_before_their_averages_with_one_warning(tmp_path: Path) -> None:
     probe = [(torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(i)), 0) for i in range(4)]
     both = {epoch: {"model": behind("module."), "model_ema": EMA} for epoch in (0, 1)}

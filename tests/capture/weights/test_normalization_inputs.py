@@ -191,6 +191,7 @@ def test_what_a_device_says_only_when_it_is_asked_does_not_end_the_training(
     assert fm.open_run(path).epochs == [0, 2]
 
 
+@pytest.mark.slow
 def test_loaders_of_any_kind(net: nn.Module, data: list, tmp_path: Path) -> None:
     loader = DataLoader(data, batch_size=4)
     with fm.Recorder(net, tmp_path / "run.zarr", layers=["conv1"], probe=loader, record=RECORD) as recorder:

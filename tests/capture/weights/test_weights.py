@@ -50,6 +50,7 @@ def train(model: nn.Module, data: list, *, steps: int = 2) -> None:
         optimizer.step()
 
 
+@pytest.mark.slow
 def test_a_round_trip(net: nn.Module, data: list, tmp_path: Path) -> None:
     states = []
     with fm.Recorder(net, tmp_path / "run.zarr", probe=data, record=RECORD, batch_size=4) as recorder:
@@ -70,6 +71,7 @@ def test_a_round_trip(net: nn.Module, data: list, tmp_path: Path) -> None:
         assert torch.equal(other.eval()(image), states[1].eval()(image))
 
 
+@pytest.mark.slow
 def test_norms_of_weights_gradients_and_updates(net: nn.Module, data: list, tmp_path: Path) -> None:
     states, gradients = [], []
     net.fc.bias.requires_grad_(False)
@@ -188,6 +190,7 @@ def test_what_cannot_be_stored_is_refused_by_name_before_anything_is_written(wha
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_nothing_of_the_model_changes(net: nn.Module, data: list, tmp_path: Path) -> None:
     train(net, data)
     net.bn1.eval()
@@ -214,6 +217,7 @@ def test_nothing_of_the_model_changes(net: nn.Module, data: list, tmp_path: Path
     assert state() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
 def test_models_of_another_dtype(dtype: torch.dtype, net: nn.Module, data: list, tmp_path: Path) -> None:
     net.to(dtype)
@@ -231,6 +235,7 @@ def test_models_of_another_dtype(dtype: torch.dtype, net: nn.Module, data: list,
     assert torch.equal(wide.conv1.weight, net.conv1.weight.double())
 
 
+@pytest.mark.slow
 def test_training_batches(net: nn.Module, data: list, tmp_path: Path) -> None:
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     indexed = fm.with_index(data)
@@ -281,6 +286,7 @@ class TestResuming:
                 recorder.snapshot(epoch=epoch)
                 train(model, data)
 
+    @pytest.mark.slow
     def test_updates_are_counted_from_the_snapshot_before(self, net: nn.Module, data: list, tmp_path: Path) -> None:
         self.record(net, tmp_path / "run.zarr", data, range(1))
         self.record(net, tmp_path / "run.zarr", data, range(1, 3))
@@ -293,6 +299,7 @@ class TestResuming:
                 assert table[snapshot, name] == pytest.approx(expected, rel=1e-12)
         assert verify(run) == []
 
+    @pytest.mark.slow
     def test_another_model_is_refused_by_name(self, net: nn.Module, data: list, tmp_path: Path) -> None:
         path = tmp_path / "run.zarr"
         self.record(net, path, data, range(1))
@@ -328,6 +335,7 @@ class TestResuming:
                 self.record(change(copy.deepcopy(net)), path, data, range(1, 2))
         assert len(fm.open_run(path)) == 1
 
+    @pytest.mark.slow
     def test_with_and_without_weights_do_not_mix(self, net: nn.Module, data: list, tmp_path: Path) -> None:
         self.record(net, tmp_path / "with", data, range(1))
         with pytest.raises(fm.StoreError, match="holds 20 weights, and this recorder has no weights"):
@@ -337,6 +345,7 @@ class TestResuming:
             self.record(net, tmp_path / "without", data, range(1, 2))
 
 
+@pytest.mark.slow
 def test_weights_that_change_their_shape_fail_the_snapshot(net: nn.Module, data: list, tmp_path: Path) -> None:
     with fm.Recorder(net, tmp_path / "run.zarr", layers=["conv1"], probe=data, record=RECORD) as recorder:
         recorder.snapshot(epoch=0)
@@ -360,6 +369,7 @@ def take_snapshots(recorder: fm.Recorder, epochs: range) -> None:
             recorder.snapshot(epoch=epoch)
 
 
+@pytest.mark.slow
 def test_training_goes_on_where_weights_cannot_be_written(
     net: nn.Module, data: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -440,6 +450,7 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
         assert most < 48 << 20  # two threads: what they compress, what was before, and blocks of float64
 
 
+@pytest.mark.slow
 def test_sizes_are_said_and_refused(net: nn.Module, data: list, tmp_path: Path) -> None:
     own = sum(tensor.numel() * tensor.element_size() for tensor in tensors(net).values())
     recorder = fm.Recorder(net, tmp_path / "run.zarr", probe=data, record=RECORD)
@@ -459,6 +470,7 @@ def test_sizes_are_said_and_refused(net: nn.Module, data: list, tmp_path: Path) 
     assert fm.open_run(tmp_path / "run.zarr").nbytes_weights == own
 
 
+@pytest.mark.slow
 def test_wrapped_models_are_recorded_under_their_own_names(net: nn.Module, data: list, tmp_path: Path) -> None:
     with fm.Recorder(torch.compile(net), tmp_path / "run.zarr", probe=data, record=RECORD) as recorder:
         recorder.snapshot(epoch=0)

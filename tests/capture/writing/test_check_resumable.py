@@ -29,6 +29,7 @@ class TestResuming:
         assert [name for name in whole if whole[name] != parts[name]] == ["zarr.json"]
         assert [s["first_snapshot"] for s in fm.open_run(tmp_path / "parts").provenance] == [0, 2]
 
+    @pytest.mark.slow
     def test_a_run_without_snapshots_is_begun(self, net: nn.Module, tmp_path: Path) -> None:
         class Named(list):
             classes = ("a", "b", "c", "d")

@@ -130,6 +130,7 @@ def test_what_was_written_is_let_go_while_the_queue_is_idle() -> None:
     queue.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [1, 2000, 2**29])
 def test_a_slow_disk_makes_capture_wait_and_drops_nothing(
     limit: int, net: nn.Module, data: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -157,6 +158,7 @@ def test_a_slow_disk_makes_capture_wait_and_drops_nothing(
     assert [k for k, _, _ in order] == sorted(k for k, _, _ in order)
 
 
+@pytest.mark.slow
 def test_capture_waits_for_a_disk_that_stands_still_where_there_is_no_room(
     net: nn.Module, data: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

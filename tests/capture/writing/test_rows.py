@@ -47,6 +47,7 @@ def test_rows_before_a_batch_that_is_taken_back_survive(tmp_path: Path, monkeypa
         np.testing.assert_array_equal(run["0"].read(epoch=0), model[0](images).half().numpy())
 
 
+@pytest.mark.slow
 def test_a_value_beyond_float16_in_a_batch_that_is_taken_back_fails_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

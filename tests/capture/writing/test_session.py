@@ -99,6 +99,7 @@ def test_the_error_arrives_on_exit(
     check(path, [0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["write", "add_static", "commit"])
 def test_a_run_whose_first_snapshot_failed_still_gets_its_samples(
     method: str, net: nn.Module, data: list, tmp_path: Path, full: Callable
@@ -117,6 +118,7 @@ def test_a_run_whose_first_snapshot_failed_still_gets_its_samples(
     assert fm.open_run(path).display(3) is not None
 
 
+@pytest.mark.slow
 def test_snapshots_taken_before_the_failure_was_told_are_left_out_too(
     net: nn.Module, data: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -144,6 +146,7 @@ def test_snapshots_taken_before_the_failure_was_told_are_left_out_too(
     check(path, [0])
 
 
+@pytest.mark.slow
 def test_the_users_own_exception_comes_first(net: nn.Module, data: list, tmp_path: Path, full: Callable) -> None:
     disk = full("commit")
     with pytest.raises(ZeroDivisionError) as caught, record(net, tmp_path / "run.zarr", data) as recorder:
@@ -172,6 +175,7 @@ def test_an_error_that_was_told_is_not_told_again(net: nn.Module, data: list, tm
     assert not hasattr(caught.value, "__notes__")
 
 
+@pytest.mark.slow
 def test_a_metric_of_a_failed_commit_does_not_reach_the_next(
     net: nn.Module, data: list, tmp_path: Path, full: Callable
 ) -> None:

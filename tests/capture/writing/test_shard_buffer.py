@@ -151,6 +151,7 @@ class Epoch:
                     assert self.disk.shards.get((layer, quantity, first)) is None
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
     shown=st.lists(batches(), max_size=8),

@@ -108,6 +108,7 @@ def test_what_is_built_answers_as_what_was_measured(name, of, probe: TensorDatas
     assert all(torch.equal(state[key], value) for key, value in model.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["folded", "kernel", "separable", "groups"])
 @pytest.mark.parametrize("of", ["residual", "odd"])
 def test_what_is_built_on_one_half_does_to_the_other_what_ablation_says(
@@ -173,6 +174,7 @@ def test_a_network_that_is_built_smaller_is_smaller(residual, odd, probe: Tensor
                 assert saved >= change.saves.parameters * 0.9, what
 
 
+@pytest.mark.slow
 def test_several_actions_at_once_are_fitted_one_after_the_other(residual, probe: TensorDataset) -> None:
     """Kernels by NumPy's least squares to what the layers returned; width as in the network with these kernels."""
     images = probe.tensors[0]

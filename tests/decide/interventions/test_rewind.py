@@ -66,6 +66,7 @@ def test_a_module_that_is_named_is_put_back_with_all_that_it_holds(residual, pro
     assert frame["kl"].iloc[0] == pytest.approx(float((p.exp() * (p - q)).sum(1).mean()), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_states_of_a_run_are_those_that_were_recorded(residual, probe, tmp_path) -> None:
     with fm.Recorder(
         residual, tmp_path / "run.zarr", layers=["stem"], probe=probe, record=("activation", "weight")

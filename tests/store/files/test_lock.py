@@ -92,6 +92,7 @@ def asked_all_the_time(path: Path) -> Iterator[list[bool]]:
         asking.join()
 
 
+@pytest.mark.slow
 def test_who_asks_keeps_no_writer_out(tmp_path: Path) -> None:
     path = tmp_path / "run.zarr"
     with asked_all_the_time(path) as answers:

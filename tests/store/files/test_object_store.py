@@ -22,6 +22,7 @@ def message(*, about="Generic S3 error", asked="http://127.0.0.1:8000/bucket/run
     return f"{about}: Error performing PUT {asked} in {took} - {answer}\n\nDebug source:\nGeneric {{ took: {took} }}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "body", "why"),
     [

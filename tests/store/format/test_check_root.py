@@ -196,6 +196,7 @@ def sealed_chunk(frames: bytes) -> bytes:
     return frames + struct.pack("<I", crc32c(frames))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are Linux's")
 @pytest.mark.parametrize("follows", [False, True], ids=["its own frame", "a frame that follows"])
 @pytest.mark.parametrize("where", ["index/c.0.0", f"{ACTIVATION}/c.0.0.0.0.0"])

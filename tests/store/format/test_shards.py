@@ -133,6 +133,7 @@ def test_a_flipped_byte_is_found_wherever_it_is(pipeline: str, tmp_path: Path) -
             read(tmp_path / "a", pipeline)
 
 
+@pytest.mark.slow
 def test_the_same_values_give_the_same_bytes_from_several_threads_at_once(tmp_path: Path, large_bytes: bytes) -> None:
     others = [large_shard(seed) for seed in range(3)]
 

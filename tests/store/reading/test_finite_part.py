@@ -103,6 +103,7 @@ def test_where_most_layers_diverge_the_snapshots_before_are_what_is_left(tmp_pat
     assert (part.layers, part.snapshots) == (["a", "b", "c"], [0])
 
 
+@pytest.mark.slow
 def test_two_runs_have_the_layers_that_are_finite_in_both(tmp_path):
     one, other, third = tmp_path / "one", tmp_path / "other", tmp_path / "third"
     one.mkdir(), other.mkdir(), third.mkdir()

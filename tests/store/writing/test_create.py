@@ -169,6 +169,7 @@ def test_black_pictures_and_missing_labels_are_not_damage(tmp_path: Path, conten
     assert run["conv1"].statistics["mean"].isna().all()
 
 
+@pytest.mark.slow
 def test_the_store_needs_no_torch(reference: Path) -> None:
     code = (
         "import sys\n"

@@ -23,6 +23,7 @@ from fmcluster.store.writing import _folder
 from fmcluster.store.writing._nodes import Nodes
 
 
+@pytest.mark.slow
 def test_a_second_writer_of_this_process_is_refused(stored: Path) -> None:
     with RunWriter(stored, mode="a"):
         for mode in ("x", "a", "w"):
@@ -32,6 +33,7 @@ def test_a_second_writer_of_this_process_is_refused(stored: Path) -> None:
     RunWriter(stored, mode="a").close()
 
 
+@pytest.mark.slow
 def test_a_writer_of_another_process_is_refused_until_it_is_killed(stored: Path) -> None:
     code = (
         "import sys, time\nfrom fmcluster.store import RunWriter\n"
@@ -121,6 +123,7 @@ def test_a_newer_format_is_neither_gone_on_with_nor_read(stored: Path) -> None:
             attempt()
 
 
+@pytest.mark.slow
 def test_a_snapshot_can_be_discarded(stored: Path, contents: ModuleType, reference: Path) -> None:
     shutil.rmtree(stored)
     with RunWriter(stored) as writer:
