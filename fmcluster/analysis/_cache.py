@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..store import Layer, Run, escape
-from ..vectors import DrawnPositions, Source, Vectors
+from ..vectors import DrawnPositions, Source, Vectors, unkept
 from ._check_result import check_result
 from ._saved_result import read_result, write_result
 
@@ -104,7 +104,7 @@ def describe(vectors: Vectors) -> dict[str, Any]:
 
     The activations themselves are known by what the commits of their snapshots vouch for, and are not read.
     """
-    source, drawn = _whole(vectors), vectors.source
+    source, drawn = _whole(vectors), unkept(vectors.source)
     assert isinstance(source, Layer)
     return {
         "layer": vectors.layer,
@@ -123,7 +123,7 @@ def describe(vectors: Vectors) -> dict[str, Any]:
 
 def _whole(vectors: Vectors) -> Source:
     """Return what vectors are of, whether or not positions of it were drawn."""
-    source = vectors.source
+    source = unkept(vectors.source)
     return source.source if isinstance(source, DrawnPositions) else source
 
 

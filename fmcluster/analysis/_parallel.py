@@ -6,12 +6,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
+from functools import lru_cache, partial
 from importlib import import_module
 from typing import Any, TypeVar
 
 import numpy as np
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from ._compat import dask_client, start_method
 from ._results import Array
@@ -57,7 +57,7 @@ def run_each(
     # of threads of our own no more than can be worked on: what waits is memory
     most = executor.most if isinstance(executor, _OwnThreads) else _threads_of(executor)
     # BLAS has one number of threads for all of a process, and only one thread may set it: this one
-    with threadpool_limits(1, user_api="blas"):
+    with _libraries().limit(limits=1, user_api="blas"):
         try:
             for item in items:
                 if len(waiting) >= most:
@@ -139,13 +139,23 @@ def alone_in_thread() -> None:
     for one another and for whoever works on what it reads.
     """
     _settle_torch()
-    threadpool_limits(1, user_api="openmp")
+    _libraries().limit(limits=1, user_api="openmp")
 
 
 def _alone(function: Callable[[Item], Part], item: Item) -> Part:
     _settle_torch()
-    with threadpool_limits(1):
+    with _libraries().limit(limits=1):
         return function(item)
+
+
+def _libraries() -> ThreadpoolController:
+    """Return what sets the number of threads of the libraries that are loaded; to look for them takes milliseconds."""
+    return _find_libraries(len(sys.modules))
+
+
+@lru_cache(maxsize=1)
+def _find_libraries(_n_modules: int) -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 def _settle_torch() -> None:

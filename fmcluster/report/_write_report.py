@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -13,7 +14,7 @@ from ..analysis import MAX_BYTES, Damage, Reducer, ResultCache
 from ..store import Run, describe_excluded
 from ..vectors import Scaling
 from ._files import checked_target, replace
-from ._page import layer_section, render_page
+from ._page import LayerSection, layer_section, render_page
 from ._written_page import WrittenPage
 from .content import (
     OVERALL_STAGES,
@@ -24,6 +25,7 @@ from .content import (
     Overview,
     Responses,
     Settings,
+    ShownImages,
     choose_images,
     choose_layers,
     choose_snapshots,
@@ -107,7 +109,7 @@ def write_report(
     random_state : int
         Seed. The same run, arguments and library versions give the same file.
     max_bytes : int
-        Memory that each step of the analysis may take.
+        Memory that each step of the analysis may take; up to a quarter of it holds the layer at hand as it is stored.
     diagnosis : bool
         Whether to `diagnose` the run and to compare all of its layers, which reads all of it. A run that cannot be
         diagnosed (fewer than four images in every snapshot) gets a page that says why.
@@ -190,28 +192,35 @@ def write_report(
         done += 1
 
     saved = ResultCache.beside(run) if cache == "beside" else cache
-    sections, contents = [], []
-    for number, layer in enumerate(chosen):
-        content = make_layer_content(layer, settings, announce=announce, cache=saved)
-        announce(f"{layer.name}: top_images")
-        shown_images = find_top_images(content, cache=saved, max_bytes=max_bytes) if images else []
-        announce(f"{layer.name}: pictures")
-        sections.append(
-            layer_section(
-                content,
-                number=number,
-                samples=images,
-                sprites_bytes=SHEETS_BYTES // len(chosen),
-                shown_images=shown_images,
-                captions=find_captions(run, content, shown=shown_images),
-                settings=settings,
-            )
+    contents, drawings, begun, overview = [], [], [], Overview(None)
+
+    def draw(content: LayerContent, *, number: int, shown_images: list[ShownImages]) -> LayerSection:
+        return layer_section(
+            content,
+            number=number,
+            samples=images,
+            sprites_bytes=SHEETS_BYTES // len(chosen),
+            shown_images=shown_images,
+            captions=find_captions(run, content, shown=shown_images),
+            settings=settings,
         )
-        contents.append(content)
-    overview = Overview(None)
-    if diagnosis:
-        overview = make_overview(run, settings, part=part, announce=announce, cache=saved, damage=damage)
-    announce("page")
+
+    # pictures are drawn and encoded while the next layer is analyzed; more than one at a time would hold that up
+    with ThreadPoolExecutor(1, thread_name_prefix="fmcluster-sections") as threads:
+        for number, layer in enumerate(chosen):
+            content = make_layer_content(layer, settings, announce=announce, cache=saved)
+            announce(f"{layer.name}: top_images")
+            shown_images = find_top_images(content, cache=saved, max_bytes=max_bytes) if images else []
+            announce(f"{layer.name}: pictures")
+            contents.append(content)
+            drawings.append(partial(draw, content, number=number, shown_images=shown_images))
+            begun.append(threads.submit(drawings[-1]))
+        if diagnosis:
+            overview = make_overview(run, settings, part=part, announce=announce, cache=saved, damage=damage)
+        announce("page")
+        # the last first: what the thread has not begun is drawn here
+        last_first = zip(reversed(drawings), reversed(begun), strict=True)
+        sections = [drawing() if future.cancel() else future.result() for drawing, future in last_first][::-1]
     change = _what_changed_most(run, overview, contents, noun=row_noun(view)) if len(snapshots) > 1 else None
     page = render_page(
         run,

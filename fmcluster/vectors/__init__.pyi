@@ -3,6 +3,8 @@ from ._blocks import prepare_to_copy as prepare_to_copy
 from ._compiled import compiled as compiled
 from ._drawn_positions import DrawnPositions as DrawnPositions
 from ._drawn_positions import draw_positions as draw_positions
+from ._kept_feature_maps import keep as keep
+from ._kept_feature_maps import unkept as unkept
 from ._scaling import Matrix as Matrix
 from ._scaling import Scale as Scale
 from ._scaling import Scaling as Scaling

@@ -65,12 +65,12 @@ class Vectors:
         """What the layer is called."""
         return self.source.label
 
-    @property
+    @cached_property
     def rows_per_snapshot(self) -> int:
         """Number of rows in each snapshot."""
         return len(self.drawn) if self.drawn is not None else self._size(self.row_axes)
 
-    @property
+    @cached_property
     def n_features(self) -> int:
         """Length of a row."""
         return self._size(self.feature_axes)
@@ -301,7 +301,7 @@ class Vectors:
         """Which of the axes n, c, h, w the features are."""
         return parse_view(self.view)[1]
 
-    @property
+    @cached_property
     def _sizes(self) -> dict[str, int]:
         return dict(zip("nchw", (len(self.samples), *self.source.feature_map_shape), strict=True))
 

@@ -143,6 +143,7 @@ def test_a_block_is_no_larger_than_asked_for(case: tuple, max_bytes: int) -> Non
         assert block.nbytes <= max(max_bytes, least(rows, features))
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(case=cases())
 def test_rows_are_labeled_with_what_they_are(case: tuple) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ...vectors import DrawnPositions, Vectors
+from ...vectors import DrawnPositions, Vectors, unkept
 from .._parallel import own_threads, run_each
 from .._results import MAX_BYTES, Array, Scores
 from .._validation import fitted_snapshot, name_fit, require
@@ -263,9 +263,10 @@ def _within(basis: Array, products: Array, count: int) -> tuple[Array, Array, fl
 
 def of_features(vectors: Vectors) -> int | None:
     """Return how many features rows have of which some were drawn; None where all are there."""
-    if not isinstance(vectors.source, DrawnPositions):
+    source = unkept(vectors.source)
+    if not isinstance(source, DrawnPositions):
         return None
-    _, height, width = vectors.source.source.feature_map_shape
+    _, height, width = source.source.feature_map_shape
     return len(vectors.samples) * height * width
 
 

@@ -12,6 +12,14 @@ from .._results import Array
 _TINY = 1e-300
 
 
+def attract(positions: Array, affinities: sparse.csr_matrix) -> Array:
+    """Return the part of t-SNE's gradient that affinities make, which pulls: ndarray of shape (n_rows, 2), float64."""
+    x, y = np.ascontiguousarray(positions.T)
+    toward = np.empty((2, len(x)))
+    _attract(affinities.indptr, affinities.indices, affinities.data, x, y, toward[0], toward[1])
+    return np.asarray(4 * toward.T)
+
+
 def exact_gradient(positions: Array, affinities: sparse.csr_matrix, *, error: bool) -> tuple[float, Array]:
     """Return t-SNE's divergence (0 where no `error` is asked for) and its gradient.
 

@@ -141,12 +141,10 @@ class TsneLoss:
         size = n_snapshots * n_rows
         directed = sparse.csr_matrix((weights, (rows, columns)), shape=(size, size))
         self.links = sparse.csr_matrix((directed + directed.T) / (2 * n_rows))
-        self._exact = None
-        if n_rows <= MOST_ROWS:
-            from ._exact_gradient import exact_gradient  # which loads the compiler
+        from ._exact_gradient import attract, exact_gradient  # which loads the compiler
 
-            self._exact = exact_gradient
-        self._heads = np.repeat(np.arange(size), np.diff(self.links.indptr))
+        self._attract = attract
+        self._exact = exact_gradient if n_rows <= MOST_ROWS else None
 
     def __call__(
         self,
@@ -183,16 +181,8 @@ class TsneLoss:
         run = map if self._threads is None else self._threads.map
         list(run(descend, range(self._n_threads)))
         gradient += self.task.motion / self.shape[1] * self.task.paths.pull(positions)
-        gradient += self._attract(flat).reshape(self.shape)
+        gradient += self._attract(flat, self.links).reshape(self.shape)
         return sum(errors.tolist()), self.task.stays.average(gradient).reshape(-1, 2)
-
-    def _attract(self, flat: Array) -> Array:
-        """Return t-SNE's attraction along the links."""
-        tails = self.links.indices
-        squares = ((flat[self._heads] - flat[tails]) ** 2).sum(axis=1)
-        pulls = sparse.csr_matrix((self.links.data / (1 + squares), tails, self.links.indptr), shape=self.links.shape)
-        attraction: Array = 4 * (np.asarray(pulls.sum(axis=1)) * flat - pulls @ flat)
-        return attraction
 
 
 def lay_out_umap(task: Task) -> Array:

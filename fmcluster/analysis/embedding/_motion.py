@@ -56,7 +56,7 @@ class Paths:
         """
         gradient = np.zeros_like(positions)
         steps = [positions[lag:] - positions[:-lag] for lag, _ in self.lengths]
-        drawn = [np.maximum(np.linalg.norm(step, axis=2), _NOWHERE) for step in steps]
+        drawn = [np.maximum(np.sqrt(step[:, :, 0] ** 2 + step[:, :, 1] ** 2), _NOWHERE) for step in steps]
         sums = [length.sum(axis=1) for length in drawn]
         if self.one_scale:
             total = sum(each.sum() for each in self._totals)

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ...vectors import Scale, Vectors
-from .._parallel import run_each
+from .._parallel import own_threads, run_each
 from .._results import Array, Labels
 from ..components import beyond_float32, measure_rows
 
-_BLOCK_BYTES = 64 << 20
+_BLOCK_BYTES = 32 << 20
 _FEW = 64  # features side by side: a product of them takes less time than what comes with it
 
 
@@ -57,9 +57,9 @@ def assign_groups(
     group_of : ndarray of int64
         The group of each of them.
     max_bytes : int
-        Memory that a block may take.
+        Memory that may be taken.
     executor : Executor or None
-        Where blocks are read.
+        Where blocks are read; None: in threads.
 
     Returns
     -------
@@ -70,13 +70,14 @@ def assign_groups(
     belongs = np.zeros((len(names), len(labels)), np.float32)
     belongs[members[centered], np.flatnonzero(centered)] = 1
     share = belongs / belongs.sum(axis=1, keepdims=True)
-    tiles = vectors.feature_tiles(block_bytes=min(_BLOCK_BYTES, max_bytes // 4))
-    scale = measure_rows(vectors, tiles, executor=executor)
+    tiles = vectors.feature_tiles(block_bytes=min(_BLOCK_BYTES, max_bytes // 8))
     out = np.zeros((int(group_of.max()) + 1, len(labels), len(names)))
-    measure = partial(_measure, vectors, scale=scale, share=share, axis=axis, group_of=group_of)
-    for found in run_each(measure, [tile.box for tile in tiles], executor=executor):
-        for group, distances in found:
-            out[group] += distances
+    with own_threads(executor, most=len(tiles)) as workers:
+        scale = measure_rows(vectors, tiles, executor=workers)
+        measure = partial(_measure, vectors, scale=scale, share=share, axis=axis, group_of=group_of)
+        for found in run_each(measure, [tile.box for tile in tiles], executor=workers):
+            for group, distances in found:
+                out[group] += distances
     return out
 
 

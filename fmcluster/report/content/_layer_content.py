@@ -26,7 +26,7 @@ from ...analysis import (
 from ...analysis.components import products_of
 from ...plot.drawing import cluster_palette, sample_name, snapshot_table, snapshot_titles
 from ...store import Layer, without_broken_rows
-from ...vectors import Scaling, Vectors
+from ...vectors import Scaling, Vectors, keep
 
 Announce = Callable[[str], None]
 
@@ -179,23 +179,27 @@ def make_layer_content(
     whole = layer.vectors(
         settings.view, snapshots=settings.snapshots, samples=settings.samples, scaling=settings.scaling
     )
+    vectors = without_broken_rows(_drawn(layer, whole, settings))
+    room = settings.max_bytes // 4
+    # the passes read all of it six times; an executor's processes would be sent what is held
+    kept = vectors if settings.executor else keep(vectors, max_bytes=room)
     found = analyze(
-        without_broken_rows(_drawn(layer, whole, settings)),
+        kept,
         n_clusters=settings.n_clusters,
         reducer=settings.reducer,
         random_state=settings.random_state,
-        max_bytes=settings.max_bytes,
+        max_bytes=settings.max_bytes - room,
         exact=False,
         cache=cache,
         executor=settings.executor,
         announce=lambda what: announce(f"{layer.name}: {what}"),
     )
     announce(f"{layer.name}: noise floor")
-    noise = find_noise_floor(found.vectors, found.clusters, random_state=settings.random_state, cache=cache)
+    noise = find_noise_floor(kept, found.clusters, random_state=settings.random_state, cache=cache)
     return LayerContent(
         layer=layer,
         rows_in_view=whole.rows_per_snapshot,
-        vectors=found.vectors,
+        vectors=vectors,
         scores=found.scores,
         embedding=found.embedding,
         clusters=found.clusters,

@@ -5,6 +5,7 @@ import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isnan
 from typing import Any
 
 import numpy as np
@@ -114,7 +115,7 @@ def top_images_of(content: LayerContent, *, cache: ResultCache | None, max_bytes
 
 
 def _share(value: float) -> float | None:
-    return None if np.isnan(value) else round(float(value), 3)
+    return None if isnan(value) else round(float(value), 3)
 
 
 def make_thumbnails(run: Run, shown_images: Sequence[ShownImages]) -> Thumbnails | None:
