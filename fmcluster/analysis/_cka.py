@@ -36,19 +36,38 @@ def rbf_kernel(squares: Array, *, bandwidth: float) -> Array:
     return kernel
 
 
-def flatten_kernel(kernel: Array, *, debiased: bool) -> Array:
-    """Return a centered kernel as a vector of unit length: products of such vectors are alignments.
+def center_kernel(kernel: Array, *, debiased: bool) -> Array:
+    """Return a kernel centered over its rows and columns: ndarray of shape (n_samples, n_samples), float64.
 
-    The debiased one is U-centered: without its diagonal, so that its products are unbiased (Song et al. 2012; G. J.
-    Székely and M. L. Rizzo, "Partial Distance Correlation with Methods for Dissimilarities", Annals of Statistics 42,
-    2014). Of a constant, the vector is zero.
+    The debiased one is U-centered: without its diagonal, which is 0, so that its products are unbiased (Song et al.
+    2012; G. J. Székely and M. L. Rizzo, "Partial Distance Correlation with Methods for Dissimilarities", Annals of
+    Statistics 42, 2014). The center of a sum is the sum of the centers.
     """
     n = len(kernel)
     rows = kernel.sum(axis=1) - (np.diag(kernel) if debiased else 0)
     lost = (n - 2, (n - 1) * (n - 2)) if debiased else (n, n * n)
-    centered = kernel - rows[:, None] / lost[0] - rows / lost[0] + rows.sum() / lost[1]
-    upper = np.sqrt(2) * centered[np.triu_indices(n, 1)]
+    centered: Array = kernel - rows[:, None] / lost[0]
+    centered -= rows / lost[0]
+    centered += rows.sum() / lost[1]
+    if debiased:
+        np.fill_diagonal(centered, 0)
+    return centered
+
+
+def flatten_kernel(kernel: Array, *, debiased: bool) -> Array:
+    """Return a centered kernel as a vector of unit length: products of such vectors are alignments.
+
+    Of a constant, the vector is zero.
+    """
+    n = len(kernel)
+    centered = center_kernel(kernel, debiased=debiased)
+    upper = centered[~np.tri(n, dtype=bool)]
+    upper *= np.sqrt(2)
     values = upper if debiased else np.concatenate([np.diag(centered), upper])
     norm = np.linalg.norm(values)
-    scale = np.abs(kernel).max(initial=0)
-    return values / norm if norm > 1e-10 * scale * n else np.zeros_like(values)
+    return values / norm if norm > negligible(kernel) else np.zeros_like(values)
+
+
+def negligible(kernel: Array) -> float:
+    """Return below what the norm of a centered kernel is rounding, and the kernel a constant."""
+    return 1e-10 * float(np.abs(kernel).max(initial=0)) * len(kernel)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from ...store import Layer
 from ...vectors import Vectors
-from .._cka import flatten_kernel
+from .._cka import center_kernel, negligible
 from .._results import Array, Labels
 from ..components import BLOCK_BYTES, accumulate_gram
 from ._channels import ChannelEvidence, examine_channels, examine_responses
@@ -209,10 +209,20 @@ def _responses(images: Vectors, channels: Vectors, compare: _Compare, *, tile_by
         yield collector.responses
 
 
-def _noise_floor(grams: npt.NDArray[np.float64]) -> float:
-    """Return the mean debiased CKA between two halves of the groups, over all ways to halve them."""
+def _noise_floor(grams: Array) -> float:
+    """Return the mean debiased CKA between two halves of the groups, over all ways to halve them; `grams` are spent.
+
+    The kernel of a half is the sum of its groups', and so is its center: the products of all pairs of groups are those
+    of all halves.
+    """
+    least = [negligible(gram) for gram in grams]
+    for gram in grams:
+        gram[:] = center_kernel(gram, debiased=True)
+    flat = grams.reshape(len(grams), grams.shape[1] ** 2)
+    products = flat @ flat.T
     values = []
-    for pair in halves(len(grams)):
-        one, other = (flatten_kernel(grams[half].sum(axis=0), debiased=True) for half in pair)
-        values.append(one @ other)
+    for one, other in halves(len(grams)):
+        norms = [np.sqrt(max(products[np.ix_(half, half)].sum(), 0)) for half in (one, other)]
+        some = all(norm > sum(least[group] for group in half) for norm, half in zip(norms, (one, other), strict=True))
+        values.append(products[np.ix_(one, other)].sum() / (norms[0] * norms[1]) if some else 0.0)
     return float(np.mean(values)) if values else np.nan

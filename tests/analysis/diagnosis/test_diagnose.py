@@ -259,11 +259,13 @@ def test_when_a_layer_converged_is_measured_and_is_no_advice(planted):
     assert set(only_last["evidence"]) == {"not converged: only the last snapshot itself reaches the threshold"}
 
 
+@pytest.mark.slow
 def test_an_epoch_with_several_snapshots_is_named_with_its_step(planted):
     findings = planted(moving(angles=SETTLES), epochs=[0, 1, 1, 1, 2, 3])
     assert findings.rows("cka_to_last", layer="conv1")["evidence"].iloc[0] == "converges at epoch 1 (step 20)"
 
 
+@pytest.mark.slow
 def test_the_floor_raises_the_level_at_which_a_layer_has_converged(planted):
     rng = np.random.default_rng(3)
     patterns = np.einsum("ck,tnkhw->tnchw", rng.normal(size=(64, 3)), moving(angles=SETTLES, n_channels=3))
@@ -343,6 +345,7 @@ def test_classes_that_are_as_mixed_as_by_chance_have_not_separated(control):
     assert findings.rows("knn_accuracy")["evidence"].str.endswith("; not separated").all()
 
 
+@pytest.mark.slow
 def test_without_labels_separation_is_not_available(planted):
     table = planted(moving()).rows("knn_accuracy")
     assert table["value"].isna().all()
@@ -407,6 +410,7 @@ def test_a_layer_of_one_channel_has_no_noise_floor(tmp_path):
     assert findings.advice == ()
 
 
+@pytest.mark.slow
 def test_a_layer_that_is_dead_as_a_whole_is_reported_as_that(planted):
     findings = planted(np.zeros((N_SNAPSHOTS, N_SAMPLES, N_CHANNELS, 5, 5)))
     assert values(findings, "effective_rank").tolist() == [0] * N_SNAPSHOTS

@@ -87,6 +87,7 @@ def test_what_passes_on_is_made_by_the_layer_before_if_that_has_as_many_channels
     assert made_by(run, ["relu", "fc"]) == {}
 
 
+@pytest.mark.slow
 def test_an_activation_is_traced_to_what_made_what_it_is_given(tmp_path):
     torch.manual_seed(0)
     convolved = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.MaxPool2d(2), nn.GELU())
