@@ -1,6 +1,7 @@
 """Numbers in the docs are those of the benchmarks' results, and so is the page that lists them."""
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from tests.cli.small_cli_run import write_run
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+VERBS = ("open", "info", "commit", "pca", "similarity", "diagnose", "top_images")
 
 
 @pytest.fixture(scope="module")
@@ -201,3 +203,42 @@ def test_starting_commands_is_measured_beside_what_they_need(tmp_path):
     assert {name: row["goal"] for name, row in rows.items() if row["goal"]} == {"--help": 1, "info": 2, "plot grid": 4}
     assert all(row["times"] == [row["seconds"][0] / row["needs_seconds"][0]] for row in rows.values())
     assert all(row["seconds"][0] > 0 for row in rows.values())
+
+
+@pytest.mark.slow
+def test_growth_is_measured_along_each_axis_and_with_two_workers_and_ranks(tmp_path):
+    command = [sys.executable, str(ROOT / "benchmarks" / "scale.py"), "--quick", "--output", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "scale.json").read_text())
+    costs = {f"{verb} by {axis}" for verb in VERBS for axis in ("snapshots", "samples", "channels", "layers")}
+    assert set(found["measured"]) == {*costs, "end of an epoch by ranks"}
+    for row in found["measured"].values():
+        first, last = row["seconds"]
+        assert row["sizes"][1] == 2 * row["sizes"][0]
+        assert row["exponent"] == pytest.approx(math.log2(last / first))
+    for row in (found["workers"]["pca"], found["workers"]["diagnose"], found["ranks"]):
+        one, two = row["seconds"]
+        assert row["efficiency"] == pytest.approx(one / two / 2)
+    assert min(found["workers"]["pca"]["moved"]) > found["workers"]["result"]
+
+
+def test_what_grows_faster_than_what_it_is_of_says_why():
+    rows = results("scale")["measured"]
+    over = [name for name, row in rows.items() if row["exponent"] > 1.1]
+    assert over
+    assert [name for name in over if not rows[name].get("why")] == []
+
+
+def test_what_grows_is_told_as_it_was_measured():
+    measured = results("scale")
+    rows = measured["measured"]
+    over = {name: row["exponent"] for name, row in rows.items() if row["exponent"] > 1.1}
+    told = dict(re.findall(r"`(\w+)` by (\w+) \(", words("scaling.md")))
+    assert {f"{verb} by {axis}" for verb, axis in told.items()} <= set(over)
+    text = words("scaling.md")
+    assert [f"by {name.split(' by ')[1]} ({power:.2f})" in text for name, power in over.items()] == [True] * len(over)
+    assert max(measured["workers"][verb]["efficiency"] for verb in ("pca", "diagnose")) < 0.6
+    assert min(measured["workers"][verb]["cores"][0] for verb in ("pca", "diagnose")) > 1.5
+    assert measured["ranks"]["efficiency"] > 0.9
+    assert f"send {measured['ranks']['moved'][1] / 1e6:.1f} MB" in text
