@@ -100,6 +100,7 @@ def test_the_order_of_a_plan_is_compared_with_that_of_measured_damage(import_ben
     assert together["as a plan ranks"] == pytest.approx(spearmanr(sizes, after).statistic)
 
 
+@pytest.mark.slow
 def test_the_means_of_other_networks_leave_out_the_one_by_which_kinds_were_chosen(import_benchmark):
     ranked = import_benchmark("ranked")
     right = [

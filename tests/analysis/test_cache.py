@@ -206,6 +206,7 @@ def test_what_is_too_large_to_be_read_back_is_not_saved(record, monkeypatch) -> 
     assert list(Path(f"{run.path}.results").glob("*")) == []
 
 
+@pytest.mark.slow
 def test_the_file_says_what_made_it(record) -> None:
     run = record()
     analyze(run["2"].vectors("channel"), n_clusters=3, cache=ResultCache.beside(run))
@@ -231,6 +232,7 @@ def test_a_damaged_file_is_made_again_with_a_warning(damage, record) -> None:
     analyze(run["2"].vectors("channel"), n_clusters=3, cache=saved)  # is whole again: no warning
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_written_is_a_warning(record) -> None:
     run = record()
     Path(f"{run.path}.results").write_text("a file is in the way")

@@ -83,6 +83,7 @@ def test_runs_of_two_seeds_are_compared_at_all_pairs_of_snapshots(pair):
     assert found.matches["correlation"].between(-1, 0.7).all()
 
 
+@pytest.mark.slow
 def test_the_shared_basis_is_that_of_all_rows_of_all_runs(pair):
     found = compare(*pair, n_components=5)
     stacked = np.concatenate([moving(0), moving(1)[1:]]).transpose(0, 2, 1, 3, 4)

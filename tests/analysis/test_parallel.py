@@ -1,12 +1,14 @@
 """Passes over parts, on executors; and what a pass leaves out."""
 
 import multiprocessing
+import sys
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from types import ModuleType
 
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_info, threadpool_limits
+from threadpoolctl import ThreadpoolController, threadpool_info, threadpool_limits
 
 from fmcluster.analysis import pca
 from fmcluster.analysis._parallel import own_threads, run_each
@@ -40,6 +42,7 @@ def test_an_error_in_a_part_is_raised(executor: Executor) -> None:
         list(run_each(halve, [1, "two"], executor=executor))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("view", "options", "method"),
     [
@@ -78,6 +81,20 @@ def test_workers_multiply_with_one_thread_each_and_give_the_others_back(executor
         next(unfinished)
         unfinished.close()
         assert threads_of_blas(0) == 2
+
+
+def test_libraries_are_looked_for_once_until_more_is_loaded(monkeypatch) -> None:
+    looked = []
+    monkeypatch.setattr(
+        "fmcluster.analysis._parallel.ThreadpoolController", lambda: looked.append(True) or ThreadpoolController()
+    )
+    with ThreadPoolExecutor(1) as threads:
+        monkeypatch.setitem(sys.modules, "loaded for the test", ModuleType("first"))
+        list(run_each(halve, range(6), executor=threads))
+        assert len(looked) == 1
+        monkeypatch.setitem(sys.modules, "loaded later for the test", ModuleType("later"))
+        list(run_each(halve, range(6), executor=threads))
+        assert len(looked) == 2
 
 
 @pytest.mark.parametrize(("cores", "most", "expected"), [(4, 3, 3), (2, 3, 2), (4, 1, None), (1, 3, None)])

@@ -602,6 +602,7 @@ def test_no_graph_stays_alive(net: nn.Module, images: TensorDataset, tmp_path: P
     assert counts[0] == counts[1]
 
 
+@pytest.mark.slow
 def test_the_model_is_the_callers_own_between_batches(net: nn.Module, images: TensorDataset, tmp_path: Path) -> None:
     with (
         fm.BatchRecorder(net, tmp_path / "live.zarr", layers=["conv1"], n_samples=22, record=BOTH) as live,

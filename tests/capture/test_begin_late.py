@@ -145,6 +145,7 @@ def test_a_run_that_is_resumed_late_goes_on_after_its_last_snapshot(
     assert recorded(tmp_path / "run.zarr") == ([1, 2, 4], [1, 2, 4], [3])
 
 
+@pytest.mark.slow
 def test_of_a_run_that_could_not_be_read_on_entry_nothing_is_recorded_twice(
     recorder: Callable, train: Callable, tmp_path: Path, disk: Disk
 ) -> None:

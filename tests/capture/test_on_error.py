@@ -122,6 +122,7 @@ class TestOfAProbe:
         assert fm.open_run(path).epochs == [1]
         assert missing(path) == [(0, "RuntimeError: out of memory")]
 
+    @pytest.mark.slow
     def test_a_first_snapshot_that_fails_leaves_its_reason_and_the_way_on(
         self, net: nn.Module, data: Data, tmp_path: Path
     ) -> None:
@@ -253,6 +254,7 @@ class TestOfBatches:
         assert fm.open_run(path).epochs == [0, 2]
         assert [epoch for epoch, _ in missing(path)] == [1]
 
+    @pytest.mark.slow
     def test_an_epoch_that_is_recorded_later_is_not_missing_any_more(
         self, net: nn.Module, data: Data, tmp_path: Path, disk: dict[str, bool]
     ) -> None:
@@ -300,6 +302,7 @@ class TestOfBatches:
         assert fm.open_run(path).epochs == [0, 2]
         assert missing(path) == [(1, "ZeroDivisionError: division by zero")]
 
+    @pytest.mark.slow
     def test_epoch_after_epoch_that_cannot_be_written_is_warned_of_once(
         self, net: nn.Module, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -105,6 +105,7 @@ def test_two_recorders_of_one_run_are_refused(net: nn.Module, data: list, tmp_pa
     assert len(fm.open_run(tmp_path / "run.zarr")) == 1
 
 
+@pytest.mark.slow
 def test_a_run_can_be_read_while_it_is_recorded(net: nn.Module, data: list, tmp_path: Path) -> None:
     with fm.Recorder(net, tmp_path / "run.zarr", probe=data) as recorder:
         for epoch in range(3):

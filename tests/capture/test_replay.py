@@ -114,6 +114,7 @@ def test_no_checkpoint_is_refused(net, data, tmp_path):
         fm.replay(net, tmp_path / "g.zarr", checkpoints={}, probe=data)
 
 
+@pytest.mark.slow
 def test_more_checkpoints_than_max_bytes_allows_are_refused_before_anything_is_recorded(
     net: nn.Module, data: list, tmp_path: Path
 ) -> None:

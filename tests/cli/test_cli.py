@@ -318,6 +318,7 @@ def test_plot_writes_a_picture(picture, run, tmp_path, monkeypatch):
     assert out.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("picture", ["similarity", "convergence", "channels_per_layer"])
 def test_what_is_of_the_whole_run_needs_no_layer(picture, run, tmp_path, monkeypatch):
     out = tmp_path / f"{picture}.png"
@@ -325,6 +326,7 @@ def test_what_is_of_the_whole_run_needs_no_layer(picture, run, tmp_path, monkeyp
     assert out.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_plot_metrics_needs_no_layer(run, tmp_path, capsys, monkeypatch):
     out = tmp_path / "metrics.svg"
     assert call("plot", run, "metrics", "-o", out, monkeypatch=monkeypatch) == 0

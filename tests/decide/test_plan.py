@@ -53,6 +53,7 @@ def learnt() -> SimpleNamespace:
     return SimpleNamespace(model=model, probe=probe, damage=damage)
 
 
+@pytest.mark.slow
 def test_a_plan_keeps_its_budget_when_it_is_built(learnt) -> None:
     state = {name: value.clone() for name, value in learnt.model.state_dict().items()}
     plan = fm.plan(findings(), learnt.damage, budget=0.5, model=learnt.model, probe=learnt.probe, rounds=2)

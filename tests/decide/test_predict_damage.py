@@ -114,6 +114,7 @@ def test_other_kernels_are_those_that_ablation_would_build(
         np.testing.assert_allclose(columns, values, rtol=1e-2)
 
 
+@pytest.mark.slow
 def test_removed_channels_are_the_least_squares_fit_of_the_others(plain: nn.Module, tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(5)
     probe = TensorDataset(torch.randn(12, 3, 8, 8, generator=generator), torch.arange(12) % 4)

@@ -104,6 +104,7 @@ def test_a_part_of_the_maps_is_refused(residual, probe, tmp_path, options, reaso
         StoredFeatureMaps(run, "stem")
 
 
+@pytest.mark.slow
 def test_what_has_no_labels_and_what_was_augmented_is_refused(residual, probe, tmp_path):
     run = record(residual.eval(), list(probe.tensors[0]), tmp_path / "run.zarr")
     with pytest.raises(ValueError, match=r"the labels of 24 of 24 samples of .* are not known; record a probe whose"):

@@ -52,6 +52,7 @@ def test_tensorboard_reads_what_its_own_writer_writes(tmp_path: Path) -> None:
         assert [{**vars(each), "wall_time": 0} for each in one] == [{**vars(each), "wall_time": 0} for each in other]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spread", [0.0, 1e-17, 1e-9, 1.0])
 def test_large_values_that_are_much_alike_have_a_histogram(spread: float, tmp_path: Path) -> None:
     values = 1e37 * (1 + spread * np.linspace(0, 1, 50))

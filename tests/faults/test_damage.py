@@ -195,6 +195,7 @@ def test_what_was_changed_is_found_and_no_wrong_number_is_read(
             assert files_of(run) == whole or file.name == "zarr.json", f"{about} was not found"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", [harm for harm in OF_FILES if harm != "two files are swapped"])
 def test_a_saved_result_that_was_changed_is_computed_again(
     what: str,

@@ -347,6 +347,7 @@ def test_a_lock_that_is_no_file_is_refused_by_writers_and_none_to_readers(
     assert verify(open_run(path)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="of paths that are too long for one call")
 def test_folders_deep_in_one_another_are_refused(
     originals: Callable[[str, int], Path], copy_of: Callable[[Path], Path]

@@ -40,6 +40,7 @@ def test_grid_draws_what_the_layer_reads(layers):
     assert len(tiles(figure)) + len(hatched(figure)) == 64
 
 
+@pytest.mark.slow
 def test_a_class_of_a_long_name_does_not_run_over_the_channels(layers):
     layer = layers["conv1"]
     long = replace(layer, samples=layer.samples.assign(class_name="a long name of a class of images"))
@@ -300,6 +301,7 @@ def scores_of(clusters, values):
     return Scores(**about, values=values, singular_values=np.ones(1), total_variance=1.0, n_features=9, method="gram")
 
 
+@pytest.mark.slow
 def test_the_representative_of_each_cluster_is_framed_and_comes_first(layers):
     clusters = clusters_of(layers["conv1"], [1, 0, -1, 1, 0, 1, 2])
     # of cluster 1 the mean of 0, 10 and 4 is nearest to channel 5; of two members both are as near, and the first leads

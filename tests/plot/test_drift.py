@@ -3,6 +3,7 @@
 from itertools import pairwise
 
 import numpy as np
+import pytest
 
 from fmcluster.plot import drift
 from tests.plot.test_similarity import found, mesh_of, tick_names
@@ -33,6 +34,7 @@ def test_two_thousand_channels_have_no_names():
     np.testing.assert_allclose(mesh_of(ax), values[np.argsort(-values[:, -1], kind="stable")])
 
 
+@pytest.mark.slow
 def test_each_of_64_channels_is_named_in_letters_that_fit_its_row():
     ax = drift(found({"conv1": np.random.default_rng(0).random((64, 9))}), "conv1")
     assert len(tick_names(ax)[0]) == 64

@@ -149,6 +149,7 @@ def test_noise_is_grey_below_and_has_no_marks(drifting):
     assert not ax.lines
 
 
+@pytest.mark.slow
 def test_members_at_the_end_stand_on_the_right(drifting):
     history = moved_by_hand(drifting, FOLLOWED, fit="each")
     ax = lifelines(history)

@@ -75,6 +75,7 @@ def test_the_evidence_that_advice_rests_on_is_marked(written: Written) -> None:
     assert not any(one.cited for layer in layer_evidence(findings) if not layer.advised for one in layer.measured)
 
 
+@pytest.mark.slow
 def test_the_heat_maps_hold_the_similarity_of_all_layers_at_all_snapshots(written: Written) -> None:
     cka, charts = fm.similarity(written.run), written.parsed.data["similarity"]
     for snapshot in range(3):
@@ -123,6 +124,7 @@ def test_without_a_diagnosis_the_page_says_so_and_has_no_evidence(tmp_path: Path
     assert "evidence" not in {attributes.get("id") for _, attributes in parsed.tags}
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_be_diagnosed_gets_a_page_that_says_why(tmp_path: Path, quick_disk: None) -> None:
     import torch
     from torch import nn

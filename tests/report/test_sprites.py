@@ -76,6 +76,7 @@ def test_tiles_get_smaller_until_they_fit_and_there_are_none_where_nothing_fits(
     assert make_sprites(content, samples=[], max_bytes=1 << 20) is None
 
 
+@pytest.mark.slow
 def test_a_row_that_is_a_map_has_its_tiles_on_one_sheet(written: Written) -> None:
     settings = Settings("feature_map", 3, PCA(2, random_state=0), 0, 1 << 30)
     content = make_layer_content(written.run["conv1"], settings, announce=lambda what: None, cache=None)

@@ -124,6 +124,7 @@ def test_blocks_of_any_size_are_the_same_matrix(case: tuple, max_bytes: int) -> 
     close(vectors.to_numpy(), whole)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(case=cases(), max_bytes=budgets)
 def test_a_block_is_no_larger_than_asked_for(case: tuple, max_bytes: int) -> None:

@@ -301,6 +301,7 @@ def test_what_does_not_belong_together_is_refused(scores, classes):
         quality(clusters, scores, classes=pd.concat([classes, classes.iloc[:1]]))
 
 
+@pytest.mark.slow
 def test_classes_are_taken_by_sample_and_not_by_place(scores, classes):
     clusters = cluster(scores, KMeans(4, random_state=0))
     shuffled = classes.sample(frac=1, random_state=0)

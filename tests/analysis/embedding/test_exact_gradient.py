@@ -6,7 +6,7 @@ from scipy import sparse
 from scipy.spatial.distance import pdist, squareform
 
 from fmcluster.analysis import _compat as compat
-from fmcluster.analysis.embedding._exact_gradient import exact_gradient
+from fmcluster.analysis.embedding._exact_gradient import attract, exact_gradient
 
 
 def task(n_rows):
@@ -44,3 +44,11 @@ def test_rows_at_one_position_do_not_move_one_another():
     _, affinities = task(5)
     _, gradient = exact_gradient(np.ones((5, 2)), affinities, error=False)
     np.testing.assert_array_equal(gradient, 0)
+
+
+def test_what_attracts_alone_is_the_gradient_of_how_far_linked_rows_are():
+    """Attraction is the slope of the sum of ``p log(1 + d**2)`` over all pairs."""
+    positions, affinities = task(30)
+    pulls = affinities.toarray() / (1 + squareform(pdist(positions, "sqeuclidean")))
+    expected = 4 * (pulls.sum(axis=1)[:, None] * positions - pulls @ positions)
+    np.testing.assert_allclose(attract(positions, affinities), expected, rtol=1e-10, atol=1e-14)

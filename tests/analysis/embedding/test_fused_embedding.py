@@ -90,6 +90,7 @@ def test_more_weight_on_paths_makes_movements_truer(lay_out):
     assert np.mean(gained) > 0.03
 
 
+@pytest.mark.slow
 def test_movements_too_small_to_change_neighbors_are_drawn_to_scale():
     """Rows drift a little, each at its own speed: the map has to show who drifts faster."""
     rng = np.random.default_rng(0)

@@ -232,6 +232,7 @@ class Auxiliary(nn.Module):
         return self.head(x), self.spare(x)
 
 
+@pytest.mark.slow
 def test_a_layer_that_the_loss_does_not_depend_on_has_none(pictures: torch.Tensor, tmp_path: Path) -> None:
     net = Auxiliary()
     run = live(net, tmp_path / "live.zarr", lambda part: net(pictures[part])[0].sum().backward())
@@ -244,6 +245,7 @@ def test_a_layer_that_the_loss_does_not_depend_on_has_none(pictures: torch.Tenso
     assert np.isnan(fm.open_run(tmp_path / "probe.zarr")["spare"].gradient.read(epoch=0)).all()
 
 
+@pytest.mark.slow
 def test_frozen_layers_have_none_until_they_are_thawed(
     net: nn.Module, pictures: torch.Tensor, labels: torch.Tensor, tmp_path: Path
 ) -> None:
@@ -288,6 +290,7 @@ def test_two_backward_passes(net: nn.Module, pictures: torch.Tensor, tmp_path: P
             net(pictures[:4]).sum().backward()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_what_checkpointing_recomputes_is_not_recorded_twice(
     reentrant: bool, net: nn.Module, pictures: torch.Tensor, labels: torch.Tensor, tmp_path: Path
@@ -351,6 +354,7 @@ def test_reduced_like_the_activations(net: nn.Module, pictures: torch.Tensor, la
     np.testing.assert_array_equal(run["fc"].read(epoch=0), exact.numpy())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["each after its pass", "last first", "first first", "of the sum"])
 def test_parts_of_a_batch_under_checkpoints(
     order: str, net: nn.Module, pictures: torch.Tensor, labels: torch.Tensor, tmp_path: Path
@@ -540,6 +544,7 @@ class Stopped(nn.Module):
         return self.last(vectors)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["no_grad", "detach", "beside"])
 def test_behind_a_part_without_gradients_there_are_some(how: str, pictures: torch.Tensor, tmp_path: Path) -> None:
     """Of a probe too, where no way leads from the loss to the images, or not every one."""

@@ -149,6 +149,7 @@ class BadItem(list):
         return super().__getitem__(i)
 
 
+@pytest.mark.slow
 def test_after_an_error_in_the_probe(
     restless: nn.Module, images: list, tmp_path: Path, no_hooks_left: Callable
 ) -> None:

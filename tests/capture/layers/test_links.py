@@ -35,6 +35,7 @@ def inputs_of(model: nn.Module, path: Path, **options: object) -> dict[str, Laye
     return {name: run[name].input for name in run.layers}
 
 
+@pytest.mark.slow
 def test_a_tensor_is_known_again_also_where_it_is_changed_in_place(tmp_path: Path) -> None:
     found = inputs_of(SmallNet().eval(), tmp_path / "run.zarr", layers=re.compile(".*"))
     block = "layer1.1"

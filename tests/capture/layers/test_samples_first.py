@@ -35,6 +35,7 @@ class SequenceFirst(nn.Module):
         return self.head(self.norm(out[0] if isinstance(out, tuple) else out).mean(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "n_tokens"), [("LSTM", 4), ("attention", 6), ("encoder", 4)])  # of 4 samples
 def test_sequences_first_are_stored_with_samples_first(kind: str, n_tokens: int, tmp_path: Path) -> None:
     torch.manual_seed(0)

@@ -406,6 +406,7 @@ def test_an_error_in_the_first_batch_leaves_its_memory_to_the_next(net: nn.Modul
         assert recorder.peak_pending_bytes < 2 * 8 * 6 * 6 * 6 * 2
 
 
+@pytest.mark.slow
 def test_two_recorders_of_the_same_batches(net: nn.Module, tmp_path: Path, no_hooks_left: Callable) -> None:
     net.eval()
     images = torch.rand(8, 3, 12, 12)

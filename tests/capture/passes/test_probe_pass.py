@@ -64,6 +64,7 @@ class TestOfAProbe:
         assert run["conv1"].gradient.dtype == np.float32
         assert np.abs(run["conv1"].gradient.read(epoch=0)).max() > 0
 
+    @pytest.mark.slow
     def test_leaves_no_trace(self, net: nn.Module, data: list, tmp_path: Path, no_hooks_left: Callable) -> None:
         net.fc.bias.requires_grad_(False)
         kept = torch.ones_like(net.conv1.weight)
@@ -209,6 +210,7 @@ def test_no_hook_is_left_on_what_a_model_keeps_of_a_snapshot(fails: bool, data: 
     assert not net.maps._backward_hooks
 
 
+@pytest.mark.slow
 def test_a_snapshot_of_a_model_with_checkpoints(
     net: nn.Module, pictures: torch.Tensor, labels: torch.Tensor, tmp_path: Path
 ) -> None:

@@ -19,6 +19,7 @@ def test_every_has_to_be_a_number_of_epochs(every: object, recorder: Callable) -
         Schedule(recorder(), every=every)
 
 
+@pytest.mark.slow
 def test_only_numbers_are_kept(recorder: Callable, metrics: Callable) -> None:
     schedule = Schedule(recorder(), every=1)
     schedule.enter()

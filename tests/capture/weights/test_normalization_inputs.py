@@ -63,6 +63,7 @@ def test_of_a_probe(batch_size: int, net: nn.Module, data: list, tmp_path: Path)
     assert_describes(run, given(net, batches))
 
 
+@pytest.mark.slow
 def test_of_training_batches_but_not_of_one_that_was_withdrawn(net: nn.Module, data: list, tmp_path: Path) -> None:
     images, labels = torch.stack([image for image, _ in data]), torch.tensor([label for _, label in data])
     net.train()

@@ -45,6 +45,7 @@ class TestResuming:
         assert run.samples["class_name"].tolist() == ["a", "b", "c", "d", "a", "b"]
         assert [s["first_snapshot"] for s in run.provenance] == [0]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("change", "message"),
         [

@@ -166,6 +166,7 @@ def test_the_users_exception_alone_has_no_note_and_keeps_the_snapshots(
     check(tmp_path / "run.zarr", [0])
 
 
+@pytest.mark.slow
 def test_an_error_that_was_told_is_not_told_again(net: nn.Module, data: list, tmp_path: Path, full: Callable) -> None:
     disk = full("commit")
     with pytest.raises(fm.StoreError) as caught, record(net, tmp_path / "run.zarr", data) as recorder:

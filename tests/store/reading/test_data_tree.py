@@ -59,6 +59,7 @@ def test_it_is_lazy_and_goes_to_a_worker(reference: Path, tmp_path: Path) -> Non
         assert tree[MAPS].values is not None
 
 
+@pytest.mark.slow
 def test_it_shows_the_snapshots_that_were_there_when_the_run_was_opened(tmp_path: Path, contents: ModuleType) -> None:
     path = tmp_path / "run.zarr"
     contents.record(path, mode="x", n_snapshots=1)

@@ -94,6 +94,7 @@ def test_samples_that_a_layer_which_is_left_out_lost_are_not(tmp_path):
     assert part.left_out.lines[-1].startswith("Left out: layer c, which gave NaN or infinite values at every snapshot")
 
 
+@pytest.mark.slow
 def test_where_most_layers_diverge_the_snapshots_before_are_what_is_left(tmp_path):
     part = planted(tmp_path, b=[np.s_[2:]], c=[np.s_[2:]]).finite_part()
     assert (part.layers, part.snapshots) == (["a", "b", "c"], [0, 1])
@@ -117,6 +118,7 @@ def test_two_runs_have_the_layers_that_are_finite_in_both(tmp_path):
         finite_parts([runs[0], planted(third, b=[EVERY], c=[EVERY])], ["a", "b", "c"], chosen=False)
 
 
+@pytest.mark.slow
 def test_of_several_runs_the_one_without_anything_finite_is_named(tmp_path):
     one, other = tmp_path / "one", tmp_path / "other"
     one.mkdir(), other.mkdir()
