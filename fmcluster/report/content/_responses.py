@@ -14,6 +14,7 @@ from ._feature_maps import Picture
 from ._image_strips import image_strip
 
 SHOWN = 3
+N_DRAWS, CONFIDENCE = 199, 0.95
 _NONE = -1
 _FEW_POSITIONS = 16
 
@@ -45,7 +46,8 @@ class Responses:
     chosen : str
         Which channels these are, before they are shown.
     channels : tuple of ChangedChannel
-        Those whose top images came to be of one class most, or, without classes, were exchanged most.
+        Those whose top images came to be of one class most; those that exchanged most, where none did by more than
+        chance gives, or classes are not known.
     """
 
     layer: str
@@ -81,14 +83,12 @@ def find_responses(run: Run, found: TopImages, *, titles: tuple[str, str]) -> Re
         f"On average, the {full.sum()} channels of {layer_title(found.layer)} that respond at both snapshots kept "
         f"{kept[full].mean():.1f} of their {k} top images (by chance {chance:.1f})"
     ]
+    which = "Those that exchanged most:"
+    order = np.lexsort((-found.values[-1].mean(axis=1), kept))
+    chosen = [index for index in order.tolist() if full[index]][:SHOWN]
+    texts = {index: _kept(kept[index], chance) for index in chosen}
     labels = _labels(run, found)
-    if labels is None:
-        which = "Those that exchanged most:"
-        order = np.lexsort((-found.values[-1].mean(axis=1), kept))
-        chosen = [index for index in order.tolist() if full[index]][:SHOWN]
-        texts = {index: _kept(kept[index], chance) for index in chosen}
-    else:
-        which = "Those whose top images came to be of one class most:"
+    if labels is not None:
         share_then, class_then = _most_frequent(labels, then)
         share_now, class_now = _most_frequent(labels, now)
         pure = [int((full & (share == k)).sum()) for share in (share_then, share_now)]
@@ -98,14 +98,19 @@ def find_responses(run: Run, found: TopImages, *, titles: tuple[str, str]) -> Re
             f"({change_by_chance(expected)} by chance)"
         )
         gained = np.where(full, share_now - share_then, -k)
-        strength = found.values[-1].min(axis=1)
-        order = np.lexsort((-strength, kept, -gained))
-        chosen = [index for index in order.tolist() if full[index]][:SHOWN]
-        texts = {
-            index: f"class {_name(run, class_now[index])} in {share_now[index]} of {k}, before class "
-            f"{_name(run, class_then[index])} in {share_then[index]}; {_kept(kept[index], chance)}"
-            for index in chosen
-        }
+        limit = largest_gain_by_chance(labels, then[full], now[full])
+        by_chance = f"the most that any channel gains by chance, in {CONFIDENCE:.0%} of draws, is {limit}"
+        order = np.lexsort((-found.values[-1].min(axis=1), kept, -gained))
+        over = [index for index in order.tolist() if gained[index] > limit][:SHOWN]
+        if over:
+            chosen, which = over, f"Those whose top images came to be of one class most ({by_chance} of {k}):"
+            texts = {
+                index: f"class {_name(run, class_now[index])} in {share_now[index]} of {k}, before class "
+                f"{_name(run, class_then[index])} in {share_then[index]}; {_kept(kept[index], chance)}"
+                for index in chosen
+            }
+        else:
+            lines.append(f"no channel's came to be of one class by more than chance gives ({by_chance} of {k})")
     # of a map of a few positions, which of them says nothing of where in an image
     _, height, width = run[found.layer].feature_map_shape
     rings = found.fractions if height * width >= _FEW_POSITIONS else np.full_like(found.fractions, np.nan)
@@ -124,6 +129,39 @@ def find_responses(run: Run, found: TopImages, *, titles: tuple[str, str]) -> Re
             for index in chosen
         ),
     )
+
+
+def largest_gain_by_chance(labels: "pd.Series[int]", then: Labels, now: Labels) -> int:
+    """Return how many images of one class some channel gains where classes say nothing, in 95 % of draws at most.
+
+    Classes are drawn anew for the images, 199 times; which images a channel has then and now stays as it is. The limit
+    is for the channel that gains most, as that is the one which is shown.
+
+    Parameters
+    ----------
+    labels : Series of int
+        The class of each image, by its index.
+    then, now : ndarray of shape (n_channels, k), int64
+        The images of each channel.
+    """
+    rng, codes = np.random.default_rng(0), np.unique(labels, return_inverse=True)[1]
+    places = [labels.index.get_indexer(pd.Index(samples.ravel())).reshape(samples.shape) for samples in (then, now)]
+    largest = []
+    for _ in range(N_DRAWS):
+        drawn = rng.permutation(codes)
+        before, after = (_most_alike(drawn[place]) for place in places)
+        largest.append(int((after - before).max()))
+    return int(np.quantile(largest, CONFIDENCE, method="higher"))
+
+
+def _most_alike(rows: Labels) -> Labels:
+    """Return how often the most frequent value of each row is in it."""
+    ordered = np.sort(rows, axis=1)
+    run = most = np.ones(len(rows), np.int64)
+    for same in (ordered[:, 1:] == ordered[:, :-1]).T:
+        run = np.where(same, run + 1, 1)
+        most = np.maximum(most, run)
+    return most
 
 
 def chance_of_one_class(labels: npt.ArrayLike, k: int) -> float:
