@@ -27,13 +27,13 @@ def test_classes_that_say_nothing_are_hardly_ever_over_the_limit_and_those_that_
     over = 0
     for seed in range(60):
         classes = np.random.default_rng(100 + seed).permutation(np.arange(N_IMAGES) % 4)
-        limit = largest_gain_by_chance(pd.Series(classes, index=np.arange(N_IMAGES)), then, now)
+        limit = largest_gain_by_chance(pd.Series(classes, index=np.arange(N_IMAGES)), then=then, now=now)
         over += max(gains(classes, then, now)) > limit
     assert over <= 8  # of 60 at most 3 are expected: 9 or more happen once in 400 times
     of_one_class = now.copy()
     of_one_class[5] = np.flatnonzero(np.arange(N_IMAGES) % 4 == 2)[:K]
     classes = np.arange(N_IMAGES) % 4
-    limit = largest_gain_by_chance(pd.Series(classes, index=np.arange(N_IMAGES)), then, of_one_class)
+    limit = largest_gain_by_chance(pd.Series(classes, index=np.arange(N_IMAGES)), then=then, now=of_one_class)
     assert gains(classes, then, of_one_class)[5] > limit > 0
 
 
@@ -41,7 +41,9 @@ def test_images_are_known_by_their_index_wherever_they_stand():
     then, now = top_images_of(16, seed=3), top_images_of(16, seed=4)
     labels = pd.Series(np.arange(N_IMAGES) % 3, index=np.arange(N_IMAGES))
     moved = pd.Series(labels.to_numpy(), index=labels.index + 7)
-    assert largest_gain_by_chance(labels, then, now) == largest_gain_by_chance(moved, then + 7, now + 7)
+    assert largest_gain_by_chance(labels, then=then, now=now) == largest_gain_by_chance(
+        moved, then=then + 7, now=now + 7
+    )
 
 
 def test_of_noise_no_class_is_told_of_any_channel(written: Written) -> None:

@@ -86,7 +86,7 @@ def find_responses(run: Run, found: TopImages, *, titles: tuple[str, str]) -> Re
     which = "Those that exchanged most:"
     order = np.lexsort((-found.values[-1].mean(axis=1), kept))
     chosen = [index for index in order.tolist() if full[index]][:SHOWN]
-    texts = {index: _kept(kept[index], chance) for index in chosen}
+    texts = {index: f"{kept[index]} of its {k} top images kept (by chance {chance:.1f})" for index in chosen}
     labels = _labels(run, found)
     if labels is not None:
         share_then, class_then = _most_frequent(labels, then)
@@ -98,7 +98,7 @@ def find_responses(run: Run, found: TopImages, *, titles: tuple[str, str]) -> Re
             f"({change_by_chance(expected)} by chance)"
         )
         gained = np.where(full, share_now - share_then, -k)
-        limit = largest_gain_by_chance(labels, then[full], now[full])
+        limit = largest_gain_by_chance(labels, then=then[full], now=now[full])
         by_chance = f"the most that any channel gains by chance, in {CONFIDENCE:.0%} of draws, is {limit}"
         order = np.lexsort((-found.values[-1].min(axis=1), kept, -gained))
         over = [index for index in order.tolist() if gained[index] > limit][:SHOWN]
@@ -106,7 +106,7 @@ def find_responses(run: Run, found: TopImages, *, titles: tuple[str, str]) -> Re
             chosen, which = over, f"Those whose top images came to be of one class most ({by_chance} of {k}):"
             texts = {
                 index: f"class {_name(run, class_now[index])} in {share_now[index]} of {k}, before class "
-                f"{_name(run, class_then[index])} in {share_then[index]}; {_kept(kept[index], chance)}"
+                f"{_name(run, class_then[index])} in {share_then[index]}; {kept[index]} kept (by chance {chance:.1f})"
                 for index in chosen
             }
         else:
@@ -131,7 +131,7 @@ def find_responses(run: Run, found: TopImages, *, titles: tuple[str, str]) -> Re
     )
 
 
-def largest_gain_by_chance(labels: "pd.Series[int]", then: Labels, now: Labels) -> int:
+def largest_gain_by_chance(labels: "pd.Series[int]", *, then: Labels, now: Labels) -> int:
     """Return how many images of one class some channel gains where classes say nothing, in 95 % of draws at most.
 
     Classes are drawn anew for the images, 199 times; which images a channel has then and now stays as it is. The limit
@@ -209,10 +209,6 @@ def _most_frequent(labels: "pd.Series[int]", samples: Labels) -> tuple[Labels, L
     of = labels.reindex(samples.ravel(), fill_value=_NONE).to_numpy().reshape(samples.shape)
     counts = (of[:, :, None] == classes).sum(axis=1)
     return counts.max(axis=1), classes[counts.argmax(axis=1)]
-
-
-def _kept(kept: int, chance: float) -> str:
-    return f"{kept} kept (by chance {chance:.1f})"
 
 
 def _name(run: Run, label: int) -> str:
