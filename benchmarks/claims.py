@@ -218,7 +218,7 @@ def scale(measured: Measured) -> list[str]:
     lines = rows_of(
         ["cost", "from", "to", "seconds", "exponent", "why over 1.1"],
         (
-            (name, row["sizes"][0], row["sizes"][-1], " to ".join(f"{each:.2g}" for each in ends(row["seconds"])),
+            (name, row["sizes"][0], row["sizes"][-1], f"{row['seconds'][0]:.2g} to {row['seconds'][-1]:.2g}",
              f"{row['exponent']:.2f}", row.get("why", ""))
             for name, row in grown.items()
         ),
@@ -241,10 +241,6 @@ def scale(measured: Measured) -> list[str]:
     columns = ["ImageNet on paper", *next(iter(paper.values()))]
     on_paper = ((name, *(f"{value:,.4g}" for value in row.values())) for name, row in paper.items())
     return [*lines, "", *rows_of(columns, on_paper)]
-
-
-def ends(values: list[float]) -> tuple[float, float]:
-    return values[0], values[-1]
 
 
 def startup(measured: Measured) -> list[str]:

@@ -39,11 +39,6 @@ class DrawnPositions(PartialSource):
         return self.source.feature_map_shape[0], 1, self.count
 
     @property
-    def channels(self) -> npt.NDArray[np.int64]:
-        """The channels' numbers."""
-        return self.source.channels
-
-    @property
     def units(self) -> Mapping[str, Unit]:
         """What of each of the axes n and c is decoded at once."""
         units: Mapping[str, Unit] = getattr(self.source, "units", {})

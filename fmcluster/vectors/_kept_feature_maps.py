@@ -43,11 +43,6 @@ class KeptFeatureMaps(PartialSource):
         return self.source.feature_map_shape
 
     @property
-    def channels(self) -> npt.NDArray[np.int64]:
-        """The channels' numbers."""
-        return self.source.channels
-
-    @property
     def dtype(self) -> np.dtype[np.floating]:
         """The type of a stored value."""
         return np.dtype(getattr(self.source, "dtype", np.float32))

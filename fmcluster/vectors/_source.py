@@ -63,6 +63,11 @@ class PartialSource:
         """One row per snapshot: snapshot, epoch, step."""
         return self.source.snapshots
 
+    @property
+    def channels(self) -> npt.NDArray[np.int64]:
+        """The channels' numbers."""
+        return self.source.channels
+
 
 @dataclass(frozen=True, eq=False)
 class RowPart:
