@@ -18,11 +18,19 @@ def new_block(shape: tuple[int, ...], dtype: npt.DTypeLike = np.float32) -> npt.
 
     malloc keeps what threads free, up to 32 MiB apiece and for each thread: blocks that come and go would take several
     times what they hold.
+
+    Raises
+    ------
+    MemoryError
+        Where the system has not got as much.
     """
     nbytes = np.dtype(dtype).itemsize * prod(shape)
     if nbytes < _LEAST_BYTES or not hasattr(mmap, "MAP_ANONYMOUS"):
         return np.empty(shape, dtype)
-    pages = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    try:
+        pages = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise MemoryError(f"the system has no {nbytes} bytes of memory for {shape} {np.dtype(dtype)}") from error
     if hasattr(mmap, "MADV_HUGEPAGE"):
         pages.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(pages, dtype).reshape(shape)

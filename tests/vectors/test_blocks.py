@@ -27,6 +27,11 @@ def test_large_blocks_do_not_share_memory():
     assert (first == 1).all()
 
 
+def test_memory_that_the_system_has_not_got_is_a_memory_error():
+    with pytest.raises(MemoryError, match=rf"the system has no {4 << 60} bytes of memory for \({1 << 60},\) float32"):
+        new_block((1 << 60,))
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 def test_a_copy_holds_every_value_in_float32(dtype):
     values = np.random.default_rng(0).normal(size=(50, 40)).astype(dtype)

@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ...vectors import new_block
+
 Bytes = npt.NDArray[np.uint8]
 _ALIGNED = 256
 
@@ -58,7 +60,7 @@ class HostMemory:
                 return piece
         while self._back and self._out + nbytes + sum(piece.nbytes for piece in self._back) > self.max_bytes:
             self._back.popleft()
-        return np.empty(nbytes, np.uint8)
+        return new_block((nbytes,), np.uint8)
 
 
 @dataclass(eq=False)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from io import BytesIO
 from itertools import product
 from math import prod
-from mmap import mmap
 from pathlib import Path
 from threading import local
 from types import TracebackType
@@ -23,6 +22,7 @@ import numpy.typing as npt
 from google_crc32c import value as crc32c
 from numcodecs.zstd import compress, decompress  # type: ignore[import-untyped]
 
+from ...vectors import new_block
 from ..files import open_regular
 from ._checksums import checked_bytes, checksum_digits, committed_checksum
 
@@ -321,9 +321,9 @@ def _whole(box: npt.NDArray[Any], chunks: tuple[int, ...]) -> npt.NDArray[Any]:
 
 
 def _buffer() -> memoryview:
-    """Return this thread's buffer, aligned to pages as direct writes need it; a forked process has one of its own."""
-    if getattr(_thread, "process", None) != os.getpid():
-        _thread.buffer, _thread.process = mmap(-1, _BUFFER), os.getpid()
+    """Return this thread's buffer, aligned to pages as direct writes need it."""
+    if not hasattr(_thread, "buffer"):
+        _thread.buffer = new_block((_BUFFER,), np.uint8)
     return memoryview(_thread.buffer)
 
 
