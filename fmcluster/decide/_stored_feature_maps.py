@@ -39,8 +39,8 @@ class StoredFeatureMaps(Dataset[tuple[torch.Tensor, int]]):
     KeyError
         For a layer that the run does not have.
     ValueError
-        For a live run, whose maps are of augmented images and of a network that was being trained; for a part of the
-        maps; for snapshots or samples that there are not; and for samples without labels.
+        For a live run, whose feature maps are of augmented images and of a network that was being trained; for a part
+        of the feature maps; for snapshots or samples that there are not; and for samples without labels.
 
     Notes
     -----
@@ -91,7 +91,7 @@ class StoredFeatureMaps(Dataset[tuple[torch.Tensor, int]]):
         return len(self.samples)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        """The maps of one sample, Tensor of the shape that the module returned for it, and its label."""
+        """The feature maps of one sample, Tensor of the shape that the module returned for it, and its label."""
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: list[int]) -> list[tuple[torch.Tensor, int]]:

@@ -46,7 +46,6 @@ from ._metric_names import metric_title as metric_title
 from ._metric_names import metrics_to_draw as metrics_to_draw
 from ._metric_names import recorded_metrics as recorded_metrics
 from ._palette import MISSING as MISSING
-from ._palette import NOISE as NOISE
 from ._palette import cluster_name as cluster_name
 from ._palette import cluster_palette as cluster_palette
 from ._palette import color_map as color_map
