@@ -1,4 +1,4 @@
-"""Heat feature maps: the mesh of values, its color bar, and the names of its rows and columns."""
+"""Heat maps: the mesh of values, its color bar, and the names of its rows and columns."""
 
 import numpy as np
 import numpy.typing as npt
