@@ -144,7 +144,7 @@ MEANT = re.compile(
 
 def prose_ruled_out(text: str) -> list[str]:
     """Return what is ruled out of a text in whole sentences, each word with the one before it."""
-    words = re.findall(r"[^\W_]+", MEANT.sub(" ", text))
+    words = re.findall(r"[^\W_]+", MEANT.sub(" ", " ".join(text.split())))
     return [
         f"{before} {word}"
         for before, word in zip(["", *words], words, strict=False)
