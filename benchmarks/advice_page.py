@@ -1,5 +1,6 @@
 """Writes docs/evidence.md from what `advice.py` measured."""
 
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,9 @@ SECTIONS = {
     "planted": """## Planted faults
 
 In each of three convolutions, one after the other, drawn anew for each of {seeds} seeds, one channel is made zero, one
-the twin of another (a tenth of its weights' spread away), one gets other weights at each of four snapshots, two change
-places, and one is multiplied by zero in the normalization that follows. The weights of all others move by 2 % of their
-spread. A fault counts as found where `fm.diagnose` names it at the last snapshot (two that change places: at any). Any
+the twin of another (a tenth of its weights' spread away), one gets other weights at each of four snapshots, two are
+swapped, and one is multiplied by zero in the normalization that follows. The weights of all others move by 2 % of their
+spread. A fault counts as found where `fm.diagnose` names it at the last snapshot (two that are swapped: at any). Any
 other channel that it names is a false alarm, unless it was faulty before, or another planted fault made it so.
 
 {planted}
@@ -204,6 +205,7 @@ def page(measured: dict[str, Any]) -> str:
     if "predicted" in measured:  # what was not asked of `fm.ablate` has nothing to agree with
         predicted = pd.DataFrame(measured["predicted"])
         values["predicted"] = as_table(predicted[predicted["n"] > 0])
+    values |= {name: textwrap.fill(text, 120) for name, text in values.items() if name.endswith("_in_words")}
     sections = [text for name, text in SECTIONS.items() if name in measured]
     return "\n\n".join([INTRODUCTION, *sections, END]).format(**values)
 

@@ -1,5 +1,6 @@
 """The tables and sentences of docs/proof.md, from what `decide.py` measured."""
 
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,12 +22,13 @@ def rendered(measured: Mapping[str, Any]) -> str:
     """Return all of it as Markdown."""
     tuned, shrunk = pd.DataFrame(measured["tune"]), pd.DataFrame(measured["shrink"])
     machine, setting = measured["machine"], measured["setting"]
-    paragraphs = [
+    setting_in_words = (
         f"Measured on {measured['date']}: {machine['cpu']}, {machine['cores']} cores shared with other work, Python "
         f"{machine['python']}. Every arm may spend what {setting['steps']} steps of full fine-tuning cost (batches of "
         f"{setting['batch']}, SGD with momentum 0.9, learning rate {setting['rate']:g} falling to 0 as half a cosine "
-        f"of the budget).",
-    ]
+        f"of the budget)."
+    )
+    paragraphs = [textwrap.fill(setting_in_words, 120)]
     if len(tuned):
         paragraphs += [_accuracies(tuned), _differences(tuned), _choices(tuned), _goals(tuned)]
     if len(shrunk):

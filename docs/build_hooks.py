@@ -38,8 +38,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     shown = {int(name.split(".")[0]): name for name in pictures}
 
     def with_picture(match: re.Match[str]) -> str:
-        place = next(blocks)
-        return match[0] + (f"\n\n![What this draws](pictures/{shown[place]})\n" if place in shown else "")
+        number = next(blocks)
+        return match[0] + (f"\n\n![What this draws](pictures/{shown[number]})\n" if number in shown else "")
 
     gallery.content_string = BLOCK.sub(with_picture, gallery.content_string)
     return files
@@ -70,7 +70,7 @@ def draw(blocks: list[str]) -> dict[str, bytes]:
 
     namespace: dict[str, Any] = {}
     pictures = {}
-    for place, block in enumerate(blocks):
+    for number, block in enumerate(blocks):
         tree = ast.parse(block)
         last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
         exec(compile(tree, GALLERY, "exec"), namespace)
@@ -80,9 +80,9 @@ def draw(blocks: list[str]) -> dict[str, bytes]:
             result = result.get_figure(root=True)
         if isinstance(result, Figure):
             result.savefig(file, format="png", dpi=110, bbox_inches="tight")
-            pictures[f"{place}.png"] = file.getvalue()
+            pictures[f"{number}.png"] = file.getvalue()
         elif isinstance(result, FuncAnimation):
             path = ROOT / "demo" / "animation.gif"
             result.save(path, writer="pillow", dpi=80)
-            pictures[f"{place}.gif"] = path.read_bytes()
+            pictures[f"{number}.gif"] = path.read_bytes()
     return pictures

@@ -1,4 +1,4 @@
-"""Glossary: the words that `docs/architecture.md` rules out stand in no public name, option, file name or heading."""
+"""Glossary: what `docs/architecture.md` rules out is in no name, option, file name, heading, docstring or page."""
 
 import ast
 import re
@@ -131,6 +131,54 @@ def test_names_in_the_text(page):
     text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL).split("\n## Words")[0]
     names = set(re.findall(r"`([a-z_]+)`", text))
     assert {name for name in names if ruled_out(name)} == set()
+
+
+# plain English: to pass an argument; seeds of random numbers; two runs that are told apart; a linear map
+PLAIN = {"pass", "seed", "told"}
+MEANT = re.compile(
+    r"in[ -](?:the )?place|takes? (?:its|the) place|map-style|linear map|maps names|map each"
+    r"|pooled (?:fit|k-means)|[\"']pooled[\"']|\(pooled\)|`[^`]*`",
+    flags=re.IGNORECASE,
+)
+
+
+def prose_ruled_out(text: str) -> list[str]:
+    """Return what is ruled out of a text in whole sentences, each word with the one before it."""
+    words = re.findall(r"[^\W_]+", MEANT.sub(" ", " ".join(text.split())))
+    return [
+        f"{before} {word}"
+        for before, word in zip(["", *words], words, strict=False)
+        for never, after in WORDS.items()
+        if never not in PLAIN and word.lower() in (never, f"{never}s") and before.lower() not in after
+    ]
+
+
+@pytest.mark.parametrize("module", sorted(PACKAGE.rglob("*.py")), ids=lambda path: f"{path.relative_to(ROOT)} in words")
+def test_prose_of_a_module(module):
+    """Docstrings, and every other text of more than one word: errors, captions, help."""
+    texts = [
+        node.value
+        for node in ast.walk(ast.parse(module.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value.strip()
+    ]
+    assert [found for text in texts for found in prose_ruled_out(text)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: f"{path.relative_to(ROOT)} in words")
+def test_prose_of_a_page(page):
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL).split("\n## Words")[0]
+    assert prose_ruled_out(text) == []
+
+
+@pytest.mark.parametrize("page", sorted(PACKAGE.rglob("*.j2")), ids=lambda path: f"{path.name} in words")
+def test_prose_of_a_template(page):
+    assert prose_ruled_out(re.sub(r"<[^>]*>|\{%.*?%\}|\{\{.*?\}\}", " ", page.read_text(), flags=re.DOTALL)) == []
+
+
+def test_prose_is_read():
+    assert prose_ruled_out("A feature map is changed in place; the noise\nfloor of pooled k-means.") == []
+    assert prose_ruled_out("The maps of one image.") == ["The maps"]
+    assert prose_ruled_out("What it settled on, and its floor.") == ["it settled", "its floor"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))

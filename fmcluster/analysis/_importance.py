@@ -27,8 +27,8 @@ class Importance:
         the squared sum over positions of gradient times activation, in squared units of the recorded loss, and
         ``importance_se``, its standard error over images; ``share``, the part of the sum over the layer's channels
         (NaN where that is 0); ``effect``, the mean over images of what the loss would change to first order were the
-        channel's map zero, and ``effect_se``; ``nonfinite``, the images left out, as their maps or gradients hold NaN
-        or infinite values.
+        channel's feature map zero, and ``effect_se``; ``nonfinite``, the images left out, as their feature maps or
+        gradients hold NaN or infinite values.
     n_samples : int
         Images that were looked at.
     """

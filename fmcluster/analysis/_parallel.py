@@ -138,12 +138,12 @@ def alone_in_thread() -> None:
     Each thread has a number of its own. A reader with as many as the machine has cores would have them wait, busily,
     for one another and for whoever works on what it reads.
     """
-    _settle_torch()
+    _await_torch()
     _libraries().limit(limits=1, user_api="openmp")
 
 
 def _alone(function: Callable[[Item], Part], item: Item) -> Part:
-    _settle_torch()
+    _await_torch()
     with _libraries().limit(limits=1):
         return function(item)
 
@@ -158,7 +158,7 @@ def _find_libraries(_n_modules: int) -> ThreadpoolController:
     return ThreadpoolController()
 
 
-def _settle_torch() -> None:
+def _await_torch() -> None:
     if "torch" in sys.modules:  # it would set its own number of threads at its first use in this thread
         import_module("torch").get_num_threads()  # waits where another thread is just importing it
 

@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ..store import last_of_epoch
+
 Array = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
 
@@ -31,7 +33,7 @@ def snapshot_of_epoch(rows: pd.DataFrame, epoch: int, *, argument: str = "fit_ep
     Parameters
     ----------
     rows : DataFrame
-        With columns ``snapshot`` and ``epoch``.
+        With columns ``snapshot`` and ``epoch``, in the order of snapshots.
     epoch : int
         The epoch.
     argument : str
@@ -42,11 +44,11 @@ def snapshot_of_epoch(rows: pd.DataFrame, epoch: int, *, argument: str = "fit_ep
     ValueError
         Where no snapshot is of this epoch.
     """
-    known = rows.loc[rows["epoch"] == epoch, "snapshot"]
-    if known.empty:
+    last = last_of_epoch(rows["epoch"], epoch)
+    if last is None:
         epochs = ", ".join(str(number) for number in rows["epoch"].unique())
         raise ValueError(f"{argument} is {epoch!r}; expected one of the epochs {epochs}")
-    return int(known.max())
+    return int(rows["snapshot"].iloc[last])
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,7 @@ NONE = -1
 _HELD_BYTES = 200  # of each top image, until all are found
 _BLOCK_BYTES = 16 << 20
 _LEAST_BLOCK_BYTES = 1 << 20  # about what a chunk has: smaller blocks would decode the same chunk again and again
-# A block is held as stored, as read, in order, and in float32; and of each map there are a few numbers.
+# A block is held as stored, as read, in order, and in float32; and of each feature map there are a few numbers.
 _COPIES = 4
 _MAP_BYTES = 30
 
@@ -38,8 +38,8 @@ class TopImages:
     layer : str
         What the layer is called.
     by : {"max", "mean", "relevance"}
-        What images are ranked by: the highest activation in the channel's map of an image, the mean of the map, or what
-        the loss would grow by to first order were the map zero.
+        What images are ranked by: the highest activation in the channel's feature map of an image, the mean of the
+        feature map, or what the loss would grow by to first order were the feature map zero.
     k : int
         TopImages of a channel at most: as many as were asked for, or as there are images.
     snapshots : DataFrame
@@ -49,15 +49,15 @@ class TopImages:
     values : ndarray of shape (n_snapshots, n_channels, k), float64
         What the images were ranked by, in the units of the activations, or of the loss.
     positions : ndarray of shape (n_snapshots, n_channels, k, 2), int64
-        Row and column of the highest activation in the stored map, or of the largest part of its relevance; of several,
-        the first. Of a layer of tokens, the token and 0; of a layer without positions, 0 and 0.
+        Row and column of the highest activation in the stored feature map, or of the largest part of its relevance; of
+        several, the first. Of a layer of tokens, the token and 0; of a layer without positions, 0 and 0.
     fractions : ndarray of shape (n_snapshots, n_channels, k, 2), float64
         Where the center of that position lies in the module's whole output, from 0 (top, left) to 1 (bottom, right): a
         crop and averaging down are taken into account. NaN for layers without height and width.
     channels : DataFrame
-        One row per snapshot and channel: ``snapshot, epoch, step, channel, n_top_images, nonfinite`` (images whose map
-        holds NaN or infinite values), ``constant`` (whether all finite maps hold one and the same value), ``tied``
-        (whether another image has the value of the last top image, so that their order alone decided).
+        One row per snapshot and channel: ``snapshot, epoch, step, channel, n_top_images, nonfinite`` (images whose
+        feature map holds NaN or infinite values), ``constant`` (whether all finite feature maps hold one and the same
+        value), ``tied`` (whether another image has the value of the last top image, so that their order alone decided).
     n_samples : int
         Number of images that were looked at.
     left_out : ndarray of int64
@@ -151,11 +151,12 @@ def top_images(
 ) -> TopImages:
     """Find the images that drive each channel most, at every snapshot, and where in them it is most active.
 
-    The maps are read once, in blocks of images. Images of the same value are taken in their order, whatever the blocks.
+    The feature maps are read once, in blocks of images. Images of the same value are taken in their order, whatever the
+    blocks.
 
-    An image is no top image of a channel where the map holds NaN or infinite values, or where it is nowhere above the
-    lowest value that the channel has over all images: nothing in it drives the channel. A constant (dead) channel
-    therefore has no top images, and one that is zero but for three images has three.
+    An image is no top image of a channel where the feature map holds NaN or infinite values, or where it is nowhere
+    above the lowest value that the channel has over all images: nothing in it drives the channel. A constant (dead)
+    channel therefore has no top images, and one that is zero but for three images has three.
 
     Parameters
     ----------
@@ -165,8 +166,8 @@ def top_images(
         How many top images of each channel and snapshot; fewer where there are fewer images.
     by : {"max", "mean", "relevance"}
         Whether images are ranked by the highest activation in the feature map, by its mean, or by minus the sum of
-        gradient times activation over the map: what the loss would grow by to first order were the map zero. The
-        position is that of the highest activation, or of the largest part of that sum.
+        gradient times activation over the feature map: what the loss would grow by to first order were the feature map
+        zero. The position is that of the highest activation, or of the largest part of that sum.
     snapshots : sequence of int, optional
         Numbers of the snapshots; all by default.
     samples : sequence of int, optional
@@ -174,8 +175,8 @@ def top_images(
     channels : sequence of int, optional
         The module's numbers of channels, in the order wanted; all that were kept by default.
     max_bytes : int
-        Memory that may be taken, above what is in use; at least one map is read at a time. The top images are held
-        here, and each worker of an `executor` may take as much for blocks.
+        Memory that may be taken, above what is in use; at least one feature map is read at a time. The top images are
+        held here, and each worker of an `executor` may take as much for blocks.
     executor : concurrent.futures.Executor, optional
         Where blocks are read and searched; by default here, one after the other.
 
@@ -310,7 +311,7 @@ def _search(layer: Layer, slopes: Layer | None, by: By, count: int, block: _Bloc
     if slopes is not None:
         with np.errstate(invalid="ignore", over="ignore"):  # such images are left out
             flat = -(flat * _read(slopes, block))
-    position = flat.argmax(axis=2)  # of a map with NaN, the NaN
+    position = flat.argmax(axis=2)  # of a feature map with NaN, the NaN
     peak = np.take_along_axis(flat, position[..., None], axis=2)[..., 0].astype(np.float64)
     trough = flat.min(axis=2).astype(np.float64)
     finite = np.isfinite(peak) & np.isfinite(trough)
@@ -329,7 +330,7 @@ def _search(layer: Layer, slopes: Layer | None, by: By, count: int, block: _Bloc
 
 
 def _read(layer: Layer, block: _Block) -> npt.NDArray[np.float32]:
-    """Return the maps of a block, ndarray of shape (n_samples, n_channels, n_positions)."""
+    """Return the feature maps of a block, ndarray of shape (n_samples, n_channels, n_positions)."""
     maps = layer.read_feature_maps(
         snapshot=block.snapshot, samples=block.samples, channels=block.channels, rows=slice(None)
     )
@@ -369,7 +370,7 @@ def _refuse_twice(numbers: npt.NDArray[np.integer], what: str) -> None:
 
 
 def relative_centers(layer: Layer) -> tuple[Array, Array]:
-    """Return the centers of a map's rows and columns, as fractions of the module's whole output.
+    """Return the centers of a feature map's rows and columns, as fractions of the module's whole output.
 
     Two ndarrays of shapes (height,) and (width,), float64: NaN where the layer has no positions.
     """

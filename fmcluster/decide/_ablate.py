@@ -223,7 +223,7 @@ class _Judge:
         if not torch.equal(self._whole.outcomes([Change("", "", 0.0, "")], _answers).log_p, self._before.log_p):
             raise ValueError(
                 "the model gives other outputs when it is shown the same again, in evaluation mode: no change of it "
-                "can be told from chance. Does it drop, mask or draw at random without asking self.training?"
+                "can be distinguished from chance. Does it drop, mask or draw at random without asking self.training?"
             )
 
     def baseline(self, what: str) -> float:

@@ -18,7 +18,7 @@ from ._predicted_changes import LayerReader, PredictedChange, predicted_changes
 from .interventions import Skipped
 
 _BLOCK_BYTES = 64 << 20
-_COPIES = 12  # of a block of maps, in float32 and float64, while it is changed
+_COPIES = 12  # of a block of feature maps, in float32 and float64, while it is changed
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,9 +30,9 @@ class PredictedDamage:
     frame : DataFrame
         One row per change: ``intervention``, ``layer``, ``what`` (the change in words), ``how``, ``amount``, as
         `ablate` has them; ``predicted`` and ``predicted_se``, the predicted damage and its standard error over images,
-        in squared units of the recorded loss; ``null``, that of noise of the same norm in each image's maps, and
-        ``below_null`` by how much the change does less, each with its standard error; ``relative``, the square of the
-        change over the variance of the maps about their channels' means (of depth: what the identity leaves
+        in squared units of the recorded loss; ``null``, that of noise of the same norm in each image's feature maps,
+        and ``below_null`` by how much the change does less, each with its standard error; ``relative``, the square of
+        the change over the variance of the feature maps about their channels' means (of depth: what the identity leaves
         unexplained).
     skipped : DataFrame
         Layers that were not looked at: ``intervention, layer, reason``.
@@ -151,12 +151,12 @@ def predict_damage(
 ) -> PredictedDamage:
     """Predict how much changes of a network would raise its loss, from the feature maps and gradients that a run holds.
 
-    Of a change that an intervention makes in a layer's maps, and the gradient of the loss there, the product is taken
-    element by element, squared, summed over channels and positions; the mean over images is the predicted damage. It
-    ranks changes of one intervention, and its size means little. Of depth, whose changes are large, not even its ranks
-    can be relied on; how well they agree with those measured is what `PredictedDamage.agreement` tells. Measure the
-    most promising changes by ``ablate(predicted=...)``. What is fitted is fitted on the same images: of few, what is
-    predicted is too small.
+    Of a change that an intervention makes in a layer's feature maps, and the gradient of the loss there, the product is
+    taken element by element, squared, summed over channels and positions; the mean over images is the predicted damage.
+    It ranks changes of one intervention, and its size means little. For depth, whose changes are large, not even its
+    ranks can be relied on; how well they agree with those measured is what `PredictedDamage.agreement` tells. Measure
+    the most promising changes by ``ablate(predicted=...)``. What is fitted is fitted on the same images: on few images,
+    the prediction is too small.
 
     - ``depth``: a layer's output becomes what the layer was given. Needs the layer before, recorded, of equal shape.
     - ``width``: channels of a convolution, as the next layer reads them, become what the others predict of them
@@ -166,7 +166,7 @@ def predict_damage(
       layer before.
     - ``separable``, ``groups``: the weights that explain best what a convolution returned are replaced, as by
       `Separable` and `Groups`. Need the layer before.
-    - ``resolution``: a convolution's maps are averaged 2 and 4 times, and brought back.
+    - ``resolution``: a convolution's feature maps are averaged 2 and 4 times, and brought back.
 
     Parameters
     ----------
@@ -195,7 +195,7 @@ def predict_damage(
     ValueError
         For layers, samples or snapshots that do not exist, a run without gradients, or fewer than two images.
     MemoryError
-        Where one image's maps do not fit.
+        Where one image's feature maps do not fit.
 
     References
     ----------
@@ -260,7 +260,7 @@ def _row(change: PredictedChange, scores: torch.Tensor, variance: float) -> tupl
 
 
 def _scores(reader: LayerReader, changes: Sequence[PredictedChange]) -> list[tuple[torch.Tensor, float]]:
-    """Return for each change a Tensor of (3, n_samples), see `_scores_of`, and the variance of the maps."""
+    """Return for each change a Tensor of (3, n_samples), see `_scores_of`, and the variance of the feature maps."""
     found: list[list[torch.Tensor]] = [[] for _ in changes]
     variances: dict[str, float] = {}  # sums of an image's squared deviations from the channels' means
     for at in dict.fromkeys(change.at for change in changes):

@@ -15,12 +15,12 @@ from ._least_squares import MOST_WEIGHTS, inner_weights, kernel_patches, order_b
 from .interventions import Groups, KernelSize, Resolution, Separable, Skipped, Width, averaged
 
 Difference = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
-"""Makes of maps, and of what the layer was given, the change of the maps: float32, of the same shape."""
+"""Makes of feature maps, and of what the layer was given, the change of the former: float32, of the same shape."""
 
 
 @dataclass(frozen=True, eq=False)
 class PredictedChange:
-    """One change of a layer's maps.
+    """One change of a layer's feature maps.
 
     Attributes
     ----------
@@ -29,9 +29,9 @@ class PredictedChange:
     amount : float
         How much of it: larger changes more.
     at : str
-        The layer whose maps are changed.
+        The layer whose feature maps are changed.
     difference : callable
-        Makes of its maps, and what it was given, what is added to them.
+        Makes of its feature maps, and what it was given, what is added to them.
     """
 
     intervention: str
@@ -44,7 +44,7 @@ class PredictedChange:
 
 
 class LayerReader:
-    """The maps of one snapshot of a run, read in blocks of images.
+    """The feature maps of one snapshot of a run, read in blocks of images.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ class LayerReader:
     def blocks(
         self, layer: Layer, *, gradient: bool = False, given: bool = False
     ) -> Iterator[tuple[torch.Tensor, ...]]:
-        """Yield a layer's maps, their gradients where asked for, and what it was given, Tensors of float32."""
+        """Yield a layer's feature maps, their gradients where asked for, and what it was given, Tensors of float32."""
         source = self.input_of(layer)
         for samples in self._blocks:
             out = [self._read(layer, samples)]
@@ -76,14 +76,14 @@ class LayerReader:
             yield tuple(out)
 
     def input_of(self, layer: Layer) -> Layer | None:
-        """Return the layer whose whole maps it was given; None where they were not recorded."""
+        """Return the layer whose whole feature maps it was given; None where they were not recorded."""
         if layer.input is None or layer.input.layer not in self.run.layers:
             return None
         found = self.run[layer.input.layer]
         return found if is_whole(found) else None
 
     def users_of(self, layer: Layer) -> list[Layer]:
-        """Return the recorded layers that were given a layer's maps."""
+        """Return the recorded layers that were given a layer's feature maps."""
         return [self.run[name] for name, given in self._inputs.items() if given == layer.name]
 
     @cached_property
@@ -97,7 +97,7 @@ class LayerReader:
 
 
 def predicted_changes(reader: LayerReader, name: str) -> Iterator[PredictedChange | Skipped]:
-    """Yield the changes of a layer that its maps, and those of its neighbors, are enough for.
+    """Yield the changes of a layer that its feature maps, and those of its neighbors, are enough for.
 
     Parameters
     ----------

@@ -18,8 +18,8 @@ class StoredFeatureMaps(Dataset[tuple[torch.Tensor, int]]):
     ----------
     run : Run
         A run of a probe; a data set that was recorded whole, in its order, without augmentation.
-    layer : str
-        The layer; of all channels, without crop or averaging.
+    layer : Layer or str
+        The layer, or its name; of all channels, without crop or averaging.
     epoch, snapshot : int, optional
         Which snapshot; by default the last.
     samples : sequence of int, optional
@@ -39,8 +39,8 @@ class StoredFeatureMaps(Dataset[tuple[torch.Tensor, int]]):
     KeyError
         For a layer that the run does not have.
     ValueError
-        For a live run, whose maps are of augmented images and of a network that was being trained; for a part of the
-        maps; for snapshots or samples that there are not; and for samples without labels.
+        For a live run, whose feature maps are of augmented images and of a network that was being trained; for a part
+        of the feature maps; for snapshots or samples that there are not; and for samples without labels.
 
     Notes
     -----
@@ -58,7 +58,7 @@ class StoredFeatureMaps(Dataset[tuple[torch.Tensor, int]]):
     def __init__(
         self,
         run: Run,
-        layer: str,
+        layer: Layer | str,
         *,
         epoch: int | None = None,
         snapshot: int | None = None,
@@ -72,7 +72,7 @@ class StoredFeatureMaps(Dataset[tuple[torch.Tensor, int]]):
                 f"network changed. Record the data set as a probe, with evaluation transforms: "
                 f"Recorder(model, ..., probe=...)"
             )
-        self._layer = run[layer]
+        self._layer = run[layer if isinstance(layer, str) else layer.name]
         _check_whole(self._layer)
         last = epoch is None and snapshot is None
         self._snapshot = len(run) - 1 if last else run.resolve(epoch=epoch, snapshot=snapshot)
@@ -91,7 +91,7 @@ class StoredFeatureMaps(Dataset[tuple[torch.Tensor, int]]):
         return len(self.samples)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        """The maps of one sample, Tensor of the shape that the module returned for it, and its label."""
+        """The feature maps of one sample, Tensor of the shape that the module returned for it, and its label."""
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: list[int]) -> list[tuple[torch.Tensor, int]]:

@@ -85,7 +85,7 @@ def _scalings() -> list[dict[str, str]]:
 
 
 def _stamp(name: str) -> html.P:
-    """Return the place where it stands with which settings a chart was made."""
+    """Return the paragraph that says with which settings a chart was made."""
     return html.P(id=f"stamp-{name}", className="stamp")
 
 

@@ -102,7 +102,7 @@ def check_tensorboard() -> None:
 
 
 def _bins_around(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return the edges of bins from the least of the values to the largest, and wider where these are much alike."""
+    """Return the edges of bins from the least of the values to the largest, and wider where these are nearly equal."""
     low, high = float(values.min()), float(values.max())
     least = 1e-3 * max(abs(low), abs(high))
     margin = least if high - low < least else 0.0

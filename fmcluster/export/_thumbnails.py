@@ -33,10 +33,10 @@ def thumbnails(layer: Layer, rows: pd.DataFrame, *, sample: int | None) -> Pixel
     Returns
     -------
     ndarray of shape (n_rows, height, width, 3), uint8, or None
-        Maps keep their proportions, and every channel has a scale of its own, the same at all snapshots. Zero is light,
-        unlike in other pictures: the projector multiplies a picture with the color of its row. Constant feature maps
-        are gray. Images are padded to squares. None where a row is neither a channel, a feature map, nor of an image
-        of which the run has a picture, or there are more rows than fit on a sheet.
+        Feature maps keep their proportions, and every channel has a scale of its own, the same at all snapshots. Zero
+        is light, unlike in other pictures: the projector multiplies a picture with the color of its row. Constant
+        feature maps are gray. Images are padded to squares. None where a row is neither a channel, a feature map, nor
+        of an image of which the run has a picture, or there are more rows than fit on a sheet.
     """
     side = min(LARGEST, MOST_PIXELS // (isqrt(max(len(rows), 1) - 1) + 1))
     if side < SMALLEST or "run" in rows:
@@ -64,7 +64,7 @@ def _channels(layer: Layer, rows: pd.DataFrame, *, sample: int | None, side: int
     _, height, width = layer.feature_map_shape
     tall, wide = (max(1, round(length * side / max(height, width))) for length in (height, width))
     size = (tall, wide)
-    held = min((height, width), size)  # large maps are averaged down first, small ones are colored first
+    held = min((height, width), size)  # large feature maps are averaged down first, small ones are colored first
     shown = rows["sample"].to_numpy() if "sample" in rows else np.full(len(rows), sample)
     numbers, whens = rows["channel"].to_numpy(), rows["snapshot"].to_numpy()
     maps = np.empty((len(rows), *held), np.float32)

@@ -63,8 +63,8 @@ def animate_embedding(
     Returns
     -------
     FuncAnimation
-        Save it: ``animation.save("map.gif", writer="pillow")``, or ``"map.mp4"`` where ffmpeg is installed. Its
-        frames are positions among the snapshots: 0 is the first one, 0.5 half way to the second.
+        Save it: ``animation.save("embedding.gif", writer="pillow")``, or ``"embedding.mp4"`` where ffmpeg is
+        installed. Its frames are positions among the snapshots: 0 is the first one, 0.5 half way to the second.
 
     Raises
     ------

@@ -64,9 +64,9 @@ def animate_grid(
         Made by `fmcluster.cluster` of the `channel` view and all snapshots: each number gets the color of its
         channel's cluster.
     columns : int, optional
-        Maps in a row; by default as many as make the grid about square.
+        Feature maps in a row; by default as many as make the grid about square.
     scale : {"shared", "channel"}, default "shared"
-        One scale for all maps, or one for each channel. Either is the same at all snapshots.
+        One scale for all feature maps, or one for each channel. Either is the same at all snapshots.
 
     Returns
     -------

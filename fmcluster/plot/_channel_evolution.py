@@ -46,7 +46,7 @@ def channel_evolution(
     channels : iterable of int, optional
         Which channels; by default the eight with the greatest root mean square over all images and snapshots.
     scale : {"shared", "channel"}, default "shared"
-        One scale for all maps, or one for each channel.
+        One scale for all feature maps, or one for each channel.
 
     Returns
     -------

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Literal
 
 from matplotlib.figure import Figure
 
+from ..analysis import NOISE
 from .drawing import (
-    NOISE,
     PicturedLayer,
     as_tiles,
     aspect_of,
@@ -46,7 +46,7 @@ def channel_grid(
 ) -> Figure:
     """Draw the feature maps of one image side by side, beside the image.
 
-    Black is zero, warm colors are positive and cold colors negative. Maps that are constant are hatched.
+    Black is zero, warm colors are positive and cold colors negative. Feature maps that are constant are hatched.
 
     Parameters
     ----------
@@ -68,9 +68,9 @@ def channel_grid(
         What was clustered: the representative of each cluster, the channel nearest to the mean of its members at the
         snapshot, is framed, and comes first in its group.
     columns : int, optional
-        Maps in a row; by default as many as make the grid about square.
+        Feature maps in a row; by default as many as make the grid about square.
     scale : {"shared", "channel"}, default "shared"
-        One scale for all maps, or one for each, which shows faint patterns but not how strong they are.
+        One scale for all feature maps, or one for each, which shows faint patterns but not how strong they are.
 
     Returns
     -------

@@ -9,6 +9,7 @@ from matplotlib.patches import Rectangle
 
 from .drawing import (
     MISSING,
+    NamedLayer,
     axes_or_new,
     draw_mesh,
     dress_mesh,
@@ -28,15 +29,15 @@ MOST_HATCHED = 64
 SMALLEST = 5.0  # points, of letters that can be read
 
 
-def drift(findings: "Findings", layer: str, *, order: str = "drift", ax: Axes | None = None) -> Axes:
+def drift(findings: "Findings", layer: NamedLayer | str, *, order: str = "drift", ax: Axes | None = None) -> Axes:
     """Draw how far each channel of a layer went from its own response at the first snapshot.
 
     Parameters
     ----------
     findings : Findings
         Made by `fmcluster.diagnose`.
-    layer : str
-        Which layer.
+    layer : Layer or str
+        Which layer: itself, or its name.
     order : {"drift", "index"}
         Channels from the one that went farthest at the last snapshot to the one that stayed, or by number.
     ax : Axes, optional
@@ -52,6 +53,7 @@ def drift(findings: "Findings", layer: str, *, order: str = "drift", ax: Axes | 
     ValueError
         For a layer that was not diagnosed, or an unknown order.
     """
+    layer = layer if isinstance(layer, str) else layer.name
     known = findings.channels["layer"].unique().tolist()
     if layer not in known:
         raise ValueError(f"received layer={layer!r}; expected one of {', '.join(map(str, known))}: choose one of these")

@@ -10,10 +10,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path
 
+from ..analysis import NOISE
 from .drawing import (
     FAINT,
     INK,
-    NOISE,
     Counts,
     axes_or_new,
     brief,

@@ -9,9 +9,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from ..analysis import NOISE
 from .drawing import (
     INK,
-    NOISE,
     axes_or_new,
     brief_ticks,
     cluster_name,

@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
+from ..analysis import NOISE
 from .drawing import (
     FAINT,
     INK,
-    NOISE,
     RULE,
     PicturedSamples,
     brief,
@@ -209,7 +209,7 @@ def _size(picture: npt.NDArray[np.uint8] | None, layer: PicturedSamples) -> tupl
 
 
 def _extent(layer: PicturedSamples) -> tuple[float, float, float, float]:
-    """Return left, right, bottom and top of what was kept of the maps, as shares of the image."""
+    """Return left, right, bottom and top of what was kept of the feature maps, as shares of the image."""
     height, width = layer.output_shape[1:]
     (top, bottom), (left, right) = layer.crop or ((0, height), (0, width))
     return left / width, right / width, bottom / height, top / height

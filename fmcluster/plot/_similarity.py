@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 
 from .drawing import (
+    NamedLayer,
     axes_or_new,
     draw_mesh,
     dress_mesh,
@@ -37,7 +38,7 @@ _NAMES = {
 def similarity(
     similarity: "Similarity",
     *,
-    layer: str | None = None,
+    layer: NamedLayer | str | None = None,
     epoch: int | None = None,
     snapshot: int | None = None,
     ax: Axes | None = None,
@@ -48,8 +49,8 @@ def similarity(
     ----------
     similarity : Similarity
         Made by `fmcluster.similarity`, of one run or of two: then rows are the first.
-    layer : str, optional
-        Draw this layer at every snapshot against itself at every snapshot.
+    layer : Layer or str, optional
+        Draw this layer, or the one of this name, at every snapshot against itself at every snapshot.
     epoch, snapshot : int, optional
         Draw every layer against every layer at the last snapshot of this epoch, or at the snapshot of this number; by
         default at the last that both sides have, where no `layer` is given.
@@ -67,6 +68,7 @@ def similarity(
     ValueError
         If more than one of the three is given, or there is no such layer or snapshot.
     """
+    layer = layer if layer is None or isinstance(layer, str) else layer.name
     for name, value in (("epoch", epoch), ("snapshot", snapshot)):
         if layer is not None and value is not None:
             raise ValueError(f"received layer={layer!r} and {name}={value}; expected one of them: leave one out")

@@ -166,11 +166,11 @@ def _edges(values: list[Values], *, whole: bool) -> Values:
     known = [each for each in values if len(each)]
     if not known:
         return np.linspace(0.0, 1.0, 11)
-    pooled = np.concatenate(known)
-    first, third = np.percentile(pooled, [25, 75])
+    together = np.concatenate(known)
+    first, third = np.percentile(together, [25, 75])
     # Where half of the channels agree, as on a share of zeros, there is no spread to judge the others by.
     reach = FAR * (third - first) if third > first and not whole else np.inf
-    near = pooled[(pooled >= first - reach) & (pooled <= third + reach)]
+    near = together[(together >= first - reach) & (together <= third + reach)]
     low, high = float(near.min()), float(near.max())
     if whole:
         step = max(1, int(np.ceil((high - low + 1) / 60)))

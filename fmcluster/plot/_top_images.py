@@ -62,8 +62,8 @@ def top_images(
 ) -> Figure:
     """Draw the images that drive each channel most, at an early snapshot and at a late one.
 
-    A row is a channel; strongest images first, each with its number, its class and what it was ranked by. A box marks
-    the position that drives the channel. Images that are drawn at both snapshots are framed.
+    A row is a channel; the images that drive it most come first, each with its number, its class and what it was
+    ranked by. A box marks the position that drives the channel. Images that are drawn at both snapshots are framed.
 
     Parameters
     ----------

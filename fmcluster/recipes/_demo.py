@@ -29,7 +29,7 @@ class DemoResult:
     run : Path
         The run; open it with `fmcluster.open_run`.
     model_first, model_last : Path
-        State dicts at the first and the last snapshot, to check the stored maps against.
+        State dicts at the first and the last snapshot, to check the stored feature maps against.
     snapshots : tuple of SnapshotTaken
         Epoch, step, validation accuracy and loss of each snapshot.
     accuracies : tuple of float
@@ -123,7 +123,7 @@ def pretrain(
     images : DigitImages
         The training images.
     epochs : int
-        Passes over the images.
+        How often the images are gone through.
     random_state : int
         Of the weights and of the order of the images.
     device : torch.device

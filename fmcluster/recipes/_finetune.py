@@ -76,7 +76,7 @@ def finetune(
     model, weights : str
         As in `load_resnet`.
     epochs : int
-        Passes over the training images.
+        How often the training images are gone through.
     freeze : bool
         Train the head only.
     snapshots_per_epoch : int

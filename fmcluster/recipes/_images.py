@@ -228,10 +228,10 @@ def _each_once(part: ImageFolder) -> ImageFolder:
     for path, label in part.samples:
         folder, _, name = path.rpartition(os.sep)
         if folder not in shown:
-            place = (label, Path(folder).resolve())
+            of_class = (label, Path(folder).resolve())
             hidden = any(_is_hidden(each) for each in Path(folder).relative_to(part.root).parts)
-            shown[folder] = place not in real and not hidden
-            real.add(place)
+            shown[folder] = of_class not in real and not hidden
+            real.add(of_class)
         if shown[folder] and not _is_hidden(name):
             samples.append((path, label))
     part.samples = part.imgs = samples

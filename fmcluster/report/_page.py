@@ -82,7 +82,7 @@ class LayerSection:
     palette : dict of int to str
         The color of each cluster.
     ratio : float
-        Width over height of the maps.
+        Width over height of the feature maps.
     clusters, steps, moved
         The tables, and the rows that are in another cluster at the last snapshot.
     captions : dict of int to Caption

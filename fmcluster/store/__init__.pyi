@@ -27,6 +27,7 @@ from .reading import Run as Run
 from .reading import describe_diverged as describe_diverged
 from .reading import describe_excluded as describe_excluded
 from .reading import finite_parts as finite_parts
+from .reading import last_of_epoch as last_of_epoch
 from .reading import layer_expression as layer_expression
 from .reading import layer_title as layer_title
 from .reading import layers_left_out as layers_left_out

@@ -53,8 +53,8 @@ class KeptFeatureMaps(PartialSource):
         first = int(np.flatnonzero(self.samples == samples[0])[0])
         if np.array_equal(self.samples[first : first + len(samples)], samples):
             return maps[first : first + len(samples)]
-        place_of = {sample: place for place, sample in enumerate(self.samples.tolist())}
-        return maps[[place_of[sample] for sample in samples.tolist()]]
+        row_of = {sample: row for row, sample in enumerate(self.samples.tolist())}
+        return maps[[row_of[sample] for sample in samples.tolist()]]
 
     def _all(self) -> Mapping[int, Maps]:
         with self._lock:

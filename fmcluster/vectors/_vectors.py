@@ -113,7 +113,7 @@ class Vectors:
         Parameters
         ----------
         max_bytes : int
-            About how large a block of all rows may be. At least one line of one map of all rows is read.
+            About how large a block of all rows may be. At least one line of one feature map of all rows is read.
         """
         return list(self._boxes(self.feature_axes, max_bytes, copies=len(self.snapshots)))
 
@@ -315,8 +315,8 @@ class Vectors:
     def _boxes(self, axes: str, max_bytes: int, copies: int = 1) -> Iterator[dict[str, slice]]:
         """Cut `axes`, the first of them first, so that `copies` boxes of float32 stay under `max_bytes`.
 
-        The width is never cut: less than a line of a map is not worth a read. Neither are axes that come after it,
-        or the boxes would not follow one another.
+        The width is never cut: less than a line of a feature map is not worth a read. Neither are axes that come after
+        it, or the boxes would not follow one another.
         """
         sizes, units = self._sizes, units_of(self.source)
         size = 4 * copies * prod(sizes.values())

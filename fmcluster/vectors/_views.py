@@ -41,7 +41,7 @@ VIEWS = {
         "n c h w -> (n c) (h w)",
         row="feature map",
         meaning="one feature map: a channel on one image",
-        together="Maps that lie together have like patterns",
+        together="Feature maps that lie together have similar patterns",
     ),
     "sample": View(
         "n c h w -> n (c h w)",

@@ -48,7 +48,7 @@ def train(network: nn.Module, batches: object, parameters: list[nn.Parameter]) -
 
 def test_a_tail_is_trained_as_if_the_frozen_prefix_were_there(residual, probe, tmp_path):
     run = record(residual.eval(), probe, tmp_path / "run.zarr")
-    stored = StoredFeatureMaps(run, "block1", epoch=1)
+    stored = StoredFeatureMaps(run, run["block1"], epoch=1)
     order = torch.randperm(len(probe), generator=torch.Generator().manual_seed(0)).tolist()
     start = {name: value.clone() for name, value in residual.state_dict().items()}
     tail = Tail(residual)

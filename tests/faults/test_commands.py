@@ -91,8 +91,8 @@ def cut(run: Path) -> None:
 
 RUNS: dict[str, Callable[[Path], Any]] = {
     "that lies": lambda run: change(run, LIES["a layer that is not there"]),
-    "whose maps are a FIFO": fifo,
-    "whose maps are cut": cut,
+    "whose feature maps are a FIFO": fifo,
+    "whose feature maps are cut": cut,
     "of samples that it does not describe": unknown_samples,
     "of odd words": odd_words,
     "that no session describes": lambda run: change(run, lambda root: about(root).update(sessions=[])),

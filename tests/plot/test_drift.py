@@ -1,6 +1,7 @@
 """Drift: how far each row has moved from its first snapshot."""
 
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ def test_drift_is_drawn_from_the_channel_that_went_farthest_or_by_number():
     np.testing.assert_allclose(mesh_of(ax), values[[1, 2, 0]])
     assert tick_names(ax) == (["5", "7", "3"], ["epoch 0", "epoch 1", "epoch 2"])
     assert ax.get_title(loc="left") == "layer1: drift of 3 channels, median 0.70 at the last snapshot"
+    same = drift(given, SimpleNamespace(name="layer1"))
+    np.testing.assert_array_equal(mesh_of(same), mesh_of(ax))
     ax = drift(given, "layer1", order="index")
     np.testing.assert_allclose(mesh_of(ax), values)
     assert tick_names(ax)[0] == ["3", "5", "7"]

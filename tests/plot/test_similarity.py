@@ -1,5 +1,7 @@
 """What the heat maps draw is what they were handed."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -80,6 +82,7 @@ def test_layers_stand_against_layers_at_the_last_snapshot_or_another():
 def test_snapshots_stand_against_snapshots_of_a_layer():
     given = alike(["conv1", "layer1"], [0, 1, 5])
     ax = similarity(given, layer="layer1")
+    np.testing.assert_array_equal(mesh_of(similarity(given, layer=SimpleNamespace(name="layer1"))), mesh_of(ax))
     np.testing.assert_allclose(mesh_of(ax), given.between_snapshots("layer1").to_numpy())
     assert tick_names(ax)[0] == ["epoch 0", "epoch 1", "epoch 5"]
     written = [text.get_text() for text in ax.texts]

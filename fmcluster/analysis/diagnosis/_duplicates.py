@@ -44,7 +44,7 @@ def find_duplicates(
 ) -> tuple[Labels, Array]:
     """Group the channels that correlate with one another over a threshold, and would with other images.
 
-    Maps are read again only where channels correlate so, and only what these say is looked at.
+    Feature maps are read again only where channels correlate so, and only what these say is looked at.
 
     Parameters
     ----------

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from ...store import NotFinite
+from ...store import Layer, NotFinite
 from ..representation import Similarity
 from ._thresholds import Thresholds
 
@@ -113,10 +113,12 @@ class Findings:
         nothing = "There is nothing to say of single layers: no measure passes its threshold."
         return "\n".join([*self.lines_left_out, *(map(str, self.advice) if self.advice else (nothing,))])
 
-    def rows(self, measure: str, *, layer: str | None = None) -> pd.DataFrame:
+    def rows(self, measure: str, *, layer: Layer | str | None = None) -> pd.DataFrame:
         """Return the rows of `frame` of one measure, of all layers or of one."""
         known = self.frame["measure"].unique()
         if measure not in known:
             raise ValueError(f"there is no measure {measure!r}; expected one of {', '.join(known)}")
         found = self.frame[self.frame["measure"] == measure]
-        return found if layer is None else found[found["layer"] == layer]
+        if layer is None:
+            return found
+        return found[found["layer"] == (layer if isinstance(layer, str) else layer.name)]

@@ -198,7 +198,7 @@ class _Compare:
 
 
 def _responses(images: Vectors, channels: Vectors, compare: _Compare, *, tile_bytes: int) -> Iterator[Responses]:
-    """Read the images of one snapshot after the other, each map once: compare them, and yield the responses."""
+    """Read the images of one snapshot after the other, each feature map once: compare them, and yield the responses."""
     collector = Collector(channels)
     for snapshot in images.snapshots:
         collector.start()

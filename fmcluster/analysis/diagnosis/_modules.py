@@ -37,7 +37,7 @@ def passes_on(module: str) -> bool:
 
 
 def head_of(run: Run) -> str | None:
-    """Return the network's head: the last layer recorded, unless it gives maps or tokens."""
+    """Return the network's head: the last layer recorded, unless it gives feature maps or tokens."""
     last = run.layers[-1]
     return last if len(run[last].shape) == 3 else None
 

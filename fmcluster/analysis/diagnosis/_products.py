@@ -189,7 +189,7 @@ def windows(count: int, size: int, *, max_bytes: int) -> list[list[int]]:
     MemoryError
         Where the products of three snapshots do not fit.
     """
-    fits = (max_bytes // (8 * size * size) - 3) // 2  # products of each and with the next, and three for the judgement
+    fits = (max_bytes // (8 * size * size) - 3) // 2  # products of each and with the next, and three to judge by
     if count <= fits:
         return [list(range(count))]
     if fits < 3:

@@ -44,7 +44,7 @@ def choose_landmarks(n_snapshots: int, n_rows: int, *, random_state: int) -> Lan
 
 
 def put_among(blocks: Array, positions: Array, *, landmarks: Landmarks, random_state: int) -> Array:
-    """Place the other rows among the landmarks, by t-SNE's loss with the landmarks held fast.
+    """Embed the other rows among the landmarks, by t-SNE's loss with the landmarks held fast.
 
     A row is placed among the landmarks of its own snapshot; where that has none, among those of the last snapshot
     before and the first after it that have. A row that does not move stays where it was put (`Stays`).
@@ -87,7 +87,7 @@ def put_among(blocks: Array, positions: Array, *, landmarks: Landmarks, random_s
 
 
 def _place(rows: Array, known: Array, positions: Array, *, random_state: int) -> Array:
-    """Place rows among those whose positions are known."""
+    """Embed rows among those whose positions are known."""
     from openTSNE import TSNEEmbedding
     from openTSNE.affinity import PerplexityBasedNN
 

@@ -9,7 +9,7 @@ from ._neighbors import LAGS, Neighborhood
 
 N_NEIGHBORS = 30
 # Of the squared bandwidth that has the perplexity asked for: with all of it, rows that changed their neighbors count as
-# hardly moved where most distances are alike, as in many dimensions.
+# hardly moved where most distances are about equal, as in many dimensions.
 DRIFT = 0.5
 # Of a run's spread: a step below that is rounding of whoever computed the vectors.
 NO_STEP = 1e-6

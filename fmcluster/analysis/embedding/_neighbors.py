@@ -11,7 +11,7 @@ from sklearn.neighbors import NearestNeighbors
 from .._parallel import run_each
 from .._results import Array
 
-# How many snapshots apart those are that a map of all of them ties together. With distances doubling, the last
+# How many snapshots apart those are that an embedding of all of them ties together. With distances doubling, the last
 # snapshot is few ties away from the first, and the number of ties grows with that of snapshots, not with its square.
 LAGS = (1, 2, 4, 8)
 _ROWS = 512  # whose distances are held at a time

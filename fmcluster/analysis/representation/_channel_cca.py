@@ -34,7 +34,7 @@ def compare_positions(
     ValueError
         For activations that are not finite, or too few positions; the layers are named.
     MemoryError
-        Where the maps of one sample, beside the channels' products, are too large for `max_bytes`.
+        Where the feature maps of one sample, beside the channels' products, are too large for `max_bytes`.
     """
     xx, yy, xy, points = _sum_products(pair, max_bytes=max_bytes)
     relate = partial(canonical, n_points=points, n_directions=n_directions, variance=0.99 if metric == "svcca" else 1.0)
@@ -54,7 +54,7 @@ def _sum_products(pair: tuple[Vectors, Vectors], *, max_bytes: int) -> tuple[Arr
     size = min(shape[1] for shape in shapes), min(shape[2] for shape in shapes)
     channels, n_positions = sum(shape[0] for shape in shapes), size[0] * size[1]
     matrices = 8 * 4 * channels**2
-    # the positions of both in float64; the maps of one as they are stored, copies of them, and their averages
+    # the positions of both in float64; the feature maps of one as they are stored, copies of them, and their averages
     of_a_sample = 8 * channels * n_positions + 16 * max(int(np.prod(shape)) for shape in shapes)
     step = min((max_bytes - matrices) // of_a_sample, _MOST_SAMPLES)
     if step < 1:
@@ -96,5 +96,5 @@ def _read_positions(
             f"that do (samples=[...])"
         )
     values = torch.from_numpy(maps if maps.flags.writeable else maps.copy()).float()
-    pooled = torch.nn.functional.adaptive_avg_pool2d(values, size).numpy()
-    out.reshape(len(samples), *size, -1)[...] = pooled.transpose(0, 2, 3, 1)
+    averaged = torch.nn.functional.adaptive_avg_pool2d(values, size).numpy()
+    out.reshape(len(samples), *size, -1)[...] = averaged.transpose(0, 2, 3, 1)

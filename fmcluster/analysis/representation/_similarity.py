@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ...store import FinitePart, NotFinite, Run, finite_parts, samples_left_out
+from ...store import FinitePart, Layer, NotFinite, Run, finite_parts, samples_left_out
 from ...vectors import Vectors
 from .._cka import FEWEST_SAMPLES, flatten_kernel, rbf_kernel, warn_of_bias
 from .._parallel import own_threads, run_each
@@ -73,9 +73,9 @@ class Similarity:
         """Return layer against layer at one snapshot, by its number."""
         return self._part("snapshot", snapshot, label="layer")
 
-    def between_snapshots(self, layer: str) -> pd.DataFrame:
-        """Return snapshot against snapshot of one layer."""
-        return self._part("layer", layer, label="snapshot")
+    def between_snapshots(self, layer: Layer | str) -> pd.DataFrame:
+        """Return snapshot against snapshot of one layer: itself, or its name."""
+        return self._part("layer", layer if isinstance(layer, str) else layer.name, label="snapshot")
 
     def to_last(self) -> pd.DataFrame:
         """Return each layer at each snapshot against itself at the last (of the other run): snapshots x layers."""

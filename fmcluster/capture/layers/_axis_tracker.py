@@ -82,7 +82,7 @@ class Arrangement:
         Which axis of what the module returned holds the channels.
     fold : Fold or None
         Where it returned several rows for each sample: of vectors they become tokens, of tokens more tokens, of 1-D
-        maps more time, and of feature maps frames.
+        feature maps more time, and of feature maps frames.
     """
 
     axis: int
@@ -95,7 +95,7 @@ class Arrangement:
         -------
         Tensor
             Of shape (n, channel), (n, token, channel), (n, channel, height, width) or (n, channel, frame, height,
-            width). 1-D maps get a height of 1.
+            width). 1-D feature maps get a height of 1.
         """
         axis = self.axis
         if self.fold is not None:
@@ -113,7 +113,7 @@ class Arrangement:
         return output if axis == standard else output.movedim(axis, standard)
 
     def is_time(self, n_axes: int) -> bool:
-        """Whether a batch of so many axes, as the module returned it, is of 1-D maps."""
+        """Whether a batch of so many axes, as the module returned it, is of 1-D feature maps."""
         return n_axes == 3 and self.axis == 1
 
     def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -78,5 +78,5 @@ def fold_of(all_rows: torch.Tensor, without_first: torch.Tensor | None, *, n_sam
         expected, found = fold.of(all_rows)[1:], fold.of(without_first)
         if torch.allclose(expected, found, rtol=1e-3, atol=1e-5 * float(all_rows.abs().max())):
             fitting.append(fold)
-    # where both fit, rows are alike, or there are two samples and no telling
+    # where both fit, rows are equal, or there are two samples, and nothing tells which is right
     return fitting[0] if len(fitting) == 1 else None

@@ -58,7 +58,7 @@ class ShardBuffer:
         """Put rows into the slots from one on; None: they are blank."""
         size = self._shard_samples
         if values is not None:
-            values = values.reshape(count, *self._specs[layer].shape)  # 1-D maps come with a height of 1
+            values = values.reshape(count, *self._specs[layer].shape)  # 1-D feature maps come with a height of 1
         for shard in range(slot // size, (slot + count - 1) // size + 1):
             first, last = shard * size, min((shard + 1) * size, self._n_samples)
             start, stop = max(slot, first), min(slot + count, last)

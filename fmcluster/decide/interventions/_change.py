@@ -44,7 +44,7 @@ class Change:
         Which channels are removed, in ascending order; empty where it is not a matter of channels.
     setting : int, optional
         The amount as whoever builds such a network needs it: how many channels are left, the side of a kernel, how many
-        kernels each input channel gets, the number of groups, the factor by which maps are averaged.
+        kernels each input channel gets, the number of groups, the factor by which feature maps are averaged.
     consumer : str
         The other module that is changed: where channels are removed, the one that reads them.
     null : callable, optional

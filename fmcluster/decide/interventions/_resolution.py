@@ -29,7 +29,7 @@ class Resolution:
         return "resolution"
 
     def factors_of(self, height: int, width: int) -> list[int]:
-        """Return those of the factors that fit maps of a height and a width."""
+        """Return those of the factors that fit feature maps of a height and a width."""
         return [
             factor
             for factor in self.factors
@@ -38,7 +38,7 @@ class Resolution:
 
     @staticmethod
     def in_words(height: int, width: int, *, factor: int) -> str:
-        """Say what is done to maps of a height and a width."""
+        """Say what is done to feature maps of a height and a width."""
         return f"{height} x {width} to {height // factor} x {width // factor}"
 
     def changes(self, network: Network, layers: Collection[str] | None) -> Iterator[Change | Skipped]:
@@ -61,7 +61,7 @@ class Resolution:
 
 
 class _Averaged:
-    """Averages maps down by a factor, and brings them back."""
+    """Averages feature maps down by a factor, and brings them back."""
 
     def __init__(self, factor: int) -> None:
         self._factor = factor

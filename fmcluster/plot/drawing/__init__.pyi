@@ -30,6 +30,7 @@ from ._layer_rows import letter_size as letter_size
 from ._layer_rows import lowered as lowered
 from ._layer_rows import write_column as write_column
 from ._layers import MeasuredLayer as MeasuredLayer
+from ._layers import NamedLayer as NamedLayer
 from ._layers import PicturedLayer as PicturedLayer
 from ._layers import PicturedSamples as PicturedSamples
 from ._layers import channel_activity as channel_activity
@@ -46,7 +47,6 @@ from ._metric_names import metric_title as metric_title
 from ._metric_names import metrics_to_draw as metrics_to_draw
 from ._metric_names import recorded_metrics as recorded_metrics
 from ._palette import MISSING as MISSING
-from ._palette import NOISE as NOISE
 from ._palette import cluster_name as cluster_name
 from ._palette import cluster_palette as cluster_palette
 from ._palette import color_map as color_map

@@ -30,7 +30,7 @@ def scale_start(values: npt.NDArray[np.float64]) -> float:
     """Return where the scale of alignments begins, which ends at 1.
 
     Zero, or less where there are less; where all are over 0.5, a tenth under the least of them, so that differences
-    among what is much alike are seen.
+    among what is very similar are seen.
 
     Examples
     --------

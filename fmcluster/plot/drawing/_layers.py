@@ -14,6 +14,14 @@ if TYPE_CHECKING:
     from ...analysis import Clusters
 
 
+class NamedLayer(Protocol):
+    """What a picture of a result needs of a layer of a run: the name by which the result knows it."""
+
+    @property
+    def name(self) -> str:
+        """The layer's name in the run."""
+
+
 class SampledLayer(Protocol):
     """What naming a sample needs of a layer of a run."""
 
@@ -55,7 +63,7 @@ class PicturedSamples(Protocol):
 
     @property
     def feature_map_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of one sample's maps."""
+        """Channels, height and width of one sample's feature maps."""
 
     @property
     def output_shape(self) -> tuple[int, ...]:
@@ -101,7 +109,7 @@ class PicturedLayer(Protocol):
         """Columns ``snapshot``, ``channel``, ``mean``, ``std``, ``min`` among others."""
 
     def read(self, *, snapshot: int, samples: int, channels: list[int]) -> npt.NDArray[Any]:
-        """Return the maps, with an axis of length one for the sample."""
+        """Return the feature maps, with an axis of length one for the sample."""
 
     def display(self, sample: int) -> npt.NDArray[np.uint8] | None:
         """Return the input image, ndarray of shape (height, width, 3), or None."""

@@ -7,7 +7,8 @@ import numpy.typing as npt
 import seaborn as sns
 from matplotlib.colors import Colormap
 
-NOISE = -1
+from ...analysis import NOISE
+
 NOISE_COLOR = "#c9c9c9"
 MISSING = "#e4e4e4"
 

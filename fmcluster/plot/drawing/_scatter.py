@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.lines import Line2D
 
+from ...analysis import NOISE
 from ._figures import FAINT, RULE, axes_or_new
-from ._palette import NOISE, cluster_name, cluster_palette
+from ._palette import cluster_name, cluster_palette
 from ._snapshots import brief, snapshot_table, snapshot_titles
 
 if TYPE_CHECKING:

@@ -63,7 +63,7 @@ def aspect_of(tiles: Tiles) -> float:
 def plan_sheet(
     channels: Iterable[int], *, columns: int | None, aspect: float, labels: dict[int, int] | None = None
 ) -> Sheet:
-    """Place tiles in rows from the upper left.
+    """Arrange tiles in rows from the upper left.
 
     Parameters
     ----------
@@ -129,10 +129,10 @@ def draw_sheet(
         Measured in inches from the upper left corner.
     sheet : Sheet
         What stands where.
-    maps : ndarray of shape (n_channels, height, width), float32
+    tiles : ndarray of shape (n_channels, height, width), float32
         In the order of the sheet.
     scales : list of Scale
-        One for each map.
+        One for each feature map.
     labels : dict of int to int
         The cluster of each channel; where there are no headings, its color stands beside the number. Empty for none.
     framed : iterable of int

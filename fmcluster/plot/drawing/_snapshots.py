@@ -5,6 +5,8 @@ from math import ceil
 import numpy as np
 import pandas as pd
 
+from ...analysis import snapshot_of_epoch
+
 
 def snapshot_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Return one row per snapshot, in their order: columns ``snapshot``, ``epoch`` and ``step``.
@@ -62,11 +64,11 @@ def find_snapshot(table: pd.DataFrame, *, epoch: int | None, snapshot: int | Non
     if epoch is None and snapshot is None:
         return len(table) - 1
     column, wanted = ("epoch", epoch) if epoch is not None else ("snapshot", snapshot)
-    positions = np.flatnonzero(table[column].to_numpy() == wanted)
-    if len(positions) == 0:
+    if not (table[column] == wanted).any():
         there = ", ".join(str(value) for value in table[column].unique())
         raise ValueError(f"received {column}={wanted}; expected one of {there}: choose one of these")
-    return int(positions[-1])
+    number = snapshot if epoch is None else snapshot_of_epoch(table, epoch)
+    return int(np.flatnonzero(table["snapshot"] == number)[-1])
 
 
 def span(table: pd.DataFrame) -> str:

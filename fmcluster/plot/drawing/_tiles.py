@@ -86,7 +86,7 @@ def is_dead(tile: Tiles) -> bool:
 
 
 def draw_tile(ax: Axes, tile: Tiles, *, at: tuple[float, float, float, float], scale: Scale) -> None:
-    """Draw one map: an image, or an empty hatched tile where it is constant.
+    """Draw one feature map: an image, or an empty hatched tile where it is constant.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ def draw_color_bar(
     figure : Figure
         The figure to draw on.
     left, top, height : float
-        Place in inches from the figure's upper left corner.
+        Where, in inches from the figure's upper left corner.
     scale : Scale
         What the colors stand for.
     relative : bool

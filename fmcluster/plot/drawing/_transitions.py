@@ -8,8 +8,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from ...analysis import NOISE
 from ._figures import INK
-from ._palette import NOISE
 from ._snapshots import snapshot_table
 
 if TYPE_CHECKING:

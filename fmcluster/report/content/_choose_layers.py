@@ -69,7 +69,7 @@ def part_to_show(run: Run) -> FinitePart:
 
 
 def _rank(layer: Layer) -> int:
-    """Return how little a layer is worth a section: 0 for new maps, then other new outputs, maps passed on, others."""
+    """Return how little a layer is worth a section: new feature maps most, then other outputs, then those passed on."""
     _, height, width = layer.feature_map_shape
     return 2 * passes_on(layer.module) + (height * width == 1)
 

@@ -13,14 +13,14 @@ def choose_snapshots(run: Run, *, layers: Sequence[str], snapshots: Sequence[int
     """Choose snapshots so that as much changes between any two neighbors: close together where change is large.
 
     Change is that of the layers' statistics (mean and standard deviation of each channel, which are stored beside the
-    maps), relative to their spread over time; no feature map is read. The first and the last are always chosen.
+    feature maps), relative to their spread over time; no feature map is read. The first and the last are always chosen.
 
     Parameters
     ----------
     run : Run
         The run.
     layers : sequence of str
-        Whose statistics count, all alike.
+        Whose statistics count, each as much as the others.
     snapshots : sequence of int
         Numbers to choose from, in order.
     at_most : int

@@ -222,7 +222,7 @@ def _colored(tile: Tiles, scale: Scale) -> Pixels:
 
 
 def _hatching() -> Pixels:
-    """Return the square that stands for a constant map: gray stripes, on light paper as on dark."""
+    """Return the square that stands for a constant feature map: gray stripes, on light paper as on dark."""
     across = np.add.outer(np.arange(TILE), np.arange(TILE)) % 12
     square = np.zeros((TILE, TILE, 4), np.uint8)
     square[..., :3] = 128

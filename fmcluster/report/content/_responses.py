@@ -111,7 +111,7 @@ def find_responses(run: Run, found: TopImages, *, titles: tuple[str, str]) -> Re
             }
         else:
             lines.append(f"no channel's came to be of one class by more than chance gives ({by_chance} of {k})")
-    # of a map of a few positions, which of them says nothing of where in an image
+    # of a feature map of a few positions, which of them says nothing of where in an image
     _, height, width = run[found.layer].feature_map_shape
     rings = found.fractions if height * width >= _FEW_POSITIONS else np.full_like(found.fractions, np.nan)
     return Responses(
@@ -145,16 +145,16 @@ def largest_gain_by_chance(labels: "pd.Series[int]", *, then: Labels, now: Label
         The images of each channel.
     """
     rng, codes = np.random.default_rng(0), np.unique(labels, return_inverse=True)[1]
-    places = [labels.index.get_indexer(pd.Index(samples.ravel())).reshape(samples.shape) for samples in (then, now)]
+    rows = [labels.index.get_indexer(pd.Index(samples.ravel())).reshape(samples.shape) for samples in (then, now)]
     largest = []
     for _ in range(N_DRAWS):
         drawn = rng.permutation(codes)
-        before, after = (_most_alike(drawn[place]) for place in places)
+        before, after = (_count_of_most(drawn[row]) for row in rows)
         largest.append(int((after - before).max()))
     return int(np.quantile(largest, CONFIDENCE, method="higher"))
 
 
-def _most_alike(rows: Labels) -> Labels:
+def _count_of_most(rows: Labels) -> Labels:
     """Return how often the most frequent value of each row is in it."""
     ordered = np.sort(rows, axis=1)
     run = most = np.ones(len(rows), np.int64)

@@ -29,7 +29,7 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Sheet:
-    """The maps of all channels on one image, or of all rows that are maps themselves.
+    """The feature maps of all channels on one image, or of all rows that are feature maps themselves.
 
     Attributes
     ----------
@@ -53,7 +53,7 @@ class Sprites:
     Attributes
     ----------
     sheets : tuple of Sheet
-        One for each image; one, where rows are maps.
+        One for each image; one, where rows are feature maps.
     height, width : int
         Of a tile, in pixels.
     across : int
@@ -138,7 +138,7 @@ def make_sprites(content: LayerContent, *, samples: list[int], max_bytes: int) -
 
 
 def _read_channels(content: LayerContent, columns: list[int], samples: list[int]) -> Floats:
-    """Return maps of shape (n_samples, n_rows, n_columns, height, width), float32."""
+    """Return feature maps of shape (n_samples, n_rows, n_columns, height, width), float32."""
     channels = content.scores.rows["channel"].to_numpy()[: content.n_rows].tolist()
     layer, maps = content.layer, None
     for column, ordinal in enumerate(columns):
@@ -153,7 +153,7 @@ def _read_channels(content: LayerContent, columns: list[int], samples: list[int]
 
 
 def _read_rows(content: LayerContent, columns: list[int]) -> Floats:
-    """Return rows that are maps, no larger than a tile, of shape (1, n_rows, n_columns, height, width), float32."""
+    """Return rows that are feature maps, no larger than a tile: (1, n_rows, n_columns, height, width), float32."""
     vectors = content.vectors
     height, width = vectors.feature_shape
     down, along = (_nearest(length) for length in (height, width))
@@ -166,7 +166,7 @@ def _read_rows(content: LayerContent, columns: list[int]) -> Floats:
 
 
 def _tiles(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
-    """Yield sizes of tiles, (height, width), from the largest that maps of a shape need to the smallest."""
+    """Yield sizes of tiles, (height, width), from the largest that feature maps of a shape need to the smallest."""
     height, width = shape
     side = _LARGEST
     while True:
@@ -177,13 +177,13 @@ def _tiles(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
 
 
 def _nearest(length: int, side: int = _LARGEST) -> npt.NDArray[np.int64]:
-    """Return which lines of a map are kept, where it is larger than a tile."""
+    """Return which lines of a feature map are kept, where it is larger than a tile."""
     side = min(length, side)
     return ((np.arange(side) + 0.5) * length / side).astype(np.int64)
 
 
 def _shrink(maps: Floats, tile: tuple[int, int]) -> Floats:
-    """Return maps of the size of a tile: of every position the nearest, so that no value is one that there is not."""
+    """Return feature maps of the size of a tile: the nearest position of each, so that no new value arises."""
     down, along = (_nearest(length, side) for length, side in zip(maps.shape[-2:], tile, strict=True))
     return maps[..., down[:, None], along]
 
@@ -202,7 +202,7 @@ def _draw_sheets(maps: Floats, scales: Sequence[Scale], *, across: int, max_byte
 
 
 def _shade(maps: Floats, scales: Sequence[Scale]) -> tuple[Pixels, list[tuple[int, int, int]]]:
-    """Return shades of the shape of the maps, each row on its scale, and the colors they stand for.
+    """Return shades of the shape of the feature maps, each row on its scale, and the colors they stand for.
 
     The last color is that of values which are not finite.
     """

@@ -25,7 +25,7 @@ def take_lock(path: Path) -> FileLock:
     OSError
         Where there can be no lock.
     StoreError
-        Where another writer holds it, or something else than a file stands in its place.
+        Where another writer holds it, or something else than a file has its name.
     """
     if (mode := _mode_of(f"{path}.lock")) is not None and not stat.S_ISREG(mode):
         raise StoreError(

@@ -226,7 +226,8 @@ class StoredArray:
     def _check_memory(self, slices: Sequence[slice], keys: Sequence[str]) -> None:
         """Raise `StoreError` where what lies there is too little for what is to be taken for it.
 
-        Maps are not looked at, of which nothing lies there where there was no gradient, nor weights, which may be zero.
+        Feature maps are not looked at, of which nothing lies there where there was no gradient, nor weights, which may
+        be zero.
         """
         nbytes = prod(
             [len(range(*each.indices(n))) for each, n in zip(slices, self.shape, strict=False)]

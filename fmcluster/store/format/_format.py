@@ -32,7 +32,7 @@ DIMENSIONS = {
     4: ("sample", "channel", "height", "width"),
     5: ("sample", "channel", "frame", "height", "width"),
 }
-TIME = ("sample", "channel", "time")  # of 1-D maps, such as a Conv1d's
+TIME = ("sample", "channel", "time")  # of 1-D feature maps, such as a Conv1d's
 
 NORMS = ("norm", "gradient_norm", "update_norm")
 INPUTS = ("mean", "variance")  # of what a normalization is given

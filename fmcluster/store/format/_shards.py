@@ -50,7 +50,7 @@ class Readable(Protocol):
 
 @dataclass(frozen=True)
 class ShardLayout:
-    """How the maps of a layer lie in files; its shapes are without the axis of snapshots.
+    """How the feature maps of a layer lie in files; its shapes are without the axis of snapshots.
 
     Attributes
     ----------

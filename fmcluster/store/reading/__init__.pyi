@@ -7,6 +7,7 @@ from ._finite_rows import describe_excluded as describe_excluded
 from ._finite_rows import part_by_rows as part_by_rows
 from ._finite_rows import snapshots_by_rows as snapshots_by_rows
 from ._finite_rows import without_broken_rows as without_broken_rows
+from ._last_of_epoch import last_of_epoch as last_of_epoch
 from ._layer import Layer as Layer
 from ._layer_expression import layer_expression as layer_expression
 from ._layer_title import layer_title as layer_title

@@ -32,6 +32,7 @@ from ..format import (
 )
 from ._diverged import find_diverged
 from ._finite_part import Finiteness, FinitePart
+from ._last_of_epoch import last_of_epoch
 from ._layer import Layer
 from ._layer_expression import layer_expression
 from ._recorded_weights import RecordedWeights
@@ -283,10 +284,11 @@ class Run(RecordedWeights):
             if not 0 <= snapshot < len(self):
                 raise ValueError(f"snapshot {snapshot} is not in the run; it has 0 to {len(self) - 1}")
             return int(snapshot)
-        found = self.snapshots.loc[self.snapshots["epoch"] == epoch, "snapshot"]
-        if found.empty:
+        assert epoch is not None
+        found = last_of_epoch(self.snapshots["epoch"], epoch)
+        if found is None:
             raise ValueError(f"no snapshot was taken in epoch {epoch}; the run has epochs {ranges(self.epochs)}")
-        return int(found.iloc[-1])
+        return found
 
     def slots(self, snapshot: int, samples: npt.NDArray[np.int64] | None = None) -> npt.NDArray[np.int64]:
         """Return the slots in which a snapshot holds samples, ndarray of shape (n_samples,), int64.

@@ -132,7 +132,7 @@ class Bucket:
     def keep_root(self, content: bytes) -> None:
         """Put the root, while the one before lies there."""
         self._check_lock()
-        self._settle()
+        self._find_out()
         try:
             self._root = put_object(self._bucket, "zarr.json", content=content, url=self.name, over=self._root)
         except ConflictError as error:
@@ -175,7 +175,7 @@ class Bucket:
 
     def remove_from(self, snapshot: int, *, arrays: Iterable[str]) -> None:
         """Remove the files of a snapshot and of those after it."""
-        self._settle()
+        self._find_out()
         over_time = set(arrays)
         for file in files_from(snapshot, folder=self.folder, arrays=over_time):
             file.unlink(missing_ok=True)
@@ -197,7 +197,7 @@ class Bucket:
     def close(self) -> None:
         """Put what waits for the end, let go of the lock, and remove what was made here."""
         with suppress(StoreError):  # each run is whole without it; resuming puts it again
-            self._settle()
+            self._find_out()
             self.keep(self._late, replaces=True)
         self._late = []
         self._made.close()
@@ -230,7 +230,7 @@ class Bucket:
         if self._lock is not None:
             self._lock.check()
 
-    def _settle(self) -> None:
+    def _find_out(self) -> None:
         """Where it is not known which root lies there, ask; one that the writer took for lost is put back."""
         if self._unsure is None:
             return

@@ -4,6 +4,7 @@ import multiprocessing
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -123,6 +124,8 @@ def test_dead_and_revived_channels_are_found_and_named(planted):
     assert values(findings, "dead").tolist() == [3, 3, 2, 3, 3, 3]
     assert values(findings, "revived").tolist() == [0, 0, 1, 0, 0, 0]
     assert findings.rows("revived", layer="conv1")["evidence"].tolist()[2] == "channel 11"
+    by_layer = findings.rows("revived", layer=SimpleNamespace(name="conv1"))
+    assert by_layer.equals(findings.rows("revived", layer="conv1"))
     assert only_text(findings, "dead") == (
         "conv1: 3 of 16 channels are dead (constant over the probe) at epoch 5: channels 3, 5, 8"
     )

@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -116,6 +117,7 @@ def test_the_tables_say_what_is_compared(run) -> None:
     assert row.value == pytest.approx(whole.between_layers(1).loc["4", "0"])
     assert whole.between_snapshots("2").loc[0, 1] == pytest.approx(whole.values[2, 3])
     assert whole.between_snapshots("2").index.tolist() == [0, 1]
+    assert whole.between_snapshots(SimpleNamespace(name="2")).equals(whole.between_snapshots("2"))
     last = whole.to_last()
     assert (last.index.tolist(), last.columns.tolist()) == ([0, 1], ["0", "2", "4"])
     np.testing.assert_allclose(last, [[whole.values[0, 1], whole.values[2, 3], whole.values[4, 5]], [1, 1, 1]])
