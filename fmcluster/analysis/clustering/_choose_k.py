@@ -14,7 +14,7 @@ from sklearn.mixture import GaussianMixture
 
 from .._estimators import fresh, name_of
 from .._parallel import run_each
-from .._results import Array, Labels, Scores
+from .._results import N_INIT, Array, Labels, Scores
 from .._validation import fitted_snapshot, require
 from ._cluster import Clusterer, require_clusterer, size_parameter
 
@@ -77,7 +77,7 @@ def choose_k(
     clusterer : scikit-learn style clusterer, optional
         With a parameter ``n_clusters`` (of a mixture ``n_components``), which is set to each k; for ``"bic"`` with a
         method ``bic``. By default KMeans, and for ``"bic"`` a Gaussian mixture with diagonal
-        covariances, each the best of 3 starts.
+        covariances, each the best of four starts.
     fit : {"pooled"}
         The rows are those of all snapshots together, unless `fit_epoch` is given.
     fit_epoch : int, optional
@@ -119,8 +119,8 @@ def choose_k(
         values = values[(scores.rows["snapshot"] == snapshot).to_numpy()]
     numbers = check_numbers(ks, values, least=2 if criterion == "silhouette" else 1)
     if clusterer is None:
-        mixture = GaussianMixture(covariance_type="diag", n_init=3, random_state=random_state)
-        clusterer = mixture if criterion == "bic" else KMeans(n_init=3, random_state=random_state)
+        mixture = GaussianMixture(covariance_type="diag", n_init=N_INIT, random_state=random_state)
+        clusterer = mixture if criterion == "bic" else KMeans(n_init=N_INIT, random_state=random_state)
     sized(clusterer, numbers[0])
     spread = np.full(len(numbers), np.nan)
     drawn = np.arange(len(values))

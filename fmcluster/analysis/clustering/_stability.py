@@ -11,7 +11,7 @@ import pandas as pd
 from sklearn.cluster import KMeans
 
 from .._parallel import run_each
-from .._results import NOISE, Array, Clusters, Fit, Labels, Scores
+from .._results import N_INIT, NOISE, Array, Clusters, Fit, Labels, Scores
 from .._validation import require
 from ._choose_k import check_numbers, sized
 from ._cluster import Clusterer, cluster
@@ -152,7 +152,7 @@ def sc3_stability(
         At least two numbers of clusters.
     clusterer : scikit-learn style clusterer, optional
         With a parameter ``n_clusters`` (of a mixture ``n_components``), which is set to each k. By default KMeans, the
-        best of 10 starts.
+        best of four starts.
     fit : {"pooled", "each"}
         As of `cluster`.
     fit_epoch : int, optional
@@ -183,7 +183,7 @@ def sc3_stability(
     if len(numbers) < 2:
         raise ValueError(f"ks is {numbers}; expected at least two numbers of clusters, to compare them")
     if clusterer is None:
-        clusterer = KMeans(n_init=10, random_state=random_state)
+        clusterer = KMeans(n_init=N_INIT, random_state=random_state)
     sized(clusterer, numbers[0])
     solutions = list(run_each(partial(_solve, scores, clusterer, fit, fit_epoch), numbers, executor=executor))
     frames = []
