@@ -313,6 +313,16 @@ def test_one_panel_at_a_time_is_opened_with_the_arrow_keys(opened: Opened) -> No
     assert opened.page.evaluate("document.documentElement.scrollHeight") < 3 * 900
 
 
+def test_a_tab_that_is_clicked_low_in_the_window_shows_its_panel_in_view(browser: Any, written: Written) -> None:
+    page = open_report(browser, written).page
+    page.evaluate("() => document.documentElement.style.setProperty('scroll-behavior', 'auto')")
+    tops = "() => [...document.querySelectorAll('#details > .tablist')].map(e => e.getBoundingClientRect().top)[0]"
+    page.evaluate("() => scrollTo(0, 0)")
+    page.set_viewport_size({"width": 1280, "height": int(page.evaluate(tops)) + 60})
+    page.locator("#details > .tablist [role=tab]").first.click()
+    page.wait_for_function(f"() => ({tops})() < innerHeight / 4")
+
+
 def test_on_paper_and_without_scripts_all_panels_are_there(browser: Any, written: Written) -> None:
     opened = open_report(browser, written)
     opened.page.emulate_media(media="print")
