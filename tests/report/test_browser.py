@@ -383,6 +383,19 @@ def test_terms_say_what_they_mean_to_pointer_keyboard_and_touch(opened: Opened) 
     assert not tip.is_visible()
 
 
+def test_what_a_term_means_stays_beside_it_where_its_focus_scrolls_the_page(browser: Any, written: Written) -> None:
+    page = open_report(browser, written).page
+    page.set_viewport_size({"width": 1280, "height": 300})
+    page.evaluate("() => scrollTo(0, 0)")
+    term, tip = page.locator("#findings .term, #responses .term").last, page.locator("#tip")
+    term.evaluate("(e) => e.focus()")
+    page.wait_for_function("() => scrollY > 0")
+    page.wait_for_timeout(1000)
+    assert tip.is_visible()
+    page.keyboard.press("Escape")
+    assert not tip.is_visible()
+
+
 def test_on_a_phone_what_was_chosen_stays_in_view(browser: Any, written: Written) -> None:
     opened = open_report(browser, written, width=390)
     opened.tab("conv1")

@@ -178,7 +178,7 @@ def _clusters(layers: Sequence[LayerChange], moved: Sequence[tuple[str, Moved]],
         if np.isfinite(layer.growth) and abs(np.log(layer.growth)) > np.log(_GROWN):
             why = (
                 f", and its activations' spread became {layer.growth:.2g} times what it was. Clusters of rows as they "
-                f"are move with their scale, CKA does not: --scaling unit clusters without it"
+                f"are move with their scale, CKA does not; --scaling unit takes the scale out of them"
             )
         lines.append(
             f"The two disagree about {layer_title(layer.name)}: {each.share:.0%} of its {noun} are in another cluster "
