@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from ..store import Run
     from ..vectors import Vectors
 
+MOST_COLUMNS = 16  # of a table in a terminal
+
 
 def analyze(
     run: RunPath,
@@ -107,7 +109,12 @@ def _print(found: "Analysis", *, n_snapshots: int) -> None:
         f"{scores.explained_variance_ratio.sum():.1%} of the variance ({how}, {scores.method})."
     )
     say(f"Embedding by {embedding.method}: {embedding.faithfulness}.")
-    console.print(frame_table("Members of each cluster", history.sizes.reset_index()))
+    sizes = history.sizes
+    if len(sizes.columns) > MOST_COLUMNS:
+        largest = set(sizes.max().nlargest(MOST_COLUMNS, keep="first").index)
+        sizes = sizes[[label for label in sizes.columns if label in largest]]
+        say(f"Of {len(history.sizes.columns)} clusters the {MOST_COLUMNS} largest are listed; the tables have all.")
+    console.print(frame_table("Members of each cluster", sizes.reset_index()))
     if len(history.steps):
         wanted = ["from_snapshot", "to_snapshot", "from_epoch", "to_epoch", "n_rows", "stayed", "churn", "churn_null"]
         console.print(frame_table("Rows that changed cluster, step by step", history.steps[[*wanted, "ari"]]))

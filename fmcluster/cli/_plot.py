@@ -1,5 +1,6 @@
 """The `plot` command: one picture of a run, still or animated."""
 
+from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -39,14 +40,17 @@ def picture_named(name: str) -> Picture:
     try:
         return Picture("channel_grid" if name == "grid" else name)
     except ValueError:
-        raise typer.BadParameter(f"{name!r} is not a picture; expected one of {', '.join(Picture)}") from None
+        near = get_close_matches(name, [each.value for each in Picture], n=1)
+        meant = f"did you mean {near[0]}? The others are" if near else "expected one of"
+        rest = ", ".join(each for each in Picture if each not in near)
+        raise typer.BadParameter(f"{name!r} is not a picture; {meant} {rest}") from None
 
 
 def plot(
     run: RunPath,
     picture: Annotated[
         Picture,
-        typer.Argument(parser=picture_named, metavar="PICTURE", help="One of " + ", ".join(Picture) + "."),
+        typer.Argument(parser=picture_named, show_choices=False, help="One of " + ", ".join(Picture) + "."),
     ],
     output: Annotated[
         Path,

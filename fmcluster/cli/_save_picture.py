@@ -32,6 +32,23 @@ _MORE_SCRIPTS = (  # fonts that have what matplotlib's own lacks, where one is i
 
 
 @contextmanager
+def _whole(output: Path) -> Iterator[Path]:
+    """Yield a path beside the output, which is put in its place; what fails is said of the name that was asked for."""
+    from ..store import write_beside
+
+    try:
+        with write_beside(output) as beside:
+            yield beside
+    except OSError as error:
+        if error.strerror is None:  # it has its words already
+            raise
+        raise OSError(
+            f"the picture cannot be written to {output}: the system says {error.strerror.lower()!r} of the folder "
+            f"{output.parent}; choose another with -o"
+        ) from error
+
+
+@contextmanager
 def _any_script(figure: "Figure | None" = None) -> Iterator[None]:
     """Write names in whatever script with the fonts there are; boxes stand for the rest, of which nothing warns.
 
@@ -58,12 +75,10 @@ def save_still(figure: "Figure", output: Path, *, dpi: int, tight: bool = True) 
     OSError
         Where it cannot be written; of a PDF, matplotlib itself would say so with errors of its own.
     """
-    from ..store import write_beside
-
     content = BytesIO()
     with status(f"writing {output.name}"), _any_script(figure):
         figure.savefig(content, format=output.suffix[1:].lower(), dpi=dpi, bbox_inches="tight" if tight else None)
-        with write_beside(output) as beside:
+        with _whole(output) as beside:
             beside.write_bytes(content.getbuffer())
 
 
@@ -75,10 +90,8 @@ def save_animation(animation: "FuncAnimation", output: Path, *, dpi: int) -> Non
     OSError
         Where it cannot be written, or ffmpeg fails; with the first line of what that says.
     """
-    from ..store import write_beside
-
     writer = "ffmpeg" if output.suffix.lower() == ".mp4" else "pillow"
-    with bars() as progress, write_beside(output) as beside, _any_script():
+    with bars() as progress, _whole(output) as beside, _any_script():
         task = progress.add_task(f"writing {output.name}", total=None)
         try:
             animation.save(

@@ -107,7 +107,7 @@ def connect(app: Dash, worker: Worker) -> None:
         more = content.scores.n_snapshots > 1
         flow = flow_chart(content)["figure"] if more else no_update
         bands = [{"value": number, "label": name} for number, name in band_names(content)] if more else []
-        stamp, row = question_of(values).in_words(), int(content.change.argmax())
+        stamp, row = question_of(values).in_words(content.clusters.n_clusters), int(content.change.argmax())
         return options, row, _legend(content), explained(faithful), flow, None, stamp, bands, None
 
     @app.callback(
@@ -143,7 +143,8 @@ def connect(app: Dash, worker: Worker) -> None:
             return (no_update,) * 5
         row = row if row is not None and row < content.n_rows else None
         asked, snapshot = snapshot_titles(worker.shown)[snapshot], ordinal_in(content, worker.shown, ordinal=snapshot)
-        stamp = f"{question_of(values).in_words()}; {content.titles[snapshot]}; colored by {color}"
+        made = question_of(values).in_words(content.clusters.n_clusters)
+        stamp = f"{made}; {content.titles[snapshot]}; colored by {color}"
         pictures = None
         if mark == "pictures" and content.n_rows <= MOST_PICTURES:
             every = list(range(content.n_rows))

@@ -271,6 +271,8 @@ def sample_names(run: Run) -> list[Json]:
 def heat_map(chart: Json, *, stage: int) -> Json:
     """Return one of the stages that a chart of `similarity_charts` has."""
     mesh = chart["figure"]["data"][0] | {"z": chart["stages"][stage], "zmin": chart["starts"][stage]}
+    if "texttemplate" in mesh:
+        mesh["texttemplate"] = f"%{{z:.{chart['digits'][stage]}f}}"
     return {"data": [mesh], "layout": chart["figure"]["layout"]}
 
 

@@ -150,7 +150,8 @@ def _mix_of(content: LayerContent, members: list[int], worker: Worker, values: t
     here, every = (sum(each[end] for each in mix.values()) for end in (0, 1))
     whose = "Their images" if "sample" in content.scores.identity else "Their top images at the last snapshot"
     told = ", ".join(
-        f"{name}: {count} ({count / here:.0%}; of all {of_all / every:.0%})" for name, (count, of_all) in mix.items()
+        f"{name}: {count} ({count / here:.0%}; of all points {of_all / every:.0%})"
+        for name, (count, of_all) in mix.items()
     )
     return [html.P(f"{whose}: {told}.")] if here else []
 

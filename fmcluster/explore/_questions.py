@@ -97,9 +97,13 @@ class ContentOf:
             history=history,
         )
 
-    def in_words(self) -> str:
-        """Say with which settings a chart was made."""
+    def in_words(self, found: int | None = None) -> str:
+        """Say with which settings a chart was made, and how many clusters were found where that was not asked for."""
         count = "" if self.clusterer == "HDBSCAN" else f" ({self.n_clusters})"
+        if found == 0:
+            count += " (no cluster: all is noise)"
+        elif found is not None and self.clusterer != "HDBSCAN" and found < self.n_clusters:
+            count = f" ({found} clusters rather than {self.n_clusters:,}: there are not enough different rows for more)"
         fit = {"pooled": "all snapshots together", "each": "each snapshot"}.get(str(self.fit), f"epoch {self.fit}")
         scaled = "" if self.scaling == "none" else f", rows {self.scaling}"
         return (

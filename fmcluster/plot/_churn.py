@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _LIMITS = {
     "churn_noise_floor": ("#de8f05", "-", "noise floor: no change at all"),
+    "churn_noise_floor_limit": ("#de8f05", (0, (1, 1)), "the most that any halving gives: not more is no finding"),
     "churn_null": (FAINT, (0, (2, 1)), "null: labels with nothing in common"),
 }
 
@@ -38,12 +39,13 @@ def churn(history: "History", *, ax: Axes | None = None) -> Axes:
     """Draw the share of rows that changed cluster in each step from one snapshot to the next.
 
     How much is much is seen beside the noise floor, what clusters of the same rows differ by with no change at all, and
-    the null, what labels with nothing in common would have.
+    its limit, the most that they differ by, and the null, what labels with nothing in common would have.
 
     Parameters
     ----------
     history : History
-        Tracked clusters of two or more snapshots. Its steps' noise floor and null are drawn where they are known.
+        Tracked clusters of two or more snapshots. Its steps' noise floor, limit and null are drawn
+        where they are known.
     ax : Axes, optional
         Where to draw; by default a new figure.
 
@@ -97,7 +99,8 @@ def _mark_limits(
             label += f" ({source})"
         known = np.flatnonzero(np.isfinite(values[:, number]))
         heights = values[known, number]
-        line = ax.hlines(heights, known - 0.4, known + 0.4, color=color, ls=style, lw=2.2, label=label, gid=column)
+        width = 1.4 if column.endswith("limit") else 2.2
+        line = ax.hlines(heights, known - 0.4, known + 0.4, color=color, ls=style, lw=width, label=label, gid=column)
         marks.append(line)
     return marks, values
 

@@ -99,7 +99,9 @@ def convergence(findings: "Findings", *, ax: Axes | None = None) -> Axes:
     room = 0.1 if figure.get_layout_engine() is not None else 0.65
     scale = figure.colorbar(mesh, ax=ax, location="bottom", aspect=40, shrink=0.8, pad=room / max(inches(ax)[1], 1.0))
     scale.set_label(
-        "CKA to the last snapshot (1: the same); converged right of the thick line", fontsize=8, color=FAINT
+        "CKA to the last snapshot (1: the same), high wherever training stops early; converged right of the thick line",
+        fontsize=8,
+        color=FAINT,
     )
     scale.ax.tick_params(labelsize=8, color=RULE, labelcolor=INK)
     scale.outline.set_visible(False)

@@ -158,7 +158,7 @@ def finetune(
             notes["plan"] = [str(action) for action in followed.actions]
         n_training = sum(1 for _ in train_loader.sampler)
         notes["start"] = _start(weights) + (", its backbone frozen" if freeze else "")
-        notes["data"] = f"{n_training} images of {len(images.classes)} classes ({Path(data).name})"
+        notes["data"] = f"{n_training} images of {_classes_in_words(images.classes)} ({Path(data).name})"
         if skip_broken:
             notes["files skipped"] = len(images.skipped)
         recorder = Recorder(
@@ -201,3 +201,17 @@ def _start(weights: str) -> str:
     if weights == "none":
         return "from random weights"
     return "pretrained on ImageNet" if weights == "DEFAULT" else f"from the weights in {Path(weights).name}"
+
+
+def _classes_in_words(classes: Sequence[str]) -> str:
+    """Say which classes there are, where these are a few words, or else how many.
+
+    Examples
+    --------
+    >>> _classes_in_words(["ants", "bees"]), _classes_in_words(["ants"] * 9), _classes_in_words(["n01", "n02"])
+    ('ants and bees', '9 classes', '2 classes')
+    """
+    words = [name.replace("_", " ") for name in classes]
+    if 2 <= len(words) <= 4 and all(word.replace(" ", "").isalpha() and len(word) <= 20 for word in words):
+        return f"{', '.join(words[:-1])} and {words[-1]}"
+    return f"{len(classes)} class{'es' if len(classes) != 1 else ''}"

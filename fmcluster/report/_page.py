@@ -201,7 +201,9 @@ def render_page(
     data = {
         "metrics": [metric_chart(metrics, column=name) for name in drawn],
         "layers": [section.charts for section in sections],
-        "similarity": {} if overview.similarity is None else similarity_charts(overview.similarity, titles=titles),
+        "similarity": {}
+        if overview.similarity is None
+        else similarity_charts(overview.similarity, titles=titles, opened=_most_changed_layer(change)),
         "titles": titles,
         "sprites": [_sprites_data(section) for section in sections],
         "shown_images": [
@@ -213,12 +215,14 @@ def render_page(
     templates = environment()
     templates.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     templates.filters |= {
+        "brief_advice": _brief_advice,
         "bytes": _bytes,
         "change": change_text,
         "class_list": list_classes,
         "gradient": gradient,
         "layer": layer_title,
         "metric": _metric,
+        "metric_name": lambda name: metric_title(name)[0],
         "share": _share,
         "terms": mark_terms,
     }
@@ -295,6 +299,11 @@ def _opened(sections: list[LayerSection], change: Change | None) -> int:
     return names.index(max(over, key=lambda each: each.total).name) if over else 0
 
 
+def _most_changed_layer(change: Change | None) -> str | None:
+    """Return the layer that changed most."""
+    return max(change.layers, key=lambda each: each.total).name if change else None
+
+
 def _most_moved(sections: list[LayerSection]) -> float:
     """Return the greatest share in the table of churn, at least 5 %: the darkest shade."""
     every = [step.moved for section in sections for step in section.steps]
@@ -319,6 +328,12 @@ def _guessed(layer: Layer) -> str:
     if layer.channel_axis_source != "shape" or len(layer.output_shape) < 2:
         return ""
     return " (which axis holds the channels is guessed from the shape; channel_axis= says so)"
+
+
+def _brief_advice(text: str) -> str:
+    """Return what is advised, or found, without the numbers that it is judged by, which the page has further down."""
+    said, bracket, _ = text.partition(" (")
+    return f"{said}." if bracket else text
 
 
 def _bytes(count: int) -> str:

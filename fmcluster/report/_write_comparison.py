@@ -59,7 +59,7 @@ def write_comparison(comparison: Comparison, path: str | os.PathLike[str]) -> Wr
         left_out=comparison.left_out,
         n_samples=len(comparison.samples),
         n_layers=len({row["layer"] for row in rows}),
-        lines=_extremes(comparison),
+        lines=[*_results(comparison, metric_names), *_extremes(comparison)],
         runs=[_run_row(comparison, number, metric_names) for number in comparison.runs["run"]],
         metric_names=[metric_title(name)[0] for name in metric_names],
         first=_title_of_all(comparison, at=0),
@@ -114,6 +114,20 @@ def _title_of_all(comparison: Comparison, *, at: int) -> str:
     return titles.pop() if len(titles) == 1 else "last epoch" if at else "first epoch"
 
 
+def _results(comparison: Comparison, metric_names: list[str]) -> list[str]:
+    """Say to which result each run came, by the first metric, where all have it."""
+    said = []
+    for name in metric_names[:1]:
+        for number in comparison.runs["run"]:
+            known = comparison.metrics.loc[comparison.metrics["run"] == number, name].dropna()
+            if known.empty:
+                return []
+            said.append(f"{_value(float(known.iloc[-1]), name)} in run {number}")
+    if not said:
+        return []
+    return [f"The last {metric_title(metric_names[0])[0]} is {', '.join(said[:-1])} and {said[-1]}."]
+
+
 def _extremes(comparison: Comparison) -> list[str]:
     """Say of each pair of runs which layers are most and least similar, with the numbers."""
     lines = []
@@ -124,9 +138,9 @@ def _extremes(comparison: Comparison) -> list[str]:
         if len(known) < 2:
             continue
         most, least = max(known, key=known.__getitem__), min(known, key=known.__getitem__)
-        pair = f"At epoch {here}, of run 0 and run {other}"
+        pair = f"Between run 0 and run {other} at epoch {here}"
         if here != there:
-            pair = f"At the last snapshots, of run 0 (epoch {here}) and run {other} (epoch {there})"
+            pair = f"Between the last snapshots of run 0 (epoch {here}) and run {other} (epoch {there})"
         if f"{known[most]:.3f}" == f"{known[least]:.3f}":
             lines.append(f"{pair}, all layers have a CKA of {known[most]:.3f}.")
             continue

@@ -11,7 +11,7 @@ import pytest
 from threadpoolctl import ThreadpoolController, threadpool_info, threadpool_limits
 
 from fmcluster.analysis import pca
-from fmcluster.analysis._parallel import own_threads, run_each
+from fmcluster.analysis._parallel import in_one_thread, own_threads, run_each
 
 
 def maps_of(seed: int, shape: tuple[int, ...]) -> np.ndarray:
@@ -81,6 +81,14 @@ def test_workers_multiply_with_one_thread_each_and_give_the_others_back(executor
         next(unfinished)
         unfinished.close()
         assert threads_of_blas(0) == 2
+
+
+def test_in_one_thread_nothing_takes_two_and_all_have_theirs_again_after_it() -> None:
+    np.ones((2, 2)) @ np.ones((2, 2))
+    with threadpool_limits(2):
+        with in_one_thread():
+            assert {each["num_threads"] for each in threadpool_info()} == {1}
+        assert {each["num_threads"] for each in threadpool_info()} == {2}
 
 
 def test_libraries_are_looked_for_once_until_more_is_loaded(monkeypatch) -> None:

@@ -287,6 +287,18 @@ def test_a_wrong_option_exits_with_2(run, monkeypatch):
     assert call("plot", run, "pie", "-o", "a.png", monkeypatch=monkeypatch) == 2
 
 
+def test_a_picture_that_is_not_there_is_answered_with_one_that_is(run, tmp_path, capsys, monkeypatch):
+    assert call("plot", run, "flwo", "-o", tmp_path / "a.png", monkeypatch=monkeypatch) == 2
+    assert "'flwo' is not a picture; did you mean flow?" in " ".join(capsys.readouterr().err.split())
+
+
+def test_help_is_no_wider_than_a_terminal_of_80_columns(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    for command in ("train", "report", "plot", "analyze", "compare", "explore", "plan", "diagnose"):
+        assert call(command, "--help", monkeypatch=monkeypatch) == 0
+        assert max(map(len, capsys.readouterr().out.splitlines())) <= 80, command
+
+
 def test_our_own_mistakes_keep_their_traceback(run, monkeypatch):
     def broken(_path: str) -> None:
         return [].pop()
@@ -432,3 +444,18 @@ def test_info_as_json_tells_kind_gradients_and_what_is_kept(live_run, capsys, mo
     )
     assert told["bytes"] == conv1["bytes"] + 800 + fc["bytes"]
     assert told["missing"] == ["layers/conv1/gradient/c.0.0.0.0.0"]
+
+
+def test_of_very_many_clusters_the_largest_are_listed(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("fmcluster.cli._analyze.MOST_COLUMNS", 2)
+    output = tmp_path / "tables"
+    assert call("analyze", run, "--layer", "conv1", "--clusters", "4", "-o", output, monkeypatch=monkeypatch) == 0
+    said = capsys.readouterr().out
+    assert "Of 4 clusters the 2 largest are listed; the tables have all." in said
+
+
+def test_a_picture_that_cannot_be_written_is_told_by_the_name_that_was_asked_for(run, capsys, monkeypatch):
+    assert call("plot", run, "metrics", "-o", "/proc/x.png", monkeypatch=monkeypatch) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "the picture cannot be written to /proc/x.png: the system says" in said
+    assert ".fmcluster" not in said

@@ -54,7 +54,7 @@ def test_a_full_disk_is_one_error_whatever_the_format(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match=f"No space left on device: '.*{name}'"):
+    with pytest.raises(OSError, match=f"written to .*{name}: the system says 'no space left on device' of the folder"):
         save_still(figure, tmp_path / name, dpi=50)
     assert (tmp_path / name).read_text() == "old"
     assert [each.name for each in tmp_path.iterdir()] == [name]

@@ -155,3 +155,11 @@ def test_rows_of_images_have_their_picture(run: Run, view: str) -> None:
     for row, picture in zip((3, 7), found, strict=True):
         own = row_strip(content, row=row, sample=None)[2] if view == "feature_map" else None
         assert picture == (own or row_image(content, run, row=row, side=56))
+
+
+def test_a_chart_says_how_many_clusters_there_are_where_that_is_not_what_was_asked_for() -> None:
+    many, found = ContentOf("2", n_clusters=1000), ContentOf("2", clusterer="HDBSCAN")
+    assert "KMeans (64 clusters rather than 1,000: there are not enough different rows" in many.in_words(64)
+    assert "KMeans (1000) of all snapshots" in many.in_words(1000)
+    assert "HDBSCAN (no cluster: all is noise) of all snapshots" in found.in_words(0)
+    assert "HDBSCAN of all snapshots" in found.in_words(3)

@@ -313,6 +313,16 @@ def test_one_panel_at_a_time_is_opened_with_the_arrow_keys(opened: Opened) -> No
     assert opened.page.evaluate("document.documentElement.scrollHeight") < 3 * 900
 
 
+def test_a_tab_that_is_clicked_low_in_the_window_shows_its_panel_in_view(browser: Any, written: Written) -> None:
+    page = open_report(browser, written).page
+    page.evaluate("() => document.documentElement.style.setProperty('scroll-behavior', 'auto')")
+    tops = "() => [...document.querySelectorAll('#details > .tablist')].map(e => e.getBoundingClientRect().top)[0]"
+    page.evaluate("() => scrollTo(0, 0)")
+    page.set_viewport_size({"width": 1280, "height": int(page.evaluate(tops)) + 60})
+    page.locator("#details > .tablist [role=tab]").first.click()
+    page.wait_for_function(f"() => ({tops})() < innerHeight / 4")
+
+
 def test_on_paper_and_without_scripts_all_panels_are_there(browser: Any, written: Written) -> None:
     opened = open_report(browser, written)
     opened.page.emulate_media(media="print")
@@ -370,6 +380,19 @@ def test_terms_say_what_they_mean_to_pointer_keyboard_and_touch(opened: Opened) 
     assert meaning in tip.inner_text()
     assert term.get_attribute("aria-describedby") == "tip"
     opened.page.keyboard.press("Escape")
+    assert not tip.is_visible()
+
+
+def test_what_a_term_means_stays_beside_it_where_its_focus_scrolls_the_page(browser: Any, written: Written) -> None:
+    page = open_report(browser, written).page
+    page.set_viewport_size({"width": 1280, "height": 300})
+    page.evaluate("() => scrollTo(0, 0)")
+    term, tip = page.locator("#findings .term, #responses .term").last, page.locator("#tip")
+    term.evaluate("(e) => e.focus()")
+    page.wait_for_function("() => scrollY > 0")
+    page.wait_for_timeout(1000)
+    assert tip.is_visible()
+    page.keyboard.press("Escape")
     assert not tip.is_visible()
 
 

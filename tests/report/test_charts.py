@@ -1,4 +1,5 @@
 from html import unescape
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,9 +9,11 @@ import pytest
 import fmcluster as fm
 from fmcluster.analysis import Faithfulness
 from fmcluster.plot import cluster_palette
+from fmcluster.report.charts import similarity_charts
 from fmcluster.report.charts._charts import metric_chart
+from fmcluster.report.charts._flow import APART, MOST_NAMES, _largest_apart
 from fmcluster.report.content._words import faithfulness_line, row_meaning, row_noun
-from tests.report.small_report import Written
+from tests.report.small_report import Written, record
 
 
 @pytest.fixture
@@ -151,3 +154,21 @@ def test_the_facade_has_the_report() -> None:
 
     assert fm.write_report is report.write_report
     assert "write_report" in dir(report)
+
+
+def test_of_more_clusters_than_fit_beside_a_flow_the_largest_that_are_apart_are_named() -> None:
+    down = [number / 64 for number in range(64)]
+    nodes = [(number, number) for number in range(64)]
+    named = _largest_apart(nodes, down, sizes=[1.0] * 40 + [5.0] + [1.0] * 23)
+    assert (40, 40) in named
+    assert 12 <= len(named) <= MOST_NAMES
+    assert np.diff([down[number] for _, number in named]).min() >= APART
+
+
+def test_the_similarity_of_snapshots_opens_with_the_layer_that_is_asked_for(tmp_path: Path) -> None:
+    found = fm.similarity(record(tmp_path))
+    names = list(dict.fromkeys(found.rows["layer"]))
+    charts = similarity_charts(found, titles=["a", "b", "c"], opened=names[-1])["snapshots"]
+    assert charts["first"] == len(names) - 1
+    assert charts["figure"]["data"][0]["z"] == charts["stages"][-1]
+    assert charts["digits"] == [3 if start >= 0.9 else 2 for start in charts["starts"]]

@@ -21,6 +21,7 @@ from fmcluster.analysis import noise_floor
 from fmcluster.report.content._tables import Moved
 from fmcluster.report.content._what_changed_most import LayerChange, _clusters, _representation
 from fmcluster.store import Run
+from tests.report.small_report import Parsed, Written
 
 N_IMAGES, K = 24, 8
 
@@ -305,3 +306,27 @@ def test_no_layer_is_named_where_none_is_over_its_noise_floor() -> None:
     (line,) = _representation(calm, ["epoch 0", "epoch 1"])
     assert "No layer changed by more than its noise floor" in line
     assert "a, 0.0101 (noise floor 0.0102)" in line  # rounding hides no margin
+
+
+def test_a_lead_within_the_noise_floor_is_told_as_one() -> None:
+    close = [LayerChange("a", True, (0.2,), 0.582, 0.021, 1.0), LayerChange("b", True, (0.3,), 0.580, 0.012, 1.0)]
+    lines = _representation(close, ["epoch 0", "epoch 1"])
+    assert lines[:2] == [
+        "a changed most, by 0.582 (noise floor 0.021).",
+        "It is no more than a noise floor ahead of b (0.580).",
+    ]
+    apart = [close[0], LayerChange("b", True, (0.3,), 0.5, 0.012, 1.0)]
+    assert not any("ahead" in line for line in _representation(apart, ["epoch 0", "epoch 1"]))
+
+
+@pytest.mark.slow
+def test_evidence_has_what_it_is_judged_by_beside_each_measure(written: Written) -> None:
+    tables = re.findall(
+        r'<table>\s*<thead><tr><th scope="col">measure</th>(.*?)</tr>',
+        written.path.read_text(encoding="utf-8"),
+        re.DOTALL,
+    )
+    assert tables
+    for head in tables:
+        first, second, *_ = (" ".join(Parsed(cell).text.split()) for cell in head.split("</th>"))
+        assert (first, second) == ("threshold", "noise floor or null")

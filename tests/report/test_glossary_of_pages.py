@@ -34,6 +34,12 @@ def test_texts_stay_as_they_are_and_each_block_explains_a_term_once() -> None:
     assert 'title="drift"><h2>Drift</h2>' in mark_terms(piece)
 
 
+def test_no_line_ends_between_a_term_and_its_bracket_or_stop() -> None:
+    marked = mark_terms("<p>least similar (CKA 0.9), by drift.</p>")
+    assert '<span class="joined">(<button' in marked
+    assert "</button>.</span>" in marked
+
+
 def test_the_page_explains_its_terms_and_lists_them_all(written: Written) -> None:
     marked = {attributes["data-term"] for _, attributes in written.parsed.tags if "data-term" in attributes}
     assert {"noise floor", "CKA", "drift", "motion", "neighbor recall", "top images"} <= marked

@@ -41,6 +41,12 @@ def test_every_number_is_the_comparisons(comparison, tmp_path):
     assert f"{N_SAMPLES} images" in page
 
 
+def test_it_opens_with_the_result_of_each_run(comparison, tmp_path):
+    shown = replace(comparison, metrics=comparison.metrics.assign(accuracy=0.5 + 0.1 * comparison.metrics["run"]))
+    page = Parsed(write_comparison(shown, tmp_path / "both.html").read_text())
+    assert "The last accuracy is 50.0% in run 0 and 60.0% in run 1. Between run 0 and run 1" in page.text
+
+
 def test_it_loads_nothing_and_escapes_names(comparison, tmp_path):
     page = write_comparison(comparison, tmp_path / "both.html").read_text()
     assert "a&amp;b.zarr and other.zarr compared" in page

@@ -10,6 +10,8 @@ from ..content import LayerContent
 from ._charts import Json, layout_of
 
 SIDE = 92  # pixels for the names of clusters
+APART = 0.042  # of the height of the columns, between two names
+MOST_NAMES = int(1 / APART)
 
 
 def flow_chart(content: LayerContent) -> Json:
@@ -22,8 +24,9 @@ def flow_chart(content: LayerContent) -> Json:
     labels = sorted((int(label) for label in table.columns), key=lambda label: (label < 0, label))
     sizes = table[labels].to_numpy(dtype=np.float64)
     columns, most = len(sizes), int((sizes > 0).sum(axis=1).max())
-    height, top, bottom, pad = 420, 46, 58, 7
+    height, top, bottom = 420, 46, 58
     inner = height - top - bottom
+    pad = min(7.0, 0.4 * inner / max(most - 1, 1))
     per_row = (inner - (most - 1) * pad) / sizes[0].sum()
     nodes: dict[tuple[int, int], int] = {}
     across, down = [], []
@@ -128,14 +131,29 @@ def _flow_names(
     sizes: npt.NDArray[np.float64],
     labels: list[int],
 ) -> list[Json]:
-    """Return the names and sizes beside the nodes of the first and the last column, apart enough to be read."""
+    """Return the names and sizes beside the nodes of the first and the last column, apart enough to be read.
+
+    Of more than fit beside a column, those of the largest that are apart anyway.
+    """
     names = []
     for column, anchor, shift in ((0, "right", -10), (len(sizes) - 1, "left", 10)):
         here = [(label, number) for (at, label), number in nodes.items() if at == column]
-        for (label, number), y in zip(here, spread(np.array([down[n] for _, n in here]), apart=0.042), strict=True):
+        if len(here) > MOST_NAMES:
+            here = _largest_apart(here, down, sizes=[sizes[column, labels.index(label)] for label, _ in here])
+        for (label, number), y in zip(here, spread(np.array([down[n] for _, n in here]), apart=APART), strict=True):
             text = f"{cluster_name(label)} ({int(sizes[column, labels.index(label)])})"
             names.append(_note(text=text, x=round(across[number]), y=1 - float(y), xanchor=anchor, xshift=shift))
     return names
+
+
+def _largest_apart(nodes: list[tuple[int, int]], down: list[float], *, sizes: list[float]) -> list[tuple[int, int]]:
+    """Return the nodes of a column that can be named where they stand, the largest first to be."""
+    named: list[int] = []
+    for ordinal in np.argsort(-np.array(sizes), kind="stable").tolist():
+        y = down[nodes[ordinal][1]]
+        if all(abs(y - down[nodes[other][1]]) >= APART for other in named):
+            named.append(ordinal)
+    return [nodes[ordinal] for ordinal in sorted(named)]
 
 
 def _flow_heads(content: LayerContent, columns: int) -> list[Json]:

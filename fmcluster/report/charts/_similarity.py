@@ -8,9 +8,10 @@ from ...plot.drawing import color_map, scale_start
 from ._charts import Json, layout_of, literal
 
 WITH_NUMBERS = 12
+NEAR_ONE = 0.9  # where the scale begins here or above, two decimals would all be the same
 
 
-def similarity_charts(similarity: Similarity, *, titles: list[str]) -> dict[str, Json]:
+def similarity_charts(similarity: Similarity, *, titles: list[str], opened: str | None = None) -> dict[str, Json]:
     """Return layers against layers at each snapshot, and snapshots against snapshots of each layer.
 
     Parameters
@@ -19,13 +20,16 @@ def similarity_charts(similarity: Similarity, *, titles: list[str]) -> dict[str,
         Of all layers at all snapshots of one run.
     titles : list of str
         The snapshots' names.
+    opened : str, optional
+        The layer whose snapshots are compared at first; by default the first.
 
     Returns
     -------
     dict
         ``layers`` and, with two or more snapshots, ``snapshots``: the ``figure`` as it is at first, ``stages``, a
-        matrix for each position of the control, and ``starts``, where the scale of each begins: of layers one for all
-        snapshots, which are compared; of snapshots each layer's own.
+        matrix for each position of the control, ``starts``, where the scale of each begins (of layers one for all
+        snapshots, which are compared; of snapshots each layer's own), and ``digits``, with how many decimals the values
+        of each are written.
     """
     names = list(dict.fromkeys(similarity.rows["layer"]))
     numbers = list(dict.fromkeys(similarity.rows["snapshot"].tolist()))
@@ -34,12 +38,14 @@ def similarity_charts(similarity: Similarity, *, titles: list[str]) -> dict[str,
     charts = {"layers": _chart(layers, [literal(name) for name in names], starts=starts, first=len(numbers) - 1)}
     if len(numbers) > 1:
         snapshots = [similarity.between_snapshots(name).to_numpy() for name in names]
-        charts["snapshots"] = _chart(snapshots, titles, starts=[scale_start(each) for each in snapshots], first=0)
+        first = names.index(opened) if opened in names else 0
+        charts["snapshots"] = _chart(snapshots, titles, starts=[scale_start(each) for each in snapshots], first=first)
     return charts
 
 
 def _chart(stages: list[npt.NDArray[np.float64]], names: list[str], *, starts: list[float], first: int) -> Json:
     matrices = [[[_plain(value) for value in row] for row in stage] for stage in stages]
+    digits = [3 if start >= NEAR_ONE else 2 for start in starts]
     shades = color_map("mako")(np.linspace(0, 1, 11))
     mesh = {
         "type": "heatmap",
@@ -62,7 +68,7 @@ def _chart(stages: list[npt.NDArray[np.float64]], names: list[str], *, starts: l
         "hoverongaps": False,
     }
     if len(names) <= WITH_NUMBERS:
-        mesh |= {"texttemplate": "%{z:.2f}", "textfont": {"size": 11}}
+        mesh |= {"texttemplate": f"%{{z:.{digits[first]}f}}", "textfont": {"size": 11}}
     layout = layout_of(margin={"l": 8, "r": 8, "t": 8, "b": 8})
     axis = {
         "tickmode": "array",
@@ -75,7 +81,13 @@ def _chart(stages: list[npt.NDArray[np.float64]], names: list[str], *, starts: l
     axis |= {"tickvals": list(range(len(names))), "ticktext": names}
     layout["xaxis"] = axis | {"tickangle": -45}
     layout["yaxis"] = axis | {"autorange": "reversed"}
-    return {"figure": {"data": [mesh], "layout": layout}, "stages": matrices, "starts": starts, "first": first}
+    return {
+        "figure": {"data": [mesh], "layout": layout},
+        "stages": matrices,
+        "starts": starts,
+        "digits": digits,
+        "first": first,
+    }
 
 
 def _plain(value: float) -> float | None:

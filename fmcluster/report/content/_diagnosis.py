@@ -62,7 +62,7 @@ _MEASURES: dict[str, tuple[str, Callable[[float], str], Callable[[float], str] |
     "cka_to_last": ("CKA to the last snapshot", _ratio, _ratio),
     "cka_to_next": ("CKA to the next layer", _ratio, _ratio),
     "change_to_end": ("change to the end, at this rate", _fine, _fine),
-    "knn_accuracy": ("accuracy of neighbors", _share, _share),
+    "knn_accuracy": ("neighbor accuracy", _share, _share),
 }
 
 
@@ -207,8 +207,8 @@ def _measured(rows: pd.DataFrame, measure: str, *, cited: bool) -> Measured:
 def _reference(last: "pd.Series[Any]", write: Callable[[float], str]) -> str:
     """Write what no change looks like, or chance."""
     if not np.isnan(last["noise_floor"]):
-        return f"noise floor {write(float(last['noise_floor']))}"
-    return "" if np.isnan(last["null"]) else f"null {write(float(last['null']))}"
+        return write(float(last["noise_floor"]))
+    return "" if np.isnan(last["null"]) else f"{write(float(last['null']))} (null)"
 
 
 def _anchor(index: int) -> str:

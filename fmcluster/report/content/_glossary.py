@@ -38,6 +38,7 @@ _WORDS = {word: name for name in GLOSSARY for word in (name, name[0].upper() + n
     "top images": "top images",
 }
 _TERM = re.compile(r"(?<![\w-])(" + "|".join(map(re.escape, sorted(_WORDS, key=len, reverse=True))) + r")(?![\w-])")
+_WITH_MARKS = re.compile(rf"(\(?){_TERM.pattern}([),.:;]*)")
 _TAG = re.compile(r"(<[^>]*>)")
 _BARE = (
     "button",
@@ -83,14 +84,16 @@ def mark_terms(page: str) -> Markup:
     seen: set[str] = set()
 
     def explained(found: re.Match[str]) -> str:
-        name = _WORDS[found[1]]
+        name = _WORDS[found[2]]
         if name in seen:
             return found[0]
         seen.add(name)
-        return (
+        button = (
             f'<button type="button" class="term" data-term="{escape(name)}" data-meaning="{escape(GLOSSARY[name])}" '
-            f'title="{escape(GLOSSARY[name])}">{found[1]}</button>'
+            f'title="{escape(GLOSSARY[name])}">{found[2]}</button>'
         )
+        # a line may end on either side of a button, and a bracket would stand alone there
+        return f'<span class="joined">{found[1]}{button}{found[3]}</span>' if found[1] or found[3] else button
 
     parts = []
     for part in _TAG.split(page):
@@ -105,7 +108,7 @@ def mark_terms(page: str) -> Markup:
                     bare.append(tag)
             parts.append(part)
         else:
-            parts.append(part if bare else _TERM.sub(explained, part))
+            parts.append(part if bare else _WITH_MARKS.sub(explained, part))
     return Markup("".join(parts))
 
 

@@ -1,5 +1,6 @@
 """Story: the run in a sentence, from what the network started from to what became of it."""
 
+import re
 from typing import Any
 
 from ...plot.drawing import metric_title, recorded_metrics
@@ -26,9 +27,25 @@ def story_line(run: Run) -> str:
 
 
 def model_name(run: Run) -> str:
-    """Return what the notes call the model, or its class."""
+    """Return what the notes call the model, or its class; torchvision's ResNets by their names in print."""
     session = last_session(run)
-    return str(session["notes"].get("model") or session["model"].rpartition(".")[2])
+    return in_print(str(session["notes"].get("model") or session["model"].rpartition(".")[2]))
+
+
+def in_print(model: str) -> str:
+    """Write the name of a ResNet as papers do, where it is one of torchvision's functions.
+
+    Examples
+    --------
+    >>> in_print("resnet18"), in_print("wide_resnet50_2"), in_print("resnext50_32x4d"), in_print("ToyNet")
+    ('ResNet-18', 'Wide ResNet-50-2', 'ResNeXt-50 32x4d', 'ToyNet')
+    """
+    found = re.fullmatch(r"(wide_)?(resnet|resnext)(\d+)(?:_(.+))?", model)
+    if found is None:
+        return model
+    wide, kind, depth, more = found.groups()
+    name = f"{'Wide ' if wide else ''}{'ResNet' if kind == 'resnet' else 'ResNeXt'}-{depth}"
+    return name if more is None else f"{name}{'-' if wide else ' '}{more}"
 
 
 def last_session(run: Run) -> dict[str, Any]:

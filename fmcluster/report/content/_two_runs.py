@@ -80,7 +80,7 @@ class Learned:
         judged = (
             f"run {0 if self.here > self.there else self.other} tells more of them by it"
             if self.p < 0.05
-            else "no difference that chance would not make"
+            else "too few to tell from chance"
         )
         return (
             f"{self.both + self.here} and {self.both + self.there} of {self.n_images} images get their own class; "

@@ -139,6 +139,11 @@ def _representation(layers: Sequence[LayerChange], titles: Sequence[str]) -> lis
     if len(most.steps) > 1 and most.is_over(most.steps[step]):
         when = f", most of all on the way from {titles[step]} to {titles[step + 1]} ({change_text(most.steps[step])})"
     lines = [f"{layer_title(most.name)} changed most, by {_against(most, most.total)}{when}."]
+    # a lead that is no longer than what no change looks like is none
+    near = [each for each in over[1:] if most.total - each.total <= max(most.noise_floor, each.noise_floor)]
+    if near:
+        named = " and ".join(f"{layer_title(each.name)} ({change_text(each.total)})" for each in near[:3])
+        lines.append(f"It is no more than a noise floor ahead of {named}.")
     if len(over) > 1:
         least = over[-1]
         lines.append(
@@ -173,7 +178,7 @@ def _clusters(layers: Sequence[LayerChange], moved: Sequence[tuple[str, Moved]],
         if np.isfinite(layer.growth) and abs(np.log(layer.growth)) > np.log(_GROWN):
             why = (
                 f", and its activations' spread became {layer.growth:.2g} times what it was. Clusters of rows as they "
-                f"are move with their scale, CKA does not: --scaling unit clusters without it"
+                f"are move with their scale, CKA does not; --scaling unit takes the scale out of them"
             )
         lines.append(
             f"The two disagree about {layer_title(layer.name)}: {each.share:.0%} of its {noun} are in another cluster "

@@ -94,7 +94,9 @@
     const output = control.parentElement.querySelector("output");
     control.addEventListener("input", () => {
       const chart = data.similarity[control.dataset.for];
-      Plotly.restyle(div, { z: [chart.stages[control.value]], zmin: chart.starts[control.value] }, [0]);
+      const changed = { z: [chart.stages[control.value]], zmin: chart.starts[control.value] };
+      if (chart.figure.data[0].texttemplate) changed.texttemplate = `%{z:.${chart.digits[control.value]}f}`;
+      Plotly.restyle(div, changed, [0]);
       if (!output) return;
       output.textContent = data.titles[control.value];
       control.setAttribute("aria-valuetext", output.textContent);

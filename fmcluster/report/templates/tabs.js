@@ -30,7 +30,11 @@ document.documentElement.classList.add("script");
       tab.setAttribute("aria-controls", panel.id);
       panel.setAttribute("role", "tabpanel");
       panel.setAttribute("aria-labelledby", tab.id);
-      tab.addEventListener("click", () => open(set, panel));
+      tab.addEventListener("click", () => {
+        open(set, panel);
+        // What was asked for is shown in view: where its list stands low in the window, the list goes to the top of it.
+        if (list.getBoundingClientRect().top > innerHeight / 2) element.scrollIntoView();
+      });
       tabs.set(panel, tab);
       sets.set(panel, set);
       list.append(tab);

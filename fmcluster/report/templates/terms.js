@@ -19,9 +19,16 @@
     tip.hidden = true;
     document.querySelectorAll('[aria-describedby="tip"]').forEach((term) => term.removeAttribute("aria-describedby"));
   };
+  // A term that got the focus may have been scrolled to for it: what it means stays beside it.
+  let focused = null;
   for (const [name, act] of [["mouseover", show], ["focusin", show], ["click", show], ["mouseout", hide], ["focusout", hide]]) {
     document.addEventListener(name, (event) => { const term = termOf(event); if (term) act(term); });
   }
-  document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
-  document.addEventListener("scroll", hide, { passive: true, capture: true });
+  document.addEventListener("focusin", (event) => { focused = termOf(event); });
+  document.addEventListener("keydown", (event) => { if (event.key === "Escape") { focused = null; hide(); } });
+  document.addEventListener("scroll", () => {
+    const { top, bottom } = focused ? focused.getBoundingClientRect() : { top: -1, bottom: -1 };
+    if (top >= 0 && bottom <= innerHeight) show(focused);
+    else hide();
+  }, { passive: true, capture: true });
 }
