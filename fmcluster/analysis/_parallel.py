@@ -142,9 +142,20 @@ def alone_in_thread() -> None:
     _libraries().limit(limits=1, user_api="openmp")
 
 
-def _alone(function: Callable[[Item], Part], item: Item) -> Part:
+@contextmanager
+def in_one_thread() -> Iterator[None]:
+    """Have BLAS, OpenMP and torch take one thread each, as long as this lasts.
+
+    In many small products the threads of BLAS wait, busily, for those of torch that read, and take several times as
+    long.
+    """
     _await_torch()
     with _libraries().limit(limits=1):
+        yield
+
+
+def _alone(function: Callable[[Item], Part], item: Item) -> Part:
+    with in_one_thread():
         return function(item)
 
 

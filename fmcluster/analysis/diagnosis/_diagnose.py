@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from contextlib import nullcontext
 from functools import partial
 from math import prod
 
@@ -13,7 +14,7 @@ import pandas as pd
 from ...store import NotFinite, Run
 from ...vectors import prepare_to_copy
 from .._damage import Damage
-from .._parallel import own_threads, run_each
+from .._parallel import in_one_thread, own_threads, run_each
 from .._results import MAX_BYTES, Array
 from .._validation import require
 from ..representation import COMPARED, Similarity, all_pairs
@@ -160,7 +161,7 @@ def diagnose(
     )
     # before there are workers, each of which tells what is loaded how many threads it may take
     prepare_to_copy(len(numbers) * len(first.samples) * sum(prod(run[name].feature_map_shape) for name in names))
-    with own_threads(executor, most=n_workers) as workers:
+    with own_threads(executor, most=n_workers) as workers, nullcontext() if workers else in_one_thread():
         evidence = list(run_each(examine, [run[name] for name in names], executor=workers))
     kernels = [kernel for each in evidence for kernel in each.kernels]
     pairs = all_pairs(kernels, kernels)

@@ -10,11 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 from torch import nn
 
 from fmcluster import Recorder, open_run
 from fmcluster.analysis.diagnosis._diagnose import diagnose
 from fmcluster.analysis.diagnosis._findings import Thresholds
+from fmcluster.analysis.diagnosis._measures import examine_layer
 from tests.analysis.planted_runs import N_CHANNELS, N_SAMPLES, N_SNAPSHOTS, head, moving, write_run
 
 MEASURES = [
@@ -468,3 +470,18 @@ def test_what_is_no_run_no_thresholds_or_no_layer_is_refused(control):
 def test_thresholds_that_make_no_sense_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         Thresholds(**options)
+
+
+@pytest.mark.parametrize("max_bytes", [1 << 28, 1 << 30])
+def test_a_layer_is_examined_in_one_thread_whether_or_not_others_are_beside_it(control, max_bytes, monkeypatch):
+    """The threads of BLAS, in products of a few images, and those that read would wait for one another."""
+    seen = []
+
+    def examine(layer, **options):
+        seen.extend(each["num_threads"] for each in threadpool_info())
+        return examine_layer(layer, **options)
+
+    monkeypatch.setattr("fmcluster.analysis.diagnosis._diagnose.examine_layer", examine)
+    with threadpool_limits(2):
+        diagnose(control, max_bytes=max_bytes)
+    assert set(seen) == {1}
