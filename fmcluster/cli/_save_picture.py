@@ -33,7 +33,7 @@ _MORE_SCRIPTS = (  # fonts that have what matplotlib's own lacks, where one is i
 
 @contextmanager
 def _whole(output: Path) -> Iterator[Path]:
-    """Yield a path beside the output, which is put in its place; what fails is said of the name that was asked for."""
+    """Yield a path beside the output, which then replaces it; what fails is said of the name that was asked for."""
     from ..store import write_beside
 
     try:
