@@ -216,13 +216,13 @@ def main() -> None:
     add_arguments(parser)
     parser.add_argument("--probe", type=int, default=64, help="images of the probe; default: 64")
     parser.add_argument("--pixels", type=int, default=224, help="height and width of an image; default: 224")
-    parser.add_argument("--rounds", type=int, help="default: 5")
+    parser.add_argument("--rounds", type=int, help="default: 3")
     parser.add_argument("--quick", action="store_true", help="8 + 4 images of 32 pixels, 2 rounds: to try it out")
     parser.add_argument("--output", type=Path, default=FOLDER, help="folder for the JSON file")
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.images, arguments.batch_size, arguments.probe, arguments.pixels = 8, 4, 4, 32
-    rounds = arguments.rounds or (2 if arguments.quick else 5)
+    rounds = arguments.rounds or (2 if arguments.quick else 3)
     setting = make_setting(arguments)
     images = (
         setting.probe.tensors[0] if arguments.pixels == 224 else photographs(len(setting.probe), size=arguments.pixels)

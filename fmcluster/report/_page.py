@@ -1,5 +1,6 @@
 """Page of a report: all its parts, put into the template."""
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -331,9 +332,17 @@ def _guessed(layer: Layer) -> str:
 
 
 def _brief_advice(text: str) -> str:
-    """Return what is advised, or found, without the numbers that it is judged by, which the page has further down."""
-    said, bracket, _ = text.partition(" (")
-    return f"{said}." if bracket else text
+    """Return what is advised, or found, without what brackets add, but for intervals; the page has all of it below.
+
+    Examples
+    --------
+    >>> _brief_advice("conv1: 2 of 8 channels are dead (constant over the probe) from the first snapshot on: 0, 3")
+    'conv1: 2 of 8 channels are dead from the first snapshot on: 0, 3.'
+    >>> _brief_advice("conv1 would move 0.010 (0.002 to 0.020) to the end (1 - CKA): a candidate to freeze")
+    'conv1 would move 0.010 (0.002 to 0.020) to the end: a candidate to freeze.'
+    """
+    said = re.sub(r" \((?!-?[\d.]+ to -?[\d.]+)[^()]*\)", "", text)
+    return said if said.endswith(".") else f"{said}."
 
 
 def _bytes(count: int) -> str:
