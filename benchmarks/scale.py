@@ -38,7 +38,7 @@ RESNET50 = {  # what the children return for an image of 224 x 224 pixels
     "fc": (1000,),
 }
 COMPRESSED = 0.79  # of float16 maps, and processor seconds a GB to encode: benchmarks/codecs.py
-ENCODE = 0.87
+ENCODE = 1.1
 
 
 def parts(n_ranks: int, *, n_layers: int, shards: int, channels: int = 512) -> list[Message]:

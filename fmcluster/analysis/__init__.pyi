@@ -17,6 +17,7 @@ from ._results import Faithfulness as Faithfulness
 from ._results import History as History
 from ._results import Scores as Scores
 from ._results import snapshot_of_epoch as snapshot_of_epoch
+from ._summarized import Summarized as Summarized
 from ._top_images import TopImages as TopImages
 from ._top_images import relative_centers as relative_centers
 from ._top_images import top_images as top_images

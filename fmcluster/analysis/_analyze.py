@@ -12,14 +12,15 @@ from ..vectors import Vectors
 from ._cache import ResultCache
 from ._estimators import name_of
 from ._results import MAX_BYTES, N_INIT, Array, Clusters, Embedding, History, Scores
+from ._summarized import Summarized
 from .clustering import cluster
 from .components import pca, plan_reading
 from .embedding import Reducer, embed
 from .tracking import track
 
 
-@dataclass(frozen=True, eq=False)
-class Analysis:
+@dataclass(frozen=True, eq=False, repr=False)
+class Analysis(Summarized):
     """What `analyze` found.
 
     Attributes

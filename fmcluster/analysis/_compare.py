@@ -12,14 +12,15 @@ from ..store import Layer, NotFinite, Run, finite_parts, samples_left_out
 from ._parallel import run_each
 from ._results import MAX_BYTES, Labels, Scores
 from ._stacked import StackedLayers
+from ._summarized import Summarized
 from ._validation import require
 from .components import pca
 from .diagnosis import NONE, Thresholds, chosen_layers, correlate_channels, draw_samples, match_channels
 from .representation import similarity
 
 
-@dataclass(frozen=True, eq=False)
-class Comparison:
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison(Summarized):
     """What `compare` found. The runs are numbered in the order they were handed over, from 0.
 
     Attributes

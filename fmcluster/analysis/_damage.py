@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
+from ._summarized import Summarized
+
 SIGMAS = 1.96
 _FEWEST_LAYERS = 3
 
@@ -34,8 +36,8 @@ def sigmas_at_once(count: int) -> float:
     return NormalDist().inv_cdf(1 - 0.025 / count)
 
 
-@dataclass(frozen=True, eq=False)
-class Damage:
+@dataclass(frozen=True, eq=False, repr=False)
+class Damage(Summarized):
     """What `ablate` measured.
 
     Attributes

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ..store import last_of_epoch
+from ._summarized import Summarized
 
 Array = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
@@ -51,8 +52,8 @@ def snapshot_of_epoch(rows: pd.DataFrame, epoch: int, *, argument: str = "fit_ep
     return int(rows["snapshot"].iloc[last])
 
 
-@dataclass(frozen=True, eq=False)
-class Rowwise:
+@dataclass(frozen=True, eq=False, repr=False)
+class Rowwise(Summarized):
     """One value, or one small vector, for every row of a view.
 
     Attributes
@@ -128,7 +129,7 @@ class Rowwise:
         return values.reshape(self.n_snapshots, -1, *values.shape[1:])
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Scores(Rowwise):
     """Principal component scores of the rows of a view.
 
@@ -222,7 +223,7 @@ class Faithfulness:
         return f"neighbor recall {self.neighbor_recall:.2f} (chance {self.neighbor_recall_chance:.2f}), motion {motion}"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Embedding(Rowwise):
     """Positions of the rows of a view in the plane.
 
@@ -247,7 +248,7 @@ class Embedding(Rowwise):
         return rows.assign(x=self.values[:, 0], y=self.values[:, 1])
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Clusters(Rowwise):
     """A cluster for every row of a view.
 
@@ -283,8 +284,8 @@ class Clusters(Rowwise):
         return self.rows.assign(cluster=self.labels)
 
 
-@dataclass(frozen=True, eq=False)
-class History:
+@dataclass(frozen=True, eq=False, repr=False)
+class History(Summarized):
     """Who stays in its cluster and who moves, from each snapshot to the next.
 
     Attributes

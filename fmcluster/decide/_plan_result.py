@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from ..analysis import Summarized
 from ..capture import ToInputs, plain_model
 from ._action import Action, MeasuredDamage, contains
 from ._choose import PARTS
@@ -34,8 +35,8 @@ from .building import build, freeze
 _MARK = "_fmcluster_plan"
 
 
-@dataclass(frozen=True)
-class Plan:
+@dataclass(frozen=True, repr=False)
+class Plan(Summarized):
     """What to do to a network.
 
     Attributes

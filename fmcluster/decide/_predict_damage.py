@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from scipy.stats import rankdata
 
-from ..analysis import MAX_BYTES, SIGMAS, Damage
+from ..analysis import MAX_BYTES, SIGMAS, Damage, Summarized
 from ..store import Layer, NotFinite, Run
 from ._finite_gradients import find_finite_gradients
 from ._outcomes import mean_and_error
@@ -21,8 +21,8 @@ _BLOCK_BYTES = 64 << 20
 _COPIES = 12  # of a block of feature maps, in float32 and float64, while it is changed
 
 
-@dataclass(frozen=True, eq=False)
-class PredictedDamage:
+@dataclass(frozen=True, eq=False, repr=False)
+class PredictedDamage(Summarized):
     """What `predict_damage` found.
 
     Attributes

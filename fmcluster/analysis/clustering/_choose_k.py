@@ -15,6 +15,7 @@ from sklearn.mixture import GaussianMixture
 from .._estimators import fresh, name_of
 from .._parallel import run_each
 from .._results import N_INIT, Array, Labels, Scores
+from .._summarized import Summarized
 from .._validation import fitted_snapshot, require
 from ._cluster import Clusterer, require_clusterer, size_parameter
 
@@ -22,8 +23,8 @@ Criterion = Literal["silhouette", "gap", "bic"]
 MOST_ROWS = 5_000
 
 
-@dataclass(frozen=True, eq=False)
-class NumberOfClusters:
+@dataclass(frozen=True, eq=False, repr=False)
+class NumberOfClusters(Summarized):
     """How good each number of clusters is, and which one that speaks for.
 
     Attributes

@@ -20,6 +20,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from .._parallel import run_each
 from .._results import NOISE, Array, Clusters, Labels, Scores
+from .._summarized import Summarized
 from .._validation import require, require_finite
 from ..diagnosis import neighbor_accuracy
 
@@ -39,8 +40,8 @@ _MEASURES = (
 )
 
 
-@dataclass(frozen=True, eq=False)
-class Quality:
+@dataclass(frozen=True, eq=False, repr=False)
+class Quality(Summarized):
     """How good clusters are, per snapshot.
 
     Attributes

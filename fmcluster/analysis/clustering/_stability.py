@@ -12,6 +12,7 @@ from sklearn.cluster import KMeans
 
 from .._parallel import run_each
 from .._results import N_INIT, NOISE, Array, Clusters, Fit, Labels, Scores
+from .._summarized import Summarized
 from .._validation import require
 from ._choose_k import check_numbers, sized
 from ._cluster import Clusterer, cluster
@@ -21,8 +22,8 @@ from ._matching import shared_members
 DISSOLVED, STABLE = 0.5, 0.75
 
 
-@dataclass(frozen=True, eq=False)
-class Stability:
+@dataclass(frozen=True, eq=False, repr=False)
+class Stability(Summarized):
     """How well each cluster is found again in samples of the rows.
 
     Attributes
@@ -43,8 +44,8 @@ class Stability:
     frame: pd.DataFrame
 
 
-@dataclass(frozen=True, eq=False)
-class StabilityAcrossK:
+@dataclass(frozen=True, eq=False, repr=False)
+class StabilityAcrossK(Summarized):
     """How well each cluster is found again with other numbers of clusters.
 
     Attributes

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from ...store import Layer, NotFinite
+from .._summarized import Summarized
 from ..representation import Similarity
 from ._thresholds import Thresholds
 
@@ -38,8 +39,8 @@ class Advice:
         return self.text
 
 
-@dataclass(frozen=True, eq=False)
-class Findings:
+@dataclass(frozen=True, eq=False, repr=False)
+class Findings(Summarized):
     """What `diagnose` found, with the evidence.
 
     Attributes

@@ -16,6 +16,7 @@ from ...vectors import Vectors
 from .._cka import FEWEST_SAMPLES, flatten_kernel, rbf_kernel, warn_of_bias
 from .._parallel import own_threads, run_each
 from .._results import MAX_BYTES, Array
+from .._summarized import Summarized
 from .._validation import require
 from ..components import BLOCK_BYTES, accumulate_gram
 from ._channel_cca import compare_positions
@@ -26,8 +27,8 @@ COMPARED = ("layer", "snapshot", "epoch", "step")  # what names a row, and a col
 METRICS: tuple[Metric, ...] = ("cka", "rbf_cka", "procrustes", "svcca", "pwcca")
 
 
-@dataclass(frozen=True, eq=False)
-class Similarity:
+@dataclass(frozen=True, eq=False, repr=False)
+class Similarity(Summarized):
     """Layers at snapshots against layers at snapshots.
 
     Attributes

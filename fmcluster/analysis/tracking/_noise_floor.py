@@ -13,6 +13,7 @@ import pandas as pd
 from ...vectors import PartialSource, Unit, Vectors
 from .._parallel import run_each
 from .._results import MAX_BYTES, Array, Clusters, Fit, Labels, snapshot_of_epoch
+from .._summarized import Summarized
 from .._validation import require
 from ..clustering import Clusterer, cluster, name_by_members, takes_centers
 from ..components import pca
@@ -22,8 +23,8 @@ from ._matched_halves import assign_groups, draw_groups, draw_halves, nearest
 N_GROUPS = 8
 
 
-@dataclass(frozen=True, eq=False)
-class NoiseFloor:
+@dataclass(frozen=True, eq=False, repr=False)
+class NoiseFloor(Summarized):
     """How far two clusterings of the same rows agree at the same snapshot, where nothing but chance differs.
 
     Attributes

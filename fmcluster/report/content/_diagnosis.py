@@ -50,7 +50,7 @@ def _share(value: float) -> str:
 # Of each measure: its name, how its values are written, and how its threshold is; None: of other things than the value.
 _MEASURES: dict[str, tuple[str, Callable[[float], str], Callable[[float], str] | None]] = {
     "dead": ("dead channels", _count, None),
-    "revived": ("revived", _count, None),
+    "revived": ("revived channels", _count, None),
     "duplicates": ("duplicate groups", _count, None),
     "effective_rank": ("effective rank", _count, _count),
     "energy_width": ("channels that hold the energy", _count, None),

@@ -26,6 +26,13 @@ GLOSSARY: dict[str, str] = {
     "effective rank": "How many directions a layer's activations fill: exp of the entropy of their variances.",
     "dead": "A channel whose output is constant over all images of the probe.",
     "duplicate": "A channel whose outputs correlate with another's: the 95 % interval over images lies over 0.95.",
+    "duplicate group": "Channels of which each is a duplicate of another in the group.",
+    "revived channel": "A channel that is alive at this snapshot, and was dead at the one before.",
+    "permuted channel": "A channel that gives what another one gave at the snapshot before, and hardly what it gave "
+    "itself; neither has a duplicate that could be meant.",
+    "noise channel": "A channel that hardly correlates with itself from each snapshot to the next.",
+    "channels that hold the energy": "How many of the largest eigenvalues of the channels' correlations hold most (by "
+    "default 90 %) of their sum: after an activation, a width to aim at.",
     "neighbor accuracy": "The share of images whose nearest others, by a layer's activations, have the same class.",
     "damage": "What a change of the network does to the loss on the probe, in nats, with its 95 % interval.",
     "top images": "The images that drive a channel most, with a ring where it is most active.",

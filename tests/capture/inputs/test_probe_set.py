@@ -140,6 +140,42 @@ def test_random_transforms_are_refused_by_the_name_of_the_sample(tmp_path: Path)
     assert fm.open_run(tmp_path / "run.zarr").epochs == [0]
 
 
+def one_bit(image: torch.Tensor) -> torch.Tensor:
+    return torch.cat([image.reshape(-1)[:-1], -image.reshape(-1)[-1:]]).reshape(image.shape)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [one_bit, lambda image: image.flip(2), lambda image: image.transpose(1, 2), lambda image: image.half()],
+    ids=["one bit", "flipped", "transposed", "another dtype"],
+)
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_sample_that_changes_later_on_is_refused_by_its_name(change, resumed, tmp_path: Path) -> None:
+    """Also where it was the same at the snapshot before."""
+    images = [torch.rand(3, 8, 8) for _ in range(3)]
+    model = nn.Sequential(Cast(), nn.Flatten(), nn.Linear(192, 2))
+    with fm.Recorder(model, tmp_path / "run.zarr", probe=images, batch_size=1) as recorder:
+        recorder.snapshot(epoch=0)
+        recorder.snapshot(epoch=1)
+        if not resumed:
+            images[2] = change(images[2])
+            with pytest.raises(fm.CaptureError, match="probe sample 2 is not what it was"):
+                recorder.snapshot(epoch=2)
+    if resumed:
+        images[2] = change(images[2])
+        with (
+            fm.Recorder(model, tmp_path / "run.zarr", probe=images, batch_size=1, mode="a") as recorder,
+            pytest.raises(fm.CaptureError, match="probe sample 2 is not what it was"),
+        ):
+            recorder.snapshot(epoch=2)
+    assert fm.open_run(tmp_path / "run.zarr").epochs == [0, 1]
+
+
+class Cast(nn.Module):
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return image.float()
+
+
 def test_random_transforms_that_use_the_global_generators_are_refused_too(folder: Path, tmp_path: Path) -> None:
     data = ImageFolder(folder, normalized(transforms.RandomCrop(10)))
     with fm.Recorder(network(), tmp_path / "run.zarr", probe=data) as recorder:
