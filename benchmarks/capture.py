@@ -3,6 +3,7 @@
     FMCLUSTER_DATA=... python benchmarks/capture.py
     FMCLUSTER_DATA=... python benchmarks/capture.py --max-size 14
     FMCLUSTER_DATA=... python benchmarks/capture.py --memory
+    FMCLUSTER_DATA=... python benchmarks/capture.py --profile
 
 ResNet-18 at 224 pixels, its ten children at full resolution, evaluation mode. A pass shows the probe to the model in
 batches; each contender (contenders.py) does with the outputs what it does, until everything it writes is on the disk.
@@ -20,6 +21,9 @@ whole are left out. Writes results/capture-<device>-<pixels>px.json.
 With --memory: how much memory each takes beyond the bare pass (resident.py), over 20 snapshots of one Recorder; writes
 results/capture-memory-<device>.json. Files go to the system's folder for temporary files (TMPDIR), which has to be on
 a disk; 20 snapshots of 96 images are about 10 GB.
+
+With --profile: processor seconds of a bare pass and of a recorded one, by what its threads do; means over eight passes
+of each, in turn. Writes results/capture-profile-<device>.json. Linux only.
 """
 
 import argparse
@@ -28,6 +32,8 @@ import os
 import shutil
 import sys
 import tempfile
+import threading
+from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
@@ -182,6 +188,45 @@ def compare_memory(setting: Setting, arguments: argparse.Namespace) -> None:
     write(f"capture-memory-{setting.label}", measured, folder=arguments.output)
 
 
+PARTS = {"fmcluster-reduce": "cast and sums", "fmcluster-writer": "encoding, writing, commit"}
+FORWARD = "forward pass and hooks"
+
+
+def processor_seconds() -> Counter[str]:
+    """Return the processor seconds of this process so far, by what its threads are for."""
+    tick = os.sysconf("SC_CLK_TCK")
+    names = {thread.native_id: thread.name for thread in threading.enumerate()}
+    found: Counter[str] = Counter()
+    for task in Path("/proc/self/task").iterdir():
+        user, system = (task / "stat").read_text().rpartition(")")[2].split()[11:13]
+        name = names.get(int(task.name), "").rstrip("-_0123456789")
+        found[PARTS.get(name, FORWARD)] += (int(user) + int(system)) / tick
+    return found
+
+
+def compare_processor(setting: Setting, arguments: argparse.Namespace) -> None:
+    passes = 2 if arguments.quick else 8
+    with tempfile.TemporaryDirectory() as root:
+        contender = Fmcluster(setting, folder=Path(root) / "kept")
+        contender.load()
+        contender.folder.mkdir()
+        contender.open()
+        contender.take()  # the first compiles
+        rows: dict[str, Counter[str]] = {"bare": Counter(), "recorded": Counter()}
+        for _ in range(passes):
+            for name, work in (("bare", setting.show), ("recorded", contender.take)):
+                before, start = processor_seconds(), perf_counter()
+                work()
+                rows[name]["wall clock"] += perf_counter() - start
+                after = processor_seconds()
+                rows[name] += Counter({part: after[part] - before[part] for part in after})
+        contender.close()
+    means = {name: {part: value / passes for part, value in row.items()} for name, row in rows.items()}
+    for name, row in means.items():
+        print(f"{name:9s} " + ", ".join(f"{part} {value:.2f} s" for part, value in row.items()))
+    write(f"capture-profile-{setting.label}", {**described(setting, arguments), "rows": means}, folder=arguments.output)
+
+
 def described(setting: Setting, arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "machine": machine(),
@@ -201,6 +246,7 @@ def main() -> None:
     add_arguments(parser)
     parser.add_argument("--rounds", type=int, help="default: 7")
     parser.add_argument("--memory", action="store_true", help="measure memory instead of time")
+    parser.add_argument("--profile", action="store_true", help="measure what the threads take from the processor")
     parser.add_argument("--snapshots", type=int, help="with --memory, of one Recorder; default: 20")
     parser.add_argument("--only", nargs="+", choices=CANDIDATES, help="these contenders, beside the bare pass")
     parser.add_argument("--quick", action="store_true", help="16 images, 2 rounds, 3 snapshots: to try the script out")
@@ -211,7 +257,8 @@ def main() -> None:
     arguments.rounds = arguments.rounds or (2 if arguments.quick else 7)
     arguments.snapshots = arguments.snapshots or (3 if arguments.quick else 20)
     setting = make_setting(arguments)
-    (compare_memory if arguments.memory else compare)(setting, arguments)
+    kind = compare_memory if arguments.memory else compare_processor if arguments.profile else compare
+    kind(setting, arguments)
 
 
 if __name__ == "__main__":

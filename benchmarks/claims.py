@@ -74,6 +74,12 @@ def memory(measured: Measured) -> list[str]:
     return rows_of(["contender", "snapshots", "MiB above the bare pass", "at the last", "allowed"], rows)
 
 
+def profile(measured: Measured) -> list[str]:
+    bare, recorded = (measured["rows"][name] for name in ("bare", "recorded"))
+    rows = [(part, f"{bare.get(part, 0):.2f}", f"{value:.2f}") for part, value in recorded.items()]
+    return rows_of(["seconds; all but the first are the processor's", "a bare pass", "a recorded pass"], rows)
+
+
 def training(measured: Measured) -> list[str]:
     rows = [
         (row["contender"], spread(row["seconds"]), spread(row["ratio"], 3), measured["goals"][row["question"]])
@@ -258,6 +264,8 @@ def elsewhere(name: str) -> Callable[[Measured], list[str]]:
 CLAIMS = (
     Claim("Recording a probe", "What a recorded pass takes beside a bare one and beside what others keep; goal 1.15.",
           ("capture.py",), ("--quick",), "capture-cpu.json", capture),
+    Claim("Profile of a recorded pass", "Where the processor time of a pass goes, by what the threads are for.",
+          ("capture.py", "--profile"), ("--quick",), "capture-profile-cpu.json", profile),
     Claim("Memory of a recorder", "Whether memory above the bare pass is flat, and within what is allowed.",
           ("capture.py", "--memory", "--only", "fmcluster", "fmcluster 64 MiB"), ("--quick",),
           "capture-memory-cpu.json", memory),

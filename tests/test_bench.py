@@ -60,6 +60,15 @@ def test_what_recording_costs_is_what_was_measured(claims):
     assert f"`torch.save` {median(rows['torch.save']['ratio']):.2f}" in text
     for name, word in {"Captum AV": "activation vectors", "h5py": "h5py", "TorchLens + np.save": "TorchLens"}.items():
         assert f"{word} {median(rows[name]['ratio']):.1f}" in text, name
+    bare, recorded = (results("capture-profile-cpu")["rows"][name] for name in ("bare", "recorded"))
+    parts = {name: value for name, value in recorded.items() if name != "wall clock"}
+    forward = parts.pop("forward pass and hooks")
+    assert f"takes {bare['forward pass and hooks']:.2f} processor seconds and a recorded one" in text
+    assert f"a recorded one {forward + sum(parts.values()):.2f}: " in text
+    assert f"{parts['encoding, writing, commit']:.2f} for encoding and writing" in text
+    assert (
+        f"{parts['cast and sums']:.2f} for cast and sums, and {forward - bare['forward pass and hooks']:.2f} in" in text
+    )
     large, small = (row["above_bare"] for row in results("capture-memory-cpu")["rows"])
     for above in (large, small):
         low, high = (each(above) / (1 << 20) for each in (min, max))

@@ -86,6 +86,17 @@ def test_memory_is_told_per_snapshot_beside_what_the_recorder_may_take(tmp_path)
     assert 0.5 * kept < min(clones["above_bare"]) < 4 * kept
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the threads' times are read from /proc")
+def test_the_processor_time_of_a_pass_is_told_by_what_threads_do(tmp_path):
+    told = measured(tmp_path, "--profile", "--images", "16", "--batch-size", "8")
+    assert [file.name for file in tmp_path.glob("*.json")] == ["capture-profile-cpu.json"]
+    bare, recorded = told["rows"]["bare"], told["rows"]["recorded"]
+    assert set(recorded) == {"wall clock", "forward pass and hooks", "cast and sums", "encoding, writing, commit"}
+    assert bare["forward pass and hooks"] > 0
+    assert "cast and sums" not in bare
+    assert sum(recorded.values()) - recorded["wall clock"] <= os.cpu_count() * recorded["wall clock"] + 0.1
+
+
 def test_the_analysis_is_measured_beside_its_parts_and_a_script(tmp_path):
     command = [sys.executable, str(CAPTURE.with_name("analysis.py")), "--small", "--rounds", "1"]
     options = ["--folder", str(tmp_path / "runs"), "--output", str(tmp_path / "out")]

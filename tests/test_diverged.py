@@ -208,7 +208,7 @@ def test_of_runs_without_a_finite_epoch_in_common_the_last_snapshots_are_compare
     np.testing.assert_allclose(table[1, 3], np.diag(similar.values[here][:, there]))
     text = Parsed(write_comparison(both, tmp_path / "both.html").read_text()).text
     assert f"R{said[1:]}: compared are their last snapshots." in text
-    assert "At the last snapshots, of run 0 (epoch 1) and run 1 (epoch 3), " in text
+    assert "Between the last snapshots of run 0 (epoch 1) and run 1 (epoch 3), " in text
     assert all(f"{value:.3f}" in text for value in table[1, 3])
     with pytest.raises(ValueError, match="have no epoch in common at which both are finite"):
         both.by_epoch(1)
