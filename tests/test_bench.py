@@ -66,9 +66,8 @@ def test_what_recording_costs_is_what_was_measured(claims):
     assert f"takes {bare['forward pass and hooks']:.2f} processor seconds and a recorded one" in text
     assert f"a recorded one {forward + sum(parts.values()):.2f}: " in text
     assert f"{parts['encoding, writing, commit']:.2f} for encoding and writing" in text
-    assert (
-        f"{parts['cast and sums']:.2f} for cast and sums, and {forward - bare['forward pass and hooks']:.2f} in" in text
-    )
+    more = forward - bare["forward pass and hooks"]
+    assert f"{parts['cast and sums']:.2f} for cast and sums, and {more:.2f} more in the forward pass" in text
     large, small = (row["above_bare"] for row in results("capture-memory-cpu")["rows"])
     for above in (large, small):
         low, high = (each(above) / (1 << 20) for each in (min, max))
