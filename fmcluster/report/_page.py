@@ -332,16 +332,18 @@ def _guessed(layer: Layer) -> str:
 
 
 def _brief_advice(text: str) -> str:
-    """Return what is advised, or found, without what brackets add, but for intervals; the page has all of it below.
+    """Return what is advised, or found, without lists of channels and what brackets add, but for intervals.
+
+    The page has all of it below.
 
     Examples
     --------
     >>> _brief_advice("conv1: 2 of 8 channels are dead (constant over the probe) from the first snapshot on: 0, 3")
-    'conv1: 2 of 8 channels are dead from the first snapshot on: 0, 3.'
+    'conv1: 2 of 8 channels are dead from the first snapshot on.'
     >>> _brief_advice("conv1 would move 0.010 (0.002 to 0.020) to the end (1 - CKA): a candidate to freeze")
     'conv1 would move 0.010 (0.002 to 0.020) to the end: a candidate to freeze.'
     """
-    said = re.sub(r" \((?!-?[\d.]+ to -?[\d.]+)[^()]*\)", "", text)
+    said = re.sub(r" \((?!-?[\d.]+ to -?[\d.]+)[^()]*\)|: \d+(?: = |, | \.\.\.|$).*", "", text)
     return said if said.endswith(".") else f"{said}."
 
 
