@@ -257,6 +257,21 @@ def startup(measured: Measured) -> list[str]:
     return rows_of(["command", "seconds of the processor", "what it needs", "times that", "goal"], rows)
 
 
+def long_pages(measured: Measured) -> list[str]:
+    rows = [
+        (
+            name,
+            f"{row['bytes'] / MB:.1f}",
+            f"{row['written']['first']:.0f}",
+            f"{row['written']['again']:.0f}",
+            spread(row["opened"]["loaded"]),
+            spread(row["opened"]["everything"]),
+        )
+        for name, row in measured["pages"].items()
+    ]
+    return rows_of(["run", "megabytes", "seconds to write it", "again", "until loaded", "until all is drawn"], rows)
+
+
 def elsewhere(name: str) -> Callable[[Measured], list[str]]:
     return lambda _measured: [f"Tables and sentences: [docs/{name}](../docs/{name})."]
 
@@ -291,6 +306,8 @@ CLAIMS = (
           "dynamic_projections.json", lambda measured: dynamic_projections.rendered(measured).splitlines()),
     Claim("The report", "Size, seconds to write, and seconds until it stands in Chromium.",
           ("report.py", "--folder", "{folder}"), None, "report.json", page),
+    Claim("Reports of long runs", "Whether a page stays small, and is soon there, however many snapshots there are.",
+          ("report.py", "--folder", "{folder}", "--long"), None, "report-long.json", long_pages, here=False),
     Claim("Starting a command", "What a command takes from its start to its end, beside the imports that it needs.",
           ("startup.py", "demo/run.zarr"), ("--quick",), "startup.json", startup),
     Claim("Growth", "Exponents of processor time over a range of sizes (1 is proportional; at most 1.1, or why), what "
