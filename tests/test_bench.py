@@ -180,12 +180,17 @@ def test_one_command_runs_the_scripts_and_keeps_nothing_of_a_trial():
     assert "--only names none of analysis.py, capture.py" in refused.stderr
 
 
-@pytest.mark.slow
-def test_every_way_to_compare_all_pairs_finds_the_same(tmp_path):
-    command = [sys.executable, str(ROOT / "benchmarks" / "similarity.py"), "--quick", "--output", str(tmp_path)]
+def tried(script: str, *options: str, folder: Path, results: str) -> dict[str, Any]:
+    """Run a script with `--quick`, and return the results of a name that it wrote into a folder."""
+    command = [sys.executable, str(ROOT / "benchmarks" / script), *options, "--quick", "--output", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    measured = json.loads((tmp_path / "similarity.json").read_text())
+    return json.loads((folder / f"{results}.json").read_text())
+
+
+@pytest.mark.slow
+def test_every_way_to_compare_all_pairs_finds_the_same(tmp_path):
+    measured = tried("similarity.py", folder=tmp_path, results="similarity")
     assert (measured["representations"], measured["pairs"]) == (20, 210)
     assert [row["way"] for row in measured["rows"]] == [
         "fm.similarity",
@@ -198,10 +203,7 @@ def test_every_way_to_compare_all_pairs_finds_the_same(tmp_path):
 
 @pytest.mark.slow
 def test_the_embedding_is_measured_on_networks_that_are_trained_for_it(tmp_path):
-    command = [sys.executable, str(ROOT / "benchmarks" / "embeddings.py"), "--others", "--quick"]
-    done = subprocess.run([*command, "--output", str(tmp_path)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    rows = json.loads((tmp_path / "embeddings-others.json").read_text())["rows"]
+    rows = tried("embeddings.py", "--others", folder=tmp_path, results="embeddings-others")["rows"]
     assert [row["shape"][:2] for row in rows] == [[3, 64]]
     assert all(0 < row["chance"] < row["kept"][0] < 15 and len(row["processor_seconds"]) == 1 for row in rows)
 
@@ -209,10 +211,8 @@ def test_the_embedding_is_measured_on_networks_that_are_trained_for_it(tmp_path)
 @pytest.mark.slow
 def test_starting_commands_is_measured_beside_what_they_need(tmp_path):
     run = write_run(tmp_path / "run.zarr", channels=3)
-    command = [sys.executable, str(ROOT / "benchmarks" / "startup.py"), str(run), "--layer", "conv1", "--quick"]
-    done = subprocess.run([*command, "--output", str(tmp_path)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    rows = {row["command"]: row for row in json.loads((tmp_path / "startup.json").read_text())["rows"]}
+    measured = tried("startup.py", str(run), "--layer", "conv1", folder=tmp_path, results="startup")
+    rows = {row["command"]: row for row in measured["rows"]}
     assert {name: row["goal"] for name, row in rows.items() if row["goal"]} == {"--help": 1, "info": 2, "plot grid": 4}
     assert all(row["times"] == [row["seconds"][0] / row["needs_seconds"][0]] for row in rows.values())
     assert all(row["seconds"][0] > 0 for row in rows.values())
@@ -220,10 +220,7 @@ def test_starting_commands_is_measured_beside_what_they_need(tmp_path):
 
 @pytest.mark.slow
 def test_growth_is_measured_along_each_axis_and_with_two_workers_and_ranks(tmp_path):
-    command = [sys.executable, str(ROOT / "benchmarks" / "scale.py"), "--quick", "--output", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    found = json.loads((tmp_path / "scale.json").read_text())
+    found = tried("scale.py", folder=tmp_path, results="scale")
     costs = {f"{verb} by {axis}" for verb in VERBS for axis in ("snapshots", "samples", "channels", "layers")}
     assert set(found["measured"]) == {*costs, "end of an epoch by ranks"}
     for row in found["measured"].values():

@@ -7,6 +7,8 @@ from ._damage import SIGMAS as SIGMAS
 from ._damage import Damage as Damage
 from ._importance import Importance as Importance
 from ._importance import importance as importance
+from ._layer_name import NamedLayer as NamedLayer
+from ._layer_name import layer_name as layer_name
 from ._normalization_shift import normalization_shift as normalization_shift
 from ._results import MAX_BYTES as MAX_BYTES
 from ._results import N_INIT as N_INIT

@@ -43,8 +43,5 @@ def _in_short(value: Any) -> str:
     text = repr(value)
     if len(text) <= _MOST_LETTERS and "\n" not in text:
         return text
-    return (
-        f"<{len(value):,} items>"
-        if isinstance(value, Sized) and not isinstance(value, str)
-        else f"<{type(value).__name__}>"
-    )
+    counted = isinstance(value, Sized) and not isinstance(value, str)
+    return f"<{len(value):,} items>" if counted else f"<{type(value).__name__}>"

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from ..analysis import layer_name
 from ..store import Layer, Run
 
 
@@ -72,7 +73,7 @@ class StoredFeatureMaps(Dataset[tuple[torch.Tensor, int]]):
                 f"network changed. Record the data set as a probe, with evaluation transforms: "
                 f"Recorder(model, ..., probe=...)"
             )
-        self._layer = run[layer if isinstance(layer, str) else layer.name]
+        self._layer = run[layer_name(layer)]
         _check_whole(self._layer)
         last = epoch is None and snapshot is None
         self._snapshot = len(run) - 1 if last else run.resolve(epoch=epoch, snapshot=snapshot)

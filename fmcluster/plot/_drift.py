@@ -7,9 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.patches import Rectangle
 
+from ..analysis import NamedLayer, layer_name
 from .drawing import (
     MISSING,
-    NamedLayer,
     axes_or_new,
     draw_mesh,
     dress_mesh,
@@ -53,7 +53,7 @@ def drift(findings: "Findings", layer: NamedLayer | str, *, order: str = "drift"
     ValueError
         For a layer that was not diagnosed, or an unknown order.
     """
-    layer = layer if isinstance(layer, str) else layer.name
+    layer = layer_name(layer)
     known = findings.channels["layer"].unique().tolist()
     if layer not in known:
         raise ValueError(f"received layer={layer!r}; expected one of {', '.join(map(str, known))}: choose one of these")

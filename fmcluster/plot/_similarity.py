@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 
+from ..analysis import NamedLayer, layer_name
 from .drawing import (
-    NamedLayer,
     axes_or_new,
     draw_mesh,
     dress_mesh,
@@ -68,7 +68,7 @@ def similarity(
     ValueError
         If more than one of the three is given, or there is no such layer or snapshot.
     """
-    layer = layer if layer is None or isinstance(layer, str) else layer.name
+    layer = None if layer is None else layer_name(layer)
     for name, value in (("epoch", epoch), ("snapshot", snapshot)):
         if layer is not None and value is not None:
             raise ValueError(f"received layer={layer!r} and {name}={value}; expected one of them: leave one out")

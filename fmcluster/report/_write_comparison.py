@@ -116,16 +116,15 @@ def _title_of_all(comparison: Comparison, *, at: int) -> str:
 
 def _results(comparison: Comparison, metric_names: list[str]) -> list[str]:
     """Say to which result each run came, by the first metric, where all have it."""
-    said = []
-    for name in metric_names[:1]:
-        for number in comparison.runs["run"]:
-            known = comparison.metrics.loc[comparison.metrics["run"] == number, name].dropna()
-            if known.empty:
-                return []
-            said.append(f"{_value(float(known.iloc[-1]), name)} in run {number}")
-    if not said:
+    if not metric_names:
         return []
-    return [f"The last {metric_title(metric_names[0])[0]} is {', '.join(said[:-1])} and {said[-1]}."]
+    name, said = metric_names[0], []
+    for number in comparison.runs["run"]:
+        known = comparison.metrics.loc[comparison.metrics["run"] == number, name].dropna()
+        if known.empty:
+            return []
+        said.append(f"{_value(float(known.iloc[-1]), name)} in run {number}")
+    return [f"The last {metric_title(name)[0]} is {', '.join(said[:-1])} and {said[-1]}."]
 
 
 def _extremes(comparison: Comparison) -> list[str]:

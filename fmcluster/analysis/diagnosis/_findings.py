@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from ...store import Layer, NotFinite
+from ...store import NotFinite
+from .._layer_name import NamedLayer, layer_name
 from .._summarized import Summarized
 from ..representation import Similarity
 from ._thresholds import Thresholds
@@ -114,7 +115,7 @@ class Findings(Summarized):
         nothing = "There is nothing to say of single layers: no measure passes its threshold."
         return "\n".join([*self.lines_left_out, *(map(str, self.advice) if self.advice else (nothing,))])
 
-    def rows(self, measure: str, *, layer: Layer | str | None = None) -> pd.DataFrame:
+    def rows(self, measure: str, *, layer: NamedLayer | str | None = None) -> pd.DataFrame:
         """Return the rows of `frame` of one measure, of all layers or of one."""
         known = self.frame["measure"].unique()
         if measure not in known:
@@ -122,4 +123,4 @@ class Findings(Summarized):
         found = self.frame[self.frame["measure"] == measure]
         if layer is None:
             return found
-        return found[found["layer"] == (layer if isinstance(layer, str) else layer.name)]
+        return found[found["layer"] == layer_name(layer)]

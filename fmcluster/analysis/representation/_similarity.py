@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ...store import FinitePart, Layer, NotFinite, Run, finite_parts, samples_left_out
+from ...store import FinitePart, NotFinite, Run, finite_parts, samples_left_out
 from ...vectors import Vectors
 from .._cka import FEWEST_SAMPLES, flatten_kernel, rbf_kernel, warn_of_bias
+from .._layer_name import NamedLayer, layer_name
 from .._parallel import own_threads, run_each
 from .._results import MAX_BYTES, Array
 from .._summarized import Summarized
@@ -74,9 +75,9 @@ class Similarity(Summarized):
         """Return layer against layer at one snapshot, by its number."""
         return self._part("snapshot", snapshot, label="layer")
 
-    def between_snapshots(self, layer: Layer | str) -> pd.DataFrame:
+    def between_snapshots(self, layer: NamedLayer | str) -> pd.DataFrame:
         """Return snapshot against snapshot of one layer: itself, or its name."""
-        return self._part("layer", layer if isinstance(layer, str) else layer.name, label="snapshot")
+        return self._part("layer", layer_name(layer), label="snapshot")
 
     def to_last(self) -> pd.DataFrame:
         """Return each layer at each snapshot against itself at the last (of the other run): snapshots x layers."""

@@ -30,7 +30,6 @@ from ._layer_rows import letter_size as letter_size
 from ._layer_rows import lowered as lowered
 from ._layer_rows import write_column as write_column
 from ._layers import MeasuredLayer as MeasuredLayer
-from ._layers import NamedLayer as NamedLayer
 from ._layers import PicturedLayer as PicturedLayer
 from ._layers import PicturedSamples as PicturedSamples
 from ._layers import channel_activity as channel_activity

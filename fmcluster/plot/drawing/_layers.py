@@ -14,14 +14,6 @@ if TYPE_CHECKING:
     from ...analysis import Clusters
 
 
-class NamedLayer(Protocol):
-    """What a picture of a result needs of a layer of a run: the name by which the result knows it."""
-
-    @property
-    def name(self) -> str:
-        """The layer's name in the run."""
-
-
 class SampledLayer(Protocol):
     """What naming a sample needs of a layer of a run."""
 
