@@ -179,7 +179,8 @@ def _flow(n_snapshots: int) -> html.Section:
         ),
         _stamp("flow"),
         note="Click a band, or choose one under the chart: the embedding then shows who goes that way. Under each step "
-        "is the share that moved; what of it is over the noise floor, the report says.",
+        "is the share that moved, in parentheses where it is not over the noise floor, which is known of KMeans of all "
+        "snapshots together.",
     )
 
 

@@ -11,7 +11,7 @@ from sklearn.mixture import GaussianMixture
 
 from ..analysis import MAX_BYTES, N_INIT, ResultCache, TopImages, analyze, cluster, top_images, track
 from ..report import write_report
-from ..report.content import LayerContent, Overview, Settings, make_overview, part_to_show, samples_of
+from ..report.content import LayerContent, Overview, Settings, find_noise_floor, make_overview, part_to_show, samples_of
 from ..store import FinitePart, Layer, Run, snapshots_by_rows, without_broken_rows
 from ..vectors import Scaling
 
@@ -79,8 +79,12 @@ class ContentOf:
             cache=ResultCache.beside(run),
             announce=announce,
         )
-        clusters, history = found.clusters, found.history
-        if (self.clusterer, self.fit) != ("KMeans", "pooled"):
+        clusters, history, noise = found.clusters, found.history, None
+        if (self.clusterer, self.fit) == ("KMeans", "pooled"):
+            announce("the noise floor")
+            noise = find_noise_floor(vectors, clusters, random_state=self.random_state, cache=ResultCache.beside(run))
+            history = history if noise is None else track(clusters, noise_floor=noise)
+        else:
             announce(f"clusters by {self.clusterer}, {self.fit}")
             count = min(self.n_clusters, vectors.rows_per_snapshot)
             # of all snapshots together, a row is there once for each, and those lie together
@@ -95,6 +99,7 @@ class ContentOf:
             embedding=found.embedding,
             clusters=clusters,
             history=history,
+            noise_floor=noise,
         )
 
     def in_words(self, found: int | None = None) -> str:

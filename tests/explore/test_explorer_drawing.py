@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.cluster import KMeans
 
+import fmcluster as fm
 from fmcluster.explore._figures import (
     class_legend,
     embedding_figure,
@@ -20,6 +22,7 @@ from fmcluster.explore._figures import (
 )
 from fmcluster.explore._questions import ContentOf
 from fmcluster.plot.drawing._tiles import scale_of
+from fmcluster.report.charts import flow_chart
 from fmcluster.report.content._layer_content import LayerContent
 from fmcluster.store import Run
 from tests.explore.explored_run import HOSTILE
@@ -50,6 +53,26 @@ def test_the_map_stands_where_the_embedding_puts_it_with_the_same_axes_at_all_sn
         assert (here["x"], here["y"]) == ([at[place, 4, 0]], [at[place, 4, 1]])
     axes = [(figure["layout"]["xaxis"]["range"], figure["layout"]["yaxis"]["range"]) for figure in figures]
     assert axes == axes[:1] * 3
+
+
+def test_under_the_flow_a_share_that_any_halving_of_the_probe_may_give_stands_in_parentheses(
+    run: Run, content: LayerContent
+) -> None:
+    clusterer = KMeans(3, random_state=0)
+    floor = fm.analysis.noise_floor(content.vectors, clusterer, clusters=content.clusters, n_splits=9)
+    steps = fm.track(content.clusters, noise_floor=floor).steps
+    expected = [
+        f"({row.churn:.0%})" if row.churn <= row.churn_noise_floor_limit else f"{row.churn:.0%}"
+        for row in steps.itertuples()
+    ]
+    told = [each["text"] for each in flow_chart(content)["figure"]["layout"]["annotations"]]
+    assert len(expected) == 2
+    assert [text for text in told if "%" in text] == expected
+
+    # of clusterers without a noise floor, nothing is said of it
+    by_hand = ContentOf("2", clusterer="AgglomerativeClustering", n_clusters=3).answer(run, print)
+    assert by_hand.noise_floor is None
+    assert not [e for e in flow_chart(by_hand)["figure"]["layout"]["annotations"] if e["text"].startswith("(")]
 
 
 def test_each_class_has_one_color_which_the_legend_tells(run: Run) -> None:
