@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils.data import TensorDataset
 
 import fmcluster as fm
 from fmcluster.capture import ModelInputs
@@ -62,3 +63,14 @@ def test_kernels_that_cannot_be_replaced_are_named(plain, probe) -> None:
     reasons = damage.skipped.set_index("layer")["reason"]
     assert "pads with other values than zeros" in reasons["conv1"]
     assert "parametrization" in reasons["conv2"]
+
+
+def test_a_weight_that_two_convolutions_share_is_not_replaced_for_one_of_them(probe) -> None:
+    model = nn.Sequential(*(nn.Conv2d(3, 3, 3, padding=1) for _ in range(3)), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    model[2].weight = model[0].weight
+    damage = fm.ablate(model, TensorDataset(probe.tensors[0]), interventions=[KernelSize()], n_null=0)
+    assert damage.frame["layer"].tolist() == ["1"]
+    assert damage.skipped.set_index("layer")["reason"].to_dict() == {
+        "0": "its weight is that of 2, too",
+        "2": "its weight is that of 0, too",
+    }
