@@ -44,7 +44,7 @@ class Depth:
             held = sum(isinstance(each, PARAMETRIC) for each in module.modules())
             if facts.calls != 1 or not (self.single if is_single else self.blocks and held > 1):
                 continue
-            if _is_only_part(name, network):
+            if not is_single and _is_only_part(name, network) and (layers is None or _parent(name) in layers):
                 continue
             if facts.given and facts.given == facts.returned:
                 yield Change(
@@ -82,20 +82,37 @@ def _zero(_given: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
     return torch.zeros_like(output)
 
 
+def _holds_layers(module: nn.Module) -> bool:
+    return any(isinstance(each, PARAMETRIC) for each in module.modules())
+
+
+def _parent(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
 def _is_only_part(name: str, network: Network) -> bool:
-    """Whether a module is all that the one that holds it has, which is tried itself."""
-    parent = name.rpartition(".")[0]
-    return bool(parent) and len(list(network.modules[parent].children())) == 1
+    """Whether a module of several layers is all that the one that holds it has, which is tried itself."""
+    parent = _parent(name)
+    called_once = parent in network.facts and network.facts[parent].calls == 1
+    return called_once and len(list(network.modules[parent].children())) == 1
 
 
 def residual_branch(network: Network, name: str) -> tuple[str, tuple[str, ...]] | None:
-    """Return the last module of a block's residual branch, and all of the branch; None where it is not known."""
+    """Return the last module of a block's residual branch, and all of the branch; None where it is not known.
+
+    An addition inside one of the blocks that a module holds is that block's.
+    """
     trace = network.trace
     start, stop = trace.spans.get(name, (0, 0))
     calls = trace.calls[start:stop]
     additions = [call for call in calls if call.adds]
     if len(additions) != 1:
         return None
+    at = start + calls.index(additions[0])
+    for inner, span in trace.spans.items():
+        is_part = inner.startswith(f"{name}.") and span != (start, stop)
+        if is_part and span[0] <= at < span[1] and _holds_layers(network.modules[inner]):
+            return None
     made = {call.output: call for call in calls}
 
     def behind(key: object) -> list[str]:

@@ -4,9 +4,12 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils.data import TensorDataset
 
 import fmcluster as fm
 from fmcluster.decide import Depth
+
+from ..conftest import Block
 
 
 def changed(model: nn.Module, images: torch.Tensor, damage, layer: str) -> float:
@@ -65,3 +68,43 @@ def test_what_is_saved_is_what_the_block_costs(residual, probe) -> None:
 def test_what_nothing_can_stand_for_is_named(plain, probe) -> None:
     damage = fm.ablate(plain, probe, layers=["conv1"], interventions=[Depth()])
     assert "nothing can stand for it" in damage.skipped["reason"].item()
+
+
+def test_a_convolution_that_is_all_of_a_container_is_tried(probe) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Sequential(nn.Sequential(nn.Conv2d(3, 3, 3, padding=1))), nn.AdaptiveAvgPool2d(1))
+    model.append(nn.Flatten())
+    images = TensorDataset(probe.tensors[0])
+    frame = fm.ablate(model, images, interventions=[Depth()], n_null=0).frame
+    with torch.no_grad():
+        expected = divergence(model(probe.tensors[0]), probe.tensors[0].mean((2, 3)))
+    assert frame["layer"].tolist() == ["0.0.0"]
+    assert frame["kl"].item() == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_block_that_is_all_of_a_container_is_tried_once_and_alone_where_it_is_named(residual, probe) -> None:
+    residual.block2 = nn.Sequential(residual.block2)
+    asked = {"interventions": [Depth(single=False)], "n_null": 0}
+    frame = fm.ablate(residual, probe, **asked).frame
+    assert frame["layer"][~frame["layer"].str.contains(",")].tolist() == ["block1", "block2"]
+    assert fm.ablate(residual, probe, layers=["block2.0"], **asked).frame["layer"].tolist() == ["block2.0"]
+
+
+def test_the_branch_of_a_block_is_not_taken_for_that_of_the_stage_that_holds_it(residual, probe) -> None:
+    residual.block2 = nn.Sequential(nn.Conv2d(8, 16, 3, stride=2, padding=1), Block(16, 16))
+    frame = fm.ablate(residual, probe, interventions=[Depth(single=False)], n_null=0).frame
+    assert frame["layer"][~frame["layer"].str.contains(",")].tolist() == ["block1", "block2.1"]
+
+
+def test_a_block_in_a_list_is_tried_though_the_list_is_never_called(probe) -> None:
+    class Listed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.blocks = nn.Conv2d(3, 8, 3), nn.ModuleList([Block(8, 8)])
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.blocks[0](self.stem(x)).mean((2, 3))
+
+    images = TensorDataset(probe.tensors[0])
+    frame = fm.ablate(Listed(), images, interventions=[Depth(single=False)], n_null=0).frame
+    assert frame["layer"].tolist() == ["blocks.0"]
