@@ -13,13 +13,14 @@ from ._change import Change, Skipped
 
 @dataclass(frozen=True, eq=False)
 class Direction:
-    """Asks what directions in the space of a layer's channels matter: they are projected out, about the mean.
+    """Asks what directions in the space of a layer's channels matter: they are projected out, about the probe's mean.
 
     Attributes
     ----------
     vectors : mapping of str to ndarray of shape (n_directions, n_channels)
-        By layer; of a principal component, its loadings; of a set of channels or a cluster, ones at its channels. They
-        need not be orthogonal.
+        By layer; of a principal component, its loadings; of a set or a cluster of channels, a row for each with a one
+        at that channel, ``np.eye(n_channels)[channels]`` (a single row with ones at all of them takes out their mean
+        alone). They need not be orthogonal.
     """
 
     vectors: Mapping[str, npt.NDArray[np.floating]]
@@ -32,6 +33,8 @@ class Direction:
     def changes(self, network: Network, layers: Collection[str] | None) -> Iterator[Change | Skipped]:
         """Return a change for each layer."""
         for name, vectors in self.vectors.items():
+            if layers is not None and name not in layers:
+                continue
             rows = np.atleast_2d(np.asarray(vectors, dtype=np.float64))
             if name not in network.facts:
                 yield Skipped(self.name, name, "the model has no such module, or does not call it")
@@ -42,36 +45,58 @@ class Direction:
                     self.name, name, f"vectors of shape {rows.shape} were given, and it has {width[0]} channels"
                 )
                 continue
+            if not np.isfinite(rows).all() or not rows.any():
+                yield Skipped(self.name, name, "its vectors are zero, or hold values that are NaN or infinite")
+                continue
             _, values, right = np.linalg.svd(rows, full_matrices=False)
             basis = right[values > 1e-10 * values[0]]
-            count = len(basis)
+            count, mean = len(basis), _mean_output(network, name)
             yield Change(
                 self.name,
                 name,
                 count / rows.shape[1],
                 f"{count} of {rows.shape[1]} directions projected out",
-                outputs={name: _Projection(basis)},
-                null=_at_random(self.name, name, count, rows.shape[1]),
+                outputs={name: _Projection(basis, mean)},
+                null=_at_random(self.name, name, count, mean),
             )
 
 
 class _Projection:
-    """Projects directions out of the channels, about the mean of each batch."""
+    """Projects directions out of the channels, about their means over the probe."""
 
-    def __init__(self, basis: npt.NDArray[np.float64]) -> None:
+    def __init__(self, basis: npt.NDArray[np.float64], mean: torch.Tensor) -> None:
         self._basis = basis
+        self._mean = mean
 
     def __call__(self, _given: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
         basis = torch.as_tensor(self._basis, dtype=output.dtype, device=output.device)
-        axes = [0, *range(2, output.ndim)]
-        away = output - output.mean(axes, keepdim=True)
+        away = output - self._mean.to(output.dtype).reshape(-1, *(1 for _ in output.shape[2:]))
         along = torch.einsum("dc,nc...->nd...", basis, away)
         return output - torch.einsum("dc,nd...->nc...", basis, along)
 
 
-def _at_random(name: str, layer: str, count: int, width: int) -> Callable[[torch.Generator], Change]:
+def _mean_output(network: Network, layer: str) -> torch.Tensor:
+    """Return the mean of each channel of a layer's output over samples and positions of the probe, in float64."""
+    total: list[torch.Tensor] = []
+    count = 0
+
+    def take(_given: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+        nonlocal count
+        each = output.detach().double().transpose(0, 1).flatten(1)
+        total.append(each.sum(1))
+        count += each.shape[1]
+        return output
+
+    for number in range(network.n_batches):
+        network.changed_outputs(number, weights={}, inputs={}, outputs={layer: take})
+    return torch.stack(total).sum(0) / count
+
+
+def _at_random(name: str, layer: str, count: int, mean: torch.Tensor) -> Callable[[torch.Generator], Change]:
+    width = len(mean)
+
     def draw(generator: torch.Generator) -> Change:
         basis = torch.linalg.qr(torch.randn(width, count, generator=generator, dtype=torch.float64))[0].T.numpy()
-        return Change(name, layer, count / width, "random directions", outputs={layer: _Projection(basis)})
+        return Change(name, layer, count / width, "random directions", outputs={layer: _Projection(basis, mean)})
 
     return draw
