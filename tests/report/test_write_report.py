@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
@@ -284,7 +285,12 @@ def test_what_was_measured_on_the_model_stands_among_what_follows(written: Writt
     linked = re.findall(r'<li><span class="action">(\w+)</span>(?:(?!</li>).)*href="#evidence', page)
     assert {"kernel", "separable"} <= set(advice)
     assert not {"kernel", "separable"} & set(linked)
+    unknowing = replace(damage, accuracy=0.5, majority=0.5)
+    text = Parsed(fm.write_report(written.run, path, damage=unknowing, **how).read_text(encoding="utf-8")).text
+    assert "not clearly better than always naming the most frequent class (0.500)" in text
+    assert "3 x 3 to 1 x 1" not in text
     plain = fm.write_report(written.run, path, **how).read_text(encoding="utf-8")
+    assert "most frequent class (" not in plain
     assert "never.recorded" not in plain  # what rests on damage was not saved for the next report
     for wrong, more, error, match in (
         (frame, {}, TypeError, r"damage is a DataFrame; expected a Damage, made by ablate\(model, probe\)"),

@@ -218,6 +218,7 @@ def diagnose(
         thresholds=thresholds,
         not_finite=not_finite,
         not_finite_at_rest=not_finite_at_rest,
+        caveat="" if damage is None else damage.caveat,
         similarity=Similarity(
             values=pairs,
             rows=compared,

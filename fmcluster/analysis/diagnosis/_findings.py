@@ -87,6 +87,8 @@ class Findings(Summarized):
     not_finite_at_rest : NotFinite
         The same of the run at learning rate 0, where there was one: of layers that are left out there, nothing is known
         of how they move at rest, and samples that are left out there are not compared in either run.
+    caveat : str
+        Why nothing is advised from `damage`, where the network does not know its task; empty where it does.
     similarity : Similarity or None
         Debiased linear CKA of all layers and snapshots, over the images that were compared: what `similarity` returns,
         but of 2,000 images at most.
@@ -100,6 +102,7 @@ class Findings(Summarized):
     not_finite: NotFinite = field(default_factory=NotFinite)
     similarity: Similarity | None = None
     not_finite_at_rest: NotFinite = field(default_factory=NotFinite)
+    caveat: str = ""
 
     @property
     def lines_left_out(self) -> list[str]:
@@ -113,7 +116,13 @@ class Findings(Summarized):
 
     def __str__(self) -> str:
         nothing = "There is nothing to say of single layers: no measure passes its threshold."
-        return "\n".join([*self.lines_left_out, *(map(str, self.advice) if self.advice else (nothing,))])
+        return "\n".join(
+            [
+                *self.lines_left_out,
+                *filter(None, [self.caveat]),
+                *(map(str, self.advice) if self.advice else (nothing,)),
+            ]
+        )
 
     def rows(self, measure: str, *, layer: NamedLayer | str | None = None) -> pd.DataFrame:
         """Return the rows of `frame` of one measure, of all layers or of one."""

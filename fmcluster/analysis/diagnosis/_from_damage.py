@@ -33,7 +33,8 @@ def advise_from_damage(
     nothing at all; what is put back to an earlier epoch, where the former holds. Intervals hold for all changes of an
     intervention at once: of many, some look harmless on a few images by chance. Of each layer and intervention it is
     the largest saving. What is so of every layer that was tried tells none of them from another, and is not advised;
-    for that, each interval is taken by itself.
+    for that, each interval is taken by itself. Of a network that does not know its task nothing is advised: what it can
+    do without is not what the task can.
 
     Parameters
     ----------
@@ -44,6 +45,8 @@ def advise_from_damage(
     widths : mapping of str to str, optional
         Of layers, what their responses say of their width.
     """
+    if not damage.knows_its_task():
+        return ()
     widths = {} if widths is None else widths
     frame = _judged(damage, thresholds.damage)
     found = []
@@ -90,12 +93,10 @@ def _judged(damage: Damage, tolerance: float) -> pd.DataFrame:
 def _freezing(frame: pd.DataFrame, damage: Damage) -> Iterator[Advice]:
     """Advise on the most layers that could be put back to an epoch together, and thus have been frozen from it on.
 
-    Where one layer is put back, the others make up for it; so what counts is what several cost together. A network that
-    does not know its task loses nothing whatever is put back; of it nothing is said. Of the layers that cost least by
-    themselves and those from the first layer up, it is those that save the larger part of the backward pass.
+    Where one layer is put back, the others make up for it; so what counts is what several cost together. Of the layers
+    that cost least by themselves and those from the first layer up, it is those that save the larger part of the
+    backward pass.
     """
-    if not damage.knows_its_task():
-        return
     rewound = frame[(frame["intervention"] == REWIND) & frame["what"].str.startswith("weights")]
     layers = [name for name in rewound["layer"].unique().tolist() if ", " not in name]
     if 1 < len(layers) in map(len, _put_back(rewound, "alone")):

@@ -1,5 +1,7 @@
 """Findings: their measures by name, what they print, and thresholds that cannot be meant."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
@@ -24,3 +26,5 @@ def test_what_is_printed_is_the_advice_a_line_each_or_that_there_is_none():
     advice = [Advice("a", "dead", text, pd.DataFrame()) for text in ("a: one of four", "a: another")]
     assert str(findings_of(*advice)) == "a: one of four\na: another"
     assert "nothing to say of single layers" in str(findings_of())
+    lines = str(replace(findings_of(*advice), caveat="The network is right on few.")).splitlines()
+    assert lines == ["The network is right on few.", "a: one of four", "a: another"]

@@ -209,7 +209,9 @@ def test_a_network_that_was_not_trained_gets_no_advice_to_freeze() -> None:
 @pytest.mark.parametrize(
     ("accuracy", "majority", "says"), [(0.9, 0.5, 2), (0.53, 0.5, 0), (0.2, 0.2, 0), (np.nan, 0.5, 2)]
 )
-def test_a_network_that_does_not_know_its_task_is_not_frozen(accuracy: float, majority: float, says: int) -> None:
+def test_of_a_network_that_does_not_know_its_task_nothing_is_advised(
+    accuracy: float, majority: float, says: int
+) -> None:
     """Of 200 images, 0.53 are 0.46 to 0.60: not clearly more than the most frequent class."""
     rows = [
         *(rewound(name, epoch=1, loss=loss) for name, loss in (("a", 0.001), ("b", 0.5), ("c", 0.001))),
@@ -217,5 +219,7 @@ def test_a_network_that_does_not_know_its_task_is_not_frozen(accuracy: float, ma
     ]
     measured = replace(damage(*rows), accuracy=accuracy, majority=majority)
     assert len(advise_from_damage(measured, Thresholds())) == says
+    smaller = replace(damage({"layer": "conv2"}, BAD), accuracy=accuracy, majority=majority)
+    assert len(advise_from_damage(smaller, Thresholds())) == (says > 0)
     told = "not clearly better than always naming the most frequent class" in str(measured)
     assert told is (says == 0)
