@@ -49,7 +49,7 @@ def advise(
         if before is None:
             found += [*_duplicate(each, thresholds), *_noise(each), *_permuted(each, time, thresholds)]
         if each.counts and not each.evidence.channels.dead[-1].all():
-            found += _unchanged(each, time)
+            found += _unchanged(each, time, thresholds)
         for action, text, measures in found:
             chosen = (frame["layer"] == each.name) & frame["measure"].isin(measures)
             out.append(Advice(each.name, action, text, frame[chosen].reset_index(drop=True)))
@@ -108,12 +108,12 @@ def _permuted(judged: Judged, time: pd.DataFrame, thresholds: Thresholds) -> Ite
         yield "permuted", text, ("permuted", "drift_step", "cka_to_last")
 
 
-def _unchanged(judged: Judged, time: pd.DataFrame) -> Iterator[Found]:
+def _unchanged(judged: Judged, time: pd.DataFrame, thresholds: Thresholds) -> Iterator[Found]:
     if judged.unchanged:
         drift = judged.evidence.channels.drift.max()
         text = (
             f"{layer_title(judged.name)} did not change (largest drift of a channel {drift:.4f}, over {len(time)} "
-            f"snapshots): frozen, or learning rate 0"
+            f"snapshots; threshold {thresholds.unchanged:.4f}): frozen, learning rate 0, or hardly trained so far"
         )
         yield "unchanged", text, ("cka_to_last", "drift")
 

@@ -244,7 +244,8 @@ def test_feature_maps_alone_lead_to_no_advice_on_freezing_narrowing_or_shortenin
 def test_a_frozen_layer_did_not_change(planted):
     findings = planted(moving(angles=np.zeros(N_SNAPSHOTS)))
     assert str(findings) == (
-        "conv1 did not change (largest drift of a channel 0.0000, over 6 snapshots): frozen, or learning rate 0"
+        "conv1 did not change (largest drift of a channel 0.0000, over 6 snapshots; threshold 0.0010): frozen, "
+        "learning rate 0, or hardly trained so far"
     )
     assert values(findings, "drift").tolist() == [0] * N_SNAPSHOTS
     assert set(findings.rows("cka_to_last", layer="conv1")["evidence"]) == {"did not change"}
