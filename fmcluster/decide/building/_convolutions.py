@@ -46,6 +46,11 @@ def build_convolution(action: Action, network: Network, *, so_far: Network) -> n
         raise ValueError(
             f"'{action}' cannot be built: {name} is called several times, or its weight is computed from others"
         )
+    if action.kind == "resolution" and _setting(action) > (shortest := min(network.facts[name].returned[1:])):
+        raise ValueError(
+            f"'{action}' cannot be built: {name} returns feature maps of {shortest} positions a side, fewer than the "
+            f"{action.setting} that are averaged; was the plan made for another model, or for other images?"
+        )
     made = _BUILDERS[action.kind](action, module, kernel, lambda: find_aim(name, network, so_far=so_far))
     for parameter in made.parameters():
         parameter.requires_grad_(module.weight.requires_grad)
@@ -138,6 +143,12 @@ def _separable(action: Action, module: nn.Conv2d, kernel: KernelGeometry, aim: A
 def _groups(action: Action, module: nn.Conv2d, kernel: KernelGeometry, aim: Aim) -> nn.Module:
     _check_ungrouped(action, module)
     count = _setting(action)
+    if module.in_channels % count or module.out_channels % count:
+        raise ValueError(
+            f"'{action}' cannot be built: {action.module} makes {module.out_channels} channels of "
+            f"{module.in_channels}, which are not all divisible into {count} groups; was the plan made for another "
+            f"model?"
+        )
     weight, moments = aim()
     found = grouped(weight, moments, count=count)
     inner = _like(module, found.weight, groups=count)

@@ -244,6 +244,16 @@ def test_refused_by_name(residual, plain, probe: TensorDataset) -> None:
     )
     assert "its kernel is 1 x 1" in refused(Action("kernel", ("block2.shortcut",), "", UNKNOWN, setting=1))
     assert "the setting None" in refused(Action("separable", ("stem",), "", UNKNOWN))
+    for count in (3, 10**15):
+        assert f"makes 8 channels of 8, which are not all divisible into {count} groups" in refused(
+            Action("groups", ("block1.conv1",), "", UNKNOWN, setting=count)
+        )
+    side = seen.facts["stem"].returned[1]
+    assert build(residual, [Action("resolution", ("stem",), "", UNKNOWN, setting=side)], network=seen)
+    for factor in (side + 1, 10**15):
+        assert f"stem returns feature maps of {side} positions a side, fewer than the {factor}" in refused(
+            Action("resolution", ("stem",), "", UNKNOWN, setting=factor)
+        )
     narrow = {"keep": (0, 1), "consumer": "block1.conv2"}
     assert "is a Conv2d of 8 channels, and the plan keeps 2 of 16" in refused(
         Action("narrow", ("block1.conv1",), "", UNKNOWN, width=16, **narrow)
