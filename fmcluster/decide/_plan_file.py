@@ -16,6 +16,7 @@ MOST = 1 << 53  # of a whole number
 MOST_PARTS = 1_000_000
 DEEPEST = 100
 _WORDS = ("what", "how", "consumer")
+_WITH_SETTING = ("kernel", "separable", "groups", "resolution")
 
 
 def write_yaml(content: Mapping[Any, Any], path: str | Path) -> Path:
@@ -101,22 +102,28 @@ def actions_from_data(given: Any, source: str | Path) -> tuple[Action, ...]:
     if not isinstance(given, list):
         raise ValueError(f"{source}: actions is a {type(given).__name__}; expected a list")
     actions = tuple(_action(each, f"{source}, action {number}") for number, each in enumerate(given, start=1))
-    check_together(actions)
+    try:
+        check_together(actions)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
     return actions
 
 
-def costs_from_data(given: Any, source: str | Path) -> Costs:
-    """Return the costs that plain data stand for.
+def costs_from_data(given: Any, source: str | Path, *, saved: bool = False) -> Costs:
+    """Return the costs that plain data stand for; what is `saved` is negative where an action adds to a cost.
 
     Raises
     ------
     ValueError
-        For anything but non-negative numbers by the names of `Costs`.
+        For anything but numbers by the names of `Costs`, and for negative ones that are not `saved`.
     """
     names = [each.name for each in fields(Costs)]
     if not isinstance(given, Mapping) or set(given) != set(names):
         raise ValueError(f"{source}: expected a mapping of {', '.join(names)} to numbers, got {given!r:.80}")
     values = [number_from_data(given[name], f"{source}: {name}") for name in names]
+    negative = [name for name, value in zip(names, values, strict=True) if value < 0]
+    if negative and not saved:
+        raise ValueError(f"{source}: {negative[0]} is {given[negative[0]]!r:.80}; expected a number of at least 0")
     return Costs(*values)
 
 
@@ -134,6 +141,19 @@ def number_from_data(given: Any, source: str, *, finite: bool = True) -> float:
     if number is None or (finite and not isfinite(number)):
         raise ValueError(f"{source} is {given!r:.80}; expected a {'finite ' if finite else ''}number")
     return number
+
+
+def count_from_data(given: Any, source: str) -> int:
+    """Return an integer of at least 0.
+
+    Raises
+    ------
+    ValueError
+        For anything else.
+    """
+    if not _is_count(given):
+        raise ValueError(f"{source} is {given!r:.80}; expected an integer of at least 0")
+    return int(given)
 
 
 def words_from_data(given: Any, source: str) -> str:
@@ -185,13 +205,17 @@ def _action(given: Any, source: str) -> Action:
         raise ValueError(f"{source}: {bad[0]} is {counts[bad[0]]!r:.80}; expected an integer of at least 0")
     if given["kind"] == "narrow" and not (keep and counts["width"] and keep[-1] < counts["width"]):
         raise ValueError(f"{source}: expected the channels to keep, all below its width {counts['width']}")
+    if given["kind"] == "narrow" and not given.get("consumer"):
+        raise ValueError(f"{source}: consumer is missing; expected the module that reads the channels")
+    if given["kind"] in _WITH_SETTING and not counts["setting"]:
+        raise ValueError(f"{source}: setting is {counts['setting']!r}; expected an integer of at least 1")
     ranked = given.get("by_prediction")
     words = {name: words_from_data(given.get(name, ""), f"{source}: {name}") for name in _WORDS}
     return Action(
         kind=given["kind"],
         modules=tuple(modules),
         damage=damage_from_data(given.get("damage"), source),
-        saves=costs_from_data(given.get("saves"), f"{source}: saves"),
+        saves=costs_from_data(given.get("saves"), f"{source}: saves", saved=True),
         keep=tuple(keep),
         what=words["what"],
         how=words["how"],

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..analysis import Summarized
 from ..capture import ToInputs, plain_model
 from ._action import Action, MeasuredDamage, contains
-from ._choose import PARTS
+from ._choose import PARTS, Goal
 from ._costs import Costs
 from ._network import Network
 from ._plan_file import (
@@ -21,6 +21,7 @@ from ._plan_file import (
     action_to_data,
     actions_from_data,
     costs_from_data,
+    count_from_data,
     damage_from_data,
     number_from_data,
     read_yaml,
@@ -215,21 +216,28 @@ class Plan(Summarized):
         known = {"format", "of", "budget", "tolerance", "n_samples", "built", "before", "after", "together"}
         if unknown := sorted(str(name) for name in set(content) - known - {"batch", "seconds", "caveat", "actions"}):
             raise ValueError(f"{path} has a field {unknown[0]!r:.80} that no plan has")
-        if content.get("of") not in PARTS:
-            raise ValueError(f"{path}: of is {content.get('of')!r:.80}; expected one of {', '.join(PARTS)}")
-        seconds = content.get("seconds")
+        of, built, seconds = content.get("of"), content.get("built", False), content.get("seconds")
+        if not isinstance(of, str) or of not in PARTS:
+            raise ValueError(f"{path}: of is {of!r:.80}; expected one of {', '.join(PARTS)}")
+        if not isinstance(built, bool):
+            raise ValueError(f"{path}: built is {built!r:.80}; expected true or false")
+        budget, tolerance = (_optional(content, name, path) for name in ("budget", "tolerance"))
+        try:
+            Goal(of, budget, tolerance)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
         return cls(
             actions=actions_from_data(content.get("actions"), path),
-            of=content["of"],
-            budget=_optional(content, "budget", path),
-            tolerance=_optional(content, "tolerance", path),
+            of=of,
+            budget=budget,
+            tolerance=tolerance,
             before=costs_from_data(content.get("before"), f"{path}: before"),
             after=costs_from_data(content.get("after"), f"{path}: after"),
-            built=content.get("built") is True,
+            built=built,
             together=None if "together" not in content else damage_from_data(content["together"], f"{path}: together"),
-            n_samples=int(_optional(content, "n_samples", path) or 0),
+            n_samples=count_from_data(content.get("n_samples", 0), f"{path}: n_samples"),
             seconds=None if seconds is None else _seconds(seconds, path),
-            batch=int(_optional(content, "batch", path) or 0),
+            batch=count_from_data(content.get("batch", 0), f"{path}: batch"),
             caveat=words_from_data(content.get("caveat", ""), f"{path}: caveat"),
         )
 

@@ -31,7 +31,7 @@ def plan() -> Plan:
         Action("freeze", ("stem", "bn"), "from the start on", UNKNOWN, epoch=0),
         action("narrow", "block1.conv1", how="l1", keep=(0, 1, 5), width=8, consumer="block1.conv2"),
         action("kernel", "block2.conv1", setting=1, by_prediction=0.25),
-        action("shorten", "block2.conv2"),
+        replace(action("shorten", "block2.conv2"), saves=Costs(1.0, 2.0, 3.0, -1.0)),  # as where more is kept
     )
     seconds = (Seconds(0.2, 0.1, 0.3), Seconds(0.1, 0.05, 0.2))
     return Plan(actions, "compute", 0.5, 0.02, BEFORE, AFTER, True, UNKNOWN, 100, seconds, 32)
@@ -91,6 +91,16 @@ def test_a_file_gives_the_same_network(plan: Plan, residual, probe: TensorDatase
     [
         (lambda c: c.update(format="another"), "is no plan: expected a file that begins with 'format: fmcluster plan"),
         (lambda c: c.update(of="watts"), "of is 'watts'; expected one of compute"),
+        (lambda c: c.update(of=["compute"]), r"of is \['compute'\]; expected one of compute"),
+        (lambda c: c.update(budget=5), r"plan\.yaml: budget is 5\.0; expected a share that may be left"),
+        (lambda c: c.update(tolerance=-1), r"plan\.yaml: tolerance is -1\.0; expected nats of loss, at least 0"),
+        (lambda c: c.update(built="yes"), "built is 'yes'; expected true or false"),
+        (lambda c: c.update(n_samples=2.5), r"n_samples is 2\.5; expected an integer of at least 0"),
+        (lambda c: c.update(batch=-32), "batch is -32; expected an integer of at least 0"),
+        (lambda c: c["before"].update(forward=-1), "before: forward is -1; expected a number of at least 0"),
+        (lambda c: c["actions"][1].pop("consumer"), "action 2: consumer is missing; expected the module that reads"),
+        (lambda c: c["actions"][2].pop("setting"), "action 3: setting is None; expected an integer of at least 1"),
+        (lambda c: c["actions"][2].update(setting=0), "action 3: setting is 0; expected an integer of at least 1"),
         (lambda c: c.update(more=1), "has a field 'more' that no plan has"),
         (lambda c: c.update(budget="half"), "budget is 'half'; expected a finite number"),
         (
@@ -111,7 +121,7 @@ def test_a_file_gives_the_same_network(plan: Plan, residual, probe: TensorDatase
         (lambda c: c["actions"][2].update(by_prediction="low"), "by_prediction is 'low'; expected a finite number"),
         (lambda c: c["actions"][1].update(keep=[5, 1]), r"keep is \[5, 1\]; expected channels in ascending order"),
         (lambda c: c["actions"][1].update(keep=[5, 9]), "expected the channels to keep, all below its width 8"),
-        (lambda c: c["actions"].append(c["actions"][2] | {"kind": "groups"}), "which cannot be built together"),
+        (lambda c: c["actions"].append(c["actions"][2] | {"kind": "groups"}), r"plan\.yaml: .* cannot be built together"),
     ],
 )
 def test_a_file_is_checked_field_by_field(change, text: str, plan: Plan, tmp_path: Path) -> None:
