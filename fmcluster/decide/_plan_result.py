@@ -252,14 +252,19 @@ class Plan(Summarized):
         path : str or Path
             The file, YAML.
         model : Module
-            The LightningModule, or what it trains, as `apply` returned it: names are those of its parameters.
+            The LightningModule that is trained, which is what `apply` returned or holds it: names are those of its
+            parameters.
 
         Raises
         ------
         ValueError
             Where a module that is to be frozen is not in the model, or nothing is left to train.
         """
-        frozen = [name for each in self.actions if each.kind == "freeze" and not each.epoch for name in each.modules]
+        marked = (name for name, each in model.named_modules() if getattr(each, _MARK, None) == self._digest())
+        built = next(marked, "")
+        inside = f"{built}." if built else ""
+        due = [each for each in self.actions if each.kind == "freeze" and not each.epoch]
+        frozen = [f"{inside}{name}" for each in due for name in each.modules]
         known = [name for name, _ in model.named_modules()]
         if lacking := [name for name in frozen if name not in known]:
             raise ValueError(f"the model has no module {lacking[0]!r}; expected what apply returned")

@@ -230,6 +230,9 @@ def test_a_schedule_of_finetuning_scheduler(plan: Plan, residual, probe: TensorD
     (phase,) = yaml.safe_load(path.read_text()).items()
     assert phase == (0, {"params": [name for name, each in built.named_parameters() if each.requires_grad]})
     assert "stem.weight" not in phase[1]["params"]
+    holder = nn.ModuleDict({"metric": nn.Linear(1, 1), "net": built})  # as a LightningModule holds what it trains
+    held = yaml.safe_load(plan.to_schedule(tmp_path / "held.yaml", model=holder).read_text())[0]["params"]
+    assert held == ["metric.weight", "metric.bias", *(f"net.{name}" for name in phase[1]["params"])]
     with pytest.raises(ValueError, match="the model has no module 'stem'"):
         plan.to_schedule(path, model=nn.Linear(1, 1))
     with pytest.raises(ValueError, match="freezes all of the model"):
