@@ -78,7 +78,7 @@ def plan_text(plan: "Plan") -> PlanText:
         )
     time = ""
     if plan.seconds is not None:
-        before, after = (f"{1e3 * each.median:.3g} ms" for each in plan.seconds)
+        before, after = (_in_words(each.median) for each in plan.seconds)
         time = (
             f"A step of {plan.batch} images took {before} before and {after} after, on the machine that made the plan."
         )
@@ -100,6 +100,11 @@ def plan_text(plan: "Plan") -> PlanText:
         time=time,
         caveat=plan.caveat,
     )
+
+
+def _in_words(seconds: float) -> str:
+    """Say how long, in milliseconds where it is under a second."""
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
 
 
 def _damage(action: "Action") -> str:
