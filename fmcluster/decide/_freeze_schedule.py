@@ -197,9 +197,6 @@ class FreezeSchedule:
         new = self.frozen[before:]
         freeze(self._recorder.model, [name for each in new for name in each.modules])
         for each in new:
-            for name in each.modules:
-                for parameter in self._recorder.model.get_submodule(name).parameters():
-                    parameter.grad = None  # an optimizer passes over what has none
             _LOGGER.info("%s", each)
         return new
 

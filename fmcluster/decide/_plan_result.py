@@ -31,7 +31,7 @@ from ._plan_file import (
 from ._plan_table import plan_table
 from ._price import Seconds, measure_seconds
 from ._probe_batches import Shown, probe_batches
-from .building import build, freeze
+from .building import build, check_modules, freeze
 
 _MARK = "_fmcluster_plan"
 
@@ -128,6 +128,7 @@ class Plan(Summarized):
         _check_model(model)
         if getattr(model, _MARK, None) == self._digest():
             raise ValueError("this plan was applied to the model already; apply it to the model that it was made for")
+        check_modules(model, self.actions)  # also of what is frozen later only
         shown = self.shown if probe is None else Shown(probe, batch_size, to_inputs)
         actions = [each for each in self.actions if each.kind != "freeze" or (each.epoch or 0) <= epoch]
         changed = build(model, actions, network=None if shown is None else network_of(model, shown))
@@ -143,11 +144,25 @@ class Plan(Summarized):
             What `apply` returned, in training.
         epoch : int
             Which epoch begins; 0 is the first.
+
+        Raises
+        ------
+        KeyError
+            For a module that the model does not have, but for what the plan replaces by the identity.
+        ValueError
+            For a model that is compiled or wrapped.
         """
         _check_model(model)
-        known = dict(model.named_modules())
-        due = [each for each in self.actions if each.kind == "freeze" and each.epoch == epoch]
-        names = [name for action in due for name in action.modules if name in known]
+        gone = [each.module for each in self.actions if each.kind == "shorten"]
+        due = [
+            replace(action, modules=(name,))
+            for action in self.actions
+            if action.kind == "freeze" and action.epoch == epoch
+            for name in action.modules
+            if not any(contains(each, name) for each in gone)
+        ]
+        check_modules(model, due)
+        names = [action.module for action in due]
         freeze(model, names)
         return names
 

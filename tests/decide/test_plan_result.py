@@ -201,6 +201,15 @@ def test_models_that_a_plan_is_not_for(plan: Plan, residual, plain, probe: Tenso
         narrow.apply(built, probe=probe)
     with pytest.raises(KeyError, match="has no module 'stem': the plan was made for another model"):
         plan.apply(plain, probe=probe)
+    later = replace(plan, actions=(replace(frozen.actions[0], epoch=2),))
+    with pytest.raises(KeyError, match="has no module 'stem'"):
+        later.apply(plain)  # and not two epochs later
+    with pytest.raises(KeyError, match="has no module 'stem'"):
+        later.freeze(plain, epoch=2)
+    assert later.freeze(plain, epoch=1) == []
+    inside = Action("freeze", ("block2.conv2", "bn"), "from epoch 2 on", UNKNOWN, epoch=2)
+    shortened = replace(plan, actions=(action("shorten", "block2.conv2"), inside))
+    assert shortened.freeze(shortened.apply(residual, probe=probe), epoch=2) == ["bn"]
     with pytest.raises(ValueError, match="pass probe=, the images that the damage was measured on"):
         plan.apply(residual)
     assert not frozen.apply(residual).stem.weight.requires_grad  # freezing needs none

@@ -1,4 +1,5 @@
 from ._build import build as build
+from ._build import check_modules as check_modules
 from ._freeze import freeze as freeze
 from ._modules import Channels as Channels
 from ._modules import LowResolution as LowResolution

@@ -42,14 +42,7 @@ def build(model: nn.Module, actions: Sequence[Action], *, network: Network | Non
         Where channels are removed, without torch-pruning.
     """
     check_together(tuple(actions))
-    known = dict(model.named_modules())
-    for action in actions:
-        for name in (*action.modules, *([action.consumer] if action.consumer else [])):
-            if name not in known:
-                raise KeyError(
-                    f"the plan says '{action}', and the model has no module {name!r}: the plan was made for another "
-                    f"model, or the layer has gone"
-                )
+    check_modules(model, actions)
     changed = deepcopy(model)
     if structural := [action for action in actions if action.kind != "freeze"]:
         if network is None:
@@ -63,6 +56,24 @@ def build(model: nn.Module, actions: Sequence[Action], *, network: Network | Non
         if action.kind == "freeze":
             freeze(changed, [name for name in action.modules if not any(contains(each, name) for each in gone)])
     return changed
+
+
+def check_modules(model: nn.Module, actions: Sequence[Action]) -> None:
+    """Raise where a model does not have what actions are about.
+
+    Raises
+    ------
+    KeyError
+        With the action and the module.
+    """
+    known = {name for name, _ in model.named_modules()}
+    for action in actions:
+        for name in (*action.modules, *([action.consumer] if action.consumer else [])):
+            if name not in known:
+                raise KeyError(
+                    f"the plan says '{action}', and the model has no module {name!r}: the plan was made for another "
+                    f"model, or the layer has gone"
+                )
 
 
 def _restructure(changed: nn.Module, actions: Sequence[Action], network: Network) -> None:

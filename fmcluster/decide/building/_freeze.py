@@ -9,8 +9,9 @@ from torch import nn
 def freeze(model: nn.Module, modules: Iterable[str]) -> None:
     """Freeze modules, in place.
 
-    Their parameters get no gradients, so that autograd keeps nothing for a frozen prefix. Their normalizations stay in
-    evaluation mode, also after ``model.train()``: in training mode they would go on following the images.
+    Their parameters get no gradients, so that autograd keeps nothing for a frozen prefix, and lose those that they
+    have, by which an optimizer would go on. Their normalizations stay in evaluation mode, also after
+    ``model.train()``: in training mode they would go on following the images.
 
     Parameters
     ----------
@@ -40,6 +41,7 @@ def freeze(model: nn.Module, modules: Iterable[str]) -> None:
                 _hold(module)
             for parameter in module.parameters(recurse=False):
                 parameter.requires_grad_(False)
+                parameter.grad = None  # an optimizer passes over what has none
 
 
 def _hold(module: nn.Module) -> None:

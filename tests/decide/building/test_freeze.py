@@ -65,6 +65,18 @@ def test_frozen_layers_stay_bit_for_bit(copied: str, residual, probe: TensorData
         assert torch.equal(before[name], value) == frozen, name
 
 
+def test_momentum_does_not_move_what_is_frozen(residual, probe: TensorDataset) -> None:
+    optimizer = torch.optim.SGD(residual.parameters(), lr=0.1, momentum=0.9)
+    functional.cross_entropy(residual(probe.tensors[0]), probe.tensors[1]).backward()
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=False)
+    freeze(residual, PREFIX)
+    before = copy.deepcopy(residual.state_dict())
+    optimizer.step()
+    assert torch.equal(residual.stem.weight, before["stem.weight"])
+    assert not torch.equal(residual.head.weight, before["head.weight"])
+
+
 def test_a_shared_parameter_is_refused() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     model[1].weight = model[0].weight
