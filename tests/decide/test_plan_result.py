@@ -121,7 +121,10 @@ def test_a_file_gives_the_same_network(plan: Plan, residual, probe: TensorDatase
         (lambda c: c["actions"][2].update(by_prediction="low"), "by_prediction is 'low'; expected a finite number"),
         (lambda c: c["actions"][1].update(keep=[5, 1]), r"keep is \[5, 1\]; expected channels in ascending order"),
         (lambda c: c["actions"][1].update(keep=[5, 9]), "expected the channels to keep, all below its width 8"),
-        (lambda c: c["actions"].append(c["actions"][2] | {"kind": "groups"}), r"plan\.yaml: .* cannot be built together"),
+        (
+            lambda c: c["actions"].append(c["actions"][2] | {"kind": "groups"}),
+            r"plan\.yaml: .* cannot be built together",
+        ),
     ],
 )
 def test_a_file_is_checked_field_by_field(change, text: str, plan: Plan, tmp_path: Path) -> None:

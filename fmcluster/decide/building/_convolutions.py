@@ -136,7 +136,7 @@ def _separable(action: Action, module: nn.Conv2d, kernel: KernelGeometry, aim: A
     weight, moments = aim()
     kernels, points = separated(weight, moments, rank=_setting(action))
     depthwise = _like(module, kernels, groups=module.in_channels, with_bias=False)
-    pointwise = nn.Conv2d(points.shape[1], points.shape[0], 1, bias=module.bias is not None)
+    pointwise = nn.Conv2d(points.shape[1], points.shape[0], 1, bias=module.bias is not None, device="meta")
     return nn.Sequential(depthwise, _filled(pointwise, points, module.bias))
 
 
@@ -193,6 +193,7 @@ def _like(
         dilation=module.dilation,  # type: ignore[arg-type]
         groups=groups,
         bias=with_bias and module.bias is not None,
+        device="meta",  # weights are filled in: to draw some would move the user's random state on
     )
     return _filled(made, weight, module.bias)
 

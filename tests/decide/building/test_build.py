@@ -13,7 +13,7 @@ from torch.utils.data import TensorDataset
 
 import fmcluster as fm
 from fmcluster.capture import ModelInputs
-from fmcluster.decide import Depth, Groups, KernelSize, Network, Resolution, Separable, Width
+from fmcluster.decide import Depth, Groups, KernelSize, Network, Plan, Resolution, Separable, Width
 from fmcluster.decide._action import Action, MeasuredDamage
 from fmcluster.decide._candidates import action_of
 from fmcluster.decide._costs import Costs
@@ -156,6 +156,31 @@ def check_it_lives(built: nn.Module, images: torch.Tensor, outputs: torch.Tensor
         losses[-1].backward()
         optimizer.step()
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", INTERVENTIONS)
+def test_building_leaves_no_trace(name: str, training: bool, residual, probe: TensorDataset) -> None:
+    """Neither in the network, its mode, its hooks and its gradients, nor in the random state."""
+    residual.train(training)
+    residual.stem.register_forward_hook(lambda *_: None)
+    residual.bn.weight.requires_grad_(False)
+    residual(probe.tensors[0]).sum().backward()
+    _, action = actions(network(copy.deepcopy(residual), probe.tensors[0]), INTERVENTIONS[name])[0]
+
+    def all_of_it() -> list[object]:
+        out: list[object] = [[each.training, list(each._forward_hooks), sorted(vars(each))] for each in modules]
+        out += [
+            [each.requires_grad, None if each.grad is None else each.grad.tolist()] for each in residual.parameters()
+        ]
+        return [*out, *(each.tolist() for each in residual.state_dict().values()), torch.get_rng_state().tolist()]
+
+    modules = list(residual.modules())
+    before = all_of_it()
+    built = Plan((action,), "compute", None, 1.0, Costs(1, 1, 1, 1), Costs(1, 1, 1, 1)).apply(residual, probe=probe)
+    assert all_of_it() == before
+    assert modules == list(residual.modules())
+    assert not {each.data_ptr() for each in built.parameters()} & {each.data_ptr() for each in residual.parameters()}
 
 
 @pytest.mark.slow
