@@ -8,11 +8,13 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from importlib import import_module
+from importlib.metadata import version
 from typing import Any, TypeVar
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
+from ..errors import Unreachable
 from ._compat import dask_client, start_method
 from ._results import Array
 
@@ -41,7 +43,8 @@ def run_each(
     Raises
     ------
     ValueError
-        For processes that are forked: they inherit the locks of this one's threads, and wait for them forever.
+        For processes that are forked: they inherit the locks of this one's threads, and wait for them forever. For
+        workers of a Dask cluster with another version of fmcluster, or none, which would end, and be waited for.
 
     Yields
     ------
@@ -61,10 +64,10 @@ def run_each(
         try:
             for item in items:
                 if len(waiting) >= most:
-                    yield waiting.popleft().result()
+                    yield _result(waiting.popleft(), executor=executor)
                 waiting.append(executor.submit(work, item))
             while waiting:
-                yield waiting.popleft().result()
+                yield _result(waiting.popleft(), executor=executor)
         finally:
             for future in waiting:
                 future.cancel()
@@ -93,8 +96,7 @@ def sum_each(
             wait([sums[-most]])  # type: ignore[no-untyped-call]
         part = client.submit(work, item, pure=False)
         sums.append(client.submit(_add, sums[-1], part, pure=False) if sums else part)
-    found: Array = sums[-1].result()
-    return found
+    return _result(sums[-1], executor=executor)
 
 
 def _add(total: Array, part: Array) -> Array:
@@ -104,7 +106,25 @@ def _add(total: Array, part: Array) -> Array:
 def _threads_of(executor: Executor) -> int:
     """Return how many items are under way at a time: as many as a Dask cluster has threads, and one that waits."""
     client = dask_client(executor)
-    return 2 * (os.cpu_count() or 1) if client is None else max(1, sum(client.nthreads().values())) + 1
+    if client is None:
+        return 2 * (os.cpu_count() or 1)
+    threads: dict[str, int] = client.nthreads()
+    _check_versions(client, frozenset(threads))
+    return max(1, sum(threads.values())) + 1
+
+
+@lru_cache(maxsize=1)
+def _check_versions(client: Any, workers: frozenset[str]) -> None:
+    """Raise `ValueError` where workers have another version of fmcluster; of the same workers, they are asked once."""
+    here = version("fmcluster")
+    found = client.run(version, "fmcluster", workers=sorted(workers), on_error="return")
+    for worker, there in sorted(found.items()):
+        if isinstance(there, ModuleNotFoundError) or (isinstance(there, str) and there != here):
+            has = f"fmcluster {there}" if isinstance(there, str) else "no fmcluster"
+            raise ValueError(
+                f"the Dask worker {worker} has {has}, and this process fmcluster {here}; install the same version on "
+                f"all workers, and start them again"
+            )
 
 
 @contextmanager
@@ -152,6 +172,16 @@ def in_one_thread() -> Iterator[None]:
     _await_torch()
     with _libraries().limit(limits=1):
         yield
+
+
+def _result(future: "Future[Part]", *, executor: Executor) -> Part:
+    """Return what a worker found; what one of a Dask cluster did not reach is told as that of a worker."""
+    try:
+        return future.result()
+    except Unreachable as error:
+        if dask_client(executor) is not None:
+            error.add_note("A worker of the Dask cluster did not reach it: what is set here has to be set there, too.")
+        raise
 
 
 def _alone(function: Callable[[Item], Part], item: Item) -> Part:

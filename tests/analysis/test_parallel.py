@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from types import ModuleType
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from threadpoolctl import ThreadpoolController, threadpool_info, threadpool_limi
 
 from fmcluster.analysis import pca
 from fmcluster.analysis._parallel import in_one_thread, own_threads, run_each
+from fmcluster.errors import Unreachable
 
 
 def maps_of(seed: int, shape: tuple[int, ...]) -> np.ndarray:
@@ -40,6 +42,24 @@ def test_parts_come_in_order_and_are_taken_as_they_are_needed(executor: Executor
 def test_an_error_in_a_part_is_raised(executor: Executor) -> None:
     with pytest.raises(TypeError):
         list(run_each(halve, [1, "two"], executor=executor))
+
+
+def reach(_item: int) -> None:
+    raise Unreachable("s3://bucket/run.zarr cannot be reached: there are no credentials.")
+
+
+def test_what_a_worker_of_a_cluster_does_not_reach_is_told_as_that_of_a_worker() -> None:
+    cluster = Mock(nthreads=lambda: {"tcp://worker": 1}, run=lambda *_, **__: {})
+    with ThreadPoolExecutor(1) as threads:
+        with pytest.raises(Unreachable) as here:
+            list(run_each(reach, [1], executor=threads))
+        assert not hasattr(here.value, "__notes__")
+        threads._client = cluster
+        with pytest.raises(Unreachable) as there:
+            list(run_each(reach, [1], executor=threads))
+        assert there.value.__notes__ == [
+            "A worker of the Dask cluster did not reach it: what is set here has to be set there, too."
+        ]
 
 
 @pytest.mark.slow

@@ -93,6 +93,34 @@ def test_a_worker_that_does_not_see_the_run_says_so(address, folder, tmp_path):
     assert "damaged" not in str(caught.value)
 
 
+def pretend(real, there):
+    """On a worker, let `version` answer for another installation; called again, let it be what it was."""
+    import importlib.metadata as metadata
+
+    if not real:
+        metadata.true_version = metadata.version
+        metadata.version = lambda name: there or metadata.Distribution.from_name(" ")
+    else:
+        metadata.version = metadata.true_version
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("there", "has"), [("9.9.9", "fmcluster 9.9.9"), ("", "no fmcluster")])
+def test_a_worker_of_another_version_is_refused_and_not_waited_for(there, has, address, folder):
+    """One that lacks a module that it is handed a function of would end, and its command wait forever."""
+    vectors = fm.open_run(folder / "run.zarr")["0"].vectors("channel")
+    with distributed.Client(address, set_as_default=False) as client:
+        odd = max(client.nthreads())
+        client.run(pretend, False, there, workers=[odd])
+        try:
+            with pytest.raises(ValueError, match=f"the Dask worker {odd} has {has}, and this process fmcluster "):
+                pca(vectors, n_components=2, executor=client.get_executor())
+        finally:
+            client.run(pretend, True, there, workers=[odd])
+    with distributed.Client(address, set_as_default=False) as client:
+        assert pca(vectors, n_components=2, executor=client.get_executor()).values.shape == (vectors.shape[0], 2)
+
+
 @pytest.mark.slow
 def test_no_scheduler_is_one_line(folder, monkeypatch, capsys):
     from fmcluster.cli import _scheduler
