@@ -15,6 +15,7 @@ from ._lock import take_lock as take_lock
 from ._object_store import LARGEST_PUT as LARGEST_PUT
 from ._object_store import BucketStore as BucketStore
 from ._object_store import ConflictError as ConflictError
+from ._object_store import check_bucket as check_bucket
 from ._object_store import get_object as get_object
 from ._object_store import has_object as has_object
 from ._object_store import holds_parts_of_runs as holds_parts_of_runs

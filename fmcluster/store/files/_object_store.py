@@ -20,7 +20,9 @@ _RETRIES: Any = {"max_retries": 6, "retry_timeout": timedelta(seconds=60)}  # pa
 LARGEST_PUT = 5 << 30  # bytes of an object; a bucket takes no more in one request
 _ATTEMPTS = 6  # of a conditional put, which obstore does not make again where its answer was lost
 _REFUSED = re.compile(r"status code: 40[13]\b|InvalidAccessKeyId|SignatureDoesNotMatch|AccessDenied|Forbidden")
+_MISSING = re.compile(r"Missing (Access|SecretAccess)Key")
 _GIVES_CREDENTIALS = ("169.254.", "[fd00:ec2::", "metadata.")  # hosts asked where the environment has none
+_NO_BUCKET = "there is no such bucket, or it is in another region (AWS_REGION)."
 _WAITS: Any = {"connect_timeout": "5 seconds", "timeout": "60 seconds"}
 
 
@@ -71,13 +73,13 @@ def unreachable(url: str, error: Exception) -> str:
     # Addresses and durations hold any digits and words: judged is by what was answered, and by whom.
     asked = re.search(r"Error performing \S+ (\S+) in \S+.*? - (.*)", text)
     host, answer = ("", text.replace(url, "")) if asked is None else (urlsplit(asked[1]).netloc, asked[2])
-    if host.startswith(_GIVES_CREDENTIALS) or "Missing Acc" in answer or "locate credentials" in answer:
+    if host.startswith(_GIVES_CREDENTIALS) or _MISSING.search(answer) or "locate credentials" in answer:
         why = (
             "there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or for a public bucket "
             "AWS_SKIP_SIGNATURE=true"
         )
     elif "NoSuchBucket" in answer or "bucket does not exist" in answer.lower():
-        why = "there is no such bucket, or it is in another region (AWS_REGION)"
+        why = _NO_BUCKET.removesuffix(".")
     elif _REFUSED.search(answer) is not None:
         why = "the credentials are not accepted there"
     elif "configured region" in answer:
@@ -137,6 +139,26 @@ def list_bucket(bucket: Any, *, url: str) -> dict[str, tuple[int, str]]:
             }
     except FileNotFoundError as error:
         raise Unreachable(f"{url} cannot be reached: there is no such bucket.") from error
+
+
+def check_bucket(url: str) -> None:
+    """See that there is a bucket where nothing lies: that nothing lies there, a server says of no bucket, too.
+
+    Raises
+    ------
+    Unreachable
+        Where there is none. Who may not list the bucket is not told.
+    """
+    try:
+        import obstore
+        from obstore.exceptions import BaseError
+    except ImportError:  # it was read by way of fsspec
+        return
+    try:
+        next(iter(obstore.list(open_bucket(url), chunk_size=1)), None)
+    except (BaseError, FileNotFoundError) as error:
+        if (why := unreachable(url, error)).endswith(_NO_BUCKET):
+            raise Unreachable(why) from error
 
 
 def get_object(bucket: Any, key: str, *, url: str, at_most: int) -> Found | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ...errors import NoSnapshotYet, StoreError
 from .._compat import open_store, read_bytes
-from ..files import has_writer, kind_of_file, read_at_most, unreachable, walk
+from ..files import check_bucket, has_writer, is_bucket, kind_of_file, read_at_most, unreachable, walk
 from ._check_shapes import check_commits, check_layers, check_node_shape, check_samples
 from ._checksums import check_files
 from ._escape import escape
@@ -118,6 +118,8 @@ def _stored_root(path: str) -> dict[str, Any]:
             raise StoreError(unreachable(path, error)) from error
         if content is not None:
             return parse_root(path, content)
+        if is_bucket(path):
+            check_bucket(path)
     elif not Path(path).is_dir():
         raise FileNotFoundError(f"there is no run at {path}. Pass the folder that Recorder wrote.")
     elif os.path.lexists(f"{path}/zarr.json"):

@@ -65,6 +65,7 @@ def test_the_words_of_a_url_are_no_answer(name):
         message(asked="http://169.254.169.254/latest/api/token", answer="status code: 403 Forbidden"),
         message(asked="http://metadata.google.internal/token", answer="error sending request"),
         "Generic S3 error: Missing AccessKeyId",
+        "Generic S3 error: Missing SecretAccessKey",
         "Unable to locate credentials",
     ],
 )

@@ -256,6 +256,10 @@ def write_other(path):
 def test_what_is_wrong_is_one_sentence(s3_server, path, monkeypatch, tmp_path):
     with pytest.raises(StoreError, match=r"s3://nobucket/run\.zarr cannot be reached: there is no such bucket"):
         fm.copy_run(path, "s3://nobucket/run.zarr")
+    with pytest.raises(StoreError, match=r"s3://nobucket/run\.zarr cannot be reached: there is no such bucket"):
+        fm.open_run("s3://nobucket/run.zarr")
+    with pytest.raises(FileNotFoundError, match=r"there is no run at s3://bucket/nothing\.zarr"):
+        fm.open_run("s3://bucket/nothing.zarr")
     with pytest.raises(ValueError, match=r"url is '/tmp/x'; expected one of an object store"):
         fm.copy_run(path, "/tmp/x")
     with pytest.raises(ValueError, match="expected a folder of this machine"):
