@@ -7,15 +7,20 @@ from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 from importlib.metadata import version
+from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from ..store import Layer, Run, escape
+from ..errors import StoreError, Unreachable
+from ..store import Layer, Run, escape, is_bucket, read_object, write_object
 from ..vectors import DrawnPositions, Source, Vectors, unkept
 from ._check_result import check_result
+from ._results import MAX_BYTES
 from ._saved_result import read_result, write_result
 
 Result = TypeVar("Result")
@@ -30,20 +35,21 @@ class ResultCache:
 
     Attributes
     ----------
-    folder : Path
-        ``<run>.results``, beside the run; a result is a file in it.
+    folder : Path or str
+        ``<run>.results``, beside the run; a result is a file in it. Of a run in an object store, its URL.
     """
 
-    folder: Path
+    folder: Path | str
 
     @classmethod
     def beside(cls, run: Run) -> "ResultCache | None":
-        """Return the results of a run; None where there can be none, because it is not on this machine's disk.
+        """Return the results of a run; None where there can be none: at a URL of no object store.
 
         A link in the place of their folder is not followed, with a warning: who made the run can have made it, too.
         """
         if not run.is_local:
-            return None
+            stored = is_bucket(run.path) and find_spec("obstore") is not None
+            return cls(f"{run.path.rstrip('/')}.results") if stored else None
         folder = Path(f"{run.path.rstrip('/')}.results")
         if folder.is_symlink():
             warnings.warn(f"results are neither read nor saved: {folder} is a link, not a folder", stacklevel=2)
@@ -91,7 +97,8 @@ class ResultCache:
             name = f"{escape(vectors.layer)}-{escape(vectors.view)}"
         key = {"verb": verb, "parameters": dict(parameters), "of": [describe(each) for each in several]}
         digest = sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-        path = self.folder / f"{name}-{verb}-{digest}.npz"
+        file = f"{name}-{verb}-{digest}.npz"
+        path = f"{self.folder}/{file}" if isinstance(self.folder, str) else self.folder / file
         found = _load(path, kind, key=key, vectors=several)
         if found is None:
             found = make()
@@ -137,23 +144,39 @@ def _digest(values: npt.NDArray[Any]) -> str:
     return sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
 
 
-def _save(path: Path, result: object, *, key: Mapping[str, Any]) -> None:
+def _save(path: Path | str, result: object, *, key: Mapping[str, Any]) -> None:
     try:
-        write_result(path, result, key=key)
-    except (OSError, ValueError) as error:
+        if isinstance(path, Path):
+            write_result(path, result, key=key)
+            return
+        with TemporaryDirectory() as folder:
+            file = Path(folder) / "result.npz"
+            write_result(file, result, key=key)
+            write_object(path, file.read_bytes())
+    except (OSError, ValueError, StoreError) as error:
         why = error.strerror.lower() if isinstance(error, OSError) and error.strerror else error
-        warnings.warn(f"the result is not saved in {path.parent}: {why}", stacklevel=3)
+        where = path.parent if isinstance(path, Path) else path.rpartition("/")[0]
+        warnings.warn(f"the result is not saved in {where}: {why}", stacklevel=3)
 
 
-def _load(path: Path, kind: type[Result], *, key: Mapping[str, Any], vectors: Sequence[Vectors]) -> Result | None:
+def _load(path: Path | str, kind: type[Result], *, key: Mapping[str, Any], vectors: Sequence[Vectors]) -> Result | None:
     """Return the result; None where there is none, or where the file is damaged and has to be made again."""
-    if path.is_symlink() or not path.is_file():
-        return None
     try:
-        found = read_result(path, kind, key=key)
+        file = _find(path)
+        found = None if file is None else read_result(file, kind, key=key)
         if found is not None:
             check_result(found, vectors)
+    except Unreachable:  # it may be that nothing lies there, which who may not list a bucket is not told
+        return None
     except Exception as error:  # of a damaged file, zipfile, zlib, numpy and pandas raise whatever they like
         warnings.warn(f"{path} cannot be read ({error}); the result is computed again", stacklevel=3)
         return None
     return found
+
+
+def _find(path: Path | str) -> Path | BytesIO | None:
+    """Return what holds a saved result, where there is one."""
+    if isinstance(path, str):
+        content = read_object(path, at_most=MAX_BYTES)
+        return None if content is None else BytesIO(content)
+    return None if path.is_symlink() or not path.is_file() else path

@@ -8,7 +8,7 @@ from dataclasses import fields, is_dataclass
 from hashlib import sha256
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import IO, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -46,7 +46,7 @@ def write_result(path: Path, result: object, *, key: Mapping[str, Any]) -> None:
         np.savez_compressed(file, allow_pickle=False, about=np.array(json.dumps(about)), **arrays)
 
 
-def read_result(path: Path, kind: type[Result], *, key: Mapping[str, Any]) -> Result | None:
+def read_result(file: Path | IO[bytes], kind: type[Result], *, key: Mapping[str, Any]) -> Result | None:
     """Return what was written, by its class; None where it was written under another key.
 
     Raises
@@ -54,7 +54,7 @@ def read_result(path: Path, kind: type[Result], *, key: Mapping[str, Any]) -> Re
     Exception
         Of any kind, where the file is not whole, or does not hold the fields of the class in their types.
     """
-    arrays = _read_arrays(path)
+    arrays = _read_arrays(file)
     about = json.loads(str(arrays.pop("about")))
     if about["key"] != json.loads(json.dumps(key)):
         return None
@@ -66,16 +66,16 @@ def read_result(path: Path, kind: type[Result], *, key: Mapping[str, Any]) -> Re
     return found
 
 
-def _read_arrays(path: Path) -> Arrays:
+def _read_arrays(file: Path | IO[bytes]) -> Arrays:
     """Return the arrays of a file; it is known before how much memory they take, and no pickle is read."""
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
         if (size := sum(member.file_size for member in members)) > MAX_BYTES:
             raise ValueError(f"it says that it takes {size >> 20:,} MiB")
         arrays: Arrays = {}
         for member in members:
-            with archive.open(member) as file:
-                arrays[member.filename.removesuffix(".npy")] = np.lib.format.read_array(file, allow_pickle=False)
+            with archive.open(member) as array:
+                arrays[member.filename.removesuffix(".npy")] = np.lib.format.read_array(array, allow_pickle=False)
     if len(arrays) < len(members):
         raise ValueError("it holds two arrays of one name")
     return arrays

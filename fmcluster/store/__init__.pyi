@@ -1,10 +1,13 @@
 from .files import in_words as in_words
+from .files import is_bucket as is_bucket
 from .files import is_url as is_url
 from .files import local_path as local_path
+from .files import read_object as read_object
 from .files import remedy as remedy
 from .files import stage as stage
 from .files import whole_url as whole_url
 from .files import write_beside as write_beside
+from .files import write_object as write_object
 from .format import GRADIENT_DTYPE as GRADIENT_DTYPE
 from .format import STATISTICS as STATISTICS
 from .format import WEIGHT_DTYPES as WEIGHT_DTYPES

@@ -241,10 +241,40 @@ def test_a_folder_that_cannot_be_written_is_a_warning(record) -> None:
     assert found.clusters.n_clusters == 3
 
 
-def test_a_remote_run_has_no_folder_beside_it(record) -> None:
+def test_at_a_url_of_no_object_store_there_is_no_folder_beside_a_run(record) -> None:
     run = record()
-    run.path = "s3://bucket/run.zarr"
+    run.path = "https://host/run.zarr"
     assert ResultCache.beside(run) is None
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_results_of_a_run_in_a_bucket_lie_beside_it_there(record, monkeypatch, tmp_path) -> None:
+    pytest.importorskip("obstore")
+    pytest.importorskip("moto")
+    from tests.store.bucket import environment_of, keys_of, objects_of, s3_server
+
+    with s3_server() as server:
+        for key, value in environment_of(server).items():
+            monkeypatch.setenv(key, value)
+        here, url = record(), "s3://bucket/of/run.zarr"
+        fm.copy_run(here.path, url)
+        there = fm.open_run(url)
+        copied = objects_of(server, "of/run.zarr")
+        first = analyze(there["2"].vectors("channel"), n_clusters=3, cache=ResultCache.beside(there))
+        saved = keys_of(server, "of/run.zarr.results")
+        assert sorted(name.rsplit("-", 2)[1] for name in saved) == ["cluster", "embed", "pca"]
+        server.asked.clear()
+        again = analyze(fm.open_run(url)["2"].vectors("channel"), n_clusters=3, cache=ResultCache.beside(there))
+        assert not [each for each in server.asked if each.startswith("PUT") or "activation" in each]
+        fresh = analyze(here["2"].vectors("channel"), n_clusters=3)
+        for name in ("scores", "embedding", "clusters"):
+            same(getattr(again, name), getattr(first, name))
+            same(getattr(again, name), getattr(fresh, name))
+        assert objects_of(server, "of/run.zarr") == copied  # nothing is written to the run
+        other = ResultCache("s3://nobucket/run.zarr.results")
+        with pytest.warns(UserWarning, match=r"not saved in s3://nobucket/run\.zarr\.results: .* no such bucket"):
+            analyze(there["2"].vectors("channel"), n_clusters=3, cache=other)
 
 
 def test_a_reducer_that_does_not_tell_its_parameters_is_not_saved(record) -> None:

@@ -23,8 +23,10 @@ from ._object_store import is_bucket as is_bucket
 from ._object_store import list_bucket as list_bucket
 from ._object_store import open_bucket as open_bucket
 from ._object_store import put_object as put_object
+from ._object_store import read_object as read_object
 from ._object_store import remove_objects as remove_objects
 from ._object_store import unreachable as unreachable
+from ._object_store import write_object as write_object
 from ._read_at_most import not_a_file as not_a_file
 from ._read_at_most import open_regular as open_regular
 from ._read_at_most import read_at_most as read_at_most

@@ -250,6 +250,47 @@ def holds_parts_of_runs(names: Iterable[str]) -> bool:
     return all(name.startswith(("layers/", "weight", "checksums/")) or "/c" in name for name in names)
 
 
+def read_object(url: str, *, at_most: int) -> bytes | None:
+    """Return what lies at a URL in an object store; None where nothing does.
+
+    Parameters
+    ----------
+    url : str
+        Of the object.
+    at_most : int
+        Bytes that are read; of more, none.
+
+    Raises
+    ------
+    Unreachable
+        Where the store does not answer.
+    StoreError
+        Where there are more than `at_most` bytes.
+    """
+    above, _, name = url.rpartition("/")
+    found = get_object(open_bucket(above), name, url=url, at_most=at_most)
+    return None if found is None else found.content
+
+
+def write_object(url: str, content: bytes) -> None:
+    """Put what is to lie at a URL in an object store, over what lies there.
+
+    Parameters
+    ----------
+    url : str
+        Of the object.
+    content : bytes
+        What it is to hold.
+
+    Raises
+    ------
+    Unreachable
+        Where the store does not answer.
+    """
+    above, _, name = url.rpartition("/")
+    put_object(open_bucket(above), name, content=content, url=url, over="anything")
+
+
 def remove_objects(bucket: Any, keys: Iterable[str], *, url: str) -> None:
     """Remove objects, those of them that are there.
 
