@@ -39,6 +39,13 @@ def test_the_objects_are_the_files_of_a_run_in_a_folder(s3_server, url, contents
     )
 
 
+def test_a_run_is_opened_in_two_requests_however_many_snapshots_it_has(s3_server, url, contents):
+    contents.record(url, mode="x")
+    s3_server.asked.clear()
+    assert len(fm.open_run(url).snapshots) == 3
+    assert [each.partition(" ")[0] for each in s3_server.asked] == ["HEAD", "GET"]
+
+
 def test_what_was_committed_takes_no_room_here(url, contents):
     with RunWriter(url) as writer:
         writer.create(contents.SPECS, n_samples=contents.N_SAMPLES, shard_samples=contents.SHARD, kind="probe")
