@@ -14,6 +14,13 @@ from ._write_tables import write_tables
 def diagnose(
     run: RunPath,
     layers: AllLayers = None,
+    clean: Annotated[
+        Path | None,
+        typer.Option(
+            help="Another run: the network before fine-tuning, shown images that it knows, with weights. Advice on "
+            "where to tune needs it."
+        ),
+    ] = None,
     at_rest: Annotated[
         Path | None,
         typer.Option(
@@ -40,14 +47,20 @@ def diagnose(
     opened.resolve(snapshot=0)
     if output is not None and output.exists() and not output.is_dir():
         raise FileExistsError(f"{output} is a file; the tables go into a folder")
-    rest = None if at_rest is None else open_run(at_rest)
+    rest, known = (None if path is None else open_run(path) for path in (at_rest, clean))
     names = matching_layers(opened, layers)
     reading = f"reading {len(opened)} snapshots of {len(names or opened.layers)} layers"
     with workers_of(scheduler) as executor, status(reading):
         from ..analysis import diagnose as make_diagnosis
 
         findings = make_diagnosis(
-            opened, layers=names, at_rest=rest, steps_left=steps_left, random_state=random_state, executor=executor
+            opened,
+            layers=names,
+            clean=known,
+            at_rest=rest,
+            steps_left=steps_left,
+            random_state=random_state,
+            executor=executor,
         )
     last = findings.frame[findings.frame["snapshot"] == findings.frame["snapshot"].max()]
     measured = last.pivot(index="layer", columns="measure", values="value").reset_index()

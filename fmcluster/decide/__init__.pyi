@@ -1,6 +1,7 @@
 from ._ablate import ablate as ablate
 from ._action import Action as Action
 from ._action import MeasuredDamage as MeasuredDamage
+from ._freeze_rest import freeze_rest as freeze_rest
 from ._freeze_schedule import FreezeSchedule as FreezeSchedule
 from ._freeze_schedule import Frozen as Frozen
 from ._network import Network as Network

@@ -18,6 +18,7 @@ from fmcluster.capture import RecordingSeconds
 from fmcluster.capture.estimating._timed_batch import TimedBatch
 from fmcluster.cli import main
 from fmcluster.store import LayerSpec, RunWriter
+from tests.analysis.shifted_runs import images, make_network, record, trained
 from tests.cli.small_cli_run import write_run
 
 
@@ -400,6 +401,18 @@ def test_diagnose_prints_what_the_api_finds_and_saves_tables(run, tmp_path, caps
     for name, table in (("frame", findings.frame), ("channels", findings.channels), ("layers", findings.layers)):
         saved = pd.read_csv(tmp_path / "out" / f"{name}.csv")
         assert (list(saved.columns), len(saved)) == (list(table.columns), len(table))
+
+
+def test_diagnose_says_where_to_tune_beside_a_run_of_known_images(tmp_path, capsys, monkeypatch):
+    network = make_network()
+    clean = record(tmp_path / "known.zarr", images(seed=1), network)
+    run = record(tmp_path / "run.zarr", images(seed=2, shift=5.0), network, trained(network))
+    assert call("diagnose", run.path, "--clean", clean.path, monkeypatch=monkeypatch) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Tune the network up to bn1, and its head; freeze the weights behind it" in said
+    assert " ".join(str(fm.diagnose(run, clean=clean)).split()) in said
+    assert call("diagnose", run.path, "--clean", tmp_path / "nothing.zarr", monkeypatch=monkeypatch) == 2
+    assert "nothing.zarr" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from ._measures import draw_samples, examine_layer
 from ._modules import activated_by, next_layers
 from ._rate_of_change import Change, change_to_end, changes_at_rest, check_steps, part_at_rest
 from ._thresholds import Thresholds
+from ._where_to_tune import advise_tuning
 
 _BYTES_OF_A_WORKER = 1 << 29  # with less, products of wide layers are taken in more passes
 
@@ -39,6 +40,7 @@ def diagnose(
     samples: Sequence[int] | npt.NDArray[np.int64] | None = None,
     thresholds: Thresholds | None = None,
     damage: Damage | None = None,
+    clean: Run | None = None,
     at_rest: Run | None = None,
     steps_left: int = 0,
     max_bytes: int = MAX_BYTES,
@@ -81,6 +83,9 @@ def diagnose(
     damage : Damage, optional
         What `ablate` measured of the network as it is at the last snapshot: with `Rewind`, advice on freezing; with the
         others, on depth, width, kernels and resolution.
+    clean : Run, optional
+        A run of the network from before the fine-tuning on data as it knows them, recorded with weights, as `run` has
+        to be: with it, advice on where to tune, where inputs of normalizations shifted.
     at_rest : Run, optional
         The same training of the same network at learning rate 0, recorded with the same probe: what a layer moves where
         nothing is learned, as its normalizations go on following the images. What of it is not finite is left out, and
@@ -124,8 +129,9 @@ def diagnose(
     require(thresholds, Thresholds, verb="diagnose", made_by="Thresholds(...)")
     if damage is not None:
         require(damage, Damage, verb="diagnose", made_by="ablate(model, probe)")
-    if at_rest is not None:
-        require(at_rest, Run, verb="diagnose", made_by="open_run(path)")
+    for beside in (at_rest, clean):
+        if beside is not None:
+            require(beside, Run, verb="diagnose", made_by="open_run(path)")
     if isinstance(steps_left, bool) or not isinstance(steps_left, int) or steps_left < 0:
         raise ValueError(f"steps_left is {steps_left!r}; expected how many optimizer steps follow the last snapshot")
     names = chosen_layers(run, layers)
@@ -213,6 +219,11 @@ def diagnose(
                 else advise_from_damage(damage, thresholds, widths=_widths(run, judged, thresholds))
             ),
             *rates,
+            *(
+                ()
+                if clean is None
+                else advise_tuning(run, judged, clean=clean, frame=frame, time=time, thresholds=thresholds)
+            ),
             *advise(run, judged, frame=frame, time=time, thresholds=thresholds),
         ),
         thresholds=thresholds,

@@ -19,7 +19,7 @@ class Advice:
     ----------
     layer : str
         The layer it is about.
-    action : {"freeze", "shorten", "narrow", "kernel", "separable", "groups", "resolution", \
+    action : {"tune", "freeze", "shorten", "narrow", "kernel", "separable", "groups", "resolution", \
             "unchanged", "dead", "dead_here", "duplicate", "noise", "permuted"}
         What is advised, or found; ``"dead_here"`` of channels that live on in a residual stream.
     text : str
@@ -28,6 +28,9 @@ class Advice:
         The rows of `Findings.frame` that it rests on; of what was measured by `ablate`, those of `Damage.frame`.
     epoch : int, optional
         Of freezing: from which epoch on.
+    until : str, optional
+        Of tuning: the normalization up to which the network is to be tuned, beside its head; empty for the head alone,
+        None for all of it.
     """
 
     layer: str
@@ -35,6 +38,7 @@ class Advice:
     text: str
     evidence: pd.DataFrame
     epoch: int | None = None
+    until: str | None = None
 
     def __str__(self) -> str:
         return self.text

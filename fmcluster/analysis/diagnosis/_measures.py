@@ -13,9 +13,10 @@ from .._cka import center_kernel, negligible
 from .._results import Array, Labels
 from ..components import BLOCK_BYTES, accumulate_gram
 from ._channels import ChannelEvidence, examine_channels, examine_responses
+from ._products import Mask
 from ._rate_of_change import Change, Movement
 from ._responses import Collector, Responses, positions_to_draw
-from ._separation import half_grams, halves, leave_one_out_accuracy
+from ._separation import half_grams, halves, nearest_images, neighbor_accuracy, right_by_vote
 from ._thresholds import Thresholds
 
 MOST_SAMPLES = 2000
@@ -39,6 +40,8 @@ class LayerEvidence:
     accuracy, chance, spread : ndarray of shape (n_snapshots,)
         Of nearest neighbors, of the same with permuted labels, and the standard deviation of this; NaN where they are
         not available.
+    right : ndarray of shape (n_snapshots, n_known), bool
+        Of which images nearest neighbors are right, of those whose class is known; of none where fewer than two are.
     noise_floor : float
         Debiased CKA of two random halves of the channels at the last snapshot; NaN where fewer than two are alive.
     change : Change
@@ -57,6 +60,7 @@ class LayerEvidence:
     accuracy: Array
     chance: Array
     spread: Array
+    right: Mask
     noise_floor: float
     change: Change
     kernels: list[npt.NDArray[np.float32]]
@@ -138,6 +142,7 @@ def examine_layer(
         accuracy=compare.accuracy[0],
         chance=compare.accuracy[1],
         spread=compare.accuracy[2],
+        right=compare.right,
         noise_floor=_noise_floor(grams),
         change=compare.movement.change,
         kernels=compare.kernels,
@@ -177,24 +182,28 @@ class _Compare:
         self._n_neighbors, self._random_state = n_neighbors, random_state
         self._separable = len(np.unique(labels[self._known])) > 1
         self._found: list[tuple[float, float, float]] = []
+        self._right: list[Mask] = []
 
     def add(self, gram: Array) -> None:
         """Look at the next snapshot."""
         self.kernels.append(self.movement.add(gram).astype(np.float32))
         found = (np.nan,) * 3
         if self._separable:
-            found = leave_one_out_accuracy(
-                gram[np.ix_(self._known, self._known)],
-                self._labels[self._known],
-                n_neighbors=self._n_neighbors,
-                random_state=self._random_state,
-            )
+            labels = self._labels[self._known]
+            near = nearest_images(gram[np.ix_(self._known, self._known)], n_neighbors=self._n_neighbors)
+            found = neighbor_accuracy(near, labels, random_state=self._random_state)
+            self._right.append(right_by_vote(near, np.unique(labels, return_inverse=True)[1]))
         self._found.append(found)
 
     @property
     def accuracy(self) -> Array:
         """Accuracy, chance and its spread at each snapshot, (3, n); NaN where fewer than two classes are known."""
         return np.array(self._found).T
+
+    @property
+    def right(self) -> Mask:
+        """Which images' neighbors are right at each snapshot, (n, n_known); of none where classes are not known."""
+        return np.array(self._right, bool) if self._right else np.zeros((len(self._found), 0), bool)
 
 
 def _responses(images: Vectors, channels: Vectors, compare: _Compare, *, tile_bytes: int) -> Iterator[Responses]:

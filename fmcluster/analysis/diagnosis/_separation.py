@@ -42,10 +42,28 @@ def leave_one_out_accuracy(
     spread : float
         Standard deviation of the accuracy over these.
     """
+    return neighbor_accuracy(nearest_images(gram, n_neighbors=n_neighbors), labels, random_state=random_state)
+
+
+def nearest_images(gram: Array, *, n_neighbors: int) -> npt.NDArray[np.int64]:
+    """Return each image's nearest others, the nearest first.
+
+    Parameters
+    ----------
+    gram : ndarray of shape (n_samples, n_samples)
+        Inner products of the images' vectors; centered or not.
+    n_neighbors : int
+        How many; fewer where there are fewer.
+
+    Returns
+    -------
+    ndarray of shape (n_samples, n_neighbors), int64
+    """
     squares = np.diag(gram)
     distances = np.sqrt(np.maximum(squares[:, None] + squares - 2 * gram, 0))
-    finder = NearestNeighbors(n_neighbors=min(n_neighbors, len(labels) - 1), metric="precomputed").fit(distances)
-    return neighbor_accuracy(finder.kneighbors(return_distance=False), labels, random_state=random_state)
+    finder = NearestNeighbors(n_neighbors=min(n_neighbors, len(gram) - 1), metric="precomputed").fit(distances)
+    near: npt.NDArray[np.int64] = finder.kneighbors(return_distance=False)
+    return near
 
 
 def neighbor_accuracy(

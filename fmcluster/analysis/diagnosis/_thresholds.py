@@ -38,6 +38,9 @@ class Thresholds:
     separated : float
         Classes have separated at the first snapshot at which the accuracy of nearest neighbors is within this of its
         best over all snapshots, if that best is over chance by more than this and three standard deviations.
+    shift : float
+        What is new in the data entered before the normalization whose inputs are farthest from its running statistics,
+        if they are at least so many times as far as those of data that the network knows.
     n_neighbors : int
         How many nearest images are asked for an image's class.
     """
@@ -52,6 +55,7 @@ class Thresholds:
     damage: float = 0.02
     energy: float = 0.9
     separated: float = 0.02
+    shift: float = 3.0
     n_neighbors: int = 10
 
     def __post_init__(self) -> None:
@@ -60,5 +64,8 @@ class Thresholds:
             if each.name == "n_neighbors":
                 if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                     raise ValueError(f"n_neighbors is {value!r}; expected an integer of at least 1")
+            elif each.name == "shift":
+                if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value < float("inf"):
+                    raise ValueError(f"the threshold shift is {value!r}; expected a number of at least 1")
             elif isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
                 raise ValueError(f"the threshold {each.name} is {value!r}; expected a number from 0 to 1")

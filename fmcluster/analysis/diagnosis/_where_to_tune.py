@@ -1,0 +1,137 @@
+"""Advice where to tune: whether training the body brought classes apart, and where normalizations' inputs shifted."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ...store import Run
+from .._damage import SIGMAS
+from .._normalization_shift import normalization_shift
+from ._findings import Advice
+from ._judge import Judged, when
+from ._thresholds import Thresholds
+
+_HEADS = ("Linear", "Conv")  # what the last layer of a classifier is, by the names of classes
+
+
+class _Gain(NamedTuple):
+    """By how many images more the neighbors are right at the last snapshot than at the first, as a share, with its
+    95 % interval, paired over the images."""
+
+    first: float
+    last: float
+    mean: float
+    lower: float
+    upper: float
+    n_images: int
+
+
+def advise_tuning(
+    run: Run, judged: Sequence[Judged], *, clean: Run, frame: pd.DataFrame, time: pd.DataFrame, thresholds: Thresholds
+) -> Iterator[Advice]:
+    """Say what of the network to tune, where a training of more than the head tells.
+
+    In the last feature maps before the head, nearest neighbors are asked for each image's class, at the first and at
+    the last snapshot. Where they are not clearly right of more images at the last (the 95 % interval of the difference,
+    paired over the images, is not above zero), and were clearly above chance at the first, nothing speaks for training
+    more than the head. Where they are, and the inputs of one normalization are `thresholds.shift` times as far from its
+    running statistics as those of data that the network knows, and at least twice as far as those of all normalizations
+    behind it, what is new entered before it: the network is to be tuned up to it, with the head. Where that is not so,
+    it is to be tuned as a whole.
+
+    Parameters
+    ----------
+    run : Run
+        The run, with weights.
+    judged : sequence of Judged
+        Its layers, in forward order.
+    clean : Run
+        A run of the same network on data that it knows, with weights.
+    frame : DataFrame
+        The measures, from which the advice gets its evidence.
+    time : DataFrame
+        One row per snapshot: snapshot, epoch, step.
+    thresholds : Thresholds
+        What counts as clear.
+
+    Raises
+    ------
+    ValueError
+        Where a run holds no weights, or the two are not of one network.
+    """
+    shift = normalization_shift(run, clean=clean, snapshot=int(time["snapshot"].iloc[0]))
+    features = _features(judged)
+    if features is None or np.isnan(features.evidence.accuracy).any() or not _trained_a_body(run, time):
+        return
+    gain = _gain(features.evidence.right)
+    begin, end = when(time, 0), when(time, len(time) - 1)
+    told = (
+        f"in the feature maps of {features.name}, nearest neighbors are right on {gain.first:.0%} of these "
+        f"{gain.n_images} images at {begin} and on {gain.last:.0%} at {end} ({_points(gain.mean)} points, 95 % "
+        f"interval {_points(gain.lower)} to {_points(gain.upper)}"
+    )
+    to_beat = "To beat: statistics of the normalizations that follow the images, with the head"
+    rows = frame[(frame["layer"] == features.name) & (frame["measure"] == "knn_accuracy")].reset_index(drop=True)
+    if gain.lower > 0:
+        until, why = _entrance(shift, thresholds.shift)
+        what = "all of the network" if until is None else f"the network up to {until}, and its head"
+        rest = "" if until is None else "; freeze the weights behind it, and let all statistics follow the images"
+        yield Advice(features.name, "tune", f"Tune {what}{rest}: {told}), and {why}. {to_beat}", rows, until=until)
+    elif gain.first - features.evidence.chance[0] > max(thresholds.separated, 3 * features.evidence.spread[0]):
+        text = (
+            f"Tune the head alone: {told}; by chance {features.evidence.chance[0]:.0%}), so that nothing shows that "
+            f"training more than the head brings the classes apart. {to_beat}"
+        )
+        yield Advice(features.name, "tune", text, rows, until="")
+
+
+def _trained_a_body(run: Run, time: pd.DataFrame) -> bool:
+    """Say whether parameters of more than the last module changed between the first snapshot and the last."""
+    names = [spec.name for spec in run.weight_specs if spec.kind == "parameter"]
+    head = names[-1].rpartition(".")[0]
+    weights = run.weights
+    during = (weights["snapshot"] > time["snapshot"].iloc[0]) & (weights["snapshot"] <= time["snapshot"].iloc[-1])
+    body = weights["name"].isin([name for name in names if name.rpartition(".")[0] != head])
+    return bool((weights.loc[during & body, "update_norm"] > 0).any())
+
+
+def _features(judged: Sequence[Judged]) -> Judged | None:
+    """Return the last layer before the head: the last, where that gives feature maps or is no linear layer."""
+    *before, last = judged
+    is_head = last.evidence.module.startswith(_HEADS) and not last.counts
+    if not is_head:
+        return last
+    return before[-1] if before else None
+
+
+def _gain(right: npt.NDArray[np.bool_]) -> _Gain:
+    """Compare the first row of (n_snapshots, n_images) with the last."""
+    difference = right[-1].astype(np.float64) - right[0]
+    mean = float(difference.mean())
+    error = SIGMAS * float(difference.std(ddof=1)) / np.sqrt(len(difference))
+    return _Gain(float(right[0].mean()), float(right[-1].mean()), mean, mean - error, mean + error, len(difference))
+
+
+def _entrance(shift: pd.DataFrame, least: float) -> tuple[str | None, str]:
+    """Return the normalization whose inputs shifted most, if clearly and clearly more than behind it; and say why.
+
+    There is no ratio of one that is not called, or of which clean data are as its statistics have it.
+    """
+    known = shift.dropna(subset="ratio")
+    if not len(known):
+        return None, "of no normalization it is known how far its inputs shifted"
+    at = int(known["ratio"].to_numpy().argmax())
+    name, ratio = known["layer"].iloc[at], float(known["ratio"].iloc[at])
+    behind = float(known["ratio"].iloc[at + 1 :].max()) if at + 1 < len(known) else 0.0
+    told = f"before it the inputs of {name} are {ratio:.1f} times as far from its statistics as those of known data"
+    if ratio < least:
+        return None, f"{told}, those of no other farther: that is no shift (threshold {least:g})"
+    told += f", those behind it at most {behind:.1f} times"
+    return (name, told) if 2 * behind <= ratio else (None, f"{told}: more than one part is shifted")
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:+.0f}"

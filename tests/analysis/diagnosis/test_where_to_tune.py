@@ -1,0 +1,108 @@
+"""Where to tune: the head where features hold the classes, up to where inputs shifted where they do not, or all."""
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.model_selection import LeaveOneOut, cross_val_predict
+from sklearn.neighbors import KNeighborsClassifier
+
+import fmcluster as fm
+from fmcluster.analysis import Thresholds, normalization_shift
+from fmcluster.analysis.diagnosis import Advice
+from fmcluster.analysis.diagnosis._where_to_tune import _gain
+from fmcluster.store import Run
+from tests.analysis.shifted_runs import N_IMAGES, NOISY, Net, images, make_network, record, trained
+
+
+@pytest.fixture(scope="module")
+def network() -> Net:
+    return make_network()
+
+
+@pytest.fixture
+def clean(network: Net, tmp_path: Path) -> Run:
+    return record(tmp_path / "clean.zarr", images(seed=1), network)
+
+
+def tuning(run: Run, clean: Run | None, **thresholds: float) -> list[Advice]:
+    found = fm.diagnose(run, clean=clean, thresholds=Thresholds(**thresholds)).advice
+    return [each for each in found if each.action == "tune"]
+
+
+def test_where_inputs_shifted_the_network_is_tuned_up_to_there(network: Net, clean: Run, tmp_path: Path) -> None:
+    run = record(tmp_path / "run.zarr", images(seed=2, shift=5.0), network, trained(network))
+    (advice,) = tuning(run, clean, n_neighbors=9)  # an odd number: of two classes, no ties
+    assert (advice.layer, advice.until) == ("pool", "bn1")
+    labels = np.arange(N_IMAGES) % 2
+    right = [
+        cross_val_predict(KNeighborsClassifier(9), run["pool"].read(snapshot=at), labels, cv=LeaveOneOut()) == labels
+        for at in (0, 1)
+    ]
+    difference = right[1].astype(float) - right[0]
+    error = 1.96 * difference.std(ddof=1) / np.sqrt(N_IMAGES)
+    ratio = normalization_shift(run, clean=clean).set_index("layer")["ratio"]
+    assert ratio["bn1"] > 2 * ratio["bn2"]
+    points = [f"{100 * value:+.0f}" for value in (difference.mean(), *(difference.mean() + error * np.array([-1, 1])))]
+    assert advice.text == (
+        "Tune the network up to bn1, and its head; freeze the weights behind it, and let all statistics follow the "
+        f"images: in the feature maps of pool, nearest neighbors are right on {right[0].mean():.0%} of these 60 images "
+        f"at epoch 0 and on {right[1].mean():.0%} at epoch 1 ({points[0]} points, 95 % interval {points[1]} to "
+        f"{points[2]}), and before it the inputs of bn1 are {ratio['bn1']:.1f} times as far from its statistics as "
+        f"those of known data, those behind it at most {ratio['bn2']:.1f} times. To beat: statistics of the "
+        "normalizations that follow the images, with the head"
+    )
+
+
+def test_where_inputs_did_not_shift_all_is_tuned(network: Net, clean: Run, tmp_path: Path) -> None:
+    run = record(tmp_path / "run.zarr", images(seed=2), network, trained(network))
+    (advice,) = tuning(run, clean)
+    assert advice.until is None
+    assert "that is no shift (threshold 3)" in advice.text
+    assert normalization_shift(run, clean=clean)["ratio"].max() < 3
+
+
+def test_where_features_hold_the_classes_before_the_head_is_enough(network: Net, clean: Run, tmp_path: Path) -> None:
+    start, end = trained(network), trained(network)
+    with torch.no_grad():
+        end.conv.weight[0, NOISY] += 0.1
+    run = record(tmp_path / "run.zarr", images(seed=2, shift=5.0), start, end)
+    (advice,) = tuning(run, record(tmp_path / "known.zarr", images(seed=1), start))
+    assert advice.until == ""
+    assert advice.text.startswith("Tune the head alone: in the feature maps of pool, nearest neighbors are right on ")
+
+
+def test_nothing_is_said_where_nothing_tells(network: Net, clean: Run, tmp_path: Path) -> None:
+    probe = images(seed=2, shift=5.0)
+    head = trained(network)
+    with torch.no_grad():
+        head.fc.weight += 1
+    # the body was not trained; its features were no better than chance, before and after; nothing was asked
+    still = record(tmp_path / "still.zarr", probe, trained(network), head)
+    assert tuning(still, clean) == []
+    other = copy.deepcopy(network)
+    with torch.no_grad():
+        other.conv.weight[0, NOISY] += 0.1
+    assert tuning(record(tmp_path / "chance.zarr", probe, network, other), clean) == []
+    run = record(tmp_path / "run.zarr", probe, network, trained(network))
+    assert tuning(run, None) == []
+    assert tuning(record(tmp_path / "one.zarr", probe, network), clean) == []
+
+
+def test_runs_without_weights_are_refused(network: Net, clean: Run, tmp_path: Path) -> None:
+    run = record(tmp_path / "run.zarr", images(seed=2), network, trained(network), with_weights=False)
+    with pytest.raises(ValueError, match="holds no inputs of BatchNorms"):
+        fm.diagnose(run, clean=clean)
+    with pytest.raises(TypeError, match="diagnose received a str; expected Run"):
+        fm.diagnose(run, clean="clean.zarr")
+
+
+def test_the_interval_is_paired_over_the_images() -> None:
+    first, last = np.array([1, 0, 0, 1, 0], bool), np.array([1, 1, 1, 0, 0], bool)
+    gain = _gain(np.stack([first, ~first, last]))
+    assert (gain.first, gain.last, gain.n_images) == (0.4, 0.6, 5)
+    assert gain.mean == pytest.approx(0.2)
+    half = 1.96 * np.sqrt(0.7 / 5)  # the differences are 0, 1, 1, -1, 0: their variance is (3 - 5 * 0.04) / 4
+    assert (gain.lower, gain.upper) == (pytest.approx(0.2 - half), pytest.approx(0.2 + half))
