@@ -18,9 +18,9 @@ measured in the same round. Writes results/capture-<device>.json.
 With --max-size: what is larger is averaged to that many pixels on the device, by each who can; those who keep outputs
 whole are left out. Writes results/capture-<device>-<pixels>px.json.
 
-With --memory: how much memory each takes beyond the bare pass (resident.py), over 20 snapshots of one Recorder; writes
+With --memory: how much memory each takes beyond the bare pass (resident.py), over ten snapshots of one Recorder; writes
 results/capture-memory-<device>.json. Files go to the system's folder for temporary files (TMPDIR), which has to be on
-a disk; 20 snapshots of 96 images are about 10 GB.
+a disk; ten snapshots of 96 images are about 5 GB.
 
 With --profile: processor seconds of a bare pass and of a recorded one, by what its threads do; means over eight passes
 of each, in turn. Writes results/capture-profile-<device>.json. Linux only.
@@ -244,18 +244,18 @@ def described(setting: Setting, arguments: argparse.Namespace) -> dict[str, Any]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
-    parser.add_argument("--rounds", type=int, help="default: 7")
+    parser.add_argument("--rounds", type=int, help="default: 5")
     parser.add_argument("--memory", action="store_true", help="measure memory instead of time")
     parser.add_argument("--profile", action="store_true", help="measure what the threads take from the processor")
-    parser.add_argument("--snapshots", type=int, help="with --memory, of one Recorder; default: 20")
+    parser.add_argument("--snapshots", type=int, help="with --memory, of one Recorder; default: 10")
     parser.add_argument("--only", nargs="+", choices=CANDIDATES, help="these contenders, beside the bare pass")
     parser.add_argument("--quick", action="store_true", help="16 images, 2 rounds, 3 snapshots: to try the script out")
     parser.add_argument("--output", type=Path, default=FOLDER, help="folder for the JSON file")
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.images, arguments.batch_size = arguments.images or 16, arguments.batch_size or 8
-    arguments.rounds = arguments.rounds or (2 if arguments.quick else 7)
-    arguments.snapshots = arguments.snapshots or (3 if arguments.quick else 20)
+    arguments.rounds = arguments.rounds or (2 if arguments.quick else 5)
+    arguments.snapshots = arguments.snapshots or (3 if arguments.quick else 10)
     setting = make_setting(arguments)
     kind = compare_memory if arguments.memory else compare_processor if arguments.profile else compare
     kind(setting, arguments)

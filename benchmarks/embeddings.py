@@ -165,7 +165,7 @@ def others(*, quick: bool) -> list[dict[str, Any]]:
         for name in OTHERS[-1:] if quick else OTHERS:
             if not table and not quick:
                 METHODS[name](scores, 0)
-            measured = measure(name, scores, view=f"{setup.layer}:{setup.view}", seeds=1 if quick else 3)
+            measured = measure(name, scores, view=f"{setup.layer}:{setup.view}", seeds=1 if quick else 2)
             table.append({"run": setup.name, "chosen": setup.chosen, **measured})
     return table
 
@@ -192,7 +192,7 @@ def main() -> None:
     parser.add_argument("--run", help="a run; default: one that is trained for this, and thrown away")
     parser.add_argument("--views", nargs="+", default=["layer3:channel", "layer4:sample"], help="layer:view")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--train-seed", type=int, default=0, help="of the run that is trained")
     parser.add_argument("--name", default="cifar")
     parser.add_argument("--others", action="store_true", help="six runs of other kinds")

@@ -107,7 +107,8 @@ def measured(folder: Path, *, quick: bool) -> dict[str, dict[str, Any]]:
             with tempfile.TemporaryDirectory(dir=folder) as own:
                 path = grow(Path(own), **{axis: size})
                 for name, verb in VERBS.items():
-                    verb(path)  # once before it counts
+                    if size == base:
+                        verb(path)  # once before it counts: imports, compilation
                     costs[name].append(seconds(partial(verb, path)))
         for name, each in costs.items():
             power = exponent(sizes, each)

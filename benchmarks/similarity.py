@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=60)
     parser.add_argument("--snapshots", type=int, default=4)
     parser.add_argument("--size", type=int, default=64, help="height and width of a photograph")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="12 samples, 2 snapshots, 1 round: to try it out")
     parser.add_argument("--output", type=Path, default=FOLDER)
     arguments = parser.parse_args()

@@ -78,7 +78,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="a run, such as the demo's")
     parser.add_argument("--layer", default="layer2", help="of the grid")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="1 round, of three commands: to try it out")
     parser.add_argument("--output", type=Path, default=FOLDER)
     arguments = parser.parse_args()
