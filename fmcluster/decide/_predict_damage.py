@@ -18,6 +18,7 @@ from ._predicted_changes import LayerReader, PredictedChange, predicted_changes
 from .interventions import Skipped
 
 _BLOCK_BYTES = 64 << 20
+_FEWEST_LAYERS = 4
 _COPIES = 12  # of a block of feature maps, in float32 and float64, while it is changed
 
 
@@ -300,12 +301,17 @@ def _images_at_once(run: Run, layer: Layer, max_bytes: int) -> int:
     return max(1, min(_BLOCK_BYTES, max_bytes // _COPIES) // one)
 
 
+def _is_enough(part: pd.DataFrame) -> bool:
+    """Return whether something can be said of changes: of layers that are drawn again, too."""
+    return part["layer"].nunique() >= _FEWEST_LAYERS
+
+
 def _rank_correlation(
     part: pd.DataFrame, column: str, n_resamples: int, rng: np.random.Generator
 ) -> tuple[float, float, float]:
     """Return Spearman's correlation of a column with the divergence measured, and its interval over layers."""
     values = part[[column, "kl"]].to_numpy(np.float64)
-    if len(part) < 4 or (values == values[:1]).all(axis=0).any():  # what is all the same has no ranks
+    if not _is_enough(part) or (values == values[:1]).all(axis=0).any():  # what is all the same has no ranks
         return float("nan"), float("nan"), float("nan")
     found = float(np.corrcoef(rankdata(values, axis=0).T)[0, 1])
     by_layer = list(part.groupby("layer").indices.values())
@@ -325,7 +331,7 @@ def _factors_off(part: pd.DataFrame) -> tuple[float, float]:
     Changes that do nothing, or of which nothing is predicted, have no logarithm, and do not count.
     """
     part = part[(part["predicted"] > 0) & (part["kl"] > 0)]
-    if len(part) < 4 or part["layer"].nunique() < 4:
+    if not _is_enough(part):
         return float("nan"), float("nan")
     x, y = (np.log(part[name].to_numpy(np.float64)) for name in ("predicted", "kl"))
     left_out = np.empty(len(part))

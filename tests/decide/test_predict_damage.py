@@ -175,13 +175,13 @@ def test_agreement_is_that_of_ranks(run: Run, residual: nn.Module, probe: Tensor
     for intervention, part in both.groupby("intervention"):
         row = agreement.loc[intervention]
         assert row["n"] == len(part) > 0
-        if len(part) < 4:
-            assert np.isnan(row["rank_correlation"])
+        if part["layer"].nunique() < 4:
+            assert row.drop("n").isna().all()
             continue
         expected = part["predicted"].rank().corr(part["kl"].rank())
         np.testing.assert_allclose(row["rank_correlation"], expected)
         assert row["low"] <= row["high"]
-    assert agreement.loc["width", "rank_correlation"] > 0.5
+    assert agreement.loc["kernel size", "rank_correlation"] > 0.5
 
 
 def damage_and_prediction(predicted: list[float], kl: list[float], layers: list[str]) -> tuple[Damage, PredictedDamage]:
@@ -217,9 +217,18 @@ def test_how_far_off_a_prediction_is_of_layers_that_were_left_out() -> None:
 
 def test_of_three_layers_nothing_is_said_of_a_fourth() -> None:
     damage, found = damage_and_prediction([1.0, 2.0, 3.0, 4.0], [1.0, 3.0, 2.0, 5.0], ["a", "b", "c", "c"])
-    (row,) = found.agreement(damage).to_dict("records")
-    assert np.isnan(row["factor_left_out"])
-    assert not np.isnan(row["rank_correlation"])
+    (row,) = found.agreement(damage).set_index("intervention").to_dict("records")
+    assert row.pop("n") == 4
+    assert len(row) == 6
+    assert np.isnan(list(row.values())).all()
+
+
+def test_of_two_layers_with_many_changes_no_interval_is_told() -> None:
+    predicted = [float(number) for number in range(1, 21)]
+    damage, found = damage_and_prediction(predicted, predicted, ["a", "b"] * 10)
+    assert found.agreement(damage)[["rank_correlation", "low", "high", "of_relative"]].isna().all(axis=None)
+    damage, found = damage_and_prediction(predicted, predicted, ["a", "b", "c", "d"] * 5)
+    assert found.agreement(damage)["rank_correlation"].item() == pytest.approx(1)
 
 
 @pytest.mark.slow
