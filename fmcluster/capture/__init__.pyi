@@ -13,6 +13,7 @@ from .inputs import Probe as Probe
 from .inputs import ToInputs as ToInputs
 from .inputs import forward_arguments as forward_arguments
 from .inputs import with_index as with_index
+from .layers import AxisTracker as AxisTracker
 from .layers import kernel_geometry as kernel_geometry
 from .ranks import is_in_job as is_in_job
 from .weights import FoundWeights as FoundWeights

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import fmcluster as fm
 from fmcluster.capture import ModelInputs
@@ -42,6 +43,46 @@ def test_a_direction_that_nothing_lies_in_costs_nothing(plain, probe) -> None:
     frame = fm.ablate(plain, probe, interventions=[Direction({"conv2": np.eye(8)[5]})]).frame
     assert frame["what"].tolist() == ["1 of 8 directions projected out"]
     assert frame["kl"].item() < 1e-10 < frame["null_kl"].item()
+
+
+class Tokens(nn.Module):
+    """Makes tokens of images: 16 of 6 features, and scores of their mean."""
+
+    def __init__(self, *, channels_last: bool) -> None:
+        super().__init__()
+        self.patches, self.mix, self.head = nn.Conv2d(3, 6, 2, 2), nn.Linear(6, 6), nn.Linear(6, 4)
+        self.norm, self.channels_last = nn.LayerNorm(6), channels_last
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the scores of four classes."""
+        tokens = self.patches(images).movedim(1, -1)
+        tokens = tokens if self.channels_last else tokens.flatten(1, 2)
+        return self.head(self.norm(self.mix(tokens)).flatten(1, -2).mean(1))
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_channels_of_tokens_are_their_features(channels_last, probe) -> None:
+    torch.manual_seed(0)
+    model = Tokens(channels_last=channels_last).eval()
+    vectors = np.random.default_rng(1).normal(size=(2, 6))
+    of = Network(model, [ModelInputs((probe.tensors[0],))], loss=None)
+    changes = {change.layer: change for change in Direction({"mix": vectors, "norm": vectors}).changes(of, None)}
+    kept = {}
+    for name in changes:
+        model.get_submodule(name).register_forward_hook(lambda _m, _i, out, name=name: kept.update({name: out}))
+    with torch.no_grad():
+        model(probe.tensors[0])
+    basis = np.linalg.qr(vectors.T)[0]
+    for name, change in changes.items():
+        assert change.what == "2 of 6 directions projected out"
+        rows = kept[name].double().reshape(-1, 6).numpy()
+        made = change.outputs[name](kept[name], kept[name])
+        assert made.shape == kept[name].shape
+        away = rows - rows.mean(0)
+        expected = rows.mean(0) + away - away @ basis @ basis.T
+        np.testing.assert_allclose(made.reshape(-1, 6).numpy(), expected, atol=1e-6)
+        drawn = change.null(torch.Generator().manual_seed(0)).outputs[name](kept[name], kept[name])
+        assert np.linalg.matrix_rank((drawn - kept[name]).reshape(-1, 6).numpy(), tol=1e-3) == 2
 
 
 def test_vectors_that_do_not_fit_are_named(plain, probe) -> None:
