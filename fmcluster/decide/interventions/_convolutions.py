@@ -89,7 +89,12 @@ class RefittedConvolution(ABC):
         """
         for name in network.layers:
             module = network.modules[name]
-            if not isinstance(module, nn.Conv2d) or (layers is not None and name not in layers):
+            if isinstance(module, nn.Linear) or (layers is not None and name not in layers):
+                continue
+            if not isinstance(module, nn.Conv2d):
+                yield Skipped(
+                    self.name, name, f"it is a {type(module).__name__}: only kernels of 2-D convolutions are refitted"
+                )
                 continue
             if not (asked := self.refits(module.weight.shape, module.groups)):
                 continue

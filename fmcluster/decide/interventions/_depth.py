@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from .._costs import Costs
-from .._network import NORMALIZATION, PARAMETRIC, Network
+from .._network import NORMALIZATION, PARAMETRIC, ModuleFacts, Network
 from ._change import Change, Skipped, join
 
 
@@ -57,7 +57,7 @@ class Depth:
                     self.name, name, 1.0, "its residual branch set to zero", outputs={last: _zero}, saves=saves
                 )
             elif layers is not None:
-                yield Skipped(self.name, name, f"it makes {facts.returned} of {facts.given}: nothing can stand for it")
+                yield Skipped(self.name, name, f"{_in_words(facts)}: nothing can stand for it")
 
     def together(self, found: Sequence[tuple[Change, float]]) -> Iterator[Change]:
         """Return changes of several modules at once: the one that did least, the two that did least, and so on."""
@@ -68,6 +68,15 @@ class Depth:
             chosen.append(change)
             if len(chosen) > 1:
                 yield join(chosen, what=f"{len(chosen)} modules left out together")
+
+
+def _in_words(facts: ModuleFacts) -> str:
+    """Say what a module makes of what."""
+    if not facts.given:
+        return "it was given something else than one tensor"
+    if not facts.returned:
+        return "it returns something else than one tensor"
+    return f"it makes {facts.returned} of {facts.given}"
 
 
 def _overlap(one: str, other: str) -> bool:

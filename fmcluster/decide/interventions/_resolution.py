@@ -44,7 +44,13 @@ class Resolution:
     def changes(self, network: Network, layers: Collection[str] | None) -> Iterator[Change | Skipped]:
         """Return a change for each convolution and each factor."""
         for name in network.layers:
-            if not isinstance(network.modules[name], nn.Conv2d) or (layers is not None and name not in layers):
+            module = network.modules[name]
+            if isinstance(module, nn.Linear) or (layers is not None and name not in layers):
+                continue
+            if not isinstance(module, nn.Conv2d):
+                yield Skipped(
+                    self.name, name, f"it is a {type(module).__name__}: only what 2-D convolutions return is averaged"
+                )
                 continue
             height, width = network.facts[name].returned[1:]
             for factor in self.factors_of(height, width):

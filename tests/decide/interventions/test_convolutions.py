@@ -9,7 +9,7 @@ from torch.utils.data import TensorDataset
 
 import fmcluster as fm
 from fmcluster.capture import ModelInputs
-from fmcluster.decide import KernelSize, Network
+from fmcluster.decide import Groups, KernelSize, Network, Resolution, Separable
 
 
 @pytest.mark.parametrize(
@@ -74,3 +74,12 @@ def test_a_weight_that_two_convolutions_share_is_not_replaced_for_one_of_them(pr
         "0": "its weight is that of 2, too",
         "2": "its weight is that of 0, too",
     }
+
+
+def test_convolutions_of_other_than_two_dimensions_are_named() -> None:
+    model = nn.Sequential(nn.Conv1d(3, 8, 5), nn.Linear(8, 4)).eval()
+    of = Network(model, [ModelInputs((torch.randn(4, 3, 12),))], loss=None)
+    for asked in (KernelSize(), Separable(), Groups(), Resolution()):
+        (skipped,) = asked.changes(of, None)
+        assert skipped.layer == "0"
+        assert skipped.reason.startswith("it is a Conv1d: only ")

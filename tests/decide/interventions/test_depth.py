@@ -70,6 +70,37 @@ def test_what_nothing_can_stand_for_is_named(plain, probe) -> None:
     assert "nothing can stand for it" in damage.skipped["reason"].item()
 
 
+class Both(nn.Module):
+    """Joins a list of two feature maps, and convolves them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = nn.Conv2d(6, 4, 1), nn.Conv2d(4, 3, 1)
+
+    def forward(self, maps: list[torch.Tensor]) -> torch.Tensor:
+        """Return three channels."""
+        return self.other(self.one(torch.cat(maps, dim=1)))
+
+
+class GivesAList(nn.Module):
+    """Gives one of its modules a list of tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.both, self.head = Both(), nn.Linear(3, 4)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return scores."""
+        return self.head(self.both([images, images]).mean((2, 3)))
+
+
+def test_a_module_that_is_given_a_list_is_named_as_such(probe) -> None:
+    damage = fm.ablate(GivesAList(), probe, layers=["both"], interventions=[Depth()])
+    assert damage.skipped["reason"].tolist() == [
+        "it was given something else than one tensor: nothing can stand for it"
+    ]
+
+
 def test_a_convolution_that_is_all_of_a_container_is_tried(probe) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Sequential(nn.Sequential(nn.Conv2d(3, 3, 3, padding=1))), nn.AdaptiveAvgPool2d(1))
