@@ -161,8 +161,9 @@ def predict_damage(
 
     - ``depth``: a layer's output becomes what the layer was given. Needs the layer before, recorded, of equal shape.
     - ``width``: channels of a convolution, as the next layer reads them, become what the others predict of them
-      linearly; those first whose unpredicted part times the gradient's energy is least. Whether a channel is tied to
-      those of other layers, as in a residual stream, is not known without the network.
+      linearly; those first whose unpredicted part times the gradient's energy is least. What the network returns, such
+      as scores of classes, keeps its channels. Whether a channel is tied to those of other layers, as in a residual
+      stream, is not known without the network.
     - ``kernel size``: a convolution's output becomes the least-squares fit of an inner part of its kernel. Needs the
       layer before.
     - ``separable``, ``groups``: the weights that explain best what a convolution returned are replaced, as by

@@ -1,5 +1,6 @@
 """Predicted changes: what interventions make of a layer's stored feature maps, fitted on these themselves."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,10 +10,12 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-from ..analysis.diagnosis import passes_on
+from ..analysis.diagnosis import head_of, passes_on
 from ..store import KernelGeometry, Layer, Run
 from ._least_squares import MOST_WEIGHTS, inner_weights, kernel_patches, order_by_redundancy, predict_from_others, solve
 from .interventions import Groups, KernelSize, Resolution, Separable, Skipped, Width, averaged
+
+_CONVOLUTION = re.compile(r"Conv(Transpose)?\dd$")
 
 Difference = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 """Makes of feature maps, and of what the layer was given, the change of the former: float32, of the same shape."""
@@ -119,6 +122,9 @@ def predicted_changes(reader: LayerReader, name: str) -> Iterator[PredictedChang
     if convolution:
         yield from _kernels(reader, layer, given)
         yield from _resolution(layer)
+    elif _CONVOLUTION.search(layer.module):
+        asked = (KernelSize().name, Separable().name, Groups().name, Resolution().name)
+        yield from (Skipped(each, name, f"it is a {layer.module}, not a 2-D convolution") for each in asked)
 
 
 def is_whole(layer: Layer) -> bool:
@@ -155,6 +161,9 @@ def _width(reader: LayerReader, layer: Layer) -> Iterator[PredictedChange | Skip
             break
         at = user
     width = layer.n_channels
+    if at.name == head_of(reader.run):
+        yield Skipped(Width().name, layer.name, "its channels are what the network returns, such as scores of classes")
+        return
     if layer.kernel is not None and layer.kernel.groups != 1:
         return
     if width < 2 or at.dimensions[2:] not in (("channel",), ("channel", "height", "width")):
@@ -195,9 +204,14 @@ def _predicted(removed: torch.Tensor, kept: torch.Tensor, weights: torch.Tensor,
 def _kernels(reader: LayerReader, layer: Layer, given: Layer | None) -> Iterator[PredictedChange | Skipped]:
     """Replace the kernel by a smaller one, a separable one, or one of groups."""
     kernel = layer.kernel
-    wanted = [] if kernel is None else [KernelSize().name] * (max(kernel.size) > 1)
-    wanted += [] if kernel is None or kernel.groups > 1 else [Separable().name, Groups().name]
-    if kernel is None or not wanted:
+    if kernel is None:
+        asked = (KernelSize().name, Separable().name, Groups().name) if _CONVOLUTION.search(layer.module) else ()
+        reason = "it is no plain 2-D convolution, or pads with other values than zeros"
+        yield from (Skipped(each, layer.name, reason) for each in asked)
+        return
+    wanted = [KernelSize().name] * (max(kernel.size) > 1)
+    wanted += [] if kernel.groups > 1 else [Separable().name, Groups().name]
+    if not wanted:
         return
     reason = ""
     if given is None:

@@ -279,6 +279,42 @@ def test_what_is_not_known_is_said(residual: nn.Module, probe: TensorDataset, tm
     assert "layers were left out by some" in str(found)
 
 
+def test_channels_of_what_the_network_returns_are_not_removed(
+    run: Run, plain: nn.Module, probe: TensorDataset, tmp_path: Path
+) -> None:
+    scores_first = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    fully_convolutional = recorded(scores_first, probe, tmp_path / "scores.zarr")
+    for each, head in (
+        (run, "head"),
+        (recorded(plain, probe, tmp_path / "plain.zarr"), "fc"),
+        (fully_convolutional, "0"),
+    ):
+        found = predict_damage(each)
+        assert head not in rows(found, "width").index.get_level_values("layer")
+        of_width = found.skipped[found.skipped["intervention"] == "width"].set_index("layer")["reason"]
+        assert of_width[head] == "its channels are what the network returns, such as scores of classes"
+    assert "stem" in rows(predict_damage(run), "width").index.get_level_values("layer")
+
+
+def test_convolutions_that_are_not_two_dimensional_are_listed(probe: TensorDataset, tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Conv1d(3, 6, 5), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(6, 4))
+    series = TensorDataset(probe.tensors[0].flatten(2), probe.tensors[1])
+    skipped = predict_damage(recorded(model, series, tmp_path / "series.zarr")).skipped
+    reasons = skipped[skipped["layer"] == "0"].set_index("intervention")["reason"]
+    for asked in ("kernel size", "separable", "groups", "resolution"):
+        assert reasons[asked] == "it is a Conv1d, not a 2-D convolution"
+
+
+def test_kernels_that_pad_otherwise_are_listed(probe: TensorDataset, tmp_path: Path) -> None:
+    conv = nn.Conv2d(3, 6, 3, padding=1, padding_mode="reflect")
+    model = nn.Sequential(conv, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4))
+    found = predict_damage(recorded(model, probe, tmp_path / "reflect.zarr"))
+    reasons = found.skipped[found.skipped["layer"] == "0"].set_index("intervention")["reason"]
+    for asked in ("kernel size", "separable", "groups"):
+        assert "pads with other values than zeros" in reasons[asked]
+    assert len(rows(found, "resolution"))
+
+
 def test_what_cannot_be_asked(run: Run, residual: nn.Module, probe: TensorDataset, tmp_path: Path) -> None:
     assert fm.predict_damage is predict_damage
     with pytest.raises(TypeError, match="predict_damage received a str; expected Run, made by open_run"):
