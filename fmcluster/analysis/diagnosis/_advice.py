@@ -12,6 +12,7 @@ from ._findings import Advice
 from ._judge import Judged, groups_listed, listed, when
 from ._modules import made_by
 from ._products import Mask
+from ._recorded_updates import RecordedUpdate, recorded_update
 from ._thresholds import Thresholds
 
 Found = tuple[str, str, tuple[str, ...]]  # action, text, measures it rests on
@@ -49,7 +50,8 @@ def advise(
         if before is None:
             found += [*_duplicate(each, thresholds), *_noise(each), *_permuted(each, time, thresholds)]
         if each.counts and not each.evidence.channels.dead[-1].all():
-            found += _unchanged(each, time, thresholds)
+            update = recorded_update(run, each.name, snapshots=time["snapshot"].tolist())
+            found += _unchanged(each, update, time, thresholds)
         for action, text, measures in found:
             chosen = (frame["layer"] == each.name) & frame["measure"].isin(measures)
             out.append(Advice(each.name, action, text, frame[chosen].reset_index(drop=True)))
@@ -108,12 +110,27 @@ def _permuted(judged: Judged, time: pd.DataFrame, thresholds: Thresholds) -> Ite
         yield "permuted", text, ("permuted", "drift_step", "cka_to_last")
 
 
-def _unchanged(judged: Judged, time: pd.DataFrame, thresholds: Thresholds) -> Iterator[Found]:
+def _unchanged(
+    judged: Judged, update: RecordedUpdate | None, time: pd.DataFrame, thresholds: Thresholds
+) -> Iterator[Found]:
+    """Say that a layer did not change: what it returns, or, where they are recorded, its parameters."""
+    drift = judged.evidence.channels.drift.max()
+    still = update is not None and update.largest == 0
     if judged.unchanged:
-        drift = judged.evidence.channels.drift.max()
+        why = "frozen, learning rate 0, or hardly trained so far"
+        if update is not None and not np.isnan(update.largest):
+            norm = f"norm of its largest recorded update {update.largest:.2g}"
+            why = f"frozen, or learning rate 0 ({norm})" if still else f"hardly trained so far ({norm})"
         text = (
             f"{layer_title(judged.name)} did not change (largest drift of a channel {drift:.4f}, over {len(time)} "
-            f"snapshots; threshold {thresholds.unchanged:.4f}): frozen, learning rate 0, or hardly trained so far"
+            f"snapshots; threshold {thresholds.unchanged:.4f}): {why}"
+        )
+        yield "unchanged", text, ("cka_to_last", "drift")
+    elif update is not None and still:
+        text = (
+            f"{layer_title(judged.name)}: none of its {update.count:,} parameters changed over {len(time)} snapshots "
+            f"(norm of its largest recorded update 0): frozen, or learning rate 0. What it returns moved (largest "
+            f"drift of a channel {drift:.4f}), as what it was given did"
         )
         yield "unchanged", text, ("cka_to_last", "drift")
 

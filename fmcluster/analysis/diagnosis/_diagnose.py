@@ -56,10 +56,11 @@ def diagnose(
     drawn at random with `random_state`, others of each image: ``layers`` of the findings has both numbers. A
     correlation r is then off by ``(1 - r**2) / sqrt(32768)``, its standard error, 0.0055 at most.
 
-    Feature maps say which channels are dead, duplicate, noise or permuted, and which layers did not change. They do not
-    say what may be frozen or left out: on a network that was not trained, layers look as converged as on one that was,
-    and what changed most is not what needed the change. That is advised from measured `damage`; freezing also from how
-    fast a layer still moves, beyond what it does `at_rest`.
+    Feature maps say which channels are dead, duplicate, noise or permuted, and which layers did not change; of a layer
+    whose inputs moved, recorded weights say that (``record=("activation", "weight")``). Feature maps do not say what
+    may be frozen or left out: on a network that was not trained, layers look as converged as on one that was, and what
+    changed most is not what needed the change. That is advised from measured `damage`; freezing also from how fast a
+    layer still moves, beyond what it does `at_rest`.
 
     What no change looks like is measured, too: the **noise floor** of a layer is the mean debiased CKA between two
     random halves of its own channels at the last snapshot. A layer is said to have converged at the first snapshot
