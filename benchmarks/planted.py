@@ -1,6 +1,7 @@
-"""Faults that are planted into the channels of a network, and how many of them `fm.diagnose` names."""
+"""Faults that are planted into the channels and blocks of a network, and how many of them `fm.diagnose` names."""
 
 import copy
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,14 +31,61 @@ def leaves_before(model: nn.Module, names: list[str], probe: TensorDataset) -> d
 
 
 def planted(model: nn.Module, probe: TensorDataset, seeds: range) -> list[dict[str, Any]]:
-    """Plant a fault of each kind into three convolutions of a network, one at a time, and count who is found."""
+    """Plant a fault of each kind into three convolutions of a network, one at a time, and count who is found.
+
+    And freeze three blocks in mid-network, one at a time.
+    """
     convolutions = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
     rows: list[dict[str, Any]] = []
     for seed in seeds:
         draw = np.random.default_rng(seed)
         for layer in sorted(draw.choice(convolutions, 3, replace=False).tolist()):
             rows += _planted(model, probe, layer, seed, draw)
+        rows += _frozen(model, probe, seed=seed)
     return rows
+
+
+def _frozen(model: nn.Module, probe: TensorDataset, *, seed: int) -> Iterator[dict[str, Any]]:
+    """Freeze blocks between others that are trained, and count whose convolutions are said to be unchanged."""
+    blocks = [name for name in dict(model.named_modules()) if re.fullmatch(r"layer\d\.\d", name)][1:-1]
+    convolutions = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
+    for block in sorted(np.random.default_rng(1000 + seed).choice(blocks, 3, replace=False).tolist()):
+        true = {name for name in convolutions if name.startswith(f"{block}.")}
+        named = name_frozen(model, probe, block, seed=seed)
+        yield {
+            "seed": seed,
+            "layer": block,
+            "fault": "frozen block in mid-network",
+            "planted": 1,
+            "found": int(true <= named),
+            "sound": len(convolutions) - len(true),
+            "false": len(named - true),
+        }
+
+
+def name_frozen(model: nn.Module, probe: TensorDataset, block: str, *, seed: int) -> set[str]:
+    """Freeze a block over four snapshots, while all else moves, and return the convolutions that did not change."""
+    shown, generator = copy.deepcopy(model), torch.Generator().manual_seed(seed)
+    convolutions = [name for name, module in shown.named_modules() if isinstance(module, nn.Conv2d)]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "run.zarr"
+        record = ("activation", "weight")
+        with fm.Recorder(shown, path, layers=convolutions, probe=probe, max_size=8, record=record) as recorder:
+            for epoch in range(4):
+                recorder.snapshot(epoch=epoch)
+                move(shown, but=block, generator=generator)
+        advice = fm.diagnose(fm.open_run(path)).advice
+    return {each.layer for each in advice if each.action == "unchanged"}
+
+
+def move(model: nn.Module, *, but: str, generator: torch.Generator) -> None:
+    """Move all parameters but a block's by 2 % of their spread, and the statistics of normalizations by 2 %."""
+    for name, parameter in model.named_parameters():
+        if not name.startswith(f"{but}."):
+            parameter.data += 0.02 * parameter.std() * torch.randn(parameter.shape, generator=generator)
+    for name, buffer in model.named_buffers():
+        if buffer.is_floating_point() and not name.startswith(f"{but}."):
+            buffer *= 1 + 0.02 * torch.randn(buffer.shape, generator=generator)
 
 
 FAULTY = ("dead", "copied", "source", "noise", "first", "second", "scaled")
