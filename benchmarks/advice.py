@@ -2,7 +2,8 @@
 
     python benchmarks/advice.py        needs FMCLUSTER_DATA: a ResNet-20 of CIFAR-10, and images that it has seen
 
-planted    dead, twin, noise and swapped channels, in three convolutions for each seed: found, missed, false.
+planted    dead, twin, noise and swapped channels, in three convolutions for each seed, and three frozen blocks: found,
+           missed, false.
 control    networks at learning rate 0, with labels at random, diverged, or seen twice: what is advised?
 rates      layers that are named as to be frozen at half of a fine-tuning: do they stay as they are to its end?
 width      channels removed from each inner convolution by three rankings and at random: divergence of the answers.
@@ -23,6 +24,7 @@ import json
 import os
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -60,6 +62,9 @@ def controls(model: nn.Module) -> list[dict[str, Any]]:
     return [control(*case, probe=probe, name=name) for name, case in cases.items()]
 
 
+STRUCTURAL = (Depth(), Width(shares=(0.25, 0.5)), KernelSize())
+
+
 def control(
     model: nn.Module, data: TensorDataset, rate: float, snapshots: int, *, probe: TensorDataset, name: str
 ) -> dict[str, Any]:
@@ -80,12 +85,14 @@ def control(
         row |= {"layers": len(counts), "converged_by_cka": int(counts["converged"].notna().sum())}
         row["advised"] = sorted({each.action for each in alone.advice})
         try:
-            rewound = fm.ablate(shown, probe, interventions=[Rewind({0: states[0]})], n_null=1)
+            measured = fm.ablate(shown, probe, interventions=[Rewind({0: states[0]}), *STRUCTURAL], n_null=1)
         except ValueError as error:
-            row["with_rewinds"] = f"refused: {str(error).split(';')[0][:80]}"
+            row["with_rewinds"] = row["with_changes"] = f"refused: {str(error).split(';')[0][:80]}"
         else:
-            told = fm.diagnose(run, damage=rewound)
-            row["with_rewinds"] = f"{sum(each.action == 'freeze' for each in told.advice)} layers to freeze"
+            told = Counter(each.action for each in fm.diagnose(run, damage=measured).advice)
+            row["with_rewinds"] = f"{told['freeze']} layers to freeze"
+            asked = ("shorten", "narrow", "kernel")
+            row["with_changes"] = ", ".join(f"{told[each]} to {each}" for each in asked if told[each]) or "nothing"
     return row
 
 

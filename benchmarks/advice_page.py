@@ -23,7 +23,7 @@ the twin of another (a tenth of its weights' spread away), one gets other weight
 swapped, and one is multiplied by zero in the normalization that follows. The weights of all others move by 2 % of their
 spread. A fault counts as found where `fm.diagnose` names it at the last snapshot (two that are swapped: at any). Any
 other channel that it names is a false alarm, unless it was faulty before, or another planted fault made it so.
-
+{frozen}
 {planted}
 
 {planted_in_words}""",
@@ -33,7 +33,7 @@ Ten steps between two snapshots. At learning rate 0 a network's normalization st
 `converged by cka` is the number of layers whose CKA to the last snapshot stays high: it says nothing of what may be
 frozen, and `fm.diagnose` advises nothing from it. With rewinds: all layers put back to the first snapshot by
 `fm.ablate`, one at a time and together, and that given to `fm.diagnose`. Of a network that is not clearly better than
-the most frequent class, such as one that training has destroyed, it advises to freeze nothing.
+the most frequent class, such as one that training has destroyed, it advises to freeze nothing.{changes}
 
 {control}""",
     "rates": """## What may be frozen, by the rate of change
@@ -98,6 +98,13 @@ Layers that can be replaced at no more than one point of accuracy, and an upper 
 {cheaper}""",
 }
 
+FROZEN = """Of each seed, three blocks between others stay as they are over four snapshots, with their statistics, while
+all else moves by 2 % of its spread; the run holds weights. What such a block returns moves as its inputs do. It counts
+as found where both of its convolutions are named as unchanged; any other convolution is a false alarm.
+"""
+CHANGES = """ With changes: what it
+advises where `fm.ablate` tried to leave out modules, a quarter and half of the channels, and rings of kernels."""
+
 END = """What these numbers leave out: longer retraining, other networks and data, more than one random start of a
 fine-tuning.
 """
@@ -107,8 +114,9 @@ def planted_in_words(planted: pd.DataFrame) -> str:
     """Compare what was found and wrongly named with the goals."""
     found, faults = int(planted["found"].sum()), int(planted["planted"].sum())
     false, sound = int(planted["false"].sum()), int(planted["sound"].sum())
+    named = "channels and layers" if any(str(each).startswith("frozen") for each in planted.index) else "channels"
     return (
-        f"{found} of {faults} were found ({found / faults:.0%}; goal: 95 %), and {false} of {sound} healthy channels "
+        f"{found} of {faults} were found ({found / faults:.0%}; goal: 95 %), and {false} of {sound} healthy {named} "
         f"were named ({false / sound:.1%}; goal: at most 2 %)."
     )
 
@@ -188,8 +196,11 @@ def page(measured: dict[str, Any]) -> str:
     if "planted" in measured:
         planted = pd.DataFrame(measured["planted"])
         values["seeds"] = planted["seed"].nunique()
+        values["frozen"] = FROZEN if planted["fault"].str.startswith("frozen").any() else ""
         planted = planted.groupby("fault", sort=False)[["planted", "found", "sound", "false"]].sum()
         values |= {"planted": as_table(planted.reset_index()), "planted_in_words": planted_in_words(planted)}
+    if "control" in measured:
+        values["changes"] = CHANGES if any("with_changes" in row for row in measured["control"]) else ""
     if "rates" in measured:
         rates = pd.DataFrame(measured["rates"])
         by_task = rates.drop(columns="seed").groupby(["task", "learning_rate"], sort=False).sum().reset_index()

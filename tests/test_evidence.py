@@ -30,6 +30,28 @@ def test_what_was_found_is_counted_over_all_faults(page):
     )
 
 
+def test_layers_that_are_planted_are_counted_as_such(page):
+    row = {"seed": 0, "layer": "layer2.1", "planted": 1, "found": 1, "sound": 17, "false": 1}
+    channels = {**row, "layer": "layer1.0.conv1", "fault": "dead", "sound": 83, "false": 0}
+    measured = {"images": 100, "date": "2026-01-01", "machine": {"cpu": "a processor"}, "torch": "2"}
+    alone = page.page({**measured, "planted": [channels]})
+    assert "1 of 1 were found (100%; goal: 95 %), and 0 of 83 healthy channels were named" in alone
+    assert "three blocks" not in alone
+    both = page.page({**measured, "planted": [channels, {**row, "fault": "frozen block in mid-network"}]})
+    assert "2 of 2 were found (100%; goal: 95 %), and 1 of 100 healthy channels and layers were named (1.0%" in both
+    assert "Of each seed, three blocks between others stay as they are" in both
+
+
+def test_what_is_advised_with_changes_is_told_where_it_was_asked(page):
+    measured = {"images": 100, "date": "2026-01-01", "machine": {"cpu": "a processor"}, "torch": "2"}
+    before = {"network": "untrained", "advised": ["unchanged"], "with_rewinds": "0 layers to freeze"}
+    assert "With changes" not in page.page({**measured, "control": [before]})
+    after = page.page({**measured, "control": [{**before, "with_changes": "2 to narrow"}]})
+    assert "With changes: what it\nadvises where" in after
+    assert "| with changes |" in after
+    assert "| 2 to narrow |" in after
+
+
 def test_precision_is_that_of_all_layers_named(page):
     rates = pd.DataFrame(
         {"layers": [10, 10], "stayed": [4, 6], "named": [3, 0], "named_and_stayed": [2, 0]}
