@@ -44,7 +44,8 @@ class Damage(Summarized):
     ----------
     frame : DataFrame
         One row per change: ``intervention``, ``layer`` (several are separated by commas), ``what`` (the change in
-        words), ``how`` (how what is changed was chosen), ``epoch`` (to which something is put back), ``amount``,
+        words), ``how`` (how what is changed was chosen), ``epoch`` (to which something is put back), ``step`` (within
+        that epoch, where it has several snapshots), ``amount``,
         ``channels`` (a tuple of those that are removed), ``setting`` (the amount as an integer: how many channels are
         left, the side of a kernel, kernels for each input channel, groups, factor), ``consumer`` (of channels that are
         removed, the module that reads them), ``fitted_on`` (where weights were fitted: each image's are those that were
@@ -89,8 +90,8 @@ class Damage(Summarized):
 
     CHOICES: ClassVar[list[str]] = ["intervention", "how", "layers", "below_null", "below_null_se"]
     COLUMNS: ClassVar[list[str]] = [
-        *["intervention", "layer", "what", "how", "epoch", "amount", "channels", "setting", "consumer"],
-        *["fitted_on", "unknowns"],
+        *["intervention", "layer", "what", "how", "epoch", "step", "amount", "channels"],
+        *["setting", "consumer", "fitted_on", "unknowns"],
         *["loss", "loss_se", "accuracy", "accuracy_se", "kl", "kl_se"],
         *["null_kl", "null_kl_se", "null_loss", "null_loss_se", "below_null", "below_null_se"],
         *["forward_share", "backward_share", "parameters_share", "kept_share"],

@@ -137,7 +137,7 @@ def ablate(
                 found.append((change, row["kl"]))
                 rows.append(row)
         costs = asdict(network.costs)
-        integers = dict.fromkeys(("epoch", "setting", "fitted_on", "unknowns"), "Int64")
+        integers = dict.fromkeys(("epoch", "step", "setting", "fitted_on", "unknowns"), "Int64")
         frame = pd.DataFrame(rows, columns=Damage.COLUMNS).astype(integers)
         below = [row["by_sample"] for row in rows]
         return Damage(
@@ -254,6 +254,7 @@ class _Judge:
             "what": change.what,
             "how": change.how,
             "epoch": change.epoch,
+            "step": change.step,
             "amount": change.amount,
             "channels": change.channels,
             "setting": change.setting,

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from ..analysis import SIGMAS, Damage
-from ..analysis.diagnosis import ACTION_OF, REWIND, Findings
+from ..analysis.diagnosis import ACTION_OF, REWIND, Findings, in_words, moment_of
 from ._action import Action, MeasuredDamage
 from ._costs import Costs
 
@@ -72,23 +72,32 @@ def damage_of(row: Mapping[Any, Any]) -> MeasuredDamage:
 
 
 def _frozen(findings: Findings, costs: Costs) -> Iterator[Action]:
-    """Yield one action for each epoch from which on layers may be frozen."""
-    by_epoch: dict[int, list[str]] = {}
-    evidence: dict[int, Mapping[Any, Any]] = {}
+    """Yield one action for each moment from which on layers may be frozen.
+
+    Within an epoch that is when the next one begins: plans freeze between epochs, and later is no risk.
+    """
+    by_moment: dict[tuple[int, float], list[str]] = {}
+    evidence: dict[tuple[int, float], Mapping[Any, Any]] = {}
     for advice in findings.advice:
         if advice.action != "freeze" or advice.epoch is None or "intervention" not in advice.evidence:
             continue
-        rows = advice.evidence[
-            (advice.evidence["intervention"] == REWIND)
-            & (advice.evidence["epoch"] == advice.epoch)
-            & advice.evidence["what"].str.startswith("weights")
+        moment = moment_of({"epoch": advice.epoch, "step": advice.step})
+        weights = advice.evidence[
+            (advice.evidence["intervention"] == REWIND) & advice.evidence["what"].str.startswith("weights")
         ]
-        if len(rows):
-            by_epoch.setdefault(advice.epoch, []).append(advice.layer)
-            evidence[advice.epoch] = rows.sort_values("amount", kind="stable").iloc[-1].to_dict()
-    for epoch, layers in sorted(by_epoch.items()):
-        what = "from the start on" if epoch == 0 else f"from epoch {epoch} on"
-        row = evidence[epoch]
+        rows = [row for row in weights.to_dict("records") if moment_of(row) == moment]
+        if rows:
+            by_moment.setdefault(moment, []).append(advice.layer)
+            evidence[moment] = max(rows, key=lambda row: row["amount"])
+    for moment, layers in sorted(by_moment.items()):
+        epoch, step = moment[0], None if moment[1] == float("inf") else int(moment[1])
+        if epoch == 0 and not step:
+            what = "from the start on"
+        elif step is None:
+            what = f"from epoch {epoch} on"
+        else:
+            what, epoch = f"from the epoch after {in_words(epoch, step)} on", epoch + 1
+        row = evidence[moment]
         yield Action("freeze", tuple(layers), what, damage_of(row), saves=_saved(row, costs), epoch=epoch)
 
 

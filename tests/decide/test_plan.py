@@ -245,6 +245,29 @@ def test_actions_that_exclude_one_another_are_not_both_chosen() -> None:
     assert [each.module for each in chosen] == ["block"]
 
 
+def test_layers_that_may_be_frozen_within_an_epoch_are_frozen_when_the_next_begins(residual, probe) -> None:
+    columns = {"intervention": "rewind", "loss_se": 0.001, "null_loss": np.nan, "kl": 0.01, "what": "weights of"}
+    columns |= {"forward_share": 0.0, "backward_share": 0.3, "parameters_share": 0.0, "kept_share": 0.0, "amount": 1.0}
+    moments = ((0, 0, 0.003), (0, 50, 0.002), (1, 150, 0.001))
+    rows = pd.DataFrame([columns | {"epoch": epoch, "step": step, "loss": loss} for epoch, step, loss in moments])
+    layers = ("stem", "bn", "block1")
+    advice = [
+        Advice(name, "freeze", "", rows.assign(layer=name), epoch=epoch, step=step)
+        for name, (epoch, step, _) in zip(layers, moments, strict=True)
+    ]
+    damage = fm.ablate(residual, probe, interventions=[Depth(blocks=False)], layers=["head"])
+    plan = fm.plan(findings(*advice), damage, tolerance=0.02, model=residual, probe=probe, rounds=0)
+    assert [(each.modules, each.what, each.epoch, each.damage.mean) for each in plan.actions] == [
+        (("stem",), "from the start on", 0, 0.003),
+        (("bn",), "from the epoch after epoch 0 (step 50) on", 1, 0.002),
+        (("block1",), "from the epoch after epoch 1 (step 150) on", 2, 0.001),
+    ]
+    built = plan.apply(residual)
+    assert not built.stem.weight.requires_grad
+    assert built.bn.weight.requires_grad
+    assert plan.freeze(built, epoch=1) == ["bn"]
+
+
 def test_layers_that_findings_advise_to_freeze_are_frozen(residual, probe: TensorDataset) -> None:
     columns = {"intervention": "rewind", "loss": 0.003, "loss_se": 0.001, "null_loss": np.nan, "kl": 0.01}
     columns |= {"forward_share": 0.0, "backward_share": 0.3, "parameters_share": 0.0, "kept_share": 0.0}

@@ -31,6 +31,8 @@ class Advice:
     until : str, optional
         Of tuning: the normalization up to which the network is to be tuned, beside its head; empty for the head alone,
         None for all of it.
+    step : int, optional
+        Of freezing within an epoch: from how many optimizer steps on.
     """
 
     layer: str
@@ -39,6 +41,7 @@ class Advice:
     evidence: pd.DataFrame
     epoch: int | None = None
     until: str | None = None
+    step: int | None = None
 
     def __str__(self) -> str:
         return self.text

@@ -1,6 +1,7 @@
 """Advice from measured damage: what costs no more than is allowed, and clearly less than chance."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -106,23 +107,53 @@ def _freezing(frame: pd.DataFrame, damage: Damage) -> Iterator[Advice]:
         if layer not in since:
             continue
         row = since[layer]
-        below = [each for each in layers[:position] if each not in since or since[each]["epoch"] > row["epoch"]]
+        epoch, step = int(row["epoch"]), _step_of(row)
+        below = [each for each in layers[:position] if each not in since or moment_of(since[each]) > moment_of(row)]
         count = row["layer"].count(", ")
         others = f", together with those of {count} other layer{'s' if count > 1 else ''}," if count else ""
         text = (
-            f"{layer}: its weights put back to epoch {row['epoch']}{others} cost {_costs(row, damage)}: a candidate to "
-            f"freeze from then on{saves_no_backward(below)}"
+            f"{layer}: its weights put back to {in_words(epoch, step)}{others} cost {_costs(row, damage)}: a candidate "
+            f"to freeze from then on{saves_no_backward(below)}"
         )
         evidence = damage.frame[damage.frame["layer"].isin({layer, row["layer"]})].reset_index(drop=True)
-        yield Advice(layer, "freeze", text, evidence, epoch=int(row["epoch"]))
+        yield Advice(layer, "freeze", text, evidence, epoch=epoch, step=step)
+
+
+def moment_of(row: "Mapping[Any, Any] | pd.Series[Any]") -> tuple[int, float]:
+    """Return the epoch and the step to which a row of `Damage.frame` puts something back; an epoch's end comes last.
+
+    Examples
+    --------
+    >>> moment_of({"epoch": 1, "step": 50}) < moment_of({"epoch": 1, "step": None}) < moment_of({"epoch": 2, "step": 0})
+    True
+    """
+    step = _step_of(row)
+    return int(row["epoch"]), float("inf") if step is None else float(step)
+
+
+def in_words(epoch: int, step: int | None) -> str:
+    """Name an epoch, and the step where there is one.
+
+    Examples
+    --------
+    >>> in_words(1, None), in_words(1, 50)
+    ('epoch 1', 'epoch 1 (step 50)')
+    """
+    return f"epoch {epoch}" if step is None else f"epoch {epoch} (step {step})"
+
+
+def _step_of(row: "Mapping[Any, Any] | pd.Series[Any]") -> int | None:
+    step = row.get("step")
+    return None if step is None or pd.isna(step) else int(step)
 
 
 def _put_back(rewound: pd.DataFrame, judged: str) -> tuple[dict[str, "pd.Series"], set[str]]:
     """Return by layer what it is put back with, and all layers that can be put back, those that cost least first."""
     since: dict[str, pd.Series] = {}
     harmless: set[str] = set()
-    for epoch in sorted(rewound["epoch"].unique(), reverse=True):
-        rows = rewound[rewound["epoch"] == epoch]
+    moments = [moment_of(row) for _, row in rewound.iterrows()]
+    for moment in sorted(set(moments), reverse=True):
+        rows = rewound[[each == moment for each in moments]]
         several, from_below = rows["layer"].str.contains(", "), rows["how"] == FROM_BELOW
         least = pd.concat([rows[~several].nsmallest(1, "kl"), rows[several & ~from_below].sort_values("amount")])
         lowest = pd.concat([rows[~several].iloc[:1], rows[from_below].sort_values("amount")])

@@ -32,6 +32,8 @@ class Change:
         How what is changed was chosen, such as ``"redundancy"``; empty where there is no choice.
     epoch : int, optional
         To which epoch something is put back.
+    step : int, optional
+        To how many optimizer steps, within that epoch; the epoch's end where there is none.
     weights : mapping of str to Tensor
         By name, parameters and buffers to use instead of the model's own; of the same shape.
     inputs : mapping of str to callable
@@ -63,6 +65,7 @@ class Change:
     what: str
     how: str = ""
     epoch: int | None = None
+    step: int | None = None
     weights: Mapping[str, torch.Tensor] = field(default_factory=dict)
     inputs: Mapping[str, OnInput] = field(default_factory=dict)
     outputs: Mapping[str, OnOutput] = field(default_factory=dict)

@@ -6,11 +6,14 @@ from typing import Any
 
 import torch
 
-from ...analysis.diagnosis import FROM_BELOW, REWIND
+from ...analysis.diagnosis import FROM_BELOW, REWIND, in_words
 from ...store import Run
 from .._costs import Costs
 from .._network import NORMALIZATION, PARAMETRIC, Network
 from ._change import Change, Skipped, join
+
+Moment = int | tuple[int, int]  # an epoch, or an epoch and a step
+States = Mapping[int, Mapping[str, Any]] | Mapping[Moment, Mapping[str, Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,30 +32,40 @@ class Rewind:
 
     Attributes
     ----------
-    states : mapping of int to dict
-        By the number of an epoch, what ``model.state_dict()`` returned then. `Rewind.of` takes them from a run.
+    states : mapping of int, or of tuple of two int, to dict
+        By the number of an epoch, or, within an epoch, by that and the number of optimizer steps so far, what
+        ``model.state_dict()`` returned then. `Rewind.of` takes them from a run.
     """
 
-    states: Mapping[int, Mapping[str, Any]]
+    states: States
 
     @classmethod
-    def of(cls, run: Run, *, epochs: Iterable[int]) -> "Rewind":
+    def of(cls, run: Run, *, epochs: Iterable[int] | None = None, snapshots: Iterable[int] | None = None) -> "Rewind":
         """Return what puts weights back that a run holds; each tensor is read when it is needed.
 
         Parameters
         ----------
         run : Run
             Recorded with ``record=("activation", "weight")``.
-        epochs : iterable of int
+        epochs : iterable of int, optional
             Whose weights are put back, such as ``[0]``; each one's last snapshot is taken.
+        snapshots : iterable of int, optional
+            In place of `epochs`: numbers of snapshots. Of an epoch that has several, they are told apart by their
+            steps.
 
         Raises
         ------
         ValueError
-            Where the run holds no weights, or has no such epoch.
+            Where the run holds no weights, has no such epoch or snapshot, or both or neither were given.
         """
         run.read_weights(snapshot=0, names=[])  # raises where it holds none
-        return cls({int(epoch): RecordedState(run, run.resolve(epoch=epoch)) for epoch in epochs})
+        if (epochs is None) == (snapshots is None):
+            raise ValueError(f"pass either epochs or snapshots; received epochs={epochs!r}, snapshots={snapshots!r}")
+        if snapshots is None:
+            numbers = [run.resolve(epoch=epoch) for epoch in epochs or ()]
+        else:
+            numbers = [run.resolve(snapshot=number) for number in snapshots]
+        return cls({_moment_of(run, number): RecordedState(run, number) for number in numbers})
 
     @property
     def name(self) -> str:
@@ -70,35 +83,52 @@ class Rewind:
                 "statistics": [key for key, value in module.named_buffers(name) if value.is_floating_point()],
             }
             now = network.tensors
-            for epoch, state in self.states.items():
+            for moment, state in self.states.items():
+                epoch, step = _epoch_and_step(moment)
                 for what, keys in parts.items():
                     if not keys:
                         continue
                     lacking = [key for key in keys if key not in state or state[key].shape != now[key].shape]
                     if lacking:
-                        yield Skipped(self.name, name, f"the state of epoch {epoch} has no {lacking[0]} of its shape")
+                        reason = f"the state of {in_words(epoch, step)} has no {lacking[0]} of its shape"
+                        yield Skipped(self.name, name, reason)
                         continue
                     weights = {key: torch.as_tensor(state[key]).to(now[key].device, now[key].dtype) for key in keys}
                     costs = network.facts[name].costs
                     saves = Costs(backward=costs.forward) if what == "weights" else Costs()
-                    text = f"{what} of epoch {epoch}"
-                    yield Change(self.name, name, 1.0, text, epoch=int(epoch), weights=weights, saves=saves)
+                    text = f"{what} of {in_words(epoch, step)}"
+                    yield Change(self.name, name, 1.0, text, epoch=epoch, step=step, weights=weights, saves=saves)
 
     def together(self, found: Sequence[tuple[Change, float]]) -> Iterator[Change]:
         """Return changes that put several layers' weights back: the least harmful first, and from the first layer up.
 
         What the latter save is the gradients of both weights and inputs.
         """
-        for epoch in self.states:
-            chosen = [each for each in found if each[0].epoch == epoch and each[0].what.startswith("weights")]
+        for moment in self.states:
+            epoch, step = _epoch_and_step(moment)
+            alone = [each for each in found if (each[0].epoch, each[0].step) == (epoch, step)]
+            chosen = [each for each in alone if each[0].what.startswith("weights")]
+            weights = f"weights of {in_words(epoch, step)}"
             ordered = [change for change, _ in sorted(chosen, key=lambda each: each[1])]
             for count in range(2, len(ordered) + 1):
-                yield join(ordered[:count], what=f"weights of epoch {epoch}, {count} layers together")
+                yield join(ordered[:count], what=f"{weights}, {count} layers together")
             for count in range(2, len(chosen)):
-                lowest = join(
-                    [change for change, _ in chosen[:count]], what=f"weights of epoch {epoch}, {count} layers"
-                )
+                lowest = join([change for change, _ in chosen[:count]], what=f"{weights}, {count} layers")
                 yield replace(lowest, how=FROM_BELOW, saves=lowest.saves.times(2))
+
+
+def _moment_of(run: Run, snapshot: int) -> Moment:
+    """Return the epoch of a snapshot; and its step, where the epoch has several snapshots."""
+    epochs, steps = (run.snapshots[name] for name in ("epoch", "step"))
+    epoch, step = int(epochs.iloc[snapshot]), int(steps.iloc[snapshot])
+    return epoch if (epochs == epoch).sum() == 1 else (epoch, step)
+
+
+def _epoch_and_step(moment: Moment) -> tuple[int, int | None]:
+    if isinstance(moment, tuple):
+        epoch, step = moment
+        return int(epoch), int(step)
+    return int(moment), None
 
 
 class RecordedState(Mapping[str, Any]):

@@ -19,13 +19,16 @@ def damage(*rows: dict) -> Damage:
         "what": "3 x 3 to 1 x 1",
         "how": "",
         "epoch": pd.NA,
+        "step": pd.NA,
         "below_null_se": 0.01,
         "forward_share": 0.05,
         "backward_share": 0.04,
         "parameters_share": 0.1,
         **GOOD,
     }
-    frame = pd.DataFrame([{**default, **row} for row in rows])[Damage.COLUMNS].astype({"epoch": "Int64"})
+    frame = pd.DataFrame([{**default, **row} for row in rows])[Damage.COLUMNS].astype(
+        {"epoch": "Int64", "step": "Int64"}
+    )
     return Damage(frame, pd.DataFrame(columns=["intervention", "layer", "reason"]), 0.3, 0.9, 200, {})
 
 
@@ -134,6 +137,27 @@ def rewound(layers: str, *, epoch: int, loss: float, **more) -> dict:
         "below_null": -1.0,  # noise of the same norm does less: it is not what is asked
         **more,
     }
+
+
+def test_moments_within_an_epoch_are_told_apart() -> None:
+    """Of each layer it is the earliest to which it can be put back; the end of an epoch comes after its steps."""
+
+    def at(step: object, **losses: float) -> list[dict]:
+        what = "weights of epoch 1" + ("" if step is pd.NA else f" (step {step})")
+        return [rewound(name, epoch=1, loss=loss, step=step, what=what) for name, loss in losses.items()]
+
+    rows = [*at(pd.NA, a=0.001, b=0.001, c=0.6), *at(50, a=0.001, b=0.5, c=0.7), *at(9, a=0.4, b=0.6, c=0.8)]
+    rows += [rewound("a, b", epoch=1, loss=0.002, step=pd.NA, how="from the first layer up", backward_share=0.1)]
+    first, second = advise_from_damage(damage(*rows), Thresholds())
+    assert (first.layer, first.epoch, first.step) == ("a", 1, 50)
+    assert (second.layer, second.epoch, second.step) == ("b", 1, None)
+    assert "a: its weights put back to epoch 1 (step 50) cost 0.001" in first.text
+    assert "b: its weights put back to epoch 1, together with those of 1 other layer, cost 0.002" in second.text
+    assert "saves no backward pass" not in second.text  # as a is frozen by then
+    earlier = [*at(pd.NA, a=0.001, b=0.6), *at(50, a=0.5, b=0.001)]
+    first, second = advise_from_damage(damage(*earlier, *at(50, c=0.9)), Thresholds())
+    assert (second.layer, second.step) == ("b", 50)
+    assert second.text.endswith("that saves no backward pass while a below it is trained")
 
 
 def test_the_most_layers_that_may_be_put_back_together_are_candidates_to_freeze() -> None:

@@ -92,6 +92,59 @@ def test_states_of_a_run_are_those_that_were_recorded(residual, probe, tmp_path)
         states["unknown"]
 
 
+@pytest.fixture
+def within(residual, probe, tmp_path):
+    """A run of three snapshots in epoch 0, at steps 0, 10 and 20, and one in epoch 1; and the states."""
+    states = []
+    with fm.Recorder(
+        residual, tmp_path / "run.zarr", layers=["stem"], probe=probe, record=("activation", "weight")
+    ) as recorder:
+        for epoch, step in ((0, 0), (0, 10), (0, 20), (1, 30)):
+            recorder.snapshot(epoch=epoch, step=step)
+            states.append(copy.deepcopy(residual.state_dict()))
+            with torch.no_grad():
+                for parameter in residual.parameters():
+                    parameter += 0.02 * torch.randn_like(parameter)
+    return fm.open_run(tmp_path / "run.zarr"), states
+
+
+def test_snapshots_within_an_epoch_are_put_back(residual, probe, within) -> None:
+    run, states = within
+    asked = {"layers": ["stem", "head"], "n_null": 0}
+    frame = fm.ablate(residual, probe, interventions=[Rewind.of(run, snapshots=[0, 1, 3])], **asked).frame
+    weights = frame[frame["what"].str.startswith("weights") & ~frame["layer"].str.contains(", ")]
+    assert weights[["layer", "what"]].values.tolist() == [
+        [layer, f"weights of epoch {when}"] for layer in ("stem", "head") for when in ("0 (step 0)", "0 (step 10)", "1")
+    ]
+    assert weights["epoch"].tolist() == [0, 0, 1] * 2
+    assert weights["step"].fillna(-1).tolist() == [0, 10, -1] * 2
+    together = frame[frame["layer"].str.contains(", ")]
+    assert together["what"].tolist() == [
+        f"weights of epoch {when}, 2 layers together" for when in ("0 (step 0)", "0 (step 10)", "1")
+    ]
+    by_hand = Rewind({(0, 0): states[0], (0, 10): states[1], 1: states[3]})
+    assert fm.ablate(residual, probe, interventions=[by_hand], **asked).frame.equals(frame)
+    assert frame.loc[frame["layer"] == "stem", "kl"].nunique() == 3
+
+
+def test_the_last_snapshot_of_an_epoch_of_several_is_named_by_its_step(within) -> None:
+    run, _ = within
+    assert list(Rewind.of(run, epochs=[0, 1]).states) == [(0, 20), 1]
+    assert Rewind.of(run, epochs=[0]).states[0, 20]["stem.bias"].tolist() == within[1][2]["stem.bias"].tolist()
+    assert list(Rewind.of(run, snapshots=[2]).states) == [(0, 20)]
+
+
+@pytest.mark.parametrize("asked", [{}, {"epochs": [0], "snapshots": [0]}])
+def test_epochs_or_snapshots_are_put_back(within, asked) -> None:
+    with pytest.raises(ValueError, match="pass either epochs or snapshots; received epochs="):
+        Rewind.of(within[0], **asked)
+
+
+def test_a_snapshot_that_is_not_in_the_run_is_refused(within) -> None:
+    with pytest.raises(ValueError, match="snapshot 4 is not in the run; it has 0 to 3"):
+        Rewind.of(within[0], snapshots=[4])
+
+
 def test_a_run_without_weights_is_refused(residual, probe, tmp_path) -> None:
     with fm.Recorder(residual, tmp_path / "run.zarr", layers=["stem"], probe=probe) as recorder:
         recorder.snapshot(epoch=0)
