@@ -62,7 +62,7 @@ def controls(model: nn.Module) -> list[dict[str, Any]]:
     return [control(*case, probe=probe, name=name) for name, case in cases.items()]
 
 
-STRUCTURAL = (Depth(), Width(shares=(0.25, 0.5)), KernelSize())
+STRUCTURAL = (Depth(), Width(shares=(0.25, 0.5)), KernelSize(sizes=(1,)))
 
 
 def control(

@@ -103,7 +103,8 @@ all else moves by 2 % of its spread; the run holds weights. What such a block re
 as found where both of its convolutions are named as unchanged; any other convolution is a false alarm.
 """
 CHANGES = """ With changes: what it
-advises where `fm.ablate` tried to leave out modules, a quarter and half of the channels, and rings of kernels."""
+advises where `fm.ablate` tried to leave out modules, a quarter and half of the channels, and all of a kernel but its
+middle."""
 
 END = """What these numbers leave out: longer retraining, other networks and data, more than one random start of a
 fine-tuning.
