@@ -37,7 +37,8 @@ class Thresholds:
         The share of the energy of the channels' correlations that a narrower layer is to hold.
     separated : float
         Classes have separated at the first snapshot at which the accuracy of nearest neighbors is within this of its
-        best over all snapshots, if that best is over chance by more than this and three standard deviations.
+        best over all snapshots, if that best is over chance by more than this and three standard deviations. The head
+        alone is to be tuned where training all improved it by no more than this.
     shift : float
         What is new in the data entered before the normalization whose inputs are farthest from its running statistics,
         if they are at least so many times as far as those of data that the network knows.

@@ -35,12 +35,13 @@ def advise_tuning(
     """Say what of the network to tune, where a training of more than the head tells.
 
     In the last feature maps before the head, nearest neighbors are asked for each image's class, at the first and at
-    the last snapshot. Where they are not clearly right of more images at the last (the 95 % interval of the difference,
-    paired over the images, is not above zero), and were clearly above chance at the first, nothing speaks for training
-    more than the head. Where they are, and the inputs of one normalization are `thresholds.shift` times as far from its
-    running statistics as those of data that the network knows, and at least twice as far as those of all normalizations
-    behind it, what is new entered before it: the network is to be tuned up to it, with the head. Where that is not so,
-    it is to be tuned as a whole.
+    the last snapshot. Where they are right of no more images at the last (the 95 % interval of the difference, paired
+    over the images, ends at `thresholds.separated` or below), and were clearly above chance at the first, nothing
+    speaks for training more than the head. Where they are right of more (the interval is above zero), and the inputs of
+    one normalization are `thresholds.shift` times as far from its running statistics as those of data that the network
+    knows, and at least twice as far as those of all normalizations behind it, what is new entered before it: the
+    network is to be tuned up to it, with the head. Where that is not so, it is to be tuned as a whole. Where the
+    interval leaves open which, nothing is said.
 
     Parameters
     ----------
@@ -80,10 +81,12 @@ def advise_tuning(
         what = "all of the network" if until is None else f"the network up to {until}, and its head"
         rest = "" if until is None else "; freeze the weights behind it, and let all statistics follow the images"
         yield Advice(features.name, "tune", f"Tune {what}{rest}: {told}), and {why}. {to_beat}", rows, until=until)
-    elif gain.first - features.evidence.chance[0] > max(thresholds.separated, 3 * features.evidence.spread[0]):
+        return
+    chance, spread = features.evidence.chance[0], features.evidence.spread[0]
+    if gain.upper <= thresholds.separated and gain.first - chance > max(thresholds.separated, 3 * spread):
         text = (
-            f"Tune the head alone: {told}; by chance {features.evidence.chance[0]:.0%}), so that nothing shows that "
-            f"training more than the head brings the classes apart. {to_beat}"
+            f"Tune the head alone: {told}; by chance {chance:.0%}): training more than the head does not bring the "
+            f"classes apart. {to_beat}"
         )
         yield Advice(features.name, "tune", text, rows, until="")
 
@@ -123,14 +126,16 @@ def _entrance(shift: pd.DataFrame, least: float) -> tuple[str | None, str]:
     known = shift.dropna(subset="ratio")
     if not len(known):
         return None, "of no normalization it is known how far its inputs shifted"
-    at = int(known["ratio"].to_numpy().argmax())
-    name, ratio = known["layer"].iloc[at], float(known["ratio"].iloc[at])
-    behind = float(known["ratio"].iloc[at + 1 :].max()) if at + 1 < len(known) else 0.0
+    ratios = known["ratio"].to_numpy(np.float64)
+    at = int(ratios.argmax())
+    name, ratio, behind = str(known["layer"].iloc[at]), ratios[at], ratios[at + 1 :]
     told = f"before it the inputs of {name} are {ratio:.1f} times as far from its statistics as those of known data"
     if ratio < least:
         return None, f"{told}, those of no other farther: that is no shift (threshold {least:g})"
-    told += f", those behind it at most {behind:.1f} times"
-    return (name, told) if 2 * behind <= ratio else (None, f"{told}: more than one part is shifted")
+    if not len(behind):
+        return None, f"{told}; it is the last normalization"
+    told += f", those behind it at most {behind.max():.1f} times"
+    return (name, told) if 2 * behind.max() <= ratio else (None, f"{told}: more than one part is shifted")
 
 
 def _points(share: float) -> str:

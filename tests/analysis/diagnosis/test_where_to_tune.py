@@ -4,6 +4,7 @@ import copy
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.model_selection import LeaveOneOut, cross_val_predict
@@ -12,9 +13,9 @@ from sklearn.neighbors import KNeighborsClassifier
 import fmcluster as fm
 from fmcluster.analysis import Thresholds, normalization_shift
 from fmcluster.analysis.diagnosis import Advice
-from fmcluster.analysis.diagnosis._where_to_tune import _gain
+from fmcluster.analysis.diagnosis._where_to_tune import _entrance, _gain
 from fmcluster.store import Run
-from tests.analysis.shifted_runs import N_IMAGES, NOISY, Net, images, make_network, record, trained
+from tests.analysis.shifted_runs import CLASS, N_IMAGES, NOISY, Net, images, make_network, record, trained
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +90,47 @@ def test_nothing_is_said_where_nothing_tells(network: Net, clean: Run, tmp_path:
     run = record(tmp_path / "run.zarr", probe, network, trained(network))
     assert tuning(run, None) == []
     assert tuning(record(tmp_path / "one.zarr", probe, network), clean) == []
+
+
+def test_nothing_is_said_where_the_probe_is_too_small_to_tell(network: Net, clean: Run, tmp_path: Path) -> None:
+    probe, hardly = images(seed=2, shift=5.0), copy.deepcopy(network)
+    with torch.no_grad():
+        hardly.conv.weight[:, CLASS] = 0.04 * torch.tensor([1.0, 1, -1, 1])[:, None, None]
+    run = record(tmp_path / "run.zarr", probe, network, hardly)
+    labels = np.arange(N_IMAGES) % 2
+    right = [
+        cross_val_predict(KNeighborsClassifier(9), run["pool"].read(snapshot=at), labels, cv=LeaveOneOut()) == labels
+        for at in (0, 1)
+    ]
+    gain = _gain(np.stack(right))
+    assert gain.lower <= 0 < 0.02 < gain.upper
+    assert tuning(run, clean, n_neighbors=9) == []
+
+
+@pytest.mark.parametrize(
+    ("ratios", "until", "why"),
+    [
+        (
+            [1.0, 9.0, 4.0],
+            "b",
+            "the inputs of b are 9.0 times as far from its statistics as those of known data, those",
+        ),
+        ([1.0, 9.0, 5.0], None, "those behind it at most 5.0 times: more than one part is shifted"),
+        (
+            [1.0, 5.0, 9.0],
+            None,
+            "the inputs of c are 9.0 times as far from its statistics as those of known data; it is",
+        ),
+        ([2.9, 1.0, 1.0], None, "those of no other farther: that is no shift (threshold 3)"),
+        ([np.nan, np.nan, 4.0], None, "it is the last normalization"),
+        ([8.0, np.nan, 4.0], "a", "those behind it at most 4.0 times"),
+        ([np.nan] * 3, None, "of no normalization it is known how far its inputs shifted"),
+    ],
+)
+def test_what_is_new_entered_before_what_shifted_clearly_most(ratios: list[float], until: str | None, why: str) -> None:
+    found = _entrance(pd.DataFrame({"layer": ["a", "b", "c"], "ratio": ratios}), 3.0)
+    assert found[0] == until
+    assert why in found[1]
 
 
 def test_runs_without_weights_are_refused(network: Net, clean: Run, tmp_path: Path) -> None:
