@@ -65,6 +65,8 @@ def test_the_plan_stands_on_the_page_with_its_evidence_and_its_price(written: Wr
         "A step of 4 images took 1.69 s before and 12.5 ms after, on the machine that made the plan.",
     ):
         assert said in text
+    assert "The price of these is not known" not in text
+    assert "What may be frozen or built smaller, and what it costs, the plan says." in text
 
 
 @pytest.mark.slow
