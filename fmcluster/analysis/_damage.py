@@ -76,6 +76,9 @@ class Damage(Summarized):
         ``layers`` (how many), and by how much less than random changes its changes do, as a share of what both do
         together, in the mean over a layer's amounts and over layers: ``below_null``, and its standard error
         ``below_null_se``, of the samples and of the layers, which add up.
+    agreement : DataFrame, optional
+        Where changes were chosen by a prediction: how it agrees with what was measured of them, as
+        `PredictedDamage.agreement` has it.
     """
 
     frame: pd.DataFrame
@@ -87,6 +90,7 @@ class Damage(Summarized):
     majority: float = float("nan")
     shown: object | None = field(default=None, repr=False)
     choices: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=Damage.CHOICES))
+    agreement: pd.DataFrame | None = None
 
     CHOICES: ClassVar[list[str]] = ["intervention", "how", "layers", "below_null", "below_null_se"]
     COLUMNS: ClassVar[list[str]] = [
@@ -170,6 +174,7 @@ class Damage(Summarized):
             lines += [f"  {_line(row)}" for _, row in self.least(intervention).iterrows()]
             chosen = self.choices[self.choices["intervention"] == intervention]
             lines += [f"  {_choice(row)}" for _, row in chosen[chosen["layers"] >= _FEWEST_LAYERS].iterrows()]
+            lines += [f"  {_agreement(row)}" for _, row in self._agreement_of(intervention).iterrows()]
         fitted = self.frame[self.frame["fitted_on"].notna()]
         if len(fitted):
             images = fitted["fitted_on"].min()
@@ -185,6 +190,10 @@ class Damage(Summarized):
             lines.append(f"{self.skipped['layer'].nunique()} layers were left out by some; .skipped says why.")
         return "\n".join(lines)
 
+    def _agreement_of(self, intervention: str) -> pd.DataFrame:
+        table = self.agreement
+        return pd.DataFrame() if table is None else table[(table["intervention"] == intervention) & (table["n"] > 0)]
+
     def _as_it_is(self) -> str:
         if np.isnan(self.loss):
             return "without labels, so that only divergences are known"
@@ -199,6 +208,17 @@ def _choice(values: "pd.Series[Any]") -> str:
     side = "less than" if low > 0 else "more than" if high < 0 else "not clearly less or more than"
     share = _interval(values["below_null"], values["below_null_se"], 2, sign="+")
     return f"{of}: {side} random changes do, {share} of what both do together"
+
+
+def _agreement(values: "pd.Series[Any]") -> str:
+    """Say how the ranks of what was predicted agree with those measured, with its interval, or that it is not known."""
+    if np.isnan(values["rank_correlation"]):
+        return f"how well the prediction ranks them is not known of {values['n']} changes of so few layers"
+    low, high = (f"{values[end]:.2f}" for end in ("low", "high"))
+    return (
+        f"the prediction ranks them with a rank correlation of {values['rank_correlation']:.2f} ({low} to {high}, of "
+        f"{values['n']} changes)"
+    )
 
 
 def _line(values: "pd.Series[Any]") -> str:

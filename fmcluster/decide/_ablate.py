@@ -140,7 +140,7 @@ def ablate(
         integers = dict.fromkeys(("epoch", "step", "setting", "fitted_on", "unknowns"), "Int64")
         frame = pd.DataFrame(rows, columns=Damage.COLUMNS).astype(integers)
         below = [row["by_sample"] for row in rows]
-        return Damage(
+        damage = Damage(
             frame=frame,
             skipped=pd.DataFrame([asdict(each) for each in skipped], columns=["intervention", "layer", "reason"]),
             loss=judge.baseline("loss"),
@@ -151,6 +151,7 @@ def ablate(
             shown=Shown(probe, batch_size, to_inputs),
             choices=compare_with_chance(frame, below),
         )
+    return damage if predicted is None else replace(damage, agreement=predicted.agreement(damage))
 
 
 def _majority(targets: Sequence[Any]) -> float:

@@ -41,6 +41,16 @@ def test_each_line_carries_its_number_its_interval_and_its_null() -> None:
     assert "fitted" not in str(found)
 
 
+def test_how_a_prediction_agrees_is_said_of_what_was_measured() -> None:
+    known = {"intervention": "depth", "n": 3, "rank_correlation": 0.5, "low": -0.25, "high": 0.875}
+    other = {**known, "intervention": "width", "n": 0}
+    told = replace(damage(), agreement=pd.DataFrame([known, other]))
+    assert "  the prediction ranks them with a rank correlation of 0.50 (-0.25 to 0.88, of 3 changes)" in str(told)
+    unknown = replace(damage(), agreement=pd.DataFrame([{**known, "rank_correlation": np.nan}]))
+    assert "  how well the prediction ranks them is not known of 3 changes of so few layers" in str(unknown)
+    assert "rank" not in str(damage())
+
+
 def test_what_was_fitted_on_how_many_samples_is_said() -> None:
     of = {"fitted_on": pd.array([pd.NA, 20, 20], "Int64"), "unknowns": pd.array([pd.NA, 20, 21], "Int64")}
     *_, fits, few = str(damage(**of)).splitlines()

@@ -248,6 +248,8 @@ def test_only_what_is_promising_is_measured(run: Run, residual: nn.Module, probe
         assert set(passed_over.loc[passed_over["intervention"] == name, "layer"]) == there - layers
     of_groups = [each.frame[each.frame["intervention"] == "groups"].reset_index(drop=True) for each in (some, every)]
     pd.testing.assert_frame_equal(*of_groups)
+    assert every.agreement is None
+    pd.testing.assert_frame_equal(some.agreement, predicted.agreement(some))
 
 
 @pytest.mark.slow
