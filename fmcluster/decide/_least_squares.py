@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from scipy.linalg import lapack
 from torch.nn import functional
 
 from ..store import KernelGeometry
@@ -11,12 +13,41 @@ MOST_WEIGHTS = 4608  # of an output channel: their second moments take 170 MB
 
 
 def solve(matrix: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """Solve for a positive semidefinite matrix, in the least-norm sense where it is singular."""
-    values, vectors = torch.linalg.eigh(matrix)
+    """Solve for a positive semidefinite matrix, in the least-norm sense where it is singular.
+
+    Eigenvalues below 1e-10 of the largest count as zero. They are computed only where there may be such: not where
+    Cholesky's factor shows that there are none; and of a matrix of low rank, of few images, by a factor of that rank.
+    """
+    lower, fails_at = torch.linalg.cholesky_ex(matrix)
+    if fails_at == 0:
+        inverse = torch.cholesky_inverse(lower)
+        if _norm(matrix) * _norm(inverse) < 1e9:  # no less than the ratio of the eigenvalues
+            return inverse @ right
+    factor = _factor_of_low_rank(matrix) if 0 < int(fails_at) <= len(matrix) // 2 else None
+    values, vectors = torch.linalg.eigh(matrix if factor is None else factor.T @ factor)
     good = values > values[-1].clamp_min(0) * 1e-10
     inverse = torch.where(good, 1 / torch.where(good, values, 1.0), 0.0)
+    if factor is not None:  # its products with the vectors are the matrix's, times the roots of the values
+        vectors, inverse = factor @ vectors, inverse.square()
     solved: torch.Tensor = vectors @ (inverse[:, None] * (vectors.T @ right))
     return solved
+
+
+def _factor_of_low_rank(matrix: torch.Tensor) -> torch.Tensor | None:
+    """Return a matrix of (n, rank) whose product with its transpose is another of (n, n), by Cholesky with pivots.
+
+    None where there is no pivot above zero: of a matrix of zeros, or one that is not finite.
+    """
+    lower, pivots, rank, _ = lapack.dpstrf(matrix.cpu().numpy().T, lower=1)
+    if rank == 0:
+        return None
+    factor = np.empty((len(lower), rank))
+    factor[pivots - 1] = np.tril(lower[:, :rank])
+    return torch.from_numpy(factor).to(matrix.device)
+
+
+def _norm(matrix: torch.Tensor) -> float:
+    return float(matrix.abs().sum(0).max())
 
 
 def inner_weights(kernel: Sequence[int], size: int) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """Least squares, against NumPy's."""
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -55,3 +56,18 @@ def test_patches_times_weights_are_what_a_grouped_convolution_returns() -> None:
     weights = module.weight.detach().flatten(1).unflatten(0, (2, 3))
     found = torch.einsum("gnpk,gok->ngop", patches, weights).flatten(1, 2).reshape(expected.shape)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("n_rows", [20, 100, 400])
+def test_solve_is_the_least_norm_solution_of_any_rank(n_rows: int) -> None:
+    rng = np.random.default_rng(2)
+    design, target = rng.normal(size=(n_rows, 120)), rng.normal(size=(n_rows, 3))
+    design[:, [5, 60]] = 0  # channels that are dead
+    found = solve(torch.from_numpy(design.T @ design), torch.from_numpy(design.T @ target))
+    np.testing.assert_allclose(found, np.linalg.lstsq(design, target, rcond=None)[0], atol=1e-8)
+
+
+def test_solve_takes_what_is_small_beyond_all_else_for_zero() -> None:
+    matrix = torch.diag(torch.tensor([1.0, 1e-12, 4.0], dtype=torch.float64))
+    assert solve(matrix, torch.ones(3, 1, dtype=torch.float64)).flatten().tolist() == [1.0, 0.0, 0.25]
+    assert solve(matrix * 0, torch.ones(3, 1, dtype=torch.float64)).flatten().tolist() == [0.0, 0.0, 0.0]

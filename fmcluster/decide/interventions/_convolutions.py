@@ -125,11 +125,11 @@ def refit_inner(weight: torch.Tensor, moments: torch.Tensor, *, inner: torch.Ten
     """Return weights that are zero but at `inner`, and come closest to what the whole of them returned."""
     groups = len(moments)
     flat = torch.unflatten(weight.double().flatten(1), 0, (groups, -1))
-    inner = inner.to(weight.device)
+    chosen = inner.nonzero().flatten().to(weight.device)
     out = torch.zeros_like(flat)
     for group in range(groups):
-        cross = flat[group] @ moments[group][:, inner]
-        out[group][:, inner] = solve(moments[group][inner][:, inner], cross.T).T
+        rows = moments[group][chosen]
+        out[group][:, chosen] = solve(rows[:, chosen], rows @ flat[group].T).T
     return out.flatten(0, 1).reshape(weight.shape).to(weight.dtype)
 
 

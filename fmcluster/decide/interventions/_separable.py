@@ -76,11 +76,12 @@ def separated(weight: torch.Tensor, moments: torch.Tensor, *, rank: int) -> tupl
 
 def _factors(weight: torch.Tensor, moments: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return kernels, 1 x 1 weights, and what they are together, in float64."""
-    _, _, height, width = weight.shape
+    _, inputs, height, width = weight.shape
     flat = weight.double().flatten(2)  # outputs, inputs, positions
     _, _, right = torch.linalg.svd(flat.permute(1, 0, 2), full_matrices=False)
     kernels = right[:, :rank]  # inputs, rank, positions
-    spread = torch.block_diag(*kernels)  # type: ignore[no-untyped-call]  # (inputs * rank, inputs * positions)
-    target = flat.flatten(1) @ moments[0] @ spread.T
-    points = solve(spread @ moments[0] @ spread.T, target.T).T
-    return kernels.reshape(-1, 1, height, width), points, (points @ spread).reshape(weight.shape)
+    rows = (kernels @ torch.unflatten(moments[0], 0, (inputs, -1))).flatten(0, 1)  # (inputs * rank, inputs * positions)
+    own = torch.einsum("kip,irp->kir", torch.unflatten(rows, 1, (inputs, -1)), kernels).flatten(1)
+    points = solve(own, rows @ flat.flatten(1).T).T
+    made = torch.einsum("oir,irp->oip", torch.unflatten(points, 1, (inputs, -1)), kernels)
+    return kernels.reshape(-1, 1, height, width), points, made.reshape(weight.shape)
