@@ -137,10 +137,10 @@ def when(epoch: int, step: int) -> str:
 
 
 @contextmanager
-def report_progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Draw how far a report has come."""
+def step_progress(what: str) -> Iterator[Callable[[str, int, int], None]]:
+    """Draw how far something has come, as it tells with its step, how many are done and how many there are."""
     with bars() as progress:
-        task = progress.add_task("report")
+        task = progress.add_task(what, total=None)
         yield lambda what, done, total: progress.update(task, description=printable(what), completed=done, total=total)
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ._app import report_progress, say, status
+from ._app import say, status, step_progress
 from ._options import local_output
 from ._train import training_progress
 
@@ -36,7 +36,7 @@ def demo(
     with training_progress() as on_event:
         result = run_demo(output, random_state=random_state, progress=on_event)
     say(f"The run is in {result.run}; it is analyzed now.")
-    with report_progress() as on_stage:
+    with step_progress("report") as on_stage:
         page = write_report(open_run(result.run), output / "report.html", progress=on_stage)
     say(f"\nThe report is in {page.resolve()}: open it in a browser.")
     say(f"Next: fmcluster info {result.run}; fmcluster plot {result.run} channel_grid --layer conv1 -o conv1.png")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ._analyze import analyze_layer
-from ._app import report_progress, say, say_left_out
+from ._app import say, say_left_out, step_progress
 from ._options import NumberOfClusters, RandomState, Rows, RunPath, SomeLayers, View, local_output, matching_layers
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def export(
     from ..report.content import part_to_show, part_with
 
     say_left_out((part_with(opened, names) if names else part_to_show(opened)).left_out.lines)
-    with report_progress() as on_stage:
+    with step_progress("report") as on_stage:
         if target is Target.tensorboard:
             written = to_tensorboard(
                 opened,

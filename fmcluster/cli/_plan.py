@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ._app import bars, printable, say, say_left_out, status
+from ._app import say, say_left_out, status, step_progress
 from ._options import LAYERS_HELP, RandomState, RunPath, local_output
 
 if TYPE_CHECKING:
@@ -63,8 +63,7 @@ def plan(
     opened.resolve(snapshot=0)
     with status("loading the network and the images"):
         network, probe = _network(opened, model, weights), _probe(opened, data, images, random_state)
-    with bars() as progress:
-        task = progress.add_task("changes measured", total=None)
+    with step_progress("measuring") as on_change:
         from ..analysis import diagnose
         from ..decide import ablate
         from ..decide import plan as make_plan
@@ -75,11 +74,12 @@ def plan(
             interventions=_interventions(opened, asked),
             layers=_modules(network, layers),
             random_state=random_state,
-            progress=lambda what, done: progress.update(task, description=printable(what), completed=done),
+            progress=on_change,
         )
-    with status("planning"):
+    with status("diagnosing the run"):
         findings = diagnose(opened, damage=damage, random_state=random_state)
         say_left_out(findings.not_finite.lines)
+    with status("planning: networks are built and measured"):
         goal: dict[str, Any] = {"budget": budget, "of": of, "tolerance": tolerance}
         try:
             made = make_plan(findings, damage, **goal, model=network, probe=probe, random_state=random_state)

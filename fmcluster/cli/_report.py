@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ._app import report_progress, say, say_left_out
+from ._app import say, say_left_out, step_progress
 from ._options import NumberOfClusters, RandomState, RunPath, SomeLayers, View, local_output, matching_layers
 from ._scheduler import Scheduler, seen_by_workers, workers_of
 
@@ -63,7 +63,7 @@ def report(
         from ..report.content import part_to_show, part_with
 
         names = matching_layers(opened, layers)
-        with workers_of(scheduler) as executor, report_progress() as on_stage:
+        with workers_of(scheduler) as executor, step_progress("report") as on_stage:
             page = write_report(
                 opened,
                 output,

@@ -21,7 +21,7 @@ from ._predict_damage import PredictedDamage
 from ._probe_batches import Shown, probe_batches
 from .interventions import Change, Depth, Groups, Intervention, KernelSize, Resolution, Separable, Skipped, Width
 
-Progress = Callable[[str, int], None]
+Progress = Callable[[str, int, int], None]
 DEFAULT: tuple[Intervention, ...] = (Depth(), Width(), KernelSize(), Separable(), Groups(), Resolution())
 
 
@@ -78,7 +78,8 @@ def ablate(
     random_state : int
         Seed of these, and of which images are in which half: as many of each class in both, where there are labels.
     progress : callable, optional
-        Called with what is being measured, and how many changes have been.
+        Called before each change with what it is, how many modules have been gone through, those of each intervention
+        anew, and how many there are to go through.
 
     Returns
     -------
@@ -115,24 +116,31 @@ def ablate(
     with isolated(model, gradients=torch.is_grad_enabled(), reads=(loss,)), same_random_numbers(model):
         has_labels = all(each is not None for each in targets)
         network = Network(model, batches, loss=batch_loss if has_labels else None)
+        asked = [name for name in network.facts if layers is None or name in layers]
+        questions = DEFAULT if interventions is None else interventions
+        tell = _announcer(progress, layers=asked, n_questions=len(questions))
+        tell("the network as it is", 0, "")
         judge = _Judge(network, targets, loss=loss, n_null=n_null, random_state=random_state)
         rows: list[dict[str, Any]] = []
         skipped: list[Skipped] = []
-        for intervention in DEFAULT if interventions is None else interventions:
+        for number, intervention in enumerate(questions):
+            tell(intervention.name, number, "")
             found: list[tuple[Change, float]] = []
             chosen = layers
             if predicted is not None:
-                asked = [*network.facts] if layers is None else layers
                 chosen, passed_over = _promising(
-                    intervention, network, predicted=predicted, count=n_promising, layers=asked
+                    intervention,
+                    network,
+                    predicted=predicted,
+                    count=n_promising,
+                    layers=[*network.facts] if layers is None else layers,
                 )
                 skipped += passed_over
             for change in _all_changes(intervention, network, chosen, found):
                 if isinstance(change, Skipped):
                     skipped.append(change)
                     continue
-                if progress is not None:
-                    progress(f"{change.intervention}: {change.layer}", len(rows))
+                tell(f"{change.intervention}: {change.layer}, {change.what}", number, change.layer)
                 row = judge.judge(change)
                 found.append((change, row["kl"]))
                 rows.append(row)
@@ -152,6 +160,21 @@ def ablate(
             choices=compare_with_chance(frame, below),
         )
     return damage if predicted is None else replace(damage, agreement=predicted.agreement(damage))
+
+
+def _announcer(progress: Progress | None, *, layers: list[str], n_questions: int) -> Callable[[str, int, str], None]:
+    """Return what tells of a step: what it is, the number of its intervention, and its layer, or nothing at its start.
+
+    Several layers together are changed when each has been by itself.
+    """
+    before = {layer: number for number, layer in enumerate(layers)}
+
+    def tell(what: str, question: int, layer: str) -> None:
+        if progress is not None:
+            done = before.get(layer, len(layers) - 1) if layer else 0
+            progress(what, question * len(layers) + done, n_questions * len(layers))
+
+    return tell
 
 
 def _majority(targets: Sequence[Any]) -> float:

@@ -21,7 +21,7 @@ from ._network import Network
 from ._outcomes import Loss, Outcomes, mean_and_error
 from ._plan_result import Plan
 from ._predict_damage import PredictedDamage
-from ._price import Seconds, measure_seconds, price
+from ._price import measure_seconds, price
 from ._probe_batches import Shown, probe_batches
 from ._weigh import weigh
 from .building import build
@@ -86,7 +86,8 @@ def plan(
     batch_size, to_inputs
         As in `ablate`.
     rounds : int
-        How often a step of both networks is timed; 0: not, and neither where there is nothing to do.
+        How often a step of both networks is timed; 0: not, and neither where there is nothing to do, or a batch is too
+        small for a normalization in training mode.
     random_state : int
         Seed of which images are in which half, as in `ablate`.
 
@@ -134,13 +135,13 @@ def plan(
     shown = Shown(probe, batch_size, to_inputs)
     trial = _Trial(model, shown, loss=loss, random_state=random_state)
     made = trial.choose(found, goal, whole=before)
-    timed = rounds > 0 and bool(made.actions)
+    timed = measure_seconds([model, made.model], trial.inputs, rounds=rounds) if rounds > 0 and made.actions else None
     return replace(
         Plan(made.actions, of, budget, tolerance, trial.before, made.costs, built=True, shown=shown),
         together=made.damage,
         n_samples=damage.n_samples,
-        seconds=_pair(measure_seconds([model, made.model], trial.inputs, rounds=rounds)) if timed else None,
-        batch=len(trial.inputs) if timed else 0,
+        seconds=None if timed is None else (timed[0], timed[1]),
+        batch=0 if timed is None else len(trial.inputs),
         caveat=damage.caveat,
     )
 
@@ -270,8 +271,3 @@ def _check(findings: object, damage: object, model: object, probe: object) -> No
                 f"the damage was measured on a network of {damage.costs['parameters']:,.0f} parameters, and the model "
                 f"has {count:,}: ablate this model"
             )
-
-
-def _pair(seconds: Sequence[Seconds]) -> tuple[Seconds, Seconds]:
-    first, second = seconds
-    return first, second

@@ -183,7 +183,7 @@ class Plan(Summarized):
         Raises
         ------
         ValueError
-            Without a probe.
+            Without a probe, or of a batch that is too small for a normalization in training mode.
         """
         shown = self.shown if probe is None else Shown(probe)
         if shown is None:
@@ -191,8 +191,13 @@ class Plan(Summarized):
         inputs = network_of(model, shown).batch(0)
         latest = max((action.epoch or 0 for action in self.actions), default=0)
         changed = self.apply(model, probe=shown.probe, epoch=latest, to_inputs=shown.to_inputs)
-        before, after = measure_seconds([model, changed], inputs, rounds=rounds)
-        return replace(self, seconds=(before, after), batch=len(inputs))
+        timed = measure_seconds([model, changed], inputs, rounds=rounds)
+        if timed is None:
+            raise ValueError(
+                f"a step of a batch of {len(inputs)} cannot be timed: in training mode, a normalization is given one "
+                f"number of each channel, of which there is no variance; pass a probe of larger batches"
+            )
+        return replace(self, seconds=(timed[0], timed[1]), batch=len(inputs))
 
     def to_yaml(self, path: str | Path) -> Path:
         """Write the plan as YAML.

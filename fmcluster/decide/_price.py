@@ -17,6 +17,8 @@ from ._first_input import hook_first
 from ._network import NORMALIZATION, PARAMETRIC
 from ._outcomes import scores_of
 
+_TOO_FEW = "more than 1 value per channel"  # what a normalization says in training mode of one number, of no variance
+
 
 @dataclass(frozen=True)
 class Seconds:
@@ -72,7 +74,7 @@ def price(model: nn.Module, inputs: ModelInputs) -> Costs:
     return counted + Costs(parameters=sum(each.numel() for each in model.parameters()))
 
 
-def measure_seconds(models: Sequence[nn.Module], inputs: ModelInputs, *, rounds: int = 7) -> list[Seconds]:
+def measure_seconds(models: Sequence[nn.Module], inputs: ModelInputs, *, rounds: int = 7) -> list[Seconds] | None:
     """Measure a step of several networks in turn, so that what else the machine does meets all of them.
 
     Copies are measured, in training mode; the sum of squares of the scores stands for the loss.
@@ -85,17 +87,28 @@ def measure_seconds(models: Sequence[nn.Module], inputs: ModelInputs, *, rounds:
         A batch.
     rounds : int
         How often each takes a step, after one that is not counted.
+
+    Returns
+    -------
+    list of Seconds, or None
+        Of each network; None where no step can be taken, as of a batch of one image, of which a normalization is given
+        one position.
     """
     steps = [_step(deepcopy(model).train(), inputs) for model in models]
     times: list[list[float]] = [[] for _ in steps]
-    state = torch.get_rng_state()
-    for number in range(rounds + 1):
-        for step, taken in zip(steps, times, strict=True):
-            begun = perf_counter()
-            step()
-            if number:
-                taken.append(perf_counter() - begun)
-    torch.set_rng_state(state)  # dropout draws
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
+    with torch.random.fork_rng(devices=devices):  # dropout draws
+        for number in range(rounds + 1):
+            for step, taken in zip(steps, times, strict=True):
+                begun = perf_counter()
+                try:
+                    step()
+                except ValueError as error:
+                    if _TOO_FEW not in str(error):
+                        raise
+                    return None
+                if number:
+                    taken.append(perf_counter() - begun)
     return [Seconds(median(each), min(each), max(each)) for each in times]
 
 

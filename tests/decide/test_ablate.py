@@ -155,11 +155,17 @@ def test_the_same_seed_gives_the_same_table(residual: nn.Module, probe: TensorDa
 
 @pytest.mark.slow
 def test_what_is_asked_by_default_and_how_it_reads(residual: nn.Module, probe: TensorDataset) -> None:
-    told: list[tuple[str, int]] = []
-    damage = fm.ablate(residual, probe, n_null=1, progress=lambda what, done: told.append((what, done)))
+    told: list[tuple[str, int, int]] = []
+    damage = fm.ablate(residual, probe, n_null=1, progress=lambda *step: told.append(step))
     asked = ["depth", "width", "kernel size", "separable", "groups", "resolution"]
     assert list(damage.frame["intervention"].unique()) == asked
-    assert [done for _, done in told] == list(range(len(damage.frame)))
+    steps = [what for what, _, _ in told]
+    assert steps[:2] == ["the network as it is", "depth"]
+    rows = zip(damage.frame["intervention"], damage.frame["layer"], damage.frame["what"], strict=True)
+    assert [step for step in steps if ":" in step] == [f"{one}: {layer}, {what}" for one, layer, what in rows]
+    assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
+    assert {total for _, _, total in told} == {6 * sum(1 for _ in residual.modules()) - 6}
+    assert max(done for _, done, _ in told) < told[0][2]
     assert damage.frame[["kl", "loss", "accuracy", "null_kl"]].notna().all(axis=None)
     shares = damage.frame[["forward_share", "backward_share", "parameters_share", "kept_share"]]
     assert ((shares >= 0) & (shares <= 1)).all(axis=None)

@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 from torch import nn
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 from fmcluster.decide import Action, MeasuredDamage, Plan
 from fmcluster.decide._costs import Costs
@@ -84,6 +84,13 @@ def test_a_file_gives_the_same_network(plan: Plan, residual, probe: TensorDatase
     timed = again.with_seconds(residual, probe=probe, rounds=1)
     assert timed.batch == 24
     assert timed.seconds[1].median > 0
+
+
+def test_a_batch_that_is_too_small_to_be_timed_is_refused_in_words(plan: Plan, probe: TensorDataset) -> None:
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(3, 5))
+    plan = replace(plan, actions=())
+    with pytest.raises(ValueError, match="a step of a batch of 1 cannot be timed"):
+        plan.with_seconds(model, probe=DataLoader(probe, batch_size=1))
 
 
 @pytest.mark.parametrize(
