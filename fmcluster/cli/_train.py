@@ -30,7 +30,7 @@ def train(
     ] = Path("run.zarr"),
     model: Annotated[str, typer.Option(help="A torchvision ResNet.")] = "resnet18",
     weights: Annotated[str, typer.Option(help="DEFAULT (downloaded), none, or the path of a state dict.")] = "DEFAULT",
-    epochs: Annotated[int, typer.Option(help="Number of epochs.")] = 5,
+    epochs: Annotated[int, typer.Option(help="Number of epochs; 0 records the network as it is.")] = 5,
     freeze_backbone: Annotated[bool, typer.Option("--freeze-backbone", help="Train the head only.")] = False,
     snapshots_per_epoch: Annotated[
         int, typer.Option(help="Snapshots in each epoch, evenly spaced; the last at its end.")

@@ -76,7 +76,7 @@ def finetune(
     model, weights : str
         As in `load_resnet`.
     epochs : int
-        How often the training images are gone through.
+        How often the training images are gone through; with 0, the network is recorded as it is.
     freeze : bool
         Train the head only.
     snapshots_per_epoch : int
@@ -121,8 +121,8 @@ def finetune(
     .. [1] S. Chilamkurthy. Transfer Learning for Computer Vision Tutorial.
        https://docs.pytorch.org/tutorials/beginner/transfer_learning_tutorial.html
     """
-    if epochs < 1:
-        raise ValueError(f"epochs is {epochs}: expected at least 1")
+    if epochs < 0:
+        raise ValueError(f"epochs is {epochs}: expected at least 1, or 0 to record the network as it is")
     if mode not in ("x", "w"):
         raise ValueError(f"mode is {mode!r}: expected x (a new run) or w (replace it); training starts from epoch 0")
     chosen = choose_device(device)

@@ -82,7 +82,7 @@ def test_a_frozen_backbone_keeps_its_weights(result: FinetuneResult, folder: Pat
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"epochs": 0}, "epochs is 0"),
+        ({"epochs": -1}, "epochs is -1: expected at least 1, or 0 to record the network as it is"),
         ({"mode": "a"}, "mode is 'a'"),
         ({"device": "gpu"}, "unknown device"),
         ({"batch_size": 0}, "batch_size is 0"),
@@ -97,6 +97,16 @@ def test_bad_arguments_are_refused_before_anything_is_written(
     with pytest.raises(ValueError, match=message):
         finetune_briefly(folder, tmp_path / "run.zarr", **options)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_without_epochs_the_network_is_recorded_as_it_is(folder: Path, tmp_path: Path) -> None:
+    made = finetune_briefly(folder, tmp_path / "run.zarr", epochs=0, with_weights=True, layers=["layer4", "fc"])
+    run = fm.open_run(made.run)
+    assert (run.epochs, len(made.snapshots)) == ([0], 1)
+    recorded, state = run.read_weights(snapshot=0), made.model.state_dict()
+    assert all(np.array_equal(recorded[name], value.numpy()) for name, value in state.items())
+    fm.write_report(run, tmp_path / "report.html")  # of one snapshot
 
 
 @pytest.mark.slow
