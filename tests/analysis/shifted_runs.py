@@ -2,6 +2,7 @@
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -50,10 +51,10 @@ def make_network() -> Net:
     return model.eval()
 
 
-def record(path: Path, probe: list[tuple[torch.Tensor, int]], *states: nn.Module, with_weights: bool = True) -> Run:
+def record(path: Path, probe: list[tuple[torch.Tensor, int]], *states: nn.Module, **options: Any) -> Run:
     shown = copy.deepcopy(states[0])
-    what = ("activation", "weight") if with_weights else ("activation",)
-    with fm.Recorder(shown, path, probe=probe, layers=["pool", "fc"], record=what, dtype="float32") as recorder:
+    how = {"layers": ["pool"], "record": ("activation", "weight"), "dtype": "float32", **options}
+    with fm.Recorder(shown, path, probe=probe, **how) as recorder:
         for epoch, state in enumerate(states):
             shown.load_state_dict(state.state_dict())
             recorder.snapshot(epoch=epoch)

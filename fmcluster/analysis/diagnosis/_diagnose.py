@@ -223,7 +223,9 @@ def diagnose(
             *(
                 ()
                 if clean is None
-                else advise_tuning(run, judged, clean=clean, frame=frame, time=time, thresholds=thresholds)
+                else advise_tuning(
+                    run, judged, clean=clean, samples=drawn, frame=frame, time=time, thresholds=thresholds
+                )
             ),
             *advise(run, judged, frame=frame, time=time, thresholds=thresholds),
         ),

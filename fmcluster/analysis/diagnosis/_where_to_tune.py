@@ -10,38 +10,59 @@ import pandas as pd
 from ...store import Run
 from .._damage import SIGMAS
 from .._normalization_shift import normalization_shift
+from .._results import Labels
 from ._findings import Advice
 from ._judge import Judged, when
+from ._measures import known_classes
+from ._modules import head_of
 from ._thresholds import Thresholds
 
 _HEADS = ("Linear", "Conv")  # what the last layer of a classifier is, by the names of classes
 
 
-class _Gain(NamedTuple):
-    """By how many images more the neighbors are right at the last snapshot than at the first, as a share, with its
-    95 % interval, paired over the images."""
+NEIGHBORS, ITSELF = "nearest neighbors in the feature maps of {}", "the network itself"
 
-    first: float
-    last: float
+
+class _Right(NamedTuple):
+    """Of which images a class is told right, (n_images,), and what tells it."""
+
+    images: npt.NDArray[np.bool_]
+    by: str
+
+    @property
+    def share(self) -> float:
+        return float(self.images.mean())
+
+
+class _Gain(NamedTuple):
+    """By how many images more are right after training than before, as a share, with its 95 % interval, paired."""
+
     mean: float
     lower: float
     upper: float
-    n_images: int
 
 
 def advise_tuning(
-    run: Run, judged: Sequence[Judged], *, clean: Run, frame: pd.DataFrame, time: pd.DataFrame, thresholds: Thresholds
+    run: Run,
+    judged: Sequence[Judged],
+    *,
+    clean: Run,
+    samples: Labels,
+    frame: pd.DataFrame,
+    time: pd.DataFrame,
+    thresholds: Thresholds,
 ) -> Iterator[Advice]:
     """Say what of the network to tune, where a training of more than the head tells.
 
-    In the last feature maps before the head, nearest neighbors are asked for each image's class, at the first and at
-    the last snapshot. Where they are right of no more images at the last (the 95 % interval of the difference, paired
-    over the images, ends at `thresholds.separated` or below), and were clearly above chance at the first, nothing
-    speaks for training more than the head. Where they are right of more (the interval is above zero), and the inputs of
-    one normalization are `thresholds.shift` times as far from its running statistics as those of data that the network
-    knows, and at least twice as far as those of all normalizations behind it, what is new entered before it: the
-    network is to be tuned up to it, with the head. Where that is not so, it is to be tuned as a whole. Where the
-    interval leaves open which, nothing is said.
+    At the first and at the last snapshot, the class of each image is told by its nearest neighbors in the last feature
+    maps before the head, and by the network itself, where its scores are recorded; whichever is right of more images
+    counts. Where they are of no more at the last (the 95 % interval of the difference, paired over the images, ends at
+    `thresholds.separated` or below), and were clearly above chance at the first, nothing speaks for training more than
+    the head. Where they are of more (the interval is above zero), and the inputs of one normalization are
+    `thresholds.shift` times as far from its running statistics as those of data that the network knows, and at least
+    twice as far as those of all normalizations behind it, what is new entered before it: the network is to be tuned up
+    to it, with the head. Where that is not so, it is to be tuned as a whole. Where the interval leaves open which,
+    nothing is said.
 
     Parameters
     ----------
@@ -51,6 +72,8 @@ def advise_tuning(
         Its layers, in forward order.
     clean : Run
         A run of the same network on data that it knows, with weights.
+    samples : ndarray of int64
+        Dataset indices of the images that were compared.
     frame : DataFrame
         The measures, from which the advice gets its evidence.
     time : DataFrame
@@ -67,12 +90,16 @@ def advise_tuning(
     features = _features(judged)
     if features is None or np.isnan(features.evidence.accuracy).any() or not _trained_a_body(run, time):
         return
-    gain = _gain(features.evidence.right)
-    begin, end = when(time, 0), when(time, len(time) - 1)
+    before, after = (
+        _most_right(run, features, at=at, snapshot=int(time["snapshot"].iloc[at]), samples=samples)
+        for at in (0, len(time) - 1)
+    )
+    gain = _gain(before.images, after.images)
+    who = "" if after.by == before.by else f"{after.by} "
     told = (
-        f"in the feature maps of {features.name}, nearest neighbors are right on {gain.first:.0%} of these "
-        f"{gain.n_images} images at {begin} and on {gain.last:.0%} at {end} ({_points(gain.mean)} points, 95 % "
-        f"interval {_points(gain.lower)} to {_points(gain.upper)}"
+        f"on these {len(before.images)} images, {before.by} {'is' if before.by == ITSELF else 'are'} right on "
+        f"{before.share:.0%} at {when(time, 0)}, and {who}on {after.share:.0%} at {when(time, len(time) - 1)} "
+        f"({_points(gain.mean)} points, 95 % interval {_points(gain.lower)} to {_points(gain.upper)}"
     )
     to_beat = "To beat: statistics of the normalizations that follow the images, with the head"
     rows = frame[(frame["layer"] == features.name) & (frame["measure"] == "knn_accuracy")].reset_index(drop=True)
@@ -83,12 +110,25 @@ def advise_tuning(
         yield Advice(features.name, "tune", f"Tune {what}{rest}: {told}), and {why}. {to_beat}", rows, until=until)
         return
     chance, spread = features.evidence.chance[0], features.evidence.spread[0]
-    if gain.upper <= thresholds.separated and gain.first - chance > max(thresholds.separated, 3 * spread):
+    if gain.upper <= thresholds.separated and before.share - chance > max(thresholds.separated, 3 * spread):
         text = (
             f"Tune the head alone: {told}; by chance {chance:.0%}): training more than the head does not bring the "
             f"classes apart. {to_beat}"
         )
         yield Advice(features.name, "tune", text, rows, until="")
+
+
+def _most_right(run: Run, features: Judged, *, at: int, snapshot: int, samples: Labels) -> _Right:
+    """Return of which images more are right: those of the neighbors, or those of the network itself."""
+    found = [_Right(features.evidence.right[at], NEIGHBORS.format(features.name))]
+    head = head_of(run)
+    if head is not None and head != features.name:
+        labels = known_classes(run[head], samples)
+        known = samples[labels >= 0]
+        if run[head].n_channels == run[head].n_output_channels > labels.max():
+            scores = run[head].read(snapshot=snapshot, samples=known.tolist())
+            found.append(_Right(scores.argmax(axis=1) == labels[labels >= 0], ITSELF))
+    return max(found, key=lambda each: each.share)
 
 
 def _trained_a_body(run: Run, time: pd.DataFrame) -> bool:
@@ -110,12 +150,11 @@ def _features(judged: Sequence[Judged]) -> Judged | None:
     return before[-1] if before else None
 
 
-def _gain(right: npt.NDArray[np.bool_]) -> _Gain:
-    """Compare the first row of (n_snapshots, n_images) with the last."""
-    difference = right[-1].astype(np.float64) - right[0]
+def _gain(before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_]) -> _Gain:
+    difference = after.astype(np.float64) - before
     mean = float(difference.mean())
     error = SIGMAS * float(difference.std(ddof=1)) / np.sqrt(len(difference))
-    return _Gain(float(right[0].mean()), float(right[-1].mean()), mean, mean - error, mean + error, len(difference))
+    return _Gain(mean, mean - error, mean + error)
 
 
 def _entrance(shift: pd.DataFrame, least: float) -> tuple[str | None, str]:

@@ -49,12 +49,36 @@ def test_where_inputs_shifted_the_network_is_tuned_up_to_there(network: Net, cle
     points = [f"{100 * value:+.0f}" for value in (difference.mean(), *(difference.mean() + error * np.array([-1, 1])))]
     assert advice.text == (
         "Tune the network up to bn1, and its head; freeze the weights behind it, and let all statistics follow the "
-        f"images: in the feature maps of pool, nearest neighbors are right on {right[0].mean():.0%} of these 60 images "
-        f"at epoch 0 and on {right[1].mean():.0%} at epoch 1 ({points[0]} points, 95 % interval {points[1]} to "
+        f"images: on these 60 images, nearest neighbors in the feature maps of pool are right on {right[0].mean():.0%} "
+        f"at epoch 0, and on {right[1].mean():.0%} at epoch 1 ({points[0]} points, 95 % interval {points[1]} to "
         f"{points[2]}), and before it the inputs of bn1 are {ratio['bn1']:.1f} times as far from its statistics as "
         f"those of known data, those behind it at most {ratio['bn2']:.1f} times. To beat: statistics of the "
         "normalizations that follow the images, with the head"
     )
+
+
+def test_what_the_network_itself_is_right_on_counts_where_that_is_more(
+    network: Net, clean: Run, tmp_path: Path
+) -> None:
+    end = trained(network)
+    with torch.no_grad():  # noise is most of what neighbors see, and the head leaves it out
+        end.conv.weight[:, CLASS] *= 0.3
+        end.conv.weight[:, NOISY] *= 3
+        inverse = torch.linalg.pinv(end.conv.weight[:, :, 0, 0] / end.bn2.running_var.sqrt()[:, None])
+        end.fc.weight[0], end.fc.weight[1] = -inverse[CLASS], inverse[CLASS]
+        end.fc.bias.zero_()
+    run = record(tmp_path / "run.zarr", images(seed=2, shift=5.0), network, end, layers=["pool", "fc"])
+    own = [(run["fc"].read(snapshot=at).argmax(axis=1) == np.arange(N_IMAGES) % 2).mean() for at in (0, 1)]
+    neighbors = fm.diagnose(run).rows("knn_accuracy", layer="pool")["value"].tolist()
+    assert own[0] > neighbors[0]
+    assert own[1] > neighbors[1]
+    (advice,) = tuning(run, clean)
+    assert f"the network itself is right on {own[0]:.0%} at epoch 0, and on {own[1]:.0%} at epoch 1 (" in advice.text
+    end.fc.weight.data.zero_()  # it always names the first class
+    run = record(tmp_path / "other.zarr", images(seed=2, shift=5.0), network, end, layers=["pool", "fc"])
+    said = f"the network itself is right on {own[0]:.0%} at epoch 0, and nearest neighbors in the feature maps of pool "
+    (advice,) = tuning(run, clean)
+    assert f"{said}on {neighbors[1]:.0%} at epoch 1 (" in advice.text
 
 
 def test_where_inputs_did_not_shift_all_is_tuned(network: Net, clean: Run, tmp_path: Path) -> None:
@@ -72,7 +96,9 @@ def test_where_features_hold_the_classes_before_the_head_is_enough(network: Net,
     run = record(tmp_path / "run.zarr", images(seed=2, shift=5.0), start, end)
     (advice,) = tuning(run, record(tmp_path / "known.zarr", images(seed=1), start))
     assert advice.until == ""
-    assert advice.text.startswith("Tune the head alone: in the feature maps of pool, nearest neighbors are right on ")
+    assert advice.text.startswith(
+        "Tune the head alone: on these 60 images, nearest neighbors in the feature maps of pool"
+    )
 
 
 def test_nothing_is_said_where_nothing_tells(network: Net, clean: Run, tmp_path: Path) -> None:
@@ -102,7 +128,7 @@ def test_nothing_is_said_where_the_probe_is_too_small_to_tell(network: Net, clea
         cross_val_predict(KNeighborsClassifier(9), run["pool"].read(snapshot=at), labels, cv=LeaveOneOut()) == labels
         for at in (0, 1)
     ]
-    gain = _gain(np.stack(right))
+    gain = _gain(*right)
     assert gain.lower <= 0 < 0.02 < gain.upper
     assert tuning(run, clean, n_neighbors=9) == []
 
@@ -134,7 +160,7 @@ def test_what_is_new_entered_before_what_shifted_clearly_most(ratios: list[float
 
 
 def test_runs_without_weights_are_refused(network: Net, clean: Run, tmp_path: Path) -> None:
-    run = record(tmp_path / "run.zarr", images(seed=2), network, trained(network), with_weights=False)
+    run = record(tmp_path / "run.zarr", images(seed=2), network, trained(network), record=("activation",))
     with pytest.raises(ValueError, match="holds no inputs of BatchNorms"):
         fm.diagnose(run, clean=clean)
     with pytest.raises(TypeError, match="diagnose received a str; expected Run"):
@@ -143,8 +169,7 @@ def test_runs_without_weights_are_refused(network: Net, clean: Run, tmp_path: Pa
 
 def test_the_interval_is_paired_over_the_images() -> None:
     first, last = np.array([1, 0, 0, 1, 0], bool), np.array([1, 1, 1, 0, 0], bool)
-    gain = _gain(np.stack([first, ~first, last]))
-    assert (gain.first, gain.last, gain.n_images) == (0.4, 0.6, 5)
+    gain = _gain(first, last)
     assert gain.mean == pytest.approx(0.2)
     half = 1.96 * np.sqrt(0.7 / 5)  # the differences are 0, 1, 1, -1, 0: their variance is (3 - 5 * 0.04) / 4
     assert (gain.lower, gain.upper) == (pytest.approx(0.2 - half), pytest.approx(0.2 + half))
