@@ -34,7 +34,8 @@ def eagerly(model: nn.Module) -> Iterator[None]:
     What `torch.compile` needs takes seconds to import; where nobody has, nothing is compiled. A forward method that
     `torch.cuda.make_graphed_callables` put into a module gives way to the one that it encloses.
     """
-    graphed = [(module, vars(module)["forward"]) for module in model.modules() if is_graph(vars(module).get("forward"))]
+    replaced = [(module, vars(module)["forward"]) for module in model.modules() if "forward" in vars(module)]
+    graphed = [(module, forward) for module, forward in replaced if is_graph(forward)]
     compiled = "torch._dynamo" in sys.modules
     with ExitStack() as restored:
         for module, forward in graphed:
@@ -140,6 +141,12 @@ def goes_through_in_order(loader: DataLoader[Any]) -> bool:
 def buffers_of(module: nn.Module) -> dict[str, torch.Tensor | None]:
     """Return a module's own dict of its own buffers; changing it changes the module."""
     return module._buffers
+
+
+def tensors_of(module: nn.Module) -> list[torch.Tensor]:
+    """Return a module's own parameters and buffers."""
+    own = (*module._parameters.values(), *module._buffers.values())
+    return [tensor for tensor in own if tensor is not None]
 
 
 def uncompiled(model: nn.Module) -> nn.Module:

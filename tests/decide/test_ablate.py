@@ -61,6 +61,32 @@ def test_the_model_is_left_as_it_was_bit_for_bit(residual: nn.Module, probe: Ten
         assert not module._forward_pre_hooks
 
 
+class Ageing(nn.Module):
+    """Returns less after each forward pass, in evaluation mode too: it counts them in a buffer and in an attribute."""
+
+    def __init__(self, *, ages: bool) -> None:
+        super().__init__()
+        self.ages, self.calls = ages, 0
+        self.register_buffer("age", torch.zeros(1))
+        self.register_buffer("last", None)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        older = 1 + self.age + self.calls + (0 if self.last is None else 1)
+        if self.ages:
+            self.age += 1
+            self.calls += 1
+            self.last = x.mean()
+        return x / older
+
+
+def test_each_forward_pass_starts_from_the_same_state(plain: nn.Module, probe: TensorDataset) -> None:
+    questions = [Zeroed("0.conv2"), Width(shares=(0.5,)), KernelSize()]
+    ageing, ageless = (nn.Sequential(copy.deepcopy(plain), Ageing(ages=ages)) for ages in (True, False))
+    found, expected = (fm.ablate(each, probe, interventions=questions, batch_size=10) for each in (ageing, ageless))
+    pd.testing.assert_frame_equal(found.frame, expected.frame, check_exact=True)
+    assert (float(ageing[1].age), ageing[1].calls, ageing[1].last) == (0.0, 0, None)
+
+
 @pytest.mark.parametrize("as_loader", [False, True])
 def test_loss_accuracy_and_divergence_are_those_of_the_changed_network(
     as_loader: bool, plain: nn.Module, probe: TensorDataset

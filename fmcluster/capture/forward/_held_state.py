@@ -2,7 +2,7 @@
 
 import random
 import sys
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,11 +22,17 @@ _NUMBERS = (int, float, complex, str, bytes, np.generic)
 _CONTAINERS = (list, dict, deque)
 _ENTRIES = (list, tuple, set, frozenset, deque)
 _PLAIN_ENTRIES = frozenset({dict, *_ENTRIES})
+_MAY_BE_EMPTY = frozenset({OrderedDict, *_PLAIN_ENTRIES})
+_FUNCTIONS_AND_TYPES = (FunctionType, type)  # tuples are asked sooner than unions
+_METHODS, _DESCRIPTORS = (MethodType, BuiltinMethodType), (property, classmethod, staticmethod)
+_WITH_ENTRIES = (dict, *_ENTRIES)
 _PLAIN = frozenset({str, bytes, int, float, bool, type(None), np.ndarray, torch.Tensor})
 _ON_THEIR_WAY = (Iterator, Queue, SimpleQueue, Thread)  # files are iterators
 _NO_HOLDERS = (*_NUMBERS, *_ARRAYS, ModuleType)
 _MOST_ENTRIES, _MOST_OBJECTS = 10_000, 100_000  # a longer list is of items; a search that takes seconds is none
 _MOST_BYTES = 16 << 20  # of an array: what is larger holds data
+_FEW_NUMBERS = 1 << 14  # that are copied and compared sooner by NumPy than by torch
+_OF_NUMPY = frozenset({torch.float32, torch.float64, torch.float16, torch.int64, torch.int32, torch.uint8, torch.bool})
 _SEQUENCES = frozenset({"SobolEngine", "QMCEngine"})  # of torch and SciPy, in the place of random numbers
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 _LIBRARIES = frozenset({"fmcluster", "numpy", "torch", *sys.stdlib_module_names})
@@ -62,25 +68,30 @@ class HeldState:
         own: list[Any] = []
         scopes: list[Any] = []
         seen: dict[int, object] = {}  # the objects too: an id is another's once its owner is gone
+        slots: dict[int, list[str]] = {}  # by the id of a type, which its objects keep
         todo = deque(holders)
         while todo and len(seen) < _MOST_OBJECTS:
             holder = todo.popleft()
-            if holder is None or id(holder) in seen or issubclass(type(holder), _NO_HOLDERS):
+            kind = type(holder)
+            if holder is None or id(holder) in seen:
                 continue
-            seen[id(holder)] = holder
-            if type(holder) in _PLAIN_ENTRIES:  # the most of them, which have neither attributes nor slots
+            if kind in _PLAIN_ENTRIES:  # the most of them, which have neither attributes nor slots
+                seen[id(holder)] = holder
                 todo += _entries_of(holder)
                 continue
-            if issubclass(type(holder), random.SystemRandom):  # which has no state
+            if issubclass(kind, _NO_HOLDERS):
                 continue
-            if issubclass(type(holder), _GENERATORS):
+            seen[id(holder)] = holder
+            if issubclass(kind, random.SystemRandom):  # which has no state
+                continue
+            if issubclass(kind, _GENERATORS):
                 found.append(holder)
                 continue
-            if isinstance(holder, FunctionType | type):
+            if isinstance(holder, _FUNCTIONS_AND_TYPES):
                 scopes += [holder] if _is_own(holder) else []
             elif _holds_state(holder):
                 own.append(holder)
-            todo += _reached_from(holder)
+            todo += _reached_from(holder, slots)
         return cls(found, own, scopes)
 
     def put_generators_back_by(self, restored: ExitStack) -> None:
@@ -264,11 +275,20 @@ def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
     return torch.equal(*(t.reshape(-1).contiguous().view(torch.uint8) for t in plain))
 
 
-def _reached_from(holder: Any) -> list[object]:
+def few_numbers(tensor: torch.Tensor) -> np.ndarray | None:
+    """Return an array that shares the memory of a small tensor on the processor: NumPy is asked sooner than torch."""
+    if type(tensor) is not torch.Tensor or tensor.dtype not in _OF_NUMPY or tensor.layout != torch.strided:
+        return None
+    if not tensor.is_cpu or tensor.numel() > _FEW_NUMBERS or tensor.is_neg():
+        return None
+    return tensor.detach().numpy()
+
+
+def _reached_from(holder: Any, slots: dict[int, list[str]]) -> list[object]:
     kind, reached = type(holder), list[object]()
-    if issubclass(kind, (dict, *_ENTRIES)):
+    if issubclass(kind, _WITH_ENTRIES):
         reached += _entries_of(holder)
-    elif issubclass(kind, MethodType | BuiltinMethodType):
+    elif issubclass(kind, _METHODS):
         reached += [holder.__self__, getattr(holder, "__func__", None)]
     elif issubclass(kind, partial):
         reached += [holder.func, *holder.args, *holder.keywords.values()]
@@ -277,12 +297,20 @@ def _reached_from(holder: Any) -> list[object]:
         reached += [*(holder.__defaults__ or ()), *(holder.__kwdefaults__ or {}).values(), *_globals_of(holder)]
     elif issubclass(kind, type):
         return [value for each in holder.__mro__ if _is_own(each) for value in list(vars(each).values())]
-    elif issubclass(kind, property | classmethod | staticmethod):
+    elif issubclass(kind, _DESCRIPTORS):
         reached += [getattr(holder, "fget", None), getattr(holder, "__func__", None)]
     attributes = dict(vars(holder)) if _has_attributes(holder) else {}
-    slots = [name for each in kind.__mro__ for name in vars(each).get("__slots__", ()) if isinstance(name, str)]
-    reached += [value for name, value in attributes.items() if name not in ("_parameters", "_buffers")]
-    return [*reached, *(_slot(holder, name) for name in slots), kind]
+    if id(kind) not in slots:
+        names = [name for each in kind.__mro__ for name in vars(each).get("__slots__", ())]
+        slots[id(kind)] = [name for name in names if isinstance(name, str)]
+    reached += [
+        value
+        for name, value in attributes.items()  # of a module the most are numbers, and hooks of which there are none
+        if (each := type(value)) not in _PLAIN
+        and (each not in _MAY_BE_EMPTY or value or (each is OrderedDict and vars(value)))
+        and name not in ("_parameters", "_buffers")
+    ]
+    return [*reached, *(_slot(holder, name) for name in slots[id(kind)]), kind]
 
 
 def _entries_of(holder: Any) -> list[object]:

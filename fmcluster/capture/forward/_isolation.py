@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from .._compat import buffers_of, eagerly
-from ._held_state import HeldState, put_counters_back_by, same_bits, start_anew
+from .._compat import buffers_of, eagerly, tensors_of
+from ._held_state import HeldState, few_numbers, put_counters_back_by, same_bits, start_anew
 
 
 @contextmanager
@@ -31,28 +31,30 @@ def isolated(model: nn.Module, *, gradients: bool = False, reads: Sequence[objec
             f"it was scripted from"
         )
     check_has_weights(model)
+    modules = tuple(model.modules())
     with ExitStack() as restored:
-        for module in model.modules():
-            restored.callback(setattr, module, "training", module.training)
-        for part in (model, *(read for read in reads if isinstance(read, nn.Module))):
+        restored.callback(_put_flags_back, [(module, module.training) for module in modules])
+        for part in (modules, *(tuple(read.modules()) for read in reads if isinstance(read, nn.Module))):
             _remember_buffers(restored, part)
-        _remember_generators(restored, HeldState.of((*model.modules(), *reads)))
+        _remember_generators(restored, HeldState.of((*modules, *reads)))
         HeldState.of(reads).put_attributes_back_by(restored)
-        put_counters_back_by(restored, model.modules())
-        devices = {tensor.device.type for tensor in (*model.parameters(), *model.buffers())} | {"cpu"}
-        for module in model.modules():
-            module.training = False
+        put_counters_back_by(restored, modules)
+        devices = {tensor.device for module in modules for tensor in tensors_of(module)} | {torch.device("cpu")}
+        for module in modules:
+            if module.training is not False:
+                module.training = False
         with ExitStack() as stack:
             stack.enter_context(torch.set_grad_enabled(gradients))
             stack.enter_context(eagerly(model))
-            for device in sorted(devices):
+            for device in sorted({device.type for device in devices}):
                 stack.enter_context(torch.autocast(device, enabled=False))
             yield
 
 
 def check_has_weights(model: nn.Module) -> None:
     """Raise `ValueError` for a lazy module that has no weights yet."""
-    if lazy := [name for name, module in model.named_modules() if _has_no_weights_yet(module)]:
+    if any(_has_no_weights_yet(module) for module in model.modules()):
+        lazy = [name for name, module in model.named_modules() if _has_no_weights_yet(module)]
         raise ValueError(
             f"module {lazy[0]!r} is lazy and has no weights yet; show the model a batch before it is recorded, so that "
             f"its weights are drawn as they would be without a recorder"
@@ -60,7 +62,7 @@ def check_has_weights(model: nn.Module) -> None:
 
 
 def _has_no_weights_yet(module: nn.Module) -> bool:
-    return any(is_lazy(tensor) for tensor in (*module.parameters(False), *module.buffers(False)))
+    return any(map(is_lazy, tensors_of(module)))
 
 
 @contextmanager
@@ -93,11 +95,37 @@ def _remember_generators(restored: ExitStack, held: HeldState) -> None:
     held.put_generators_back_by(restored)
 
 
-def _remember_buffers(restored: ExitStack, model: nn.Module) -> None:
-    for module in model.modules():
-        restored.callback(_put_back, buffers_of(module), dict(buffers_of(module)))
-    for buffer in model.buffers():
-        restored.callback(_copy_back, buffer, buffer.detach().clone())
+def _put_flags_back(before: Sequence[tuple[nn.Module, bool]]) -> None:
+    with ExitStack() as restored:
+        for module, flag in before:
+            if getattr(module, "training", None) is not flag:
+                restored.callback(setattr, module, "training", flag)
+
+
+def _remember_buffers(restored: ExitStack, modules: Sequence[nn.Module]) -> None:
+    named = [(holder, dict(holder)) for holder in map(buffers_of, modules)]
+    buffers = {id(buffer): buffer for _, names in named for buffer in names.values() if buffer is not None}
+    few = [(buffer, few_numbers(buffer)) for buffer in buffers.values()]
+    copies = [(buffer, buffer.detach().clone() if numbers is None else numbers.copy()) for buffer, numbers in few]
+    restored.callback(_put_all_back, named, copies)
+
+
+def _put_all_back(
+    named: Sequence[tuple[dict[str, Any], dict[str, Any]]],
+    copies: Sequence[tuple[torch.Tensor, torch.Tensor | np.ndarray]],
+) -> None:
+    """Put names and values of buffers back, each step even where another fails; what did not change is not touched."""
+    with ExitStack() as restored:
+        for holder, names in named:
+            if names or holder:
+                restored.callback(_put_back, holder, names)
+        for buffer, before in copies:
+            if isinstance(before, torch.Tensor):
+                restored.callback(_copy_back, buffer, before)
+                continue
+            now = few_numbers(buffer)
+            if now is None or now.tobytes() != before.tobytes():
+                restored.callback(_copy_back, buffer, torch.from_numpy(before))
 
 
 def _put_back(holder: dict[str, Any], names: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 import fmcluster as fm
+from fmcluster.capture.forward._held_state import same_bits
 from fmcluster.capture.forward._isolation import isolated
 
 
@@ -175,6 +176,40 @@ def test_after_an_error_on_entry(restless: nn.Module, tmp_path: Path, no_hooks_l
     assert not (tmp_path / "run.zarr").exists()
     with fm.Recorder(restless, tmp_path / "run.zarr", probe=probe):
         assert state_of(restless) == before
+
+
+BUFFERS = {
+    "single": torch.tensor([0.0, float("nan"), 1.0]),
+    "double": torch.rand(3, dtype=torch.float64),
+    "half": torch.ones(3, dtype=torch.float16),
+    "brain": torch.ones(3, dtype=torch.bfloat16),
+    "integer": torch.arange(3),
+    "short": torch.arange(3, dtype=torch.int16),
+    "complex": torch.ones(3, dtype=torch.complex64),
+    "negated": torch.full((3,), 1 + 2j, dtype=torch.complex64).conj().imag,
+    "scalar": torch.tensor(2.0),
+    "transposed": torch.rand(3, 4).T,
+    "large": torch.rand(70_000),
+    "needs gradient": torch.zeros(2, requires_grad=True),
+}
+
+
+@pytest.mark.parametrize("way", ["in place", "its data"])
+@pytest.mark.parametrize("kind", BUFFERS)
+def test_a_buffer_of_any_kind_is_put_back(kind: str, way: str) -> None:
+    buffer = BUFFERS[kind]
+    model = nn.Linear(2, 2)
+    model.register_buffer("held", buffer)
+    before = buffer.detach().resolve_neg().clone()
+    with pytest.raises(ZeroDivisionError), isolated(model):
+        if way == "in place":
+            model.held.add_(1)
+        else:
+            model.held.data = before + 1
+        assert not torch.equal(model.held.reshape(-1), before.reshape(-1))
+        raise ZeroDivisionError
+    assert model.held is buffer
+    assert same_bits(buffer, before)
 
 
 def test_a_buffer_that_did_not_change_is_not_touched() -> None:
