@@ -10,6 +10,7 @@ from torch.nn import functional
 from ..store import KernelGeometry
 
 MOST_WEIGHTS = 4608  # of an output channel: their second moments take 170 MB
+_AT_ONCE = 64  # channels that are taken out of a precision before it is computed anew
 
 
 def solve(matrix: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
@@ -68,7 +69,7 @@ def inner_weights(kernel: Sequence[int], size: int) -> torch.Tensor:
     return out
 
 
-def kernel_patches(inputs: torch.Tensor, kernel: KernelGeometry) -> torch.Tensor:
+def kernel_patches(inputs: torch.Tensor, kernel: KernelGeometry, *, rows: range | None = None) -> torch.Tensor:
     """Return what a kernel sees of its inputs.
 
     Parameters
@@ -77,6 +78,8 @@ def kernel_patches(inputs: torch.Tensor, kernel: KernelGeometry) -> torch.Tensor
         What the convolution is given.
     kernel : KernelGeometry
         Where it looks.
+    rows : range, optional
+        Of the outputs; by default all.
 
     Returns
     -------
@@ -85,6 +88,9 @@ def kernel_patches(inputs: torch.Tensor, kernel: KernelGeometry) -> torch.Tensor
     """
     (top, bottom), (left, right) = kernel.padding
     padded = functional.pad(inputs, [left, right, top, bottom])
+    if rows is not None:
+        first, last = rows.start * kernel.stride[0], (rows.stop - 1) * kernel.stride[0]
+        padded = padded[:, :, first : last + (kernel.size[0] - 1) * kernel.dilation[0] + 1]
     seen = functional.unfold(padded, kernel.size, dilation=kernel.dilation, stride=kernel.stride)
     return torch.unflatten(seen, 1, (kernel.groups, -1)).permute(1, 0, 3, 2)
 
@@ -133,17 +139,23 @@ def order_by_redundancy(covariance: torch.Tensor, importance: torch.Tensor) -> t
     Tensor of shape (n_channels,), int64
         The channels, the least needed first.
     """
-    left = list(range(len(covariance)))
-    order = []
+    order: list[int] = []
+    left = torch.arange(len(covariance), device=covariance.device)
     precision = _inverse(covariance)
-    while left:
-        residual = 1 / precision.diagonal().clamp_min(1e-30)
-        least = int((residual * importance[left]).argmin())
-        order.append(left.pop(least))
-        column = precision[:, least]
-        precision = precision - torch.outer(column, column) / column[least].clamp_min(1e-30)
-        keep = torch.arange(len(precision), device=precision.device) != least
-        precision = precision[keep][:, keep]
+    while len(left):
+        some = min(_AT_ONCE, len(left))
+        roots = precision.new_empty(some, len(left))  # what is subtracted from the precision is their squares
+        diagonal, gone = precision.diagonal().clone(), torch.zeros_like(left, dtype=torch.bool)
+        for step in range(some):
+            loss = importance[left] / diagonal.clamp_min(1e-30)
+            least = int(torch.where(gone, torch.inf, loss).argmin())
+            column = precision[least] - roots[:step, least] @ roots[:step]
+            roots[step] = column / column[least].clamp_min(1e-30).sqrt()
+            diagonal -= roots[step].square()
+            gone[least] = True
+            order.append(int(left[least]))
+        left, roots = left[~gone], roots[:, ~gone]
+        precision = torch.addmm(precision[~gone][:, ~gone], roots.T, roots, alpha=-1)
     return torch.tensor(order, device=covariance.device)
 
 

@@ -14,7 +14,7 @@ from ..analysis import MAX_BYTES, SIGMAS, Damage, Summarized
 from ..store import Layer, NotFinite, Run
 from ._finite_gradients import find_finite_gradients
 from ._outcomes import mean_and_error
-from ._predicted_changes import LayerReader, PredictedChange, predicted_changes
+from ._predicted_changes import LayerReader, PredictedChange, patch_bytes, predicted_changes
 from .interventions import Skipped
 
 _BLOCK_BYTES = 64 << 20
@@ -197,7 +197,7 @@ def predict_damage(
     ValueError
         For layers, samples or snapshots that do not exist, a run without gradients, or fewer than two images.
     MemoryError
-        Where one image's feature maps do not fit.
+        Where one image's feature maps do not fit, or what a kernel sees for one row of its outputs.
 
     References
     ----------
@@ -237,7 +237,7 @@ def predict_damage(
     for name in known:
         size = _images_at_once(run, run[name], max_bytes)
         blocks = [chosen[start : start + size] for start in range(0, len(chosen), size)]
-        reader = LayerReader(run, snapshot=number, blocks=blocks)
+        reader = LayerReader(run, snapshot=number, blocks=blocks, patch_bytes=_block_bytes(max_bytes))
         found = list(predicted_changes(reader, name))
         skipped += [each for each in found if isinstance(each, Skipped)]
         changes = [each for each in found if isinstance(each, PredictedChange)]
@@ -262,7 +262,10 @@ def _row(change: PredictedChange, scores: torch.Tensor, variance: float) -> tupl
 
 
 def _scores(reader: LayerReader, changes: Sequence[PredictedChange]) -> list[tuple[torch.Tensor, float]]:
-    """Return for each change a Tensor of (3, n_samples), see `_scores_of`, and the variance of the feature maps."""
+    """Return for each change scores of each image, and the variance of the feature maps.
+
+    The scores, a Tensor of (3, n_samples), are those of the change, of noise of its norm, and the norm's square.
+    """
     found: list[list[torch.Tensor]] = [[] for _ in changes]
     variances: dict[str, float] = {}  # sums of an image's squared deviations from the channels' means
     for at in dict.fromkeys(change.at for change in changes):
@@ -274,32 +277,37 @@ def _scores(reader: LayerReader, changes: Sequence[PredictedChange]) -> list[tup
             by_channel = values.transpose(0, channel_axis).flatten(1).double()
             total, squares = total + by_channel.sum(1), squares + by_channel.square().sum()
             images, positions = images + len(values), positions + by_channel.shape[1]
+            del by_channel
+            energy = _squared(slope)
             for change, scores in zip(changes, found, strict=True):
                 if change.at == at:
                     away = change.difference(values, before[0] if before else None)
-                    scores.append(_scores_of(away.flatten(1), slope.flatten(1)))
+                    square = _squared(away)
+                    scores.append(torch.stack([_squared(away.mul_(slope)), square / away[0].numel() * energy, square]))
         variances[at] = float(squares - total.square().sum() / positions) / images
     return [(torch.cat(scores, dim=1), variances[change.at]) for change, scores in zip(changes, found, strict=True)]
 
 
-def _scores_of(away: torch.Tensor, slope: torch.Tensor) -> torch.Tensor:
-    """Return the score of each image's change, that of noise of its norm, and the square of the norm."""
-    changed = (away * slope).square().sum(1, dtype=torch.float64)
-    square = away.square().sum(1, dtype=torch.float64)
-    return torch.stack([changed, square / away.shape[1] * slope.square().sum(1, dtype=torch.float64), square])
+def _squared(values: torch.Tensor) -> torch.Tensor:
+    """Return the sum of each image's squares."""
+    return values.flatten(1).square().sum(1).double()
 
 
 def _images_at_once(run: Run, layer: Layer, max_bytes: int) -> int:
     """Return how many images are read at a time."""
-    inputs = run[layer.input.layer] if layer.input is not None and layer.input.layer in run.layers else layer
-    patches = 1 if layer.kernel is None else int(np.prod(layer.kernel.size))
-    one = 8 * max(int(np.prod(layer.shape[2:])), patches * int(np.prod(inputs.shape[2:])))
-    if _COPIES * one > max_bytes:
+    inputs = run[layer.input.layer] if layer.input is not None and layer.input.layer in run.layers else None
+    image = 8 * max(int(np.prod(each.shape[2:])) for each in (layer, inputs) if each is not None)
+    row = 0 if inputs is None or layer.kernel is None else patch_bytes(layer, inputs.n_channels)
+    if (least := max(_COPIES * image, row)) > max_bytes:
         raise MemoryError(
-            f"one image of layer {layer.name!r} takes {_COPIES * one / 2**20:,.0f} MiB while it is changed, the budget "
-            f"is {max_bytes / 2**20:,.0f} MiB; raise max_bytes, or leave the layer out"
+            f"one image of layer {layer.name!r} takes {least / 2**20:,.0f} MiB while it is changed, the budget is "
+            f"{max_bytes / 2**20:,.0f} MiB; raise max_bytes, or leave the layer out"
         )
-    return max(1, min(_BLOCK_BYTES, max_bytes // _COPIES) // one)
+    return max(1, _block_bytes(max_bytes) // image)
+
+
+def _block_bytes(max_bytes: int) -> int:
+    return min(_BLOCK_BYTES, max_bytes // _COPIES)
 
 
 def _is_enough(part: pd.DataFrame) -> bool:

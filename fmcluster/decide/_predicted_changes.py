@@ -57,10 +57,13 @@ class LayerReader:
         The number of the snapshot.
     blocks : sequence of ndarray of int64
         Dataset indices.
+    patch_bytes : int
+        What the patches that a kernel sees may take: of several images, or of some rows of one.
     """
 
-    def __init__(self, run: Run, *, snapshot: int, blocks: Sequence[npt.NDArray[np.int64]]) -> None:
+    def __init__(self, run: Run, *, snapshot: int, blocks: Sequence[npt.NDArray[np.int64]], patch_bytes: int) -> None:
         self.run = run
+        self.patch_bytes = patch_bytes
         self._snapshot = snapshot
         self._blocks = blocks
 
@@ -245,8 +248,10 @@ def _reweighted(kernel: KernelGeometry, change: torch.Tensor) -> Difference:
 
     def difference(maps: torch.Tensor, given: torch.Tensor | None) -> torch.Tensor:
         padded = functional.pad(_of(given), [left, right, top, bottom])
-        found: torch.Tensor = functional.conv2d(padded, change, stride=kernel.stride, dilation=kernel.dilation)
-        return found.reshape(maps.shape)
+        found: torch.Tensor = functional.conv2d(
+            padded, change, stride=kernel.stride, dilation=kernel.dilation, groups=kernel.groups
+        )
+        return found
 
     return difference
 
@@ -264,39 +269,55 @@ def _kernel_size(
         )
         what = asked.in_words(kernel.size, size=size)
         amount = 1 - float(inner.double().mean())
-        difference = _refitted(kernel, chosen, fitted.float())
+        difference = _refitted(layer, kernel, chosen=chosen, weights=fitted.float(), n_weights=len(inner))
         yield PredictedChange(asked.name, layer.name, what, "", amount, layer.name, difference)
 
 
 def _patch_moments(reader: LayerReader, layer: Layer, kernel: KernelGeometry) -> tuple[torch.Tensor, torch.Tensor]:
     """Return second moments of a kernel's patches, and a constant, and their products with the outputs, by group."""
     squares = products = torch.zeros((), dtype=torch.float64)
+    height = layer.shape[-2]
     for values, before in reader.blocks(layer, given=True):
-        for some, inputs in zip(torch.split(values, 8), torch.split(before, 8), strict=True):
-            patches = _patches(inputs, kernel).flatten(1, 2).double()
-            outputs = (
-                torch.unflatten(some, 1, (kernel.groups, -1)).flatten(3).permute(1, 0, 3, 2).flatten(1, 2).double()
-            )
-            squares = squares + patches.transpose(1, 2) @ patches
-            products = products + patches.transpose(1, 2) @ outputs
+        n_rows = max(1, reader.patch_bytes // patch_bytes(layer, before.shape[1]))
+        at_once = max(1, n_rows // height)
+        for some, inputs in zip(torch.split(values, at_once), torch.split(before, at_once), strict=True):
+            for start in range(0, height, n_rows):
+                rows = range(start, min(height, start + n_rows))
+                patches = _patches(inputs, kernel, rows=rows)
+                outputs = torch.unflatten(some[:, :, start : rows.stop], 1, (kernel.groups, -1))
+                outputs = outputs.permute(1, 0, 3, 4, 2).flatten(1, 3).double()
+                if not squares.ndim:
+                    squares = patches.new_zeros(len(patches), patches.shape[1], patches.shape[1])
+                    products = patches.new_zeros(len(patches), patches.shape[1], outputs.shape[2])
+                squares.baddbmm_(patches, patches.transpose(1, 2))
+                products.baddbmm_(patches, outputs)
     return squares, products
 
 
-def _patches(inputs: torch.Tensor, kernel: KernelGeometry) -> torch.Tensor:
-    """Return what a kernel sees, and a constant: Tensor of shape (groups, n_samples, n_positions, n_weights + 1)."""
-    seen = kernel_patches(inputs, kernel)
-    return torch.cat([seen, torch.ones(*seen.shape[:-1], 1)], dim=-1)
+def patch_bytes(layer: Layer, n_inputs: int) -> int:
+    """Return what a convolution's patches take, of one row of its outputs, and these, in float32 and float64."""
+    assert layer.kernel is not None
+    height, width = layer.kernel.size
+    return 12 * layer.shape[-1] * (n_inputs * height * width + layer.kernel.groups + layer.n_channels)
 
 
-def _refitted(kernel: KernelGeometry, chosen: torch.Tensor, weights: torch.Tensor) -> Difference:
-    def difference(maps: torch.Tensor, given: torch.Tensor | None) -> torch.Tensor:
-        found = [
-            torch.einsum("gnpk,gko->ngop", _patches(some, kernel)[..., chosen], weights).flatten(1, 2)
-            for some in torch.split(_of(given), 8)
-        ]
-        return torch.cat(found).reshape(maps.shape) - maps
+def _patches(inputs: torch.Tensor, kernel: KernelGeometry, *, rows: range) -> torch.Tensor:
+    """Return what a kernel sees, and a constant: float64 Tensor of (groups, n_weights + 1, n_samples * n_positions)."""
+    seen = kernel_patches(inputs, kernel, rows=rows).permute(0, 3, 1, 2)
+    out = torch.ones(len(seen), seen.shape[1] + 1, *seen.shape[2:], dtype=torch.float64)
+    out[:, :-1] = seen
+    return out.flatten(2)
 
-    return difference
+
+def _refitted(
+    layer: Layer, kernel: KernelGeometry, *, chosen: torch.Tensor, weights: torch.Tensor, n_weights: int
+) -> Difference:
+    """Replace what a layer returned by a kernel's weights that were fitted, zero but for those chosen."""
+    whole = torch.zeros(len(weights), weights.shape[2], n_weights + 1)
+    whole[:, :, chosen] = weights.transpose(1, 2)
+    made = _reweighted(kernel, whole[:, :, :-1].reshape(layer.n_channels, -1, *kernel.size))
+    constant = whole[:, :, -1].reshape(-1, 1, 1)
+    return lambda maps, given: made(maps, given) + constant - maps
 
 
 def _of(value: torch.Tensor | None) -> torch.Tensor:

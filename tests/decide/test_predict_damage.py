@@ -27,7 +27,8 @@ from fmcluster.decide import (
     Width,
     predict_damage,
 )
-from fmcluster.store import Run
+from fmcluster.decide._least_squares import kernel_patches
+from fmcluster.store import KernelGeometry, Run
 
 
 def summed(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -158,9 +159,42 @@ def test_small_changes_cost_what_is_predicted(residual: nn.Module, probe: Tensor
 def test_blocks_of_one_image_give_the_same(run: Run) -> None:
     layers = ["bn", "block1.conv2"]
     whole = predict_damage(run, layers=layers).frame
-    parts = predict_damage(run, layers=layers, max_bytes=12 * 8 * 9 * 8 * 64).frame
+    parts = predict_damage(run, layers=layers, max_bytes=12 * 8 * 8 * 64).frame
     assert len(whole) > 3
     pd.testing.assert_frame_equal(whole, parts, rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "made",
+    [
+        {"kernel_size": 5, "stride": 2, "padding": 2},
+        {"kernel_size": (3, 5), "stride": (3, 1), "padding": (0, 3), "dilation": (2, 1)},
+        {"kernel_size": 5, "padding": "same", "groups": 2},
+    ],
+)
+def test_rows_of_an_image_taken_one_after_the_other_give_the_same(
+    probe: TensorDataset, tmp_path: Path, made: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(3)
+    model = nn.Sequential(nn.ReLU(), nn.Conv2d(3, 6, 1), nn.Conv2d(6, 8, **made), nn.Flatten(), nn.LazyLinear(4))
+    model(probe.tensors[0])
+    run = recorded(model, probe, tmp_path / "run.zarr")
+    whole = predict_damage(run, layers=["2"]).frame
+    seen = []
+
+    def patches(inputs: torch.Tensor, kernel: KernelGeometry, *, rows: range) -> torch.Tensor:
+        seen.append((len(inputs), rows))
+        return kernel_patches(inputs, kernel, rows=rows)
+
+    monkeypatch.setattr("fmcluster.decide._predicted_changes.kernel_patches", patches)
+    parts = predict_damage(run, layers=["2"], max_bytes=12 * 8 * 8 * 8 * 8).frame
+    height = run["2"].shape[-2]
+    assert {images for images, _ in seen} == {1}
+    assert sum(len(rows) for _, rows in seen) == 24 * height
+    assert len(seen) > 24
+    assert "kernel size" in set(whole["intervention"])
+    pd.testing.assert_frame_equal(whole, parts, rtol=1e-5)
 
 
 @pytest.mark.slow
