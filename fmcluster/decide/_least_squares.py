@@ -19,19 +19,31 @@ def solve(matrix: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     Eigenvalues below 1e-10 of the largest count as zero. They are computed only where there may be such: not where
     Cholesky's factor shows that there are none; and of a matrix of low rank, of few images, by a factor of that rank.
     """
-    lower, fails_at = torch.linalg.cholesky_ex(matrix)
-    if fails_at == 0:
-        inverse = torch.cholesky_inverse(lower)
-        if _norm(matrix) * _norm(inverse) < 1e9:  # no less than the ratio of the eigenvalues
-            return inverse @ right
-    factor = _factor_of_low_rank(matrix) if 0 < int(fails_at) <= len(matrix) // 2 else None
-    values, vectors = torch.linalg.eigh(matrix if factor is None else factor.T @ factor)
+    inverse, is_singular = _well_conditioned_inverse(matrix, most=1e9)
+    if inverse is not None:
+        return inverse @ right
+    factor = _factor_of_low_rank(matrix) if is_singular else None
+    if factor is not None:
+        matrix = factor.T @ factor  # its eigenvalues are those of the whole that are not zero
+        inverse, _ = _well_conditioned_inverse(matrix, most=1e8)  # which is used twice
+        if inverse is not None:
+            return factor @ (inverse @ (inverse @ (factor.T @ right)))
+    values, vectors = torch.linalg.eigh(matrix)
     good = values > values[-1].clamp_min(0) * 1e-10
     inverse = torch.where(good, 1 / torch.where(good, values, 1.0), 0.0)
     if factor is not None:  # its products with the vectors are the matrix's, times the roots of the values
         vectors, inverse = factor @ vectors, inverse.square()
     solved: torch.Tensor = vectors @ (inverse[:, None] * (vectors.T @ right))
     return solved
+
+
+def _well_conditioned_inverse(matrix: torch.Tensor, *, most: float) -> tuple[torch.Tensor | None, bool]:
+    """Return the inverse, None where the ratio of the eigenvalues may be over `most`; and whether a pivot is zero."""
+    lower, fails_at = torch.linalg.cholesky_ex(matrix)
+    if fails_at > 0:
+        return None, True
+    inverse = torch.cholesky_inverse(lower)
+    return (inverse if _norm(matrix) * _norm(inverse) < most else None), False
 
 
 def _factor_of_low_rank(matrix: torch.Tensor) -> torch.Tensor | None:

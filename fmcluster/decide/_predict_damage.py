@@ -17,7 +17,7 @@ from ._outcomes import mean_and_error
 from ._predicted_changes import LayerReader, PredictedChange, patch_bytes, predicted_changes
 from .interventions import Skipped
 
-_BLOCK_BYTES = 64 << 20
+_BLOCK_BYTES = 32 << 20
 _FEWEST_LAYERS = 4
 _COPIES = 12  # of a block of feature maps, in float32 and float64, while it is changed
 
