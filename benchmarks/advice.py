@@ -10,7 +10,8 @@ width      channels removed from each inner convolution by three rankings and at
 cheaper    convolutions whose kernels may be smaller, separable or grouped, or whose maps may be coarser, at no more
            than one point of accuracy and 0.02 nats of loss.
 predicted  how the ranks of `fm.predict_damage` agree with those of `fm.ablate`, on images that the network knows by
-           heart and on the same with noise; of the gradients of the loss, and of the margin of the best score.
+           heart and on the same with noise, and in small networks that are trained here; of the gradients of the loss,
+           and of the margin of the best score.
 stability  what two disjoint probes of 100 images say of planted faults, and advise after two fine-tunings.
 retrained  how measured and predicted damage rank changes, and how the loss does once each is built and trained on.
 ranked     the same of small networks, which are trained here, and of the order in which a plan takes changes.
@@ -38,10 +39,11 @@ from ranked import elsewhere, in_order
 from resnet20 import ResNet20, pretrained
 from results import FOLDER, machine, write
 from retrained import agreement, loss, predict, retrained
+from small_networks import NETWORKS, digits, trained
 from stability import TASKS, on_task, stability
 from torch import nn
 from torch.utils.data import TensorDataset
-from tuned import images, tune
+from tuned import images, noisy, tune
 
 import fmcluster as fm
 from fmcluster.decide import Depth, Groups, KernelSize, Resolution, Rewind, Separable, Width
@@ -189,16 +191,22 @@ def margin(outputs: torch.Tensor, _targets: torch.Tensor) -> torch.Tensor:
 
 
 def predicted(model: nn.Module, probe: TensorDataset) -> list[dict[str, Any]]:
-    """Compare the ranks of what is predicted with those of what is measured."""
-    noise = torch.randn(probe.tensors[0].shape, generator=torch.Generator().manual_seed(0))
-    probes = {"known by heart": probe, "with noise": TensorDataset(probe.tensors[0] + 0.35 * noise, probe.tensors[1])}
+    """Compare the ranks of what is predicted with those of what is measured, in this network and in small ones."""
+    cases = {("ResNet-20", "known by heart"): (model, probe), ("ResNet-20", "with noise"): (model, noisy(probe, 0.35))}
+    for name in NETWORKS:
+        small, shown = trained(name), digits(100, part="val")
+        tuned = copy.deepcopy(small)
+        some = noisy(digits(1000, part="train"), 0.5, seed=1)
+        tune(tuned, some, steps=60, rate=0.01, generator=torch.Generator().manual_seed(0))
+        cases |= {(name, "digits"): (small, shown), (name, "noisy digits"): (tuned, noisy(shown, 0.5))}
     rows = []
-    for name, shown in probes.items():
-        asked = [Width(), KernelSize(), Resolution(), Depth()]
-        damage = fm.ablate(model, shown, interventions=asked, n_null=0)
+    for (name, images_of), (network, shown) in cases.items():
+        asked = [Width(), KernelSize(), Separable(), Groups(), Resolution(), Depth()]
+        damage = fm.ablate(network, shown, interventions=asked, n_null=0)
         for of, function in (("loss", loss), ("margin", margin)):
-            found = predict(model, shown, function).agreement(damage)
-            rows += [{"images": name, "gradient of": of, **row} for row in found.to_dict("records")]
+            found = predict(network, shown, function).agreement(damage)
+            about = {"network": name, "images": images_of, "gradient of": of}
+            rows += [{**about, **row} for row in found.to_dict("records")]
     return rows
 
 

@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from arms import BATCH_SIZE, BODY, PARTS, Arm, accuracy, frozen, modules_of
+from arms import BODY, PARTS, Arm, accuracy, frozen, modules_of
 from shifts import Task
 from torch import nn
 from torch.utils.data import TensorDataset
 
 import fmcluster as fm
-from fmcluster.decide import Rewind
+from fmcluster.analysis.diagnosis import Advice
+from fmcluster.decide import Rewind, freeze_rest
 
-RECORDED = ["pool"]  # the inputs of normalizations come with the weights
-START, STATISTICS, END = 0, 1, 2  # epochs of the run: before anything, statistics re-estimated, after a fine-tuning
+RECORDED = ["pool", "linear"]  # the inputs of normalizations come with the weights
+START, END = 0, 1  # epochs of the run: before anything, and after a fine-tuning of everything
 
 
 @dataclass
@@ -25,58 +26,59 @@ class Look:
 
     Attributes
     ----------
-    separated : str
-        When the task's classes lie as far apart in the last feature maps as they ever do: "at the start", "with
-        statistics", "after training".
+    advice : Advice, optional
+        Of `fm.diagnose`: where to tune.
     neighbors : dict of str to float
-        The accuracy of nearest neighbors there.
+        The accuracy of nearest neighbors in the last feature maps.
     before : float
         The network's own accuracy before training, on the same images.
     shift : dict of str to float
         By part: how far the inputs of its normalizations are from their statistics, over the same of known images.
     plan : Plan, optional
-        What to freeze, by putting weights back; asked only where the classes are separated after training alone.
+        What to freeze, by putting weights back; asked only where the advice is to tune everything.
     """
 
-    separated: str
+    advice: Advice | None
     neighbors: dict[str, float]
     before: float
     shift: dict[str, float]
     plan: fm.decide.Plan | None = field(repr=False)
 
+    @property
+    def in_words(self) -> str:
+        """Say what is tuned."""
+        if self.advice is None:
+            return "head, as nothing is advised"
+        return {None: "everything", "": "head"}.get(self.advice.until, f"up to {self.advice.until}, and head")
+
     def as_record(self) -> dict[str, Any]:
-        record: dict[str, Any] = {"separated": self.separated, "neighbors": self.neighbors, "before": self.before}
-        record["shift"] = self.shift
+        record: dict[str, Any] = {"tune": self.in_words, "neighbors": self.neighbors, "before": self.before}
+        record |= {"shift": self.shift, "advice": str(self.advice or "")}
         if self.plan is None:
             return record
         return record | {"put back": [name for action in self.plan.actions for name in action.modules]}
 
 
 def look(task: Task, train_fully: Callable[[], nn.Module], folder: Path) -> Look:
-    """Record a network before and after fine-tuning, put parts back, and diagnose it."""
+    """Record a network before and after fine-tuning, and diagnose it; put parts back where all is to be tuned."""
     with fm.Recorder(task.start, folder / "known.zarr", **_how(task.known)) as recorder:
         recorder.snapshot(epoch=START)
     shown = copy.deepcopy(task.start)
     with fm.Recorder(shown, folder / "run.zarr", **_how(task.probe)) as recorder:
         recorder.snapshot(epoch=START)
-        re_estimate(shown, task.training)
-        recorder.snapshot(epoch=STATISTICS)
         tuned = train_fully()
         shown.load_state_dict(tuned.state_dict())
         recorder.snapshot(epoch=END)
-    run = fm.open_run(folder / "run.zarr")
-    findings = fm.diagnose(run)
-    measured = findings.frame[findings.frame["measure"] == "knn_accuracy"]
-    names = {START: "at the start", STATISTICS: "with statistics", END: "after training"}
-    neighbors = {names[int(row.snapshot)]: float(row.value) for row in measured.itertuples()}
-    best = max(neighbors.values()) - findings.thresholds.separated
-    separated = next(name for name in names.values() if neighbors[name] >= best)
+    run, clean = fm.open_run(folder / "run.zarr"), fm.open_run(folder / "known.zarr")
+    findings = fm.diagnose(run, clean=clean)
+    measured = findings.rows("knn_accuracy", layer="pool")
+    advice = next((each for each in findings.advice if each.action == "tune"), None)
     return Look(
-        separated=separated,
-        neighbors=neighbors,
+        advice=advice,
+        neighbors=dict(zip(("at the start", "after training"), measured["value"].astype(float), strict=True)),
         before=accuracy(task.start, task.probe),
-        shift=_shift(fm.analysis.normalization_shift(run, clean=fm.open_run(folder / "known.zarr"))),
-        plan=_put_back(task, tuned, run) if separated == names[END] else None,
+        shift=_shift(fm.analysis.normalization_shift(run, clean=clean)),
+        plan=_put_back(task, tuned, run) if advice is not None and advice.until is None else None,
     )
 
 
@@ -92,32 +94,19 @@ def _put_back(task: Task, tuned: nn.Module, run: fm.store.Run) -> fm.decide.Plan
 def by_evidence(task: Task, seen: Look, *, seed: int) -> Arm:
     """Return what the evidence says should be trained.
 
-    Where the classes lie as far apart before training as they ever do, the head is enough; where they do once
-    statistics are re-estimated, the head with statistics that follow; otherwise everything is trained but what could be
-    put back. A head that is wrong of more images than it is right, of those that neighbors get right, is drawn anew: it
-    would have to unlearn first.
+    What is advised; the head, which costs least, where nothing is. Where all of the network is to be tuned, all but
+    what could be put back. A head that is wrong of more images than it is right, of those that neighbors get right, is
+    drawn anew: it would have to unlearn first.
     """
-    if seen.separated == "at the start":
-        arm = Arm(frozen(task.start, BODY))
-        if not task.new_head and seen.before < seen.neighbors["at the start"] / 2:
-            torch.manual_seed(seed)
-            arm.model.linear = nn.Linear(64, arm.model.linear.out_features)
-            arm.drawn_anew = True
-        return arm
-    if seen.separated == "with statistics":
-        return Arm(frozen(task.start, BODY, statistics=True))
-    assert seen.plan is not None
-    return Arm(seen.plan.apply(task.start))
-
-
-def re_estimate(model: nn.Module, data: TensorDataset) -> None:
-    """Let the normalizations' statistics follow the images, once through; nothing is learned."""
-    model.train()
-    with torch.no_grad():
-        for batch in data.tensors[0].split(BATCH_SIZE):
-            if len(batch) == BATCH_SIZE:
-                model(batch)
-    model.eval()
+    if seen.plan is not None:
+        return Arm(seen.plan.apply(task.start))
+    arm = Arm(frozen(task.start, BODY) if seen.advice is None else freeze_rest(task.start, seen.advice))
+    head_alone = seen.advice is None or seen.advice.until == ""
+    if head_alone and not task.new_head and seen.before < seen.neighbors["at the start"] / 2:
+        torch.manual_seed(seed)
+        arm.model.linear = nn.Linear(64, arm.model.linear.out_features)
+        arm.drawn_anew = True
+    return arm
 
 
 def _how(probe: TensorDataset) -> dict[str, Any]:

@@ -84,29 +84,23 @@ def _differences(tuned: pd.DataFrame) -> str:
 
 
 def _choices(tuned: pd.DataFrame) -> str:
-    lines = [
-        "| what the evidence chose, in how many seeds | neighbors right at the start, with statistics, after training |"
-    ]
+    lines = ["| what the evidence chose, in how many seeds | neighbors right at the start, after training |"]
     lines.append("|---|---|")
     plans = tuned[tuned["arm"] == "plan"]
     for task in [name for name in TITLES if name in set(tuned["task"])]:
         evidence = list(plans.loc[plans["task"] == task, "evidence"])
         said = pd.Series([_chosen(each) for each in evidence]).value_counts(sort=False)
         near = pd.DataFrame([each["neighbors"] for each in evidence]).mean()
-        names = ("at the start", "with statistics", "after training")
-        shares = ", ".join(f"{100 * near[name]:.0f} %" for name in names)
+        shares = ", ".join(f"{100 * near[name]:.0f} %" for name in ("at the start", "after training"))
         chosen = ", ".join(f"{what} {count}" for what, count in said.items())
         lines.append(f"| {TITLES[task]}: {chosen} | {shares} |")
     return "\n".join(lines)
 
 
 def _chosen(evidence: Mapping[str, Any]) -> str:
-    if evidence["separated"] == "at the start":
-        return "head, drawn anew" if evidence.get("drawn anew") else "head"
-    if evidence["separated"] == "with statistics":
-        return "head + statistics"
     back = evidence.get("put back", [])
-    return f"all but {', '.join(back)}" if back else "everything"
+    anew = ", drawn anew" if evidence["drawn anew"] else ""
+    return f"all but {', '.join(back)}" if back else f"{evidence['tune']}{anew}"
 
 
 def goals(tuned: pd.DataFrame) -> dict[str, list[str]]:

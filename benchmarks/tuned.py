@@ -22,7 +22,7 @@ def images(count: int, *, part: str, seed: int = 0) -> TensorDataset:
     return TensorDataset(torch.stack([image for image, _ in items]), torch.tensor([label for _, label in items]))
 
 
-def noisy(data: TensorDataset, scale: float, *, seed: int) -> TensorDataset:
+def noisy(data: TensorDataset, scale: float, *, seed: int = 0) -> TensorDataset:
     """Return images with normal noise, in units of the images' own standard deviation; another seed, other noise."""
     noise = torch.randn(data.tensors[0].shape, generator=torch.Generator().manual_seed(seed))
     return TensorDataset(data.tensors[0] + scale * noise, data.tensors[1])

@@ -85,6 +85,24 @@ def test_it_is_said_of_which_changes_damage_ranks_what_retraining_leaves(page):
     )
 
 
+def test_agreement_is_averaged_over_networks_and_compared_with_the_goal(page):
+    rows = [
+        {"network": network, "images": "these", "gradient of": "loss", "intervention": kind}
+        | {"rank_correlation": found, "of_relative": found / 2}
+        for network, width, depth in (("first", 0.6, 0.2), ("second", 0.9, 0.5), ("third", 0.9, 0.8))
+        for kind, found in (("width", width), ("depth", depth))
+    ]
+    predicted = pd.DataFrame(rows)
+    assert page.predicted_in_words(predicted).startswith(
+        "In the mean over all 3 cases, the goal is met with the gradient of the loss, for 1 of 2 interventions (depth "
+        "has 0.50)."
+    )
+    width, depth = page.elsewhere(predicted).to_dict("records")
+    told = {"gradient of": "loss", "intervention": "depth", "mean": 0.65, "min": 0.5, "max": 0.8, "relative": 0.325}
+    assert depth == {name: pytest.approx(value) if isinstance(value, float) else value for name, value in told.items()}
+    assert (width["mean"], width["min"]) == (pytest.approx(0.9), 0.9)
+
+
 @pytest.mark.slow
 def test_rank_correlations_with_the_loss_after_retraining(import_benchmark):
     retrained = import_benchmark("retrained")
