@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from ..analysis import SIGMAS, Damage
-from ..analysis.diagnosis import ACTION_OF, REWIND, Findings, in_words, moment_of
+from ..analysis.diagnosis import ACTION_OF, REWIND, Findings, epoch_in_words, moment_of
 from ._action import Action, MeasuredDamage
 from ._costs import Costs
 
@@ -96,7 +96,7 @@ def _frozen(findings: Findings, costs: Costs) -> Iterator[Action]:
         elif step is None:
             what = f"from epoch {epoch} on"
         else:
-            what, epoch = f"from the epoch after {in_words(epoch, step)} on", epoch + 1
+            what, epoch = f"from the epoch after {epoch_in_words(epoch, step)} on", epoch + 1
         row = evidence[moment]
         yield Action("freeze", tuple(layers), what, damage_of(row), saves=_saved(row, costs), epoch=epoch)
 

@@ -8,7 +8,7 @@ from ._findings import Findings as Findings
 from ._from_damage import ACTION_OF as ACTION_OF
 from ._from_damage import FROM_BELOW as FROM_BELOW
 from ._from_damage import REWIND as REWIND
-from ._from_damage import in_words as in_words
+from ._from_damage import epoch_in_words as epoch_in_words
 from ._from_damage import moment_of as moment_of
 from ._measures import draw_samples as draw_samples
 from ._modules import head_of as head_of

@@ -112,8 +112,8 @@ def _freezing(frame: pd.DataFrame, damage: Damage) -> Iterator[Advice]:
         count = row["layer"].count(", ")
         others = f", together with those of {count} other layer{'s' if count > 1 else ''}," if count else ""
         text = (
-            f"{layer}: its weights put back to {in_words(epoch, step)}{others} cost {_costs(row, damage)}: a candidate "
-            f"to freeze from then on{saves_no_backward(below)}"
+            f"{layer}: its weights put back to {epoch_in_words(epoch, step)}{others} cost {_costs(row, damage)}: a "
+            f"candidate to freeze from then on{saves_no_backward(below)}"
         )
         evidence = damage.frame[damage.frame["layer"].isin({layer, row["layer"]})].reset_index(drop=True)
         yield Advice(layer, "freeze", text, evidence, epoch=epoch, step=step)
@@ -131,12 +131,12 @@ def moment_of(row: "Mapping[Any, Any] | pd.Series[Any]") -> tuple[int, float]:
     return int(row["epoch"]), float("inf") if step is None else float(step)
 
 
-def in_words(epoch: int, step: int | None) -> str:
+def epoch_in_words(epoch: int, step: int | None) -> str:
     """Name an epoch, and the step where there is one.
 
     Examples
     --------
-    >>> in_words(1, None), in_words(1, 50)
+    >>> epoch_in_words(1, None), epoch_in_words(1, 50)
     ('epoch 1', 'epoch 1 (step 50)')
     """
     return f"epoch {epoch}" if step is None else f"epoch {epoch} (step {step})"

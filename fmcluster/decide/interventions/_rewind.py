@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ...analysis.diagnosis import FROM_BELOW, REWIND, in_words
+from ...analysis.diagnosis import FROM_BELOW, REWIND, epoch_in_words
 from ...store import Run
 from .._costs import Costs
 from .._network import NORMALIZATION, PARAMETRIC, Network
@@ -50,8 +50,8 @@ class Rewind:
         epochs : iterable of int, optional
             Whose weights are put back, such as ``[0]``; each one's last snapshot is taken.
         snapshots : iterable of int, optional
-            In place of `epochs`: numbers of snapshots. Of an epoch that has several, they are told apart by their
-            steps.
+            In place of `epochs`: numbers of snapshots. Those within an epoch, which are not its last, are told by
+            their steps.
 
         Raises
         ------
@@ -90,13 +90,13 @@ class Rewind:
                         continue
                     lacking = [key for key in keys if key not in state or state[key].shape != now[key].shape]
                     if lacking:
-                        reason = f"the state of {in_words(epoch, step)} has no {lacking[0]} of its shape"
+                        reason = f"the state of {epoch_in_words(epoch, step)} has no {lacking[0]} of its shape"
                         yield Skipped(self.name, name, reason)
                         continue
                     weights = {key: torch.as_tensor(state[key]).to(now[key].device, now[key].dtype) for key in keys}
                     costs = network.facts[name].costs
                     saves = Costs(backward=costs.forward) if what == "weights" else Costs()
-                    text = f"{what} of {in_words(epoch, step)}"
+                    text = f"{what} of {epoch_in_words(epoch, step)}"
                     yield Change(self.name, name, 1.0, text, epoch=epoch, step=step, weights=weights, saves=saves)
 
     def together(self, found: Sequence[tuple[Change, float]]) -> Iterator[Change]:
@@ -108,7 +108,7 @@ class Rewind:
             epoch, step = _epoch_and_step(moment)
             alone = [each for each in found if (each[0].epoch, each[0].step) == (epoch, step)]
             chosen = [each for each in alone if each[0].what.startswith("weights")]
-            weights = f"weights of {in_words(epoch, step)}"
+            weights = f"weights of {epoch_in_words(epoch, step)}"
             ordered = [change for change, _ in sorted(chosen, key=lambda each: each[1])]
             for count in range(2, len(ordered) + 1):
                 yield join(ordered[:count], what=f"{weights}, {count} layers together")
@@ -118,10 +118,11 @@ class Rewind:
 
 
 def _moment_of(run: Run, snapshot: int) -> Moment:
-    """Return the epoch of a snapshot; and its step, where the epoch has several snapshots."""
+    """Return the epoch of a snapshot; and its step, where it is not the epoch's last, or epoch 0 is not the start."""
     epochs, steps = (run.snapshots[name] for name in ("epoch", "step"))
     epoch, step = int(epochs.iloc[snapshot]), int(steps.iloc[snapshot])
-    return epoch if (epochs == epoch).sum() == 1 else (epoch, step)
+    within = (epochs.iloc[snapshot + 1 :] == epoch).any() or (epoch == 0 and (epochs == 0).sum() > 1)
+    return (epoch, step) if within else epoch
 
 
 def _epoch_and_step(moment: Moment) -> tuple[int, int | None]:

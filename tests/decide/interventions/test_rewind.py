@@ -134,6 +134,16 @@ def test_the_last_snapshot_of_an_epoch_of_several_is_named_by_its_step(within) -
     assert list(Rewind.of(run, snapshots=[2]).states) == [(0, 20)]
 
 
+def test_the_end_of_a_later_epoch_is_the_epoch_whatever_lies_within_it(residual, probe, tmp_path) -> None:
+    how = {"probe": probe, "layers": ["head"], "record": ("activation", "weight")}
+    with fm.Recorder(residual, tmp_path / "run.zarr", **how) as recorder:
+        for epoch, step in ((0, 0), (1, 5), (1, 10)):
+            recorder.snapshot(epoch=epoch, step=step)
+    run = fm.open_run(tmp_path / "run.zarr")
+    assert list(Rewind.of(run, epochs=[0, 1]).states) == [0, 1]
+    assert list(Rewind.of(run, snapshots=[0, 1, 2]).states) == [0, (1, 5), 1]
+
+
 @pytest.mark.parametrize("asked", [{}, {"epochs": [0], "snapshots": [0]}])
 def test_epochs_or_snapshots_are_put_back(within, asked) -> None:
     with pytest.raises(ValueError, match="pass either epochs or snapshots; received epochs="):
