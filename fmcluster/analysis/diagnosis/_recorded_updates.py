@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...store import Run
+from .._results import Array
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,28 @@ class RecordedUpdate:
 
     count: int
     largest: float
+
+
+def update_norms(run: Run, names: Sequence[str], *, snapshots: Sequence[int]) -> Array:
+    """Return the norms of the updates that parameters got after the first of some snapshots, up to the last.
+
+    Parameters
+    ----------
+    run : Run
+        A run with weights.
+    names : sequence of str
+        Of the parameters.
+    snapshots : sequence of int
+        Numbers, in ascending order.
+
+    Returns
+    -------
+    ndarray of shape (n_updates,), float64
+        NaN where a norm is not known.
+    """
+    table = run.weights
+    within = table["snapshot"].between(snapshots[0] + 1, snapshots[-1])
+    return table.loc[within & table["name"].isin(list(names)), "update_norm"].to_numpy(np.float64)
 
 
 def recorded_update(run: Run, layer: str, *, snapshots: Sequence[int]) -> RecordedUpdate | None:
@@ -50,7 +73,5 @@ def recorded_update(run: Run, layer: str, *, snapshots: Sequence[int]) -> Record
     own = [each for each in run.weight_specs if each.kind == "parameter" and each.name.startswith(f"{module}.")]
     if not own:
         return None
-    table = run.weights
-    within = table["snapshot"].between(snapshots[0] + 1, snapshots[-1])
-    norms = table.loc[within & table["name"].isin([each.name for each in own]), "update_norm"].to_numpy(np.float64)
+    norms = update_norms(run, [each.name for each in own], snapshots=snapshots)
     return RecordedUpdate(sum(int(np.prod(each.shape)) for each in own), float(norms.max()))

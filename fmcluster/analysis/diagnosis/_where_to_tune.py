@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ...store import Run
+from ...store import Layer, Run
 from .._damage import SIGMAS
 from .._normalization_shift import normalization_shift
 from .._results import Labels
@@ -15,10 +15,10 @@ from ._findings import Advice
 from ._judge import Judged, when
 from ._measures import known_classes
 from ._modules import head_of
+from ._recorded_updates import update_norms
 from ._thresholds import Thresholds
 
 _HEADS = ("Linear", "Conv")  # what the last layer of a classifier is, by the names of classes
-
 
 NEIGHBORS, ITSELF = "nearest neighbors in the feature maps of {}", "the network itself"
 
@@ -87,11 +87,12 @@ def advise_tuning(
         Where a run holds no weights, or the two are not of one network.
     """
     shift = normalization_shift(run, clean=clean, snapshot=int(time["snapshot"].iloc[0]))
-    features = _features(judged)
+    head = _head(run)
+    features = next((each for each in reversed(judged) if head is None or each.name != head.name), None)
     if features is None or np.isnan(features.evidence.accuracy).any() or not _trained_a_body(run, time):
         return
     before, after = (
-        _most_right(run, features, at=at, snapshot=int(time["snapshot"].iloc[at]), samples=samples)
+        _most_right(head, features, at=at, snapshot=int(time["snapshot"].iloc[at]), samples=samples)
         for at in (0, len(time) - 1)
     )
     gain = _gain(before.images, after.images)
@@ -118,16 +119,21 @@ def advise_tuning(
         yield Advice(features.name, "tune", text, rows, until="")
 
 
-def _most_right(run: Run, features: Judged, *, at: int, snapshot: int, samples: Labels) -> _Right:
+def _head(run: Run) -> Layer | None:
+    """Return the layer that returns the scores of classes, where it is recorded, and not only what it is given."""
+    name = head_of(run)
+    return run[name] if name is not None and run[name].module.startswith(_HEADS) else None
+
+
+def _most_right(head: Layer | None, features: Judged, *, at: int, snapshot: int, samples: Labels) -> _Right:
     """Return of which images more are right: those of the neighbors, or those of the network itself."""
     found = [_Right(features.evidence.right[at], NEIGHBORS.format(features.name))]
-    head = head_of(run)
-    if head is not None and head != features.name:
-        labels = known_classes(run[head], samples)
-        known = samples[labels >= 0]
-        if run[head].n_channels == run[head].n_output_channels > labels.max():
-            scores = run[head].read(snapshot=snapshot, samples=known.tolist())
-            found.append(_Right(scores.argmax(axis=1) == labels[labels >= 0], ITSELF))
+    if head is not None:
+        labels = known_classes(head, samples)
+        known = labels >= 0
+        if head.n_channels == head.n_output_channels > labels.max():
+            scores = head.read(snapshot=snapshot, samples=samples[known].tolist())
+            found.append(_Right(scores.argmax(axis=1) == labels[known], ITSELF))
     return max(found, key=lambda each: each.share)
 
 
@@ -135,19 +141,8 @@ def _trained_a_body(run: Run, time: pd.DataFrame) -> bool:
     """Say whether parameters of more than the last module changed between the first snapshot and the last."""
     names = [spec.name for spec in run.weight_specs if spec.kind == "parameter"]
     head = names[-1].rpartition(".")[0]
-    weights = run.weights
-    during = (weights["snapshot"] > time["snapshot"].iloc[0]) & (weights["snapshot"] <= time["snapshot"].iloc[-1])
-    body = weights["name"].isin([name for name in names if name.rpartition(".")[0] != head])
-    return bool((weights.loc[during & body, "update_norm"] > 0).any())
-
-
-def _features(judged: Sequence[Judged]) -> Judged | None:
-    """Return the last layer before the head: the last, where that gives feature maps or is no linear layer."""
-    *before, last = judged
-    is_head = last.evidence.module.startswith(_HEADS) and not last.counts
-    if not is_head:
-        return last
-    return before[-1] if before else None
+    body = [name for name in names if name.rpartition(".")[0] != head]
+    return bool((update_norms(run, body, snapshots=time["snapshot"].tolist()) > 0).any())
 
 
 def _gain(before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_]) -> _Gain:

@@ -22,7 +22,7 @@ _ATTEMPTS = 6  # of a conditional put, which obstore does not make again where i
 _REFUSED = re.compile(r"status code: 40[13]\b|InvalidAccessKeyId|SignatureDoesNotMatch|AccessDenied|Forbidden")
 _MISSING = re.compile(r"Missing (Access|SecretAccess)Key")
 _GIVES_CREDENTIALS = ("169.254.", "[fd00:ec2::", "metadata.")  # hosts asked where the environment has none
-_NO_BUCKET = "there is no such bucket, or it is in another region (AWS_REGION)."
+_NO_BUCKET = "there is no such bucket, or it is in another region (AWS_REGION)"
 _WAITS: Any = {"connect_timeout": "5 seconds", "timeout": "60 seconds"}
 
 
@@ -79,7 +79,7 @@ def unreachable(url: str, error: Exception) -> str:
             "AWS_SKIP_SIGNATURE=true"
         )
     elif "NoSuchBucket" in answer or "bucket does not exist" in answer.lower():
-        why = _NO_BUCKET.removesuffix(".")
+        why = _NO_BUCKET
     elif _REFUSED.search(answer) is not None:
         why = "the credentials are not accepted there"
     elif "configured region" in answer:
@@ -157,7 +157,7 @@ def check_bucket(url: str) -> None:
     try:
         next(iter(obstore.list(open_bucket(url), chunk_size=1)), None)
     except (BaseError, FileNotFoundError) as error:
-        if (why := unreachable(url, error)).endswith(_NO_BUCKET):
+        if _NO_BUCKET in (why := unreachable(url, error)):
             raise Unreachable(why) from error
 
 

@@ -13,7 +13,7 @@ from sklearn.neighbors import KNeighborsClassifier
 import fmcluster as fm
 from fmcluster.analysis import Thresholds, normalization_shift
 from fmcluster.analysis.diagnosis import Advice
-from fmcluster.analysis.diagnosis._where_to_tune import _entrance, _gain
+from fmcluster.analysis.diagnosis._where_to_tune import _entrance, _gain, _head
 from fmcluster.store import Run
 from tests.analysis.shifted_runs import CLASS, N_IMAGES, NOISY, Net, images, make_network, record, trained
 
@@ -165,6 +165,14 @@ def test_runs_without_weights_are_refused(network: Net, clean: Run, tmp_path: Pa
         fm.diagnose(run, clean=clean)
     with pytest.raises(TypeError, match="diagnose received a str; expected Run"):
         fm.diagnose(run, clean="clean.zarr")
+
+
+def test_what_a_head_is_given_is_not_taken_for_its_scores(network: Net, clean: Run, tmp_path: Path) -> None:
+    assert _head(clean) is None  # the feature maps before it alone were recorded
+    whole = record(tmp_path / "whole.zarr", images(seed=1), network, layers=["pool", "fc"])
+    head = _head(whole)
+    assert head is not None
+    assert head.name == "fc"
 
 
 def test_the_interval_is_paired_over_the_images() -> None:
