@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from nbclient import NotebookClient
 
-FOLDER = Path(__file__).parent.parent / "notebooks"
+ROOT = Path(__file__).parent.parent
+FOLDER = ROOT / "notebooks"
 NAMES = ["01_capture", "02_cluster", "03_evolution", "04_decide"]
 DECIDES = "04_decide"
 OF_THE_DEMO = {"02_cluster", "03_evolution"}
@@ -100,6 +101,7 @@ def test_a_notebook_runs_in_a_fresh_kernel_and_shows_what_was_committed(name, tm
     folder.mkdir()
     if name in OF_THE_DEMO:
         (tmp_path / "demo").symlink_to(request.getfixturevalue("whole_demo"), target_is_directory=True)
+    (tmp_path / "benchmarks").symlink_to(ROOT / "benchmarks", target_is_directory=True)
     monkeypatch.setenv("TMPDIR", str(tmp_path))  # of the kernel; recordings end with the test
     before = committed(name)
     notebook = committed(name)
@@ -112,7 +114,11 @@ def test_a_notebook_runs_in_a_fresh_kernel_and_shows_what_was_committed(name, tm
         notebook, kernel_name="python3", timeout=SECONDS_PER_CELL, resources=settings, record_timing=False
     ).execute()
     if name == DECIDES:
-        assert_the_verdict_follows_from_the_numbers(notebook)
+        found = json.loads("".join(text_of(output) for output in code_cells(notebook)[-1].outputs))
+        *cells, _ = code_cells(notebook)
+        assert_the_verdict_follows_from_the_numbers(said_by(cells, "def verdict("), found)
+        assert_arms_are_compared_truly(said_by(cells, 'sentence(tuned, "as advised")'), "as advised", found["tuned"])
+        assert_arms_are_compared_truly(said_by(cells, 'sentence(proof, "plan")'), "plan", measured_arms())
         notebook.cells.pop()
     assert [cell.source for cell in notebook.cells] == [cell.source for cell in before.cells]
     assert [output for output in outputs(notebook) if output.output_type == "error"] == []
@@ -120,11 +126,48 @@ def test_a_notebook_runs_in_a_fresh_kernel_and_shows_what_was_committed(name, tm
     assert not list(folder.iterdir())
 
 
-def assert_the_verdict_follows_from_the_numbers(notebook: Any) -> None:
+def test_the_committed_proof_is_that_of_the_results_as_they_are():
+    cells = code_cells(committed(DECIDES))
+    assert_arms_are_compared_truly(said_by(cells, 'sentence(proof, "plan")'), "plan", measured_arms())
+    assert ROOT.joinpath("docs", "proof.md").exists()  # where the notebook sends its reader
+
+
+def measured_arms() -> list[tuple[str, int, str, float]]:
+    rows = json.loads((ROOT / "benchmarks/results/decide.json").read_text())["tune"]
+    return [
+        (row["task"], row["seed"], row["arm"].replace("full", "everything"), 100 * row["accuracy"])
+        for row in rows
+        if row["arm"] != "as it is"
+    ]
+
+
+def said_by(cells: list[Any], source: str) -> str:
+    """What the cell with that in its code printed, on one line."""
+    (cell,) = [each for each in cells if source in each.source]
+    return " ".join(" ".join(text_of(output) for output in cell.outputs).split())
+
+
+def assert_arms_are_compared_truly(said: str, arm: str, rows: list[tuple[str, int, str, float]]) -> None:
+    """Which arms are near the best, and by how much one is over training everything, by NumPy alone."""
+    tasks, arms = (list(dict.fromkeys(row[column] for row in rows)) for column in (0, 2))
+    seeds = sorted({row[1] for row in rows})
+    table = {(task, seed, name): accuracy for task, seed, name, accuracy in rows}
+    means = np.array([[np.mean([table[task, seed, name] for seed in seeds]) for task in tasks] for name in arms])
+    near = dict(zip(arms, (means >= means.max(axis=0) - 1).sum(axis=1), strict=True))
+    others = [each for each in arms if each != arm]
+    best = max(near[each] for each in others)
+    assert f"'{arm}' is within a point of the best arm in {near[arm]} of {len(tasks)} tasks" in said
+    found = re.search(r"of the other arms the best \('(.+?)'\) in (\d+)\.", said)
+    assert found
+    assert (near[found[1]], int(found[2])) == (best, best)
+    for task in tasks:
+        over = np.array([table[task, seed, arm] - table[task, seed, "everything"] for seed in seeds])
+        assert f"{task} {over.mean():+.1f} ± {over.std(ddof=1) / np.sqrt(len(over)):.1f}" in said
+    assert f"mean over {len(seeds)} seeds" in said
+
+
+def assert_the_verdict_follows_from_the_numbers(said: str, found: dict[str, Any]) -> None:
     """Whether the smaller network is better differs from machine to machine; what is said of it has to follow."""
-    *_, told, numbers = code_cells(notebook)
-    said = " ".join("".join(text_of(output) for output in told.outputs).split())
-    found = json.loads("".join(text_of(output) for output in numbers.outputs))
     before, after = (np.array(found[name]) for name in ("before", "after"))
     share = found["costs_after"] / found["costs_before"]
     assert 0 < share <= 1
@@ -152,6 +195,7 @@ print(json.dumps({
     "after": [int(each) for each in correct_after],
     "costs_before": plan.before.forward + plan.before.backward,
     "costs_after": plan.after.forward + plan.after.backward,
+    "tuned": tuned[["task", "seed", "arm", "accuracy"]].to_numpy().tolist(),
     "actions": [(action.kind, action.module) for action in plan.actions],
 }))
 """
