@@ -13,6 +13,7 @@ from ._narrow import check_narrow, narrow
 from ._shorten import shorten
 
 _CONVOLUTIONS = ("kernel", "separable", "groups", "resolution")
+_REFITTED = ("kernel", "separable", "groups", "narrow")
 
 
 def build(model: nn.Module, actions: Sequence[Action], *, network: Network | None) -> nn.Module:
@@ -82,6 +83,12 @@ def _restructure(changed: nn.Module, actions: Sequence[Action], network: Network
             raise ValueError(f"'{action}' cannot be built: the model does not call {action.module}")
         if action.kind == "narrow":
             check_narrow(action, network)
+        changed_weights = [action.module, *([action.consumer] if action.consumer else [])]
+        if action.kind in _REFITTED and (shared := network.first_shared(changed_weights)):
+            raise ValueError(
+                f"'{action}' cannot be built: {shared[0]} has a parameter that {shared[1]} has, too, and they would no "
+                f"longer be the same"
+            )
     order = {name: number for number, name in enumerate(network.facts)}
     forward = sorted(actions, key=lambda action: order[action.module])
     for action in forward:

@@ -133,19 +133,13 @@ def refit_inner(weight: torch.Tensor, moments: torch.Tensor, *, inner: torch.Ten
     return out.flatten(0, 1).reshape(weight.shape).to(weight.dtype)
 
 
-def _weight_of(module: nn.Module) -> object:
-    """Return a module's weight; None where it has none, or computes it."""
-    return dict(module.named_parameters(recurse=False)).get("weight")
-
-
 def _unfit(network: Network, name: str) -> str | None:
     """Say why a convolution's kernel cannot be replaced."""
     weight = network.weight(name)
     if not network.is_convolution(name):
         return "it is called several times, or pads with other values than zeros"
-    own = network.modules[name].weight
-    if others := [other for other, each in network.modules.items() if other != name and _weight_of(each) is own]:
-        return f"its weight is that of {others[0]}, too"
+    if shared := network.first_shared([name]):
+        return f"its weight is that of {shared[1]}, too"
     if f"{name}.weight" not in network.tensors:
         return "its weight is computed from others (a parametrization)"
     if weight[0].numel() > MOST_WEIGHTS:

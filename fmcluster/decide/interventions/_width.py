@@ -81,6 +81,9 @@ class Width:
             if getattr(network.modules[name], "groups", 1) != 1:
                 yield Skipped(self.name, name, "its channels are made in groups, from each of which as many would go")
                 continue
+            if shared := network.first_shared((name, *consumer.between, consumer.module)):
+                yield Skipped(self.name, name, f"the weight of {shared[0]} is that of {shared[1]}, too")
+                continue
             yield from self._of(network, name, consumer)
 
     def _of(self, network: Network, name: str, consumer: Consumer) -> Iterator[Change | Skipped]:

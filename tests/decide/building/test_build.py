@@ -293,3 +293,19 @@ def test_refused_by_name(residual, plain, probe: TensorDataset) -> None:
     inside = [Action("shorten", ("block1",), "a", UNKNOWN), Action("kernel", ("block1.conv1",), "b", UNKNOWN)]
     with pytest.raises(ValueError, match="cannot be built together"):
         build(residual, inside, network=seen)
+
+
+def test_a_weight_that_two_layers_share_is_refitted_for_neither() -> None:
+    model = nn.Sequential(*(nn.Conv2d(3, 3, 3, padding=1, bias=False) for _ in range(4))).eval()
+    model[2].weight = model[0].weight
+    seen = network(model, torch.randn(8, 3, 6, 6))
+    narrow = Action("narrow", ("1",), "", UNKNOWN, consumer="2", keep=(0, 1), width=3)
+    for action, said in [
+        (Action("kernel", ("0",), "", UNKNOWN, setting=1), "0 has a parameter that 2 has, too"),
+        (narrow, "2 has a parameter that 0 has, too"),
+    ]:
+        with pytest.raises(ValueError, match=said):
+            build(model, [action], network=seen)
+    built = build(model, [Action("kernel", ("1",), "", UNKNOWN, setting=1)], network=seen)
+    assert built[1].kernel_size == (1, 1)
+    assert built[0].weight is built[2].weight

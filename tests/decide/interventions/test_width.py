@@ -113,3 +113,14 @@ def test_a_shortcut_that_takes_every_second_position_ties_the_layer_before_it(pr
     found = network(Subsampled().eval(), probe)
     assert found.consumer("stem") is None
     assert found.consumer("inner").module == "outer"
+
+
+def test_channels_of_a_weight_that_two_layers_share_stay() -> None:
+    model = nn.Sequential(*(nn.Conv2d(3, 3, 3, padding=1) for _ in range(4)), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    model[2].weight = model[0].weight
+    damage = fm.ablate(model, TensorDataset(torch.randn(8, 3, 6, 6)), interventions=[Width()], n_null=0)
+    reasons = damage.skipped.set_index("layer")["reason"]
+    assert "tied to those of other layers" in reasons["0"]
+    assert reasons["1"] == "the weight of 2 is that of 0, too"
+    assert "it is the last" in reasons["3"]
+    assert len(damage.frame) == 0
