@@ -15,6 +15,7 @@ predicted  how the ranks of `fm.predict_damage` agree with those of `fm.ablate`,
 stability  what two disjoint probes of 100 images say of planted faults, and advise after two fine-tunings.
 retrained  how measured and predicted damage rank changes, and how the loss does once each is built and trained on.
 ranked     the same of small networks, which are trained here, and of the order in which a plan takes changes.
+large      how long it takes to predict what changes of a ResNet-50 do, and to measure the most promising.
 
 Prints tables, writes results/advice.json, and from it docs/evidence.md.
 """
@@ -34,12 +35,13 @@ from typing import Any
 import pandas as pd
 import torch
 from advice_page import page
+from large import large
 from planted import planted
 from ranked import elsewhere, in_order
 from resnet20 import ResNet20, pretrained
 from results import FOLDER, machine, write
-from retrained import agreement, loss, predict, retrained
-from small_networks import NETWORKS, digits, trained
+from retrained import agreement, loss, margin, predict, retrained
+from small_networks import NETWORKS, OTHERS, digits, trained
 from stability import TASKS, on_task, stability
 from torch import nn
 from torch.utils.data import TensorDataset
@@ -185,15 +187,10 @@ def cheaper(model: nn.Module, probe: TensorDataset) -> list[dict[str, Any]]:
     return rows
 
 
-def margin(outputs: torch.Tensor, _targets: torch.Tensor) -> torch.Tensor:
-    best = outputs.topk(2, dim=1).values
-    return (best[:, 0] - best[:, 1]).sum()
-
-
 def predicted(model: nn.Module, probe: TensorDataset) -> list[dict[str, Any]]:
     """Compare the ranks of what is predicted with those of what is measured, in this network and in small ones."""
     cases = {("ResNet-20", "known by heart"): (model, probe), ("ResNet-20", "with noise"): (model, noisy(probe, 0.35))}
-    for name in NETWORKS:
+    for name in (*NETWORKS, *OTHERS):
         small, shown = trained(name), digits(100, part="val")
         tuned = copy.deepcopy(small)
         some = noisy(digits(1000, part="train"), 0.5, seed=1)
@@ -205,7 +202,7 @@ def predicted(model: nn.Module, probe: TensorDataset) -> list[dict[str, Any]]:
         damage = fm.ablate(network, shown, interventions=asked, n_null=0)
         for of, function in (("loss", loss), ("margin", margin)):
             found = predict(network, shown, function).agreement(damage)
-            about = {"network": name, "images": images_of, "gradient of": of}
+            about = {"network": name, "images": images_of, "gradient of": of, "chosen on": name not in OTHERS}
             rows += [{**about, **row} for row in found.to_dict("records")]
     return rows
 
@@ -232,6 +229,7 @@ PARTS: dict[str, Callable[[nn.Module, TensorDataset, range], Any]] = {
     "predicted": lambda model, _probe, _seeds: predicted(model, images(100, part="val")),
     "width": lambda model, probe, _seeds: widths(model, probe),
     "cheaper": lambda model, probe, _seeds: cheaper(model, probe),
+    "large": lambda _model, _probe, _seeds: large(),
 }
 
 

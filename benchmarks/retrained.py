@@ -106,6 +106,12 @@ def loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return functional.cross_entropy(outputs, targets, reduction="sum")
 
 
+def margin(outputs: torch.Tensor, _targets: torch.Tensor) -> torch.Tensor:
+    """Return by how much the best score is ahead of the next, summed over samples."""
+    best = outputs.topk(2, dim=1).values
+    return (best[:, 0] - best[:, 1]).sum()
+
+
 def predict(
     model: nn.Module, probe: TensorDataset, function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 ) -> PredictedDamage:

@@ -61,9 +61,10 @@ def plain(widths: tuple[int, ...]) -> Small:
 
 
 def trained(name: str) -> nn.Module:
-    """Train a network of `NETWORKS` from scratch, and return it in evaluation mode."""
-    torch.manual_seed(list(NETWORKS).index(name))
-    model = NETWORKS[name]()
+    """Train a network of `NETWORKS` or `OTHERS` from scratch, and return it in evaluation mode."""
+    networks = NETWORKS | OTHERS
+    torch.manual_seed(list(networks).index(name))
+    model = networks[name]()
     tune(model, digits(N_TRAINING, part="train"), steps=200, rate=0.05, generator=torch.Generator().manual_seed(0))
     return model
 
@@ -72,4 +73,12 @@ NETWORKS = {
     "residual, 13 convolutions": lambda: residual((8, 16, 32), 2),
     "residual, 19 convolutions": lambda: residual((8, 16, 32), 3),
     "plain, 10 convolutions": lambda: plain((8, 8, 8, 8, 16, 16, 16, 32, 32, 32)),
+}
+
+# not looked at when it was chosen what predicted damage is
+OTHERS = {
+    "wider residual, 13 convolutions": lambda: residual((12, 24, 48), 2),
+    "residual, 25 convolutions": lambda: residual((8, 16, 32), 4),
+    "narrower residual, 19 convolutions": lambda: residual((6, 12, 24), 3),
+    "plain, 12 convolutions": lambda: plain((8, 8, 8, 16, 16, 16, 16, 16, 32, 32, 32, 32)),
 }

@@ -88,17 +88,25 @@ def test_it_is_said_of_which_changes_damage_ranks_what_retraining_leaves(page):
 def test_agreement_is_averaged_over_networks_and_compared_with_the_goal(page):
     rows = [
         {"network": network, "images": "these", "gradient of": "loss", "intervention": kind}
-        | {"rank_correlation": found, "of_relative": found / 2}
-        for network, width, depth in (("first", 0.6, 0.2), ("second", 0.9, 0.5), ("third", 0.9, 0.8))
+        | {"rank_correlation": found, "of_relative": found / 2, "chosen on": network != "fourth"}
+        for network, width, depth in (
+            ("first", 0.6, 0.2),
+            ("second", 0.9, 0.5),
+            ("third", 0.9, 0.8),
+            ("fourth", 0.7, 0.8),
+        )
         for kind, found in (("width", width), ("depth", depth))
     ]
     predicted = pd.DataFrame(rows)
-    assert page.predicted_in_words(predicted).startswith(
-        "In the mean over all 3 cases, the goal is met with the gradient of the loss, for 1 of 2 interventions (depth "
-        "has 0.50)."
+    assert page.predicted_in_words(predicted) == (
+        "In the mean over the 3 cases that it was chosen on, the goal is met with the gradient of the loss, for 1 of 2 "
+        "interventions (depth has 0.50). In the mean over the 1 case that it was not chosen on, the goal is met with "
+        "the gradient of the loss, for 2 of 2 interventions."
     )
-    width, depth = page.elsewhere(predicted).to_dict("records")
-    told = {"gradient of": "loss", "intervention": "depth", "mean": 0.65, "min": 0.5, "max": 0.8, "relative": 0.325}
+    width, depth, *others = page.elsewhere(predicted).to_dict("records")
+    assert [(each["chosen on"], each["cases"]) for each in others] == 2 * [(False, 1)]
+    told = {"chosen on": True, "gradient of": "loss", "intervention": "depth", "mean": 0.65, "min": 0.5, "max": 0.8}
+    told |= {"relative": 0.325, "cases": 2}
     assert depth == {name: pytest.approx(value) if isinstance(value, float) else value for name, value in told.items()}
     assert (width["mean"], width["min"]) == (pytest.approx(0.9), 0.9)
 

@@ -56,11 +56,19 @@ def maps_of(run: Run, layer: str) -> tuple[torch.Tensor, torch.Tensor]:
     return tuple(torch.from_numpy(each.read(epoch=4)).double() for each in (stored, stored.gradient))
 
 
+def squares(change: torch.Tensor, slope: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of each image: the squared first order, and what it is of noise as large."""
+    first_order = (change * slope).flatten(1).sum(1).square()
+    return first_order, change.square().flatten(1).mean(1) * slope.square().flatten(1).sum(1)
+
+
 def score(change: torch.Tensor, slope: torch.Tensor) -> tuple[float, float, float]:
     """Prediction, its standard error, and that of noise, from the definition."""
-    each = (change * slope).square().flatten(1).sum(1)
-    noise = change.square().flatten(1).mean(1) * slope.square().flatten(1).sum(1)
-    return each.mean().item(), (each.std() / len(each) ** 0.5).item(), noise.mean().item()
+    first_order, noise = squares(change, slope)
+    found = (first_order.mean() * noise.mean()).sqrt()
+    # with x and y the two means: d sqrt(x y) = (dx / x + dy / y) sqrt(x y) / 2
+    parts = found / 2 * (first_order / first_order.mean() + noise / noise.mean())
+    return found.item(), (parts.std() / len(parts) ** 0.5).item(), noise.mean().item()
 
 
 def test_depth_and_resolution_are_their_definitions(run: Run) -> None:
@@ -76,6 +84,10 @@ def test_depth_and_resolution_are_their_definitions(run: Run) -> None:
     row = rows(found, "resolution").loc["stem", "8 x 8 to 4 x 4"]
     expected = score(back - maps, slope)
     np.testing.assert_allclose(row[["predicted", "predicted_se", "null"]].astype(float), expected, rtol=1e-4)
+    others = [[other for other in range(len(maps)) if other != one] for one in range(len(maps))]
+    without_one = [score((back - maps)[rows], slope[rows])[0] for rows in others]
+    jackknife = np.sqrt(len(maps) - 1) * np.std(without_one)
+    np.testing.assert_allclose(row["predicted_se"], jackknife, rtol=0.25)
     variance = (maps - maps.mean((0, 2, 3), keepdim=True)).square().flatten(1).sum(1).mean()
     np.testing.assert_allclose(row["relative"], (back - maps).square().flatten(1).sum(1).mean() / variance, rtol=1e-4)
     assert found.epoch == 4
