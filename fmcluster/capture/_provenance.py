@@ -12,7 +12,7 @@ def provenance(model: nn.Module, *, device: torch.device) -> dict[str, Any]:
     """Describe software, hardware and precision, as JSON can hold it."""
     cuda = device.type == "cuda"
     return {
-        "versions": {name: version(name) for name in ("fmcluster", "numpy", "zarr", "zarrs", "numba")}
+        "versions": {name: version(name) for name in ("fmcluster", "numpy", "zarr", "numba")}
         | {"python": platform.python_version(), "torch": str(torch.__version__)},  # it says for which device it is
         "model": f"{type(model).__module__}.{type(model).__qualname__}",
         "device": torch.cuda.get_device_name(device) if cuda else device.type,

@@ -1,9 +1,9 @@
-"""Private interfaces of zarr, and its settings of the whole process (checked with zarr 3.1.6 and zarrs 0.2.3).
+"""Private interfaces of zarr, and its settings of the whole process (checked with zarr 3.1.6).
 
 ``tests/store/test_compat.py`` says which one a new version has changed.
 
-Arrays are written by `zarrs`. Neither it nor zarr's own pipeline reads them here: they unpack whatever a file holds
-before they compare how much it is. `read_shard` and `decode_chunk` take memory for what an array's metadata says.
+Small arrays are written by zarr's own pipeline. It does not read them here: it unpacks whatever a file holds before it
+compares how much that is. `read_shard` and `decode_chunk` take memory for what an array's metadata says.
 """
 
 import os
@@ -53,21 +53,9 @@ def careful_pipeline() -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _fast_pipeline(settings: dict[str, Any]) -> Iterator[None]:
-    import zarrs  # noqa: F401  registers the pipeline
-
-    with _SETTINGS, zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline", **settings}):
-        yield
-
-
 def array_from_metadata(root: Path, path: str, *, metadata: dict[str, Any]) -> zarr.Array[Any]:
-    """Return an array to write to, with the metadata given, whatever its own file says.
-
-    It encodes on one thread: several would put the chunks of a shard in the order in which they happen to be done, and
-    the same values would not give the same bytes.
-    """
-    with _fast_pipeline({"threading.max_workers": 1}):
+    """Return an array to write to, with the metadata given, whatever its own file says."""
+    with careful_pipeline():
         return zarr.Array.from_dict(StorePath(LocalStore(root), path), metadata)
 
 

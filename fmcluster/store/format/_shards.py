@@ -29,7 +29,7 @@ from ._checksums import checked_bytes, checksum_digits, committed_checksum
 _NOTHING = 2**64 - 1  # offset and length of a chunk that is not there
 _BLOCK = 4096
 HEADER = 18  # bytes of the longest header of a Zstandard frame
-_BUFFER = 8 << 20
+_BUFFER = 2 << 20
 _direct = getattr(os, "O_DIRECT", 0)
 _thread = local()
 
