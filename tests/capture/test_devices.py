@@ -267,7 +267,7 @@ two_cards = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two 
 @pytest.mark.parametrize(
     ("first", "second"),
     [("cuda:0", "cpu"), ("cpu", "cuda:0"), pytest.param("cuda:0", "cuda:1", marks=two_cards),
-     pytest.param("cuda:1", "cuda:0", marks=two_cards)],
+     pytest.param("cuda:1", "cuda:0", marks=two_cards), pytest.param("cuda:1", "cuda:1", marks=two_cards)],
 )  # fmt: skip
 def test_several_devices(first: str, second: str, images: torch.Tensor, tmp_path: Path, take: Callable) -> None:
     """Each layer is copied from its own device, on a stream of that device."""

@@ -244,40 +244,42 @@ def reduce_with_triton(output: torch.Tensor, reduction: Reduction, *, clips: boo
         per_program = triton.cdiv(triton.cdiv(n_positions, programs), block_p) * block_p
     n_parts = triton.cdiv(n_positions, per_program)
     partial = torch.empty((n_parts, N_SUMS, n_channels), dtype=torch.float64, device=output.device)
-    _reduce[(n_blocks, n_parts)](
-        by_channels,
-        by_channels if reduction.channels is None else _numbers(reduction.channels, output.device),
-        out,
-        partial,
-        n_channels,
-        height,
-        width,
-        n_positions,
-        per_program,
-        *by_channels.stride(),
-        *out.stride(),
-        top,
-        bottom,
-        left,
-        right,
-        *out.shape[2:],
-        WIDE=n_positions + per_program > _MOST_POSITIONS,
-        HAS_CHANNELS=reduction.channels is not None,
-        POOLS=pools,
-        WINDOW_H=_window(bottom - top, out.shape[2]),
-        WINDOW_W=_window(right - left, out.shape[3]),
-        IS_FLOAT16=output.dtype == torch.float16,
-        EXACT_SQUARES=output.dtype != torch.float32,
-        CAN_OVERFLOW=torch.finfo(output.dtype).max > LARGEST[reduction.dtype],
-        CLIPS=clips,
-        LIMIT=OVERFLOW[reduction.dtype],
-        LARGEST_STORED=LARGEST[reduction.dtype],
-        BLOCK_C=block_c,
-        BLOCK_P=block_p,
-        N_ROWS=N_SUMS,
-        num_warps=_WARPS,
-        enable_fp_fusion=False,  # a fused product would change what the rounding errors are taken for
-    )
+    # Triton launches on the current device, wherever its arguments are
+    with torch.cuda.device_of(output):  # type: ignore[no-untyped-call]
+        _reduce[(n_blocks, n_parts)](
+            by_channels,
+            by_channels if reduction.channels is None else _numbers(reduction.channels, output.device),
+            out,
+            partial,
+            n_channels,
+            height,
+            width,
+            n_positions,
+            per_program,
+            *by_channels.stride(),
+            *out.stride(),
+            top,
+            bottom,
+            left,
+            right,
+            *out.shape[2:],
+            WIDE=n_positions + per_program > _MOST_POSITIONS,
+            HAS_CHANNELS=reduction.channels is not None,
+            POOLS=pools,
+            WINDOW_H=_window(bottom - top, out.shape[2]),
+            WINDOW_W=_window(right - left, out.shape[3]),
+            IS_FLOAT16=output.dtype == torch.float16,
+            EXACT_SQUARES=output.dtype != torch.float32,
+            CAN_OVERFLOW=torch.finfo(output.dtype).max > LARGEST[reduction.dtype],
+            CLIPS=clips,
+            LIMIT=OVERFLOW[reduction.dtype],
+            LARGEST_STORED=LARGEST[reduction.dtype],
+            BLOCK_C=block_c,
+            BLOCK_P=block_p,
+            N_ROWS=N_SUMS,
+            num_warps=_WARPS,
+            enable_fp_fusion=False,  # a fused product would change what the rounding errors are taken for
+        )
     return stored, _combine(partial)
 
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -111,6 +112,29 @@ def test_positions_beyond_32_bits_are_numbered_in_64(monkeypatch):
     output = torch.randn((2, 5, 6, 7), generator=torch.Generator().manual_seed(3))
     check(output, Reduction("float16"), clips=False)
     check(output, Reduction("float16", size=(2, 3)), clips=False)
+
+
+def test_it_is_launched_on_the_device_of_the_output(monkeypatch):
+    """Another card may be the current one; Triton would take that."""
+    entered, launch = [], _reduce_with_triton._reduce
+
+    class Launcher:
+        def __getitem__(self, grid):
+            assert entered[0] is output, "the current device was not changed before the launch"
+            assert len(entered) == 1
+            return launch[grid]
+
+    @contextmanager
+    def device_of(tensor):
+        entered.append(tensor)
+        yield
+        entered.append(None)
+
+    monkeypatch.setattr(torch.cuda, "device_of", device_of)
+    monkeypatch.setattr(_reduce_with_triton, "_reduce", Launcher())
+    output = torch.ones(2, 3)
+    reduce_with_triton(output, Reduction("float16"), clips=False)
+    assert entered[1:] == [None]
 
 
 def test_squares_of_values_at_the_ends_of_float32():
