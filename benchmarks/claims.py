@@ -205,7 +205,7 @@ def other_embeddings(measured: Measured) -> list[str]:
 
 def embedding_scale(measured: Measured) -> list[str]:
     rows = [(f"{row['rows']:,}", f"{row['tsne']:.1f}", f"{row['umap']:.1f}") for row in measured["rows"]]
-    return rows_of(["rows of each of 20 snapshots", "seconds, t-SNE's loss", "UMAP's loss"], rows)
+    return rows_of(["rows of each of 20 snapshots", "processor seconds, t-SNE's loss", "UMAP's loss"], rows)
 
 
 def page(measured: Measured) -> list[str]:
@@ -299,7 +299,7 @@ CLAIMS = (
     Claim("Embeddings of other runs", "Three runs on which the default was chosen, and three tried after "
           "that; goals: 98 % of what separate UMAPs keep, and a joint UMAP's motion.",
           ("embeddings.py", "--others"), ("--quick",), "embeddings-others.json", other_embeddings),
-    Claim("Embeddings of more rows", "Seconds of the default embedding.",
+    Claim("Embeddings of more rows", "Processor seconds of the default embedding.",
           ("embeddings.py", "--scaling"), None, "embeddings-scaling.json", embedding_scale),
     Claim("Embeddings of others' data", "By the scores, and beside 13 methods, of Vernier et al. (2020).",
           ("dynamic_projections.py",), ("--sets", "cartolastd", "--methods", "PCA of all"),

@@ -3,7 +3,7 @@
     python benchmarks/embeddings.py                  a network is trained on images first (FMCLUSTER_DATA)
     python benchmarks/embeddings.py --run demo/run.zarr --views layer2:channel layer4:sample --name demo
     python benchmarks/embeddings.py --others         six runs of other kinds (--quick)
-    python benchmarks/embeddings.py --scaling        how the time of the default grows with rows instead
+    python benchmarks/embeddings.py --scaling        how the processor's time of the default grows with rows instead
 
 Every method maps the same 50 principal component scores of each layer and view, after one map to warm up, for several
 seeds. Seconds are of the map alone. Prints medians and writes results/embeddings-<name>.json. Without a run of its
@@ -40,6 +40,7 @@ from torchvision.models import resnet18
 from fmcluster import Recorder, embed, open_run, pca
 from fmcluster.analysis._results import Embedding, Scores
 from fmcluster.analysis.embedding._fused_embedding import FusedEmbedding
+from fmcluster.analysis.embedding._landmarks import Landmarks, put_among
 from fmcluster.analysis.embedding._preservation import measure_faithfulness
 
 Method = Callable[[Scores, int], Embedding]
@@ -170,21 +171,51 @@ def others(*, quick: bool) -> list[dict[str, Any]]:
     return table
 
 
+def drifting(n_snapshots: int, n_rows: int) -> np.ndarray:
+    """Return rows of groups that drift, (n_snapshots, n_rows, 50)."""
+    rng = np.random.default_rng(0)
+    rows = 4 * rng.standard_normal((30, 50))[rng.integers(30, size=n_rows)] + rng.standard_normal((n_rows, 50))
+    return rows + np.cumsum(0.3 * rng.standard_normal((n_snapshots, n_rows, 50)), axis=0)
+
+
+def processor_seconds(values: np.ndarray, *, loss: str = "tsne") -> float:
+    """Return what the default takes of the processor."""
+    n_snapshots, n_rows = values.shape[:2]
+    start = process_time()
+    FusedEmbedding(loss=loss).fit_transform(values.reshape(-1, 50), np.repeat(np.arange(n_snapshots), n_rows))
+    return process_time() - start
+
+
 def scale() -> list[dict[str, Any]]:
-    """Time the default for 20 snapshots of more and more rows: groups that drift."""
+    """Take the processor's time of the default for 20 snapshots of more and more rows."""
     table = []
-    for n_rows in (64, 256, 512, 1024, 2048):
-        rng = np.random.default_rng(0)
-        rows = 4 * rng.standard_normal((30, 50))[rng.integers(30, size=n_rows)] + rng.standard_normal((n_rows, 50))
-        values = (rows + np.cumsum(0.3 * rng.standard_normal((20, n_rows, 50)), axis=0)).reshape(-1, 50)
+    for n_rows in (64, 256, 512, 1024, 2048, 4096):
+        values = drifting(20, n_rows)
         entry: dict[str, Any] = {"rows": n_rows, "snapshots": 20}
-        for loss in ("tsne", "umap"):
-            start = perf_counter()
-            FusedEmbedding(loss=loss).fit_transform(values, np.repeat(np.arange(20), n_rows))
-            entry[loss] = perf_counter() - start
+        entry |= {loss: processor_seconds(values, loss=loss) for loss in ("tsne", "umap")}
         print(f"20 x {n_rows:4d} rows: t-SNE {entry['tsne']:5.1f} s, UMAP {entry['umap']:5.1f} s", flush=True)
         table.append(entry)
     return table[1:]  # the first compiles
+
+
+def scale_one() -> list[dict[str, Any]]:
+    """Take it for one snapshot of more and more rows."""
+    table = [{"rows": n_rows, "seconds": processor_seconds(drifting(1, n_rows))} for n_rows in (2000, 10_000, 50_000)]
+    print(f"one snapshot: {table}", flush=True)
+    return table
+
+
+def recall_of_landmarks() -> list[dict[str, Any]]:
+    """Return the share of neighbors that is kept where some rows of a snapshot are fitted, and the others placed."""
+    values, table = drifting(1, 12_000), []
+    for fitted in (2000, 4000, 8000, 12_000):
+        landmarks = Landmarks(np.arange(1), np.arange(fitted))
+        positions = FusedEmbedding().fit_transform(values[0, :fitted])[None]
+        if fitted < 12_000:
+            positions = put_among(values, positions, landmarks=landmarks, random_state=0)
+        table.append({"fitted": fitted, "recall": measure_faithfulness(values, positions).neighbor_recall})
+    print(f"landmarks of 12,000 rows: {table}", flush=True)
+    return table
 
 
 def main() -> None:
@@ -202,7 +233,8 @@ def main() -> None:
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")  # UMAP's, of rows that hardly move
     if arguments.scaling:
-        write("embeddings-scaling", {"machine": machine(), "rows": scale()}, folder=arguments.output)
+        found = {"rows": scale(), "one": scale_one(), "landmarks": recall_of_landmarks()}
+        write("embeddings-scaling", {"machine": machine(), **found}, folder=arguments.output)
         return
     if arguments.others:
         write(

@@ -9,6 +9,10 @@ class Unreachable(StoreError):
     """An object store did not answer as it should; later, it may."""
 
 
+class Refused(Unreachable):
+    """An object store does not do what it was asked until credentials, bucket or region are others."""
+
+
 class NotBegun(StoreError):
     """A run could not be laid out, as its disk or object store takes nothing now; later, it may."""
 

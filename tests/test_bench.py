@@ -246,6 +246,11 @@ def test_how_embeddings_grow_is_told_as_it_was_measured():
     power = np.polyfit(np.log(counts), np.log(seconds), 1)[0]
     assert f"the power {power:.2f} of a snapshot's rows from {counts[0]} to {counts[-1]:,}" in words("scaling.md")
     assert f"the power {power:.2f} of the rows" in words("architecture.md")
+    one = results("embeddings-scaling")["one"]
+    alone = np.polyfit(*(np.log([row[name] for row in one]) for name in ("rows", "seconds")), 1)[0]
+    assert f"the power {alone:.2f} of the rows of a single snapshot" in words("scaling.md")
+    *kept, whole = (f"{row['recall']:.0%}"[:-1] for row in results("embeddings-scaling")["landmarks"])
+    assert f"{' %, '.join(kept)} % and {whole} % are kept" in words("scaling.md")
     *first, last = (f"{each:.1f}" for each in seconds)
     assert f"take {', '.join(first)} and {last} s (`--scaling`)" in words("architecture.md")
 

@@ -4,23 +4,21 @@ import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from hashlib import sha256
 from importlib.metadata import version
 from importlib.util import find_spec
-from io import BytesIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import StoreError, Unreachable
-from ..store import Layer, Run, escape, is_bucket, read_object, write_object
+from ..store import Layer, Run, escape, is_bucket
 from ..vectors import DrawnPositions, Source, Vectors, unkept
 from ._check_result import check_result
-from ._results import MAX_BYTES
+from ._result_files import ResultFiles, result_files, results_beside
 from ._saved_result import read_result, write_result
 
 Result = TypeVar("Result")
@@ -47,14 +45,19 @@ class ResultCache:
 
         A link in the place of their folder is not followed, with a warning: who made the run can have made it, too.
         """
+        where = cls.path_beside(run)
         if not run.is_local:
-            stored = is_bucket(run.path) and find_spec("obstore") is not None
-            return cls(f"{run.path.rstrip('/')}.results") if stored else None
-        folder = Path(f"{run.path.rstrip('/')}.results")
+            return cls(where) if is_bucket(where) and find_spec("obstore") is not None else None
+        folder = Path(where)
         if folder.is_symlink():
             warnings.warn(f"results are neither read nor saved: {folder} is a link, not a folder", stacklevel=2)
             return None
         return cls(folder)
+
+    @staticmethod
+    def path_beside(run: Run) -> str:
+        """Return the folder of a run's results, or its URL, whether or not there is one."""
+        return results_beside(run.path)
 
     def use(
         self,
@@ -97,12 +100,19 @@ class ResultCache:
             name = f"{escape(vectors.layer)}-{escape(vectors.view)}"
         key = {"verb": verb, "parameters": dict(parameters), "of": [describe(each) for each in several]}
         digest = sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-        file = f"{name}-{verb}-{digest}.npz"
-        path = f"{self.folder}/{file}" if isinstance(self.folder, str) else self.folder / file
-        found = _load(path, kind, key=key, vectors=several)
+        file, files = f"{name}-{verb}-{digest}.npz", result_files(self.folder)
+        try:
+            found = _load(files, file, kind=kind, key=key, vectors=several)
+        except Exception as error:  # of a damaged file, zipfile, zlib, numpy and pandas raise whatever they like
+            warnings.warn(f"{files.path_of(file)} cannot be read ({error}); the result is computed again", stacklevel=2)
+            found = None
         if found is None:
             found = make()
-            _save(path, found, key=key)
+            try:
+                files.write(file, partial(write_result, result=found, key=key))
+            except (OSError, ValueError, StoreError) as error:
+                why = error.strerror.lower() if isinstance(error, OSError) and error.strerror else error
+                warnings.warn(f"the result is not saved in {self.folder}: {why}", stacklevel=2)
         return found
 
 
@@ -144,39 +154,15 @@ def _digest(values: npt.NDArray[Any]) -> str:
     return sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
 
 
-def _save(path: Path | str, result: object, *, key: Mapping[str, Any]) -> None:
+def _load(
+    files: ResultFiles, name: str, *, kind: type[Result], key: Mapping[str, Any], vectors: Sequence[Vectors]
+) -> Result | None:
+    """Return a result; None where there is none. Raises whatever it likes of a file that is damaged."""
     try:
-        if isinstance(path, Path):
-            write_result(path, result, key=key)
-            return
-        with TemporaryDirectory() as folder:
-            file = Path(folder) / "result.npz"
-            write_result(file, result, key=key)
-            write_object(path, file.read_bytes())
-    except (OSError, ValueError, StoreError) as error:
-        why = error.strerror.lower() if isinstance(error, OSError) and error.strerror else error
-        where = path.parent if isinstance(path, Path) else path.rpartition("/")[0]
-        warnings.warn(f"the result is not saved in {where}: {why}", stacklevel=3)
-
-
-def _load(path: Path | str, kind: type[Result], *, key: Mapping[str, Any], vectors: Sequence[Vectors]) -> Result | None:
-    """Return the result; None where there is none, or where the file is damaged and has to be made again."""
-    try:
-        file = _find(path)
-        found = None if file is None else read_result(file, kind, key=key)
-        if found is not None:
-            check_result(found, vectors)
+        file = files.find(name)
     except Unreachable:  # it may be that nothing lies there, which who may not list a bucket is not told
         return None
-    except Exception as error:  # of a damaged file, zipfile, zlib, numpy and pandas raise whatever they like
-        warnings.warn(f"{path} cannot be read ({error}); the result is computed again", stacklevel=3)
-        return None
+    found = None if file is None else read_result(file, kind, key=key)
+    if found is not None:
+        check_result(found, vectors)
     return found
-
-
-def _find(path: Path | str) -> Path | BytesIO | None:
-    """Return what holds a saved result, where there is one."""
-    if isinstance(path, str):
-        content = read_object(path, at_most=MAX_BYTES)
-        return None if content is None else BytesIO(content)
-    return None if path.is_symlink() or not path.is_file() else path

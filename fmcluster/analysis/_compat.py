@@ -52,12 +52,12 @@ def minimize_tsne(
 
 
 def tsne_gradient(
-    positions: Array, affinities: sparse.csr_matrix, *, dof: float, bh_params: dict[str, Any], n_jobs: int, error: bool
+    positions: Array, affinities: sparse.csr_matrix, *, dof: float, fft_params: dict[str, Any], n_jobs: int, error: bool
 ) -> tuple[float, Array]:
-    """Return t-SNE's divergence (0 where no `error` is asked for) and its gradient, by openTSNE's Barnes-Hut tree."""
-    from openTSNE.tsne import kl_divergence_bh
+    """Return t-SNE's divergence (0 where no `error` is asked for) and its gradient, by openTSNE's interpolation."""
+    from openTSNE.tsne import kl_divergence_fft
 
-    value, slope = kl_divergence_bh(positions, affinities, dof, bh_params, n_jobs=n_jobs, should_eval_error=error)
+    value, slope = kl_divergence_fft(positions, affinities, dof, fft_params, n_jobs=n_jobs, should_eval_error=error)
     return value or 0.0, 4 * slope  # openTSNE leaves this factor to the learning rate
 
 

@@ -6,9 +6,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import lru_cache, partial
+from functools import lru_cache, partial, reduce
 from importlib import import_module
 from importlib.metadata import version
+from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,6 +18,8 @@ from threadpoolctl import ThreadpoolController
 from ..errors import Unreachable
 from ._compat import dask_client, start_method
 from ._results import Array
+
+RUN = 4  # items whose sum is taken by itself
 
 Item = TypeVar("Item")
 Part = TypeVar("Part")
@@ -78,25 +81,43 @@ def sum_each(
 ) -> Array:
     """Return the sum of ``function(item)`` over all items: ndarray of `shape`, float64.
 
-    Sums are taken in the order of the items, so that they are the same on any executor. On a Dask cluster the workers
-    add them up among themselves, and one matrix comes back.
+    Sums of `RUN` items are taken, and then the sum of these, always in the order of the items, so that they are the
+    same on any executor. On a Dask cluster each worker has a share of items that follow one another: workers add up
+    what is theirs, hand on few sums, and one matrix comes back.
     """
-    client = dask_client(executor)
-    if client is None or not items:
-        total = np.zeros(shape)
-        for part in run_each(function, items, executor=executor):
-            total += part
-        return total
+    if dask_client(executor) is not None and items:
+        return _result(_sum_on_cluster(function, items, executor=executor), executor=executor)
+    total, parts = np.zeros(shape), run_each(function, items, executor=executor)
+    for part in parts:
+        for other in islice(parts, RUN - 1):
+            part += other
+        total += part
+    return total
+
+
+def _sum_on_cluster(function: Callable[[Item], Array], items: Sequence[Item], *, executor: Executor) -> Any:
+    """Return the future of the sum of ``function(item)``, which workers of a Dask cluster add up among themselves."""
     from distributed import wait
 
-    work, most = partial(_alone, function), _threads_of(executor)
-    sums: list[Any] = []
-    for item in items:
-        if len(sums) >= most:  # what was asked for long ago is done, before more is asked for
-            wait([sums[-most]])  # type: ignore[no-untyped-call]
-        part = client.submit(work, item, pure=False)
-        sums.append(client.submit(_add, sums[-1], part, pure=False) if sums else part)
-    return _result(sums[-1], executor=executor)
+    client, work, most = dask_client(executor), partial(_alone, function), _threads_of(executor)
+    workers = sorted(client.nthreads())
+    share = -(-len(items) // len(workers))
+    under_way: deque[Any] = deque()
+    parts: dict[int, Any] = {}
+    sums: dict[int, Any] = {}  # by run
+    reached = list(range(0, len(items), RUN))  # by run: the next item that is added
+    for at in sorted(range(len(items)), key=lambda at: (at % share, at)):  # each worker's first, each one's second
+        if len(under_way) >= most:  # what was asked for long ago is done, before more is asked for
+            wait([under_way.popleft()])  # type: ignore[no-untyped-call]
+        owner = workers[at // share]
+        parts[at] = client.submit(work, items[at], pure=False, workers=[owner], allow_other_workers=True)
+        under_way.append(parts[at])
+        run = at // RUN
+        while reached[run] in parts and reached[run] // RUN == run:
+            part = parts.pop(reached[run])
+            sums[run] = client.submit(_add, sums[run], part, pure=False) if run in sums else part
+            reached[run] += 1
+    return reduce(partial(client.submit, _add, pure=False), (sums[run] for run in range(len(reached))))
 
 
 def _add(total: Array, part: Array) -> Array:

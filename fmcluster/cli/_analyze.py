@@ -167,6 +167,7 @@ def finite_vectors(run: "Run", layer: str, *, view: str, rows: int | None, rando
 
 def _results_folder(run: "Run", parameters: dict[str, Any]) -> Path | None:
     """Return the folder beside a run for the results of these parameters and snapshots; None of a run at a URL."""
+    from ..analysis import ResultCache
     from ..store import escape
 
     if not run.is_local:
@@ -175,4 +176,4 @@ def _results_folder(run: "Run", parameters: dict[str, Any]) -> Path | None:
 
     digest = sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:8]
     name = f"{escape(parameters['layer'])}-{escape(parameters['view'])}-{digest}"
-    return Path(f"{run.path.rstrip('/')}.results") / name
+    return Path(ResultCache.path_beside(run)) / name

@@ -10,6 +10,7 @@ from torch.nn import functional
 from ..store import KernelGeometry
 
 MOST_WEIGHTS = 4608  # of an output channel: their second moments take 170 MB
+COPIES_TO_SOLVE = 5  # of a matrix, beside it, where eigenvalues are computed
 _AT_ONCE = 64  # channels that are taken out of a precision before it is computed anew
 
 

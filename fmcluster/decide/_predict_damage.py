@@ -186,7 +186,8 @@ def predict_damage(
         Dataset indices; by default all that the snapshot holds, but for those of which feature maps or gradients are
         not finite.
     max_bytes : int
-        Memory that may be taken.
+        Memory that may be taken. Kernels of so many weights that their moments do not fit are ``skipped``: six matrices
+        of weights by weights, 972 MiB at 4,608, the most that are fitted.
 
     Returns
     -------
@@ -240,7 +241,9 @@ def predict_damage(
     for name in known:
         size = _images_at_once(run, run[name], max_bytes)
         blocks = [chosen[start : start + size] for start in range(0, len(chosen), size)]
-        reader = LayerReader(run, snapshot=number, blocks=blocks, patch_bytes=_block_bytes(max_bytes))
+        reader = LayerReader(
+            run, snapshot=number, blocks=blocks, patch_bytes=_block_bytes(max_bytes), fit_bytes=max_bytes
+        )
         found = list(predicted_changes(reader, name))
         skipped += [each for each in found if isinstance(each, Skipped)]
         changes = [each for each in found if isinstance(each, PredictedChange)]

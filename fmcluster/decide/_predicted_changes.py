@@ -12,7 +12,15 @@ from torch.nn import functional
 
 from ..analysis.diagnosis import head_of, passes_on
 from ..store import KernelGeometry, Layer, Run
-from ._least_squares import MOST_WEIGHTS, inner_weights, kernel_patches, order_by_redundancy, predict_from_others, solve
+from ._least_squares import (
+    COPIES_TO_SOLVE,
+    MOST_WEIGHTS,
+    inner_weights,
+    kernel_patches,
+    order_by_redundancy,
+    predict_from_others,
+    solve,
+)
 from .interventions import Groups, KernelSize, Resolution, Separable, Skipped, Width, averaged
 
 _CONVOLUTION = re.compile(r"Conv(Transpose)?\dd$")
@@ -59,11 +67,22 @@ class LayerReader:
         Dataset indices.
     patch_bytes : int
         What the patches that a kernel sees may take: of several images, or of some rows of one.
+    fit_bytes : int
+        What fitting a kernel may take.
     """
 
-    def __init__(self, run: Run, *, snapshot: int, blocks: Sequence[npt.NDArray[np.int64]], patch_bytes: int) -> None:
+    def __init__(
+        self,
+        run: Run,
+        *,
+        snapshot: int,
+        blocks: Sequence[npt.NDArray[np.int64]],
+        patch_bytes: int,
+        fit_bytes: int,
+    ) -> None:
         self.run = run
         self.patch_bytes = patch_bytes
+        self.fit_bytes = fit_bytes
         self._snapshot = snapshot
         self._blocks = blocks
 
@@ -221,6 +240,8 @@ def _kernels(reader: LayerReader, layer: Layer, given: Layer | None) -> Iterator
         reason = "what it was given is not recorded"
     elif (n_weights := given.n_channels // kernel.groups * kernel.size[0] * kernel.size[1]) > MOST_WEIGHTS:
         reason = f"an output channel has {n_weights} weights, over {MOST_WEIGHTS}"
+    elif (needed := 8 * (kernel.groups + COPIES_TO_SOLVE) * (n_weights + 1) ** 2) > reader.fit_bytes:
+        reason = f"the moments of its kernel take {needed / 2**20:,.0f} MiB while it is fitted, over max_bytes"
     if given is None or reason:
         yield from (Skipped(name, layer.name, reason) for name in wanted)
         return

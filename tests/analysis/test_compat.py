@@ -24,11 +24,11 @@ def ring(n: int) -> sparse.csr_matrix:
     return sparse.csr_matrix(near / near.sum())
 
 
-def test_the_barnes_hut_gradient_is_that_of_the_divergence() -> None:
-    said = changed("openTSNE.tsne.kl_divergence_bh", "FusedEmbedding(method='tsne')", "tsne_gradient")
+def test_the_interpolated_gradient_is_that_of_the_divergence() -> None:
+    said = changed("openTSNE.tsne.kl_divergence_fft", "FusedEmbedding(method='tsne')", "tsne_gradient")
     positions = np.random.default_rng(0).standard_normal((12, 2))
     affinities = ring(12)
-    exact = {"theta": 0.0}  # no cell of the tree stands for its points
+    fine = {"n_interpolation_points": 5, "min_num_intervals": 50, "ints_in_interval": 1}
 
     def divergence(at: np.ndarray) -> float:
         squares = ((at[:, None] - at) ** 2).sum(-1)
@@ -38,13 +38,13 @@ def test_the_barnes_hut_gradient_is_that_of_the_divergence() -> None:
         p = affinities.toarray()
         return float((p[p > 0] * np.log(p[p > 0] / share[p > 0])).sum())
 
-    value, slope = compat.tsne_gradient(positions, affinities, dof=1, bh_params=exact, n_jobs=1, error=True)
+    value, slope = compat.tsne_gradient(positions, affinities, dof=1, fft_params=fine, n_jobs=1, error=True)
     assert value == pytest.approx(divergence(positions), rel=1e-6), said
     step = np.zeros_like(positions)
     step[3, 1] = 1e-6
     difference = (divergence(positions + step) - divergence(positions - step)) / 2e-6
     assert slope[3, 1] == pytest.approx(difference, rel=1e-3), said
-    without, _ = compat.tsne_gradient(positions, affinities, dof=1, bh_params=exact, n_jobs=1, error=False)
+    without, _ = compat.tsne_gradient(positions, affinities, dof=1, fft_params=fine, n_jobs=1, error=False)
     assert without == 0, said
 
 

@@ -168,10 +168,11 @@ def test_small_changes_cost_what_is_predicted(residual: nn.Module, probe: Tensor
 
 
 @pytest.mark.slow
-def test_blocks_of_one_image_give_the_same(run: Run) -> None:
+def test_blocks_of_one_image_give_the_same(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     layers = ["bn", "block1.conv2"]
     whole = predict_damage(run, layers=layers).frame
-    parts = predict_damage(run, layers=layers, max_bytes=12 * 8 * 8 * 64).frame
+    monkeypatch.setattr("fmcluster.decide._predict_damage._BLOCK_BYTES", 8 * 8 * 64)
+    parts = predict_damage(run, layers=layers).frame
     assert len(whole) > 3
     pd.testing.assert_frame_equal(whole, parts, rtol=1e-4)
 
@@ -200,7 +201,8 @@ def test_rows_of_an_image_taken_one_after_the_other_give_the_same(
         return kernel_patches(inputs, kernel, rows=rows)
 
     monkeypatch.setattr("fmcluster.decide._predicted_changes.kernel_patches", patches)
-    parts = predict_damage(run, layers=["2"], max_bytes=12 * 8 * 8 * 8 * 8).frame
+    monkeypatch.setattr("fmcluster.decide._predict_damage._BLOCK_BYTES", 8 * 8 * 8 * 8)
+    parts = predict_damage(run, layers=["2"]).frame
     height = run["2"].shape[-2]
     assert {images for images, _ in seen} == {1}
     assert sum(len(rows) for _, rows in seen) == 24 * height
@@ -361,6 +363,19 @@ def test_kernels_that_pad_otherwise_are_listed(probe: TensorDataset, tmp_path: P
     for asked in ("kernel size", "separable", "groups"):
         assert "pads with other values than zeros" in reasons[asked]
     assert len(rows(found, "resolution"))
+
+
+@pytest.mark.slow
+def test_kernels_whose_moments_do_not_fit_are_listed(probe: TensorDataset, tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 8, 7, groups=2), nn.Flatten(), nn.LazyLinear(4))
+    model(probe.tensors[0])
+    run = recorded(model, probe, tmp_path / "run.zarr")
+    moments = 8 * 7 * 99**2  # of two groups of 98 weights and a constant, and five matrices while they are solved
+    assert "kernel size" in set(predict_damage(run, layers=["1"], max_bytes=moments).frame["intervention"])
+    found = predict_damage(run, layers=["1"], max_bytes=moments - 1)
+    reasons = found.skipped.set_index("intervention")["reason"]
+    assert reasons["kernel size"] == "the moments of its kernel take 1 MiB while it is fitted, over max_bytes"
+    assert "kernel size" not in set(found.frame["intervention"])
 
 
 def test_what_cannot_be_asked(run: Run, residual: nn.Module, probe: TensorDataset, tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def plan_reading(vectors: Vectors, *, n_components: int, max_bytes: int, exact: 
         most = max_bytes if "n" in vectors.row_axes and plan.method == "gram" else BLOCK_BYTES
         for workers in range(min(os.cpu_count() or 1, GROUPS), 0, -1):
             sizes = _divide(
-                (room - (2 * workers - 2) * one * 8) // workers,
+                (room - (workers > 1) * (2 * workers - 1) * one * 8) // workers,
                 copies=6 if workers == 1 else 4,
                 least=max(4 * length, _SMALL_BLOCK_BYTES if workers > 1 else 0),
                 most=most,
@@ -116,8 +116,8 @@ def _divide(
 ) -> tuple[int, int] | None:
     """Return how large the blocks and the tiles of a worker are that has so much room; None: it is too little.
 
-    A total and a product each, and totals that wait; a block each, and the copies it is made from and worked on in; a
-    single one has another that is read ahead.
+    A total and a product each, totals that wait, and the sum of a run of them; a block each, and the copies it is made
+    from and worked on in; a single one has another that is read ahead.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ from .._parallel import run_each
 from .._results import Array, Embedding, Fit, Scores
 from .._validation import fitted_snapshot, name_fit, require, require_finite
 from ._fused_embedding import FusedEmbedding
-from ._landmarks import choose_landmarks, put_among
+from ._landmarks import Landmarks, choose_landmarks, put_among
 from ._preservation import measure_faithfulness
 
 MOST_ROWS = 100_000
@@ -44,8 +44,9 @@ def embed(
     reducer : scikit-learn style reducer, optional
         Anything with ``fit_transform`` to two dimensions, such as ``UMAP()``, ``TSNE()`` or ``PCA(2)``; it is cloned
         where it can be. umap-learn's ``AlignedUMAP()`` is given which rows are the same. By default `FusedEmbedding`,
-        made for several snapshots of the same rows. Of more than 100,000 rows, it is fitted on at most 20,000: the same
-        rows, drawn at random, of up to 20 snapshots; the others are placed among them by openTSNE. ``method`` says so.
+        made for several snapshots of the same rows. Of more than 100,000 rows that are embedded at once, it is fitted
+        on at most 20,000: the same rows, drawn at random, of up to 20 snapshots (with ``fit="each"``, of each); the
+        others are placed among them by openTSNE. ``method`` says so.
     fit : {"pooled", "each"}
         ``"pooled"``: the rows of all snapshots together, so that a position means the same in each. ``"each"``: a
         reducer for each snapshot; then each embedding is rotated, mirrored and shifted (not scaled) onto the one
@@ -68,8 +69,8 @@ def embed(
     TypeError
         Where `reducer` has no ``fit_transform``, or no ``transform`` and is fitted on one epoch.
     ValueError
-        Where there are too few rows (or, for the default and one snapshot at a time, too many), scores are not finite,
-        there is no such epoch, or the reducer's output is not finite or not of two columns.
+        Where there are too few rows, scores are not finite, there is no such epoch, or the reducer's output is not
+        finite or not of two columns.
 
     References
     ----------
@@ -90,24 +91,13 @@ def embed(
     if reducer is None:
         reducer = FusedEmbedding(random_state=random_state)
         if fitted > MOST_ROWS:
-            if not together:
-                raise ValueError(
-                    f"the default embedding of a snapshot takes at most {MOST_ROWS:,} rows, this is {fitted:,}; leave "
-                    f"out fit and fit_epoch, draw fewer rows of each snapshot (vectors(..., n_rows=...)), or pass a "
-                    f"reducer that takes as many"
-                )
-            landmarks = choose_landmarks(*blocks.shape[:2], random_state=random_state)
+            landmarks = choose_landmarks(len(blocks) if together else 1, blocks.shape[1], random_state=random_state)
     _require_reducer(reducer, fit=fit, fit_epoch=fit_epoch)
-    method = name_of(reducer)
-    if landmarks is not None:
-        fixed = _embed_together(reducer, blocks[np.ix_(landmarks.snapshots, landmarks.rows)])
-        values = put_among(blocks, fixed, landmarks=landmarks, random_state=random_state)
-        method += f" of {landmarks.count:,} of {fitted:,} rows, the others placed among them"
-    elif together:
-        values = _embed_together(reducer, blocks)
+    if together:
+        values = _embed_together(reducer, blocks, landmarks=landmarks)
     elif fit == "each":
-        found = run_each(partial(_embed_each, reducer), blocks, executor=executor)
-        values = np.stack(list(_follow(found)))
+        embed_one = partial(_embed_each, reducer, landmarks=landmarks)
+        values = np.stack(list(_follow(run_each(embed_one, blocks, executor=executor))))
     else:
         at = scores.rows["snapshot"].unique().tolist().index(snapshot)
         values = _embed_into(reducer, blocks, at, executor=executor)
@@ -118,7 +108,7 @@ def embed(
         fit=name_fit(fit, fit_epoch),
         fit_epoch=fit_epoch,
         values=values.reshape(-1, 2),
-        method=method,
+        method=name_of(reducer) + _describe(landmarks, fitted=fitted, together=together),
         faithfulness=measure_faithfulness(blocks, values),
     )
 
@@ -147,8 +137,19 @@ def _is_aligned(reducer: object) -> bool:
     return any(kind.__name__ == "AlignedUMAP" and kind.__module__.startswith("umap") for kind in type(reducer).__mro__)
 
 
-def _embed_together(reducer: Any, blocks: Array) -> Array:
+def _describe(landmarks: Landmarks | None, *, fitted: int, together: bool) -> str:
+    """Say on how many rows an embedding was fitted, where these are not all."""
+    if landmarks is None:
+        return ""
+    where = "" if together else " of each snapshot"
+    return f" of {landmarks.count:,} of {fitted:,} rows{where}, the others placed among them"
+
+
+def _embed_together(reducer: Any, blocks: Array, *, landmarks: Landmarks | None = None) -> Array:
     """Embed all snapshots at once: ndarray of shape (n_snapshots, rows per snapshot, 2)."""
+    if landmarks is not None:
+        fixed = _embed_together(reducer, blocks[np.ix_(landmarks.snapshots, landmarks.rows)])
+        return put_among(blocks, fixed, landmarks=landmarks, random_state=reducer.random_state)
     n_snapshots, n_rows = blocks.shape[:2]
     chosen = fresh(reducer)
     rows = blocks.reshape(n_snapshots * n_rows, -1)
@@ -172,7 +173,10 @@ def _embed_together(reducer: Any, blocks: Array) -> Array:
     return _positions(found, len(rows), reducer).reshape(n_snapshots, n_rows, 2)
 
 
-def _embed_each(reducer: Any, rows: Array) -> Array:
+def _embed_each(reducer: Any, rows: Array, *, landmarks: Landmarks | None) -> Array:
+    if landmarks is not None:
+        (values,) = _embed_together(reducer, rows[None], landmarks=landmarks)
+        return np.asarray(values)
     return _positions(fresh(reducer).fit_transform(rows), len(rows), reducer)
 
 

@@ -63,13 +63,15 @@ class FusedEmbedding(BaseEstimator):  # type: ignore[misc]
     `lengths` on data of others.
     Snapshots do not repel one another, so that of two whose rows are all far apart, one may lie on the other.
 
-    Time and memory grow with the number of snapshots times its logarithm, and a little faster than the number of rows
-    (neighbors are found by brute force).
+    Time and memory grow with the number of snapshots times its logarithm, and a little faster than the number of rows:
+    neighbors are found by brute force, and repulsion is summed over all pairs of up to 12,000 rows of a snapshot (with
+    that many, both take less time than an approximation), and interpolated of more.
 
     References
     ----------
-    L. van der Maaten and G. Hinton, "Visualizing Data using t-SNE", JMLR 9, 2008. L. van der Maaten, "Accelerating
-    t-SNE using Tree-Based Algorithms", JMLR 15, 2014. A. C. Belkina et al., "Automated optimized parameters for
+    L. van der Maaten and G. Hinton, "Visualizing Data using t-SNE", JMLR 9, 2008. G. C. Linderman
+    et al., "Fast interpolation-based t-SNE for improved visualization of single-cell RNA-seq data", Nature Methods 16,
+    2019. A. C. Belkina et al., "Automated optimized parameters for
     T-distributed stochastic neighbor embedding improve visualization and analysis of large datasets", Nature
     Communications 10, 2019. P. G. Poličar, M. Stražar and B. Zupan, "openTSNE: A Modular Python Library for t-SNE
     Dimensionality Reduction and Embedding", JSS 109, 2024. L. McInnes, J. Healy and J. Melville, "UMAP: Uniform

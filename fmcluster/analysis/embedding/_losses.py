@@ -19,7 +19,7 @@ from .._results import Array
 from ._motion import Paths, Stays
 from ._neighbors import Links, Neighborhood, kernel
 
-MOST_ROWS = 2048  # of a snapshot, whose pairs are all gone over; from about twice as many on, a tree takes less time
+MOST_ROWS = 12_000  # of a snapshot, whose pairs are all gone over; of more, openTSNE's interpolation takes less time
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,7 +173,7 @@ class TsneLoss:
                     positions[now],
                     self.within[now],
                     dof=dof,
-                    bh_params=bh_params,
+                    fft_params=fft_params,
                     n_jobs=n_jobs,
                     error=should_eval_error,
                 )

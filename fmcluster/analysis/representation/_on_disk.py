@@ -12,6 +12,8 @@ from typing import IO, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from .._result_files import results_beside
+
 
 class Kept(Protocol):
     """One of several vectors of a length, of which parts are taken."""
@@ -95,7 +97,7 @@ def on_disk(vectors: Iterable[npt.NDArray[np.float32]], *, beside: str, nbytes: 
 
 def _folder(beside: str) -> Path:
     if "://" not in beside:
-        results = Path(f"{beside.rstrip('/')}.results")
+        results = Path(results_beside(beside))
         for folder in (results, results.parent):
             if folder.is_dir() and os.access(folder, os.W_OK):
                 return folder

@@ -15,7 +15,6 @@ from ._lock import take_lock as take_lock
 from ._object_store import LARGEST_PUT as LARGEST_PUT
 from ._object_store import BucketStore as BucketStore
 from ._object_store import ConflictError as ConflictError
-from ._object_store import check_bucket as check_bucket
 from ._object_store import get_object as get_object
 from ._object_store import has_object as has_object
 from ._object_store import holds_parts_of_runs as holds_parts_of_runs
@@ -25,6 +24,7 @@ from ._object_store import open_bucket as open_bucket
 from ._object_store import put_object as put_object
 from ._object_store import read_object as read_object
 from ._object_store import remove_objects as remove_objects
+from ._object_store import some_names as some_names
 from ._object_store import unreachable as unreachable
 from ._object_store import write_object as write_object
 from ._read_at_most import not_a_file as not_a_file

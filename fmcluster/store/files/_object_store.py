@@ -13,7 +13,7 @@ from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import ObjectStore
 
-from ...errors import StoreError, Unreachable
+from ...errors import Refused, StoreError, Unreachable
 
 SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss")
 _RETRIES: Any = {"max_retries": 6, "retry_timeout": timedelta(seconds=60)}  # pauses grow
@@ -64,11 +64,11 @@ def open_bucket(url: str) -> Any:
     try:
         return from_url(url, client_options=options, retry_config=_RETRIES)
     except (BaseError, ValueError) as error:
-        raise Unreachable(unreachable(url, error)) from error
+        raise unreachable(url, error) from error
 
 
-def unreachable(url: str, error: Exception) -> str:
-    """Say in one sentence why an object store did not answer as it should."""
+def unreachable(url: str, error: Exception) -> Unreachable:
+    """Return the error that says in one sentence why an object store did not answer as it should."""
     text = " ".join(str(error).partition("Debug source:")[0].split())
     # Addresses and durations hold any digits and words: judged is by what was answered, and by whom.
     asked = re.search(r"Error performing \S+ (\S+) in \S+.*? - (.*)", text)
@@ -85,8 +85,8 @@ def unreachable(url: str, error: Exception) -> str:
     elif "configured region" in answer:
         why = "the bucket is in another region: set AWS_REGION"
     else:
-        why = text[:300]
-    return f"{url} cannot be reached: {why}."
+        return Unreachable(f"{url} cannot be reached: {text[:300]}.")
+    return Refused(f"{url} cannot be reached: {why}.")
 
 
 class BucketStore(ObjectStore[Any]):
@@ -138,27 +138,29 @@ def list_bucket(bucket: Any, *, url: str) -> dict[str, tuple[int, str]]:
                 for each in part
             }
     except FileNotFoundError as error:
-        raise Unreachable(f"{url} cannot be reached: there is no such bucket.") from error
+        raise Refused(f"{url} cannot be reached: there is no such bucket.") from error
 
 
-def check_bucket(url: str) -> None:
-    """See that there is a bucket where nothing lies: that nothing lies there, a server says of no bucket, too.
+def some_names(url: str) -> list[str]:
+    """Return keys below a URL where no run is, at most 1,000; none where they may not be listed.
 
     Raises
     ------
     Unreachable
-        Where there is none. Who may not list the bucket is not told.
+        Where there is no such bucket: that nothing lies there, a server says of none, too.
     """
     try:
         import obstore
         from obstore.exceptions import BaseError
     except ImportError:  # it was read by way of fsspec
-        return
+        return []
     try:
-        next(iter(obstore.list(open_bucket(url), chunk_size=1)), None)
+        return [each["path"] for each in next(iter(obstore.list(open_bucket(url), chunk_size=1000)), ())]
     except (BaseError, FileNotFoundError) as error:
-        if _NO_BUCKET in (why := unreachable(url, error)):
-            raise Unreachable(why) from error
+        failure = unreachable(url, error)
+        if _NO_BUCKET in str(failure):
+            raise failure from error
+        return []
 
 
 def get_object(bucket: Any, key: str, *, url: str, at_most: int) -> Found | None:
@@ -224,7 +226,7 @@ def put_object(
             return found.tag
         except (BaseError, FileNotFoundError) as error:
             failure = error
-    raise Unreachable(unreachable(url, failure)) from failure
+    raise unreachable(url, failure) from failure
 
 
 def has_object(bucket: Any, key: str, *, url: str) -> bool:
@@ -316,7 +318,7 @@ def _asking(url: str) -> Iterator[None]:
     except FileNotFoundError:
         raise
     except BaseError as error:
-        raise Unreachable(unreachable(url, error)) from error
+        raise unreachable(url, error) from error
 
 
 def _tag(about: Mapping[str, Any]) -> Mapping[str, Any]:

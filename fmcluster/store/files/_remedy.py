@@ -2,13 +2,14 @@
 
 import errno
 
-from ...errors import StoreError, Unreachable
+from ...errors import Refused, StoreError, Unreachable
 
 _ROOM = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 _PERMISSION = (errno.EACCES, errno.EPERM)
 _DEVICE = (errno.EIO, errno.ENXIO, errno.ENODEV, getattr(errno, "ESTALE", errno.EIO), errno.ETIMEDOUT)
 _FILES = (errno.EMFILE, errno.ENFILE)
 _IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR)
+_MENDED = "Once that is mended, "
 
 
 def remedy(error: BaseException) -> str:
@@ -24,7 +25,7 @@ def remedy(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return "Once there is memory, of which smaller batches and fewer layers take less, "
     if isinstance(error, Unreachable):
-        return "Once it answers, "
+        return _MENDED if isinstance(error, Refused) else "Once it answers, "
     if not isinstance(error, OSError):
         return ""
     known = {
@@ -38,7 +39,7 @@ def remedy(error: BaseException) -> str:
         errno.ENAMETOOLONG: "With a shorter path, ",
         errno.EFBIG: "Once files may be as large there (ulimit -f, or another file system), ",
     }
-    return known.get(error.errno or 0, "Once that is mended, ")
+    return known.get(error.errno or 0, _MENDED)
 
 
 def in_words(error: BaseException) -> str:

@@ -10,7 +10,16 @@ from typing import Any
 
 from ...errors import NoSnapshotYet, StoreError
 from .._compat import open_store, read_bytes
-from ..files import check_bucket, has_writer, is_bucket, kind_of_file, read_at_most, unreachable, walk
+from ..files import (
+    has_writer,
+    holds_parts_of_runs,
+    is_bucket,
+    kind_of_file,
+    read_at_most,
+    some_names,
+    unreachable,
+    walk,
+)
 from ._check_shapes import check_commits, check_layers, check_node_shape, check_samples
 from ._checksums import check_files
 from ._escape import escape
@@ -115,11 +124,14 @@ def _stored_root(path: str) -> dict[str, Any]:
         except (StoreError, FileNotFoundError):
             raise
         except Exception as error:  # of whatever library there is for such URLs
-            raise StoreError(unreachable(path, error)) from error
+            raise unreachable(path, error) from error
         if content is not None:
             return parse_root(path, content)
-        if is_bucket(path):
-            check_bucket(path)
+        if is_bucket(path) and (names := some_names(path)) and holds_parts_of_runs(names):
+            raise FileNotFoundError(
+                f"{path} is a part of a run, without its zarr.json: a copy that was interrupted, or goes on. Run the "
+                f"same `fmcluster copy` again, which sends what is missing."
+            )
     elif not Path(path).is_dir():
         raise FileNotFoundError(f"there is no run at {path}. Pass the folder that Recorder wrote.")
     elif os.path.lexists(f"{path}/zarr.json"):
@@ -129,6 +141,11 @@ def _stored_root(path: str) -> dict[str, Any]:
         return root
     elif any((Path(path) / name).exists() for name in (".zgroup", ".zarray")):
         raise StoreError(f"{path} is a store of Zarr version 2, not a run: runs are of version 3. Nothing was read.")
+    elif next(Path(path).glob("layers/*/activation"), None) is not None:
+        raise FileNotFoundError(
+            f"{path} is a part of a run, without its zarr.json: a copy that was interrupted, or goes on. Copy the run "
+            f"again."
+        )
     raise FileNotFoundError(
         f"there is no run at {path}: the folder holds no zarr.json. Pass the folder that Recorder wrote."
     )

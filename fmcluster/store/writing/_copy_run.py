@@ -206,6 +206,6 @@ class _Sender:
                 f"{self._url} was written by another process meanwhile, and is as that one left it. Copy again."
             ) from error
         except Unreachable as error:
-            raise Unreachable(f"{error} The copy goes on from here when it is started again.") from error
+            raise type(error)(f"{error} The copy goes on from here when it is started again.") from error
         self.n_files += 1
         self.nbytes += len(content)

@@ -257,8 +257,3 @@ def test_what_is_no_map_is_refused(reducer, error, message):
 def test_too_few_rows_make_no_map():
     with pytest.raises(ValueError, match="an embedding takes at least 4 rows, and there are 3"):
         embed(scores_of(np.zeros((3, 2)), 1), PCA(2))
-
-
-def test_too_many_rows_of_one_snapshot_for_the_default_are_refused_with_the_way_out():
-    with pytest.raises(ValueError, match=r"at most 100,000 rows, this is 100,001.*n_rows"):
-        embed(scores_of(np.zeros((200_002, 2)), 2), fit="each")

@@ -362,3 +362,17 @@ def test_many_rows_that_wander_keep_their_neighbors():
     positions = draw(values, FusedEmbedding())
     told = measure_faithfulness(values, positions)
     assert told.neighbor_recall > 20 * told.neighbor_recall_chance
+
+
+def test_interpolated_repulsion_is_nearly_that_of_all_pairs(monkeypatch):
+    values = moving_groups(4)[:2]
+    task = task_of(values)
+    positions = 5 * task.start(scale=1.0).reshape(-1, 2)
+    interpolation = {"n_interpolation_points": 3, "min_num_intervals": 50, "ints_in_interval": 1}
+    options = {"dof": 1, "bh_params": {}, "fft_params": interpolation, "reference_embedding": None, "n_jobs": 1}
+    exact = TsneLoss(task)(positions, None, should_eval_error=True, **options)
+    monkeypatch.setattr("fmcluster.analysis.embedding._losses.MOST_ROWS", 79)
+    close = TsneLoss(task)(positions, None, should_eval_error=True, **options)
+    assert close[0] == pytest.approx(exact[0], rel=1e-2)
+    assert np.linalg.norm(close[1] - exact[1]) < 0.02 * np.linalg.norm(exact[1])
+    assert not np.array_equal(close[1], exact[1])

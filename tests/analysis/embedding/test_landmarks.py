@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.spatial.distance import pdist, squareform
 
 from fmcluster.analysis.embedding import _embed as module
 from fmcluster.analysis.embedding import _landmarks as landmarks_module
@@ -59,6 +60,21 @@ def test_a_large_embedding_has_its_landmarks_where_they_are_alone_and_groups_tog
     assert embedding.faithfulness.neighbor_recall > 2 * embedding.faithfulness.neighbor_recall_chance
     again = embed(scores, random_state=0)
     np.testing.assert_array_equal(again.values, embedding.values)
+
+
+def test_large_snapshots_one_by_one_have_landmarks_of_their_own(monkeypatch):
+    values, group = drifting_groups()
+    monkeypatch.setattr(module, "MOST_ROWS", N_ROWS - 1)
+    monkeypatch.setattr(landmarks_module, "MOST_LANDMARKS", 60)
+    embedding = embed(scores_of(values.reshape(-1, 6), N_SNAPSHOTS), fit="each", random_state=0)
+    assert embedding.method == "FusedEmbedding of 60 of 120 rows of each snapshot, the others placed among them"
+    chosen = choose_landmarks(1, N_ROWS, random_state=0)
+    for snapshot, positions in zip(values, embedding.values.reshape(N_SNAPSHOTS, N_ROWS, 2), strict=True):
+        alone = FusedEmbedding(random_state=0).fit_transform(snapshot[chosen.rows])
+        np.testing.assert_allclose(pdist(positions[chosen.rows]), pdist(alone))  # turned onto the one before
+        apart = squareform(pdist(positions))
+        np.fill_diagonal(apart, np.inf)
+        assert (group[apart.argmin(axis=1)] == group).mean() > 0.97
 
 
 def test_rows_equal_to_landmarks_lie_where_these_do():

@@ -39,7 +39,7 @@ def message(*, about="Generic S3 error", asked="http://127.0.0.1:8000/bucket/run
 def test_what_a_server_answers_is_told(status, body, why):
     with pytest.raises(obstore.exceptions.BaseError) as raised:
         put_at_server_that_answers(status, body.encode())
-    told = unreachable(URL, raised.value)
+    told = str(unreachable(URL, raised.value))
     assert told.startswith(f"{URL} cannot be reached: ")
     assert why in told
     assert "Debug source" not in told
@@ -48,15 +48,15 @@ def test_what_a_server_answers_is_told(status, body, why):
 @pytest.mark.parametrize("took", ["814.403ms", "4.031s", "403.1ms"])
 def test_the_digits_of_a_duration_or_an_address_are_no_answer(took):
     text = message(asked="http://127.0.0.1:40312/b/403", took=f"{took}, after 6 retries", answer="status code: 503")
-    assert "status code: 503" in unreachable(URL, Exception(text))
+    assert "status code: 503" in str(unreachable(URL, Exception(text)))
 
 
 @pytest.mark.parametrize("name", ["metadata", "credential", "AccessDenied", "NoSuchBucket", "InvalidAccessKeyId"])
 def test_the_words_of_a_url_are_no_answer(name):
     url = f"s3://bucket/{name}.zarr"
     text = message(asked=f"https://s3.amazonaws.com/bucket/{name}.zarr", answer="status code: 503")
-    assert "status code: 503" in unreachable(url, Exception(text))
-    assert "timed out" in unreachable(url, OSError(f"{url} timed out"))
+    assert "status code: 503" in str(unreachable(url, Exception(text)))
+    assert "timed out" in str(unreachable(url, OSError(f"{url} timed out")))
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_the_words_of_a_url_are_no_answer(name):
     ],
 )
 def test_where_no_credentials_are_found_is_told(text):
-    assert NO_CREDENTIALS in unreachable(URL, Exception(text))
+    assert NO_CREDENTIALS in str(unreachable(URL, Exception(text)))
 
 
 def put_at_server_that_answers(status, body):

@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from fmcluster.errors import Refused, Unreachable
 from fmcluster.store import in_words, remedy
 
 
@@ -31,6 +32,11 @@ def test_each_fault_has_its_own(number: str, said: str) -> None:
     assert said in advice
     assert ("room" in advice) == (said == "room")
     assert ("permission" in advice) == (said == "permission")
+
+
+def test_an_object_store_that_refuses_is_not_waited_for() -> None:
+    assert remedy(Unreachable("it does not answer")) == "Once it answers, "
+    assert remedy(Refused("there are no credentials")) == "Once that is mended, "
 
 
 def test_what_is_no_fault_of_the_disk_is_not_said_to_be_one() -> None:

@@ -265,3 +265,12 @@ def test_a_metric_lies_where_its_name_says(name, stored):
     put(stored, root)
     seal(stored)
     refused(stored, "is not of format v1")
+
+
+def test_a_folder_that_was_copied_in_part_is_told_from_one_that_is_no_run(stored):
+    (stored / "zarr.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"is a part of a run, without its zarr\.json: a copy that was"):
+        open_run(stored)
+    shutil.rmtree(stored / "layers")
+    with pytest.raises(FileNotFoundError, match="there is no run at"):
+        open_run(stored)

@@ -122,7 +122,9 @@ def test_a_copy_that_breaks_off_shows_nothing_and_goes_on(s3_server, path, monke
     monkeypatch.setattr(module._Sender, "put", put)
     n_there = len(keys_of(s3_server, "broken.zarr"))
     assert n_there
-    with pytest.raises(FileNotFoundError, match=r"there is no run at s3://bucket/broken\.zarr"):
+    with pytest.raises(
+        FileNotFoundError, match=r"broken\.zarr is a part of a run.*Run the same `fmcluster copy` again"
+    ):
         fm.open_run(url)
     assert fm.copy_run(path, url).n_there == n_there
     check(url, path)
