@@ -97,8 +97,6 @@ def sum_each(
 
 def _sum_on_cluster(function: Callable[[Item], Array], items: Sequence[Item], *, executor: Executor) -> Any:
     """Return the future of the sum of ``function(item)``, which workers of a Dask cluster add up among themselves."""
-    from distributed import wait
-
     client, work, most = dask_client(executor), partial(_alone, function), _threads_of(executor)
     workers = sorted(client.nthreads())
     share = -(-len(items) // len(workers))
@@ -108,7 +106,7 @@ def _sum_on_cluster(function: Callable[[Item], Array], items: Sequence[Item], *,
     reached = list(range(0, len(items), RUN))  # by run: the next item that is added
     for at in sorted(range(len(items)), key=lambda at: (at % share, at)):  # each worker's first, each one's second
         if len(under_way) >= most:  # what was asked for long ago is done, before more is asked for
-            wait([under_way.popleft()])  # type: ignore[no-untyped-call]
+            under_way.popleft().exception()
         owner = workers[at // share]
         parts[at] = client.submit(work, items[at], pure=False, workers=[owner], allow_other_workers=True)
         under_way.append(parts[at])

@@ -31,7 +31,7 @@ def workers_of(address: str | None) -> Iterator["Executor | None"]:
     ImportError
         Where Dask is not installed.
     ConnectionError
-        Where there is no scheduler, or it has no worker.
+        Where there is no scheduler, it has no worker, or it ends before the work does.
     """
     if address is None:
         yield None
@@ -50,7 +50,15 @@ def workers_of(address: str | None) -> Iterator["Executor | None"]:
     with client:
         if not client.nthreads():  # type: ignore[no-untyped-call]
             raise ConnectionError(f"the Dask scheduler at {address} has no workers; start one: dask worker {address}")
-        yield client.get_executor()  # type: ignore[no-untyped-call]
+        try:
+            yield client.get_executor()  # type: ignore[no-untyped-call]
+        except Exception as error:
+            if client.status == "running":
+                raise
+            raise ConnectionError(
+                f"the Dask scheduler at {address} no longer answers. Start it and its workers again, and then this "
+                f"command: what it had saved is used again"
+            ) from error
 
 
 def seen_by_workers(path: str, *, scheduler: str | None) -> str:

@@ -9,6 +9,7 @@ from torch import nn
 
 import fmcluster as fm
 from fmcluster.analysis import pca
+from fmcluster.cli._scheduler import workers_of
 from tests.cli.test_cli import call
 
 distributed = pytest.importorskip("distributed", reason="the extra [dask] is not installed")
@@ -77,6 +78,17 @@ def test_the_client_gets_at_most_twice_the_result(address, folder, monkeypatch):
 
     with ThreadPoolExecutor(3) as threads:
         np.testing.assert_array_equal(pca(vectors, n_components=5, executor=threads).values, there.values)
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_ends_before_the_work_is_told():
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+        there = cluster.scheduler_address
+        with pytest.raises(ConnectionError, match="no longer answers"), workers_of(there) as executor:
+            executor._client.close()
+            raise RuntimeError("ConnectionPool closing.")
+        with pytest.raises(RuntimeError, match="another"), workers_of(there):
+            raise RuntimeError("another")
 
 
 @pytest.mark.slow

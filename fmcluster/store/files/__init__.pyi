@@ -23,6 +23,7 @@ from ._object_store import list_bucket as list_bucket
 from ._object_store import open_bucket as open_bucket
 from ._object_store import put_object as put_object
 from ._object_store import read_object as read_object
+from ._object_store import refuse_whole_bucket as refuse_whole_bucket
 from ._object_store import remove_objects as remove_objects
 from ._object_store import some_names as some_names
 from ._object_store import unreachable as unreachable

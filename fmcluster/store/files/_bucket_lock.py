@@ -10,7 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 from ...errors import StoreError, Unreachable
-from ._object_store import ConflictError, get_object, open_bucket, put_object, remove_objects
+from ._object_store import ConflictError, get_object, open_bucket, put_object, refuse_whole_bucket, remove_objects
 
 EXPIRES = 300  # seconds after which a lock that is not renewed is nobody's
 _RENEWED = 60  # seconds between two renewals
@@ -113,9 +113,8 @@ def is_locked(url: str) -> bool:
 
 def _beside(url: str) -> tuple[Any, str]:
     """Return the bucket, and the key of the lock in it."""
+    refuse_whole_bucket(url)
     above, _, name = url.rpartition("/")
-    if not name or above.endswith(":/"):
-        raise ValueError(f"path is {url}, a whole bucket; expected a folder in it, such as {url}/run.zarr")
     return open_bucket(above), f"{name}.lock"
 
 

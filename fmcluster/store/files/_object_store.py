@@ -42,6 +42,13 @@ def is_bucket(url: str) -> bool:
     return url.partition("://")[0] in SCHEMES
 
 
+def refuse_whole_bucket(url: str) -> None:
+    """Raise `ValueError` where a URL is of no folder in a bucket."""
+    above, _, name = url.rpartition("/")
+    if not name or above.endswith(":/"):
+        raise ValueError(f"path is {url}, a whole bucket; expected a folder in it, such as {url}/run.zarr")
+
+
 def open_bucket(url: str) -> Any:
     """Return obstore's store at a URL; its keys are relative to the URL.
 
@@ -84,6 +91,8 @@ def unreachable(url: str, error: Exception) -> Unreachable:
         why = "the credentials are not accepted there"
     elif "configured region" in answer:
         why = "the bucket is in another region: set AWS_REGION"
+    elif host and "error sending request" in answer:
+        return Unreachable(f"{url} cannot be reached: nothing answers at {host}.")
     else:
         return Unreachable(f"{url} cannot be reached: {text[:300]}.")
     return Refused(f"{url} cannot be reached: {why}.")

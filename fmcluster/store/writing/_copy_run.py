@@ -20,6 +20,7 @@ from ..files import (
     list_bucket,
     open_bucket,
     put_object,
+    refuse_whole_bucket,
 )
 from ..format import KEY, LARGEST, CommittedFiles, check_digest, check_no_links, check_root, check_whole, committed_root
 from ._nodes import Node
@@ -80,7 +81,7 @@ def copy_run(run: str | os.PathLike[str], url: str, *, progress: Callable[[int, 
     Raises
     ------
     ValueError
-        Where `url` is of no object store, or `run` is one.
+        Where `url` is of no object store or a whole bucket, or `run` is a URL.
     ImportError
         Where obstore is not installed.
     StoreError
@@ -92,6 +93,7 @@ def copy_run(run: str | os.PathLike[str], url: str, *, progress: Callable[[int, 
         raise ValueError(f"run is {path!r}; expected a folder of this machine, which is copied from there to a URL")
     if not is_bucket(url):
         raise ValueError(f"url is {url!r}; expected one of an object store, such as s3://bucket/run.zarr")
+    refuse_whole_bucket(url.rstrip("/"))
     try:
         import obstore  # noqa: F401
     except ImportError as error:

@@ -51,6 +51,11 @@ def test_the_digits_of_a_duration_or_an_address_are_no_answer(took):
     assert "status code: 503" in str(unreachable(URL, Exception(text)))
 
 
+def test_where_nothing_answers_is_told():
+    text = message(asked="http://127.0.0.1:9/bucket/run.zarr", answer="HTTP error: error sending request")
+    assert str(unreachable(URL, Exception(text))) == f"{URL} cannot be reached: nothing answers at 127.0.0.1:9."
+
+
 @pytest.mark.parametrize("name", ["metadata", "credential", "AccessDenied", "NoSuchBucket", "InvalidAccessKeyId"])
 def test_the_words_of_a_url_are_no_answer(name):
     url = f"s3://bucket/{name}.zarr"

@@ -264,6 +264,8 @@ def test_what_is_wrong_is_one_sentence(s3_server, path, monkeypatch, tmp_path):
         fm.open_run("s3://bucket/nothing.zarr")
     with pytest.raises(ValueError, match=r"url is '/tmp/x'; expected one of an object store"):
         fm.copy_run(path, "/tmp/x")
+    with pytest.raises(ValueError, match="path is s3://bucket, a whole bucket; expected a folder in it"):
+        fm.copy_run(path, "s3://bucket/")
     with pytest.raises(ValueError, match="expected a folder of this machine"):
         fm.copy_run("s3://bucket/run.zarr", "s3://bucket/copy.zarr")
     s3_server.plan += [("HEAD", "", 503)] * 20
