@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import Executor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +12,15 @@ from sklearn.cluster import KMeans
 from ..vectors import Vectors
 from ._cache import ResultCache
 from ._estimators import name_of
+from ._parallel import in_one_thread
 from ._results import MAX_BYTES, N_INIT, Array, Clusters, Embedding, History, Scores
 from ._summarized import Summarized
 from .clustering import cluster
 from .components import pca, plan_reading
 from .embedding import Reducer, embed
 from .tracking import track
+
+_MANY_ROWS = 1 << 16  # of fewer, the threads of k-means wait for one another, busily, longer than they work
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -118,9 +122,12 @@ def analyze(
     distinct = _count_distinct(scores.values)
     count = max(1, min(n_clusters, vectors.rows_per_snapshot, distinct))
     parameters["reducer"], parameters["n_clusters"] = None, count
-    clusters: Clusters = use(
-        lambda: cluster(scores, KMeans(count, random_state=random_state, n_init=N_INIT)), Clusters, "cluster"
-    )
+
+    def find_clusters() -> Clusters:
+        with in_one_thread() if len(scores.values) < _MANY_ROWS else nullcontext():
+            return cluster(scores, KMeans(count, random_state=random_state, n_init=N_INIT))
+
+    clusters: Clusters = use(find_clusters, Clusters, "cluster")
     return Analysis(vectors, scores, embedding, clusters, track(clusters))
 
 

@@ -205,6 +205,9 @@ def write_report(
             settings=settings,
         )
 
+    # first: it loads, where it is worth that, what copies feature maps fast
+    if diagnosis:
+        overview = make_overview(run, settings, part=part, announce=announce, cache=saved, damage=damage)
     # pictures are drawn and encoded while the next layer is analyzed; more than one at a time would hold that up
     with ThreadPoolExecutor(1, thread_name_prefix="fmcluster-sections") as threads:
         for number, layer in enumerate(chosen):
@@ -215,8 +218,6 @@ def write_report(
             contents.append(content)
             drawings.append(partial(draw, content, number=number, shown_images=shown_images))
             begun.append(threads.submit(drawings[-1]))
-        if diagnosis:
-            overview = make_overview(run, settings, part=part, announce=announce, cache=saved, damage=damage)
         announce("page")
         # the last first: what the thread has not begun is drawn here
         last_first = zip(reversed(drawings), reversed(begun), strict=True)

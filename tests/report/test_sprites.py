@@ -12,7 +12,14 @@ from sklearn.decomposition import PCA
 
 from fmcluster.plot.drawing._tiles import NOT_FINITE_COLOR, scale_of
 from fmcluster.report.content._layer_content import LayerContent, Settings, make_layer_content
-from fmcluster.report.content._sprites import SHEETS_BYTES, _shade, choose_images, make_sprites
+from fmcluster.report.content._sprites import (
+    SHEETS_BYTES,
+    _draw_sheets,
+    _least_bytes,
+    _shade,
+    choose_images,
+    make_sprites,
+)
 from tests.report.small_report import Written
 
 COLORS = scale_of(np.array([-1.0, 1.0], np.float32), signed=True).colors
@@ -74,6 +81,18 @@ def test_tiles_get_smaller_until_they_fit_and_there_are_none_where_nothing_fits(
     assert small.width < large.width
     assert make_sprites(content, samples=[0, 1, 2], max_bytes=200) is None
     assert make_sprites(content, samples=[], max_bytes=1 << 20) is None
+
+
+@pytest.mark.parametrize("smooth", [1, 6])
+def test_tiles_are_left_untried_only_where_their_sheets_would_be_larger(smooth: int) -> None:
+    rng = np.random.default_rng(0)
+    coarse = rng.normal(size=(2, 96, 3, 24 // smooth, 24 // smooth)).astype(np.float32)
+    maps = np.maximum(coarse, 0).repeat(smooth, axis=3).repeat(smooth, axis=4)
+    scales = [scale_of(maps[:, row], signed=False) for row in range(96)]
+    _, size = _draw_sheets(maps, scales, across=30, max_bytes=1 << 30)
+    foretold = _least_bytes(maps, scales, tile=(24, 24))
+    assert 0.4 * size < foretold < size
+    assert _least_bytes(maps[:, :20], scales[:20], tile=(24, 24)) == 0  # of so few, it takes no less than the sheets
 
 
 @pytest.mark.slow

@@ -30,7 +30,7 @@ def test_progress_counts_every_stage_in_words(written: Written) -> None:
     assert list(done) == list(range(len(names)))
     assert set(totals) == {len(names)}
     stages = ("principal components", "embed", "clusters", "noise floor", "top_images", "pictures")
-    assert names[:6] == tuple(f"conv1: {stage}" for stage in stages)
+    assert names[:7] == ("diagnosis of all layers", *(f"conv1: {stage}" for stage in stages))
     assert names[-1] == "page"
 
 

@@ -22,6 +22,7 @@ SHEETS_BYTES = 4 << 20  # of all sheets of a page: with plotly and the rest, it 
 _LARGEST, _SMALLEST = 32, 4
 _WEBP_SIDE = 16383
 _ROWS_AT_ONCE = 32
+_ROWS_TRIED, _SURELY = 16, 0.6  # rows by which the size of a sheet is foretold, and how much of that it has at least
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -119,6 +120,8 @@ def make_sprites(content: LayerContent, *, samples: list[int], max_bytes: int) -
         across = max(1, _WEBP_SIDE // (tile[1] * len(columns))) * len(columns)
         if -(-content.n_rows * len(columns) // across) * tile[0] > _WEBP_SIDE or per_pixel * prod(tile) > max_bytes:
             continue
+        if _least_bytes(maps, scales, tile=tile) > max_bytes:
+            continue
         sheets, expected = _draw_sheets(_shrink(maps, tile), scales, across=across, max_bytes=max_bytes)
         if sheets:
             break
@@ -199,6 +202,16 @@ def _draw_sheets(maps: Floats, scales: Sequence[Scale], *, across: int, max_byte
         sheets = [first, *threads.map(lambda each: _encode(_lay(each, across), palette), shades[1:])]
     size = sum(map(len, sheets))
     return (sheets if size <= max_bytes else []), size
+
+
+def _least_bytes(maps: Floats, scales: Sequence[Scale], *, tile: tuple[int, int]) -> float:
+    """Return fewer bytes than sheets of such tiles take, by some of the rows on one image; 0 where rows are few."""
+    step = len(scales) // _ROWS_TRIED
+    if step < 2:
+        return 0.0
+    shades, palette = _shade(_shrink(maps[:1, ::step], tile), scales[::step])
+    per_row = len(_encode(_lay(shades[0], maps.shape[2]), palette)) / shades.shape[1]
+    return _SURELY * per_row * len(scales) * len(maps)
 
 
 def _shade(maps: Floats, scales: Sequence[Scale]) -> tuple[Pixels, list[tuple[int, int, int]]]:
