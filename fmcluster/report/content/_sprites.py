@@ -211,7 +211,7 @@ def _least_bytes(maps: Floats, scales: Sequence[Scale], *, tile: tuple[int, int]
         return 0.0
     shades, palette = _shade(_shrink(maps[:1, ::step], tile), scales[::step])
     per_row = len(_encode(_lay(shades[0], maps.shape[2]), palette)) / shades.shape[1]
-    return _SURELY * per_row * len(scales) * len(maps)
+    return float(_SURELY * per_row * len(scales) * len(maps))
 
 
 def _shade(maps: Floats, scales: Sequence[Scale]) -> tuple[Pixels, list[tuple[int, int, int]]]:
