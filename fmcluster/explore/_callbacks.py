@@ -98,11 +98,8 @@ def connect(app: Dash, worker: Worker) -> None:
         if content is None:
             return (no_update,) * 9
         options = [{"value": row, "label": name} for row, name in enumerate(content.row_names)]
-        drawn = (
-            f" {content.n_rows} of {content.rows_in_view} rows, drawn at random."
-            if content.n_rows < content.rows_in_view
-            else ""
-        )
+        n_rows, of = content.n_rows, content.rows_in_view
+        drawn = f" {n_rows} of {of} rows, drawn at random." if n_rows < of else ""
         faithful = f"This embedding {faithfulness_line(content.embedding.faithfulness)}.{drawn}"
         more = content.scores.n_snapshots > 1
         flow = flow_chart(content)["figure"] if more else no_update
@@ -145,6 +142,8 @@ def connect(app: Dash, worker: Worker) -> None:
         asked, snapshot = snapshot_titles(worker.shown)[snapshot], ordinal_in(content, worker.shown, ordinal=snapshot)
         made = question_of(values).in_words(content.clusters.n_clusters)
         stamp = f"{made}; {content.titles[snapshot]}; colored by {color}"
+        if other := content.limits.note_at(snapshot, titles=content.titles):
+            stamp += f"; {other}"
         pictures = None
         if mark == "pictures" and content.n_rows <= MOST_PICTURES:
             every = list(range(content.n_rows))

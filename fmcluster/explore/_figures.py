@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from ..analysis import relative_centers
 from ..plot.drawing import Scale, Tiles, as_tiles, class_in_words, cluster_palette, sample_name, scale_of
-from ..report.charts import embedding_chart, layout_of
+from ..report.charts import axes_at, embedding_chart, layout_of
 from ..report.content import LayerContent
 from ..store import Layer, Run
 
@@ -69,7 +69,8 @@ def embedding_figure(
     layout = chart["figure"]["layout"] | {"uirevision": f"{content.layer.label} {content.scores.view}"}
     # equal scales are kept by the size of the axes: where their ranges may give way, each answer of the page to a
     # changed range begins another move, for ever
-    layout |= {axis: layout[axis] | {"constrain": "domain"} for axis in ("xaxis", "yaxis")}
+    for axis, ends in zip(("xaxis", "yaxis"), axes_at(content.limits.at(snapshot)), strict=True):
+        layout |= {axis: layout[axis] | {"constrain": "domain", "range": ends}}
     layout |= {"transition": {"duration": 400, "easing": "cubic-in-out"}, "dragmode": "lasso", "selections": []}
     points |= {"hoverinfo": "none", "hovertemplate": None, "unselected": {"marker": {"opacity": 0.12}}}
     if pictures is not None:

@@ -42,7 +42,8 @@ def embedding(
     clusters : Clusters, optional
         Colors the rows by cluster; without them rows are colored by snapshot.
     snapshot, epoch : int, optional
-        A snapshot by its number, or the last one of an epoch. By default the rows of all snapshots are drawn.
+        A snapshot by its number, or the last one of an epoch. By default the rows of all snapshots are drawn. Where a
+        few snapshots reach far beyond the others, these have closer axes, and the label of the x axis says so.
     ax : Axes, optional
         Where to draw; by default a new figure.
 
@@ -60,7 +61,7 @@ def embedding(
     every = epoch is None and snapshot is None
     position = None if every else find_snapshot(table, epoch=epoch, snapshot=snapshot)
     colors = row_colors(embedding, clusters)
-    ax = embedding_axes(ax, embedding)
+    ax = embedding_axes(ax, embedding, position=position)
     scatter_rows(ax, embedding, colors=colors, position=position)
     when = span(table) if position is None else snapshot_titles(table)[position]
     ax.set_title(
@@ -70,6 +71,6 @@ def embedding(
         loc="left",
         parse_math=False,
     )
-    dress_embedding(ax, embedding)
+    dress_embedding(ax, embedding, position=position)
     add_legend(ax, legend_marks(embedding, clusters))
     return ax

@@ -12,6 +12,7 @@ from .drawing import (
     brief,
     check_same_rows,
     dress_embedding,
+    embedding_limits,
     layer_text,
     legend_marks,
     new_figure,
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
 
 
 def embedding_grid(embedding: "Embedding", clusters: "Clusters | None" = None) -> Figure:
-    """Draw one embedding per snapshot, all on the same axes and in the same colors.
+    """Draw one embedding per snapshot, all in the same colors and on the same axes.
+
+    Snapshots that reach far beyond the others have wider axes, and say so.
 
     Parameters
     ----------
@@ -67,10 +70,12 @@ def embedding_grid(embedding: "Embedding", clusters: "Clusters | None" = None) -
     figure = new_figure(width=max(width, text_width(title, size=12) + 0.3), height=height)
     figure.set_layout_engine("constrained")
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    apart = embedding_limits(embedding)
     for panel, position in zip(panels, shown, strict=False):
         scatter_rows(panel, embedding, colors=colors, position=position, shrink=0.5)
-        panel.set_title(titles[position], fontsize=9, color=INK, loc="left", pad=3)
-        dress_embedding(panel, embedding)
+        wider = f" (axes {apart.times:.2g} times as wide)" if position in apart.apart else ""
+        panel.set_title(titles[position] + wider, fontsize=9, color=INK, loc="left", pad=3)
+        dress_embedding(panel, embedding, position=position)
         panel.set_xlabel("")
         panel.set_ylabel("")
     for panel in panels[len(shown) :]:

@@ -78,6 +78,8 @@ class LayerSection:
         ``embedding``, and with two or more snapshots ``trajectories`` and ``flow``.
     faithfulness, made, asked : str
         How far the embedding can be believed, how it was made, and why there are fewer clusters than asked for, if so.
+    other_axes, cut_off : str
+        Which snapshots have other axes, and what of the paths is cut off; empty where none are.
     titles : list of str
         The snapshots' names.
     palette : dict of int to str
@@ -111,6 +113,8 @@ class LayerSection:
     faithfulness: str
     made: str
     asked: str
+    other_axes: str
+    cut_off: str
     titles: list[str]
     palette: dict[int, str]
     ratio: float
@@ -155,6 +159,8 @@ def layer_section(
         faithfulness=faithfulness_line(content.embedding.faithfulness),
         made=how_it_was_made(content),
         asked=fewer if found < settings.n_clusters else "",
+        other_axes=content.limits.note_each(titles=content.titles),
+        cut_off=content.limits.note_together(titles=content.titles),
         titles=content.titles,
         palette=content.palette,
         ratio=round(content.ratio, 3),

@@ -40,6 +40,9 @@ from ._layers import labels_at as labels_at
 from ._layers import require_layer as require_layer
 from ._layers import sample_name as sample_name
 from ._layers import snapshots_of as snapshots_of
+from ._limits import Limits as Limits
+from ._limits import Span as Span
+from ._limits import limits_of as limits_of
 from ._metric_names import IDENTITY as IDENTITY
 from ._metric_names import finite_stretches as finite_stretches
 from ._metric_names import metric_title as metric_title
@@ -55,6 +58,7 @@ from ._scatter import check_same_rows as check_same_rows
 from ._scatter import cluster_marks as cluster_marks
 from ._scatter import dress_embedding as dress_embedding
 from ._scatter import embedding_axes as embedding_axes
+from ._scatter import embedding_limits as embedding_limits
 from ._scatter import legend_marks as legend_marks
 from ._scatter import point_area as point_area
 from ._scatter import ratio_of as ratio_of

@@ -1,6 +1,5 @@
 """Scatter plots: axes, colors and legends of pictures of an embedding."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import matplotlib as mpl
@@ -13,6 +12,7 @@ from matplotlib.lines import Line2D
 
 from ...analysis import NOISE
 from ._figures import FAINT, RULE, axes_or_new
+from ._limits import Limits, Span, limits_of
 from ._palette import cluster_name, cluster_palette
 from ._snapshots import brief, snapshot_table, snapshot_titles
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from ...analysis import Clusters, Embedding
 
 
-def embedding_axes(ax: Axes | None, embedding: "Embedding") -> Axes:
+def embedding_axes(ax: Axes | None, embedding: "Embedding", *, position: int | None = None) -> Axes:
     """Return `ax`, or the axes of a new figure of the proportions of the embedding, with room for a legend."""
-    return axes_or_new(ax, width=7.4, height=5.6 * ratio_of(embedding) + 0.9)
+    return axes_or_new(ax, width=7.4, height=5.6 * ratio_of(embedding, position=position) + 0.9)
 
 
-def ratio_of(embedding: "Embedding") -> float:
-    """Return height over width of the embedding, within what a figure can take."""
-    (left, right), (bottom, top) = limits(embedding.values)
+def ratio_of(embedding: "Embedding", *, position: int | None = None) -> float:
+    """Return height over width of the embedding (at one snapshot), within what a figure can take."""
+    (left, right), (bottom, top) = _limits_at(embedding, position)
     return float(np.clip((top - bottom) / (right - left), 0.45, 1.25))
 
 
@@ -69,24 +69,34 @@ def check_same_rows(embedding: "Embedding", clusters: "Clusters | None") -> None
     clusters.check_same_rows(embedding)
 
 
-def limits(values: npt.NDArray[np.float64]) -> Sequence[tuple[float, float]]:
-    """Return (low, high) for x and for y with a margin, for all snapshots together."""
-    low, high = values.min(axis=0), values.max(axis=0)
-    margin = np.maximum(0.06 * (high - low).max(), 1e-9)
-    return [(float(a - margin), float(b + margin)) for a, b in zip(low, high, strict=True)]
+def dress_embedding(ax: Axes, embedding: "Embedding", *, position: int | None = None) -> None:
+    """Give the axes of an embedding limits, frame and labels; positions in it have no unit, so there are no ticks.
 
-
-def dress_embedding(ax: Axes, embedding: "Embedding") -> None:
-    """Give the axes of an embedding limits, frame and labels; positions in it have no unit, so there are no ticks."""
-    horizontal, vertical = limits(embedding.values)
+    The limits are those for one snapshot, or for all of them together; the label of the x axis says what they leave
+    out.
+    """
+    horizontal, vertical = _limits_at(embedding, position)
     ax.set_xlim(*horizontal)
     ax.set_ylim(*vertical)
     ax.set_aspect("equal", adjustable="box")
     ax.set_xticks([])
     ax.set_yticks([])
     ax.spines[:].set_color(RULE)
-    ax.set_xlabel(f"{embedding.method} 1\n{embedding.faithfulness}", fontsize=8, color=FAINT)
+    found, titles = embedding_limits(embedding), snapshot_titles(snapshot_table(embedding.rows))
+    note = found.note_together(titles=titles) if position is None else found.note_at(position, titles=titles)
+    label = f"{embedding.method} 1\n{embedding.faithfulness}" + (f"\n{note}" if note else "")
+    ax.set_xlabel(label, fontsize=8, color=FAINT)
     ax.set_ylabel(f"{embedding.method} 2", fontsize=8, color=FAINT)
+
+
+def embedding_limits(embedding: "Embedding") -> Limits:
+    """Return where the axes of an embedding end."""
+    return limits_of(embedding.by_snapshot(embedding.values))
+
+
+def _limits_at(embedding: "Embedding", position: int | None) -> tuple[Span, Span]:
+    found = embedding_limits(embedding)
+    return found.together if position is None else found.at(position)
 
 
 def scatter_rows(

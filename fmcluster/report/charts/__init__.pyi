@@ -1,6 +1,7 @@
 from ._charts import layout_of as layout_of
 from ._charts import metric_chart as metric_chart
 from ._embedding import STRONG as STRONG
+from ._embedding import axes_at as axes_at
 from ._embedding import embedding_chart as embedding_chart
 from ._embedding import trajectories_chart as trajectories_chart
 from ._flow import band_names as band_names

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from ...plot.drawing import cluster_name
+from ...plot.drawing import Span, cluster_name
 from ..content import LayerContent
 from ._charts import Json, layout_of, literal, short
 
@@ -17,7 +17,8 @@ def embedding_chart(content: LayerContent) -> Json:
     Returns
     -------
     dict
-        ``figure`` (drawn at the last snapshot), ``frames`` (per snapshot the lists ``x``, ``y`` and ``cluster``),
+        ``figure`` (drawn at the last snapshot), ``frames`` (per snapshot the lists ``x``, ``y`` and ``cluster``, and
+        the ranges of both ``axes`` where snapshots have other ones),
         ``titles`` of the snapshots, ``names`` of the rows (escaped), ``palette`` and ``clusters`` (names) by label.
     """
     positions = content.embedding.by_snapshot(content.embedding.values)
@@ -25,6 +26,9 @@ def embedding_chart(content: LayerContent) -> Json:
         {"x": short(at[:, 0]), "y": short(at[:, 1]), "cluster": labels.tolist()}
         for at, labels in zip(positions, content.labels, strict=True)
     ]
+    limits = content.limits
+    for number, frame in enumerate(frames) if limits.apart else ():
+        frame["axes"] = axes_at(limits.at(number))
     size = float(np.clip(170 / np.sqrt(content.n_rows), 5, 11))
     points = {
         "type": "scatter",
@@ -43,7 +47,7 @@ def embedding_chart(content: LayerContent) -> Json:
         "line": {"color": "#808080", "width": 2.5},
     }
     return {
-        "figure": {"data": [points, line], "layout": _embedding_layout(content)},
+        "figure": {"data": [points, line], "layout": _embedding_layout(limits.at(len(frames) - 1))},
         "frames": frames,
         "titles": content.titles,
         "names": [literal(name) for name in content.row_names],
@@ -74,14 +78,14 @@ def trajectories_chart(content: LayerContent) -> Json:
         for at in (0, len(content.titles) - 1) if len(rows) else ():
             data.append(_marks([content.palette[int(label)] for label in content.labels[-1, rows]], at=at, style=style))
             traced.append({"rows": rows.tolist(), "at": at})
-    named = _apart(paths[strong, -1], reach=0.09 * float(np.ptp(content.embedding.values, axis=0).max()))
+    named = _apart(paths[strong, -1], reach=0.09 * max(high - low for low, high in content.limits.together))
     names = [
         literal(content.row_names[row].removeprefix("channel ")) if index in named else ""
         for index, row in enumerate(strong)
     ]
     if data:
         data[-1] |= {"mode": "markers+text", "text": names, "textposition": "top center", "textfont": {"size": 12}}
-    return {"figure": {"data": data, "layout": _embedding_layout(content)}, "traced": traced}
+    return {"figure": {"data": data, "layout": _embedding_layout(content.limits.together)}, "traced": traced}
 
 
 def _apart(ends: npt.NDArray[np.float64], *, reach: float) -> list[int]:
@@ -93,14 +97,18 @@ def _apart(ends: npt.NDArray[np.float64], *, reach: float) -> list[int]:
     return named
 
 
-def _embedding_layout(content: LayerContent) -> Json:
-    values = content.embedding.values
-    low, high = values.min(axis=0), values.max(axis=0)
-    margin = max(0.06 * float((high - low).max()), 1e-9)
+def axes_at(limits: tuple[Span, Span]) -> tuple[list[float], list[float]]:
+    """Return the ranges of the axes of an embedding, as the page has them."""
+    horizontal, vertical = (short(np.array(each)) for each in limits)
+    return horizontal, vertical
+
+
+def _embedding_layout(limits: tuple[Span, Span]) -> Json:
+    horizontal, vertical = axes_at(limits)
     bare = {"zeroline": False, "showgrid": False, "showticklabels": False, "ticks": ""}
     layout = layout_of(margin={"l": 6, "r": 6, "t": 6, "b": 6})
-    layout["xaxis"] = bare | {"range": short(np.array([low[0] - margin, high[0] + margin]))}
-    layout["yaxis"] = bare | {"range": short(np.array([low[1] - margin, high[1] + margin])), "scaleanchor": "x"}
+    layout["xaxis"] = bare | {"range": horizontal}
+    layout["yaxis"] = bare | {"range": vertical, "scaleanchor": "x"}
     return layout
 
 

@@ -24,7 +24,7 @@ from ...analysis import (
     track,
 )
 from ...analysis.components import products_of
-from ...plot.drawing import cluster_palette, sample_name, snapshot_table, snapshot_titles
+from ...plot.drawing import Limits, cluster_palette, limits_of, sample_name, snapshot_table, snapshot_titles
 from ...store import Layer, without_broken_rows
 from ...vectors import Scaling, Vectors, keep
 
@@ -137,9 +137,14 @@ class LayerContent:
 
     @cached_property
     def ratio(self) -> float:
-        """Width over height of the embedding, within what a panel can take."""
-        width, height = np.ptp(self.embedding.values, axis=0)
-        return float(np.clip(width / max(height, 1e-9), 1.1, 2.4))
+        """Width over height of the embedding at the last snapshot, within what a panel can take."""
+        (left, right), (bottom, top) = self.limits.at(self.scores.n_snapshots - 1)
+        return float(np.clip((right - left) / max(top - bottom, 1e-9), 1.1, 2.4))
+
+    @cached_property
+    def limits(self) -> Limits:
+        """Where the axes of the embedding end."""
+        return limits_of(self.embedding.by_snapshot(self.embedding.values))
 
     @cached_property
     def change(self) -> npt.NDArray[np.float64]:

@@ -56,14 +56,18 @@
     const [button, slider, output] = ["button", "input", "output"].map((name) => player.querySelector(name));
     const heading = document.querySelector(`.shown-at[data-layer="${player.dataset.layer}"]`);
     const last = chart.frames.length - 1;
-    let timer = 0;
+    let timer = 0, seen = chart.frames[last].axes;
 
     const show = () => {
       const snapshot = Number(slider.value);
       output.textContent = heading.textContent = chart.titles[snapshot];
       slider.setAttribute("aria-valuetext", chart.titles[snapshot]);
       player.dispatchEvent(new Event("moved"));
-      const duration = still.matches ? 0 : 600;
+      const { axes } = chart.frames[snapshot];
+      const other = axes && String(axes) !== String(seen);
+      if (other) Plotly.relayout(div, { "xaxis.range": [...axes[0]], "yaxis.range": [...axes[1]] });
+      seen = axes;
+      const duration = still.matches || other ? 0 : 600;
       // An animation that the next one cuts short is no error.
       Plotly.animate(div, { data: [frameOf(chart, snapshot)], traces: [0] }, {
         mode: "immediate", frame: { duration, redraw: false }, transition: { duration, easing: "cubic-in-out" },
