@@ -15,7 +15,8 @@ def snapshots(*scales: float, shift: float = 0.0) -> np.ndarray:
 
 def test_snapshots_of_about_one_size_share_all_axes_and_nothing_is_said() -> None:
     found = limits_of(snapshots(1.0, 1.5, 0.8))
-    assert found.apart == () and found.times == 1
+    assert found.apart == ()
+    assert found.times == 1
     for limits in (found.at(0), found.at(2), found.together):
         np.testing.assert_allclose(limits, [(-0.84, 0.84)] * 2)  # the largest, and 6 % of its side
     assert not found.note_at(0, titles=TITLES) + found.note_each(titles=TITLES) + found.note_together(titles=TITLES)
@@ -35,7 +36,8 @@ def test_a_snapshot_that_reaches_far_has_axes_of_its_own(scale: float, shift: fl
 
 def test_a_picture_of_all_cuts_off_nothing_where_half_of_the_snapshots_lie_apart() -> None:
     found = limits_of(snapshots(10, 1))
-    assert found.apart == (0,) and found.together == found.whole
+    assert found.apart == (0,)
+    assert found.together == found.whole
     assert found.note_together(titles=TITLES) == ""
     several = limits_of(snapshots(10, 10, 1, 1, 1))
     assert several.note_each(titles=TITLES).startswith("2 snapshots, from epoch 0 on, reach up to 10 times as far")
@@ -43,4 +45,5 @@ def test_a_picture_of_all_cuts_off_nothing_where_half_of_the_snapshots_lie_apart
 
 def test_rows_that_all_lie_at_one_position_have_axes() -> None:
     (left, right), (bottom, top) = limits_of(np.zeros((3, 5, 2))).at(1)
-    assert left < 0 < right and bottom < 0 < top
+    assert left < 0 < right
+    assert bottom < 0 < top
