@@ -326,9 +326,16 @@ def test_a_tab_that_is_clicked_low_in_the_window_shows_its_panel_in_view(browser
 def test_on_paper_and_without_scripts_all_panels_are_there(browser: Any, written: Written) -> None:
     opened = open_report(browser, written)
     opened.page.emulate_media(media="print")
-    heights = "() => [...document.querySelectorAll('.panel')].map(e => e.getBoundingClientRect().height)"
+    heights = (
+        "() => [...document.querySelectorAll('.panel:not(.on-screen)')].map(e => e.getBoundingClientRect().height)"
+    )
     assert min(opened.page.evaluate(heights)) > 50
     assert set(opened.page.evaluate(VISIBLE)) == {"visible"}
+    assert not opened.page.locator(".on-screen").first.is_visible()
+    on_demand = opened.page.locator("#layer-0 details.on-demand")
+    assert not on_demand.is_visible()
+    on_demand.evaluate("each => { each.open = true; }")
+    assert on_demand.locator("table").is_visible()
     assert not opened.page.locator(".tablist").first.is_visible()
     opened.page.context.close()
     bare = browser.new_context(java_script_enabled=False)

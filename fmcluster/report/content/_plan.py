@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ...decide import Action, MeasuredDamage, Plan
+    from ...decide import MeasuredDamage, Plan
 
 _COSTS = (
     ("forward", "multiply-adds of the forward pass"),
@@ -23,9 +23,9 @@ class PlannedAction:
     ----------
     kind, modules, what : str
         What is done, to which modules, how much of it.
-    damage, null : str
-        What that costs alone, with its 95 % interval, and what it is ranked as by its prediction, where it is; and a
-        random change of the same size.
+    damage, weight, null : str
+        What that costs alone, with its 95 % interval; what it is ranked as, where that is by its prediction; and what a
+        random change of the same size costs.
     saves : tuple of str
         The shares that it saves alone, in the order of the costs.
     """
@@ -34,6 +34,7 @@ class PlannedAction:
     modules: str
     what: str
     damage: str
+    weight: str
     null: str
     saves: tuple[str, ...]
 
@@ -56,6 +57,8 @@ class PlanText:
         What a step takes before and after; empty where it was not timed.
     caveat : str
         What has to be said of all of its evidence; empty where nothing has.
+    ranked : bool
+        Whether any action is ranked by its prediction.
     """
 
     goal: str
@@ -64,6 +67,7 @@ class PlanText:
     left: tuple[tuple[str, str], ...]
     time: str
     caveat: str
+    ranked: bool
 
 
 def plan_text(plan: "Plan") -> PlanText:
@@ -89,7 +93,8 @@ def plan_text(plan: "Plan") -> PlanText:
                 kind=each.kind,
                 modules=", ".join(each.modules),
                 what=each.what,
-                damage=_damage(each),
+                damage=_interval(each.damage),
+                weight="–" if each.by_prediction is None else f"{each.by_prediction:.3f}",
                 null="–" if math.isnan(each.damage.null) else f"{each.damage.null:.3f}",
                 saves=tuple(_share(getattr(each.saves, name), getattr(plan.before, name)) for name, _ in _COSTS),
             )
@@ -99,17 +104,13 @@ def plan_text(plan: "Plan") -> PlanText:
         left=tuple((title, _share(getattr(plan.after, name), getattr(plan.before, name))) for name, title in _COSTS),
         time=time,
         caveat=plan.caveat,
+        ranked=any(each.by_prediction is not None for each in plan.actions),
     )
 
 
 def _in_words(seconds: float) -> str:
     """Say how long, in milliseconds where it is under a second."""
     return f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
-
-
-def _damage(action: "Action") -> str:
-    ranked = "" if action.by_prediction is None else f"; ranked by its prediction as {action.by_prediction:.3f}"
-    return f"{_interval(action.damage)}{ranked}"
 
 
 def _interval(damage: "MeasuredDamage") -> str:

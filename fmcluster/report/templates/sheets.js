@@ -8,10 +8,10 @@
     for (const each of [box, ...box.children]) sizes.observe(each);
   }
 
-  // On paper nothing is folded up.
+  // On paper nothing is folded up, but for details that are there on demand: those are printed that were opened.
   let folded = [];
   addEventListener("beforeprint", () => {
-    folded = [...document.querySelectorAll("details:not([open])")];
+    folded = [...document.querySelectorAll("details:not([open], .on-demand)")];
     folded.forEach((details) => { details.open = true; });
   });
   addEventListener("afterprint", () => folded.forEach((details) => { details.open = false; }));
