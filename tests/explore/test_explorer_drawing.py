@@ -2,6 +2,7 @@
 
 import base64
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from fmcluster.explore._figures import (
 )
 from fmcluster.explore._questions import ContentOf
 from fmcluster.plot.drawing._tiles import scale_of
-from fmcluster.report.charts import flow_chart
+from fmcluster.report.charts import embedding_chart, flow_chart
 from fmcluster.report.content._layer_content import LayerContent
 from fmcluster.store import Run
 from tests.explore.explored_run import HOSTILE
@@ -38,6 +39,21 @@ def pixels(uri: str) -> np.ndarray:
     kind, _, data = uri.partition(",")
     assert kind == "data:image/png;base64"
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")).astype(int)
+
+
+def test_a_snapshot_that_reaches_far_beyond_the_others_has_axes_of_its_own(content: LayerContent) -> None:
+    scale = np.repeat([50.0, 1.0, 1.0], content.n_rows)[:, None]
+    far = replace(content, embedding=replace(content.embedding, values=content.embedding.values * scale))
+    at, frames = far.embedding.by_snapshot(far.embedding.values), embedding_chart(far)["frames"]
+    for number in range(3):
+        layout = embedding_figure(far, snapshot=number, row=None, members=None)["layout"]
+        ranges = [layout[axis]["range"] for axis in ("xaxis", "yaxis")]
+        assert [list(each) for each in frames[number]["axes"]] == ranges
+        sides = np.ptp(np.array(ranges), axis=1)
+        shown = at if number == 0 else at[1:]
+        margin = 0.12 * np.ptp(shown, axis=(0, 1)).max()
+        np.testing.assert_allclose(sides, np.ptp(shown, axis=(0, 1)) + margin, rtol=1e-4)
+    assert "axes" not in embedding_chart(content)["frames"][0]
 
 
 def test_the_map_stands_where_the_embedding_puts_it_with_the_same_axes_at_all_snapshots(content: LayerContent) -> None:

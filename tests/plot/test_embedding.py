@@ -73,3 +73,20 @@ def test_clusters_of_other_rows_are_refused(found, drifting):
 def test_unknown_snapshot(found):
     with pytest.raises(ValueError, match="received epoch=17; expected one of 0, 1"):
         plot.embedding(found[0], epoch=17)
+
+
+def test_a_snapshot_that_reaches_far_beyond_the_others_is_named_and_leaves_them_the_frame(found):
+    embedding = found[0]
+    scale = np.repeat([40.0] + 8 * [1.0], 64)[:, None]
+    far = replace(embedding, values=embedding.values * scale)
+    others = np.ptp(far.by_snapshot(far.values)[1:], axis=(0, 1))
+    for ax in (plot.embedding(far), plot.embedding(far, snapshot=3), plot.trajectories(far)):
+        assert np.ptp(ax.get_xlim()) < 1.3 * others.max()
+        assert "epoch 0 reaches" in ax.get_xlabel()
+    first = plot.embedding(far, snapshot=0)
+    assert np.ptp(first.get_xlim()) > 10 * others[0]
+    assert "times as wide as those of other snapshots" in first.get_xlabel()
+    assert "reaches" not in plot.embedding(embedding).get_xlabel()
+    titles = [panel.get_title(loc="left") for panel in plot.embedding_grid(far).axes[:2]]
+    assert "times as wide" in titles[0]
+    assert titles[1] == "epoch 1, step 4"
