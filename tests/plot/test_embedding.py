@@ -89,4 +89,4 @@ def test_a_snapshot_that_reaches_far_beyond_the_others_is_named_and_leaves_them_
     assert "reaches" not in plot.embedding(embedding).get_xlabel()
     titles = [panel.get_title(loc="left") for panel in plot.embedding_grid(far).axes[:2]]
     assert "times as wide" in titles[0]
-    assert titles[1] == "epoch 1, step 4"
+    assert titles[1] == "epoch 1, step 2"
