@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def embedding_axes(ax: Axes | None, embedding: "Embedding", *, position: int | None = None) -> Axes:
     """Return `ax`, or the axes of a new figure of the proportions of the embedding, with room for a legend."""
-    return axes_or_new(ax, width=7.4, height=5.6 * ratio_of(embedding, position=position) + 0.9)
+    return axes_or_new(ax, width=8.0, height=5.6 * ratio_of(embedding, position=position) + 0.9)
 
 
 def ratio_of(embedding: "Embedding", *, position: int | None = None) -> float:
@@ -78,7 +78,7 @@ def dress_embedding(ax: Axes, embedding: "Embedding", *, position: int | None = 
     horizontal, vertical = _limits_at(embedding, position)
     ax.set_xlim(*horizontal)
     ax.set_ylim(*vertical)
-    ax.set_aspect("equal", adjustable="box")
+    ax.set_aspect("equal", adjustable="box", anchor="W")  # beside it is the legend
     ax.set_xticks([])
     ax.set_yticks([])
     ax.spines[:].set_color(RULE)
