@@ -152,15 +152,15 @@ def predict_damage(
 ) -> PredictedDamage:
     """Predict how much changes of a network would raise its loss, from the feature maps and gradients that a run holds.
 
-    Of a change that an intervention makes in a layer's feature maps, and the gradient of the loss there, two squares are
-    taken of each image: that of their inner product, by which the loss changes in the first order, and what it is of
-    noise as large as the change, the product of their squared norms over the number of elements. Large changes do more
-    than the first order says, and less when they go where the loss does not look. The predicted damage is the geometric
-    mean of the two means over images. It ranks changes of one intervention, and its size means little; how well its
-    ranks agree with those measured is what `PredictedDamage.agreement` tells. The gradient of the margin of the best
-    score ranks better than that of the loss, which nearly vanishes where the network is sure. Measure the most promising
-    changes by ``ablate(predicted=...)``. What is fitted is fitted on the same images: on few images, the prediction is
-    too small.
+    Of a change that an intervention makes in a layer's feature maps, and the gradient of the loss there, two squares
+    are taken of each image: that of their inner product, by which the loss changes in the first order, and what it is
+    of noise as large as the change, the product of their squared norms over the number of elements. Large changes do
+    more than the first order says, and less when they go where the loss does not look. The predicted damage is the
+    geometric mean of the two means over images. It ranks changes of one intervention, and its size means little; how
+    well its ranks agree with those measured is what `PredictedDamage.agreement` tells. The gradient of the margin of
+    the best score ranks better than that of the loss, which nearly vanishes where the network is sure. Measure the most
+    promising changes by ``ablate(predicted=...)``. What is fitted is fitted on the same images: on few images, the
+    prediction is too small.
 
     - ``depth``: a layer's output becomes what the layer was given. Needs the layer before, recorded, of equal shape.
     - ``width``: channels of a convolution, as the next layer reads them, become what the others predict of them
@@ -260,7 +260,7 @@ def predict_damage(
 
 
 def _row(change: PredictedChange, scores: torch.Tensor, variance: float) -> tuple[object, ...]:
-    """Return a row of `PredictedDamage.frame`, of the scores of all images: first order, noise, and the change's square.
+    """Return a row of `PredictedDamage.frame`, of all images' scores: first order, noise, the change's square.
 
     Standard errors are those of the first order of each image's part (the delta method).
     """
@@ -279,8 +279,8 @@ def _row(change: PredictedChange, scores: torch.Tensor, variance: float) -> tupl
 def _scores(reader: LayerReader, changes: Sequence[PredictedChange]) -> list[tuple[torch.Tensor, float]]:
     """Return for each change scores of each image, and the variance of the feature maps.
 
-    The scores, a Tensor of (3, n_samples), are the squares of what the loss changes by in the first order, by the change
-    and by noise of its norm (expected), and the norm's square.
+    The scores, a Tensor of (3, n_samples), are the squares of what the loss changes by in the first order, by the
+    change and by noise of its norm (expected), and the norm's square.
     """
     found: list[list[torch.Tensor]] = [[] for _ in changes]
     variances: dict[str, float] = {}  # sums of an image's squared deviations from the channels' means
