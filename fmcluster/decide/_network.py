@@ -1,6 +1,6 @@
 """Network on a probe: what its modules are given and return, and what they cost; nothing of it is changed."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -101,15 +101,6 @@ class Network:
     def is_convolution(self, layer: str) -> bool:
         """Whether a module is a plain 2-D convolution that was called once: one whose kernel may be replaced."""
         return kernel_geometry(self.modules[layer]) is not None and self.facts[layer].calls == 1
-
-    def first_shared(self, layers: Iterable[str]) -> tuple[str, str] | None:
-        """Return the first of some modules that shares a parameter with another, and that other; None for none."""
-        for layer in layers:
-            own = {id(each) for each in self.modules[layer].parameters(recurse=False)}
-            for name, module in self.modules.items():
-                if name != layer and any(id(each) in own for each in module.parameters(recurse=False)):
-                    return layer, name
-        return None
 
     @property
     def layers(self) -> list[str]:

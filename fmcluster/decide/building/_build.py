@@ -7,6 +7,7 @@ from torch import nn
 
 from .._action import Action, check_together, contains
 from .._network import Network
+from .._shared_parameters import first_shared
 from ._convolutions import build_convolution
 from ._freeze import freeze
 from ._narrow import check_narrow, narrow
@@ -84,7 +85,7 @@ def _restructure(changed: nn.Module, actions: Sequence[Action], network: Network
         if action.kind == "narrow":
             check_narrow(action, network)
         changed_weights = [action.module, *([action.consumer] if action.consumer else [])]
-        if action.kind in _REFITTED and (shared := network.first_shared(changed_weights)):
+        if action.kind in _REFITTED and (shared := first_shared(network.modules, changed_weights)):
             raise ValueError(
                 f"'{action}' cannot be built: {shared[0]} has a parameter that {shared[1]} has, too, and they would no "
                 f"longer be the same"

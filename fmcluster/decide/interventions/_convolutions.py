@@ -10,6 +10,7 @@ from torch import nn
 
 from .._least_squares import MOST_WEIGHTS, solve
 from .._network import Network
+from .._shared_parameters import first_shared
 from ._change import Change, Skipped
 
 
@@ -138,7 +139,7 @@ def _unfit(network: Network, name: str) -> str | None:
     weight = network.weight(name)
     if not network.is_convolution(name):
         return "it is called several times, or pads with other values than zeros"
-    if shared := network.first_shared([name]):
+    if shared := first_shared(network.modules, [name]):
         return f"its weight is that of {shared[1]}, too"
     if f"{name}.weight" not in network.tensors:
         return "its weight is computed from others (a parametrization)"

@@ -10,6 +10,7 @@ from .._compat import convolved
 from .._costs import Costs
 from .._least_squares import order_by_redundancy, predict_from_others
 from .._network import Consumer, Network
+from .._shared_parameters import first_shared
 from ._change import Change, OnOutput, Skipped
 
 RANKINGS = ("redundancy", "taylor", "l1")
@@ -81,7 +82,7 @@ class Width:
             if getattr(network.modules[name], "groups", 1) != 1:
                 yield Skipped(self.name, name, "its channels are made in groups, from each of which as many would go")
                 continue
-            if shared := network.first_shared((name, *consumer.between, consumer.module)):
+            if shared := first_shared(network.modules, (name, *consumer.between, consumer.module)):
                 yield Skipped(self.name, name, f"the weight of {shared[0]} is that of {shared[1]}, too")
                 continue
             yield from self._of(network, name, consumer)
