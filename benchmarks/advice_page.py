@@ -57,9 +57,10 @@ intervals that hold for all changes of an intervention at once: where it is not 
     "retrained": """## Measured, and retrained
 
 A network is fine-tuned to noisy images; each change is built by itself (`Plan.apply`) and trained for 40 more steps.
-Rank correlations of the damage before, measured by `fm.ablate` on 100 images and predicted by `fm.predict_damage`,
-with the loss afterwards on 600 other images (goal: 0.6), with 95 % intervals by drawing the changes again. *Seeds* is
-that of the loss with itself, after training on batches in another order: no prediction can be expected to do better.
+Rank correlations of the damage before, measured by `fm.ablate` on 100 images and predicted by `fm.predict_damage` from
+the gradient of the margin, with the loss afterwards on 600 other images (goal: 0.6), with 95 % intervals by drawing the
+changes again. *Seeds* is that of the loss with itself, after training on batches in another order: no prediction can be
+expected to do better.
 
 {retrained}
 
@@ -185,7 +186,8 @@ def elsewhere(predicted: pd.DataFrame) -> pd.DataFrame:
     others = predicted[predicted["network"] != predicted["network"].iloc[0]]
     by = others.groupby(["chosen on", "gradient of", "intervention"], sort=False)
     found = by["rank_correlation"].agg(["mean", "min", "max"])
-    return found.assign(relative=by["of_relative"].mean(), cases=by.size()).reset_index()
+    found = found.assign(relative=by["of_relative"].mean(), cases=by.size()).reset_index()
+    return found.assign(**{"chosen on": found["chosen on"].map({True: "yes", False: "no"})})
 
 
 def predicted_in_words(predicted: pd.DataFrame) -> str:
@@ -257,7 +259,9 @@ def page(measured: dict[str, Any]) -> str:
         predicted = pd.DataFrame(measured["predicted"])
         predicted = predicted[predicted["n"] > 0]
         first = predicted[predicted["network"] == predicted["network"].iloc[0]]
-        first = first.drop(columns=["network", "factor", "factor_left_out"]).rename(columns={"of_relative": "relative"})
+        first = first.drop(columns=["network", "chosen on", "factor", "factor_left_out"]).rename(
+            columns={"of_relative": "relative"}
+        )
         values |= {"predicted": as_table(first), "elsewhere": as_table(elsewhere(predicted))}
         values["predicted_in_words"] = predicted_in_words(predicted)
     values |= {name: textwrap.fill(text, 120) for name, text in values.items() if name.endswith("_in_words")}

@@ -22,7 +22,7 @@ ORDERS = ("kl", "predicted", "weighed", "position")
 
 
 def elsewhere(seeds: range) -> dict[str, list[dict[str, Any]]]:
-    """Return, by network, a row for each change; depth is not asked for, of which predictions say little."""
+    """Return, by network, a row for each change; depth is not asked for: plans go by its measured damage."""
     asked = [each for each in QUESTIONS if not isinstance(each, Depth)]
     return {name: retrained(trained(name), seeds, questions=asked, pictures=digits) for name in NETWORKS}
 

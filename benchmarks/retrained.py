@@ -55,7 +55,7 @@ def retrained(
     tune(model, train, steps=3 * steps, rate=0.01, generator=torch.Generator().manual_seed(0))
     damage = fm.ablate(model, probe, interventions=questions, layers=layers, n_null=0)
     measured = damage.frame[~damage.frame["layer"].str.contains(", ")]
-    predicted = predict(model, probe, loss).frame.drop_duplicates(KEYS)[[*KEYS, "predicted"]]
+    predicted = predict(model, probe, margin).frame.drop_duplicates(KEYS)[[*KEYS, "predicted"]]
     before = Costs(**damage.costs)
     rows = []
     for row in measured.merge(predicted, on=KEYS, how="left").to_dict("records"):

@@ -152,15 +152,14 @@ def predict_damage(
 ) -> PredictedDamage:
     """Predict how much changes of a network would raise its loss, from the feature maps and gradients that a run holds.
 
-    Of a change that an intervention makes in a layer's feature maps, and the gradient of the loss there, two squares
-    are taken of each image: that of their inner product, by which the loss changes in the first order, and what it is
-    of noise as large as the change, the product of their squared norms over the number of elements. Large changes do
-    more than the first order says, and less when they go where the loss does not look. The predicted damage is the
-    geometric mean of the two means over images. It ranks changes of one intervention, and its size means little; how
-    well its ranks agree with those measured is what `PredictedDamage.agreement` tells. The gradient of the margin of
-    the best score ranks better than that of the loss, which nearly vanishes where the network is sure. Measure the most
-    promising changes by ``ablate(predicted=...)``. What is fitted is fitted on the same images: on few images, the
-    prediction is too small.
+    Of a change that an intervention makes in a layer's feature maps, and the gradient of the loss there, the product is
+    taken element by element, squared, summed over channels and positions; the mean over images is the predicted damage.
+    Where a layer is left out (``depth``), the parts of the change add up, and it is large: there it is the geometric
+    mean of the squared sum of the products, by which the loss changes in the first order, and of what noise as large as
+    the change does. It ranks changes of one intervention, and its size means little; how well its ranks agree with
+    those measured is what `PredictedDamage.agreement` tells. The gradient of the margin of the best score ranks better
+    than that of the loss, which nearly vanishes where the network is sure. Measure the most promising changes by
+    ``ablate(predicted=...)``. What is fitted is fitted on the same images: on few images, the prediction is too small.
 
     - ``depth``: a layer's output becomes what the layer was given. Needs the layer before, recorded, of equal shape.
     - ``width``: channels of a convolution, as the next layer reads them, become what the others predict of them
@@ -260,27 +259,29 @@ def predict_damage(
 
 
 def _row(change: PredictedChange, scores: torch.Tensor, variance: float) -> tuple[object, ...]:
-    """Return a row of `PredictedDamage.frame`, of all images' scores: first order, noise, the change's square.
-
-    Standard errors are those of the first order of each image's part (the delta method).
-    """
-    first_order, null, square = scores
-    means = first_order.mean(), null.mean()
-    predicted = (means[0] * means[1]).sqrt()
-    if predicted > 0:
-        found = predicted * (1 + (first_order / means[0] + null / means[1] - 2) / 2)
-    else:
-        found = torch.zeros_like(null)
+    """Return a row of `PredictedDamage.frame`, of the scores of all images."""
+    found, null, square = scores
+    if change.leaves_out:
+        found = _geometric_mean(found, null)
     values = [part for each in (found, null, null - found) for part in mean_and_error(each)]
     relative = float(square.mean()) / variance if variance > 0 else float("nan")
     return (change.intervention, change.layer, change.what, change.how, change.amount, *values, relative)
 
 
+def _geometric_mean(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Return values whose mean is the geometric mean of two means, with its standard error (the delta method)."""
+    means = first.mean(), second.mean()
+    if min(means) <= 0:
+        return torch.zeros_like(first)
+    return (means[0] * means[1]).sqrt() * (first / means[0] + second / means[1]) / 2
+
+
 def _scores(reader: LayerReader, changes: Sequence[PredictedChange]) -> list[tuple[torch.Tensor, float]]:
     """Return for each change scores of each image, and the variance of the feature maps.
 
-    The scores, a Tensor of (3, n_samples), are the squares of what the loss changes by in the first order, by the
-    change and by noise of its norm (expected), and the norm's square.
+    The scores, a Tensor of (3, n_samples), are the squares of what the loss changes by in the first order: by the
+    change (by each of its elements, added up, where it is what an approximation leaves over) and by noise of its norm;
+    and the norm's square.
     """
     found: list[list[torch.Tensor]] = [[] for _ in changes]
     variances: dict[str, float] = {}  # sums of an image's squared deviations from the channels' means
@@ -299,8 +300,10 @@ def _scores(reader: LayerReader, changes: Sequence[PredictedChange]) -> list[tup
                 if change.at == at:
                     away = change.difference(values, before[0] if before else None)
                     square = _squared(away)
-                    first_order = away.mul_(slope).flatten(1).sum(1, dtype=torch.float64).square()
-                    scores.append(torch.stack([first_order, square / away[0].numel() * energy, square]))
+                    null = square / away[0].numel() * energy
+                    products = away.mul_(slope)
+                    together = products.flatten(1).sum(1, dtype=torch.float64).square()
+                    scores.append(torch.stack([together if change.leaves_out else _squared(products), null, square]))
         variances[at] = float(squares - total.square().sum() / positions) / images
     return [(torch.cat(scores, dim=1), variances[change.at]) for change, scores in zip(changes, found, strict=True)]
 

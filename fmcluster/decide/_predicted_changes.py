@@ -43,6 +43,8 @@ class PredictedChange:
         The layer whose feature maps are changed.
     difference : callable
         Makes of its feature maps, and what it was given, what is added to them.
+    leaves_out : bool
+        Whether a layer is left out. Otherwise the change is what an approximation of its feature maps leaves over.
     """
 
     intervention: str
@@ -52,6 +54,7 @@ class PredictedChange:
     amount: float
     at: str
     difference: Difference
+    leaves_out: bool = False
 
 
 class LayerReader:
@@ -158,7 +161,8 @@ def _depth(layer: Layer, given: Layer | None) -> Iterator[PredictedChange | Skip
         yield Skipped("depth", layer.name, "what it was given is not recorded")
     elif given.shape == layer.shape:
         difference: Difference = lambda maps, before: _of(before) - maps  # noqa: E731
-        yield PredictedChange("depth", layer.name, "replaced by the identity", "", 1.0, layer.name, difference)
+        what = "replaced by the identity"
+        yield PredictedChange("depth", layer.name, what, "", 1.0, layer.name, difference, leaves_out=True)
 
 
 def _resolution(layer: Layer) -> Iterator[PredictedChange]:

@@ -56,19 +56,24 @@ def maps_of(run: Run, layer: str) -> tuple[torch.Tensor, torch.Tensor]:
     return tuple(torch.from_numpy(each.read(epoch=4)).double() for each in (stored, stored.gradient))
 
 
-def squares(change: torch.Tensor, slope: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of each image: the squared first order, and what it is of noise as large."""
-    first_order = (change * slope).flatten(1).sum(1).square()
-    return first_order, change.square().flatten(1).mean(1) * slope.square().flatten(1).sum(1)
+def noise(change: torch.Tensor, slope: torch.Tensor) -> torch.Tensor:
+    """Of each image: the squared first order of noise as large as the change."""
+    return change.square().flatten(1).mean(1) * slope.square().flatten(1).sum(1)
 
 
 def score(change: torch.Tensor, slope: torch.Tensor) -> tuple[float, float, float]:
-    """Prediction, its standard error, and that of noise, from the definition."""
-    first_order, noise = squares(change, slope)
-    found = (first_order.mean() * noise.mean()).sqrt()
+    """Prediction of what an approximation leaves over, its standard error, and that of noise, from the definition."""
+    each = (change * slope).square().flatten(1).sum(1)
+    return each.mean().item(), (each.std() / len(each) ** 0.5).item(), noise(change, slope).mean().item()
+
+
+def score_left_out(change: torch.Tensor, slope: torch.Tensor) -> tuple[float, float, float]:
+    """The same of a layer that is left out."""
+    first_order, null = (change * slope).flatten(1).sum(1).square(), noise(change, slope)
+    found = (first_order.mean() * null.mean()).sqrt()
     # with x and y the two means: d sqrt(x y) = (dx / x + dy / y) sqrt(x y) / 2
-    parts = found / 2 * (first_order / first_order.mean() + noise / noise.mean())
-    return found.item(), (parts.std() / len(parts) ** 0.5).item(), noise.mean().item()
+    parts = found / 2 * (first_order / first_order.mean() + null / null.mean())
+    return found.item(), (parts.std() / len(parts) ** 0.5).item(), null.mean().item()
 
 
 def test_depth_and_resolution_are_their_definitions(run: Run) -> None:
@@ -76,18 +81,17 @@ def test_depth_and_resolution_are_their_definitions(run: Run) -> None:
     maps, slope = maps_of(run, "block1")
     row = rows(found, "depth").loc["block1", "replaced by the identity"]
     before = torch.relu(maps_of(run, "bn")[0])
-    expected = score(before - maps, slope)
+    expected = score_left_out(before - maps, slope)
     np.testing.assert_allclose(row[["predicted", "predicted_se", "null"]].astype(float), expected, rtol=1e-4)
+    others = [[other for other in range(len(maps)) if other != one] for one in range(len(maps))]
+    without_one = [score_left_out((before - maps)[rows], slope[rows])[0] for rows in others]
+    np.testing.assert_allclose(row["predicted_se"], np.sqrt(len(maps) - 1) * np.std(without_one), rtol=0.25)
     maps, slope = maps_of(run, "stem")
     small = maps.unflatten(2, (4, 2)).unflatten(4, (4, 2)).mean((3, 5))
     back = functional.interpolate(small, size=(8, 8), mode="bilinear", align_corners=False)
     row = rows(found, "resolution").loc["stem", "8 x 8 to 4 x 4"]
     expected = score(back - maps, slope)
     np.testing.assert_allclose(row[["predicted", "predicted_se", "null"]].astype(float), expected, rtol=1e-4)
-    others = [[other for other in range(len(maps)) if other != one] for one in range(len(maps))]
-    without_one = [score((back - maps)[rows], slope[rows])[0] for rows in others]
-    jackknife = np.sqrt(len(maps) - 1) * np.std(without_one)
-    np.testing.assert_allclose(row["predicted_se"], jackknife, rtol=0.25)
     variance = (maps - maps.mean((0, 2, 3), keepdim=True)).square().flatten(1).sum(1).mean()
     np.testing.assert_allclose(row["relative"], (back - maps).square().flatten(1).sum(1).mean() / variance, rtol=1e-4)
     assert found.epoch == 4
