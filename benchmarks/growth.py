@@ -134,7 +134,7 @@ def by_workers(folder: Path, *, quick: bool) -> dict[str, Any]:
     for name in verbs:
         found[name] = {"seconds": [], "moved": [], "cores": []}
     for count in found["workers"]:
-        cluster = LocalCluster(n_workers=count, threads_per_worker=1, dashboard_address=None, protocol="tcp")
+        cluster = LocalCluster(n_workers=count, threads_per_worker=1, dashboard_address=":0", protocol="tcp")
         with cluster, Client(cluster) as client:
             executor = client.get_executor()
             for name, verb in verbs.items():

@@ -41,7 +41,7 @@ def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
     else:
         distributed = pytest.importorskip("distributed", reason="the extra [dask] is not installed")
         with (
-            distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+            distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
             distributed.Client(cluster, set_as_default=False) as client,  # as the command line has it
         ):
             yield client.get_executor()

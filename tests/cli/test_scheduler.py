@@ -17,7 +17,7 @@ distributed = pytest.importorskip("distributed", reason="the extra [dask] is not
 
 @pytest.fixture(scope="module")
 def address():
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:
         yield cluster.scheduler_address
 
 
@@ -82,7 +82,7 @@ def test_the_client_gets_at_most_twice_the_result(address, folder, monkeypatch):
 
 @pytest.mark.slow
 def test_a_scheduler_that_ends_before_the_work_is_told():
-    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster:
         there = cluster.scheduler_address
         with pytest.raises(ConnectionError, match="no longer answers"), workers_of(there) as executor:
             executor._client.close()
