@@ -98,7 +98,7 @@ def test_the_processor_time_of_a_pass_is_told_by_what_threads_do(tmp_path):
 
 
 def test_the_analysis_is_measured_beside_its_parts_and_a_script(tmp_path):
-    command = [sys.executable, str(CAPTURE.with_name("analysis.py")), "--small", "--rounds", "1"]
+    command = [sys.executable, str(CAPTURE.with_name("analysis.py")), "--small", "--full", "--rounds", "1"]
     options = ["--folder", str(tmp_path / "runs"), "--output", str(tmp_path / "out")]
     result = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
