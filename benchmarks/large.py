@@ -14,6 +14,7 @@ from torch.utils.data import TensorDataset
 from torchvision.models import resnet50
 
 import fmcluster as fm
+from fmcluster.store import Run
 
 N_IMAGES, N_PROMISING = 16, 3
 
@@ -40,7 +41,7 @@ def large() -> list[dict[str, Any]]:
         path = Path(folder) / "run.zarr"
         how = {"layers": re.compile(".+"), "record": ("activation", "gradient"), "batch_size": 8}
 
-        def record() -> fm.Run:
+        def record() -> Run:
             with fm.Recorder(model, path, probe=probe, **how) as recorder:
                 recorder.snapshot(epoch=0, loss=margin)
             return fm.open_run(path)
