@@ -75,7 +75,8 @@ def test_what_recording_costs_is_what_was_measured(claims):
     rows = results("capture-memory-cpu")["rows"]
     assert f"with up to {rows[0]['peak_pending_bytes'] / (1 << 20):.0f} MiB waiting" in text
     assert f"where the goal was {rows[1]['allowed'] / (1 << 20):.0f}." in text
-    assert {round(row["of_which_mapped_files"][-1] / (1 << 20)) for row in rows} == {45}
+    (mapped,) = {round(row["of_which_mapped_files"][-1] / (1 << 20)) for row in rows}
+    assert f"In both, {mapped} MiB are code of the compiler" in text
 
 
 def test_what_analysis_costs_is_what_was_measured(claims):
