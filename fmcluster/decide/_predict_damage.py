@@ -302,8 +302,11 @@ def _scores(reader: LayerReader, changes: Sequence[PredictedChange]) -> list[tup
                     square = _squared(away)
                     null = square / away[0].numel() * energy
                     products = away.mul_(slope)
-                    together = products.flatten(1).sum(1, dtype=torch.float64).square()
-                    scores.append(torch.stack([together if change.leaves_out else _squared(products), null, square]))
+                    if change.leaves_out:
+                        score = products.flatten(1).sum(1, dtype=torch.float64).square()
+                    else:
+                        score = _squared(products)
+                    scores.append(torch.stack([score, null, square]))
         variances[at] = float(squares - total.square().sum() / positions) / images
     return [(torch.cat(scores, dim=1), variances[change.at]) for change, scores in zip(changes, found, strict=True)]
 

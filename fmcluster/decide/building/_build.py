@@ -70,12 +70,17 @@ def check_modules(model: nn.Module, actions: Sequence[Action]) -> None:
     """
     known = {name for name, _ in model.named_modules()}
     for action in actions:
-        for name in (*action.modules, *([action.consumer] if action.consumer else [])):
+        for name in _modules_of(action):
             if name not in known:
                 raise KeyError(
                     f"the plan says '{action}', and the model has no module {name!r}: the plan was made for another "
                     f"model, or the layer has gone"
                 )
+
+
+def _modules_of(action: Action) -> tuple[str, ...]:
+    """Return the modules that an action changes: what reads removed channels, too."""
+    return (*action.modules, action.consumer) if action.consumer else action.modules
 
 
 def _restructure(changed: nn.Module, actions: Sequence[Action], network: Network) -> None:
@@ -84,8 +89,7 @@ def _restructure(changed: nn.Module, actions: Sequence[Action], network: Network
             raise ValueError(f"'{action}' cannot be built: the model does not call {action.module}")
         if action.kind == "narrow":
             check_narrow(action, network)
-        changed_weights = [action.module, *([action.consumer] if action.consumer else [])]
-        if action.kind in _REFITTED and (shared := first_shared(network.modules, changed_weights)):
+        if action.kind in _REFITTED and (shared := first_shared(network.modules, _modules_of(action))):
             raise ValueError(
                 f"'{action}' cannot be built: {shared[0]} has a parameter that {shared[1]} has, too, and they would no "
                 f"longer be the same"

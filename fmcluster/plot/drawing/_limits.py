@@ -34,8 +34,10 @@ class Limits:
     times: float
     n_snapshots: int
 
-    def at(self, position: int) -> tuple[Span, Span]:
-        """Return the limits for the picture of one snapshot."""
+    def at(self, position: int | None) -> tuple[Span, Span]:
+        """Return the limits for the picture of one snapshot, or of all together."""
+        if position is None:
+            return self.together
         return self.whole if position in self.apart else self.close
 
     @property
@@ -43,8 +45,10 @@ class Limits:
         """The limits for a picture of all: the close ones where most snapshots fit into them."""
         return self.close if self._most_are_close else self.whole
 
-    def note_at(self, position: int, *, titles: Sequence[str]) -> str:
-        """Say in the picture of one snapshot that others have other axes; empty where all have the same."""
+    def note_at(self, position: int | None, *, titles: Sequence[str]) -> str:
+        """Say in the picture of one snapshot that others have other axes, or in that of all what is cut off, if any."""
+        if position is None:
+            return self.note_together(titles=titles)
         if position in self.apart:
             return f"axes {self.times:.2g} times as wide as those of other snapshots"
         return self.note_each(titles=titles)

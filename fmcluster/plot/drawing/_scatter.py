@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from ...analysis import NOISE
 from ._figures import FAINT, RULE, axes_or_new
-from ._limits import Limits, Span, limits_of
+from ._limits import Limits, limits_of
 from ._palette import cluster_name, cluster_palette
 from ._snapshots import brief, snapshot_table, snapshot_titles
 
@@ -27,7 +27,7 @@ def embedding_axes(ax: Axes | None, embedding: "Embedding", *, position: int | N
 
 def ratio_of(embedding: "Embedding", *, position: int | None = None) -> float:
     """Return height over width of the embedding (at one snapshot), within what a figure can take."""
-    (left, right), (bottom, top) = _limits_at(embedding, position)
+    (left, right), (bottom, top) = embedding_limits(embedding).at(position)
     return float(np.clip((top - bottom) / (right - left), 0.45, 1.25))
 
 
@@ -75,15 +75,15 @@ def dress_embedding(ax: Axes, embedding: "Embedding", *, position: int | None = 
     The limits are those for one snapshot, or for all of them together; the label of the x axis says what they leave
     out.
     """
-    horizontal, vertical = _limits_at(embedding, position)
+    limits, titles = embedding_limits(embedding), snapshot_titles(snapshot_table(embedding.rows))
+    horizontal, vertical = limits.at(position)
     ax.set_xlim(*horizontal)
     ax.set_ylim(*vertical)
     ax.set_aspect("equal", adjustable="box", anchor="W")  # beside it is the legend
     ax.set_xticks([])
     ax.set_yticks([])
     ax.spines[:].set_color(RULE)
-    found, titles = embedding_limits(embedding), snapshot_titles(snapshot_table(embedding.rows))
-    note = found.note_together(titles=titles) if position is None else found.note_at(position, titles=titles)
+    note = limits.note_at(position, titles=titles)
     label = f"{embedding.method} 1\n{embedding.faithfulness}" + (f"\n{note}" if note else "")
     ax.set_xlabel(label, fontsize=8, color=FAINT)
     ax.set_ylabel(f"{embedding.method} 2", fontsize=8, color=FAINT)
@@ -92,11 +92,6 @@ def dress_embedding(ax: Axes, embedding: "Embedding", *, position: int | None = 
 def embedding_limits(embedding: "Embedding") -> Limits:
     """Return where the axes of an embedding end."""
     return limits_of(embedding.by_snapshot(embedding.values))
-
-
-def _limits_at(embedding: "Embedding", position: int | None) -> tuple[Span, Span]:
-    found = embedding_limits(embedding)
-    return found.together if position is None else found.at(position)
 
 
 def scatter_rows(
