@@ -69,13 +69,13 @@ class FusedEmbedding(BaseEstimator):  # type: ignore[misc]
 
     References
     ----------
-    L. van der Maaten and G. Hinton, "Visualizing Data using t-SNE", JMLR 9, 2008. G. C. Linderman
-    et al., "Fast interpolation-based t-SNE for improved visualization of single-cell RNA-seq data", Nature Methods 16,
-    2019. A. C. Belkina et al., "Automated optimized parameters for
-    T-distributed stochastic neighbor embedding improve visualization and analysis of large datasets", Nature
-    Communications 10, 2019. P. G. Poličar, M. Stražar and B. Zupan, "openTSNE: A Modular Python Library for t-SNE
-    Dimensionality Reduction and Embedding", JSS 109, 2024. L. McInnes, J. Healy and J. Melville, "UMAP: Uniform
-    Manifold Approximation and Projection for Dimension Reduction", arXiv:1802.03426, 2018.
+    L. van der Maaten and G. Hinton, "Visualizing Data using t-SNE", JMLR 9, 2008. G. C. Linderman et al., "Fast
+    interpolation-based t-SNE for improved visualization of single-cell RNA-seq data", Nature Methods 16, 2019. A. C.
+    Belkina et al., "Automated optimized parameters for T-distributed stochastic neighbor embedding improve
+    visualization and analysis of large datasets", Nature Communications 10, 2019. P. G. Poličar, M. Stražar and B.
+    Zupan, "openTSNE: A Modular Python Library for t-SNE Dimensionality Reduction and Embedding", JSS 109, 2024. L.
+    McInnes, J. Healy and J. Melville, "UMAP: Uniform Manifold Approximation and Projection for Dimension Reduction",
+    arXiv:1802.03426, 2018.
     """
 
     def __init__(

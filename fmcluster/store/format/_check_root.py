@@ -117,6 +117,12 @@ def _laid_out(path: str) -> dict[str, Any]:
     return root
 
 
+def _part_of_a_run(path: str, remedy: str) -> FileNotFoundError:
+    return FileNotFoundError(
+        f"{path} is a part of a run, without its zarr.json: a copy that was interrupted, or goes on. {remedy}"
+    )
+
+
 def _stored_root(path: str) -> dict[str, Any]:
     if "://" in path:
         try:
@@ -128,10 +134,7 @@ def _stored_root(path: str) -> dict[str, Any]:
         if content is not None:
             return parse_root(path, content)
         if is_bucket(path) and (names := some_names(path)) and holds_parts_of_runs(names):
-            raise FileNotFoundError(
-                f"{path} is a part of a run, without its zarr.json: a copy that was interrupted, or goes on. Run the "
-                f"same `fmcluster copy` again, which sends what is missing."
-            )
+            raise _part_of_a_run(path, "Run the same `fmcluster copy` again, which sends what is missing.")
     elif not Path(path).is_dir():
         raise FileNotFoundError(f"there is no run at {path}. Pass the folder that Recorder wrote.")
     elif os.path.lexists(f"{path}/zarr.json"):
@@ -142,10 +145,7 @@ def _stored_root(path: str) -> dict[str, Any]:
     elif any((Path(path) / name).exists() for name in (".zgroup", ".zarray")):
         raise StoreError(f"{path} is a store of Zarr version 2, not a run: runs are of version 3. Nothing was read.")
     elif next(Path(path).glob("layers/*/activation"), None) is not None:
-        raise FileNotFoundError(
-            f"{path} is a part of a run, without its zarr.json: a copy that was interrupted, or goes on. Copy the run "
-            f"again."
-        )
+        raise _part_of_a_run(path, "Copy the run again.")
     raise FileNotFoundError(
         f"there is no run at {path}: the folder holds no zarr.json. Pass the folder that Recorder wrote."
     )
