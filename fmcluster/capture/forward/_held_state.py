@@ -4,7 +4,7 @@ import random
 import sys
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from queue import Queue, SimpleQueue
@@ -125,7 +125,7 @@ def put_counters_back_by(restored: ExitStack, modules: Iterable[nn.Module]) -> N
     for module in modules:
         if _is_own(type(module)):
             held = vars(module)
-            _put_back_by(restored, _Names(partial(_own_attributes, module), held.__setitem__, held.pop))
+            _put_back_by(restored, _Names(partial(_own_attributes, module), held.__setitem__, partial(_drop, held)))
 
 
 def start_anew(generator: Any) -> None:
@@ -189,26 +189,41 @@ def _names_of(holder: Any) -> Iterator[_Names]:
     if isinstance(holder, FunctionType):
         cells = dict(zip(holder.__code__.co_freevars, holder.__closure__ or (), strict=True))
         yield _Names(
-            lambda: {name: cell.cell_contents for name, cell in cells.items() if _is_filled(cell)},
+            lambda: {name: value for name, cell in cells.items() for value in _contents_of(cell)},
             lambda name, value: setattr(cells[name], "cell_contents", value),
             lambda name: None,
         )
         known, named = holder.__globals__, set(_names_in(holder.__code__))
         for name in named & known.keys():  # each by itself: a module's globals have nothing else in common
             yield _Names(
-                lambda name=name: {name: known[name]} if name in known else {},  # type: ignore[misc]
+                partial(_entry_of, known, name),
                 known.__setitem__,
                 lambda name: None,
             )
     elif isinstance(holder, type):
-        of_class = lambda: {name: value for name, value in vars(holder).items() if not name.startswith("__")}  # noqa: E731
-        yield _Names(of_class, partial(setattr, holder), partial(delattr, holder))
+        of_class = lambda: {name: value for name, value in vars(holder).copy().items() if not name.startswith("__")}  # noqa: E731
+        yield _Names(of_class, partial(setattr, holder), partial(_drop_from_class, holder))
     else:
-        yield _Names(lambda: dict(vars(holder)), vars(holder).__setitem__, vars(holder).pop)
+        yield _Names(lambda: dict(vars(holder)), vars(holder).__setitem__, partial(_drop, vars(holder)))
+
+
+def _drop(held: dict[str, Any], name: str) -> None:
+    held.pop(name, None)  # another thread may have been sooner
+
+
+def _drop_from_class(holder: type, name: str) -> None:
+    with suppress(AttributeError):  # as above
+        delattr(holder, name)
+
+
+def _entry_of(known: dict[str, Any], name: str) -> dict[str, Any]:
+    with suppress(KeyError):  # another thread may have deleted it
+        return {name: known[name]}
+    return {}
 
 
 def _own_attributes(module: nn.Module) -> dict[str, Any]:
-    own = vars(module).items()
+    own = vars(module).copy().items()  # at once: threads may change them
     return {k: value for k, value in own if k not in _OF_EVERY_MODULE and not isinstance(value, torch.Tensor)}
 
 
@@ -293,7 +308,7 @@ def _reached_from(holder: Any, slots: dict[int, list[str]]) -> list[object]:
     elif issubclass(kind, partial):
         reached += [holder.func, *holder.args, *holder.keywords.values()]
     elif issubclass(kind, FunctionType):
-        reached += [cell.cell_contents for cell in holder.__closure__ or () if _is_filled(cell)]
+        reached += [value for cell in holder.__closure__ or () for value in _contents_of(cell)]
         reached += [*(holder.__defaults__ or ()), *(holder.__kwdefaults__ or {}).values(), *_globals_of(holder)]
     elif issubclass(kind, type):
         return [value for each in holder.__mro__ if _is_own(each) for value in list(vars(each).values())]
@@ -359,8 +374,10 @@ def _is_own_module(name: str) -> bool:
     return not installed and name.partition(".")[0] not in _LIBRARIES
 
 
-def _is_filled(cell: CellType) -> bool:
+def _contents_of(cell: CellType) -> list[Any]:
+    """Return the value of a name that a function encloses; nothing of one that has none, or None."""
     try:
-        return cell.cell_contents is not None
+        value = cell.cell_contents
     except ValueError:  # of a name that was never given a value
-        return False
+        return []
+    return [] if value is None else [value]

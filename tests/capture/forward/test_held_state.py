@@ -4,7 +4,7 @@ import random
 import sys
 from collections import deque
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from threading import Event, Thread
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 import fmcluster as fm
-from fmcluster.capture.forward._held_state import HeldState
+from fmcluster.capture.forward._held_state import HeldState, _Value, put_counters_back_by
 
 GENERATOR = np.random.default_rng(77)
 
@@ -135,7 +135,7 @@ def test_what_is_a_librarys_and_what_has_no_state_is_left() -> None:
 
 @pytest.mark.slow
 def test_what_another_thread_changes_meanwhile_ends_nothing() -> None:
-    """A data loader's thread fills its queue, and gives an object attributes, while the state is looked for."""
+    """A data loader's thread fills a queue, and gives an object and a class attributes, while state is looked for."""
 
     class Filled:
         def __init__(self) -> None:
@@ -151,6 +151,9 @@ def test_what_another_thread_changes_meanwhile_ends_nothing() -> None:
             number += 1
             holder.found[number % 90], vars(holder)[f"of_{number % 90}"] = object(), number
             holder.found.pop((number + 40) % 90, None), vars(holder).pop(f"of_{(number + 40) % 90}", None)
+            setattr(Filled, f"of_{number % 90}", number)
+            with suppress(AttributeError):  # it was put back meanwhile
+                delattr(Filled, f"of_{(number + 40) % 90}")
 
     thread = Thread(target=fill, daemon=True)
     interval = sys.getswitchinterval()
@@ -164,6 +167,39 @@ def test_what_another_thread_changes_meanwhile_ends_nothing() -> None:
         sys.setswitchinterval(interval)
         stop.set()
         thread.join()
+
+
+@pytest.mark.parametrize("of", ["object", "class", "module"])
+def test_a_name_that_is_gone_before_it_can_be_dropped_keeps_nothing_from_being_put_back(
+    of: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread deletes the new name between the look at the names and the way back."""
+
+    class Owner:
+        count = 0
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.count = 0
+
+    owner, net = Owner(), Net()
+    owner.count = 0
+    holder: Any = {"object": owner, "class": Owner, "module": net}[of]
+    way_back = _Value.way_back
+
+    def deleted_meanwhile(before: _Value, now: Any) -> Callable[[], None] | None:
+        if isinstance(now, int) and now == 2:
+            delattr(holder, "later")
+        return way_back(before, now)
+
+    with ExitStack() as restored:
+        HeldState.of([owner]).put_attributes_back_by(restored)
+        put_counters_back_by(restored, [net])
+        holder.count, holder.later = 1, 2
+        monkeypatch.setattr(_Value, "way_back", deleted_meanwhile)
+    assert holder.count == 0
+    assert not hasattr(holder, "later")
 
 
 class Counting:
