@@ -17,19 +17,23 @@ retrained  how measured and predicted damage rank changes, and how the loss does
 ranked     the same of small networks, which are trained here, and of the order in which a plan takes changes.
 large      how long it takes to predict what changes of a ResNet-50 do, and to measure the most promising.
 
-Prints tables, writes results/advice.json, and from it docs/evidence.md.
+Parts are measured two at a time, `large` alone. Prints tables, writes results/advice.json, and from it
+docs/evidence.md.
 """
 
 import argparse
 import copy
 import json
+import multiprocessing
 import os
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from datetime import date
 from pathlib import Path
+from time import perf_counter, process_time
 from typing import Any
 
 import pandas as pd
@@ -212,28 +216,42 @@ def compare_retrained(model: nn.Module, seeds: range) -> dict[str, Any]:
     return {"changes": changes, "agreement": agreement(changes).to_dict("records")}
 
 
-def compare_orders(seeds: range) -> dict[str, Any]:
-    """Compare orders of the changes that `retrained` kept, and of others."""
-    kept = json.loads((FOLDER / "advice.json").read_text())["retrained"]["changes"]
-    others = elsewhere(seeds)
-    return {"elsewhere": others, "orders": in_order({"ResNet-20": kept, **others}).to_dict("records")}
-
-
-PARTS: dict[str, Callable[[nn.Module, TensorDataset, range], Any]] = {
+PARTS: dict[str, Callable[[nn.Module, TensorDataset, range], Any]] = {  # the longest first
+    "retrained": lambda model, _probe, seeds: compare_retrained(model, seeds[:2]),
+    "ranked": lambda _model, _probe, seeds: {"elsewhere": elsewhere(seeds[:2])},
+    "predicted": lambda model, _probe, _seeds: predicted(model, images(100, part="val")),
     "planted": lambda model, _probe, seeds: planted(model, images(100, part="val"), seeds),
     "control": lambda model, _probe, _seeds: controls(model),
     "stability": lambda model, _probe, seeds: stability(model, seeds[:1]),
-    "retrained": lambda model, _probe, seeds: compare_retrained(model, seeds[:2]),
-    "ranked": lambda _model, _probe, seeds: compare_orders(seeds[:2]),
     "rates": lambda model, _probe, seeds: rates(model, seeds[:3]),
-    "predicted": lambda model, _probe, _seeds: predicted(model, images(100, part="val")),
     "width": lambda model, probe, _seeds: widths(model, probe),
     "cheaper": lambda model, probe, _seeds: cheaper(model, probe),
     "large": lambda _model, _probe, _seeds: large(),
 }
 
-
+ALONE = "large"  # its seconds are what it is for
 TABLES = {"retrained": "agreement", "ranked": "orders"}  # of parts that keep more than a table
+
+
+def measure(part: str, n_images: int, n_seeds: int) -> tuple[Any, dict[str, float]]:
+    """Return what a part finds, and how long it took; with one thread, as the last bits depend on their number."""
+    begin = perf_counter()
+    if part != ALONE:
+        torch.set_num_threads(1)
+    found = PARTS[part](pretrained(), images(n_images, part="val"), range(n_seeds))
+    return found, {"seconds": perf_counter() - begin, "processor seconds": process_time()}
+
+
+def measured_parts(
+    parts: Sequence[str], *, n_images: int, n_seeds: int
+) -> Iterator[tuple[str, tuple[Any, dict[str, float]]]]:
+    """Measure parts, two at a time, each in a process of its own; last and alone that which is about seconds."""
+    how: dict[str, Any] = {"max_tasks_per_child": 1, "mp_context": multiprocessing.get_context("spawn")}
+    for n_processes, together in ((2, [each for each in PARTS if each in parts and each != ALONE]), (1, [ALONE])):
+        with ProcessPoolExecutor(n_processes, **how) as pool:
+            chosen = [each for each in together if each in parts]
+            begun = {pool.submit(measure, part, n_images, n_seeds): part for part in chosen}
+            yield from ((begun[each], each.result()) for each in as_completed(begun))
 
 
 def main() -> None:
@@ -245,15 +263,22 @@ def main() -> None:
     arguments = parser.parse_args()
     if "FMCLUSTER_DATA" not in os.environ:
         raise SystemExit("set FMCLUSTER_DATA to the folder of images and weights")
-    model, probe = pretrained(), images(arguments.images, part="val")
     earlier = arguments.output / "advice.json"
     measured: dict[str, Any] = json.loads(earlier.read_text()) if earlier.exists() else {}
     measured |= {"machine": machine(), "date": str(date.today()), "images": arguments.images}
     measured |= {"seeds": arguments.seeds, "torch": torch.__version__}
-    for part in arguments.only:
-        measured[part] = PARTS[part](model, probe, range(arguments.seeds))
-        rows = measured[part][TABLES[part]] if part in TABLES else measured[part]
+    measured.setdefault("took", {})
+    begin = perf_counter()
+    found = measured_parts(arguments.only, n_images=arguments.images, n_seeds=arguments.seeds)
+    for part, (measured[part], measured["took"][part]) in found:
+        if {"retrained", "ranked"} <= measured.keys():
+            changes = {"ResNet-20": measured["retrained"]["changes"], **measured["ranked"]["elsewhere"]}
+            measured["ranked"]["orders"] = in_order(changes).to_dict("records")
+        rows = measured[part].get(TABLES[part], []) if part in TABLES else measured[part]
         print(part, pd.DataFrame(rows).round(3).to_string(), "", sep="\n", flush=True)
+        write("advice", measured, folder=arguments.output)
+    if set(arguments.only) == set(PARTS):
+        measured["took"]["all parts"] = {"seconds": perf_counter() - begin}
         write("advice", measured, folder=arguments.output)
     if arguments.output == FOLDER:
         (FOLDER.parents[1] / "docs" / "evidence.md").write_text(page(measured))

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-PREDICTED_GOAL, RETRAINED_GOAL = 0.7, 0.6
+PREDICTED_GOAL, RETRAINED_GOAL, MINUTES_GOAL = 0.7, 0.6, 60
 INTRODUCTION = """# Evidence
 
 After reading this page you know how far what `fm.diagnose`, `fm.ablate` and `fm.predict_damage` say can be relied
@@ -181,6 +181,17 @@ def retrained_in_words(agreement: pd.DataFrame) -> str:
     return f"The {said[0]}, the {said[1]}."
 
 
+def took_in_words(took: dict[str, dict[str, float]], *, n_cores: int) -> str:
+    """Say how long the parts took, and which took the longest; on the clock, where all were measured in one run."""
+    used = {part: each["processor seconds"] / 60 for part, each in took.items() if part != "all parts"}
+    longest = ", ".join(f"{part} {used[part]:.0f}" for part in sorted(used, key=lambda part: -used[part])[:3])
+    said = f"The parts took {sum(used.values()):.0f} minutes of the processors ({longest}"
+    said += ", the others less)" if len(used) > 3 else ")"
+    if "all parts" in took:
+        said += f", and {took['all parts']['seconds'] / 60:.0f} minutes on {n_cores} cores (goal: {MINUTES_GOAL})"
+    return f"{said}."
+
+
 def elsewhere(predicted: pd.DataFrame) -> pd.DataFrame:
     """Return mean, least and largest rank correlation over the other networks, by gradient and intervention."""
     others = predicted[predicted["network"] != predicted["network"].iloc[0]]
@@ -264,8 +275,11 @@ def page(measured: dict[str, Any]) -> str:
         )
         values |= {"predicted": as_table(first), "elsewhere": as_table(elsewhere(predicted))}
         values["predicted_in_words"] = predicted_in_words(predicted)
+    if "took" in measured:
+        values["took_in_words"] = took_in_words(measured["took"], n_cores=measured["machine"]["cores"])
     values |= {name: textwrap.fill(text, 120) for name, text in values.items() if name.endswith("_in_words")}
     sections = [text for name, text in SECTIONS.items() if name in measured]
+    sections += ["{took_in_words}"] if "took" in measured else []
     return "\n\n".join([INTRODUCTION, *sections, END]).format(**values)
 
 

@@ -52,6 +52,15 @@ def test_what_is_advised_with_changes_is_told_where_it_was_asked(page):
     assert "| 2 to narrow |" in after
 
 
+def test_how_long_the_parts_took_is_told_on_the_clock_where_all_were_measured_in_one_run(page):
+    used = {"retrained": 2400.0, "large": 780.0, "rates": 60.0, "planted": 600.0}
+    took = {part: {"seconds": 2 * seconds, "processor seconds": seconds} for part, seconds in used.items()}
+    parts = "The parts took 64 minutes of the processors (retrained 40, large 13, planted 10, the others less)"
+    assert page.took_in_words(took, n_cores=2) == f"{parts}."
+    took["all parts"] = {"seconds": 2700.0}
+    assert page.took_in_words(took, n_cores=2) == f"{parts}, and 45 minutes on 2 cores (goal: 60)."
+
+
 def test_precision_is_that_of_all_layers_named(page):
     rates = pd.DataFrame(
         {"layers": [10, 10], "stayed": [4, 6], "named": [3, 0], "named_and_stayed": [2, 0]}
