@@ -275,7 +275,7 @@ def main() -> None:
             changes = {"ResNet-20": measured["retrained"]["changes"], **measured["ranked"]["elsewhere"]}
             measured["ranked"]["orders"] = in_order(changes).to_dict("records")
         rows = measured[part].get(TABLES[part], []) if part in TABLES else measured[part]
-        print(part, pd.DataFrame(rows).round(3).to_string(), "", sep="\n", flush=True)
+        print(part, pd.DataFrame(rows).round(3).to_string() if rows else "", "", sep="\n", flush=True)
         write("advice", measured, folder=arguments.output)
     if set(arguments.only) == set(PARTS):
         measured["took"]["all parts"] = {"seconds": perf_counter() - begin}

@@ -45,6 +45,9 @@ def ablate(
     The network is changed, shown the probe in evaluation mode, and left as it was, bit for bit: other weights are used
     for one call, and hooks are removed. Beside each change stands its null, a change of the same size at random.
 
+    What is computed before a change is the same each time: up to 256 MiB of it are kept of the whole probe, and as much
+    of each of two halves.
+
     Weights that are refitted (`KernelSize`, `Separable`, `Groups`, `Width` with its fold) are cross-fitted: fitted on a
     random half of the probe and measured on the other, and the other way round, so that each image's loss comes from
     weights that never saw it. ``frame["fitted_on"]`` says on how many images. What `Plan.apply` builds is fitted on all

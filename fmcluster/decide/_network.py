@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from ..capture import ModelInputs, isolated, kernel_geometry
 from ._compat import BATCH_NORM
 from ._costs import Costs, own_costs
 from ._first_input import hook_first
+from ._kept_outputs import KeptOutputs
 from ._least_squares import kernel_patches
 from ._trace import Call, Key, Trace
 
@@ -79,6 +80,7 @@ class Network:
         self._batches = batches
         self._loss = loss
         self._patch_moments: dict[str, torch.Tensor] = {}
+        self._kept = KeptOutputs(model, self.show)
         self._last_patches: tuple[str, torch.Tensor] | None = None
         self._last_moments: tuple[str, tuple[torch.Tensor, torch.Tensor]] | None = None
 
@@ -136,7 +138,7 @@ class Network:
         ):
             self.show(0, rows=few)
         out = {}
-        for name in order:
+        for name in (each for each in order if each in seen):  # others raised, and who called them went on
             inside = (costs for other, costs in own.items() if other == name or other.startswith(f"{name}."))
             costs = replace(Costs.total(inside), parameters=_n_parameters(self.modules[name]))
             given, returned, calls = seen[name]
@@ -157,11 +159,10 @@ class Network:
             for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
                 held[id(tensor)] = name
         trace = Trace(held)
-        starts: dict[str, int] = {}
         few = self._few  # before functions are noted
         with (
-            self._hooked({name: _noting(starts, name, trace) for name in self.modules}, before=True),
-            self._hooked({name: _spanning(starts, name, trace) for name in self.modules}),
+            self._hooked({name: partial(trace.enter, name) for name in self.modules}, before=True),
+            self._hooked({name: partial(trace.leave, name) for name in self.modules}),
             trace,
         ):
             self.show(0, rows=few)
@@ -213,9 +214,14 @@ class Network:
     def given(self, layer: str, number: int) -> torch.Tensor:
         """Return what a module is given first of a batch."""
         kept: list[torch.Tensor] = []
-        with self._hooked({layer: lambda _module, args: kept.append(args[0].detach())}, before=True):
-            self.show(number)
+        self._look_at(layer, lambda _module, args: kept.append(args[0].detach()), number)
         return kept[-1]
+
+    def _look_at(self, layer: str, take: Callable[..., None], *numbers: int) -> None:
+        """Let a hook see what a module is given of some batches, or of all."""
+        for number in numbers or range(self.n_batches):
+            with self._kept.instead(number, [layer]), self._hooked({layer: take}, before=True):
+                self.show(number)
 
     def moments(self, layer: str) -> tuple[torch.Tensor, torch.Tensor]:
         """Return mean and covariance of the channels of a layer's input, over all positions, in float64.
@@ -237,8 +243,7 @@ class Network:
             squares = second if squares is None else squares + second
             count = len(rows) if count is None else count + len(rows)
 
-        with self._hooked({layer: take}, before=True):
-            self.show_all()
+        self._look_at(layer, take)
         assert total is not None
         assert squares is not None
         assert count is not None
@@ -282,8 +287,7 @@ class Network:
                 products = patches.transpose(1, 2) @ patches
                 total = products if total is None else total + products
 
-        with self._hooked({layer: take}, before=True):
-            self.show_all()
+        self._look_at(layer, take)
         assert total is not None
         return total
 
@@ -357,6 +361,7 @@ class Network:
         batch = self._batches[number]
         with (
             isolated(self.model),
+            self._kept.instead(number, [*weights, *inputs, *outputs]),
             self._hooked({name: on_input(change) for name, change in inputs.items()}, before=True),
             self._hooked({name: on_output(change) for name, change in outputs.items()}),
         ):
@@ -370,20 +375,6 @@ class Network:
             for name, hook in hooks.items():
                 stack.callback(hook_first(self.modules[name], hook, before=before))
             yield
-
-
-def _noting(starts: dict[str, int], name: str, trace: Trace) -> Callable[..., None]:
-    def hook(*_: Any) -> None:
-        starts.setdefault(name, len(trace.calls))
-
-    return hook
-
-
-def _spanning(starts: dict[str, int], name: str, trace: Trace) -> Callable[..., None]:
-    def hook(*_: Any) -> None:
-        trace.spans.setdefault(name, (starts[name], len(trace.calls)))
-
-    return hook
 
 
 def _shape_of(value: Any) -> tuple[int, ...]:

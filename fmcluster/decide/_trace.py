@@ -80,6 +80,7 @@ class Trace(TorchFunctionMode):
     calls: list[Call] = field(default_factory=list)
     spans: dict[str, tuple[int, int]] = field(default_factory=dict)
     _alive: list[Any] = field(default_factory=list)
+    _starts: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -96,6 +97,14 @@ class Trace(TorchFunctionMode):
             self._alive += [*tensors, first]  # so that no other tensor gets its identity
             self.calls.append(Call(name, inputs, _key(first), module, tuple(first.shape)))
         return out
+
+    def enter(self, module: str, *_: Any) -> None:
+        """Note that a module is called, by its name."""
+        self._starts.setdefault(module, len(self.calls))
+
+    def leave(self, module: str, *_: Any) -> None:
+        """Note that a module has returned."""
+        self.spans.setdefault(module, (self._starts[module], len(self.calls)))
 
     def used_by(self, key: Key) -> list[Call]:
         """Return the calls that were given a tensor, but for questions of its size."""

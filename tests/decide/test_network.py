@@ -28,8 +28,8 @@ def test_patch_moments_are_summed_up_once_as_far_as_they_may_be_kept(
 ) -> None:
     monkeypatch.setattr(_network, "KEPT_BYTES", kept_bytes)
     of = Network(plain.eval(), [ModelInputs((probe.tensors[0],))], loss=None)
-    shown = []
-    monkeypatch.setattr(of, "show_all", lambda: shown.append(of.show(0)))
+    shown, look_at = [], of._look_at
+    monkeypatch.setattr(of, "_look_at", lambda *given: shown.append(look_at(*given)))
     found = [of.patch_moments(layer) for layer in ("conv2", "conv1", "conv2", "conv1")]
     assert len(shown) == passes
     assert found[0].shape == (1, 150, 150)
@@ -40,8 +40,8 @@ def test_patch_moments_are_summed_up_once_as_far_as_they_may_be_kept(
 def test_fits_of_one_layer_share_its_moments(plain, probe, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_network, "KEPT_BYTES", 0)
     of = Network(plain.eval(), [ModelInputs((probe.tensors[0],))], loss=None)
-    shown = []
-    monkeypatch.setattr(of, "show_all", lambda: shown.append(of.show(0)))
+    shown, look_at = [], of._look_at
+    monkeypatch.setattr(of, "_look_at", lambda *given: shown.append(look_at(*given)))
     for _ in range(3):
         of.patch_moments("conv2")
         of.moments("conv2")
