@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache, partial, reduce
 from importlib import import_module
 from importlib.metadata import version
@@ -85,7 +86,7 @@ def sum_each(
     same on any executor. On a Dask cluster each worker has a share of items that follow one another: workers add up
     what is theirs, hand on few sums, and one matrix comes back.
     """
-    if dask_client(executor) is not None and items:
+    if is_cluster(executor) and items:
         return _result(_sum_on_cluster(function, items, executor=executor), executor=executor)
     total, parts = np.zeros(shape), run_each(function, items, executor=executor)
     for part in parts:
@@ -120,6 +121,61 @@ def _sum_on_cluster(function: Callable[[Item], Array], items: Sequence[Item], *,
 
 def _add(total: Array, part: Array) -> Array:
     return total + part
+
+
+@dataclass(frozen=True, eq=False)
+class OnCluster:
+    """What workers of a Dask cluster have made, which stays where it was made.
+
+    Attributes
+    ----------
+    executor : concurrent.futures.Executor
+        The client's.
+    made : list of distributed.Future
+        Each is one thing.
+    """
+
+    executor: Executor
+    made: list[Any]
+
+    @property
+    def workers(self) -> list[str]:
+        """Addresses of the workers."""
+        return sorted(dask_client(self.executor).nthreads())
+
+    def each(self, function: Callable[[Any], Part]) -> list[Part]:
+        """Return ``function(made)`` of each: only that comes to the client."""
+        found = [dask_client(self.executor).submit(_alone, function, one, pure=False) for one in self.made]
+        return [_result(future, executor=self.executor) for future in found]
+
+    def add_up(
+        self, parts: Sequence[Item], *, cut: Callable[[Any, Item], Any], add: Callable[[Array, list[Any]], Array]
+    ) -> Array:
+        """Return ``total = add(total, [cut(made, part) of each])`` over the parts, in order, from a total of 0.
+
+        Workers have a share of the parts each, and what is cut off for them goes there and nowhere else.
+        """
+        client, workers = dask_client(self.executor), self.workers
+        total: Any = np.zeros(())
+        for at, part in enumerate(parts):
+            pieces = [client.submit(cut, one, part, pure=False) for one in self.made]
+            owner = workers[at * len(workers) // len(parts)]
+            total = client.submit(
+                _alone_with, add, total, pieces, pure=False, workers=[owner], allow_other_workers=True
+            )
+        return np.asarray(_result(total, executor=self.executor))
+
+
+def is_cluster(executor: Executor) -> bool:
+    """Say whether an executor is that of a Dask client."""
+    return dask_client(executor) is not None
+
+
+def keep_each(function: Callable[[Item], Any], items: Iterable[Item], *, executor: Executor) -> OnCluster:
+    """Have a Dask cluster make ``function(item)`` of every item, and leave that where it was made."""
+    _threads_of(executor)  # which refuses workers of another version
+    work = partial(_alone, function)
+    return OnCluster(executor, [dask_client(executor).submit(work, item, pure=False) for item in items])
 
 
 def _threads_of(executor: Executor) -> int:
@@ -206,6 +262,11 @@ def _result(future: "Future[Part]", *, executor: Executor) -> Part:
 def _alone(function: Callable[[Item], Part], item: Item) -> Part:
     with in_one_thread():
         return function(item)
+
+
+def _alone_with(function: Callable[[Array, list[Any]], Array], total: Array, pieces: list[Any]) -> Array:
+    with in_one_thread():
+        return function(total, pieces)
 
 
 def _libraries() -> ThreadpoolController:

@@ -39,9 +39,15 @@ def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
         with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as processes:
             yield processes
     else:
-        distributed = pytest.importorskip("distributed", reason="the extra [dask] is not installed")
-        with (
-            distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
-            distributed.Client(cluster, set_as_default=False) as client,  # as the command line has it
-        ):
-            yield client.get_executor()
+        yield request.getfixturevalue("cluster")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Executor]:
+    """Two workers of a Dask cluster, as the command line has them."""
+    distributed = pytest.importorskip("distributed", reason="the extra [dask] is not installed")
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as workers,
+        distributed.Client(workers, set_as_default=False) as client,
+    ):
+        yield client.get_executor()

@@ -67,3 +67,10 @@ def test_numbers_do_not_depend_on_where_they_are_computed(verb, run, executor) -
         pd.testing.assert_frame_equal(there, here, rtol=1e-6, atol=1e-9)
     else:
         np.testing.assert_allclose(there, here, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", ["similarity", "diagnose"])
+def test_a_cluster_whose_workers_keep_what_is_compared_finds_the_same_bits(verb, run, cluster) -> None:
+    here, there = (pd.DataFrame(VERBS[verb](run, where)) for where in (None, cluster))
+    pd.testing.assert_frame_equal(there, here, check_exact=True)

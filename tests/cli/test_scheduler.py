@@ -9,6 +9,7 @@ from torch import nn
 
 import fmcluster as fm
 from fmcluster.analysis import pca
+from fmcluster.analysis.diagnosis._measures import LayerEvidence
 from fmcluster.cli._scheduler import workers_of
 from tests.cli.test_cli import call
 
@@ -78,6 +79,25 @@ def test_the_client_gets_at_most_twice_the_result(address, folder, monkeypatch):
 
     with ThreadPoolExecutor(3) as threads:
         np.testing.assert_array_equal(pca(vectors, n_components=5, executor=threads).values, there.values)
+
+
+@pytest.mark.slow
+def test_what_is_compared_stays_on_the_workers(address, folder, monkeypatch):
+    came: list[LayerEvidence] = []
+    gather = distributed.Client._gather
+
+    async def looked_at(self, futures, *args, **how):
+        found = await gather(self, futures, *args, **how)
+        came.extend(each for each in found if isinstance(each, LayerEvidence))
+        return found
+
+    monkeypatch.setattr(distributed.Client, "_gather", looked_at)
+    run = fm.open_run(folder / "run.zarr")
+    with distributed.Client(address, set_as_default=False) as client:
+        there = fm.diagnose(run, executor=client.get_executor()).similarity
+    assert [each.name for each in came] == run.layers
+    assert not any(each.kernels for each in came)
+    np.testing.assert_array_equal(there.values, fm.diagnose(run).similarity.values)
 
 
 @pytest.mark.slow

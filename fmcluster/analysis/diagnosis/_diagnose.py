@@ -1,29 +1,30 @@
 """Diagnosis of a run: dead, duplicate, drifting, converged, layer by layer; and the advice that follows."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import nullcontext
 from functools import partial
 from math import prod
+from operator import attrgetter
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ...store import NotFinite, Run
+from ...store import Layer, NotFinite, Run
 from ...vectors import prepare_to_copy
 from .._damage import Damage
-from .._parallel import in_one_thread, own_threads, run_each
+from .._parallel import in_one_thread, is_cluster, keep_each, own_threads, run_each
 from .._results import MAX_BYTES, Array
 from .._validation import require
-from ..representation import COMPARED, Similarity, all_pairs
+from ..representation import COMPARED, Similarity, all_pairs, all_pairs_on_cluster
 from ._advice import advise
 from ._findings import Findings
 from ._from_damage import advise_from_damage, has_rewinds
 from ._from_rates import advise_freezing
 from ._judge import Judged, channel_table, judge, layer_table, measure_table
-from ._measures import draw_samples, examine_layer
+from ._measures import LayerEvidence, draw_samples, examine_layer
 from ._modules import activated_by, next_layers
 from ._rate_of_change import Change, change_to_end, changes_at_rest, check_steps, part_at_rest
 from ._thresholds import Thresholds
@@ -169,9 +170,7 @@ def diagnose(
     # before there are workers, each of which tells what is loaded how many threads it may take
     prepare_to_copy(len(numbers) * len(first.samples) * sum(prod(run[name].feature_map_shape) for name in names))
     with own_threads(executor, most=n_workers) as workers, nullcontext() if workers else in_one_thread():
-        evidence = list(run_each(examine, [run[name] for name in names], executor=workers))
-    kernels = [kernel for each in evidence for kernel in each.kernels]
-    pairs = all_pairs(kernels, kernels)
+        evidence, pairs = _examine_all(examine, [run[name] for name in names], executor=workers)
     cka = pairs.reshape(len(names), len(numbers), len(names), len(numbers))
     following = next_layers(run, names)
     time = run.snapshots.set_index("snapshot").loc[numbers].reset_index()
@@ -244,6 +243,21 @@ def diagnose(
             not_finite=(not_finite,),
         ),
     )
+
+
+def _examine_all(
+    examine: Callable[[Layer], LayerEvidence], layers: Sequence[Layer], *, executor: Executor | None
+) -> tuple[list[LayerEvidence], Array]:
+    """Return the evidence of each layer, and the debiased CKA of all pairs of layers and snapshots.
+
+    On a Dask cluster the kernels, up to 8 MB of each layer and snapshot, stay on the workers that made them.
+    """
+    if executor is not None and is_cluster(executor):
+        kept = keep_each(examine, layers, executor=executor)
+        return kept.each(LayerEvidence.without_kernels), all_pairs_on_cluster(kept, attrgetter("kernels"))
+    evidence = list(run_each(examine, layers, executor=executor))
+    kernels = [kernel for each in evidence for kernel in each.kernels]
+    return [each.without_kernels() for each in evidence], all_pairs(kernels, kernels)
 
 
 def _widths(run: Run, judged: Sequence[Judged], thresholds: Thresholds) -> dict[str, str]:

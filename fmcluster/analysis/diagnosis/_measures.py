@@ -1,7 +1,7 @@
 """Measures of a layer: what is measured of it by itself, before anything is judged."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isqrt
 
 import numpy as np
@@ -64,6 +64,10 @@ class LayerEvidence:
     noise_floor: float
     change: Change
     kernels: list[npt.NDArray[np.float32]]
+
+    def without_kernels(self) -> "LayerEvidence":
+        """Return it without the kernels, which are most of it."""
+        return replace(self, kernels=[])
 
 
 def examine_layer(

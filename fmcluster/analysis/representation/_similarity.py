@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,13 +15,14 @@ from ...store import FinitePart, NotFinite, Run, finite_parts, samples_left_out
 from ...vectors import Vectors
 from .._cka import FEWEST_SAMPLES, flatten_kernel, rbf_kernel, warn_of_bias
 from .._layer_name import NamedLayer, layer_name
-from .._parallel import own_threads, run_each
+from .._parallel import is_cluster, keep_each, own_threads, run_each
 from .._results import MAX_BYTES, Array
 from .._summarized import Summarized
 from .._validation import require
 from ..components import BLOCK_BYTES, accumulate_gram
 from ._channel_cca import compare_positions
 from ._on_disk import Kept, on_disk
+from ._pairs import all_pairs, all_pairs_on_cluster, without_constants
 
 Metric = Literal["cka", "rbf_cka", "procrustes", "svcca", "pwcca"]
 COMPARED = ("layer", "snapshot", "epoch", "step")  # what names a row, and a column
@@ -206,15 +207,19 @@ def similarity(
         workers, block_bytes, spilled = _plan_blocks(everything, metric, max_bytes, alone=executor is not None)
         make = partial(_prepare, metric=metric, debiased=debiased, bandwidth=bandwidth, block_bytes=block_bytes)
         with own_threads(executor, most=workers) as threads:
-            found = run_each(make, everything, executor=threads)
             if metric == "procrustes":
-                roots = list(found)
+                roots = list(run_each(make, everything, executor=threads))
                 values = _nuclear(roots[: len(sides[0])], None if other is None else roots[len(sides[0]) :], threads)
+            elif threads is not None and is_cluster(threads):
+                made = keep_each(make, everything, executor=threads)
+                values = all_pairs_on_cluster(made, _only, n_rows=None if other is None else len(sides[0]))
             elif spilled:
+                found = run_each(make, everything, executor=threads)
                 with on_disk(found, beside=run.path, nbytes=spilled) as kept:
                     values = _pair(kept, len(sides[0]), alone=other is None)
             else:
-                values = _pair(list(found), len(sides[0]), alone=other is None)
+                kernels = list(run_each(make, everything, executor=threads))
+                values = _pair(kernels, len(sides[0]), alone=other is None)
     labels = [_labels(side) for side in sides]
     return Similarity(
         values=values,
@@ -285,6 +290,10 @@ def _pair(kept: Sequence[Kept], n_rows: int, *, alone: bool) -> Array:
     return all_pairs(rows, rows if alone else kept[n_rows:])
 
 
+def _only(kernel: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32]]:
+    return (kernel,)
+
+
 def _plan_blocks(everything: Sequence[Vectors], metric: str, max_bytes: int, *, alone: bool) -> tuple[int, int, int]:
     """Return how many layers and snapshots may be at work, `alone` one, and how large a block of each may be.
 
@@ -332,17 +341,6 @@ def _prepare(
     return np.asarray(flatten_kernel(gram, debiased=debiased), dtype=np.float32)
 
 
-def all_pairs(rows: Sequence[Kept], columns: Sequence[Kept]) -> Array:
-    """Return the products of all pairs of vectors of unit length, summed in float64; NaN of those that are zero."""
-    values = np.zeros((len(rows), len(columns)))
-    step = min(1 << 16, max(1, 8 * rows[0].size // (len(rows) + len(columns))))  # in what one matrix at work took
-    for start in range(0, rows[0].size, step):
-        part = np.stack([each[start : start + step] for each in rows], dtype=np.float64)
-        other = part if columns is rows else np.stack([each[start : start + step] for each in columns])
-        values += part @ other.T
-    return _without_constants(values, rows, columns)
-
-
 def _nuclear(
     rows: Sequence[npt.NDArray[np.float32]],
     others: Sequence[npt.NDArray[np.float32]] | None,
@@ -357,20 +355,12 @@ def _nuclear(
         values[i, len(columns) - len(found) :] = found
         if alone:
             values[i:, i] = found
-    return _without_constants(values, rows, columns)
+    return without_constants(values, rows=[each.any() for each in rows], columns=[each.any() for each in columns])
 
 
 def _nuclear_norms(task: tuple[npt.NDArray[np.float32], Sequence[npt.NDArray[np.float32]]]) -> list[float]:
     first = task[0].astype(np.float64)
     return [float(np.linalg.norm(first @ second, "nuc")) for second in task[1]]
-
-
-def _without_constants(values: Array, rows: Sequence[Any], columns: Sequence[Any]) -> Array:
-    np.minimum(values, 1, out=values)  # more is rounding
-    for axis, side in enumerate((rows, columns)):
-        constant = [not each.any() for each in side]
-        values[(slice(None),) * axis + (constant,)] = np.nan
-    return values
 
 
 def _correlate(
