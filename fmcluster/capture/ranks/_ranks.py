@@ -154,9 +154,9 @@ class Ranks:
                 late = ", ".join(map(str, missing[:8])) + (" and others" if len(missing) > 8 else "")
                 reason = (
                     f"rank {late} did not come to {what!r} within {self._timeout:g} s. Every rank of the job enters "
-                    f"the recorder and every epoch, and has as many batches in it (DistributedDataParallel waits in one "
-                    f"that another rank does not have); where only one is to record, pass ranks='one', and where a "
-                    f"rank may take longer, a larger rank_timeout"
+                    f"the recorder and every epoch, and has as many batches in it: DistributedDataParallel waits in "
+                    f"one that another rank does not have. Where only one rank is to record, pass ranks='one', and "
+                    f"where a rank may take longer, a larger rank_timeout"
                 )
                 self.fail(reason)
                 raise CaptureError(f"rank {self.rank} of {self.size} failed: {reason}")
