@@ -21,6 +21,7 @@ LARGEST_PUT = 5 << 30  # bytes of an object; a bucket takes no more in one reque
 _ATTEMPTS = 6  # of a conditional put, which obstore does not make again where its answer was lost
 _REFUSED = re.compile(r"status code: 40[13]\b|InvalidAccessKeyId|SignatureDoesNotMatch|AccessDenied|Forbidden")
 _MISSING = re.compile(r"Missing (Access|SecretAccess)Key")
+_EXPECTED_REGION = re.compile(r"expecting '([a-z0-9-]{1,40})'")
 _GIVES_CREDENTIALS = ("169.254.", "[fd00:ec2::", "metadata.")  # hosts asked where the environment has none
 _NO_BUCKET = "there is no such bucket, or it is in another region (AWS_REGION)"
 _WAITS: Any = {"connect_timeout": "5 seconds", "timeout": "60 seconds"}
@@ -89,8 +90,9 @@ def unreachable(url: str, error: Exception) -> Unreachable:
         why = _NO_BUCKET
     elif _REFUSED.search(answer) is not None:
         why = "the credentials are not accepted there"
-    elif "configured region" in answer:
-        why = "the bucket is in another region: set AWS_REGION"
+    elif "configured region" in answer or "AuthorizationHeaderMalformed" in answer:
+        told = _EXPECTED_REGION.search(answer)
+        why = "the bucket is in another region: set AWS_REGION" + ("" if told is None else f" to {told[1]}")
     elif host and "error sending request" in answer:
         return Unreachable(f"{url} cannot be reached: nothing answers at {host}.")
     else:

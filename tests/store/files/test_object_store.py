@@ -32,6 +32,12 @@ def message(*, about="Generic S3 error", asked="http://127.0.0.1:8000/bucket/run
         (400, "<Error><Code>InvalidAccessKeyId</Code></Error>", REFUSED),
         (400, "<Error><Code>NoSuchBucket</Code></Error>", NO_BUCKET),
         (301, "", "the bucket is in another region: set AWS_REGION"),
+        (
+            400,
+            "<Error><Code>AuthorizationHeaderMalformed</Code><Message>The authorization header is malformed; the "
+            "region 'us-east-1' is wrong; expecting 'eu-central-1'</Message></Error>",
+            "the bucket is in another region: set AWS_REGION to eu-central-1",
+        ),
         (503, "<Error><Code>SlowDown</Code></Error>", "503 Service Unavailable: <Error><Code>SlowDown"),
         (500, "no credential, metadata or 403 of ours", "500 Internal Server Error: no credential"),
     ],
