@@ -111,7 +111,9 @@ def copy_run(run: str | os.PathLike[str], url: str, *, progress: Callable[[int, 
         for done, _ in enumerate(pool.map(sent.send, todo), start=1):
             if progress is not None:
                 progress(done, len(todo))
-    if before is None or before[0] != root:
+    if before is not None and before[0] == root:
+        sent.n_there += 1
+    else:
         content = (json.dumps(root, indent=1)).encode()
         sent.put("zarr.json", content, over="nothing" if before is None else before[1])
     nodes = root["consolidated_metadata"]["metadata"]

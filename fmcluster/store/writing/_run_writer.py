@@ -206,7 +206,7 @@ class RunWriter:
                 chunks=tuple(max(1, n) for n in values.shape),
             )
             self._nodes.constant.pop(path, None)
-            self._nodes.adopt([parent, path])
+            self._nodes.adopt([path] if parent in self._nodes else [parent, path])
         array = group[name]
         assert isinstance(array, zarr.Array)
         # black pictures and missing labels are all fill value; they are written, so that absent means damaged

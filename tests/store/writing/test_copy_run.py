@@ -79,7 +79,7 @@ def test_a_copy_is_the_run_and_what_is_there_is_not_sent_again(s3_server, path):
     assert seen[-1][0] == seen[-1][1] == len(seen)
     check(url, path)
     again = fm.copy_run(path, url)
-    assert (again.n_files, again.nbytes) == (0, 0)
+    assert (again.n_files, again.nbytes, again.n_there) == (0, 0, copied.n_files)
     with RunWriter(path, mode="a") as writer:
         writer.tidy()
         add_epoch(writer, 3)
