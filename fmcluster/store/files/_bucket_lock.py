@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -23,7 +24,8 @@ class BucketLock:
 
     It is an object that is created only where there is none, renewed once a minute by a thread of its own, and
     removed at the end. A process that is killed leaves it behind: five minutes after its last renewal, another writer
-    may replace it, in one request that succeeds only if it is still the one that was read.
+    may replace it, in one request that succeeds only if it is still the one that was read; one that sees the same
+    processes (on Linux), as soon as that process has ended.
 
     Parameters
     ----------
@@ -41,7 +43,7 @@ class BucketLock:
     def __init__(self, url: str) -> None:
         self._url = url
         self._bucket, self._key = _beside(url)
-        self._owner = {"host": socket.gethostname(), "process": os.getpid(), "id": uuid4().hex}
+        self._owner = {"host": socket.gethostname(), "process": os.getpid(), "sees": _seen(), "id": uuid4().hex}
         self._ended = threading.Event()
         self._lost = False
         self._until = 0.0
@@ -122,8 +124,29 @@ def _holder(content: bytes, *, now: float) -> str:
     """Say who holds a lock; nothing where nobody does any more, or where it is none."""
     try:
         said = json.loads(content)
-        left = float(said["until"]) - now
-        who = f"process {int(said['process'])} on {' '.join(str(said['host']).split())[:100]}"
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        left, process = float(said["until"]) - now, int(said["process"])
+        who = f"process {process} on {' '.join(str(said['host']).split())[:100]}"
+        if said.get("sees") == _seen() != "" and _has_ended(process):
+            return ""
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return ""
     return f"{who}, renewed {max(0, EXPIRES - left):.0f} s ago" if left > 0 else ""
+
+
+def _seen() -> str:
+    """Return what two processes have in common that see the same processes; nothing where the system does not say."""
+    try:
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return ""
+
+
+def _has_ended(process: int) -> bool:
+    """Whether there is no process of a number; with a number that was given again, there is one."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
