@@ -134,7 +134,7 @@ class FusedEmbedding(BaseEstimator):  # type: ignore[misc]
         with own_threads(None, most=len(values)) as workers:
             find = partial(find_neighborhood, perplexity=count)
             neighborhoods = list(run_each(find, values, executor=workers))
-            links = find_links(values, executor=workers)
+            links = find_links(values, neighborhoods=neighborhoods, executor=workers)
         stays = Stays(values)
         task = Task(
             values=values,

@@ -1,5 +1,6 @@
 """Neighbors of rows: within a snapshot, with their distances and scale, and in the snapshots around it."""
 
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +16,9 @@ from .._results import Array
 # snapshot is few ties away from the first, and the number of ties grows with that of snapshots, not with its square.
 LAGS = (1, 2, 4, 8)
 _ROWS = 512  # whose distances are held at a time
+_FEW_ROWS = 1024  # all of which are compared in no time
+_CLOSE = 12  # neighbors that are compared sooner than all rows
+_ROUNDING = 1 + 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,32 +116,61 @@ def squares_to(rows: Array, among: Array, *, near: npt.NDArray[np.int64]) -> Arr
     return out
 
 
-def find_links(values: Array, *, executor: Executor | None = None) -> Links:
+def find_links(values: Array, *, neighborhoods: Sequence[Neighborhood], executor: Executor | None = None) -> Links:
     """Find the nearest row of each row in the snapshots that lie `LAGS` before and after its own.
 
     Parameters
     ----------
     values : ndarray of shape (n_snapshots, n_rows, n_features)
         Rows of all snapshots.
+    neighborhoods : sequence of Neighborhood
+        Of each snapshot.
     executor : concurrent.futures.Executor, optional
         Where the snapshots are searched.
     """
-    found = list(run_each(partial(_links_of, values), range(len(values)), executor=executor))
+    found = list(run_each(partial(_links_of, values, neighborhoods), range(len(values)), executor=executor))
     rows, columns, distances = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return Links(rows, columns, distances)
 
 
-def _links_of(values: Array, now: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Array]:
+def _links_of(
+    values: Array, neighborhoods: Sequence[Neighborhood], now: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Array]:
     """Return the links of a snapshot's rows: from, to, and how far apart."""
     n_snapshots, n_rows = values.shape[:2]
     rows, columns, distances = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0)]
     for other in (now + sign * lag for lag in LAGS for sign in (-1, 1)):
         if 0 <= other < n_snapshots:
-            near = nearest_rows(values[now], values[other], count=1)
+            near = _nearest_of_moved(values[now], values[other], around=neighborhoods[other])[:, None]
             rows.append(now * n_rows + np.arange(n_rows))
             columns.append(other * n_rows + near[:, 0])
             distances.append(np.sqrt(squares_to(values[now], values[other], near=near))[:, 0])
     return np.concatenate(rows), np.concatenate(columns), np.concatenate(distances)
+
+
+def _nearest_of_moved(rows: Array, among: Array, *, around: Neighborhood) -> npt.NDArray[np.int64]:
+    """Find the nearest of `among` to each row, which is one of them that has moved.
+
+    What is nearer than a row's own other position lies within twice that distance around it (triangle inequality).
+    Where only a few of its neighbors there do, these are all that is compared; of rows that moved further, and where
+    there are not many rows, all.
+    """
+    n_rows = len(rows)
+    if n_rows <= _FEW_ROWS:
+        return nearest_rows(rows, among, count=1)[:, 0]
+    near = np.arange(n_rows)
+    reach = 4 * _ROUNDING * squares_to(rows, among, near=near[:, None])
+    most_of_all = min(_CLOSE, around.near.shape[1] - 1)  # what lies beyond the last that is known, nobody knows
+    within = (around.squares[:, : most_of_all + 1] <= reach).sum(axis=1)
+    for least, most in ((1, min(3, most_of_all)), (4, most_of_all)):
+        some = np.flatnonzero((within >= least) & (within <= most))
+        if len(some):
+            candidates = np.column_stack([some, around.near[some, :most]])
+            nearest = squares_to(rows[some], among, near=candidates).argmin(axis=1)
+            near[some] = candidates[np.arange(len(some)), nearest]
+    if len(far := np.flatnonzero(within > most_of_all)):
+        near[far] = nearest_rows(rows[far], among, count=1)[:, 0]
+    return near
 
 
 def kernel(squares: Array, precision: Array) -> Array:

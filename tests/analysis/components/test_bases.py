@@ -110,22 +110,27 @@ def test_one_epoch_is_no_basis_of_a_sketch(vectors_of):
         pca(vectors, n_components=4, max_bytes=700_000, fit_epoch=0)
 
 
-@pytest.mark.gpu
+@pytest.mark.parametrize("device", ["cpu:0", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize(
-    ("view", "max_bytes"),
+    ("view", "max_bytes", "options", "most"),
     [
-        ("channel", 1 << 30),
-        ("feature_map", 1 << 30),
-        ("feature_map", 700_000),
-        ("sample", 1 << 30),
-        ("position", 1 << 30),
+        ("channel", 1 << 30, {"components": True}, 1e-6),
+        ("channel", 1 << 30, {"fit_epoch": 1}, 1e-6),
+        ("feature_map", 1 << 30, {}, 1e-6),
+        ("feature_map", 700_000, {}, 1e-5),  # a sketch: its products are in float32
+        ("sample", 1 << 30, {}, 1e-6),
+        ("sample", 1 << 30, {"exact": False}, 1e-5),
+        ("position", 1 << 30, {}, 1e-6),
     ],
 )
-def test_products_on_a_gpu(view, max_bytes, vectors_of):
-    vectors = vectors_of(maps_of(7, (1, 14, 30, 20, 20)), view)
-    here = pca(vectors, n_components=4, max_bytes=max_bytes)
-    there = pca(vectors, n_components=4, max_bytes=max_bytes, device="cuda")
-    np.testing.assert_allclose(there.values, here.values, atol=1e-3 * np.abs(here.values).max())
+def test_products_on_a_device_are_those_of_the_processor(device, view, max_bytes, options, most, vectors_of):
+    """By torch, also on the processor: a device with a number is not the default."""
+    vectors = vectors_of(maps_of(7, (2, 14, 30, 20, 20)), view)
+    here = pca(vectors, n_components=4, max_bytes=max_bytes, **options)
+    there = pca(vectors, n_components=4, max_bytes=max_bytes, device=device, **options)
+    assert there.method == here.method
+    np.testing.assert_allclose(there.values, here.values, rtol=0, atol=most * np.abs(here.values).max())
+    np.testing.assert_allclose(there.explained_variance_ratio, here.explained_variance_ratio, rtol=0, atol=most)
 
 
 class TestRowsThatAreNotFinite:

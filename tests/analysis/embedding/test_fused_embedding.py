@@ -39,7 +39,7 @@ def draw(values: np.ndarray, fused: FusedEmbedding) -> np.ndarray:
 
 def task_of(values: np.ndarray, *, n_neighbors: int = 10, link: float = 0.6, motion: float = 0.05) -> Task:
     neighborhoods = [find_neighborhood(snapshot, perplexity=n_neighbors) for snapshot in values]
-    links, stays = find_links(values), Stays(values)
+    links, stays = find_links(values, neighborhoods=neighborhoods), Stays(values)
     return Task(values, neighborhoods, links, Paths(values), stays, n_neighbors, link, motion, 10, 0)
 
 
@@ -159,16 +159,22 @@ def test_rows_that_are_no_snapshots_of_one_another_are_refused():
         FusedEmbedding().fit_transform(np.full((6, 2), np.nan))
 
 
-def test_links_go_to_the_nearest_row_of_snapshots_a_few_apart():
-    values = np.random.default_rng(6).standard_normal((11, 12, 4))
-    links = find_links(values)
+@pytest.mark.parametrize("few", [1024, 0])
+@pytest.mark.parametrize("step", [0.02, 0.3, 5.0])
+@pytest.mark.parametrize("perplexity", [1, 15])
+def test_links_go_to_the_nearest_row_of_snapshots_a_few_apart(few, step, perplexity, monkeypatch):
+    """Also where only neighbors of a row's own other position are compared, as with many rows that move a little."""
+    monkeypatch.setattr("fmcluster.analysis.embedding._neighbors._FEW_ROWS", few)
+    rng, n = np.random.default_rng(6), 60
+    values = rng.standard_normal((n, 3)) + step * np.cumsum(rng.standard_normal((11, n, 3)), axis=0)
+    links = find_links(values, neighborhoods=[find_neighborhood(rows, perplexity=perplexity) for rows in values])
     expected = {}
     for now in range(11):
         for other in range(11):
             if abs(now - other) in LAGS:
                 apart = cdist(values[now], values[other])
                 for row, nearest in enumerate(apart.argmin(axis=1)):
-                    expected[12 * now + row, 12 * other + nearest] = apart[row, nearest]
+                    expected[n * now + row, n * other + nearest] = apart[row, nearest]
     found = dict(zip(zip(links.rows.tolist(), links.columns.tolist(), strict=True), links.distances, strict=True))
     assert found.keys() == expected.keys()
     np.testing.assert_allclose([found[pair] for pair in expected], list(expected.values()))
