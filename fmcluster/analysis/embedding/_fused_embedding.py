@@ -64,8 +64,8 @@ class FusedEmbedding(BaseEstimator):  # type: ignore[misc]
     Snapshots do not repel one another, so that of two whose rows are all far apart, one may lie on the other.
 
     Time and memory grow with the number of snapshots times its logarithm, and a little faster than the number of rows:
-    neighbors are found by brute force, and repulsion is summed over all pairs of up to 12,000 rows of a snapshot (with
-    that many, both take less time than an approximation), and interpolated of more.
+    neighbors within a snapshot are found by brute force, and repulsion is summed over all pairs of up to 12,000 rows of
+    a snapshot (with that many, both take less time than an approximation), and interpolated of more.
 
     References
     ----------
