@@ -163,7 +163,7 @@ class OnCluster:
             total = client.submit(
                 _alone_with, add, total, pieces, pure=False, workers=[owner], allow_other_workers=True
             )
-        return np.asarray(_result(total, executor=self.executor))
+        return np.array(_result(total, executor=self.executor))  # what came may not be written to
 
 
 def is_cluster(executor: Executor) -> bool:
