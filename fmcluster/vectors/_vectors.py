@@ -161,7 +161,7 @@ class Vectors:
             yield self.read_features(tile.box, scale)
             return
         order = self.row_axes + self.feature_axes
-        held = [self._hold(snapshot, tile.box) for snapshot in self.snapshots]
+        held = [self._read_maps(snapshot, tile.box) for snapshot in self.snapshots]
         memory = new_block((0,))
         for box in tile.blocks:
             cut = tuple(box.get(axis, slice(None)) for axis in "nchw")
@@ -336,31 +336,23 @@ class Vectors:
 
     def _maps(self, snapshot: int, box: Box) -> Iterator[tuple[int, npt.NDArray[np.floating]]]:
         """Yield feature maps of a box, some samples at a time, and the position of the first of these."""
-        samples = self.samples[box.get("n", slice(None))]
+        start, stop, _ = box.get("n", slice(None)).indices(len(self.samples))
         # whole chunks are decoded, of all that is read at once
         step = max(1, _DECODED_BYTES // (2 * prod(self.source.feature_map_shape)))
         if unit := units_of(self.source).get("n"):
             step = unit.align(step)
-        for start in range(0, len(samples), step):
-            yield (
-                start,
-                self.source.read_feature_maps(
-                    snapshot=snapshot,
-                    samples=samples[start : start + step],
-                    channels=box.get("c", slice(None)),
-                    rows=box.get("h", slice(None)),
-                ),
-            )
+        for first in range(start, stop, step):
+            here = slice(first, min(first + step, stop))
+            yield first - start, self._read_maps(snapshot, {**box, "n": here})
 
-    def _hold(self, snapshot: int, box: Box) -> npt.NDArray[np.floating]:
+    def _read_maps(self, snapshot: int, box: Box) -> npt.NDArray[np.floating]:
         """Return feature maps of a box as they are stored."""
-        out: npt.NDArray[np.floating] | None = None
-        for start, maps in self._maps(snapshot, box):
-            if out is None:
-                out = new_block(tuple(lengths_of(box, self._sizes).values()), maps.dtype)
-            out[start : start + len(maps)] = maps
-        assert out is not None
-        return out
+        return self.source.read_feature_maps(
+            snapshot=snapshot,
+            samples=self.samples[box.get("n", slice(None))],
+            channels=box.get("c", slice(None)),
+            rows=box.get("h", slice(None)),
+        )
 
     def _finite(self, block: Matrix, start: int) -> Matrix:
         if self.checked and not adds_up(block) and not np.isfinite(block).all():

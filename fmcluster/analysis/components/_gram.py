@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -61,7 +62,9 @@ def accumulate_gram(
     rows, features = vectors.shape
     tiles = vectors.feature_tiles(block_bytes=block_bytes, tile_bytes=tile_bytes)
     chosen = range(rows)[basis or slice(None)]
-    read = feature_reader(vectors, tiles, executor=executor, reuse=watch is not None)
+    scale = measure_rows(vectors, tiles, executor=executor)
+    unchecked = replace(vectors, checked=False)  # what is not finite makes sums that are not
+    read = partial(unchecked.read_tile, scale=scale, reuse=watch is not None)
     total = add_up(
         read if watch is None else partial(_read_watched, read, watch),
         tiles,
@@ -71,6 +74,8 @@ def accumulate_gram(
         device=device,
         ahead=watch is None,
     )
+    if vectors.checked and not np.isfinite(total).all():
+        _read_all(vectors, tiles)  # which says where
     return _center_again(total, basis or slice(None))
 
 
@@ -194,11 +199,9 @@ def sketch_features(
     return basis, products, shift + away, float(found[-1, -1] - rows * away @ away)
 
 
-def feature_reader(
-    vectors: Vectors, tiles: Sequence[Tile], *, executor: Executor | None = None, reuse: bool = False
-) -> Read[Any]:
+def feature_reader(vectors: Vectors, tiles: Sequence[Tile], *, executor: Executor | None = None) -> Read[Any]:
     """Return what reads a tile of the features; rows that are to be scaled are measured in a pass of its own."""
-    return partial(vectors.read_tile, scale=measure_rows(vectors, tiles, executor=executor), reuse=reuse)
+    return partial(vectors.read_tile, scale=measure_rows(vectors, tiles, executor=executor))
 
 
 def measure_rows(vectors: Vectors, tiles: Sequence[Tile], *, executor: Executor | None = None) -> Scale:
@@ -209,6 +212,12 @@ def measure_rows(vectors: Vectors, tiles: Sequence[Tile], *, executor: Executor 
     for part in run_each(vectors.tile_moments, tiles, executor=executor):
         moments += part
     return vectors.scale_rows(moments)
+
+
+def _read_all(vectors: Vectors, tiles: Sequence[Tile]) -> None:
+    for tile in tiles:
+        for _ in vectors.read_tile(tile):
+            pass
 
 
 def _read_watched(read: Read[Tile], watch: Watch, tile: Tile) -> Iterator[Matrix]:

@@ -7,10 +7,12 @@ import numpy.typing as npt
 
 from ...vectors import Vectors
 from .._results import Array
-from ..components import BLOCK_BYTES, beyond_float32, product_dtype, read_ahead, slices
+from ..components import BLOCK_BYTES, beyond_float32, read_ahead, slices
 from ._responses import Responses
 
 Mask = npt.NDArray[np.bool_]
+
+_DEPTH_FOR_FLOAT32 = 1 << 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +60,7 @@ def sum_products(vectors: Vectors, *, max_bytes: int) -> Products:
     within, between = np.zeros((count, size, size)), np.zeros((max(count - 1, 0), size, size))
     sums, squares, from_first, from_previous = np.zeros((4, count, size))
     low, high = np.full((count, size), np.inf), np.full((count, size), -np.inf)
-    dtype = product_dtype(vectors.n_features)
+    dtype = channel_dtype(vectors.n_features)
     shift = None
     for rows in read_ahead(vectors.feature_blocks(max_bytes=min(BLOCK_BYTES, max_bytes // 6))):
         block: npt.NDArray[np.floating] = rows.reshape(count, size, -1)
@@ -97,6 +99,15 @@ def sum_products(vectors: Vectors, *, max_bytes: int) -> Products:
         from_first=np.sqrt(from_first),
         from_previous=np.sqrt(from_previous),
     )
+
+
+def channel_dtype(depth: int) -> type[np.float32] | type[np.float64]:
+    """Return in what products of channels are taken whose sums are over so many positions.
+
+    Up to 4,096 terms are summed up in it, and these sums in float64: a correlation is off by about 1e-7, where that is
+    float32.
+    """
+    return np.float32 if depth > _DEPTH_FOR_FLOAT32 else np.float64
 
 
 def is_constant(products: Products, *, dead: float) -> Mask:
@@ -149,7 +160,7 @@ class _Snapshot:
         """Sum up the products with itself and with the one before, the last of `between`; they are zero before."""
         first, before, length = seen[0], seen[max(len(seen) - 2, 0)], self.values.shape[1]
         wide = self.wide or first.wide or before.wide
-        dtype = np.float64 if wide else product_dtype(length)
+        dtype = np.float64 if wide else channel_dtype(length)
         for here in slices(length, width=3 * len(self.values)):
             rows, *others = (
                 each.values[:, here].astype(np.float64) if wide else each.values[:, here]

@@ -71,7 +71,7 @@ class Collector:
             self._at = [source.of_sample(sample) for sample in vectors.samples.tolist()]
         self._height, self._width = height, width
         self._shape = (size, len(vectors.samples), vectors.n_features // len(vectors.samples))
-        self._known: dict[tuple[int, int], tuple[Labels, Labels]] = {}
+        self._known: dict[tuple[int, int], tuple[Labels, Labels, Labels]] = {}
         self.start()
 
     def start(self) -> None:
@@ -86,26 +86,28 @@ class Collector:
         first, last, _ = box.get("h", slice(None)).indices(self._height)
         start, stop = first * self._width, last * self._width
         maps = block.reshape(n_images, channels.stop - channels.start, -1)
-        np.minimum(self._low[channels], maps.min(axis=(0, 2)), out=self._low[channels])
-        np.maximum(self._high[channels], maps.max(axis=(0, 2)), out=self._high[channels])
+        np.minimum(self._low[channels], maps.min(axis=0).min(axis=1), out=self._low[channels])
+        np.maximum(self._high[channels], maps.max(axis=0).max(axis=1), out=self._high[channels])
         if self._at is None:
             self._values[channels, :, start:stop] = maps.transpose(1, 0, 2)
             return
-        into, come_from = self._drawn(start, stop)
-        image, at = np.divmod(come_from, stop - start)
+        into, image, at = self._drawn(start, stop)
+        here = image * maps[0].size + at  # of the first channel, in the block
+        flat = block.reshape(-1)
         for number, channel in enumerate(range(channels.start, channels.stop)):
-            self._values[channel].reshape(-1)[into] = maps[image, number, at]
+            self._values[channel].reshape(-1)[into] = flat.take(here + number * (stop - start))
 
-    def _drawn(self, start: int, stop: int) -> tuple[Labels, Labels]:
-        """Return which of the responses of a channel lie from one position to another, and where among these."""
+    def _drawn(self, start: int, stop: int) -> tuple[Labels, Labels, Labels]:
+        """Return which of the responses of a channel lie from one position to another; of which image, and where."""
         if (start, stop) not in self._known:
             assert self._at is not None
-            into, come_from = [], []
+            into, images, come_from = [], [], []
             for image, at in enumerate(self._at):
                 first, last = np.searchsorted(at, [start, stop])
                 into.append(image * len(at) + np.arange(first, last))
-                come_from.append(image * (stop - start) + at[first:last] - start)
-            self._known[start, stop] = np.concatenate(into), np.concatenate(come_from)
+                images.append(np.full(last - first, image))
+                come_from.append(at[first:last] - start)
+            self._known[start, stop] = np.concatenate(into), np.concatenate(images), np.concatenate(come_from)
         return self._known[start, stop]
 
     @property

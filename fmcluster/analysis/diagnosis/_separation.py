@@ -8,7 +8,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from ...vectors import Vectors
 from .._results import Array
-from ..components import read_ahead
+from ..components import beyond_float32, product_dtype, read_ahead
 
 N_PERMUTATIONS = 20
 N_GROUPS = 8
@@ -118,10 +118,11 @@ def half_grams(vectors: Vectors, *, alive: npt.NDArray[np.bool_], block_bytes: i
     for block in read_ahead(vectors.feature_blocks(max_bytes=block_bytes)):
         here = channel_of[start : start + block.shape[1]]
         start += block.shape[1]
+        dtype = np.float64 if beyond_float32(block.min(), block.max()) else product_dtype(vectors.n_features)
         for group in range(count):
             chosen = np.flatnonzero(here == group)
             for columns in np.split(chosen, range(_COLUMNS, len(chosen), _COLUMNS)):
-                part = block[:, columns].astype(np.float64)
+                part: npt.NDArray[np.floating] = block.take(columns, axis=1).astype(dtype, copy=False)
                 part -= part.mean(axis=0)
                 grams[group] += part @ part.T
     return grams

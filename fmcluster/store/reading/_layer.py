@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ...vectors import Scaling, Unit, Vectors, draw_positions, make_vectors
+from ...vectors import Scaling, Unit, Vectors, draw_positions, make_vectors, new_block
 from ..format import STATISTICS, STATISTICS_OF, Quantity, array_path, shard_shape, statistics_path, unscale
 from ._description import LayerDescription
 from ._slots import Selection, boxes, integers, ranges
@@ -357,14 +357,16 @@ class Layer(LayerDescription):
         shape = self.shape[2:]
         lengths = [len(range(*part.indices(n))) for part, n in zip(rest, shape, strict=False)]
         lengths += shape[len(rest) :]
-        ordered, back = np.unique(slots, return_inverse=True)
+        wanted = np.unique(slots)
         chunk, shard = self._array.array.chunks[1], shard_shape(self._array.array)[1]
-        cover = list(boxes(ordered, n_slots=self.shape[1], chunk=chunk, shard=shard, widen=lengths == list(shape)))
-        if len(cover) == 1 and len(ordered) == cover[0].stop - cover[0].start:
-            out = self._array.read(snapshot, cover[0], *rest)
-        else:
-            out = np.empty((len(ordered), *lengths), self.dtype)
-            for box in cover:
-                first, last = np.searchsorted(ordered, (box.start, box.stop))
-                out[first:last] = self._array.read(snapshot, box, *rest)[ordered[first:last] - box.start]
-        return out if np.array_equal(back, np.arange(len(out))) else out[back]
+        cover = list(boxes(wanted, n_slots=self.shape[1], chunk=chunk, shard=shard, widen=lengths == list(shape)))
+        if len(cover) == 1 and np.array_equal(slots, np.arange(cover[0].start, cover[0].stop)):
+            return self._array.read(snapshot, cover[0], *rest)
+        out = new_block((len(slots), *lengths), self.dtype)
+        for box in cover:
+            for start in range(box.start, box.stop, shard):  # no more is held beside what is asked for
+                stop = min(start + shard, box.stop)
+                values = self._array.read(snapshot, slice(start, stop), *rest)
+                for row in np.flatnonzero((slots >= start) & (slots < stop)).tolist():
+                    out[row] = values[slots[row] - start]
+        return out

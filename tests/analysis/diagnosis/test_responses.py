@@ -5,6 +5,7 @@ import pytest
 
 from fmcluster.analysis.components import accumulate_gram
 from fmcluster.analysis.diagnosis._channels import examine_channels, examine_responses
+from fmcluster.analysis.diagnosis._products import ProductSums, sum_products
 from fmcluster.analysis.diagnosis._responses import Collector, positions_to_draw
 from fmcluster.vectors import DrawnPositions, Vectors
 from tests.analysis.array_source import ArraySource
@@ -66,6 +67,31 @@ def test_what_is_found_in_them_is_what_is_found_by_reading(count):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
     for name in ("least", "effective_rank", "drift", "step", "own"):
         np.testing.assert_allclose(getattr(one, name), getattr(other, name), rtol=1e-5, atol=1e-6)
+
+
+def test_products_of_many_positions_are_those_of_float64_to_a_millionth():
+    maps = (3 + make_maps(shape=(3, 20, 7, 12, 11))).astype(np.float32)
+    channels, images = views(maps)
+    sums = ProductSums()
+    read_whole = sum_products(channels, max_bytes=1 << 24)
+    rows = [each.astype(float) - each.mean(axis=1, dtype=float)[:, None] for each in np.split(channels.to_numpy(), 3)]
+    for k, (_, found) in enumerate(read(channels, images, block_bytes=5000)):
+        products = sums.add(found)
+        scale = np.sqrt(np.outer((rows[k] ** 2).sum(axis=1), (rows[k] ** 2).sum(axis=1)))
+        for got in (products.within[-1], read_whole.within[k]):
+            assert np.max(np.abs(got - rows[k] @ rows[k].T)) < 1e-6 * scale.max()
+        if k:
+            for got in (products.between[-1], read_whole.between[k - 1]):
+                assert np.max(np.abs(got - rows[k - 1] @ rows[k].T)) < 1e-6 * scale.max()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_named_after_all_was_taken(value):
+    maps = make_maps()
+    maps[1, 7, 3, 2, 2] = value
+    channels, images = views(maps)
+    with pytest.raises(ValueError, match=r"NaN or infinite values, first at snapshot 1, .*sample 7"):
+        list(read(channels, images, block_bytes=700, tile_bytes=3000))
 
 
 @pytest.mark.parametrize("way", ["taken", "read"])
