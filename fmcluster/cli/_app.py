@@ -5,6 +5,7 @@ import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from threading import Event, Thread
 from typing import TYPE_CHECKING
 
 import typer
@@ -34,6 +35,7 @@ def _console(*, stderr: bool) -> Console:
     return console
 
 
+_SECONDS_BETWEEN_LINES = 2.5
 _STEERING, _KEPT = ("Cc", "Cf", "Cs", "Zl", "Zp"), "\n\t\u200c\u200d"  # Persian and emoji need the joiners
 
 console = _console(stderr=False)
@@ -101,13 +103,38 @@ def add_row(table: "Table", *cells: str) -> None:
 
 
 @contextmanager
-def bars() -> Iterator["Progress"]:
-    """Progress bars, for the length of a block."""
+def bars(*, in_lines: bool = False) -> Iterator["Progress"]:
+    """Progress bars, for the length of a block; `in_lines`, every few seconds one, where no terminal shows bars."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        yield progress
+        if not in_lines or console.is_terminal:
+            yield progress
+            return
+        with _telling(progress):
+            yield progress
+
+
+@contextmanager
+def _telling(progress: "Progress") -> Iterator[None]:
+    """Say every few seconds how far the task has come that was begun last."""
+    done = Event()
+
+    def tell() -> None:
+        while not done.wait(_SECONDS_BETWEEN_LINES):
+            if progress.tasks:
+                task = progress.tasks[-1]
+                far = "" if task.total is None else f": {task.completed:.0f} of {task.total:.0f}"
+                say_line(f"  {task.description}{far}")
+
+    thread = Thread(target=tell, name="fmcluster-progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def number_of_bytes(text: str) -> int:
@@ -137,9 +164,9 @@ def when(epoch: int, step: int) -> str:
 
 
 @contextmanager
-def step_progress(what: str) -> Iterator[Callable[[str, int, int], None]]:
+def step_progress(what: str, *, in_lines: bool = False) -> Iterator[Callable[[str, int, int], None]]:
     """Draw how far something has come, as it tells with its step, how many are done and how many there are."""
-    with bars() as progress:
+    with bars(in_lines=in_lines) as progress:
         task = progress.add_task(what, total=None)
         yield lambda what, done, total: progress.update(task, description=printable(what), completed=done, total=total)
 

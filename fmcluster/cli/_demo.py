@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ._app import say, status, step_progress
+from ._app import say, step_progress
 from ._options import local_output
 from ._train import training_progress
 
@@ -25,18 +25,18 @@ def demo(
     """
     if output.exists() and not output.is_dir():
         raise FileExistsError(f"{output} is a file; the demo writes into a folder")
-    with status("loading torch"):
-        from ..recipes import run_demo
-        from ..report import write_report
-        from ..store import open_run
     say(
         "A ResNet-18 learns the handwritten digits 0 to 4, then is fine-tuned on 400 scans of 5 to 9.\n"
         "Its ten children are captured on 100 validation scans. Validation accuracy at each snapshot:"
     )
-    with training_progress() as on_event:
+    with step_progress("loading torch", in_lines=True):
+        from ..recipes import run_demo
+        from ..report import write_report
+        from ..store import open_run
+    with training_progress(in_lines=True) as on_event:
         result = run_demo(output, random_state=random_state, progress=on_event)
     say(f"The run is in {result.run}; it is analyzed now.")
-    with step_progress("report") as on_stage:
+    with step_progress("report", in_lines=True) as on_stage:
         page = write_report(open_run(result.run), output / "report.html", progress=on_stage)
     say(f"\nThe report is in {page.resolve()}: open it in a browser.")
     say(f"Next: fmcluster info {result.run}; fmcluster plot {result.run} channel_grid --layer conv1 -o conv1.png")

@@ -74,7 +74,7 @@ def train(
         from ..recipes import finetune
         from ..store import run_location
     where = run_location(output)
-    with training_progress() as on_event, _says_overwrite(where, overwrite=overwrite):
+    with training_progress(in_lines=True) as on_event, _says_overwrite(where, overwrite=overwrite):
         finetune(
             data,
             output=output,
@@ -116,11 +116,11 @@ def _exists_already(where: str | Path) -> FileExistsError:
 
 
 @contextmanager
-def training_progress() -> Iterator["OnEvent"]:
-    """Show the events of a recipe: a progress bar for each phase, a line for each snapshot."""
+def training_progress(*, in_lines: bool = False) -> Iterator["OnEvent"]:
+    """Show the events of a recipe: a progress bar for each phase (see `bars`), a line for each snapshot."""
     from ..recipes import FilesSkipped, PhaseStarted, SnapshotTaken, StepDone
 
-    with bars() as progress:
+    with bars(in_lines=in_lines) as progress:
         tasks = {}
 
         def on_event(event: "Event") -> None:
