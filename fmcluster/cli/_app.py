@@ -35,7 +35,7 @@ def _console(*, stderr: bool) -> Console:
     return console
 
 
-_SECONDS_BETWEEN_LINES = 2.5
+_SECONDS_BETWEEN_LINES = 2.0
 _STEERING, _KEPT = ("Cc", "Cf", "Cs", "Zl", "Zp"), "\n\t\u200c\u200d"  # Persian and emoji need the joiners
 
 console = _console(stderr=False)
