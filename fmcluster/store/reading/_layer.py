@@ -364,9 +364,9 @@ class Layer(LayerDescription):
             return self._array.read(snapshot, cover[0], *rest)
         out = new_block((len(slots), *lengths), self.dtype)
         for box in cover:
-            for start in range(box.start, box.stop, shard):  # no more is held beside what is asked for
+            for start in range(box.start, box.stop, shard):  # a shard at most is held beside what is asked for
                 stop = min(start + shard, box.stop)
                 values = self._array.read(snapshot, slice(start, stop), *rest)
-                for row in np.flatnonzero((slots >= start) & (slots < stop)).tolist():
-                    out[row] = values[slots[row] - start]
+                here = np.flatnonzero((slots >= start) & (slots < stop))
+                out[here] = values[slots[here] - start]
         return out
