@@ -1,5 +1,7 @@
 from ._analyze import Analysis as Analysis
+from ._analyze import BegunAnalysis as BegunAnalysis
 from ._analyze import analyze as analyze
+from ._analyze import begin_analysis as begin_analysis
 from ._cache import ResultCache as ResultCache
 from ._compare import Comparison as Comparison
 from ._compare import compare as compare
@@ -10,6 +12,7 @@ from ._importance import importance as importance
 from ._layer_name import NamedLayer as NamedLayer
 from ._layer_name import layer_name as layer_name
 from ._normalization_shift import normalization_shift as normalization_shift
+from ._parallel import blas_in_one_thread as blas_in_one_thread
 from ._results import MAX_BYTES as MAX_BYTES
 from ._results import N_INIT as N_INIT
 from ._results import NOISE as NOISE

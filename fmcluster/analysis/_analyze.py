@@ -89,46 +89,98 @@ def analyze(
     ValueError
         For fewer than one cluster; for what `pca`, `embed` and `cluster` refuse.
     """
+    say = announce or (lambda _what: None)
+    begun = begin_analysis(
+        vectors,
+        n_clusters=n_clusters,
+        n_components=n_components,
+        reducer=reducer,
+        random_state=random_state,
+        max_bytes=max_bytes,
+        exact=exact,
+        executor=executor,
+        cache=cache,
+        announce=say,
+    )
+    say("embed")
+    return Analysis(begun.vectors, begun.scores, begun.make_embedding(), begun.clusters, begun.history)
+
+
+@dataclass(frozen=True, eq=False)
+class BegunAnalysis:
+    """An analysis without its embedding, which takes the scores alone and no feature maps: it can be made meanwhile.
+
+    Attributes
+    ----------
+    vectors : Vectors
+        Of what.
+    scores, clusters, history
+        Made by `pca`, `cluster` and `track`.
+    make_embedding : callable
+        Returns what `embed` does, or what is saved of it.
+    """
+
+    vectors: Vectors
+    scores: Scores
+    clusters: Clusters
+    history: History
+    make_embedding: Callable[[], Embedding]
+
+
+def begin_analysis(
+    vectors: Vectors,
+    *,
+    n_clusters: int,
+    n_components: int = 50,
+    reducer: Reducer | None,
+    random_state: int,
+    max_bytes: int,
+    exact: bool,
+    executor: Executor | None,
+    cache: ResultCache | None,
+    announce: Callable[[str], None],
+) -> BegunAnalysis:
+    """Reduce, cluster and track rows as `analyze` does, which says what the arguments are."""
     if n_clusters < 1:
         raise ValueError(f"n_clusters is {n_clusters}; expected at least 1")
-    say = announce or (lambda _what: None)
-    count = min(n_components, *vectors.shape)
-    plan = plan_reading(vectors, n_components=count, max_bytes=max_bytes, exact=exact)
+    plan = plan_reading(vectors, n_components=min(n_components, *vectors.shape), max_bytes=max_bytes, exact=exact)
     parameters: dict[str, Any] = {"n_components": n_components, "method": plan.method, "random_state": random_state}
 
-    def use(make: Callable[[], Any], kind: type, verb: str) -> Any:
+    def use(make: Callable[[], Any], kind: type, verb: str, **more: Any) -> Any:
         if cache is None or (reducer is not None and _parameters_of(reducer) is None):
             return make()
-        return cache.use(make, kind, verb=verb, vectors=vectors, parameters=parameters)
+        return cache.use(make, kind, verb=verb, vectors=vectors, parameters=parameters | more)
 
-    say("principal components")
-    scores: Scores = use(
-        lambda: pca(
+    def find_scores() -> Scores:
+        return pca(
             vectors,
             n_components=n_components,
             max_bytes=max_bytes,
             random_state=random_state,
             exact=exact,
             executor=executor,
-        ),
-        Scores,
-        "pca",
-    )
-    say("embed")
-    parameters["reducer"] = None if reducer is None else f"{name_of(reducer)} {_parameters_of(reducer)}"
-    embedding: Embedding = use(lambda: embed(scores, reducer, random_state=random_state), Embedding, "embed")
-    say("clusters")
+        )
+
+    announce("principal components")
+    scores: Scores = use(find_scores, Scores, "pca")
+    announce("clusters")
     # Rows that are equal, such as dead channels, can only be in one cluster; a cluster for each row says nothing.
-    distinct = _count_distinct(scores.values)
-    count = max(1, min(n_clusters, vectors.rows_per_snapshot, distinct))
-    parameters["reducer"], parameters["n_clusters"] = None, count
+    count = max(1, min(n_clusters, vectors.rows_per_snapshot, _count_distinct(scores.values)))
 
     def find_clusters() -> Clusters:
         with in_one_thread() if len(scores.values) < _MANY_ROWS else nullcontext():
             return cluster(scores, KMeans(count, random_state=random_state, n_init=N_INIT))
 
-    clusters: Clusters = use(find_clusters, Clusters, "cluster")
-    return Analysis(vectors, scores, embedding, clusters, track(clusters))
+    clusters: Clusters = use(find_clusters, Clusters, "cluster", reducer=None, n_clusters=count)
+
+    def make_embedding() -> Embedding:
+        used = None if reducer is None else f"{name_of(reducer)} {_parameters_of(reducer)}"
+        found: Embedding = use(
+            lambda: embed(scores, reducer, random_state=random_state), Embedding, "embed", reducer=used
+        )
+        return found
+
+    return BegunAnalysis(vectors, scores, clusters, track(clusters), make_embedding)
 
 
 def _count_distinct(values: Array) -> int:

@@ -63,8 +63,7 @@ def run_each(
     work = partial(_alone, function)
     # of threads of our own no more than can be worked on: what waits is memory
     most = executor.most if isinstance(executor, _OwnThreads) else _threads_of(executor)
-    # BLAS has one number of threads for all of a process, and only one thread may set it: this one
-    with _libraries().limit(limits=1, user_api="blas"):
+    with blas_in_one_thread():
         try:
             for item in items:
                 if len(waiting) >= most:
@@ -235,6 +234,17 @@ def alone_in_thread() -> None:
     """
     _await_torch()
     _libraries().limit(limits=1, user_api="openmp")
+
+
+@contextmanager
+def blas_in_one_thread() -> Iterator[None]:
+    """Have BLAS take one thread, as long as this lasts.
+
+    It has one number of threads for all of a process, and what else sets it while this lasts leaves it at one. So does
+    whoever hands work to threads, before the first of them begins.
+    """
+    with _libraries().limit(limits=1, user_api="blas"):
+        yield
 
 
 @contextmanager

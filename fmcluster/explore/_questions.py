@@ -96,9 +96,9 @@ class ContentOf:
             rows_in_view=whole.rows_per_snapshot,
             vectors=vectors,
             scores=found.scores,
-            embedding=found.embedding,
             clusters=clusters,
             history=history,
+            make_embedding=lambda: found.embedding,
             noise_floor=noise,
         )
 

@@ -29,7 +29,7 @@ Progress = Callable[[str, int, int], None]
 MOST_CHANNELS = 100
 DIVERGED = "Left out of what follows, as layers gave NaN or infinite values:"
 MOST_ROWS = 200_000  # of a table
-STAGES = 6  # of a layer: four of its content, then pictures of samples and of the content
+STAGES = 6  # of a layer: three of its content, then pictures of samples, the embedding, and pictures of it
 
 STATISTICS = {"mean": "mean activation", "std": "standard deviation", "zeros": "share of zeros"}
 
@@ -169,6 +169,8 @@ def collect(wanted: Wanted, *, progress: Progress | None = None) -> Iterator[Ent
         content = make_layer_content(layer, wanted.settings, announce=announce, cache=cache)
         announce(f"{name}: feature maps")
         yield from _feature_maps(layer, when, samples=wanted.samples)
+        announce(f"{name}: embed")
+        _ = content.embedding
         announce(f"{name}: pictures")
         yield from _layer_entries(content, when)
     if wanted.diagnosis:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ..analysis import MAX_BYTES, Damage, Reducer, ResultCache
-from ..store import Run, describe_excluded
+from ..analysis import MAX_BYTES, Damage, Reducer, ResultCache, blas_in_one_thread
+from ..store import Layer, Run, describe_excluded
 from ..vectors import Scaling
 from ._files import checked_target, replace
 from ._page import LayerSection, layer_section, render_page
@@ -46,6 +46,7 @@ from .content import (
 if TYPE_CHECKING:
     from ..decide import Plan
 
+Announce = Callable[[str], None]
 Progress = Callable[[str, int, int], None]
 
 
@@ -126,7 +127,8 @@ def write_report(
     cache : ResultCache, "beside" or None
         Where results are saved and used again; by default beside the run. None to compute all.
     progress : callable, optional
-        Called before each stage with what it is, how many stages are done, and how many there are.
+        Called before each stage with what it is, how many stages are done, and how many there are. What is made beside
+        the analysis, embeddings and pictures, is named at the end, when there is nothing else to wait for.
     executor : concurrent.futures.Executor, optional
         Where parts of the analysis are done; by default in threads.
 
@@ -183,7 +185,7 @@ def write_report(
         scaling=scaling,
         executor=executor,
     )
-    done, total = 0, len(chosen) * STAGES + OVERALL_STAGES * diagnosis + 1
+    done, total = 0, len(chosen) * (STAGES + 3) + OVERALL_STAGES * diagnosis + 1
 
     def announce(stage: str) -> None:
         nonlocal done
@@ -192,36 +194,12 @@ def write_report(
         done += 1
 
     saved = ResultCache.beside(run) if cache == "beside" else cache
-    contents, drawings, begun, overview = [], [], [], Overview(None)
-
-    def draw(content: LayerContent, *, number: int, shown_images: list[ShownImages]) -> LayerSection:
-        return layer_section(
-            content,
-            number=number,
-            samples=images,
-            sprites_bytes=SHEETS_BYTES // len(chosen),
-            shown_images=shown_images,
-            captions=find_captions(run, content, shown=shown_images),
-            settings=settings,
-        )
-
     # first: it loads, where it is worth that, what copies feature maps fast
+    overview = Overview(None)
     if diagnosis:
         overview = make_overview(run, settings, part=part, announce=announce, cache=saved, damage=damage)
-    # pictures are drawn and encoded while the next layer is analyzed; more than one at a time would hold that up
-    with ThreadPoolExecutor(1, thread_name_prefix="fmcluster-sections") as threads:
-        for number, layer in enumerate(chosen):
-            content = make_layer_content(layer, settings, announce=announce, cache=saved)
-            announce(f"{layer.name}: top_images")
-            shown_images = find_top_images(content, cache=saved, max_bytes=max_bytes) if images else []
-            announce(f"{layer.name}: pictures")
-            contents.append(content)
-            drawings.append(partial(draw, content, number=number, shown_images=shown_images))
-            begun.append(threads.submit(drawings[-1]))
-        announce("page")
-        # the last first: what the thread has not begun is drawn here
-        last_first = zip(reversed(drawings), reversed(begun), strict=True)
-        sections = [drawing() if future.cancel() else future.result() for drawing, future in last_first][::-1]
+    contents, sections = _make_sections(run, chosen, settings, images=images, announce=announce, cache=saved)
+    announce("page")
     change = _what_changed_most(run, overview, contents, noun=row_noun(view)) if len(snapshots) > 1 else None
     page = render_page(
         run,
@@ -237,6 +215,62 @@ def write_report(
     )
     replace(target, page)
     return WrittenPage(target)
+
+
+def _make_sections(
+    run: Run,
+    layers: list[Layer],
+    settings: Settings,
+    *,
+    images: list[int],
+    announce: Announce,
+    cache: ResultCache | None,
+) -> tuple[list[LayerContent], list[LayerSection]]:
+    """Analyze one layer after the other; each is embedded and drawn while the next ones are, in one thread more.
+
+    The last layer is the first: its rows are most, as a rule, and their embedding takes longest, which nothing could be
+    done beside at the end. One at a time is drawn, as more would hold up the analysis; what has not begun at the end is
+    drawn here, the last first. A reducer that was passed is run in no other thread than this.
+    """
+    contents: list[LayerContent] = []
+    drawings: list[tuple[LayerContent, Callable[[], LayerSection], Future[LayerSection]]] = []
+    passed = settings.reducer is not None
+
+    def draw_layer(content: LayerContent, *, number: int, shown_images: list[ShownImages]) -> LayerSection:
+        return layer_section(
+            content,
+            number=number,
+            samples=images,
+            sprites_bytes=SHEETS_BYTES // len(layers),
+            shown_images=shown_images,
+            captions=find_captions(run, content, shown=shown_images),
+            settings=settings,
+        )
+
+    # what is analyzed and what is drawn set the threads of BLAS, each for itself
+    with blas_in_one_thread(), ThreadPoolExecutor(1, thread_name_prefix="fmcluster-sections") as threads:
+        try:
+            for number, layer in reversed(list(enumerate(layers))):
+                content = make_layer_content(layer, settings, announce=announce, cache=cache)
+                announce(f"{layer.name}: top_images")
+                shown = find_top_images(content, cache=cache, max_bytes=settings.max_bytes) if images else []
+                if passed:
+                    announce(f"{layer.name}: embed")
+                    _ = content.embedding
+                draw: Callable[[], LayerSection] = partial(draw_layer, content, number=number, shown_images=shown)
+                contents.append(content)
+                drawings.append((content, draw, threads.submit(draw)))
+            sections = []
+            for content, draw, begun in reversed(drawings):
+                here = begun.cancel()
+                if not passed:
+                    announce(f"{content.layer.name}: embed")
+                    _ = here and content.embedding
+                announce(f"{content.layer.name}: pictures")
+                sections.append(draw() if here else begun.result())
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+    return contents[::-1], sections
 
 
 def _check_damage(damage: object, *, diagnosis: bool) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...vectors import Box, Matrix, RowPart, Scale, Tile, Vectors
-from .._parallel import alone_in_thread, run_each, sum_each
+from .._parallel import alone_in_thread, blas_in_one_thread, run_each, sum_each
 from .._results import Array
 from ._plan_reading import GROUPS
 
@@ -151,7 +151,7 @@ def sketch(
     first = run(add=partial(_add_random, seed=random_state), shape=(rows + 1, width))
     products, total = first[:-1], float(first[-1, 0])
     for _ in range(n_iterations + 1):
-        basis = np.linalg.qr(products)[0]
+        basis = _orthonormal(products)
         products = run(add=partial(_add_power, basis=basis), shape=(rows, width))
     return basis, products, total
 
@@ -185,7 +185,7 @@ def sketch_features(
     shift = vectors.read_rows(parts[0]).mean(axis=0, dtype=np.float64).astype(np.float32)
     products = np.random.default_rng(random_state).standard_normal((features, width))
     for _ in range(n_iterations + 1):
-        basis = np.linalg.qr(products)[0]
+        basis = _orthonormal(products)
         found = add_up(
             partial(_read_rows, vectors),
             parts,
@@ -356,6 +356,13 @@ def _add_turned(total: Total, block: Matrix, _: Number, *, basis: Array, shift: 
     total[:-1, :-1] += rows.T @ (rows @ _cast(_beside(total, basis), dtype))
     total[:-1, -1] += _beside(total, block.sum(axis=0, dtype=np.float64))
     total[-1, -1] += np.einsum("ij,ij", block, block, dtype=np.float64)
+
+
+def _orthonormal(products: Array) -> Array:
+    """Return an orthonormal basis of a few columns: its many small products are not worth the threads of BLAS."""
+    with blas_in_one_thread():
+        basis: Array = np.linalg.qr(products)[0]
+    return basis
 
 
 def _center(block: Matrix) -> None:

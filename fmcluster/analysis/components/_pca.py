@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...vectors import DrawnPositions, Vectors, unkept
-from .._parallel import own_threads, run_each
+from .._parallel import blas_in_one_thread, own_threads, run_each
 from .._results import MAX_BYTES, Array, Scores
 from .._validation import fitted_snapshot, name_fit, require
 from ._gram import (
@@ -254,10 +254,11 @@ def _within(basis: Array, products: Array, count: int) -> tuple[Array, Array, fl
 
     The error is that of an eigenvalue, relative to the largest: within the residual of each there is a true one.
     """
-    inner = basis.T @ products
-    singular, axes = _largest((inner + inner.T) / 2, count)
-    vectors = basis @ axes
-    residuals = np.linalg.norm(products @ axes - vectors * singular**2, axis=0)
+    with blas_in_one_thread():  # of so few columns, threads wait for one another
+        inner = basis.T @ products
+        singular, axes = _largest((inner + inner.T) / 2, count)
+        vectors = basis @ axes
+        residuals = np.linalg.norm(products @ axes - vectors * singular**2, axis=0)
     return singular, vectors, float(residuals.max() / singular[0] ** 2) if singular[0] > 0 else 0.0
 
 

@@ -18,7 +18,7 @@ from ...analysis import (
     Reducer,
     ResultCache,
     Scores,
-    analyze,
+    begin_analysis,
     noise_floor,
     representatives,
     track,
@@ -33,7 +33,7 @@ Announce = Callable[[str], None]
 ROWS_PER_SNAPSHOT, ROWS_IN_ALL = 2048, 20_480
 MANY_PRODUCTS, POSITIONS_IN_ALL = 1 << 36, 1 << 15
 N_SPLITS = 9
-STAGES = 6
+STAGES = 3
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,10 @@ class LayerContent:
         How many rows the view has in a snapshot; more than were analyzed where rows were drawn.
     vectors : Vectors
         The rows that were analyzed.
-    scores, embedding, clusters, history
+    scores, clusters, history
         What the analysis returned.
+    make_embedding : callable
+        Makes the embedding, from the scores.
     noise_floor : NoiseFloor or None
         How much clusters differ where nothing has changed; None where it is not available.
     """
@@ -95,10 +97,15 @@ class LayerContent:
     rows_in_view: int
     vectors: Vectors
     scores: Scores
-    embedding: Embedding
     clusters: Clusters
     history: History
+    make_embedding: Callable[[], Embedding]
     noise_floor: NoiseFloor | None = None
+
+    @cached_property
+    def embedding(self) -> Embedding:
+        """Positions of the rows in the plane, made when they are first asked for."""
+        return self.make_embedding()
 
     @cached_property
     def n_rows(self) -> int:
@@ -164,7 +171,7 @@ class LayerContent:
 def make_layer_content(
     layer: Layer, settings: Settings, *, announce: Announce, cache: ResultCache | None
 ) -> LayerContent:
-    """Reduce, embed, cluster and track one layer.
+    """Reduce, cluster and track one layer; its embedding is made when it is first asked for, from what is held.
 
     Parameters
     ----------
@@ -173,7 +180,7 @@ def make_layer_content(
     settings : Settings
         How.
     announce : callable
-        Told in words what comes next, `STAGES` times (top images and pictures, which come last, among them).
+        Told in words what comes next, `STAGES` times; whoever goes on with the content says so.
     cache : ResultCache or None
         Results that are used again.
 
@@ -188,7 +195,7 @@ def make_layer_content(
     room = settings.max_bytes // 4
     # the passes read all of it six times; an executor's processes would be sent what is held
     kept = vectors if settings.executor else keep(vectors, max_bytes=room)
-    found = analyze(
+    found = begin_analysis(
         kept,
         n_clusters=settings.n_clusters,
         reducer=settings.reducer,
@@ -206,9 +213,9 @@ def make_layer_content(
         rows_in_view=whole.rows_per_snapshot,
         vectors=vectors,
         scores=found.scores,
-        embedding=found.embedding,
         clusters=found.clusters,
         history=found.history if noise is None else track(found.clusters, noise_floor=noise),
+        make_embedding=found.make_embedding,
         noise_floor=noise,
     )
 
