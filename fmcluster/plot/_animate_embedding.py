@@ -13,12 +13,14 @@ from ._trajectories import PLAIN
 from .drawing import (
     INK,
     Animation,
+    Span,
     add_legend,
     check_same_rows,
     cluster_marks,
     cluster_palette,
     draw_timeline,
     dress_embedding,
+    embedding_limits,
     inch_axes,
     layer_text,
     new_figure,
@@ -49,7 +51,8 @@ def animate_embedding(
     """Let the rows of an embedding move from snapshot to snapshot.
 
     Rows rest at each snapshot and go straight to where they are at the next. Only the rests are data: what is between
-    them is there for the eye to follow.
+    them is there for the eye to follow. A snapshot that reaches far beyond the others has wider axes, which go over to
+    theirs as the rows do; what is under the picture says so.
 
     Parameters
     ----------
@@ -99,10 +102,17 @@ def animate_embedding(
         add_legend(ax, marks)
     cursor = draw_timeline(figure, titles, left=0.4, top=0.45 + tall + 0.72, width=wide)
 
+    limits = embedding_limits(embedding)
+    corners = np.array([_corners(limits.at(position), ratio=tall / wide) for position in range(len(indices))])
+
     def draw(frame: float) -> list[Artist]:
         before = min(int(frame), len(indices) - 2)
         share = frame - before
         share = share * share * (3 - 2 * share)  # starts and stops gently
+        if limits.apart:
+            dress_embedding(ax, embedding, position=round(frame))
+            (left, bottom), (right, top) = (1 - share) * corners[before] + share * corners[before + 1]
+            ax.set(xlim=(left, right), ylim=(bottom, top))
         points.set_offsets((1 - share) * indices[before] + share * indices[before + 1])
         points.set_facecolor([tuple(row) for row in (1 - share) * colors[before] + share * colors[before + 1]])
         title.set_text(what + titles[round(frame)])
@@ -110,6 +120,14 @@ def animate_embedding(
         return [points, title, cursor]
 
     return Animation(figure, draw, frames=_frames(len(indices), between), interval=MOVING, init_func=lambda: [points])
+
+
+def _corners(limits: tuple[Span, Span], *, ratio: float) -> Positions:
+    """Return the lower left and the upper right corner of limits that are widened to this height over width."""
+    low, high = np.array(limits).T
+    sides = high - low
+    wider = np.maximum(sides, [sides[1] / ratio, sides[0] * ratio])
+    return np.array([(low + high - wider) / 2, (low + high + wider) / 2])
 
 
 def _frames(count: int, between: int) -> list[float]:

@@ -1,5 +1,6 @@
 import gc
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -102,3 +103,27 @@ def test_what_is_dropped_unseen_warns_of_nothing(found, layers):
         plot.animate_embedding(found[0])
         plot.animate_grid(layers["fc"])
         gc.collect()
+
+
+def test_axes_follow_a_snapshot_that_lies_far_from_the_others(found):
+    embedding = found[0]
+    places = embedding.by_snapshot(embedding.values).copy()
+    places[0] *= 20
+    animation = plot.animate_embedding(replace(embedding, values=places.reshape(-1, 2)))
+    widths = []
+    for frame in frames(animation):
+        figure = show(animation, frame)
+        figure.canvas.draw()
+        ax = figure.axes[0]
+        (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
+        x, y = np.asarray(points(figure).get_offsets()).T
+        assert left < x.min() <= x.max() < right
+        assert bottom < y.min() <= y.max() < top
+        widths.append(right - left)
+        said = ax.get_xlabel()
+        assert ("times as wide as those of other snapshots" in said) == (frame <= 0.5)
+        assert ("epoch 0 reaches" in said) == (frame > 0.5)
+    assert widths == sorted(widths, reverse=True)
+    assert widths[-1] < widths[0] / 5
+    box = {tuple(np.round(show(animation, frame).axes[0].get_position().bounds, 6)) for frame in (0.0, 0.4, 8.0)}
+    assert len(box) == 1
