@@ -43,7 +43,8 @@ def pixels(uri: str) -> np.ndarray:
 
 def test_a_snapshot_that_reaches_far_beyond_the_others_has_axes_of_its_own(content: LayerContent) -> None:
     scale = np.repeat([50.0, 1.0, 1.0], content.n_rows)[:, None]
-    far = replace(content, embedding=replace(content.embedding, values=content.embedding.values * scale))
+    moved = replace(content.embedding, values=content.embedding.values * scale)
+    far = replace(content, make_embedding=lambda: moved)
     at, frames = far.embedding.by_snapshot(far.embedding.values), embedding_chart(far)["frames"]
     for number in range(3):
         layout = embedding_figure(far, snapshot=number, row=None, members=None)["layout"]
