@@ -37,7 +37,7 @@ def stability(model: nn.Module, seeds: range) -> list[dict[str, Any]]:
             _count(counts, *_named_faults(model, layer, seed))
         for task in TASKS[:2]:
             _count(counts, *_advised(model, task, seed))
-    kinds = list(dict.fromkeys(kind for kind, _ in counts))
+    kinds = sorted({kind for kind, _ in counts})
     return [
         {"what": kind, **{name: counts[kind, name] for name in ("first", "second", "both")}}
         | {"jaccard": counts[kind, "both"] / counts[kind, "either"]}
