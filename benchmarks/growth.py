@@ -26,6 +26,7 @@ REASONS = {  # why a cost grows faster than what it is of
     ("similarity", "snapshots"): "all pairs of layers and snapshots are compared",
     ("similarity", "layers"): "all pairs of layers and snapshots are compared",
     ("similarity", "samples"): "all pairs of samples, up to 2,000 that are drawn",
+    ("diagnose", "layers"): "all pairs of layers and snapshots are compared",
     ("diagnose", "samples"): "all pairs of samples, up to 2,000 that are drawn",
     ("diagnose", "channels"): "all pairs of channels are compared",
 }
