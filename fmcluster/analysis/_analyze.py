@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from sklearn.cluster import KMeans
 
-from ..vectors import Vectors
+from ..vectors import Vectors, unkept
 from ._cache import ResultCache
 from ._estimators import name_of
 from ._parallel import in_one_thread
@@ -145,11 +145,12 @@ def begin_analysis(
         raise ValueError(f"n_clusters is {n_clusters}; expected at least 1")
     plan = plan_reading(vectors, n_components=min(n_components, *vectors.shape), max_bytes=max_bytes, exact=exact)
     parameters: dict[str, Any] = {"n_components": n_components, "method": plan.method, "random_state": random_state}
+    of = replace(vectors, source=unkept(vectors.source))  # what makes the embedding holds no feature maps
 
     def use(make: Callable[[], Any], kind: type, verb: str, **more: Any) -> Any:
         if cache is None or (reducer is not None and _parameters_of(reducer) is None):
             return make()
-        return cache.use(make, kind, verb=verb, vectors=vectors, parameters=parameters | more)
+        return cache.use(make, kind, verb=verb, vectors=of, parameters=parameters | more)
 
     def find_scores() -> Scores:
         return pca(
