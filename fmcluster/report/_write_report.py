@@ -194,11 +194,15 @@ def write_report(
         done += 1
 
     saved = ResultCache.beside(run) if cache == "beside" else cache
-    # first: it loads, where it is worth that, what copies feature maps fast
-    overview = Overview(None)
-    if diagnosis:
-        overview = make_overview(run, settings, part=part, announce=announce, cache=saved, damage=damage)
-    contents, sections = _make_sections(run, chosen, settings, images=images, announce=announce, cache=saved)
+
+    def diagnose_run() -> Overview:
+        if not diagnosis:
+            return Overview(None)
+        return make_overview(run, settings, part=part, announce=announce, cache=saved, damage=damage)
+
+    contents, sections, overview = _make_sections(
+        run, chosen, settings, images=images, announce=announce, cache=saved, diagnose_run=diagnose_run
+    )
     announce("page")
     change = _what_changed_most(run, overview, contents, noun=row_noun(view)) if len(snapshots) > 1 else None
     page = render_page(
@@ -225,12 +229,14 @@ def _make_sections(
     images: list[int],
     announce: Announce,
     cache: ResultCache | None,
-) -> tuple[list[LayerContent], list[LayerSection]]:
-    """Analyze one layer after the other; each is embedded and drawn while the next ones are, in one thread more.
+    diagnose_run: Callable[[], Overview],
+) -> tuple[list[LayerContent], list[LayerSection], Overview]:
+    """Analyze one layer after the other; each is embedded and drawn meanwhile, in one thread more; diagnose the run.
 
-    The last layer is the first: its rows are most, as a rule, and their embedding takes longest, which nothing could be
-    done beside at the end. One at a time is drawn, as more would hold up the analysis; what has not begun at the end is
-    drawn here, the last first. A reducer that was passed is run in no other thread than this.
+    The last layer is the first: its rows are most, as a rule, and their embedding takes longest. The run is diagnosed
+    at the end, so that there is something to do beside the last pictures. One layer at a time is drawn, as more would
+    hold up the analysis; what has not begun at the end is drawn here, the last first. A reducer that was passed is run
+    in no other thread than this.
     """
     contents: list[LayerContent] = []
     drawings: list[tuple[LayerContent, Callable[[], LayerSection], Future[LayerSection]]] = []
@@ -260,7 +266,7 @@ def _make_sections(
                 draw: Callable[[], LayerSection] = partial(draw_layer, content, number=number, shown_images=shown)
                 contents.append(content)
                 drawings.append((content, draw, threads.submit(draw)))
-            sections = []
+            overview, sections = diagnose_run(), []
             for content, draw, begun in reversed(drawings):
                 here = begun.cancel()
                 if not passed:
@@ -270,7 +276,7 @@ def _make_sections(
                 sections.append(draw() if here else begun.result())
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
-    return contents[::-1], sections
+    return contents[::-1], sections, overview
 
 
 def _check_damage(damage: object, *, diagnosis: bool) -> None:
