@@ -150,13 +150,13 @@ class _Watch(TorchFunctionMode):
         self._use(module)
         self._n_calls[module] += 1
 
-    def leave(self, module: nn.Module, _args: Any, output: Any) -> None:
-        """Note that a module has ended."""
+    def leave(self, module: nn.Module, *given: Any) -> None:
+        """Note that a module has ended, by its arguments and its output."""
         key, start = self._open.pop()
         while key[0] is not module:  # it raised, and who called it went on
             key, start = self._open.pop()
         self._time += 1
-        if _can_be_kept(output):
+        if _can_be_kept(given[-1]):
             self.calls.append(_Call(key, start, self._time))
 
     def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
