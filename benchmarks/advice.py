@@ -247,9 +247,9 @@ def measured_parts(
 ) -> Iterator[tuple[str, tuple[Any, dict[str, float]]]]:
     """Measure parts, two at a time, each in a process of its own; last and alone that which is about seconds."""
     how: dict[str, Any] = {"max_tasks_per_child": 1, "mp_context": multiprocessing.get_context("spawn")}
-    for n_processes, together in ((2, [each for each in PARTS if each in parts and each != ALONE]), (1, [ALONE])):
+    for n_processes, together in ((2, PARTS.keys() - {ALONE}), (1, {ALONE})):
         with ProcessPoolExecutor(n_processes, **how) as pool:
-            chosen = [each for each in together if each in parts]
+            chosen = [each for each in PARTS if each in together and each in parts]
             begun = {pool.submit(measure, part, n_images, n_seeds): part for part in chosen}
             yield from ((begun[each], each.result()) for each in as_completed(begun))
 

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from ._trace import tensors_in
+
 MOST_BYTES = 256 << 20  # of the kept outputs of a network; what is more is computed each time
 
 Key = tuple[nn.Module, int]  # a module, and the number of its call in a pass
@@ -161,7 +163,7 @@ class _Watch(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
         """Call a function, and look at what it is given."""
-        for each in _tensors_in((args, kwargs)) if self._open else ():  # others come before the model is called
+        for each in tensors_in((args, kwargs)) if self._open else ():  # others come before the model is called
             self._use(each)
         return func(*args, **(kwargs or {}))
 
@@ -169,16 +171,6 @@ class _Watch(TorchFunctionMode):
         self._time += 1
         for name in self._names.get(id(thing), ()):
             self.first_use.setdefault(name, self._time)
-
-
-def _tensors_in(value: Any) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, tuple | list):
-        for each in value:
-            yield from _tensors_in(each)
-    elif isinstance(value, dict):
-        yield from _tensors_in(list(value.values()))
 
 
 def _can_be_kept(output: Any) -> bool:

@@ -1,6 +1,6 @@
 """Trace of a forward pass: which functions were called, on which tensors, and what each module did."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,7 +87,7 @@ class Trace(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
         """Call a function, and note it."""
-        tensors = [each for each in _flat((args, kwargs or {})) if isinstance(each, torch.Tensor)]
+        tensors = list(tensors_in((args, kwargs)))
         module = next((self.weights[id(each)] for each in tensors if id(each) in self.weights), "")
         inputs = tuple(_key(each) for each in tensors if id(each) not in self.weights)
         out = func(*args, **(kwargs or {}))
@@ -115,9 +115,12 @@ def _key(tensor: torch.Tensor) -> Key:
     return id(tensor), version_of(tensor)
 
 
-def _flat(value: Any) -> list[Any]:
-    if isinstance(value, tuple | list):
-        return [each for part in value for each in _flat(part)]
-    if isinstance(value, dict):
-        return [each for part in value.values() for each in _flat(part)]
-    return [value]
+def tensors_in(value: Any) -> Iterator[torch.Tensor]:
+    """Yield the tensors of what a function is given, within tuples, lists and dicts, too."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, tuple | list):
+        for each in value:
+            yield from tensors_in(each)
+    elif isinstance(value, dict):
+        yield from tensors_in(list(value.values()))

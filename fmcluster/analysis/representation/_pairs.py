@@ -26,7 +26,10 @@ def all_pairs(rows: Sequence[Kept], columns: Sequence[Kept]) -> Array:
             part = np.stack([each[start : start + step] for each in rows], dtype=np.float64)
             other = part if columns is rows else np.stack([each[start : start + step] for each in columns])
             values += part @ other.T
-    return without_constants(values, rows=[each.any() for each in rows], columns=[each.any() for each in columns])
+    filled = [each.any() for each in rows]
+    return without_constants(
+        values, rows=filled, columns=filled if columns is rows else [each.any() for each in columns]
+    )
 
 
 def all_pairs_on_cluster(
